@@ -1,0 +1,113 @@
+"""scripts/venv.sh: which Python it takes, and what it says when there is none."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = ROOT / "scripts" / "venv.sh"
+
+# Stands for a Python: knows its version, may lack ensurepip, and as `-m venv` makes a copy of
+# itself that notes the arguments of pip.
+FAKE = """#!/bin/sh
+case "$*" in
+  *"import venv, ensurepip"*) exit {no_venv} ;;
+  *version_info*sys.exit*|*sys.exit*version_info*) exit {wrong_version} ;;
+  *'sys.executable'*) echo "{name} {version}"; exit 0 ;;
+  *'sys.version_info[:2])'*) echo "{version}"; exit 0 ;;
+  "-m venv"*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; exit 0 ;;
+  "-m pip --version") exit 0 ;;
+  "-m pip install"*) echo "$*" >> "{calls}"; exit 0 ;;
+esac
+exit 9
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs the script with nothing on PATH but fakes and the base system's tools."""
+    folder, calls = tmp_path / "bin", tmp_path / "calls.txt"
+    folder.mkdir()
+    for tool in ("sh", "mkdir", "cp", "rm"):
+        (folder / tool).symlink_to(f"/bin/{tool}")
+
+    def fake(name: str, version: str = "3.12", wrong: bool = False, no_venv: bool = False):
+        path = folder / name
+        path.write_text(
+            FAKE.format(
+                name=name,
+                version=version,
+                wrong_version=int(wrong),
+                no_venv=int(no_venv),
+                calls=calls,
+            )
+        )
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    def start(**environment: str):
+        return subprocess.run(
+            ["/bin/sh", str(SCRIPT), str(tmp_path / "venv"), "dev,demo"],
+            env={"PATH": str(folder), **environment},
+            capture_output=True,
+            text=True,
+        )
+
+    start.fake, start.calls, start.venv = fake, calls, tmp_path / "venv"
+    return start
+
+
+class TestVenv:
+    def test_prefers_python3(self, run):
+        run.fake("python3")
+        run.fake("python3.13")
+        done = run()
+        assert done.returncode == 0, done.stderr
+        assert "with python3 3.12" in done.stderr
+        assert run.calls.read_text().strip().endswith("--editable .[dev,demo]")
+
+    def test_passes_over_wrong_versions_and_launchers_that_do_not_start(self, run):
+        run.fake("python3", wrong=True)
+        (run.venv.parent / "bin" / "python3.13").write_text("#!/bin/sh\nexit 127\n")
+        os.chmod(run.venv.parent / "bin" / "python3.13", 0o755)
+        run.fake("python3.11", version="3.11")
+        done = run()
+        assert done.returncode == 0, done.stderr
+        assert "with python3.11 3.11" in done.stderr
+
+    def test_takes_the_named_python(self, run):
+        run.fake("python3")
+        run.fake("mine", version="3.10")
+        assert "with mine 3.10" in run(PYTHON="mine").stderr
+
+    def test_none_found_is_one_clear_message(self, run):
+        run.fake("python3", wrong=True)
+        done = run()
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert "Python 3.10, 3.11, 3.12 or 3.13 is needed" in done.stderr
+        assert not run.calls.exists()
+
+    def test_missing_ensurepip_says_what_to_install(self, run):
+        run.fake("python3", no_venv=True)
+        done = run()
+        assert done.returncode == 1
+        assert "apt-get install python3.12-venv" in done.stderr
+
+    def test_keeps_a_working_environment(self, run):
+        run.fake("python3")
+        run()
+        again = run()
+        assert again.returncode == 0
+        assert "using the environment" in again.stderr
+        assert len(run.calls.read_text().splitlines()) == 2
+
+
+def test_makefile_and_ci_call_the_same_tests():
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert "-m pytest" in (ROOT / "Makefile").read_text()
