@@ -1,0 +1,40 @@
+"""tfstyle: contextual style transfer for medical images, in TensorFlow and Keras.
+
+Learns the gray-scale style of a single target scan and gives it to other scans without moving
+or inventing anatomy. Start with :class:`tfstyle.StyleTransfer`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from tfstyle.style_transfer import StyleTransfer
+
+_LAZY = {"StyleTransfer": "tfstyle.style_transfer"}
+_MODULES = (
+    "callbacks",
+    "data",
+    "encoders",
+    "errors",
+    "layers",
+    "losses",
+    "metrics",
+    "presets",
+    "serving",
+)
+
+
+def __getattr__(name: str):
+    """Loads TensorFlow only when something needs it."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"tfstyle.{name}")
+    raise AttributeError(f"module 'tfstyle' has no attribute {name!r}")
+
+
+__all__ = ["StyleTransfer", *_MODULES]

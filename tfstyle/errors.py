@@ -1,0 +1,51 @@
+"""Every error that tfstyle raises on bad input.
+
+All of them derive from :class:`TfstyleError`, itself a ``ValueError``, so that a caller may catch
+one class. Messages name the file or the argument, say what was wrong, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class TfstyleError(ValueError):
+    """Base of all errors that tfstyle raises on purpose."""
+
+
+class ArgumentError(TfstyleError):
+    """An argument has a value that cannot be used."""
+
+
+class InputFileError(TfstyleError):
+    """A file given as input is missing, damaged or of the wrong kind.
+
+    Args:
+        path: The file or folder.
+        problem: What is wrong and what to do, without the path.
+    """
+
+    def __init__(self, path: object, problem: str):
+        self.path = str(path)
+        self.problem = problem
+        super().__init__(f"{path}: {problem}")
+
+
+class OutputError(TfstyleError):
+    """An output file or folder cannot be written.
+
+    Args:
+        path: The file or folder.
+        problem: What is wrong and what to do, without the path.
+    """
+
+    def __init__(self, path: object, problem: str):
+        self.path = str(path)
+        self.problem = problem
+        super().__init__(f"{path}: {problem}")
+
+
+class WeightsError(TfstyleError):
+    """Weights or a preset cannot be found, fetched, verified or matched to the model."""
+
+
+class ServingError(TfstyleError):
+    """A served model cannot be reached or refused the request."""

@@ -1,0 +1,66 @@
+"""Padding by reflection, as a layer and for whole images."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from tfstyle.errors import ArgumentError
+
+
+@keras.saving.register_keras_serializable(package="tfstyle")
+class ReflectionPadding2D(keras.layers.Layer):
+    """Pads height and width by reflection without repeating the border pixel.
+
+    A 3x3 convolution behind it sees no invented dark frame, as it would with zeros.
+
+    Args:
+        padding: Pixels on every side; must be smaller than the height and width of the input.
+
+    Example:
+        >>> ReflectionPadding2D(1)(x)   # (B, H, W, C) -> (B, H + 2, W + 2, C)
+    """
+
+    def __init__(self, padding: int = 1, **kwargs):
+        super().__init__(**kwargs)
+        if not isinstance(padding, int) or padding < 0:
+            raise ArgumentError(f"padding: must be an integer of at least 0, received {padding!r}.")
+        self.padding = padding
+
+    def build(self, input_shape):
+        self.built = True
+
+    def call(self, x):
+        p = self.padding
+        return ops.pad(x, ((0, 0), (p, p), (p, p), (0, 0)), mode="reflect")
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, channels = input_shape
+        grow = 2 * self.padding
+        return (
+            batch,
+            None if height is None else height + grow,
+            None if width is None else width + grow,
+            channels,
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "padding": self.padding}
+
+
+def reflect_indices(size, total):
+    """Row (or column) indices that extend `size` pixels to `total` by repeated reflection.
+
+    Works for any size, one pixel included, where ``tf.pad`` refuses.
+
+    Args:
+        size: scalar integer tensor, pixels present.
+        total: scalar integer tensor, pixels wanted, at least `size`.
+
+    Returns:
+        int32 tensor (total,) with values in [0, size).
+    """
+    size = ops.cast(size, "int32")
+    period = ops.maximum(2 * (size - 1), 1)
+    position = ops.mod(ops.arange(total, dtype="int32"), period)
+    return ops.where(position < size, position, period - position)
