@@ -1,0 +1,110 @@
+"""Keras callbacks for training runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfstyle.errors import ArgumentError
+
+
+def image_grid(*columns: np.ndarray, gap: int = 2) -> np.ndarray:
+    """Puts batches of images side by side, one sample a row.
+
+    Args:
+        *columns: float arrays (B, H, W, 1) in [0, 1], all of one shape.
+        gap: Pixels between the images, white.
+
+    Returns:
+        uint8 array (B·(H + gap) − gap, n·(W + gap) − gap, 1).
+
+    Raises:
+        ArgumentError: if the shapes differ.
+    """
+    shapes = {np.shape(column) for column in columns}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 4:
+        raise ArgumentError(f"columns: need one shape (B, H, W, 1), received {sorted(shapes)}.")
+    stack = np.stack([np.asarray(column, np.float32) for column in columns], axis=1)
+    count, width = stack.shape[:2]
+    pad = ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0))
+    stack = np.pad(np.clip(stack, 0, 1), pad, constant_values=1.0)
+    _, _, h, w, _ = stack.shape
+    grid = stack.transpose(0, 2, 1, 3, 4).reshape(count * h, width * w, 1)
+    grid = grid[: count * h - gap, : width * w - gap]
+    return np.round(grid * 255).astype(np.uint8)
+
+
+class StyleImages(keras.callbacks.Callback):
+    """Writes grids of content, style and generated images while training.
+
+    After every `every` epochs it writes ``epoch_0001.png`` to `folder`, one row a pair, and,
+    where `tensorboard` names a log folder, the same grid as an image summary
+    ``content | style | generated``.
+
+    Args:
+        content: float array (B, H, W, 1) in [0, 1].
+        style: float array (B, H, W, 1) in [0, 1].
+        folder: Folder of the PNG files; made if missing.
+        tensorboard: Log folder of TensorBoard, or None.
+        every: Epochs between two grids.
+
+    Raises:
+        ArgumentError: if content and style differ in shape or `every` is below 1.
+
+    Example:
+        >>> model.fit(pairs, callbacks=[StyleImages(content, style, "grids", "logs")])
+    """
+
+    def __init__(
+        self,
+        content: np.ndarray,
+        style: np.ndarray,
+        folder: str | os.PathLike,
+        tensorboard: str | os.PathLike | None = None,
+        every: int = 1,
+    ):
+        super().__init__()
+        if np.shape(content) != np.shape(style) or np.ndim(content) != 4:
+            raise ArgumentError(
+                "content and style: need the same shape (B, H, W, 1), received "
+                f"{np.shape(content)} and {np.shape(style)}."
+            )
+        if every < 1:
+            raise ArgumentError(f"every: must be at least 1, received {every!r}.")
+        self.content = np.asarray(content, np.float32)
+        self.style = np.asarray(style, np.float32)
+        self.folder = Path(folder)
+        self.tensorboard = None if tensorboard is None else str(tensorboard)
+        self.every = every
+        self._writer = None
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Writes the grid of this epoch."""
+        if (epoch + 1) % self.every:
+            return
+        generated = self.model.stylize(self.content, self.style)
+        grid = image_grid(self.content, self.style, generated)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        target = self.folder / f"epoch_{epoch + 1:04d}.png"
+        temporary = target.with_suffix(".tmp")
+        temporary.write_bytes(tf.io.encode_png(grid).numpy())
+        os.replace(temporary, target)
+        if self.tensorboard is not None:
+            if self._writer is None:
+                self._writer = tf.summary.create_file_writer(self.tensorboard)
+            with self._writer.as_default():
+                tf.summary.image("content | style | generated", grid[None], step=epoch + 1)
+            self._writer.flush()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Closes the summary file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+__all__ = ["StyleImages", "image_grid"]

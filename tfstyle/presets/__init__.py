@@ -1,0 +1,191 @@
+"""Released and user-made models as folders of plain files.
+
+A preset folder holds ``preset.json`` (format, configuration, model card, checksum) and
+``weights.npz`` (arrays, half precision by default). No pickles: nothing in it can run code.
+The encoder is cut at the tap where AdaIN works, so a preset needs no download.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tfstyle import encoders
+from tfstyle.decoder import Decoder
+from tfstyle.encoders.weights import load_npz, save_npz
+from tfstyle.errors import OutputError, WeightsError
+
+if TYPE_CHECKING:
+    from tfstyle.style_transfer import StyleTransfer
+
+FORMAT = 1
+CONFIG, WEIGHTS = "preset.json", "weights.npz"
+_HOME = Path(__file__).parent
+
+
+def names() -> tuple[str, ...]:
+    """Names of the presets that come with tfstyle."""
+    return tuple(sorted(path.parent.name for path in _HOME.glob(f"*/{CONFIG}")))
+
+
+def folder(preset: str | os.PathLike) -> Path:
+    """Folder of a preset, given its name or the folder itself.
+
+    Raises:
+        WeightsError: if there is no such preset.
+    """
+    name = str(preset)
+    if name in names():
+        return _HOME / name
+    path = Path(name)
+    if (path / CONFIG).is_file():
+        return path
+    if path.is_dir():
+        raise WeightsError(f"{path}: holds no {CONFIG}; it is not a preset folder.")
+    raise WeightsError(
+        f"preset: there is no {name!r}; give one of {', '.join(names()) or '(none)'} or the path "
+        "of a preset folder."
+    )
+
+
+def card(preset: str | os.PathLike) -> dict:
+    """The model card of a preset: data, steps, losses, figures, limits.
+
+    Raises:
+        WeightsError: unknown preset or unreadable file.
+    """
+    return _config(folder(preset)).get("card", {})
+
+
+def load(preset: str | os.PathLike, cls: type[StyleTransfer]) -> StyleTransfer:
+    """Builds the model of a preset.
+
+    Raises:
+        WeightsError: unknown preset, missing file, wrong checksum, or weights that do not fit.
+    """
+    path = folder(preset)
+    config = _config(path)
+    weights = path / WEIGHTS
+    if not weights.is_file():
+        raise WeightsError(f"{path}: {WEIGHTS} is missing; fetch the preset again.")
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    if digest != config.get("sha256"):
+        raise WeightsError(
+            f"{weights}: SHA-256 {digest} is not the {config.get('sha256')} of {CONFIG}; the file "
+            "is damaged or was changed. Fetch the preset again."
+        )
+    try:
+        settings = config["config"]
+        encoder = encoders.get(
+            settings["encoder"],
+            weights=None,
+            depth=settings["layer"],
+            preprocessing=settings["preprocessing"],
+        )
+        model = cls(encoder, layer=settings["layer"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path / CONFIG}: cannot be used ({error}).") from error
+    arrays = load_npz(weights)
+    for key, variable in _variables(model).items():
+        if key not in arrays or arrays[key].shape != tuple(variable.shape):
+            raise WeightsError(
+                f"{weights}: {key} is missing or of another shape than {tuple(variable.shape)}."
+            )
+        variable.assign(arrays[key].astype(np.float32))
+    return model
+
+
+def save(
+    model: StyleTransfer, folder: str | os.PathLike, card: dict | None = None, half: bool = True
+) -> Path:
+    """Writes a preset folder; see :meth:`tfstyle.StyleTransfer.save_to_preset`.
+
+    Raises:
+        OutputError: if the folder holds something else or cannot be written.
+        WeightsError: if the encoder has no name in ``tfstyle.encoders.ENCODERS``, the decoder is
+            not the encoder's mirror, or a weight does not fit half precision.
+    """
+    family = {cls: name for name, cls in encoders.ENCODERS.items()}.get(type(model.encoder))
+    mirror = Decoder.for_encoder(model.encoder, model.layer)
+    if family is None or (mirror.channels, mirror.strides) != (
+        model.decoder.channels,
+        model.decoder.strides,
+    ):
+        raise WeightsError(
+            "only models of a known encoder with its mirrored decoder make a preset; use save()."
+        )
+    arrays = {}
+    for key, variable in _variables(model).items():
+        value = np.asarray(variable)
+        arrays[key] = value.astype(np.float16) if half else value
+        if not np.isfinite(arrays[key]).all():
+            raise WeightsError(f"{key}: does not fit half precision; save with half=False.")
+    path = Path(folder)
+    temporary = None
+    try:
+        if path.exists() and not (path / CONFIG).is_file() and any(path.iterdir()):
+            raise OutputError(path, "is not empty and holds no preset; choose another folder.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+        save_npz(temporary / WEIGHTS, arrays)
+        (temporary / WEIGHTS).chmod(0o644)
+        config = {
+            "format": FORMAT,
+            "config": {
+                "class": type(model).__name__,
+                "encoder": family,
+                "layer": model.layer,
+                "preprocessing": model.encoder.preprocessing,
+            },
+            "sha256": hashlib.sha256((temporary / WEIGHTS).read_bytes()).hexdigest(),
+            "card": card or {},
+        }
+        (temporary / CONFIG).write_text(json.dumps(config, indent=2, default=str) + "\n")
+        temporary.chmod(0o755)
+        if path.exists():
+            for file in path.iterdir():  # what stands beside them, a README say, is kept
+                if file.name not in (CONFIG, WEIGHTS):
+                    shutil.move(str(file), temporary / file.name)
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(path, f"cannot be written ({error.strerror or error}).") from error
+    finally:
+        if temporary is not None and temporary.exists():
+            shutil.rmtree(temporary)
+    return path
+
+
+def _config(path: Path) -> dict:
+    try:
+        config = json.loads((path / CONFIG).read_text())
+        if config["format"] != FORMAT:
+            raise WeightsError(
+                f"{path / CONFIG}: format {config['format']!r} is not {FORMAT}; update tfstyle."
+            )
+        return config
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(f"{path / CONFIG}: not a readable preset ({error}).") from error
+
+
+def _variables(model: StyleTransfer) -> dict:
+    """Variables of the encoder up to the model's layer and of the decoder, by a stable name."""
+    last = model.encoder.order(model.layer)
+    kept = {tap.layer for tap in model.encoder.taps_table[: last + 1]}
+    table = {}
+    for part, layers in (("encoder", model.encoder.blocks), ("decoder", model.decoder.steps)):
+        for layer in layers:
+            if part == "encoder" and layer.name not in kept:
+                continue
+            for variable in layer.weights:
+                table[f"{part}/{layer.name}/{variable.name}"] = variable
+    return table

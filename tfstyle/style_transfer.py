@@ -1,0 +1,517 @@
+"""StyleTransfer: the model of the paper, as a ``keras.Model`` with fit, stylize and presets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from tfstyle import encoders
+from tfstyle.decoder import Decoder
+from tfstyle.encoders import IMAGE_TAP, Encoder
+from tfstyle.errors import ArgumentError, InputFileError, OutputError
+from tfstyle.layers import AdaIN
+from tfstyle.layers.padding import reflect_indices
+from tfstyle.losses import CONTENT_LOSSES, STYLE_LOSSES, histogram_loss, total_variation_loss
+
+#: Terms of the loss in the training history, each a mean over samples, before its weight.
+LOSS_TERMS = ("loss", "content_loss", "style_loss", "histogram_loss", "tv_loss")
+
+
+@keras.saving.register_keras_serializable(package="tfstyle")
+class StyleTransfer(keras.Model):
+    """Gives content images the gray-scale style of other images: G = D(AdaIN(E(X), E(Y))).
+
+    Args:
+        encoder: An :class:`tfstyle.encoders.Encoder`, or its name (``"vgg16"``), which is then
+            built with ImageNet weights.
+        layer: Tap at which AdaIN works; the decoder mirrors the encoder up to there. The
+            paper's is ``"relu4_1"``; shallower taps keep anatomy better.
+        decoder: A :class:`tfstyle.decoder.Decoder` for that tap; made from the encoder's tap
+            table unless given.
+        name: Keras model name.
+
+    Raises:
+        ArgumentError: unknown encoder or layer.
+
+    Example:
+        >>> model = StyleTransfer(encoder="vgg16", layer="relu3_1")
+        >>> model.compile(optimizer="adam", content_loss="contextual", style_weight=1.0)
+        >>> model.fit(tfstyle.data.pair_dataset(scans), steps_per_epoch=100, epochs=10)
+        >>> generated = model.stylize(content, style)      # (H, W) float32 in [0, 1]
+
+    Reference: Xu, Li and Shin, "Medical image processing with contextual style transfer",
+    Hum. Cent. Comput. Inf. Sci. 10:46 (2020).
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder | str = "vgg16",
+        layer: str | None = None,
+        decoder: Decoder | None = None,
+        name: str | None = None,
+    ):
+        super().__init__(name=name or "style_transfer")
+        self.encoder = encoders.get(encoder) if isinstance(encoder, str) else encoder
+        self.layer = layer or self.encoder.default_layer
+        if self.encoder.order(self.layer) > self.encoder.order(self.encoder.depth):
+            raise ArgumentError(
+                f"layer: {self.layer!r} lies behind {self.encoder.depth!r}, where the encoder was "
+                f"cut; build the encoder with depth={self.layer!r}."
+            )
+        self.adain = AdaIN(name="adain")
+        self.decoder = decoder or Decoder.for_encoder(self.encoder, self.layer)
+        self.trackers = [keras.metrics.Mean(name=name) for name in LOSS_TERMS]
+        self._settings: dict = {}
+        self.adain.build(None)
+        self.built = True
+
+    # -- inference -------------------------------------------------------------------------
+    @property
+    def stride(self) -> int:
+        """Image sizes that are multiples of it need no padding."""
+        return self.encoder.tap(self.layer).stride
+
+    def encode(self, images):
+        """Feature map of `images` at the model's layer; no padding is applied."""
+        return self.encoder(images, taps=(self.layer,))[self.layer]
+
+    def call(self, inputs, strength=None):
+        """Generates from ``{"content": …, "style": …}``; sizes must be multiples of the stride.
+
+        Args:
+            inputs: dict of float tensors (B, H, W, 1) in [0, 1]; "style" may have another size,
+                and a batch of 1.
+            strength: scalar in [0, 1] or None for 1.
+
+        Returns:
+            float tensor (B, H, W, 1), not clipped.
+        """
+        mixed = self.adain(
+            self.encode(inputs["content"]), self.encode(inputs["style"]), strength=strength
+        )
+        return self.decoder(mixed)
+
+    def generate(self, content, style, strength=None):
+        """Generates images of any size; traceable with unknown batch, height and width.
+
+        Sizes that are not multiples of the stride are extended by reflection below and to the
+        right, and the result is cropped back.
+
+        Args:
+            content: float32 tensor (B, H, W, 1) in [0, 1], H and W at least 1.
+            style: float32 tensor (B or 1, H', W', 1) in [0, 1].
+            strength: scalar in [0, 1] or None for 1.
+
+        Returns:
+            float32 tensor (B, H, W, 1), clipped to [0, 1].
+        """
+        shape = ops.shape(content)
+        result = self(
+            {"content": self._extend(content), "style": self._extend(style)}, strength=strength
+        )
+        return ops.clip(result[:, : shape[1], : shape[2]], 0.0, 1.0)
+
+    def _extend(self, images):
+        """Extends height and width to multiples of the stride, at least two strides."""
+        for axis in (1, 2):
+            size = images.shape[axis]
+            if size is not None and size % self.stride == 0 and size >= 2 * self.stride:
+                continue
+            size = ops.shape(images)[axis]
+            total = ops.maximum(-(-size // self.stride) * self.stride, 2 * self.stride)
+            images = ops.take(images, reflect_indices(size, total), axis=axis)
+        return images
+
+    def stylize(
+        self,
+        content: np.ndarray,
+        style: np.ndarray | Sequence[np.ndarray],
+        strength: float = 1.0,
+        style_weights: Sequence[float] | None = None,
+        batch_size: int = 8,
+    ) -> np.ndarray:
+        """Gives `content` the gray-scale style of `style`.
+
+        Args:
+            content: float array (H, W), (H, W, 1) or (B, H, W, 1) with values in [0, 1].
+            style: one image (H', W') or (H', W', 1); a batch (B, H', W', 1) with one style for
+                each content; or a list of images, blended with `style_weights`.
+            strength: 0 keeps the content's features, 1 takes the style's statistics in full;
+                between them AdaIN is interpolated (Huang and Belongie, equation 14).
+            style_weights: One weight for each style of a list, at least 0, not all 0; they are
+                divided by their sum. Equal weights unless given.
+            batch_size: Images a call.
+
+        Returns:
+            float32 array of the content's shape, in [0, 1].
+
+        Raises:
+            ArgumentError: shapes, values, strength or weights that cannot be used.
+
+        Example:
+            >>> model.stylize(content, [style_a, style_b], style_weights=[0.7, 0.3])
+        """
+        if not 0.0 <= strength <= 1.0:
+            raise ArgumentError(f"strength: must lie in [0, 1], received {strength!r}.")
+        images, restore = _as_batch(content, "content")
+        if isinstance(style, (list, tuple)):
+            weights = _blend_weights(style_weights, len(style))
+            styles = [_as_batch(one, f"style[{i}]")[0] for i, one in enumerate(style)]
+        else:
+            if style_weights is not None:
+                raise ArgumentError("style_weights: need a list of styles to blend.")
+            weights, styles = [1.0], [_as_batch(style, "style")[0]]
+        for i, one in enumerate(styles):
+            if len(one) not in (1, len(images)):
+                raise ArgumentError(
+                    f"style: batch of {len(one)} for {len(images)} contents; give one style, or "
+                    "one for each content."
+                )
+        results = []
+        for start in range(0, len(images), batch_size):
+            part = slice(start, start + batch_size)
+            batch_styles = [one if len(one) == 1 else one[part] for one in styles]
+            results.append(
+                self._stylize_batch(images[part], batch_styles, weights, float(strength))
+            )
+        return restore(np.concatenate(results))
+
+    def _stylize_batch(self, content, styles, weights, strength):
+        if len(styles) == 1:
+            return self._generate_function(content, styles[0], tf.constant(strength)).numpy()
+        features = self.encode(self._extend(tf.constant(content)))
+        mixed = 0.0
+        for style, weight in zip(styles, weights):
+            style_features = self.encode(self._extend(tf.constant(style)))
+            mixed += weight * self.adain(features, style_features, strength=strength)
+        result = self.decoder(mixed)[:, : content.shape[1], : content.shape[2]]
+        return np.clip(ops.convert_to_numpy(result), 0.0, 1.0).astype(np.float32)
+
+    @property
+    def _generate_function(self):
+        function = self.__dict__.get("_traced_generate")
+        if function is None:
+            images = tf.TensorSpec((None, None, None, 1), tf.float32)
+            function = tf.function(
+                self.generate, input_signature=(images, images, tf.TensorSpec((), tf.float32))
+            )
+            self.__dict__["_traced_generate"] = function
+        return function
+
+    # -- training --------------------------------------------------------------------------
+    def compile(
+        self,
+        optimizer="adam",
+        content_loss: str = "contextual",
+        style_loss: str = "moments",
+        style_weight: float = 1.0,
+        content_layers: Sequence[str] | Mapping[str, float] | None = None,
+        style_layers: Sequence[str] | Mapping[str, float] | None = None,
+        content_weight: float = 1.0,
+        histogram_weight: float = 0.0,
+        tv_weight: float = 0.0,
+        bandwidth: float = 0.1,
+        spatial_weight: float = 0.0,
+        jit_compile: bool | str = "auto",
+        **kwargs,
+    ):
+        """Chooses L = w·L_content(G, X) + α·L_style(G, Y) + γ·W₁(G, Y) + β·TV(G).
+
+        Args:
+            optimizer: Keras optimizer or its name.
+            content_loss: ``"contextual"`` (against E(X), the paper's) or ``"mse"`` (against
+                AdaIN's output at the model's layer, Huang 2017; other layers against E(X)).
+            style_loss: ``"moments"`` or ``"gram"``.
+            style_weight: α.
+            content_layers: Taps of the content loss, or a dict from tap to weight; the
+                encoder's default unless given.
+            style_layers: Taps of the style loss, or a dict from tap to weight; ``"image"`` is
+                the gray image itself.
+            content_weight: w.
+            histogram_weight: γ, of :func:`tfstyle.losses.histogram_loss`; 0 leaves it out.
+            tv_weight: β.
+            bandwidth: h of the contextual loss.
+            spatial_weight: Bilateral variant of the contextual loss; 0 is the paper's.
+            jit_compile: XLA; ``"auto"`` uses it where the platform supports it.
+            **kwargs: Passed to ``keras.Model.compile``.
+
+        Raises:
+            ArgumentError: unknown loss or layer, or a layer behind the encoder's depth.
+        """
+        if content_loss not in CONTENT_LOSSES:
+            raise ArgumentError(
+                f"content_loss: unknown value {content_loss!r}; use one of "
+                f"{', '.join(map(repr, CONTENT_LOSSES))}."
+            )
+        if style_loss not in STYLE_LOSSES:
+            raise ArgumentError(
+                f"style_loss: unknown value {style_loss!r}; use one of "
+                f"{', '.join(map(repr, STYLE_LOSSES))}."
+            )
+        depth = self.encoder.order(self.encoder.depth)
+        chosen = {}
+        for argument, layers, default in (
+            ("content_layers", content_layers, self.encoder.default_content_layers),
+            ("style_layers", style_layers, self.encoder.default_style_layers),
+        ):
+            layers = (layers,) if isinstance(layers, str) else (layers or default)
+            if not isinstance(layers, Mapping):
+                layers = dict.fromkeys(layers, 1.0)
+            for name in layers:
+                if self.encoder.order(name) > depth:
+                    raise ArgumentError(
+                        f"{argument}: {name!r} lies behind {self.encoder.depth!r}, where the "
+                        "encoder was cut; build the encoder with a greater depth."
+                    )
+            chosen[argument] = {name: float(weight) for name, weight in layers.items()}
+        self._settings = {
+            "content_loss": content_loss,
+            "style_loss": style_loss,
+            "style_weight": float(style_weight),
+            "content_weight": float(content_weight),
+            "tv_weight": float(tv_weight),
+            "histogram_weight": float(histogram_weight),
+            "bandwidth": float(bandwidth),
+            "spatial_weight": float(spatial_weight),
+            **chosen,
+        }
+        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+
+    def get_compile_config(self):
+        if not self.compiled:
+            return None
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            **self._settings,
+        }
+
+    def compile_from_config(self, config):
+        config = dict(config)
+        config["optimizer"] = keras.saving.deserialize_keras_object(config["optimizer"])
+        self.compile(**config)
+        self.optimizer.build(self.trainable_variables)
+
+    @property
+    def metrics(self):
+        return self.trackers
+
+    def losses_of(self, content, style, training: bool = False) -> dict:
+        """Every term of the loss, per sample, and the generated images.
+
+        Args:
+            content: float tensor (B, H, W, 1) in [0, 1], H and W multiples of the stride.
+            style: float tensor (B, H', W', 1) in [0, 1].
+
+        Returns:
+            dict with "generated" (B, H, W, 1) and "loss", "content_loss", "style_loss",
+            "histogram_loss", "tv_loss", each (B,).
+        """
+        rules = self._settings
+        content_layers, style_layers = rules["content_layers"], rules["style_layers"]
+        taps = sorted({*content_layers, *style_layers, self.layer}, key=self.encoder.order)
+        if content.shape[1:] == style.shape[1:]:
+            both = self.encoder(ops.concatenate([content, style], axis=0), taps=taps)
+            half = ops.shape(content)[0]
+            content_features = {k: v[:half] for k, v in both.items()}
+            style_features = {k: v[half:] for k, v in both.items()}
+        else:
+            content_features = self.encoder(content, taps=taps)
+            style_features = self.encoder(style, taps=taps)
+        content_features = {k: ops.stop_gradient(v) for k, v in content_features.items()}
+        style_features = {k: ops.stop_gradient(v) for k, v in style_features.items()}
+        mixed = self.adain(content_features[self.layer], style_features[self.layer])
+        generated = self.decoder(mixed)
+        wanted = sorted({*content_layers, *style_layers}, key=self.encoder.order)
+        features = self.encoder(generated, taps=wanted)
+
+        content_function = CONTENT_LOSSES[rules["content_loss"]]
+        options = {}
+        if rules["content_loss"] == "contextual":
+            options = {key: rules[key] for key in ("bandwidth", "spatial_weight")}
+        content_loss = 0.0
+        for name, weight in content_layers.items():
+            target = content_features[name]
+            if rules["content_loss"] == "mse" and name == self.layer:
+                target = mixed
+            content_loss += weight * content_function(features[name], target, **options)
+        style_function = STYLE_LOSSES[rules["style_loss"]]
+        style_loss = 0.0
+        for name, weight in style_layers.items():
+            style_loss += weight * style_function(features[name], style_features[name])
+        histogram = histogram_loss(generated, style) if rules["histogram_weight"] else None
+        variation = total_variation_loss(generated)
+        loss = (
+            rules["content_weight"] * content_loss
+            + rules["style_weight"] * style_loss
+            + rules["tv_weight"] * variation
+        )
+        if histogram is not None:
+            loss += rules["histogram_weight"] * histogram
+        return {
+            "generated": generated,
+            "histogram_loss": ops.zeros_like(loss) if histogram is None else histogram,
+            "loss": loss,
+            "content_loss": content_loss,
+            "style_loss": style_loss,
+            "tv_loss": variation,
+        }
+
+    def _track(self, terms):
+        for tracker in self.trackers:
+            tracker.update_state(terms[tracker.name])
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def train_step(self, data):
+        with tf.GradientTape() as tape:
+            terms = self.losses_of(data["content"], data["style"], training=True)
+            # Gradients are summed over replicas, so each replica takes its share of the mean.
+            loss = ops.mean(terms["loss"]) / self._replicas()
+            scaled = self.optimizer.scale_loss(loss)
+        variables = self.trainable_weights
+        self.optimizer.apply_gradients(zip(tape.gradient(scaled, variables), variables))
+        return self._track(terms)
+
+    def test_step(self, data):
+        return self._track(self.losses_of(data["content"], data["style"]))
+
+    def _replicas(self) -> int:
+        return self.distribute_strategy.num_replicas_in_sync
+
+    # -- saving ----------------------------------------------------------------------------
+    def get_config(self):
+        return {
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "decoder": keras.saving.serialize_keras_object(self.decoder),
+            "layer": self.layer,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["encoder"] = keras.saving.deserialize_keras_object(config["encoder"])
+        config["decoder"] = keras.saving.deserialize_keras_object(config["decoder"])
+        return cls(**config)
+
+    def build_from_config(self, config):
+        """Nothing to do: every weight exists after the constructor."""
+
+    def save(self, filepath, overwrite: bool = True, **kwargs):
+        """Writes the model, its losses and the optimizer's state to one ``.keras`` file.
+
+        Raises:
+            OutputError: if the file cannot be written or does not end in ``.keras``.
+        """
+        path = Path(filepath)
+        if path.suffix != ".keras":
+            raise OutputError(path, "model files end in .keras; choose such a name.")
+        if path.exists() and not overwrite:
+            raise OutputError(path, "exists already; choose another name or overwrite=True.")
+        temporary = path.with_name(f".{path.stem}-{os.getpid()}.keras")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            super().save(temporary, **kwargs)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise OutputError(path, f"cannot be written ({error.strerror or error}).") from error
+        finally:
+            if path.parent.is_dir():
+                temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, filepath) -> StyleTransfer:
+        """Reads a model that :meth:`save` wrote.
+
+        Raises:
+            InputFileError: if the file is missing, damaged or holds something else.
+        """
+        path = Path(filepath)
+        if not path.is_file():
+            raise InputFileError(path, "no such model file.")
+        try:
+            model = keras.saving.load_model(path, safe_mode=True)
+        except Exception as error:
+            raise InputFileError(path, f"not a readable .keras model ({error}).") from error
+        if not isinstance(model, cls):
+            raise InputFileError(path, f"holds a {type(model).__name__}, not a {cls.__name__}.")
+        return model
+
+    @classmethod
+    def from_preset(cls, preset: str) -> StyleTransfer:
+        """Loads a released preset by name, or a preset folder.
+
+        Args:
+            preset: A name from ``tfstyle.presets.names()``, for example ``"vgg16_ct"``, or the
+                path of a folder that :meth:`save_to_preset` wrote.
+
+        Raises:
+            WeightsError: unknown name, missing file or wrong checksum.
+        """
+        from tfstyle import presets
+
+        return presets.load(preset, cls)
+
+    def save_to_preset(self, folder, card: dict | None = None, half: bool = True) -> Path:
+        """Writes a preset folder: ``preset.json`` and ``weights.npz``, no pickles.
+
+        Args:
+            folder: Folder to write; replaced if it exists and holds a preset.
+            card: Facts for ``preset.json``: data, steps, losses, figures, limits.
+            half: Keep weights in half precision.
+        """
+        from tfstyle import presets
+
+        return presets.save(self, folder, card=card, half=half)
+
+
+def _as_batch(image, argument: str):
+    """Checks an image or batch and returns it as (B, H, W, 1) with the way back."""
+    try:
+        array = np.asarray(image, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"{argument}: not a numeric array ({error}).") from None
+    shape = array.shape
+    if array.ndim == 2:
+        batch = array[None, :, :, None]
+    elif array.ndim == 3 and shape[-1] == 1:
+        batch = array[None]
+    elif array.ndim == 4 and shape[-1] == 1:
+        batch = array
+    else:
+        raise ArgumentError(
+            f"{argument}: shape {shape} is not (H, W), (H, W, 1) or (B, H, W, 1); scans of several "
+            "slices are given as (slices, H, W, 1)."
+        )
+    if 0 in shape:
+        raise ArgumentError(f"{argument}: is empty, shape {shape}.")
+    if not np.isfinite(array).all():
+        raise ArgumentError(f"{argument}: holds NaN or infinite values; replace them first.")
+    low, high = float(array.min()), float(array.max())
+    if low < -1e-3 or high > 1 + 1e-3:
+        raise ArgumentError(
+            f"{argument}: values lie in [{low:g}, {high:g}], not in [0, 1]; apply a window first "
+            "(tfstyle.data.windows)."
+        )
+    return batch, lambda result: result.reshape(shape)
+
+
+def _blend_weights(weights, count: int) -> list[float]:
+    if count == 0:
+        raise ArgumentError("style: the list of styles is empty.")
+    values = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
+    if values.shape != (count,) or not np.isfinite(values).all() or (values < 0).any():
+        raise ArgumentError(
+            f"style_weights: need {count} finite weights of at least 0, received {weights!r}."
+        )
+    if values.sum() == 0:
+        raise ArgumentError("style_weights: must not all be 0.")
+    return (values / values.sum()).tolist()
+
+
+__all__ = ["IMAGE_TAP", "StyleTransfer"]
