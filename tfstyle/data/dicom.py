@@ -1,0 +1,775 @@
+"""Reading DICOM: one file, or all series of a set of files, as scans in Hounsfield units.
+
+Slices are grouped by Series Instance UID (0020,000E) and sorted by their position along the slice
+normal, Image Position (Patient) (0020,0032) and Image Orientation (Patient) (0020,0037), never by
+file name. Single-frame and enhanced multi-frame objects give the same scans.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+
+from tfstyle.data.scan import Scan
+from tfstyle.data.windows import Window
+from tfstyle.errors import InputFileError
+
+logger = logging.getLogger(__name__)
+
+AIR_HU = -1024
+"""The lowest HU of a scan: padding outside the field of view and anything below become this."""
+
+_NOT_PICTURES = frozenset({"SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "RTRECORD", "PR", "KO", "SR"})
+
+_HEADER_TAGS = [
+    "AcquisitionNumber",
+    "BitsAllocated",
+    "Columns",
+    "DopplerCorrectionAngle",
+    "ImageOrientationPatient",
+    "ImagePositionPatient",
+    "ImageType",
+    "ImagerPixelSpacing",
+    "InstanceNumber",
+    "Modality",
+    "ModalityLUTSequence",
+    "NumberOfFrames",
+    "PerFrameFunctionalGroupsSequence",
+    "PhotometricInterpretation",
+    "PixelSpacing",
+    "RescaleIntercept",
+    "RescaleSlope",
+    "RescaleType",
+    "Rows",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SamplesPerPixel",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "SharedFunctionalGroupsSequence",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "TemporalPositionIdentifier",
+    "VOILUTFunction",
+    "WindowCenter",
+    "WindowWidth",
+]
+
+
+@dataclass(eq=False)
+class Frame:
+    """One slice of one DICOM file, described by its header; the pixels are read later.
+
+    Attributes:
+        path: The file.
+        index: Frame number in the file, from 0.
+        uid: SOP Instance UID, from the file meta group if the data set has none.
+        series: Series Instance UID, or "" if the file has none.
+        shape: Rows and columns.
+        samples: Samples per pixel; more than one is a colour image.
+        position: Image Position (Patient) in mm, or None.
+        orientation: The six numbers of Image Orientation (Patient), or None.
+        pixel_spacing: mm between rows and between columns.
+        step: mm between slices by the header (spacing or thickness), or None.
+        units: "HU" or "US".
+        slope: Rescale Slope, or None if missing.
+        intercept: Rescale Intercept, or None if missing.
+        window: First window of the header, or None.
+        scout: Whether Image Type says LOCALIZER.
+        order: Acquisition, temporal and instance numbers, to tell repeated positions apart.
+        series_number: Series Number, or 0.
+        modality: Modality (0008,0060).
+    """
+
+    path: str
+    index: int = 0
+    uid: str = ""
+    series: str = ""
+    shape: tuple[int, int] = (0, 0)
+    samples: int = 1
+    position: np.ndarray | None = None
+    orientation: np.ndarray | None = None
+    pixel_spacing: tuple[float, float] = (1.0, 1.0)
+    step: float | None = None
+    units: str = "US"
+    slope: float | None = None
+    intercept: float | None = None
+    window: Window | None = None
+    scout: bool = False
+    order: tuple[int, int, int] = (0, 0, 0)
+    series_number: int = 0
+    modality: str = ""
+    frames: int = field(default=1)
+
+    @property
+    def normal(self) -> np.ndarray:
+        """Unit vector along the slice normal."""
+        return np.cross(self.orientation[:3], self.orientation[3:])
+
+    @property
+    def where(self) -> str:
+        """The file, with the frame number if it holds several."""
+        return self.path if self.frames == 1 else f"{self.path} (frame {self.index + 1})"
+
+
+# ---------------------------------------------------------------------------------------------
+# Headers
+
+
+def is_dicom(path: str | os.PathLike) -> bool:
+    """Whether the file begins with the preamble and prefix of DICOM PS3.10 section 7.1."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _read(path: str, *, pixels: bool) -> Dataset:
+    """Reads a file, with or without its pixels; every failure becomes an InputFileError."""
+    options = {} if pixels else {"stop_before_pixels": True, "specific_tags": _HEADER_TAGS}
+    try:
+        dataset = pydicom.dcmread(path, **options)
+    except FileNotFoundError:
+        raise InputFileError(path, "no such file.") from None
+    except OSError as error:
+        if isinstance(error, EOFError) or error.errno is None:
+            raise InputFileError(path, f"the DICOM file is cut short or damaged ({error}).") from error
+        raise InputFileError(path, f"cannot be read ({error.strerror}).") from error
+    except InvalidDicomError:
+        dataset = _read_without_preamble(path, options)
+    except Exception as error:  # pydicom raises many kinds on damaged files
+        raise InputFileError(path, f"the DICOM file is damaged ({error}).") from error
+    return dataset
+
+
+def _read_without_preamble(path: str, options: dict) -> Dataset:
+    """Old files may lack the preamble; they count as DICOM if they name a SOP class."""
+    try:
+        dataset = pydicom.dcmread(path, force=True, **options)
+        known = bool(dataset.get("SOPClassUID")) and ("Rows" in dataset or "Modality" in dataset)
+    except Exception:
+        known = False
+    if not known:
+        raise InputFileError(
+            path, "not a DICOM file (no 'DICM' prefix). Give a DICOM, NIfTI or PNG file."
+        )
+    return dataset
+
+
+def _text(dataset: Dataset, keyword: str) -> str:
+    value = dataset.get(keyword)
+    return "" if value is None else str(value).strip()
+
+
+def _numbers(dataset: Dataset, keyword: str) -> list[float]:
+    """All numbers of an attribute; an empty list if it is missing, empty or not numeric."""
+    try:
+        value = dataset.get(keyword)
+        if value is None or isinstance(value, (str, bytes)):
+            return []
+        values = list(value) if isinstance(value, Iterable) else [value]
+        numbers = [float(v) for v in values]
+    except (TypeError, ValueError, OverflowError):
+        return []
+    return numbers if np.isfinite(numbers).all() else []
+
+
+def _number(dataset: Dataset, keyword: str) -> float | None:
+    numbers = _numbers(dataset, keyword)
+    return numbers[0] if numbers else None
+
+
+def _integer(dataset: Dataset, keyword: str, default: int = 0) -> int:
+    number = _number(dataset, keyword)
+    return default if number is None else int(number)
+
+
+def functional_group(dataset: Dataset, index: int, sequence: str) -> Dataset:
+    """The item of a functional group macro that holds for a frame (PS3.3 C.7.6.16).
+
+    Args:
+        dataset: A single-frame or multi-frame data set.
+        index: Frame number from 0.
+        sequence: Keyword of the macro's sequence, such as ``"PlanePositionSequence"``.
+
+    Returns:
+        The per-frame item, else the shared one, else the data set itself.
+    """
+    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    shared = dataset.get("SharedFunctionalGroupsSequence") or []
+    candidates = [per_frame[index]] if index < len(per_frame) else []
+    candidates += [shared[0]] if len(shared) else []
+    for group in candidates:
+        items = group.get(sequence)
+        if items:
+            return items[0]
+    return dataset
+
+
+def _window_of(dataset: Dataset) -> Window | None:
+    centre, width = _number(dataset, "WindowCenter"), _number(dataset, "WindowWidth")
+    if centre is None or width is None:
+        return None
+    if _text(dataset, "VOILUTFunction") in ("", "LINEAR"):
+        return Window.from_linear(centre, width) if width > 1 else None
+    return Window(centre, width) if width > 0 else None
+
+
+def _frames_of(path: str, dataset: Dataset) -> list[Frame]:
+    """Describes every frame of a data set read without pixels."""
+    modality = _text(dataset, "Modality")
+    sop_class = _text(dataset, "SOPClassUID")
+    meta = getattr(dataset, "file_meta", None) or Dataset()
+    if "Rows" not in dataset or "Columns" not in dataset or modality in _NOT_PICTURES:
+        what = modality or (dataset.SOPClassUID.name if sop_class else "unknown object")
+        raise _NotAPicture(path, f"a DICOM file without a picture to read ({what}).")
+    count = max(1, _integer(dataset, "NumberOfFrames", 1))
+    if modality == "":
+        uid = sop_class or _text(meta, "MediaStorageSOPClassUID")
+        modality = "CT" if uid in _CT_CLASSES else ""
+    frames = []
+    for index in range(count):
+        plane = functional_group(dataset, index, "PlanePositionSequence")
+        orientation = functional_group(dataset, index, "PlaneOrientationSequence")
+        measures = functional_group(dataset, index, "PixelMeasuresSequence")
+        rescale = functional_group(dataset, index, "PixelValueTransformationSequence")
+        voi = functional_group(dataset, index, "FrameVOILUTSequence")
+        frame_type = functional_group(dataset, index, "CTImageFrameTypeSequence")
+        content = functional_group(dataset, index, "FrameContentSequence")
+        image_type = [str(v) for v in _values(frame_type, "FrameType")]
+        image_type = image_type or [str(v) for v in _values(dataset, "ImageType")]
+        position = np.array(_numbers(plane, "ImagePositionPatient"))
+        cosines = np.array(_numbers(orientation, "ImageOrientationPatient"))
+        pixel_spacing = _numbers(measures, "PixelSpacing")
+        if len(pixel_spacing) != 2 or min(pixel_spacing) <= 0:
+            pixel_spacing = _numbers(dataset, "ImagerPixelSpacing")
+        if len(pixel_spacing) != 2 or min(pixel_spacing) <= 0:
+            pixel_spacing = [1.0, 1.0]
+        step = _number(measures, "SpacingBetweenSlices") or _number(measures, "SliceThickness")
+        scout = "LOCALIZER" in image_type
+        temporal = _number(content, "TemporalPositionIndex")
+        if temporal is None:
+            temporal = _number(dataset, "TemporalPositionIdentifier") or 0
+        frames.append(
+            Frame(
+                path=path,
+                index=index,
+                frames=count,
+                uid=_text(dataset, "SOPInstanceUID") or _text(meta, "MediaStorageSOPInstanceUID"),
+                series=_text(dataset, "SeriesInstanceUID"),
+                shape=(_integer(dataset, "Rows"), _integer(dataset, "Columns")),
+                samples=_integer(dataset, "SamplesPerPixel", 1),
+                position=position if position.shape == (3,) else None,
+                orientation=_unit_cosines(cosines),
+                pixel_spacing=(pixel_spacing[0], pixel_spacing[1]),
+                step=abs(step) if step else None,
+                units=_units(modality, image_type, _text(rescale, "RescaleType"), scout),
+                slope=_number(rescale, "RescaleSlope"),
+                intercept=_number(rescale, "RescaleIntercept"),
+                window=_window_of(voi),
+                scout=scout,
+                order=(
+                    _integer(dataset, "AcquisitionNumber"),
+                    int(temporal),
+                    _integer(dataset, "InstanceNumber") + index,
+                ),
+                series_number=_integer(dataset, "SeriesNumber"),
+                modality=modality,
+            )
+        )
+    return frames
+
+
+_CT_CLASSES = frozenset(
+    {
+        "1.2.840.10008.5.1.4.1.1.2",  # CT Image Storage
+        "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image Storage
+        "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image Storage
+    }
+)
+
+
+class _NotAPicture(InputFileError):
+    """A DICOM file that holds something other than a picture; folders leave it out."""
+
+
+def _values(dataset: Dataset, keyword: str) -> list:
+    value = dataset.get(keyword)
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _unit_cosines(cosines: np.ndarray) -> np.ndarray | None:
+    """Normalised direction cosines, or None if they do not span a plane."""
+    if cosines.shape != (6,):
+        return None
+    row, column = cosines[:3], cosines[3:]
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if min(lengths) < 1e-3 or np.linalg.norm(np.cross(row, column)) < 1e-3:
+        return None
+    return np.concatenate([row / lengths[0], column / lengths[1]])
+
+
+def _units(modality: str, image_type: list[str], rescale_type: str, scout: bool) -> str:
+    """HU for CT, unless a derived image or a scout says otherwise (PS3.3 C.8.2.1.1.4, C.11.1.1.2)."""
+    if modality != "CT":
+        return "US"
+    if rescale_type.upper() in ("", "HU", "HU_MOD"):
+        return "HU"
+    original = bool(image_type) and image_type[0].strip() == "ORIGINAL" and not scout
+    return "HU" if original else "US"
+
+
+# ---------------------------------------------------------------------------------------------
+# Pixels
+
+
+def _decode(path: str, dataset: Dataset) -> np.ndarray:
+    """Stored values, (frames, rows, columns)."""
+    if not {"PixelData", "FloatPixelData", "DoubleFloatPixelData"} & {e.keyword for e in dataset}:
+        raise InputFileError(path, "has no pixel data.")
+    syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
+    if syntax is None and not hasattr(dataset, "file_meta"):
+        dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    if syntax is None:  # no preamble: implicit little endian is the default, PS3.5 section 10
+        implicit = dataset.original_encoding[0]
+        dataset.file_meta.TransferSyntaxUID = (
+            pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
+        )
+    try:
+        stored = dataset.pixel_array
+    except Exception as error:  # decoders raise many kinds
+        name = getattr(syntax, "name", "") or "unknown transfer syntax"
+        reason = " ".join(str(error).split())
+        if "missing dependencies" in reason or "Unable to decompress" in reason:
+            advice = (
+                "no decoder could read it; install pylibjpeg, pylibjpeg-libjpeg, "
+                "pylibjpeg-openjpeg and pylibjpeg-rle, or decompress the file"
+            )
+            raise InputFileError(
+                path, f"pixel data in {name}: {advice} ({reason})."
+            ) from error
+        raise InputFileError(
+            path, f"the pixel data ({name}) is truncated or damaged ({reason})."
+        ) from error
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    if rows < 1 or columns < 1 or stored.size == 0 or stored.size % (rows * columns):
+        raise InputFileError(path, f"the pixel data does not fit {rows} rows x {columns} columns.")
+    return stored.reshape(-1, rows, columns)
+
+
+def _padding(dataset: Dataset, stored: np.ndarray) -> np.ndarray | None:
+    """Where the stored values say "outside the picture" (PS3.3 C.7.5.1.1.2), or None."""
+    first = _number(dataset, "PixelPaddingValue")
+    if first is None or stored.dtype.kind not in "iu":
+        return None
+    last = _number(dataset, "PixelPaddingRangeLimit")
+    limits = np.array([first, first if last is None else last], np.int64).astype(stored.dtype)
+    low, high = limits.min(), limits.max()
+    return (stored >= low) & (stored <= high)
+
+
+def _used_bits(dataset: Dataset, stored: np.ndarray) -> np.ndarray:
+    """Clears bits above Bits Stored, which old files use for overlays, and extends the sign."""
+    bits = _integer(dataset, "BitsStored", 8 * stored.dtype.itemsize)
+    total = 8 * stored.dtype.itemsize
+    if stored.dtype.kind not in "iu" or not 0 < bits < total:
+        return stored
+    high_bit = _integer(dataset, "HighBit", bits - 1)
+    shift = max(0, min(high_bit + 1, total) - bits)
+    native = not dataset.file_meta.TransferSyntaxUID.is_compressed
+    if shift and native:
+        stored = stored >> shift
+    if stored.dtype.kind == "u":
+        return stored & np.array((1 << bits) - 1, stored.dtype)
+    return (stored << (total - bits)) >> (total - bits)
+
+
+def _outside_circle(rows: int, columns: int) -> np.ndarray:
+    """Pixels outside the ellipse that touches the image's borders: the reconstruction circle."""
+    y = (np.arange(rows) + 0.5) / rows * 2 - 1
+    x = (np.arange(columns) + 0.5) / columns * 2 - 1
+    return y[:, None] ** 2 + x[None] ** 2 > 1
+
+
+def _values_of(frame: Frame, dataset: Dataset, stored: np.ndarray) -> np.ndarray:
+    """One frame's stored values (rows, columns) to HU int16, or float64 in other units."""
+    padding = _padding(dataset, stored)
+    if stored.dtype.kind == "f" and not np.isfinite(stored).all():
+        raise InputFileError(frame.where, "the pixel data holds NaN or infinite values.")
+    stored = _used_bits(dataset, stored)
+    if "ModalityLUTSequence" in dataset and frame.slope is None:
+        try:
+            values = pydicom.pixels.apply_modality_lut(stored, dataset).astype(np.float64)
+        except Exception as error:
+            raise InputFileError(frame.where, f"unusable Modality LUT ({error}).") from error
+    else:
+        if frame.modality == "CT" and (frame.slope is None or frame.intercept is None):
+            missing = "Rescale Slope (0028,1053)" if frame.slope is None else ""
+            if frame.intercept is None:
+                missing += " and " if missing else ""
+                missing += "Rescale Intercept (0028,1052)"
+            if not frame.scout:
+                raise InputFileError(
+                    frame.where,
+                    f"a CT image without {missing}, so its Hounsfield units are unknown. "
+                    "Get the file again from its source, or add the missing attribute.",
+                )
+        slope = 1.0 if frame.slope is None else frame.slope
+        intercept = 0.0 if frame.intercept is None else frame.intercept
+        if slope == 0:
+            raise InputFileError(frame.where, "Rescale Slope (0028,1053) is 0.")
+        values = stored * np.float64(slope) + intercept
+    if padding is not None and padding.any():
+        level = float(np.median(values[padding]))
+        if frame.units == "HU":
+            if -500 < level < 3000:
+                # Some files name a common tissue value as padding: only believe it outside the
+                # reconstruction circle, so that the body gets no holes.
+                padding = padding & _outside_circle(*stored.shape)
+            values[padding] = AIR_HU
+        elif not padding.all():
+            values[padding] = values[~padding].min()
+    if frame.units == "HU":
+        return np.clip(np.rint(values), AIR_HU, np.iinfo(np.int16).max).astype(np.int16)
+    return values
+
+
+def compact(values: np.ndarray) -> np.ndarray:
+    """The smallest of int16, int32 and float32 that holds the values without loss."""
+    if values.dtype.kind == "f":
+        if not np.array_equal(values, np.rint(values)):
+            return values.astype(np.float32)
+    low, high = values.min(), values.max()
+    for kind in (np.int16, np.int32):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return values.astype(kind)
+    return values.astype(np.float32)
+
+
+# ---------------------------------------------------------------------------------------------
+# Series
+
+
+def read_dicom(
+    paths: Sequence[str | os.PathLike],
+    *,
+    series: str | None = None,
+    on_odd: str = "skip",
+) -> list[Scan]:
+    """Reads the series that a set of DICOM files holds.
+
+    Args:
+        paths: DICOM files, in any order.
+        series: Keep only the series whose Series Instance UID ends with this text, or whose name
+            or Series Number equals it.
+        on_odd: What to do with files that do not fit their series (scouts, colour pictures, slices
+            of another size, orientation or pixel spacing): ``"skip"`` leaves them out with a
+            warning in the log that names them, ``"error"`` raises.
+
+    Returns:
+        One scan a series (several, where a series repeats its positions), in the order of folder
+        and Series Number.
+
+    Raises:
+        InputFileError: If a file cannot be used; the message names it.
+    """
+    single = len(paths) == 1
+    groups: dict[tuple[str, str], list[Frame]] = {}
+    for path in sorted(os.fspath(p) for p in paths):
+        try:
+            frames = _frames_of(path, _read(path, pixels=False))
+        except _NotAPicture as error:
+            if single:
+                raise
+            logger.debug("Left out: %s", error)
+            continue
+        uid = frames[0].series
+        key = (uid, "" if uid else os.path.dirname(path))
+        groups.setdefault(key, []).extend(frames)
+    names = _names(groups)
+    order = sorted(
+        groups,
+        key=lambda key: (
+            os.path.dirname(groups[key][0].path),
+            groups[key][0].series_number,
+            groups[key][0].path,
+        ),
+    )
+    if series is not None:
+        order = [
+            key
+            for key in order
+            if series == names[key]
+            or series == str(groups[key][0].series_number)
+            or (key[0] and key[0].endswith(series))
+        ]
+    scans: list[Scan] = []
+    for key in order:
+        frames = groups[key]
+        if single or (series is not None and all(f.scout for f in frames)):
+            fitting = frames
+            if frames[0].samples != 1:
+                _raise_colour(frames[0])
+        else:
+            fitting = _fitting(frames, names[key], on_odd)
+        if fitting:
+            clusters = _clusters(fitting)
+            if len(clusters) > 1:
+                fitting = _main_cluster(clusters, names[key], on_odd)
+            scans.extend(_load(stack, names[key]) for stack in _stacks(fitting, names[key]))
+    return scans
+
+
+def list_series(paths: Sequence[str | os.PathLike]) -> list[tuple[str, str, int]]:
+    """Name, Series Instance UID and number of frames of each series, without reading pixels."""
+    groups: dict[tuple[str, str], list[Frame]] = {}
+    for path in sorted(os.fspath(p) for p in paths):
+        try:
+            frames = _frames_of(path, _read(path, pixels=False))
+        except _NotAPicture:
+            continue
+        uid = frames[0].series
+        groups.setdefault((uid, "" if uid else os.path.dirname(path)), []).extend(frames)
+    names = _names(groups)
+    return [(names[key], key[0], len(frames)) for key, frames in groups.items()]
+
+
+def _names(groups: dict[tuple[str, str], list[Frame]]) -> dict[tuple[str, str], str]:
+    """A short label a series: file stem, folder, or folder and the end of the UID."""
+    labels: dict[tuple[str, str], str] = {}
+    for key, frames in groups.items():
+        paths = {f.path for f in frames}
+        first = os.path.abspath(frames[0].path)
+        if len(paths) == 1:
+            labels[key] = os.path.splitext(os.path.basename(first))[0] or os.path.basename(first)
+        else:
+            common = os.path.commonpath([os.path.dirname(os.path.abspath(p)) for p in paths])
+            labels[key] = os.path.basename(common) or "series"
+    taken = list(labels.values())
+    for key, label in labels.items():
+        if taken.count(label) > 1:
+            tail = ".".join(key[0].split(".")[-2:]) if key[0] else str(groups[key][0].series_number)
+            labels[key] = f"{label}-{tail}"
+    return labels
+
+
+def _raise_colour(frame: Frame) -> None:
+    raise InputFileError(
+        frame.where, "a colour image; scans have one gray value a pixel. Give the gray original."
+    )
+
+
+def _odd(frame: Frame, reason: str, name: str, on_odd: str) -> None:
+    if on_odd == "error":
+        raise InputFileError(
+            frame.where, f"{reason}; take it out of series {name}, or read with on_odd='skip'."
+        )
+    logger.warning("Left out of series %s: %s: %s.", name, frame.where, reason)
+
+
+def _fitting(frames: list[Frame], name: str, on_odd: str) -> list[Frame]:
+    """Drops scouts and colour pictures."""
+    if all(f.scout for f in frames):
+        # A separate series of scouts is usual in a study and nothing wrong with it.
+        logger.warning(
+            "Left out: series %s holds only scout images (%s).", name, frames[0].where
+        )
+        return []
+    fitting = []
+    for frame in frames:
+        if frame.scout:
+            _odd(frame, "a scout image (Image Type LOCALIZER)", name, on_odd)
+        elif frame.samples != 1:
+            _odd(frame, "a colour image", name, on_odd)
+        else:
+            fitting.append(frame)
+    return fitting
+
+
+def _clusters(frames: list[Frame]) -> list[list[Frame]]:
+    """Groups frames of equal size, orientation, pixel spacing and units."""
+    clusters: list[list[Frame]] = []
+    for frame in frames:
+        for cluster in clusters:
+            if _alike(cluster[0], frame):
+                cluster.append(frame)
+                break
+        else:
+            clusters.append([frame])
+    return clusters
+
+
+def _alike(a: Frame, b: Frame) -> bool:
+    if a.shape != b.shape or a.units != b.units or a.scout != b.scout:
+        return False
+    if (a.orientation is None) != (b.orientation is None):
+        return False
+    if (a.position is None) != (b.position is None):
+        return False
+    if a.orientation is not None and not np.allclose(a.orientation, b.orientation, atol=2e-3):
+        return False
+    return np.allclose(a.pixel_spacing, b.pixel_spacing, rtol=1e-3)
+
+
+def _main_cluster(clusters: list[list[Frame]], name: str, on_odd: str) -> list[Frame]:
+    main = max(clusters, key=len)
+    for cluster in clusters:
+        if cluster is main:
+            continue
+        for frame in cluster:
+            expected, found = main[0], frame
+            if found.shape != expected.shape:
+                reason = (
+                    f"{found.shape[0]} x {found.shape[1]} pixels, unlike the "
+                    f"{expected.shape[0]} x {expected.shape[1]} of its series"
+                )
+            elif not np.allclose(found.pixel_spacing, expected.pixel_spacing, rtol=1e-3):
+                reason = "another pixel spacing than its series"
+            elif (found.position is None) != (expected.position is None):
+                reason = "has no position, unlike its series"
+            elif found.units != expected.units:
+                reason = "other units than its series"
+            else:
+                reason = "another orientation than its series"
+            _odd(frame, reason, name, on_odd)
+    return main
+
+
+def _stacks(frames: list[Frame], name: str) -> list[list[Frame]]:
+    """Sorts along the slice normal; repeated positions become separate stacks."""
+    if any(f.position is None or f.orientation is None for f in frames):
+        if len(frames) > 1:
+            logger.warning(
+                "Series %s has no Image Position (Patient); sorted by Instance Number.", name
+            )
+        return [sorted(frames, key=lambda f: (f.order[2], f.path, f.index))]
+    normal = frames[0].normal
+    frames = sorted(frames, key=lambda f: (f.order, f.path, f.index))
+    unique: dict[tuple[str, int], Frame] = {}
+    for frame in frames:
+        key = (frame.uid or frame.path, frame.index)
+        if key in unique:
+            logger.warning(
+                "Left out of series %s: %s is a copy of %s.", name, frame.where, unique[key].where
+            )
+        else:
+            unique[key] = frame
+    stacks: list[list[Frame]] = []
+    last: list[float] = []
+    placed = sorted(
+        ((float(f.position @ normal), i, f) for i, f in enumerate(unique.values())),
+        key=lambda item: item[:2],
+    )
+    start = None
+    rank = 0
+    for place, _, frame in placed:
+        rank = rank + 1 if start is not None and abs(place - start) < 1e-3 else 0
+        start = place if rank == 0 else start
+        if rank == len(stacks):
+            stacks.append([])
+            last.append(place)
+        stacks[rank].append(frame)
+    if len(stacks) > 1:
+        logger.warning(
+            "Series %s holds %d images at one position; read as %d scans (in the order of "
+            "acquisition, time and instance number).",
+            name,
+            len(stacks),
+            len(stacks),
+        )
+    return stacks
+
+
+def _load(frames: list[Frame], name: str) -> Scan:
+    """Decodes the pixels of a sorted stack."""
+    units = frames[0].units
+    datasets: dict[str, tuple[Dataset, np.ndarray]] = {}
+    last_use = {f.path: i for i, f in enumerate(frames)}
+    planes = []
+    for i, frame in enumerate(frames):
+        if frame.path not in datasets:
+            dataset = _read(frame.path, pixels=True)
+            datasets[frame.path] = dataset, _decode(frame.path, dataset)
+        dataset, stored = datasets[frame.path]
+        if frame.index >= len(stored):
+            raise InputFileError(frame.path, f"holds fewer frames than the {frame.frames} it names.")
+        planes.append(_values_of(frame, dataset, stored[frame.index]))
+        if _text(dataset, "PhotometricInterpretation") == "MONOCHROME1" and units != "HU":
+            inverted = True
+        else:
+            inverted = False
+        if last_use[frame.path] == i:
+            del datasets[frame.path]
+    pixels = np.stack(planes)
+    window = frames[len(frames) // 2].window or next((f.window for f in frames if f.window), None)
+    if units != "HU":
+        pixels = compact(pixels)
+        if inverted:  # low values are bright: turn them round, and the window with them
+            ends = pixels.min() + pixels.max()
+            pixels = compact(pixels.astype(np.float64) * -1 + float(ends))
+            if window is not None:
+                window = Window(float(ends) - window.centre, window.width)
+    affine, step = _geometry(frames, name)
+    paths = [f.path for f in frames]
+    files = (paths[0],) if len(set(paths)) == 1 else tuple(paths)
+    row_spacing, column_spacing = frames[0].pixel_spacing
+    return Scan(
+        pixels=pixels,
+        spacing=(step, row_spacing, column_spacing),
+        units=units,
+        name=name,
+        affine=affine,
+        header_window=window,
+        files=files,
+    )
+
+
+def _geometry(frames: list[Frame], name: str) -> tuple[np.ndarray | None, float]:
+    """Affine (PS3.3 C.7.6.2.1.1) and slice spacing of a sorted stack; warns of gaps and tilt."""
+    first = frames[0]
+    step = first.step or 1.0
+    if first.position is None or first.orientation is None:
+        return None, step
+    normal = first.normal / np.linalg.norm(first.normal)
+    vector = normal * step
+    if len(frames) > 1:
+        positions = np.array([f.position for f in frames])
+        steps = np.diff(positions @ normal)
+        step = float(np.median(steps))
+        gaps = np.flatnonzero(np.abs(steps - step) > 0.1 * step + 0.01)
+        if len(gaps):
+            logger.warning(
+                "Series %s is unevenly spaced: %d of %d steps differ from %.3g mm, the first "
+                "(%.3g mm) after %s. Slices may be missing.",
+                name,
+                len(gaps),
+                len(steps),
+                step,
+                steps[gaps[0]],
+                frames[gaps[0]].where,
+            )
+        direction = positions[-1] - positions[0]
+        vector = direction * (step / float(direction @ normal))
+        tilt = np.degrees(np.arctan2(np.linalg.norm(vector - normal * step), step))
+        if tilt > 0.5:
+            logger.warning(
+                "Series %s is sheared by %.1f degrees (gantry tilt); slices are read as they are.",
+                name,
+                tilt,
+            )
+    affine = np.eye(4)
+    affine[:3, 0] = vector
+    affine[:3, 1] = first.orientation[3:] * first.pixel_spacing[0]
+    affine[:3, 2] = first.orientation[:3] * first.pixel_spacing[1]
+    affine[:3, 3] = first.position
+    return affine, step

@@ -1,0 +1,326 @@
+"""Training data: an endless ``tf.data`` stream of random content and style crops."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from tfstyle.data.scan import Scan
+from tfstyle.data.windows import Window, WindowSpec, resolve_window, scan_to_unit
+from tfstyle.errors import ArgumentError
+
+logger = logging.getLogger(__name__)
+
+_FLAT = 0.5 / 255  # neighbouring gray levels closer than this count as flat
+_TRIES = 10  # crops drawn at most before the least flat one is taken
+
+
+def pair_dataset(
+    scans: Sequence[Scan | np.ndarray],
+    style_scans: Sequence[Scan | np.ndarray] | None = None,
+    *,
+    windows: Sequence[WindowSpec] = ("auto",),
+    content_windows: Sequence[WindowSpec] | None = None,
+    style_windows: Sequence[WindowSpec] | None = None,
+    crop: int = 128,
+    batch_size: int = 8,
+    seed: int = 0,
+    steps: int | None = None,
+    start: int = 0,
+    weights: Sequence[float] | None = None,
+    style_weights: Sequence[float] | None = None,
+    window_jitter: float = 0.0,
+    rescale: tuple[float, float] | None = None,
+    flips: bool = False,
+    min_body: float = 0.25,
+    cache: int | None = None,
+) -> tf.data.Dataset:
+    """Random pairs of content and style crops.
+
+    Content and style are drawn independently: scan, slice, window, place, zoom and flip. Pair
+    number ``i`` depends on ``seed`` and ``i`` alone, so that a run started again at step ``start``
+    sees the pairs that it would have seen without the interruption. Scans stay in their own data
+    type in memory; windows are applied to the crops.
+
+    Example:
+        >>> from tfstyle.data import spine_phantom
+        >>> scans = [spine_phantom(seed).scan for seed in range(4)]
+        >>> data = pair_dataset(scans, windows=("bone", "soft_tissue"), crop=64, batch_size=2)
+        >>> next(iter(data))["content"].shape
+        TensorShape([2, 64, 64, 1])
+
+    Args:
+        scans: Scans, or arrays: float images in [0, 1], int16 HU, uint8 or uint16 gray, of shape
+            (rows, columns), (slices, rows, columns) or either with a last axis of length 1.
+        style_scans: Where styles come from, ``scans`` unless given.
+        windows: Windows for contents and styles, see
+            :func:`~tfstyle.data.windows.resolve_window`; one is drawn for each crop. One that does
+            not suit a scan (a name in HU for a picture) is passed over for that scan.
+        content_windows: Windows of the contents, ``windows`` unless given.
+        style_windows: Windows of the styles, ``windows`` unless given.
+        crop: Side of the square crops in pixels. Smaller slices are extended by reflection.
+        batch_size: Pairs in a batch.
+        seed: Seed of all draws.
+        steps: Number of batches; endless unless given.
+        start: Number of batches to pass over, for a run that goes on.
+        weights: How often each scan is drawn as content, relative to the others; by its number of
+            slices unless given.
+        style_weights: The same for styles.
+        window_jitter: Random change of the windows: the width by a factor up to ``exp(±jitter)``,
+            the centre by up to ``jitter`` half widths.
+        rescale: Range of a random zoom (log-uniform), such as ``(0.7, 1.4)``; above 1 magnifies.
+        flips: Whether to mirror crops left to right and top to bottom at random.
+        min_body: Least share of pixels in a crop that differ from a neighbour; flatter crops (air,
+            clipped bone) are drawn again, up to ten times, then the best of them is taken.
+        cache: Draw only this many pairs, keep them in memory and repeat them in random order.
+
+    Returns:
+        Dataset of ``{"content": ..., "style": ...}``, both float32 (batch_size, crop, crop, 1) in
+        [0, 1], of static shape.
+
+    Raises:
+        ArgumentError: If an argument cannot be used, or no window suits a scan.
+    """
+    for name, value, least in (
+        ("crop", crop, 1),
+        ("batch_size", batch_size, 1),
+        ("start", start, 0),
+        ("steps", 1 if steps is None else steps, 1),
+        ("cache", batch_size if cache is None else cache, batch_size),
+    ):
+        if int(value) != value or value < least:
+            raise ArgumentError(f"{name} must be a whole number of at least {least}. Got {value!r}.")
+    if not 0 <= window_jitter < 2:
+        raise ArgumentError(f"window_jitter must lie in [0, 2). Received {window_jitter!r}.")
+    if not 0 <= min_body <= 1:
+        raise ArgumentError(f"min_body must lie in [0, 1]. Received {min_body!r}.")
+    if rescale is not None and not 0.05 <= rescale[0] <= rescale[1] <= 20:
+        raise ArgumentError(f"rescale must be (low, high) within 0.05 to 20. Received {rescale!r}.")
+    settings = {
+        "crop": int(crop),
+        "jitter": float(window_jitter),
+        "rescale": rescale,
+        "flips": bool(flips),
+        "min_body": float(min_body),
+    }
+    content = _Source("scans", scans, content_windows or windows, weights, **settings)
+    style = _Source(
+        "style_scans",
+        scans if style_scans is None else style_scans,
+        style_windows or windows,
+        weights if style_scans is None and style_weights is None else style_weights,
+        **settings,
+    )
+
+    def draw(number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng([int(seed) & (2**63 - 1), int(number)])
+        return content.draw(rng), style.draw(rng)
+
+    def pair(number: tf.Tensor) -> dict[str, tf.Tensor]:
+        images = tf.numpy_function(draw, [number], [tf.float32, tf.float32], stateful=False)
+        shape = (int(crop), int(crop), 1)
+        return {
+            name: tf.ensure_shape(image, shape)
+            for name, image in zip(("content", "style"), images, strict=True)
+        }
+
+    if cache is None:
+        numbers = tf.data.Dataset.counter(start=start * batch_size)
+        data = numbers.map(pair)
+    else:
+        data = tf.data.Dataset.range(cache).map(pair).cache()
+        data = data.shuffle(cache, seed=seed, reshuffle_each_iteration=True).repeat()
+        data = data.skip(start * batch_size)
+    data = data.batch(batch_size, drop_remainder=True)
+    if steps is not None:
+        data = data.take(steps)
+    options = tf.data.Options()
+    options.deterministic = True
+    return data.with_options(options).prefetch(2)
+
+
+def slice_images(
+    scans: Sequence[Scan | np.ndarray], window: WindowSpec = "auto"
+) -> list[np.ndarray]:
+    """All slices of all scans as gray images.
+
+    Args:
+        scans: Scans or arrays as for :func:`pair_dataset`.
+        window: See :func:`~tfstyle.data.windows.resolve_window`; for a float array it is passed
+            over.
+
+    Returns:
+        A list of float32 images (rows, columns, 1) in [0, 1].
+
+    Raises:
+        ArgumentError: If the window does not suit a scan.
+    """
+    images: list[np.ndarray] = []
+    for item in scans:
+        scan, is_unit = _as_scan("scans", item)
+        images.extend(scan_to_unit(scan, _UNIT if is_unit else window))
+    return images
+
+
+_UNIT = Window(0.5, 1.0)
+
+
+def _as_scan(name: str, item: Scan | np.ndarray) -> tuple[Scan, bool]:
+    """The scan, and whether its pixels are gray levels in [0, 1] already."""
+    if isinstance(item, Scan):
+        return item, False
+    array = np.asarray(item)
+    if array.ndim in (3, 4) and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim == 2:
+        array = array[None]
+    units = {"f": "US", "u": "gray"}.get(array.dtype.kind, "HU")
+    if array.dtype.kind == "f":
+        array = array.astype(np.float32)
+        if array.size and not (array.min() >= 0 and array.max() <= 1):
+            raise ArgumentError(
+                f"{name}: float images must lie in [0, 1]; turn HU into a Scan, or into int16."
+            )
+    return Scan(array, units=units, name="array"), array.dtype.kind == "f"
+
+
+@dataclass
+class _Entry:
+    """A scan with the windows that suit it."""
+
+    pixels: np.ndarray
+    windows: list[Window]
+
+
+class _Source:
+    """Draws random crops of a set of scans."""
+
+    def __init__(
+        self,
+        name: str,
+        scans: Sequence[Scan | np.ndarray],
+        windows: Sequence[WindowSpec],
+        weights: Sequence[float] | None,
+        *,
+        crop: int,
+        jitter: float,
+        rescale: tuple[float, float] | None,
+        flips: bool,
+        min_body: float,
+    ):
+        if isinstance(scans, (Scan, np.ndarray)):
+            scans = [scans]
+        if isinstance(windows, (str, Window)):
+            windows = [windows]
+        if len(scans) == 0:
+            raise ArgumentError(f"{name}: at least one scan is needed.")
+        self.crop = crop
+        self.jitter = jitter
+        self.rescale = rescale
+        self.flips = flips
+        self.min_body = min_body
+        self.entries = []
+        for item in scans:
+            scan, is_unit = _as_scan(name, item)
+            suitable = [_UNIT] if is_unit else _suitable(name, scan, windows)
+            self.entries.append(_Entry(scan.pixels, suitable))
+        if weights is None:
+            chances = np.array([len(entry.pixels) for entry in self.entries], np.float64)
+        else:
+            chances = np.array(weights, np.float64)
+            if chances.shape != (len(self.entries),):
+                raise ArgumentError(
+                    f"{name}: {len(self.entries)} scans, but {chances.size} weights; give one each."
+                )
+            if not (np.isfinite(chances).all() and (chances >= 0).all() and chances.sum() > 0):
+                raise ArgumentError(f"{name}: weights must be at least 0 and not all 0.")
+        self.cumulative = np.cumsum(chances / chances.sum())
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """One crop, float32 (crop, crop, 1)."""
+        best, best_share = None, -1.0
+        for _ in range(_TRIES):
+            image = self._crop(rng)
+            share = _body_share(image)
+            if share > best_share:
+                best, best_share = image, share
+            if share >= self.min_body:
+                break
+        if self.flips:
+            if rng.random() < 0.5:
+                best = best[:, ::-1]
+            if rng.random() < 0.5:
+                best = best[::-1]
+        return np.ascontiguousarray(best[..., None], np.float32)
+
+    def _crop(self, rng: np.random.Generator) -> np.ndarray:
+        number = int(np.searchsorted(self.cumulative, rng.random(), side="right"))
+        entry = self.entries[min(number, len(self.entries) - 1)]
+        plane = entry.pixels[int(rng.integers(len(entry.pixels)))]
+        window = entry.windows[int(rng.integers(len(entry.windows)))]
+        if self.jitter:
+            width = window.width * float(np.exp(rng.uniform(-self.jitter, self.jitter)))
+            shift = float(rng.uniform(-self.jitter, self.jitter)) * window.width / 2
+            window = Window(window.centre + shift, width)
+        size = self.crop
+        if self.rescale is not None:
+            low, high = np.log(self.rescale[0]), np.log(self.rescale[1])
+            size = max(1, round(self.crop / float(np.exp(rng.uniform(low, high)))))
+        rows, columns = plane.shape
+        top = int(rng.integers(max(1, rows - size + 1)))
+        left = int(rng.integers(max(1, columns - size + 1)))
+        patch = window.to_unit(plane[top : top + size, left : left + size])
+        missing = size - patch.shape[0], size - patch.shape[1]
+        if any(missing):
+            patch = np.pad(patch, [(m // 2, m - m // 2) for m in missing], mode="symmetric")
+        if size != self.crop:
+            kernel = _resize_matrix(size, self.crop)
+            patch = np.clip(kernel @ patch @ kernel.T, 0, 1)
+        return patch
+
+
+def _suitable(name: str, scan: Scan, windows: Sequence[WindowSpec]) -> list[Window]:
+    found, last = [], None
+    for spec in windows:
+        try:
+            found.append(resolve_window(spec, scan))
+        except ArgumentError as error:
+            last = error
+    if not found:
+        raise ArgumentError(f"{name}: no window suits {scan.name}. {last or 'None was given.'}")
+    if last is not None:
+        logger.info("%s: a window is passed over: %s", name, last)
+    return found
+
+
+def _body_share(image: np.ndarray) -> float:
+    """Share of pixels that differ from the pixel below or to the right of them."""
+    if min(image.shape) < 2:
+        return 1.0
+    inner = image[:-1, :-1]
+    varied = np.abs(image[1:, :-1] - inner) > _FLAT
+    varied |= np.abs(image[:-1, 1:] - inner) > _FLAT
+    return float(np.count_nonzero(varied)) / varied.size
+
+
+_MATRICES: dict[tuple[int, int], np.ndarray] = {}
+
+
+def _resize_matrix(size: int, target: int) -> np.ndarray:
+    """Linear interpolation from ``size`` to ``target`` samples, widened against aliasing."""
+    key = size, target
+    if key not in _MATRICES:
+        scale = size / target
+        support = max(1.0, scale)
+        centres = (np.arange(target) + 0.5) * scale - 0.5
+        distance = np.abs(np.arange(size)[None] - centres[:, None]) / support
+        kernel = np.maximum(0, 1 - distance)
+        kernel /= kernel.sum(axis=1, keepdims=True)
+        if len(_MATRICES) >= 512:
+            _MATRICES.clear()
+        _MATRICES[key] = kernel.astype(np.float32)
+    return _MATRICES[key]

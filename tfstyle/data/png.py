@@ -1,0 +1,122 @@
+"""Reading and writing gray PNG pictures, 8 or 16 bit."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+
+import numpy as np
+
+from tfstyle.data.scan import Scan
+from tfstyle.errors import ArgumentError, InputFileError, OutputError
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def read_png(path: str | os.PathLike) -> Scan:
+    """Reads a gray PNG as a scan of one slice.
+
+    Colour pictures whose channels are equal, and opaque alpha, are accepted, because many programs
+    save gray pictures so.
+
+    Args:
+        path: A PNG file.
+
+    Returns:
+        The scan: uint8, or uint16 for 16-bit files, spacing (1, 1, 1), units ``"gray"``.
+
+    Raises:
+        InputFileError: If the file is missing, damaged, coloured or partly transparent.
+    """
+    import tensorflow as tf
+
+    path = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        raise InputFileError(path, "no such file.") from None
+    except OSError as error:
+        raise InputFileError(path, f"cannot be read ({error.strerror}).") from error
+    if data[:8] != _SIGNATURE or len(data) < 33 or data[12:16] != b"IHDR":
+        raise InputFileError(path, "not a PNG file.")
+    bits = struct.unpack(">IIB", data[16:25])[2]
+    try:
+        with tf.device("CPU"):
+            image = tf.io.decode_png(data, dtype=tf.uint16 if bits == 16 else tf.uint8).numpy()
+    except (tf.errors.OpError, ValueError) as error:
+        raise InputFileError(path, "the PNG file is truncated or damaged.") from error
+    channels = image.shape[-1]
+    if channels in (2, 4):
+        if (image[..., -1] != np.iinfo(image.dtype).max).any():
+            raise InputFileError(path, "has transparent pixels; save it without an alpha channel.")
+        image = image[..., :-1]
+    if (image != image[..., :1]).any():
+        raise InputFileError(
+            path, "a colour picture; convert it to gray first (one channel, 8 or 16 bit)."
+        )
+    return Scan(
+        pixels=np.ascontiguousarray(image[None, ..., 0]),
+        units="gray",
+        name=os.path.splitext(os.path.basename(path))[0] or "picture",
+        files=(path,),
+    )
+
+
+def write_png(unit: np.ndarray, path: str | os.PathLike, bits: int = 8) -> None:
+    """Writes an image in [0, 1] as a gray PNG.
+
+    Args:
+        unit: Floats (rows, columns) or (rows, columns, 1); values beyond [0, 1] are clipped.
+        path: Output file; an older file is replaced as a whole.
+        bits: 8 or 16.
+
+    Raises:
+        ArgumentError: If the shape, a value (NaN) or ``bits`` cannot be used.
+        OutputError: If the file cannot be written.
+    """
+    import tensorflow as tf
+
+    if bits not in (8, 16):
+        raise ArgumentError(f"bits must be 8 or 16. Received {bits!r}.")
+    unit = np.asarray(unit, np.float64)
+    if unit.ndim == 2:
+        unit = unit[..., None]
+    if unit.ndim != 3 or unit.shape[-1] != 1 or unit.size == 0:
+        raise ArgumentError(f"unit must be (rows, columns). Received shape {unit.shape}.")
+    if not np.isfinite(unit).all():
+        raise ArgumentError("unit holds NaN or infinite values.")
+    kind = np.uint8 if bits == 8 else np.uint16
+    stored = np.rint(np.clip(unit, 0, 1) * np.iinfo(kind).max).astype(kind)
+    with tf.device("CPU"):
+        data = tf.io.encode_png(stored).numpy()
+    write_atomically(path, data)
+
+
+def write_atomically(path: str | os.PathLike, data: bytes) -> None:
+    """Writes a file under a temporary name beside it, then renames it.
+
+    Args:
+        path: Output file; its folder must exist.
+        data: The content.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    path = os.fspath(path)
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(
+            prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path) or "."
+        )
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise OutputError(path, f"cannot be written ({error.strerror or error}).") from error

@@ -1,0 +1,187 @@
+"""One entry for every kind of file: a DICOM file or tree of folders, NIfTI, PNG."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+
+from tfstyle.data.dicom import is_dicom, read_dicom
+from tfstyle.data.nifti import nifti_name, read_nifti
+from tfstyle.data.png import read_png
+from tfstyle.data.scan import Scan
+from tfstyle.errors import ArgumentError, InputFileError
+
+logger = logging.getLogger(__name__)
+
+_LABEL_NAME = re.compile(r"(^|[_.\-])(labels?|seg|segmentations?|masks?)([_.\-]|$)", re.I)
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def _is_nifti(path: str) -> bool:
+    return path.lower().endswith((".nii", ".nii.gz"))
+
+
+def _is_png(path: str) -> bool:
+    if path.lower().endswith(".png"):
+        return True
+    try:
+        with open(path, "rb") as file:
+            return file.read(8) == _PNG_SIGNATURE
+    except OSError:
+        return False
+
+
+def find_files(folder: str | os.PathLike) -> list[str]:
+    """All regular files below a folder, sorted; hidden ones left out, linked folders once.
+
+    Args:
+        folder: The folder. Symbolic links are followed; loops do no harm.
+
+    Raises:
+        InputFileError: If the folder cannot be listed.
+    """
+    folder = os.fspath(folder)
+    files: list[str] = []
+    seen: set[tuple[int, int]] = set()
+
+    def fail(error: OSError) -> None:
+        raise InputFileError(error.filename or folder, f"cannot be listed ({error.strerror}).")
+
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=fail):
+        status = os.stat(root)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files.extend(
+            os.path.join(root, name)
+            for name in names
+            if not name.startswith(".") and os.path.isfile(os.path.join(root, name))
+        )
+    return sorted(files)
+
+
+def read_scans(
+    path: str | os.PathLike,
+    *,
+    series: str | None = None,
+    on_odd: str = "skip",
+    units: str = "auto",
+) -> list[Scan]:
+    """Reads every scan in a file or a tree of folders.
+
+    In a folder, DICOM files are grouped by series and sorted by position, each NIfTI and PNG file
+    is a scan of its own, and what is none of these, or a DICOM object without a picture, is left
+    out. NIfTI files that by name are label maps (``label``, ``seg``, ``mask``) are left out as
+    well; given alone they are read. Scout images, and slices of another size or orientation than
+    the rest of their series, are left out with a warning that names the file, because a series
+    with its scout is what scanners send; pass ``on_odd="error"`` to be strict. Damaged files are
+    always an error.
+
+    Example:
+        >>> for scan in read_scans("study/"):  # doctest: +SKIP
+        ...     print(scan)
+
+    Args:
+        path: A DICOM, ``.nii``, ``.nii.gz`` or PNG file, or a folder.
+        series: Only this series: the end of its Series Instance UID, its Series Number or its name.
+        on_odd: ``"skip"`` or ``"error"`` for slices that do not fit their series.
+        units: For NIfTI, ``"HU"`` or ``"US"`` to decide what the values mean, ``"auto"`` to judge
+            by the values.
+
+    Returns:
+        At least one scan, sorted by path.
+
+    Raises:
+        InputFileError: If the path does not exist, holds nothing readable, or a file is damaged.
+        ArgumentError: If an option is unknown.
+    """
+    if on_odd not in ("skip", "error"):
+        raise ArgumentError(f"on_odd must be 'skip' or 'error'. Received {on_odd!r}.")
+    path = os.fspath(path)
+    if not os.path.exists(path):
+        raise InputFileError(path, "no such file or folder.")
+    if os.path.isdir(path):
+        scans = _read_folder(path, series, on_odd, units)
+    elif not os.path.isfile(path):
+        raise InputFileError(path, "neither a file nor a folder.")
+    elif os.path.getsize(path) == 0:
+        raise InputFileError(path, "the file is empty.")
+    elif _is_nifti(path):
+        scans = [read_nifti(path, units=units)]
+    elif _is_png(path):
+        scans = [read_png(path)]
+    else:
+        scans = read_dicom([path], series=series, on_odd=on_odd)
+    if series is not None:
+        scans = [scan for scan in scans if scan.units != "gray" or scan.name == series]
+        if not scans:
+            raise InputFileError(path, f"holds no series {series!r}.")
+    return scans
+
+
+def _read_folder(path: str, series: str | None, on_odd: str, units: str) -> list[Scan]:
+    dicom: list[str] = []
+    scans: list[Scan] = []
+    for file in find_files(path):
+        if _is_nifti(file):
+            if series is not None and nifti_name(file) != series:
+                continue
+            if _LABEL_NAME.search(nifti_name(file)):
+                logger.info("Left out: %s looks like a label map by its name.", file)
+                continue
+            scans.append(read_nifti(file, units=units))
+        elif _is_png(file):
+            scans.append(read_png(file))
+        elif os.path.basename(file).upper() == "DICOMDIR":
+            continue
+        elif is_dicom(file):
+            dicom.append(file)
+        else:
+            logger.debug("Left out: %s is neither DICOM, NIfTI nor PNG.", file)
+    if dicom:
+        found = read_dicom(dicom, series=series, on_odd=on_odd)
+        if not found and not scans and series is None:
+            raise InputFileError(
+                path,
+                f"{len(dicom)} DICOM files, but none with slices to read (scout images and "
+                "objects without pictures are left out). To read a scout, give its file.",
+            )
+        scans.extend(found)
+    if not scans and series is None:
+        raise InputFileError(path, "holds no DICOM, NIfTI or PNG files.")
+    return sorted(scans, key=lambda scan: os.path.dirname(scan.files[0]))
+
+
+def read_scan(
+    path: str | os.PathLike,
+    *,
+    series: str | None = None,
+    on_odd: str = "skip",
+    units: str = "auto",
+) -> Scan:
+    """Reads the one scan that a file or folder holds.
+
+    Args:
+        path: See :func:`read_scans`.
+        series: See :func:`read_scans`.
+        on_odd: See :func:`read_scans`.
+        units: See :func:`read_scans`.
+
+    Returns:
+        The scan.
+
+    Raises:
+        InputFileError: As :func:`read_scans`, and if there are several scans; the message lists
+            them.
+    """
+    scans = read_scans(path, series=series, on_odd=on_odd, units=units)
+    if len(scans) > 1:
+        listed = ", ".join(f"{scan.name} ({len(scan)} slices)" for scan in scans[:20])
+        more = f" and {len(scans) - 20} more" if len(scans) > 20 else ""
+        raise InputFileError(
+            path, f"holds {len(scans)} scans, where one is needed: {listed}{more}. Name the series."
+        )
+    return scans[0]

@@ -1,0 +1,245 @@
+"""Gray-scale windows: the only place where Hounsfield units become [0, 1] and back.
+
+A window is the VOI function ``LINEAR_EXACT`` of DICOM PS3.3 C.11.2.1.3.2. Windows of a DICOM header
+are by default of the older function ``LINEAR`` (C.11.2.1.2.1), which the reader turns into the equal
+exact window with :meth:`Window.from_linear`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from tfstyle.data.scan import Scan
+from tfstyle.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Window:
+    """A linear window: ``lower`` becomes 0, ``upper`` becomes 1, values beyond are clipped.
+
+    Example:
+        >>> Window(40, 400).to_unit([-160, 40, 240, 1000])
+        array([0. , 0.5, 1. , 1. ], dtype=float32)
+
+    Attributes:
+        centre: The value shown as middle gray, Window Center (0028,1050).
+        width: Distance from black to white, above 0, Window Width (0028,1051).
+
+    Raises:
+        ArgumentError: If a number is not finite or the width is not above 0.
+    """
+
+    centre: float
+    width: float
+
+    def __post_init__(self) -> None:
+        try:
+            centre, width = float(self.centre), float(self.width)
+        except (TypeError, ValueError):
+            centre = width = float("nan")
+        if not np.isfinite(centre) or not np.isfinite(width) or width <= 0:
+            raise ArgumentError(
+                "A window needs a finite centre and a width above 0. "
+                f"Received centre {self.centre!r} and width {self.width!r}."
+            )
+        object.__setattr__(self, "centre", centre)
+        object.__setattr__(self, "width", width)
+
+    @classmethod
+    def from_limits(cls, lower: float, upper: float) -> Window:
+        """The window that maps ``lower`` to 0 and ``upper`` to 1 (``lower < upper``)."""
+        return cls((float(lower) + float(upper)) / 2, float(upper) - float(lower))
+
+    @classmethod
+    def from_linear(cls, centre: float, width: float) -> Window:
+        """The exact window equal to a DICOM ``LINEAR`` one (PS3.3 C.11.2.1.2.1), width above 1."""
+        return cls(float(centre) - 0.5, float(width) - 1.0)
+
+    @property
+    def lower(self) -> float:
+        """The value that becomes 0."""
+        return self.centre - self.width / 2
+
+    @property
+    def upper(self) -> float:
+        """The value that becomes 1."""
+        return self.centre + self.width / 2
+
+    def to_unit(self, values: np.ndarray | Sequence[float] | float) -> np.ndarray:
+        """Values of a scan to gray levels.
+
+        Args:
+            values: Array of any shape, in HU or the scan's own units.
+
+        Returns:
+            float32 array of the same shape in [0, 1]: ``(x - centre) / width + 0.5``, clipped.
+        """
+        unit = np.array(values, dtype=np.float32)
+        unit -= np.float32(self.lower)
+        unit *= np.float32(1 / self.width)
+        return np.clip(unit, 0, 1, out=unit)
+
+    def to_hu(self, unit: np.ndarray | Sequence[float] | float) -> np.ndarray:
+        """Gray levels in [0, 1] back to values; what the window had clipped stays clipped.
+
+        Args:
+            unit: Array of any shape in [0, 1].
+
+        Returns:
+            float32 array of the same shape, not rounded.
+        """
+        values = np.array(unit, dtype=np.float32)
+        values *= np.float32(self.width)
+        values += np.float32(self.lower)
+        return values
+
+
+WINDOWS: Mapping[str, Window] = MappingProxyType(
+    {
+        "bone": Window(400, 1800),
+        "soft_tissue": Window(40, 400),
+        "lung": Window(-600, 1500),
+        "brain": Window(40, 80),
+        "stroke": Window(35, 40),
+        "subdural": Window(75, 215),
+        "temporal_bone": Window(600, 2800),
+        "mediastinum": Window(50, 350),
+        "abdomen": Window(60, 400),
+        "liver": Window(60, 160),
+        "spine": Window(50, 250),
+        "spine_bone": Window(300, 1500),
+        "fat": Window(-60, 240),
+        "angio": Window(300, 600),
+        "wide": Window(200, 2400),
+        "full": Window.from_limits(-1024, 3071),
+    }
+)
+"""Windows for CT by name, in HU; names may be written with '-' or '_', in any case."""
+
+WindowSpec = Window | str | Sequence[float]
+
+_SAMPLE = 4_000_000  # pixels that percentiles are taken over, at most
+
+
+def _percentile_window(scan: Scan, low: float, high: float, spec: object) -> Window:
+    if not 0 <= low < high <= 100:
+        raise ArgumentError(
+            f"Percentiles must rise and lie in 0 to 100, as in 'percentile:1,99'. Received {spec!r}."
+        )
+    pixels = scan.pixels.reshape(-1)
+    pixels = pixels[:: max(1, pixels.size // _SAMPLE)]
+    lower, upper = np.percentile(pixels, [low, high])
+    return _limits(float(lower), float(upper))
+
+
+def _limits(lower: float, upper: float) -> Window:
+    if upper <= lower:  # a constant image becomes middle gray
+        return Window(lower, 1.0)
+    return Window.from_limits(lower, upper)
+
+
+def resolve_window(spec: WindowSpec, scan: Scan) -> Window:
+    """The window that ``spec`` means for ``scan``.
+
+    Example:
+        >>> scan = Scan(np.zeros((1, 8, 8), np.int16))
+        >>> resolve_window("soft-tissue", scan)
+        Window(centre=40.0, width=400.0)
+        >>> resolve_window("300,1500", scan) == resolve_window((300, 1500), scan)
+        True
+
+    Args:
+        spec: One of
+
+            - a :class:`Window`, a pair ``(centre, width)`` or the text ``"CENTRE,WIDTH"``;
+            - a name in :data:`WINDOWS` such as ``"bone"``, for scans in HU;
+            - ``"header"``: the first window of the DICOM header;
+            - ``"percentile"`` (1 and 99) or ``"percentile:LOW,HIGH"`` of the scan's pixels;
+            - ``"range"``: the whole range of the data type for gray pictures, else minimum to
+              maximum;
+            - ``"auto"``: for HU the header's window or else ``"soft_tissue"``, for gray pictures
+              ``"range"``, for other units the header's window or else ``"percentile"``.
+        scan: The scan to be shown.
+
+    Returns:
+        The window, in the units of the scan.
+
+    Raises:
+        ArgumentError: If the specification is unknown or does not suit the scan.
+    """
+    if isinstance(spec, Window):
+        return spec
+    if not isinstance(spec, str):
+        try:
+            centre, width = spec
+        except (TypeError, ValueError):
+            raise ArgumentError(
+                f"A window must be a name, (centre, width) or a Window. Received {spec!r}."
+            ) from None
+        return Window(centre, width)
+    name = spec.strip().lower().replace("-", "_").replace(" ", "_")
+    if name == "auto":
+        if scan.units == "gray":
+            name = "range"
+        elif scan.header_window is not None:
+            name = "header"
+        else:
+            name = "soft_tissue" if scan.units == "HU" else "percentile"
+    if name in WINDOWS:
+        if scan.units != "HU":
+            raise ArgumentError(
+                f"Window {spec!r} is in Hounsfield units, but {scan.name} is in units "
+                f"{scan.units!r}. Use 'percentile', 'range' or 'CENTRE,WIDTH'."
+            )
+        return WINDOWS[name]
+    if name == "header":
+        if scan.header_window is None:
+            raise ArgumentError(
+                f"{scan.name} has no window in its header. Use 'auto', a name, 'percentile' or "
+                "'CENTRE,WIDTH'."
+            )
+        return scan.header_window
+    if name == "range":
+        if scan.units == "gray" and scan.pixels.dtype.kind == "u":
+            return Window.from_limits(0, np.iinfo(scan.pixels.dtype).max)
+        return _limits(float(scan.pixels.min()), float(scan.pixels.max()))
+    head, _, tail = spec.strip().partition(":")
+    if head.lower() == "percentile":
+        low, high = _two_numbers(tail, spec) if tail else (1.0, 99.0)
+        return _percentile_window(scan, low, high, spec)
+    if "," in spec:
+        return Window(*_two_numbers(spec, spec))
+    raise ArgumentError(
+        f"Unknown window {spec!r}. Use one of {', '.join(sorted(WINDOWS))}, or 'header', 'auto', "
+        "'range', 'percentile', 'percentile:LOW,HIGH', 'CENTRE,WIDTH'."
+    )
+
+
+def _two_numbers(text: str, spec: object) -> tuple[float, float]:
+    try:
+        first, second = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ArgumentError(
+            f"Expected two numbers with a comma, such as 'CENTRE,WIDTH'. Received {spec!r}."
+        ) from None
+    return first, second
+
+
+def scan_to_unit(scan: Scan, window: WindowSpec = "auto") -> np.ndarray:
+    """A scan as gray images for the models.
+
+    Args:
+        scan: Any scan.
+        window: See :func:`resolve_window`.
+
+    Returns:
+        float32 array (slices, rows, columns, 1) in [0, 1].
+
+    Raises:
+        ArgumentError: If the window does not suit the scan.
+    """
+    return resolve_window(window, scan).to_unit(scan.pixels)[..., None]
