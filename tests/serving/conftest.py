@@ -1,0 +1,67 @@
+"""One small model, its export and one embedded server for all tests of serving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tfstyle
+from tfstyle.serving import Client, EmbeddedServer, Limits, export_stylize
+
+
+@pytest.fixture(scope="session")
+def model() -> tfstyle.StyleTransfer:
+    import keras
+
+    keras.utils.set_random_seed(7)
+    model = tfstyle.StyleTransfer(
+        encoder=tfstyle.encoders.VGG16(weights=None, depth="relu2_1"), layer="relu2_1"
+    )
+    # Random weights give images far outside [0, 1], all alike once they are clipped. Spread them
+    # over the gray scale, so that equal images mean something.
+    kernel, bias = model.decoder.weights[-2:]
+    random = np.random.default_rng(1)
+    images = {k: random.random((2, 24, 24, 1), dtype=np.float32) for k in ("content", "style")}
+    images["style"] **= np.float32([[[[0.5]]], [[[3.0]]]])
+    raw = np.asarray(model(images))
+    scale = 0.2 / raw.std()
+    kernel.assign(kernel * scale)
+    bias.assign(bias * 0 + 0.5 - raw.mean() * scale)
+    generated = model.stylize(images["content"], images["style"])
+    assert 0.1 < generated.std() < 0.3
+    assert np.mean((generated > 0) & (generated < 1)) > 0.9
+    return model
+
+
+@pytest.fixture(scope="session")
+def models_folder(model: tfstyle.StyleTransfer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like saved_models, with stylize/1."""
+    folder = tmp_path_factory.mktemp("saved_models")
+    export_stylize(model, folder / "stylize", preset="test_preset")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def saved_model(models_folder: Path) -> Path:
+    return models_folder / "stylize" / "1"
+
+
+@pytest.fixture(scope="session")
+def server(models_folder: Path) -> Iterator[EmbeddedServer]:
+    limits = Limits(message_bytes=2**20, image_side=300, pixels=100_000)
+    with EmbeddedServer(models_folder, port=0, limits=limits) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: EmbeddedServer) -> Iterator[Client]:
+    with Client(server.address) as client:
+        yield client
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(20)

@@ -1,0 +1,69 @@
+"""Export to SavedModel, a local server that speaks TensorFlow Serving's protocol, and a client.
+
+Three steps, each usable on its own:
+
+- :func:`export_stylize` writes a trained model as ``saved_models/stylize/<version>/``, the layout
+  that TensorFlow Serving watches;
+- :func:`serve` serves such folders over gRPC with ``tensorflow_model_server`` where that is on
+  PATH, otherwise with :class:`EmbeddedServer`, which answers the same protocol;
+- :class:`Client` calls either of them (or TensorFlow Serving anywhere) with NumPy arrays.
+
+Importing this package starts nothing and does not import TensorFlow: each name below is loaded
+when it is first used.
+
+Example:
+    >>> from tfstyle.serving import Client, EmbeddedServer, export_stylize
+    >>> export_stylize(model, "saved_models/stylize")             # doctest: +SKIP
+    >>> with EmbeddedServer("saved_models", port=0) as server:    # doctest: +SKIP
+    ...     with Client(f"127.0.0.1:{server.port}") as client:
+    ...         generated = client.stylize(content, style)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tfstyle.serving.client import Client
+    from tfstyle.serving.export import export_stylize, read_metadata
+    from tfstyle.serving.servable import Servable, list_versions, resolve_models
+    from tfstyle.serving.server import EmbeddedServer, Limits, ServerInfo, serve
+
+_MODULES = {
+    "Client": "client",
+    "export_stylize": "export",
+    "read_metadata": "export",
+    "Servable": "servable",
+    "list_versions": "servable",
+    "resolve_models": "servable",
+    "EmbeddedServer": "server",
+    "Limits": "server",
+    "ServerInfo": "server",
+    "serve": "server",
+}
+
+__all__ = [
+    "Client",
+    "EmbeddedServer",
+    "Limits",
+    "Servable",
+    "ServerInfo",
+    "export_stylize",
+    "list_versions",
+    "read_metadata",
+    "resolve_models",
+    "serve",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
