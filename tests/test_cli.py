@@ -1,0 +1,351 @@
+"""The command: parsing, printing, exit status. The work itself is tested with the library."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from pydicom.data import get_testdata_file
+
+import tfstyle
+from tfstyle import cli
+from tfstyle.data import LABELS, read_scan, write_png
+from tfstyle.errors import ArgumentError, ServingError, WeightsError
+
+
+class Half:
+    """Halves the content: a model without weights."""
+
+    def stylize(self, content, style, strength=1.0, style_weights=None):
+        self.strength = strength
+        return np.asarray(content) * np.float32(0.5)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before():
+    """The command sets up logging for a process of its own; other tests get theirs back."""
+    names = ("tfstyle", "py.warnings", "tensorflow", "absl", "pydicom", "h5py")
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(logger, logger.level, logger.propagate, logger.handlers) for logger in loggers]
+    yield
+    logging.captureWarnings(False)
+    for logger, level, propagate, handlers in before:
+        logger.setLevel(level)
+        logger.propagate, logger.handlers = propagate, handlers
+
+
+@pytest.fixture
+def half(monkeypatch):
+    model = Half()
+    monkeypatch.setattr(cli, "_load_model", lambda arguments: model)
+    return model
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "in.png"
+    write_png(np.linspace(0, 1, 30 * 20).reshape(30, 20), path)
+    return path
+
+
+@pytest.fixture
+def ct():
+    return get_testdata_file("CT_small.dcm")
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command; returns status, stdout and stderr."""
+
+    def start(*words: object) -> tuple[int, str, str]:
+        try:
+            status = cli.main([str(word) for word in words])
+        except SystemExit as stop:
+            status = stop.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return start
+
+
+class TestHelp:
+    @pytest.mark.parametrize("command", ["train", "stylize", "export", "serve", "info", "phantom"])
+    def test_each_command_has_examples(self, run, command):
+        status, out, err = run(command, "--help")
+        assert status == 0
+        assert "examples:" in out
+        assert f"tfstyle {command}" in out
+        assert err == ""
+
+    def test_version(self, run):
+        assert run("--version") == (0, f"tfstyle {tfstyle.__version__}\n", "")
+
+    def test_help_does_not_import_tensorflow(self):
+        code = (
+            "import sys, tfstyle.cli\n"
+            "try: tfstyle.cli.main(['--help'])\n"
+            "except SystemExit: pass\n"
+            "sys.exit(bool({'tensorflow', 'keras', 'numpy', 'pydicom', 'rich'} & set(sys.modules)))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "stylize" in done.stdout
+
+
+class TestUsage:
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            ([], "required"),
+            (["dance"], "dance"),
+            (["stylize"], "INPUT"),
+            (["stylize", "a.dcm", "-o", "out"], "--style"),
+            (["train", "-o", "x", "--batch-size", "0"], "at least 1, received 0"),
+            (["train", "-o", "x", "--steps", "many"], "invalid whole number value: 'many'"),
+            (["train", "-o", "x", "--phantoms", "-1"], "at least 0, received -1"),
+            (["export", "--preset", "a", "--model", "b"], "not allowed with"),
+        ],
+    )
+    def test_one_line_and_status_2(self, run, words, message):
+        status, out, err = run(*words)
+        assert status == 2
+        assert out == ""
+        assert err.startswith("tfstyle: error: ")
+        assert message in err
+        assert err.count("\n") == 1
+
+    def test_window_with_a_negative_centre(self, run, half, ct, picture, tmp_path):
+        status, out, err = run(
+            "stylize",
+            ct,
+            "--style",
+            picture,
+            "-o",
+            tmp_path / "o",
+            "--window",
+            "-600,1500",
+            "--json",
+        )
+        assert status == 0, err
+        assert json.loads(out)["scans"][0]["window"] == {"centre": -600.0, "width": 1500.0}
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("error", "status"),
+        [
+            (ArgumentError("strength: bad\n  value."), 2),
+            (ServingError("127.0.0.1:1: no server"), 1),
+            (WeightsError("no such preset"), 1),
+            (PermissionError(13, "Permission denied", "somewhere"), 1),
+            (RuntimeError("surprise"), 1),
+        ],
+    )
+    def test_one_line_no_traceback(self, run, monkeypatch, error, status):
+        def fail(arguments):
+            raise error
+
+        monkeypatch.setattr(cli, "_info", fail)
+        found, out, err = run("info")
+        assert found == status
+        assert out == ""
+        assert err.startswith("tfstyle: error: ")
+        assert err.count("\n") == 1
+        assert "Traceback" not in err
+
+    def test_debug_shows_the_traceback(self, monkeypatch):
+        def fail(arguments):
+            raise ArgumentError("x")
+
+        monkeypatch.setattr(cli, "_info", fail)
+        with pytest.raises(ArgumentError):
+            cli.main(["info", "--debug"])
+
+    def test_interrupt(self, run, monkeypatch):
+        def stop(arguments):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(cli, "_info", stop)
+        assert run("info") == (130, "", "tfstyle: interrupted\n")
+
+    def test_no_such_file(self, run, half, picture, tmp_path):
+        status, _, err = run(
+            "stylize", tmp_path / "gone.dcm", "--style", picture, "-o", tmp_path / "o"
+        )
+        assert status == 1
+        assert "gone.dcm: no such file" in err
+
+    def test_not_a_dicom_file(self, run, half, picture, tmp_path):
+        letter = tmp_path / "letter.dcm"
+        letter.write_text("dear")
+        status, _, err = run("stylize", letter, "--style", picture, "-o", tmp_path / "o")
+        assert status == 1
+        assert "letter.dcm" in err
+
+    def test_unknown_preset(self, run, ct, picture, tmp_path):
+        status, _, err = run(
+            "stylize", ct, "--style", picture, "-o", tmp_path / "o", "--preset", "no_such_thing"
+        )
+        assert status == 1
+        assert "no_such_thing" in err
+
+    def test_output_that_cannot_be_written(self, run, half, picture):
+        status, _, err = run("stylize", picture, "--style", picture, "-o", picture / "below")
+        assert status == 1
+        assert "cannot be created" in err
+
+    def test_no_server(self, run, ct, picture, tmp_path):
+        status, _, err = run(
+            "stylize", ct, "--style", picture, "-o", tmp_path / "o", "--server", "127.0.0.1:1"
+        )
+        assert status == 1
+        assert "127.0.0.1:1" in err
+
+
+class TestStylize:
+    def test_words(self, run, half, ct, picture, tmp_path):
+        out_folder = tmp_path / "out"
+        status, out, err = run(
+            "stylize", ct, "--style", picture, "-o", out_folder, "--window", "lung"
+        )
+        assert (status, err) == (0, "")
+        assert "CT_small" in out
+        assert "-1350 … 150 HU" in out
+        assert "clipped" in out
+        assert "round trip: values in steps of" in out
+        assert "histogram distance to the style" in out
+        files = list(out_folder.rglob("*.dcm"))
+        assert len(files) == 1
+        assert pydicom.dcmread(files[0]).ImageType[0] == "DERIVED"
+
+    def test_json_is_one_object(self, run, half, picture, tmp_path):
+        target = tmp_path / "out.png"
+        status, out, err = run(
+            "stylize", picture, "--style", picture, "-o", target, "--json", "--strength", "0.5"
+        )
+        assert (status, err) == (0, "")
+        (scan,) = json.loads(out)["scans"]
+        assert scan["files"] == [str(target)]
+        assert scan["size"] == [30, 20]
+        assert half.strength == 0.5
+
+    def test_log_warnings_reach_stderr_unless_quiet(self, run, half, ct, picture, tmp_path):
+        folder = tmp_path / "series"
+        folder.mkdir()
+        for name, image_type in (("a", None), ("scout", ["ORIGINAL", "PRIMARY", "LOCALIZER"])):
+            dataset = pydicom.dcmread(ct)
+            dataset.ImageType = image_type or dataset.ImageType
+            dataset.SOPInstanceUID += f".{len(name)}"
+            dataset.save_as(folder / f"{name}.dcm")
+        _, _, err = run("stylize", folder, "--style", picture, "-o", tmp_path / "o1")
+        assert err.startswith("tfstyle: warning: ")
+        assert "scout" in err
+        assert run("stylize", folder, "--style", picture, "-o", tmp_path / "o2", "--quiet")[2] == ""
+
+
+class TestPhantom:
+    def test_files(self, run, tmp_path):
+        status, out, err = run(
+            "phantom", tmp_path / "p", "--count", 2, "--size", 64, "--seed", 5, "--json"
+        )
+        assert (status, err) == (0, "")
+        names = [os.path.basename(file) for file in json.loads(out)["files"]]
+        assert names == [
+            f"phantom_{seed}{end}" for seed in (5, 6) for end in (".nii.gz", "_mask.nii.gz", ".png")
+        ]
+        scan = read_scan(tmp_path / "p" / "phantom_5.nii.gz")
+        assert scan.units == "HU"
+        assert scan.pixels.shape == (1, 64, 64)
+        mask = np.asarray(nib.load(tmp_path / "p" / "phantom_5_mask.nii.gz").dataobj)
+        assert LABELS["vertebral_body"] in mask
+        assert mask.dtype == np.uint8
+
+    def test_unknown_protocol(self, run, tmp_path):
+        status, _, err = run("phantom", tmp_path / "p", "--protocol", "moon")
+        assert status == 2
+        assert "moon" in err
+        assert "standard" in err
+
+    def test_folder_in_use(self, run, tmp_path, picture):
+        status, _, err = run("phantom", tmp_path)
+        assert status == 1
+        assert "not empty" in err
+
+
+class TestInfo:
+    def test_environment(self, run):
+        status, out, _ = run("info", "--json")
+        assert status == 0
+        facts = json.loads(out)
+        assert facts["versions"]["keras"].startswith("3.")
+        assert any(device["type"] == "CPU" for device in facts["devices"])
+
+    def test_scan_without_patient_data(self, run, ct):
+        status, out, err = run("info", ct, "--json")
+        assert (status, err) == (0, "")
+        (scan,) = json.loads(out)["scans"]
+        assert (scan["rows"], scan["columns"], scan["units"]) == (128, 128, "HU")
+        assert scan["dicom"]["modality"] == "CT"
+        dataset = pydicom.dcmread(ct)
+        for tag in ("PatientName", "PatientID", "StudyDate", "StudyInstanceUID", "InstitutionName"):
+            value = str(dataset.get(tag, ""))
+            assert not value or value not in out
+
+    def test_words(self, run, ct):
+        status, out, _ = run("info", ct)
+        assert status == 0
+        assert "slice thickness mm: 5" in out
+
+    def test_neither_file_nor_preset(self, run):
+        status, _, err = run("info", "no_such_thing")
+        assert status == 1
+        assert "neither a file or folder nor a preset" in err
+
+
+class TestProcess:
+    """The command as a process of its own: what only shows there."""
+
+    def start(self, *words: object, **options):
+        return subprocess.run(
+            [sys.executable, "-m", "tfstyle", *map(str, words)],
+            capture_output=True,
+            text=True,
+            **options,
+        )
+
+    def test_tensorflow_is_silent(self, picture, tmp_path):
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "CUDA"))}
+        done = self.start("info", picture, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        assert "rows: 30" in done.stdout
+
+    def test_train_is_interrupted_politely(self, tmp_path):
+        words = ["train", "--phantoms", "1", "--weights", "none", "--layer", "relu1_1"]
+        words += ["--content-layers", "relu1_1", "--style-layers", "relu1_1", "--crop", "32"]
+        words += ["--batch-size", "1", "--steps", "2", "--epochs", "100000"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tfstyle", *words, "-o", str(tmp_path / "run")],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run" / "history.json").exists():
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert err.strip().endswith("tfstyle: interrupted")
+        assert "Traceback" not in err

@@ -1,0 +1,330 @@
+"""Whole scans in, whole scans out, with a stand-in for the model."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from pydicom.data import get_testdata_file
+from pydicom.uid import generate_uid
+
+from tfstyle.data import WINDOWS, Window, read_scan, scan_to_unit, write_png
+from tfstyle.errors import ArgumentError, InputFileError, OutputError
+from tfstyle.stylize import ServedStylizer, source_kind, style_image, stylize_scans
+
+
+class Shift:
+    """Mixes each content with the mean of the style; remembers what it was given."""
+
+    def __init__(self):
+        self.calls = []
+
+    def stylize(self, content, style, strength=1.0, style_weights=None):
+        self.calls.append((content, style, strength, style_weights))
+        styles = style if isinstance(style, list) else [style]
+        weights = np.ones(len(styles)) if style_weights is None else np.asarray(style_weights)
+        mean = sum(w * s.mean() for w, s in zip(weights / weights.sum(), styles))
+        return ((1 - 0.5 * strength) * content + 0.5 * strength * mean).astype(np.float32)
+
+
+@pytest.fixture
+def model():
+    return Shift()
+
+
+@pytest.fixture
+def slice_file():
+    return get_testdata_file("CT_small.dcm")
+
+
+@pytest.fixture
+def series(tmp_path, slice_file):
+    """Five slices, 2 mm apart, with names in another order than their positions."""
+    folder = tmp_path / "series"
+    folder.mkdir()
+    uid = generate_uid()
+    for i in range(5):
+        dataset = pydicom.dcmread(slice_file)
+        dataset.SeriesInstanceUID = uid
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        dataset.InstanceNumber = i + 1
+        x, y, _ = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [x, y, 2.0 * i]
+        dataset.SliceLocation = 2.0 * i
+        dataset.save_as(folder / f"{9 - i}.dcm")
+    return folder
+
+
+@pytest.fixture
+def style_file(tmp_path):
+    path = tmp_path / "style.png"
+    write_png(np.linspace(0.5, 1.0, 40 * 30).reshape(40, 30), path)
+    return path
+
+
+def only(results):
+    assert len(results) == 1
+    return results[0]
+
+
+class TestDicom:
+    def test_series_becomes_derived_series(self, model, series, style_file, tmp_path):
+        seen = []
+        done = only(
+            stylize_scans(
+                model,
+                [series],
+                [style_file],
+                tmp_path / "out",
+                window="bone",
+                batch_size=2,
+                progress=lambda *a: seen.append(a),
+            )
+        )
+        assert done.slices == 5
+        assert [len(content) for content, *_ in model.calls] == [2, 2, 1]
+        assert [(a, b) for a, b, _ in seen] == [(2, 5), (4, 5), (5, 5)]
+        assert len(done.files) == 5
+        sources = [pydicom.dcmread(file) for file in read_scan(series).files]
+        derived = [pydicom.dcmread(file) for file in done.files]
+        assert [d.ImagePositionPatient for d in derived] == [
+            s.ImagePositionPatient for s in sources
+        ]
+        assert not {d.SOPInstanceUID for d in derived} & {s.SOPInstanceUID for s in sources}
+        assert len({d.SeriesInstanceUID for d in derived}) == 1
+        assert derived[0].SeriesInstanceUID != sources[0].SeriesInstanceUID
+        assert derived[0].ImageType[:2] == ["DERIVED", "SECONDARY"]
+        assert "tfstyle" in derived[0].DerivationDescription
+
+    def test_account_of_the_round_trip(self, model, series, style_file, tmp_path):
+        done = only(stylize_scans(model, [series], [style_file], tmp_path / "o", window="lung"))
+        scan = read_scan(series)
+        assert done.window == WINDOWS["lung"]
+        assert done.units == "HU"
+        assert done.clipped_below == pytest.approx((scan.pixels < -1350).mean())
+        assert done.clipped_above == pytest.approx((scan.pixels > 150).mean())
+        assert 0 < done.clipped_above < 1
+        # 16 bits over 1500 HU, and back within half a step.
+        assert 0 < done.quantisation < 1500 / 2**15
+        assert done.round_trip <= 0.51 * done.quantisation / 1500 + 1e-6
+        generated = np.concatenate([c for c, *_ in model.calls])
+        expected = model.stylize(generated, model.calls[0][1])[..., 0]
+        back = []
+        for file in done.files:
+            dataset = pydicom.dcmread(file)
+            back.append(
+                dataset.pixel_array * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
+            )
+        np.testing.assert_allclose(done.window.to_unit(np.stack(back)), expected, atol=2e-5)
+
+    def test_figures_tell_the_gray_scale_and_the_structure(
+        self, model, slice_file, style_file, tmp_path
+    ):
+        done = only(stylize_scans(model, [slice_file], [style_file], tmp_path / "o", window="bone"))
+        assert 0 < done.distance_after < done.distance_before
+        assert done.structure > 0.95  # halved contrast keeps structure
+        assert done.seconds >= 0
+        assert done.as_dict()["window"] == {"centre": 400.0, "width": 1800.0}
+
+    def test_strength_zero_keeps_the_image(self, model, slice_file, style_file, tmp_path):
+        done = only(
+            stylize_scans(
+                model, [slice_file], [style_file], tmp_path / "o", window="bone", strength=0.0
+            )
+        )
+        assert done.distance_after == pytest.approx(done.distance_before, abs=1e-4)
+
+    def test_as_png_and_nifti(self, model, series, style_file, tmp_path):
+        folder = tmp_path / "png"
+        done = only(stylize_scans(model, [series], [style_file], folder, output_format="png"))
+        assert [read_scan(f).pixels.dtype for f in done.files] == [np.uint8] * 5
+        volume = tmp_path / "v.nii.gz"
+        done = only(stylize_scans(model, [series], [style_file], volume, output_format="nifti"))
+        assert done.files == (str(volume),)
+        back = read_scan(volume)
+        np.testing.assert_allclose(back.affine, read_scan(series).affine, atol=1e-4)
+        assert back.pixels.shape == (5, 128, 128)
+
+    def test_same_names_do_not_meet(self, model, slice_file, style_file, tmp_path):
+        results = stylize_scans(
+            model, [slice_file, slice_file], [style_file], tmp_path / "o", window="bone"
+        )
+        assert len({done.files for done in results}) == 2
+
+
+class TestNifti:
+    @pytest.fixture
+    def volume(self, tmp_path):
+        rng = np.random.default_rng(0)
+        voxels = rng.integers(-1000, 1500, (20, 24, 3)).astype(np.int16)
+        path = tmp_path / "ct.nii.gz"
+        nib.save(nib.Nifti1Image(voxels, np.diag([-0.7, -0.8, 3.0, 1.0])), path)
+        return path
+
+    def test_round_trip(self, model, volume, style_file, tmp_path):
+        done = only(stylize_scans(model, [volume], [style_file], tmp_path / "o", window="full"))
+        assert done.files[0].endswith(".nii.gz")
+        source, back = read_scan(volume), read_scan(done.files[0])
+        np.testing.assert_allclose(back.affine, source.affine, atol=1e-4)
+        assert back.pixels.shape == source.pixels.shape
+        expected = model.stylize(scan_to_unit(source, "full"), model.calls[0][1])[..., 0]
+        assert done.round_trip <= 0.51 / 4095 + 1e-6
+        np.testing.assert_allclose(WINDOWS["full"].to_unit(back.pixels), expected, atol=2e-4)
+
+    def test_cannot_become_dicom(self, model, volume, style_file, tmp_path):
+        with pytest.raises(ArgumentError, match="no DICOM"):
+            stylize_scans(model, [volume], [style_file], tmp_path / "o", output_format="dicom")
+        assert not (tmp_path / "o").exists()
+
+
+class TestPng:
+    @pytest.mark.parametrize(("bits", "dtype"), [(8, np.uint8), (16, np.uint16)])
+    def test_keeps_its_depth(self, model, style_file, tmp_path, bits, dtype):
+        path = tmp_path / "in.png"
+        write_png(np.random.default_rng(1).random((33, 17)), path, bits=bits)
+        out = tmp_path / "out.png"
+        done = only(stylize_scans(model, [path], [style_file], out))
+        back = read_scan(out)
+        assert back.pixels.dtype == dtype
+        assert back.pixels.shape == (1, 33, 17)
+        assert done.units == "gray"
+        expected = model.stylize(model.calls[0][0], model.calls[0][1])[..., 0]
+        np.testing.assert_allclose(
+            scan_to_unit(back)[..., 0], expected, atol=done.round_trip * 1.01
+        )
+
+    def test_one_pixel(self, model, style_file, tmp_path):
+        path = tmp_path / "dot.png"
+        write_png(np.array([[0.25]]), path)
+        done = only(stylize_scans(model, [path], [style_file], tmp_path / "o"))
+        assert done.size == (1, 1)
+        assert done.structure is None
+
+    def test_cannot_become_nifti(self, model, style_file, tmp_path):
+        with pytest.raises(ArgumentError, match="'png'"):
+            stylize_scans(model, [style_file], [style_file], tmp_path / "o", output_format="nifti")
+
+
+class TestStyles:
+    def test_middle_slice_unless_told(self, series):
+        scan = read_scan(series)
+        expected = WINDOWS["bone"].to_unit(scan.pixels[2])
+        image, window = style_image(series, "bone")
+        np.testing.assert_array_equal(image, expected)
+        assert window == WINDOWS["bone"]
+        np.testing.assert_array_equal(
+            style_image(series, "bone", -1)[0], WINDOWS["bone"].to_unit(scan.pixels[-1])
+        )
+
+    def test_no_such_slice(self, series):
+        with pytest.raises(ArgumentError, match=r"5 slices, 0 to 4"):
+            style_image(series, index=5)
+
+    def test_blend(self, model, slice_file, style_file, tmp_path):
+        dark = tmp_path / "dark.png"
+        write_png(np.zeros((20, 20)), dark)
+        done = only(
+            stylize_scans(
+                model,
+                [slice_file],
+                [style_file, dark],
+                tmp_path / "o",
+                style_weights=[3, 1],
+            )
+        )
+        _, styles, _, weights = model.calls[0]
+        assert len(styles) == 2
+        assert weights == [3, 1]
+        assert done.distance_before is None
+        assert len(done.style_windows) == 2
+
+
+class TestBadArguments:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"output_format": "jpeg"}, "unknown value 'jpeg'"),
+            ({"style_weights": [1, 2]}, "2 weights for 1 styles"),
+            ({"batch_size": 0}, "batch_size"),
+            ({"strength": 1.5}, "strength"),
+            ({"window": "bonee"}, "bonee"),
+        ],
+    )
+    def test_refused_before_any_work(
+        self, model, slice_file, style_file, tmp_path, options, message
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            stylize_scans(model, [slice_file], [style_file], tmp_path / "o", **options)
+        assert not model.calls
+        assert not (tmp_path / "o").exists()
+
+    def test_no_style(self, model, slice_file, tmp_path):
+        with pytest.raises(ArgumentError, match="style"):
+            stylize_scans(model, [slice_file], [], tmp_path / "o")
+
+    def test_missing_input_is_named(self, model, style_file, tmp_path):
+        with pytest.raises(InputFileError, match="nothing_here"):
+            stylize_scans(model, [tmp_path / "nothing_here"], [style_file], tmp_path / "o")
+
+
+class TestOutput:
+    def test_nothing_is_overwritten(self, model, slice_file, style_file, tmp_path):
+        out = tmp_path / "o"
+        stylize_scans(model, [slice_file], [style_file], out, output_format="png")
+        before = {p: p.read_bytes() for p in out.rglob("*.png")}
+        assert before
+        with pytest.raises(OutputError, match="exists already"):
+            stylize_scans(model, [slice_file], [style_file], out, output_format="png")
+        assert {p: p.read_bytes() for p in out.rglob("*.png")} == before
+
+    def test_one_file_for_two_scans(self, model, style_file, tmp_path):
+        with pytest.raises(OutputError, match="2 scans"):
+            stylize_scans(model, [style_file, style_file], [style_file], tmp_path / "o.png")
+
+    @pytest.mark.parametrize("name", ["o.nii.gz", "o.dcm", "o.png"])
+    def test_file_name_that_does_not_fit(self, model, slice_file, style_file, tmp_path, name):
+        with pytest.raises(OutputError, match="give a folder"):
+            stylize_scans(model, [slice_file], [style_file], tmp_path / name)
+
+    def test_a_series_is_not_one_picture(self, model, series, style_file, tmp_path):
+        with pytest.raises(OutputError, match="5 slices"):
+            stylize_scans(model, [series], [style_file], tmp_path / "o.png", output_format="png")
+
+    def test_folder_below_a_file(self, model, slice_file, style_file):
+        with pytest.raises(OutputError, match="cannot be created"):
+            stylize_scans(model, [slice_file], [style_file], style_file / "o")
+
+
+class TestServed:
+    class Recorder:
+        def __init__(self):
+            self.calls = []
+
+        def stylize(self, content, style, **options):
+            self.calls.append(options)
+            return content
+
+    def test_passes_strength_on(self):
+        client = self.Recorder()
+        image = np.zeros((1, 4, 4, 1), np.float32)
+        ServedStylizer(client).stylize(image, image[0, ..., 0])
+        ServedStylizer(client).stylize(image, image[0, ..., 0], strength=0.5)
+        assert client.calls == [{}, {"strength": 0.5}]
+
+    def test_refuses_blends(self):
+        image = np.zeros((4, 4), np.float32)
+        with pytest.raises(ArgumentError, match="one style"):
+            ServedStylizer(self.Recorder()).stylize(image, [image, image])
+
+
+def test_source_kind(series, style_file):
+    assert source_kind(read_scan(series)) == "dicom"
+    assert source_kind(read_scan(style_file)) == "png"
+
+
+def test_a_window_may_be_given_as_a_value(model, slice_file, style_file, tmp_path):
+    done = only(
+        stylize_scans(model, [slice_file], [style_file], tmp_path / "o", window=Window(100, 900))
+    )
+    assert done.window == Window(100, 900)

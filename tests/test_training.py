@@ -1,0 +1,193 @@
+"""A training run in a folder: small, real, killed and taken up again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import tfstyle
+from tfstyle.data import spine_phantom, write_png
+from tfstyle.errors import ArgumentError, InputFileError, OutputError, TfstyleError
+from tfstyle.training import TrainingRun, environment, train
+
+SMALL = TrainingRun(
+    phantoms=2,
+    weights="none",
+    layer="relu1_2",
+    content_layers=("relu1_2",),
+    style_layers=("relu1_1",),
+    windows=("bone", "soft_tissue"),
+    crop=32,
+    batch_size=2,
+    steps=3,
+    epochs=2,
+    learning_rate=1e-3,
+    seed=3,
+)
+
+
+def options(run: TrainingRun) -> list[str]:
+    """The command line that means `run`."""
+    words = []
+    for field in dataclasses.fields(run):
+        value = getattr(run, field.name)
+        if value == field.default:
+            continue
+        words.append("--" + field.name.replace("_", "-"))
+        words += map(str, value if isinstance(value, tuple) else (value,))
+    return words
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    return folder, train(SMALL, folder)
+
+
+class TestRun:
+    def test_result(self, finished):
+        folder, result = finished
+        assert result.steps == 6
+        assert result.resumed_from == 0
+        assert result.preset == folder / "preset"
+        history = json.loads(result.history.read_text())
+        assert {"loss", "content_loss", "style_loss", "tv_loss"} <= set(history)
+        assert all(len(v) == 2 and np.isfinite(v).all() for v in history.values())
+        assert result.losses["loss"] == history["loss"][-1]
+
+    def test_folder(self, finished):
+        folder, _ = finished
+        assert json.loads((folder / "run.json").read_text())["settings"]["crop"] == 32
+        assert list((folder / "grids").rglob("*.png"))
+        assert not (folder / "backup").exists()
+        assert not list(folder.rglob("*.tmp"))
+
+    def test_preset_loads_and_works(self, finished):
+        _, result = finished
+        model = tfstyle.StyleTransfer.from_preset(str(result.preset))
+        content = spine_phantom(seed=9, size=40).scan
+        image = tfstyle.data.scan_to_unit(content, "bone")[0, ..., 0]
+        generated = model.stylize(image, image[::-1])
+        assert generated.shape == (40, 40)
+        assert generated.std() > 0
+
+    def test_finished_run_is_left_alone(self, finished):
+        folder, first = finished
+        before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+        again = train(SMALL, folder)
+        assert again.steps == 6
+        assert again.resumed_from == 2
+        assert again.losses == first.losses
+        assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} == before
+
+    def test_other_settings_are_refused(self, finished):
+        folder, _ = finished
+        with pytest.raises(ArgumentError, match=r"crop, seed: differs"):
+            train(dataclasses.replace(SMALL, crop=64, seed=4), folder)
+
+    def test_card_names_no_paths(self, tmp_path):
+        scan = tmp_path / "patient_name.png"
+        write_png(np.random.default_rng(0).random((48, 48)), scan)
+        run = dataclasses.replace(
+            SMALL, content=(str(scan),), phantoms=0, windows=("auto",), steps=1, epochs=1
+        )
+        result = train(run, tmp_path / "run")
+        assert "patient_name" not in (result.preset / "preset.json").read_text()
+
+
+def test_goes_on_after_kill_9(tmp_path):
+    """A process killed in mid-run ends, on the second call, as one that was never killed."""
+    run = dataclasses.replace(SMALL, steps=3, epochs=14)
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "tfstyle", "train", *options(run), "-o", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    history = folder / "history.json"
+    deadline = time.monotonic() + 120
+    try:
+        while time.monotonic() < deadline and process.poll() is None:
+            if history.is_file() and len(json.loads(history.read_text())["loss"]) >= 2:
+                break
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors.decode()
+    done_before = len(json.loads(history.read_text())["loss"])
+    assert 2 <= done_before < 14
+    assert not (folder / "preset").exists()
+
+    result = train(run, folder)
+    assert done_before - 1 <= result.resumed_from <= done_before
+    assert result.steps == 42
+    losses = json.loads(history.read_text())["loss"]
+    assert len(losses) == 14
+
+    uninterrupted = train(run, tmp_path / "whole")
+    assert uninterrupted.resumed_from == 0
+    expected = json.loads(uninterrupted.history.read_text())["loss"]
+    np.testing.assert_allclose(losses, expected, rtol=1e-3)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"steps": 0}, "steps: must be at least 1"),
+            ({"learning_rate": 0.0}, "learning_rate"),
+            ({"phantoms": -1}, "phantoms"),
+            ({"phantoms": 0}, "content: give content scans"),
+        ],
+    )
+    def test_numbers(self, change, message):
+        with pytest.raises(ArgumentError, match=message):
+            dataclasses.replace(SMALL, **change)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"encoder": "vgg17"},
+            {"layer": "relu9_9"},
+            {"content_loss": "magic"},
+            {"style_loss": "magic"},
+            {"windows": ("bonee",)},
+            {"preset": "no_such_preset"},
+        ],
+    )
+    def test_names(self, change, tmp_path):
+        with pytest.raises(TfstyleError):
+            train(dataclasses.replace(SMALL, **change), tmp_path / "run")
+        assert not (tmp_path / "run" / "preset").exists()
+
+    def test_missing_scan(self, tmp_path):
+        with pytest.raises(InputFileError, match="gone"):
+            train(dataclasses.replace(SMALL, content=(str(tmp_path / "gone"),)), tmp_path / "run")
+
+    def test_folder_with_something_else(self, tmp_path):
+        (tmp_path / "letter.txt").write_text("dear")
+        with pytest.raises(OutputError, match="not empty"):
+            train(SMALL, tmp_path)
+        assert (tmp_path / "letter.txt").read_text() == "dear"
+
+    def test_output_is_a_file(self, tmp_path):
+        file = tmp_path / "file"
+        file.write_text("")
+        with pytest.raises(OutputError, match="cannot be written"):
+            train(SMALL, file)
+
+    def test_damaged_settings(self, tmp_path):
+        (tmp_path / "run.json").write_text("{")
+        with pytest.raises(InputFileError, match=r"run\.json"):
+            train(SMALL, tmp_path)
+
+
+def test_environment_has_versions():
+    versions = environment()
+    assert versions["keras"].startswith("3.")
+    assert versions["python"] == sys.version.split()[0]

