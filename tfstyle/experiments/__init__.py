@@ -1,0 +1,1 @@
+"""Studies and showpieces as library functions; the scripts beside the package only call them."""
