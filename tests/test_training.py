@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfstyle
 from tfstyle.data import spine_phantom, write_png
@@ -22,7 +23,10 @@ SMALL = TrainingRun(
     weights="none",
     layer="relu1_2",
     content_layers=("relu1_2",),
-    style_layers=("relu1_1",),
+    style_layers=("image:2.5", "relu1_1"),
+    histogram_weight=0.5,
+    paired_weight=0.5,
+    same_place=0.5,
     windows=("bone", "soft_tissue"),
     crop=32,
     batch_size=2,
@@ -104,7 +108,7 @@ class TestRun:
 
 def test_goes_on_after_kill_9(tmp_path):
     """A process killed in mid-run ends, on the second call, as one that was never killed."""
-    run = dataclasses.replace(SMALL, steps=3, epochs=14)
+    run = dataclasses.replace(SMALL, steps=3, epochs=9)
     folder = tmp_path / "killed"
     command = [sys.executable, "-m", "tfstyle", "train", *options(run), "-o", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -120,14 +124,14 @@ def test_goes_on_after_kill_9(tmp_path):
         _, errors = process.communicate()
     assert process.returncode == -signal.SIGKILL, errors.decode()
     done_before = len(json.loads(history.read_text())["loss"])
-    assert 2 <= done_before < 14
+    assert 2 <= done_before < 9
     assert not (folder / "preset").exists()
 
     result = train(run, folder)
     assert done_before - 1 <= result.resumed_from <= done_before
-    assert result.steps == 42
+    assert result.steps == 27
     losses = json.loads(history.read_text())["loss"]
-    assert len(losses) == 14
+    assert len(losses) == 9
 
     uninterrupted = train(run, tmp_path / "whole")
     assert uninterrupted.resumed_from == 0
@@ -157,6 +161,7 @@ class TestBadInput:
             {"content_loss": "magic"},
             {"style_loss": "magic"},
             {"windows": ("bonee",)},
+            {"style_layers": ("relu1_1:much",)},
             {"preset": "no_such_preset"},
         ],
     )
@@ -185,6 +190,40 @@ class TestBadInput:
         (tmp_path / "run.json").write_text("{")
         with pytest.raises(InputFileError, match=r"run\.json"):
             train(SMALL, tmp_path)
+
+
+def test_tensorboard(tmp_path):
+    train(dataclasses.replace(SMALL, steps=1, epochs=1), tmp_path / "run", tensorboard=True)
+    events = list((tmp_path / "run" / "tensorboard").rglob("events.out.tfevents.*"))
+    kinds = set()
+    for file in events:
+        for record in tf.data.TFRecordDataset(str(file)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            kinds |= {value.tag for value in event.summary.value}
+    assert "content | style | generated" in kinds
+    assert any("loss" in kind for kind in kinds)
+
+
+def test_tensorboard_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr("tfstyle.training.find_spec", lambda name: None)
+    with pytest.raises(ArgumentError, match=r"tfstyle\[tensorboard\]"):
+        train(SMALL, tmp_path / "run", tensorboard=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_goes_on_from_a_preset(finished, tmp_path):
+    _, first = finished
+    run = dataclasses.replace(SMALL, preset=str(first.preset), layer=None, learning_rate=1e-9)
+    second = train(run, tmp_path / "again")
+    models = [tfstyle.StyleTransfer.from_preset(str(r.preset)) for r in (first, second)]
+    image = np.random.default_rng(0).random((32, 32)).astype(np.float32)
+    a, b = (model.stylize(image, image[::-1]) for model in models)
+    np.testing.assert_allclose(a, b, atol=1e-3)
+
+    deeper = dataclasses.replace(run, style_layers=("relu2_1",), steps=1, epochs=1)
+    assert train(deeper, tmp_path / "deeper").steps == 1
+    with pytest.raises(ArgumentError, match="cannot become"):
+        train(dataclasses.replace(run, layer="relu3_1"), tmp_path / "other")
 
 
 def test_environment_has_versions():

@@ -77,7 +77,12 @@ def _train(arguments: argparse.Namespace) -> dict:
     }
     run = TrainingRun(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
     with _progress(arguments, "training") as update:
-        result = train(run, arguments.output, extra_callbacks=[_training_progress(update, run)])
+        result = train(
+            run,
+            arguments.output,
+            tensorboard=arguments.tensorboard,
+            extra_callbacks=[_training_progress(update, run)],
+        )
     if not arguments.json:
         console = _console()
         if result.resumed_from == run.epochs:
@@ -361,12 +366,41 @@ def _add_train(command: Callable) -> argparse.ArgumentParser:
         "--style-weight", type=float, metavar="ALPHA", help="weight of the style loss (default: 1)"
     )
     model.add_argument(
-        "--tv-weight", type=float, metavar="BETA", help="weight of the total variation (default: 0)"
+        "--histogram-weight", type=float, metavar="GAMMA", help="of the histogram loss (default: 0)"
     )
     model.add_argument(
-        "--content-layers", nargs="+", metavar="TAP", help="taps of the content loss"
+        "--paired-weight",
+        type=float,
+        metavar="DELTA",
+        help="of the difference where --same-place made a pair (default: 0)",
     )
-    model.add_argument("--style-layers", nargs="+", metavar="TAP", help="taps of the style loss")
+    model.add_argument(
+        "--tv-weight", type=float, metavar="BETA", help="of the total variation (default: 0)"
+    )
+    model.add_argument(
+        "--spatial-weight",
+        type=float,
+        metavar="W",
+        help="of the bilateral contextual loss (default: 0, the paper's)",
+    )
+    model.add_argument(
+        "--content-layers",
+        nargs="+",
+        metavar="TAP",
+        help="taps of the content loss, each TAP or TAP:WEIGHT",
+    )
+    model.add_argument(
+        "--style-layers",
+        nargs="+",
+        metavar="TAP",
+        help="taps of the style loss; image is the gray image itself",
+    )
+    data.add_argument(
+        "--same-place",
+        type=float,
+        metavar="SHARE",
+        help="share of pairs that are one crop in two windows (default: 0)",
+    )
     data.add_argument(
         "--window-jitter", type=float, metavar="J", help="random change of the windows (default: 0)"
     )
@@ -385,6 +419,9 @@ def _add_train(command: Callable) -> argparse.ArgumentParser:
         "--learning-rate", type=float, metavar="RATE", help="of Adam (default: 1e-4)"
     )
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="folder of the run")
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write losses and grids for TensorBoard, too"
+    )
     return parser
 
 

@@ -20,7 +20,7 @@ from tfstyle.layers.padding import reflect_indices
 from tfstyle.losses import CONTENT_LOSSES, STYLE_LOSSES, histogram_loss, total_variation_loss
 
 #: Terms of the loss in the training history, each a mean over samples, before its weight.
-LOSS_TERMS = ("loss", "content_loss", "style_loss", "histogram_loss", "tv_loss")
+LOSS_TERMS = ("loss", "content_loss", "style_loss", "histogram_loss", "paired_loss", "tv_loss")
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
@@ -215,13 +215,14 @@ class StyleTransfer(keras.Model):
         style_layers: Sequence[str] | Mapping[str, float] | None = None,
         content_weight: float = 1.0,
         histogram_weight: float = 0.0,
+        paired_weight: float = 0.0,
         tv_weight: float = 0.0,
         bandwidth: float = 0.1,
         spatial_weight: float = 0.0,
         jit_compile: bool | str = "auto",
         **kwargs,
     ):
-        """Chooses L = w·L_content(G, X) + α·L_style(G, Y) + γ·W₁(G, Y) + β·TV(G).
+        """Chooses L = w·L_content(G, X) + α·L_style(G, Y) + γ·W₁(G, Y) + δ·|G − Y| + β·TV(G).
 
         Args:
             optimizer: Keras optimizer or its name.
@@ -235,6 +236,10 @@ class StyleTransfer(keras.Model):
                 the gray image itself.
             content_weight: w.
             histogram_weight: γ, of :func:`tfstyle.losses.histogram_loss`; 0 leaves it out.
+            paired_weight: δ, of the mean absolute difference of generated and style, over the
+                pairs that the data marks as ``"paired"``: the same crop in two windows, where
+                the style is what the generated image ought to be
+                (:func:`tfstyle.data.pair_dataset` with ``same_place``).
             tv_weight: β.
             bandwidth: h of the contextual loss.
             spatial_weight: Bilateral variant of the contextual loss; 0 is the paper's.
@@ -277,6 +282,7 @@ class StyleTransfer(keras.Model):
             "content_weight": float(content_weight),
             "tv_weight": float(tv_weight),
             "histogram_weight": float(histogram_weight),
+            "paired_weight": float(paired_weight),
             "bandwidth": float(bandwidth),
             "spatial_weight": float(spatial_weight),
             **chosen,
@@ -301,16 +307,17 @@ class StyleTransfer(keras.Model):
     def metrics(self):
         return self.trackers
 
-    def losses_of(self, content, style, training: bool = False) -> dict:
+    def losses_of(self, content, style, paired=None) -> dict:
         """Every term of the loss, per sample, and the generated images.
 
         Args:
             content: float tensor (B, H, W, 1) in [0, 1], H and W multiples of the stride.
             style: float tensor (B, H', W', 1) in [0, 1].
+            paired: float tensor (B,), 1 where the style is the content in another window, or
+                None.
 
         Returns:
-            dict with "generated" (B, H, W, 1) and "loss", "content_loss", "style_loss",
-            "histogram_loss", "tv_loss", each (B,).
+            dict with "generated" (B, H, W, 1) and the terms of ``LOSS_TERMS``, each (B,).
         """
         rules = self._settings
         content_layers, style_layers = rules["content_layers"], rules["style_layers"]
@@ -344,21 +351,26 @@ class StyleTransfer(keras.Model):
         style_loss = 0.0
         for name, weight in style_layers.items():
             style_loss += weight * style_function(features[name], style_features[name])
-        histogram = histogram_loss(generated, style) if rules["histogram_weight"] else None
         variation = total_variation_loss(generated)
+        nothing = ops.zeros_like(variation)
+        histogram = histogram_loss(generated, style) if rules["histogram_weight"] else nothing
+        difference = nothing
+        if paired is not None and rules["paired_weight"]:
+            difference = paired * ops.mean(ops.abs(generated - style), axis=(1, 2, 3))
         loss = (
             rules["content_weight"] * content_loss
             + rules["style_weight"] * style_loss
+            + rules["histogram_weight"] * histogram
+            + rules["paired_weight"] * difference
             + rules["tv_weight"] * variation
         )
-        if histogram is not None:
-            loss += rules["histogram_weight"] * histogram
         return {
             "generated": generated,
-            "histogram_loss": ops.zeros_like(loss) if histogram is None else histogram,
             "loss": loss,
             "content_loss": content_loss,
             "style_loss": style_loss,
+            "histogram_loss": histogram,
+            "paired_loss": difference,
             "tv_loss": variation,
         }
 
@@ -369,7 +381,7 @@ class StyleTransfer(keras.Model):
 
     def train_step(self, data):
         with tf.GradientTape() as tape:
-            terms = self.losses_of(data["content"], data["style"], training=True)
+            terms = self.losses_of(**data)
             # Gradients are summed over replicas, so each replica takes its share of the mean.
             loss = ops.mean(terms["loss"]) / self._replicas()
             scaled = self.optimizer.scale_loss(loss)
@@ -378,7 +390,7 @@ class StyleTransfer(keras.Model):
         return self._track(terms)
 
     def test_step(self, data):
-        return self._track(self.losses_of(data["content"], data["style"]))
+        return self._track(self.losses_of(**data))
 
     def _replicas(self) -> int:
         return self.distribute_strategy.num_replicas_in_sync

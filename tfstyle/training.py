@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import keras
@@ -34,16 +35,21 @@ class TrainingRun:
     Attributes:
         content: Content scans: DICOM files or folders, NIfTI, PNG.
         style: Style scans; the content scans unless given.
-        preset: Start from this preset's model instead of a new one.
+        preset: Start from this preset's model instead of a new one. Losses at deeper taps than
+            the preset holds take the encoder's weights anew.
         encoder: Encoder of a new model, ``"vgg16"`` or ``"vgg19"``.
         weights: Weights of the encoder: ``"imagenet"``, ``"lpips"``, a path, or ``"none"``.
         layer: Tap at which AdaIN works; the encoder's default unless given.
         content_loss: ``"contextual"`` or ``"mse"``.
         style_loss: ``"moments"`` or ``"gram"``.
         style_weight: α, the weight of the style loss.
+        histogram_weight: γ, the weight of the histogram loss.
+        paired_weight: δ, the weight of the difference where `same_place` made a pair.
         tv_weight: β, the weight of the total variation.
-        content_layers: Taps of the content loss; the encoder's default unless given.
-        style_layers: Taps of the style loss; the encoder's default unless given.
+        spatial_weight: Of the bilateral variant of the contextual loss; 0 is the paper's.
+        content_layers: Taps of the content loss, each ``"TAP"`` or ``"TAP:WEIGHT"``; the
+            encoder's default unless given.
+        style_layers: Taps of the style loss, the same.
         windows: Windows of the contents, one drawn for each crop.
         style_windows: Windows of the styles; the contents' unless given.
         crop: Side of the square crops in pixels.
@@ -52,7 +58,9 @@ class TrainingRun:
         epochs: Number of epochs.
         learning_rate: Of Adam.
         phantoms: Number of spine phantoms to add to contents and styles.
-        window_jitter: Random change of the windows, see :func:`tfstyle.data.pair_dataset`.
+        same_place: Share of pairs that are one crop in two windows, see
+            :func:`tfstyle.data.pair_dataset`.
+        window_jitter: Random change of the windows.
         rescale: Range of a random zoom.
         flips: Whether to mirror crops at random.
         seed: Seed of weights, data and phantoms.
@@ -67,7 +75,10 @@ class TrainingRun:
     content_loss: str = "contextual"
     style_loss: str = "moments"
     style_weight: float = 1.0
+    histogram_weight: float = 0.0
+    paired_weight: float = 0.0
     tv_weight: float = 0.0
+    spatial_weight: float = 0.0
     content_layers: tuple[str, ...] | None = None
     style_layers: tuple[str, ...] | None = None
     windows: tuple[str, ...] = ("auto",)
@@ -78,6 +89,7 @@ class TrainingRun:
     epochs: int = 10
     learning_rate: float = 1e-4
     phantoms: int = 0
+    same_place: float = 0.0
     window_jitter: float = 0.0
     rescale: tuple[float, float] | None = None
     flips: bool = False
@@ -118,6 +130,7 @@ def train(
     run: TrainingRun,
     output: str | os.PathLike,
     *,
+    tensorboard: bool = False,
     extra_callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 0,
 ) -> TrainingResult:
@@ -131,6 +144,7 @@ def train(
     Args:
         run: The settings.
         output: Folder of the run. New or empty, or one that holds the same run.
+        tensorboard: Write losses and grids for TensorBoard to ``tensorboard/`` as well.
         extra_callbacks: Further Keras callbacks.
         verbose: Of ``Model.fit``.
 
@@ -149,6 +163,10 @@ def train(
         PosixPath('runs/first/preset')
     """
     folder = Path(output)
+    if tensorboard and find_spec("tensorboard") is None:
+        raise ArgumentError(
+            "tensorboard: is not installed; install it: pip install 'tfstyle[tensorboard]'."
+        )
     _open_run(run, folder)
     preset, history_file, backup = folder / "preset", folder / "history.json", folder / "backup"
     if (preset / "preset.json").is_file():
@@ -166,9 +184,12 @@ def train(
             content_loss=run.content_loss,
             style_loss=run.style_loss,
             style_weight=run.style_weight,
-            content_layers=run.content_layers,
-            style_layers=run.style_layers,
+            content_layers=_weighted(run.content_layers, "content_layers"),
+            style_layers=_weighted(run.style_layers, "style_layers"),
+            histogram_weight=run.histogram_weight,
+            paired_weight=run.paired_weight,
             tv_weight=run.tv_weight,
+            spatial_weight=run.spatial_weight,
         )
         model.optimizer.build(model.trainable_variables)
     restore = Backup(backup, run.steps)
@@ -177,6 +198,7 @@ def train(
     # Pairs depend on the seed and their number alone, so the run goes on where it stopped.
     dataset = _dataset(run, contents, styles, start=_steps_done(model))
     history = History(history_file)
+    board = folder / "tensorboard" if tensorboard else None
     sample = next(iter(_dataset(run, contents, styles).take(1)))
     model.fit(
         dataset,
@@ -188,8 +210,12 @@ def train(
             restore,
             history,
             callbacks.StyleImages(
-                sample["content"].numpy()[:4], sample["style"].numpy()[:4], folder / "grids"
+                sample["content"].numpy()[:4],
+                sample["style"].numpy()[:4],
+                folder / "grids",
+                tensorboard=board,
             ),
+            *([keras.callbacks.TensorBoard(str(board))] if board else []),
             *extra_callbacks,
         ],
     )
@@ -295,23 +321,45 @@ def _load_scans(run: TrainingRun) -> tuple[list[Scan], list[Scan]]:
 
 
 def _build(run: TrainingRun) -> StyleTransfer:
-    if run.preset is not None:
-        return StyleTransfer.from_preset(run.preset)
-    family = encoders.ENCODERS.get(run.encoder.lower())
-    if family is None:
-        encoders.get(run.encoder)  # raises the error that lists the names
-    used = (
-        run.layer or family.default_layer,
-        *(run.content_layers or family.default_content_layers),
-        *(run.style_layers or family.default_style_layers),
-    )
+    start = None if run.preset is None else StyleTransfer.from_preset(run.preset)
+    if start is None:
+        family, layer = encoders.ENCODERS.get(run.encoder.lower()), run.layer
+        if family is None:
+            encoders.get(run.encoder)  # raises the error that lists the names
+    else:
+        family, layer = type(start.encoder), start.layer
+        if run.layer not in (None, layer):
+            raise ArgumentError(
+                f"layer: {run.preset} works at {layer!r}, which cannot become {run.layer!r}."
+            )
     # Nothing behind the deepest tap is built: those layers are the largest.
-    encoder = encoders.get(
-        run.encoder,
-        weights=None if run.weights == "none" else run.weights,
-        depth=family.deepest(used),
+    deepest = family.deepest(
+        (
+            layer or family.default_layer,
+            *(_weighted(run.content_layers, "content_layers") or family.default_content_layers),
+            *(_weighted(run.style_layers, "style_layers") or family.default_style_layers),
+        )
     )
-    return StyleTransfer(encoder, layer=run.layer)
+    if start is not None and deepest in start.encoder.available_taps:
+        return start
+    encoder = family(weights=None if run.weights == "none" else run.weights, depth=deepest)
+    return StyleTransfer(encoder, layer=layer, decoder=start and start.decoder)
+
+
+def _weighted(layers: Sequence[str] | None, argument: str) -> dict[str, float] | None:
+    """``("relu1_1", "relu2_1:0.5")`` as ``{"relu1_1": 1.0, "relu2_1": 0.5}``."""
+    if not layers:
+        return None
+    table = {}
+    for text in layers:
+        name, colon, weight = text.partition(":")
+        try:
+            table[name] = float(weight) if colon else 1.0
+        except ValueError:
+            raise ArgumentError(
+                f"{argument}: expected TAP or TAP:WEIGHT such as relu2_1:0.5, received {text!r}."
+            ) from None
+    return table
 
 
 def _dataset(
@@ -326,6 +374,7 @@ def _dataset(
         batch_size=run.batch_size,
         seed=run.seed,
         start=start,
+        same_place=run.same_place,
         window_jitter=run.window_jitter,
         rescale=run.rescale,
         flips=run.flips,

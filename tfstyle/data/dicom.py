@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import pydicom
@@ -19,12 +20,15 @@ from pydicom.errors import InvalidDicomError
 
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
-from tfstyle.errors import InputFileError
+from tfstyle.errors import InputFileError, TfstyleError
 
 logger = logging.getLogger(__name__)
 
 AIR_HU = -1024
-"""The lowest HU of a scan: padding outside the field of view and anything below become this."""
+"""What pixels outside the field of view become."""
+
+LOWEST_HU = -1500
+"""Values below this are no attenuation that a scanner measures, but mark what lies outside."""
 
 _NOT_PICTURES = frozenset({"SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "RTRECORD", "PR", "KO", "SR"})
 
@@ -32,7 +36,6 @@ _HEADER_TAGS = [
     "AcquisitionNumber",
     "BitsAllocated",
     "Columns",
-    "DopplerCorrectionAngle",
     "ImageOrientationPatient",
     "ImagePositionPatient",
     "ImageType",
@@ -73,7 +76,8 @@ class Frame:
         uid: SOP Instance UID, from the file meta group if the data set has none.
         series: Series Instance UID, or "" if the file has none.
         shape: Rows and columns.
-        samples: Samples per pixel; more than one is a colour image.
+        colour: Whether the pixels are colours (several samples, or a palette).
+        inverted: Whether low values are bright, MONOCHROME1.
         position: Image Position (Patient) in mm, or None.
         orientation: The six numbers of Image Orientation (Patient), or None.
         pixel_spacing: mm between rows and between columns.
@@ -86,6 +90,7 @@ class Frame:
         order: Acquisition, temporal and instance numbers, to tell repeated positions apart.
         series_number: Series Number, or 0.
         modality: Modality (0008,0060).
+        frames: Number of frames in the file.
     """
 
     path: str
@@ -93,7 +98,8 @@ class Frame:
     uid: str = ""
     series: str = ""
     shape: tuple[int, int] = (0, 0)
-    samples: int = 1
+    colour: bool = False
+    inverted: bool = False
     position: np.ndarray | None = None
     orientation: np.ndarray | None = None
     pixel_spacing: tuple[float, float] = (1.0, 1.0)
@@ -106,7 +112,7 @@ class Frame:
     order: tuple[int, int, int] = (0, 0, 0)
     series_number: int = 0
     modality: str = ""
-    frames: int = field(default=1)
+    frames: int = 1
 
     @property
     def normal(self) -> np.ndarray:
@@ -132,16 +138,18 @@ def is_dicom(path: str | os.PathLike) -> bool:
         return False
 
 
-def _read(path: str, *, pixels: bool) -> Dataset:
+def read_dataset(path: str, *, pixels: bool, tags: list[str] | None = None) -> Dataset:
     """Reads a file, with or without its pixels; every failure becomes an InputFileError."""
-    options = {} if pixels else {"stop_before_pixels": True, "specific_tags": _HEADER_TAGS}
+    options = {} if pixels else {"stop_before_pixels": True, "specific_tags": tags}
     try:
         dataset = pydicom.dcmread(path, **options)
     except FileNotFoundError:
         raise InputFileError(path, "no such file.") from None
     except OSError as error:
         if isinstance(error, EOFError) or error.errno is None:
-            raise InputFileError(path, f"the DICOM file is cut short or damaged ({error}).") from error
+            raise InputFileError(
+                path, f"the DICOM file is cut short or damaged ({error})."
+            ) from error
         raise InputFileError(path, f"cannot be read ({error.strerror}).") from error
     except InvalidDicomError:
         dataset = _read_without_preamble(path, options)
@@ -223,14 +231,39 @@ def _window_of(dataset: Dataset) -> Window | None:
     return Window(centre, width) if width > 0 else None
 
 
-def _frames_of(path: str, dataset: Dataset) -> list[Frame]:
-    """Describes every frame of a data set read without pixels."""
+@contextmanager
+def damage_is_input_error(path: str) -> Iterator[None]:
+    """Makes InputFileError of what pydicom raises on damaged attributes, which it decodes late."""
+    try:
+        yield
+    except (TfstyleError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InputFileError(path, f"the DICOM file is damaged ({reason}).") from error
+
+
+def frames_of(path: str, dataset: Dataset) -> list[Frame]:
+    """Describes every frame of a data set read without pixels.
+
+    Raises:
+        InputFileError: If the data set is damaged or holds no picture.
+    """
+    with damage_is_input_error(path):
+        return _describe(path, dataset)
+
+
+def _describe(path: str, dataset: Dataset) -> list[Frame]:
     modality = _text(dataset, "Modality")
     sop_class = _text(dataset, "SOPClassUID")
     meta = getattr(dataset, "file_meta", None) or Dataset()
     if "Rows" not in dataset or "Columns" not in dataset or modality in _NOT_PICTURES:
-        what = modality or (dataset.SOPClassUID.name if sop_class else "unknown object")
-        raise _NotAPicture(path, f"a DICOM file without a picture to read ({what}).")
+        what = modality or (pydicom.uid.UID(sop_class).name if sop_class else "unknown object")
+        if modality in ("CT", "MR", "PT"):
+            raise _NoSizeError(
+                path, f"a {modality} file without Rows and Columns; it may be cut short."
+            )
+        raise _NoPictureError(path, f"a DICOM file without a picture to read ({what}).")
     count = max(1, _integer(dataset, "NumberOfFrames", 1))
     if modality == "":
         uid = sop_class or _text(meta, "MediaStorageSOPClassUID")
@@ -266,7 +299,9 @@ def _frames_of(path: str, dataset: Dataset) -> list[Frame]:
                 uid=_text(dataset, "SOPInstanceUID") or _text(meta, "MediaStorageSOPInstanceUID"),
                 series=_text(dataset, "SeriesInstanceUID"),
                 shape=(_integer(dataset, "Rows"), _integer(dataset, "Columns")),
-                samples=_integer(dataset, "SamplesPerPixel", 1),
+                inverted=_text(dataset, "PhotometricInterpretation") == "MONOCHROME1",
+                colour=_integer(dataset, "SamplesPerPixel", 1) != 1
+                or _text(dataset, "PhotometricInterpretation") == "PALETTE COLOR",
                 position=position if position.shape == (3,) else None,
                 orientation=_unit_cosines(cosines),
                 pixel_spacing=(pixel_spacing[0], pixel_spacing[1]),
@@ -297,8 +332,12 @@ _CT_CLASSES = frozenset(
 )
 
 
-class _NotAPicture(InputFileError):
+class _NoPictureError(InputFileError):
     """A DICOM file that holds something other than a picture; folders leave it out."""
+
+
+class _NoSizeError(_NoPictureError):
+    """A slice without its size; folders leave it out with a warning."""
 
 
 def _values(dataset: Dataset, keyword: str) -> list:
@@ -320,7 +359,7 @@ def _unit_cosines(cosines: np.ndarray) -> np.ndarray | None:
 
 
 def _units(modality: str, image_type: list[str], rescale_type: str, scout: bool) -> str:
-    """HU for CT, unless a derived image or a scout says otherwise (PS3.3 C.8.2.1.1.4, C.11.1.1.2)."""
+    """HU for CT, unless a derived image or a scout says otherwise (PS3.3 C.8.2.1.1.4)."""
     if modality != "CT":
         return "US"
     if rescale_type.upper() in ("", "HU", "HU_MOD"):
@@ -335,8 +374,8 @@ def _units(modality: str, image_type: list[str], rescale_type: str, scout: bool)
 
 def _decode(path: str, dataset: Dataset) -> np.ndarray:
     """Stored values, (frames, rows, columns)."""
-    if not {"PixelData", "FloatPixelData", "DoubleFloatPixelData"} & {e.keyword for e in dataset}:
-        raise InputFileError(path, "has no pixel data.")
+    if not any(k in dataset for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise InputFileError(path, "has no pixel data; the file may be cut short.")
     syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
     if syntax is None and not hasattr(dataset, "file_meta"):
         dataset.file_meta = pydicom.dataset.FileMetaDataset()
@@ -347,7 +386,9 @@ def _decode(path: str, dataset: Dataset) -> np.ndarray:
         )
     try:
         stored = dataset.pixel_array
-    except Exception as error:  # decoders raise many kinds
+    except BaseException as error:  # decoders raise many kinds, one even beside Exception
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
         name = getattr(syntax, "name", "") or "unknown transfer syntax"
         reason = " ".join(str(error).split())
         if "missing dependencies" in reason or "Unable to decompress" in reason:
@@ -355,11 +396,11 @@ def _decode(path: str, dataset: Dataset) -> np.ndarray:
                 "no decoder could read it; install pylibjpeg, pylibjpeg-libjpeg, "
                 "pylibjpeg-openjpeg and pylibjpeg-rle, or decompress the file"
             )
-            raise InputFileError(
-                path, f"pixel data in {name}: {advice} ({reason})."
-            ) from error
+            raise InputFileError(path, f"pixel data in {name}: {advice} ({reason}).") from error
         raise InputFileError(
-            path, f"the pixel data ({name}) is truncated or damaged ({reason})."
+            path,
+            f"the pixel data ({name}) cannot be decoded: it is truncated or damaged, or compressed "
+            f"in an unusual way ({reason}).",
         ) from error
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     if rows < 1 or columns < 1 or stored.size == 0 or stored.size % (rows * columns):
@@ -440,15 +481,22 @@ def _values_of(frame: Frame, dataset: Dataset, stored: np.ndarray) -> np.ndarray
         elif not padding.all():
             values[padding] = values[~padding].min()
     if frame.units == "HU":
-        return np.clip(np.rint(values), AIR_HU, np.iinfo(np.int16).max).astype(np.int16)
+        return to_hounsfield(values)
     return values
+
+
+def to_hounsfield(values: np.ndarray) -> np.ndarray:
+    """Rounds to int16 HU; values below -1500, which mark padding, become -1024."""
+    if values.dtype.kind == "f":
+        values = np.rint(values)
+    values = np.where(values < LOWEST_HU, AIR_HU, values)
+    return np.minimum(values, np.iinfo(np.int16).max).astype(np.int16)
 
 
 def compact(values: np.ndarray) -> np.ndarray:
     """The smallest of int16, int32 and float32 that holds the values without loss."""
-    if values.dtype.kind == "f":
-        if not np.array_equal(values, np.rint(values)):
-            return values.astype(np.float32)
+    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+        return values.astype(np.float32)
     low, high = values.min(), values.max()
     for kind in (np.int16, np.int32):
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
@@ -487,11 +535,13 @@ def read_dicom(
     groups: dict[tuple[str, str], list[Frame]] = {}
     for path in sorted(os.fspath(p) for p in paths):
         try:
-            frames = _frames_of(path, _read(path, pixels=False))
-        except _NotAPicture as error:
+            frames = frames_of(path, read_dataset(path, pixels=False, tags=_HEADER_TAGS))
+        except _NoPictureError as error:
             if single:
                 raise
-            logger.debug("Left out: %s", error)
+            # A report or a plan in the folder is normal, a slice that lost its size is not.
+            lost = isinstance(error, _NoSizeError)
+            logger.log(logging.WARNING if lost else logging.DEBUG, "Left out: %s", error)
             continue
         uid = frames[0].series
         key = (uid, "" if uid else os.path.dirname(path))
@@ -518,7 +568,7 @@ def read_dicom(
         frames = groups[key]
         if single or (series is not None and all(f.scout for f in frames)):
             fitting = frames
-            if frames[0].samples != 1:
+            if frames[0].colour:
                 _raise_colour(frames[0])
         else:
             fitting = _fitting(frames, names[key], on_odd)
@@ -535,8 +585,8 @@ def list_series(paths: Sequence[str | os.PathLike]) -> list[tuple[str, str, int]
     groups: dict[tuple[str, str], list[Frame]] = {}
     for path in sorted(os.fspath(p) for p in paths):
         try:
-            frames = _frames_of(path, _read(path, pixels=False))
-        except _NotAPicture:
+            frames = frames_of(path, read_dataset(path, pixels=False, tags=_HEADER_TAGS))
+        except _NoPictureError:
             continue
         uid = frames[0].series
         groups.setdefault((uid, "" if uid else os.path.dirname(path)), []).extend(frames)
@@ -581,15 +631,13 @@ def _fitting(frames: list[Frame], name: str, on_odd: str) -> list[Frame]:
     """Drops scouts and colour pictures."""
     if all(f.scout for f in frames):
         # A separate series of scouts is usual in a study and nothing wrong with it.
-        logger.warning(
-            "Left out: series %s holds only scout images (%s).", name, frames[0].where
-        )
+        logger.warning("Left out: series %s holds only scout images (%s).", name, frames[0].where)
         return []
     fitting = []
     for frame in frames:
         if frame.scout:
             _odd(frame, "a scout image (Image Type LOCALIZER)", name, on_odd)
-        elif frame.samples != 1:
+        elif frame.colour:
             _odd(frame, "a colour image", name, on_odd)
         else:
             fitting.append(frame)
@@ -610,7 +658,7 @@ def _clusters(frames: list[Frame]) -> list[list[Frame]]:
 
 
 def _alike(a: Frame, b: Frame) -> bool:
-    if a.shape != b.shape or a.units != b.units or a.scout != b.scout:
+    if (a.shape, a.units, a.scout, a.inverted) != (b.shape, b.units, b.scout, b.inverted):
         return False
     if (a.orientation is None) != (b.orientation is None):
         return False
@@ -645,10 +693,18 @@ def _main_cluster(clusters: list[list[Frame]], name: str, on_odd: str) -> list[F
     return main
 
 
-def _stacks(frames: list[Frame], name: str) -> list[list[Frame]]:
-    """Sorts along the slice normal; repeated positions become separate stacks."""
+def stacks_of(frames: list[Frame]) -> list[list[Frame]]:
+    """The stacks that :func:`read_dicom` would make of the main part of a series, without logs."""
+    return _stacks(max(_clusters(frames), key=len), None)
+
+
+def _stacks(frames: list[Frame], name: str | None) -> list[list[Frame]]:
+    """Sorts along the slice normal; repeated positions become separate stacks.
+
+    Warnings are logged for a series with a name.
+    """
     if any(f.position is None or f.orientation is None for f in frames):
-        if len(frames) > 1:
+        if len(frames) > 1 and name is not None:
             logger.warning(
                 "Series %s has no Image Position (Patient); sorted by Instance Number.", name
             )
@@ -658,14 +714,12 @@ def _stacks(frames: list[Frame], name: str) -> list[list[Frame]]:
     unique: dict[tuple[str, int], Frame] = {}
     for frame in frames:
         key = (frame.uid or frame.path, frame.index)
-        if key in unique:
+        first = unique.setdefault(key, frame)
+        if first is not frame and name is not None:
             logger.warning(
-                "Left out of series %s: %s is a copy of %s.", name, frame.where, unique[key].where
+                "Left out of series %s: %s is a copy of %s.", name, frame.where, first.where
             )
-        else:
-            unique[key] = frame
     stacks: list[list[Frame]] = []
-    last: list[float] = []
     placed = sorted(
         ((float(f.position @ normal), i, f) for i, f in enumerate(unique.values())),
         key=lambda item: item[:2],
@@ -677,14 +731,12 @@ def _stacks(frames: list[Frame], name: str) -> list[list[Frame]]:
         start = place if rank == 0 else start
         if rank == len(stacks):
             stacks.append([])
-            last.append(place)
         stacks[rank].append(frame)
-    if len(stacks) > 1:
+    if len(stacks) > 1 and name is not None:
         logger.warning(
-            "Series %s holds %d images at one position; read as %d scans (in the order of "
-            "acquisition, time and instance number).",
+            "Series %s holds up to %d images at one position; read as so many scans, in the order "
+            "of acquisition, time and instance number.",
             name,
-            len(stacks),
             len(stacks),
         )
     return stacks
@@ -698,23 +750,25 @@ def _load(frames: list[Frame], name: str) -> Scan:
     planes = []
     for i, frame in enumerate(frames):
         if frame.path not in datasets:
-            dataset = _read(frame.path, pixels=True)
-            datasets[frame.path] = dataset, _decode(frame.path, dataset)
+            dataset = read_dataset(frame.path, pixels=True)
+            with damage_is_input_error(frame.path):
+                datasets[frame.path] = dataset, _decode(frame.path, dataset)
         dataset, stored = datasets[frame.path]
         if frame.index >= len(stored):
-            raise InputFileError(frame.path, f"holds fewer frames than the {frame.frames} it names.")
-        planes.append(_values_of(frame, dataset, stored[frame.index]))
-        if _text(dataset, "PhotometricInterpretation") == "MONOCHROME1" and units != "HU":
-            inverted = True
-        else:
-            inverted = False
+            raise InputFileError(
+                frame.path, f"holds fewer frames than the {frame.frames} it names."
+            )
+        if stored[frame.index].shape != frame.shape:
+            raise InputFileError(frame.where, "changed while it was read.")
+        with damage_is_input_error(frame.path):
+            planes.append(_values_of(frame, dataset, stored[frame.index]))
         if last_use[frame.path] == i:
             del datasets[frame.path]
     pixels = np.stack(planes)
     window = frames[len(frames) // 2].window or next((f.window for f in frames if f.window), None)
     if units != "HU":
         pixels = compact(pixels)
-        if inverted:  # low values are bright: turn them round, and the window with them
+        if frames[0].inverted:  # low values are bright: turn them and the window round
             ends = pixels.min() + pixels.max()
             pixels = compact(pixels.astype(np.float64) * -1 + float(ends))
             if window is not None:

@@ -1,24 +1,26 @@
-"""Reading NIfTI volumes, in the orientation in which DICOM shows axial slices, and label maps."""
+"""NIfTI volumes, in the orientation in which DICOM shows axial slices, and label maps."""
 
 from __future__ import annotations
 
-import logging
+import gzip
 import os
 
 import nibabel as nib
 import numpy as np
 
-from tfstyle.data.dicom import AIR_HU, compact
+from tfstyle.data.dicom import AIR_HU, compact, to_hounsfield
+from tfstyle.data.png import write_atomically
 from tfstyle.data.scan import Scan
-from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.data.windows import Window
+from tfstyle.errors import ArgumentError, InputFileError, OutputError
 
-logger = logging.getLogger(__name__)
+_HU_MARK = b"units HU"  # in the header's description, written by write_nifti
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def _load(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (slices, rows, columns) reoriented to superior, posterior, left, and LPS affine."""
+def _load(path: str) -> tuple[np.ndarray, np.ndarray, bytes]:
+    """Voxels (slices, rows, columns) to superior, posterior, left; LPS affine; description."""
     if not os.path.exists(path):
         raise InputFileError(path, "no such file.")
     try:
@@ -38,20 +40,26 @@ def _load(path: str) -> tuple[np.ndarray, np.ndarray]:
         )
     if 0 in shape or len(shape) < 2:
         raise InputFileError(path, f"an image of shape {tuple(shape)}; give a 3-D volume.")
+    size = os.path.getsize(path) * (1100 if path.lower().endswith(".gz") else 1)
+    if int(np.prod(shape, dtype=np.float64)) * kind.itemsize > size:  # before memory is taken
+        raise InputFileError(path, f"the file is cut short: too small for {tuple(shape)} voxels.")
     try:
         voxels = np.asanyarray(image.dataobj)
     except Exception as error:
         raise InputFileError(path, f"the voxels are truncated or damaged ({error}).") from error
     voxels = voxels.reshape(tuple(shape[:3]) + (1,) * (3 - len(shape)))
     affine = np.array(image.affine, np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    now = np.array([[np.nan]])
+    if np.isfinite(affine).all() and np.linalg.cond(affine[:3, :3]) < 1e7:
+        now = nib.orientations.io_orientation(affine)
+    if not np.isfinite(now).all():
         raise InputFileError(path, "its affine is singular, so the orientation is unknown.")
-    now = nib.orientations.io_orientation(affine)
     wanted = nib.orientations.axcodes2ornt(("S", "P", "L"))
     change = nib.orientations.ornt_transform(now, wanted)
     affine = affine @ nib.orientations.inv_ornt_aff(change, voxels.shape)
     voxels = nib.orientations.apply_orientation(voxels, change)
-    return np.ascontiguousarray(voxels), _RAS_TO_LPS @ affine
+    note = bytes(image.header["descrip"].tobytes()) if "descrip" in image.header else b""
+    return np.ascontiguousarray(voxels), _RAS_TO_LPS @ affine, note
 
 
 def nifti_name(path: str | os.PathLike) -> str:
@@ -68,7 +76,8 @@ def read_nifti(path: str | os.PathLike, *, units: str = "auto") -> Scan:
     Voxels are put in the order in which DICOM shows axial slices: slices from inferior to superior,
     rows from anterior to posterior, columns from the patient's right to left. NIfTI does not say
     what its values mean: a volume with values of -50 or lower that spans at least 200 counts as
-    Hounsfield units, any other as unspecified. HU below -1024 become -1024.
+    Hounsfield units, as does one written by :func:`write_nifti` from such; any other is of
+    unspecified units. HU below -1500, which mark padding, become -1024.
 
     Args:
         path: A ``.nii`` or ``.nii.gz`` file; a single slice or trailing axes of length 1 will do.
@@ -84,7 +93,7 @@ def read_nifti(path: str | os.PathLike, *, units: str = "auto") -> Scan:
     if units not in ("auto", "HU", "US"):
         raise ArgumentError(f"units must be 'auto', 'HU' or 'US'. Received {units!r}.")
     path = os.fspath(path)
-    voxels, affine = _load(path)
+    voxels, affine, note = _load(path)
     if voxels.dtype.kind == "f":
         bad = voxels.size - int(np.isfinite(voxels).sum())
         if bad:
@@ -97,13 +106,9 @@ def read_nifti(path: str | os.PathLike, *, units: str = "auto") -> Scan:
         voxels = voxels.astype(np.uint8)
     low, high = float(voxels.min()), float(voxels.max())
     if units == "auto":
-        units = "HU" if low <= -50 and high - low >= 200 else "US"
-    if units == "HU":
-        if voxels.dtype.kind == "f":
-            voxels = np.rint(voxels)
-        pixels = np.clip(voxels, AIR_HU, np.iinfo(np.int16).max).astype(np.int16)
-    else:
-        pixels = compact(voxels)
+        hounsfield = _HU_MARK in note or (low <= -50 and high - low >= 200)
+        units = "HU" if hounsfield else "US"
+    pixels = to_hounsfield(voxels) if units == "HU" else compact(voxels)
     return Scan(
         pixels=pixels,
         spacing=tuple(np.linalg.norm(affine[:3, :3], axis=0)),
@@ -143,10 +148,10 @@ def match_labels(
     if scan.affine is None:
         raise ArgumentError(f"{scan.name} has no position in space, so labels cannot be matched.")
     path = os.fspath(label_path)
-    voxels, affine = _load(path)
-    if voxels.dtype.kind == "f":
-        if not np.isfinite(voxels).all() or not np.array_equal(voxels, np.rint(voxels)):
-            raise InputFileError(path, "labels must be integers.")
+    voxels, affine, _ = _load(path)
+    # A NaN does not equal its own rounding, so this catches it too.
+    if voxels.dtype.kind == "f" and not np.array_equal(voxels, np.rint(voxels)):
+        raise InputFileError(path, "labels must be integers.")
     voxels = _label_type(voxels, path)
     affine = affine.copy()
     affine[:3, 3] += offset_mm
@@ -172,3 +177,55 @@ def _label_type(voxels: np.ndarray, path: str) -> np.ndarray:
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
             return voxels.astype(kind)
     raise InputFileError(path, f"label values {low} to {high} are beyond 32 bits.")
+
+
+def write_nifti(unit: np.ndarray, scan: Scan, window: Window, path: str | os.PathLike) -> None:
+    """Writes gray images back as a volume in the units and at the place of a scan.
+
+    Args:
+        unit: Floats (slices, rows, columns), or with a last axis of length 1, in [0, 1], of the
+            size of the scan; values beyond are clipped.
+        scan: The scan that the images were made of.
+        window: The window through which the scan became [0, 1]. Values that it had clipped stay
+            clipped.
+        path: Output ``.nii`` or ``.nii.gz`` file, replaced as a whole. Its voxels are int16 for
+            HU (rounded to 1 HU), else float32.
+
+    Raises:
+        ArgumentError: If the images do not match the scan, hold NaN, or the name ends otherwise.
+        OutputError: If the file cannot be written.
+    """
+    path = os.fspath(path)
+    if not path.lower().endswith((".nii", ".nii.gz")):
+        raise ArgumentError(f"path must end in .nii or .nii.gz. Received {path!r}.")
+    unit = check_unit(unit, scan.pixels.shape)
+    values = window.to_hu(np.clip(unit, 0, 1))
+    if scan.units == "HU":
+        values = np.clip(np.rint(values), -32768, 32767).astype(np.int16)
+    affine = np.diag([*scan.spacing, 1.0])[[2, 1, 0, 3]] if scan.affine is None else scan.affine
+    # Axes in the usual order of NIfTI: columns, rows, slices.
+    affine = _RAS_TO_LPS @ affine[:, [2, 1, 0, 3]]
+    image = nib.Nifti1Image(np.ascontiguousarray(values.transpose(2, 1, 0)), affine)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = b"tfstyle, " + (_HU_MARK if scan.units == "HU" else b"units US")
+    data = image.to_bytes()
+    if path.lower().endswith(".gz"):
+        data = gzip.compress(data, 6, mtime=0)
+    if os.path.isdir(path):
+        raise OutputError(path, "is a folder.")
+    write_atomically(path, data)
+
+
+def check_unit(unit: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Checks that gray images are finite and of a scan's shape; returns (slices, rows, columns)."""
+    unit = np.asarray(unit, np.float64)
+    if unit.ndim == 4 and unit.shape[-1] == 1:
+        unit = unit[..., 0]
+    if unit.shape != tuple(shape):
+        raise ArgumentError(
+            f"The images have the shape {unit.shape}, but the scan {tuple(shape)} (slices, rows, "
+            "columns)."
+        )
+    if not np.isfinite(unit).all():
+        raise ArgumentError("The images hold NaN or infinite values.")
+    return unit

@@ -495,7 +495,9 @@ class _Body:
             x, y = r * (inner - a - 4) * np.cos(t), r * (front - b - 6) * np.sin(t) - 2
             if y > self.spine_y - 52 and abs(x) < 45:
                 continue
-            near = min(np.hypot((x - o["x"]) / (a + o["a"]), (y - o["y"]) / (b + o["b"])) for o in loops)
+            near = min(
+                np.hypot((x - o["x"]) / (a + o["a"]), (y - o["y"]) / (b + o["b"])) for o in loops
+            )
             if near < 0.92:
                 continue
             loops.append({"x": x, "y": y, "a": a, "b": b, "kind": "small"})
@@ -579,13 +581,17 @@ class _Body:
             hu = 0.75 * self.vein_hu if self.contrast else 40.0
             canvas.paint(np.maximum(spot, cavity[part] + 2), hu, part=part, opacity=0.9)
         if self.has_liver:
-            liver = _ellipse(x, y, -0.62 * inner_a, -0.05 * inner_b, 0.5 * inner_a, 0.8 * inner_b, 0.15)
+            liver = _ellipse(
+                x, y, -0.62 * inner_a, -0.05 * inner_b, 0.5 * inner_a, 0.8 * inner_b, 0.15
+            )
             liver = np.maximum(liver + 6 * (1.05 - self.liver) + 1.2 * canvas.coarse, cavity + 1.5)
             canvas.paint(liver, self.liver_hu + 4 * canvas.coarse + 3 * canvas.medium)
             for vx, vy, radius in self.vessels[::4]:
                 cx, cy = (-0.65 + 0.3 * vx) * inner_a, (-0.1 + 0.6 * vy) * inner_b
                 part = canvas.box(cx, cy, 12)
-                spot = np.maximum(np.hypot(x[part] - cx, y[part] - cy) - 1.3 * radius, liver[part] + 3)
+                spot = np.maximum(
+                    np.hypot(x[part] - cx, y[part] - cy) - 1.3 * radius, liver[part] + 3
+                )
                 canvas.paint(spot, self.liver_hu + (45 if self.contrast else -8), part=part)
         for loop in self.bowel:
             if self.has_liver and loop["x"] < -0.25 * inner_a:
@@ -646,31 +652,34 @@ class _Body:
     # -- round the spine ------------------------------------------------------------------------
 
     def _muscles(self, canvas: _Canvas, x: np.ndarray, y: np.ndarray, z: float) -> None:
+        """Psoas, quadratus lumborum, erector spinae and multifidus; aorta and vena cava."""
         s, sx, sy = self.s, self.spine_x, self.spine_y
-        muscle = self.muscle_hu + 3 * canvas.coarse + 5 * canvas.fine
-        fat = self.fat_hu + 4 * canvas.medium
+        part = canvas.box(sx, sy + 25, 100 * s)
+        px, py = x[part], y[part]
+        fine, medium, coarse = canvas.fine[part], canvas.medium[part], canvas.coarse[part]
+        muscle = self.muscle_hu + 3 * coarse + 5 * fine
         # A fat bed behind the cavity, in which the muscles lie.
-        bed = _superellipse(x, y, sx, sy + 31 * s, 66 * s, 37 * s, 2.6)
-        bed = np.maximum(bed, self.skin + self.back_fat * 0.8)
-        canvas.paint(bed, fat, "soft_tissue")
+        bed = _superellipse(px, py, sx, sy + 31 * s, 66 * s, 37 * s, 2.6)
+        bed = np.maximum(bed, self.skin[part] + self.back_fat * 0.8)
+        canvas.paint(bed, self.fat_hu + 4 * medium, "soft_tissue", part)
         # Fat between the bundles: thin curves where a smooth field changes sign, thicker in places.
-        curve = np.clip(1 - np.abs(canvas.strand) / (0.30 + 0.10 * canvas.coarse), 0, 1)
-        patch = np.clip(0.4 + 0.5 * canvas.coarse + 0.3 * canvas.medium, 0, 1)
-        septa = np.clip(0.8 * self.streaks, 0, 1) * curve * patch
+        curve = np.abs(canvas.strand[part]) / np.maximum(0.30 + 0.10 * coarse, 0.05)
+        patch = np.clip(0.4 + 0.5 * coarse + 0.3 * medium, 0, 1)
+        septa = min(0.8 * self.streaks, 1) * np.clip(1 - curve, 0, 1) * patch
         for side in (-1, 1):
-            psoas = _ellipse(
-                x, y, sx + side * (self.body_a + 0.72 * self.psoas), sy + 3, self.psoas,
-                1.28 * self.psoas, side * 0.35,
-            )
-            canvas.paint(psoas + 0.7 * canvas.coarse, muscle, "soft_tissue")
-            lumborum = _ellipse(x, y, sx + side * 62 * s, sy + 20 * s, 17 * s, 8.5 * s, side * 0.75)
-            canvas.paint(lumborum + 0.6 * canvas.coarse, muscle, "soft_tissue")
-            erector = _superellipse(x, y, sx + side * 34 * s, sy + 44 * s, 27 * s, 19.5 * s, 2.3)
-            multifidus = _ellipse(x, y, sx + side * 12.5 * s, sy + 47 * s, 11 * s, 17 * s, side * 0.12)
-            for mass in (erector, multifidus):
-                mass = mass + 0.9 * canvas.coarse
-                canvas.paint(mass, muscle, "soft_tissue")
-                canvas.paint(mass + 1, self.fat_hu + 20, opacity=septa)
+            psoas_x = sx + side * (self.body_a + 0.72 * self.psoas)
+            psoas = _ellipse(px, py, psoas_x, sy + 3, self.psoas, 1.28 * self.psoas, side * 0.35)
+            canvas.paint(psoas + 0.7 * coarse, muscle, "soft_tissue", part)
+            lumborum_x, lumborum_y = sx + side * 62 * s, sy + 20 * s
+            lumborum = _ellipse(px, py, lumborum_x, lumborum_y, 17 * s, 8.5 * s, side * 0.75)
+            canvas.paint(lumborum + 0.6 * coarse, muscle, "soft_tissue", part)
+            erector_x, multifidus_x = sx + side * 34 * s, sx + side * 12.5 * s
+            for mass in (
+                _superellipse(px, py, erector_x, sy + 44 * s, 27 * s, 19.5 * s, 2.3),
+                _ellipse(px, py, multifidus_x, sy + 47 * s, 11 * s, 17 * s, side * 0.12),
+            ):
+                canvas.paint(mass + 0.9 * coarse, muscle, "soft_tissue", part)
+                canvas.paint(mass + 0.9 * coarse + 1, self.fat_hu + 20, part=part, opacity=septa)
         # Great vessels in front of the spine: aorta to the left, vena cava to the right.
         front = sy - self.body_b
         cx, cy = sx + self.aorta_x, front - self.aorta - 2.5
@@ -696,7 +705,9 @@ class _Body:
         if canvas.x[part].size == 0:
             return
         px, py = canvas.x[part] - self.spine_x, canvas.y[part] - self.spine_y
-        wobble_x, wobble_y = (w(canvas.x[part], canvas.y[part], z) for w in (self.warp_x, self.warp_y))
+        wobble_x, wobble_y = (
+            w(canvas.x[part], canvas.y[part], z) for w in (self.warp_x, self.warp_y)
+        )
         c, t = np.cos(self.turn), np.sin(self.turn)
         x = c * px + t * py + 0.45 * wobble_x + 0.35 * canvas.coarse[part]
         y = c * py - t * px + 0.45 * wobble_y + 0.35 * canvas.coarse[part]
@@ -738,9 +749,7 @@ class _Body:
             parts.append(_capsule(side, y, start, tip, 4.8 * s * transverse, 3.0 * s * transverse))
         root_y = canal_y + self.canal_b + 6.5 * s * self.lamina_slope
         if lamina > 0.15:
-            parts.append(
-                _capsule(side, y, hub, (2.0, root_y), 5.0 * s * lamina, 4.2 * s * lamina)
-            )
+            parts.append(_capsule(side, y, hub, (2.0, root_y), 5.0 * s * lamina, 4.2 * s * lamina))
         if spinous > 0.15:
             end = (0.0, root_y + self.spinous * spinous)
             parts.append(

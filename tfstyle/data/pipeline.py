@@ -37,6 +37,7 @@ def pair_dataset(
     rescale: tuple[float, float] | None = None,
     flips: bool = False,
     min_body: float = 0.25,
+    same_place: float = 0.0,
     cache: int | None = None,
 ) -> tf.data.Dataset:
     """Random pairs of content and style crops.
@@ -76,11 +77,15 @@ def pair_dataset(
         flips: Whether to mirror crops left to right and top to bottom at random.
         min_body: Least share of pixels in a crop that differ from a neighbour; flatter crops (air,
             clipped bone) are drawn again, up to ten times, then the best of them is taken.
+        same_place: Share of pairs whose style is the content's own crop in another window. There
+            the style's gray scale and the content's anatomy agree in full, so that a model learns
+            the tone curve free of the anatomy's share in the histogram.
         cache: Draw only this many pairs, keep them in memory and repeat them in random order.
 
     Returns:
         Dataset of ``{"content": ..., "style": ...}``, both float32 (batch_size, crop, crop, 1) in
-        [0, 1], of static shape.
+        [0, 1], of static shape; with ``same_place`` also ``"paired"``, float32 (batch_size,), 1
+        where the style is the content's own crop.
 
     Raises:
         ArgumentError: If an argument cannot be used, or no window suits a scan.
@@ -93,11 +98,15 @@ def pair_dataset(
         ("cache", batch_size if cache is None else cache, batch_size),
     ):
         if int(value) != value or value < least:
-            raise ArgumentError(f"{name} must be a whole number of at least {least}. Got {value!r}.")
+            raise ArgumentError(
+                f"{name} must be a whole number of at least {least}. Got {value!r}."
+            )
     if not 0 <= window_jitter < 2:
         raise ArgumentError(f"window_jitter must lie in [0, 2). Received {window_jitter!r}.")
     if not 0 <= min_body <= 1:
         raise ArgumentError(f"min_body must lie in [0, 1]. Received {min_body!r}.")
+    if not 0 <= same_place <= 1:
+        raise ArgumentError(f"same_place must lie in [0, 1]. Received {same_place!r}.")
     if rescale is not None and not 0.05 <= rescale[0] <= rescale[1] <= 20:
         raise ArgumentError(f"rescale must be (low, high) within 0.05 to 20. Received {rescale!r}.")
     settings = {
@@ -116,17 +125,27 @@ def pair_dataset(
         **settings,
     )
 
-    def draw(number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    again = content
+    if same_place and (style_windows or windows) is not (content_windows or windows):
+        again = _Source("scans", scans, style_windows or windows, weights, **settings)
+
+    def draw(number: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.float32]:
         rng = np.random.default_rng([int(seed) & (2**63 - 1), int(number)])
-        return content.draw(rng), style.draw(rng)
+        image, place = content.draw(rng)
+        if same_place and rng.random() < same_place:
+            return image, again.render(place, rng), np.float32(1)
+        return image, style.draw(rng)[0], np.float32(0)
 
     def pair(number: tf.Tensor) -> dict[str, tf.Tensor]:
-        images = tf.numpy_function(draw, [number], [tf.float32, tf.float32], stateful=False)
+        images = tf.numpy_function(draw, [number], [tf.float32] * 3, stateful=False)
         shape = (int(crop), int(crop), 1)
-        return {
+        element = {
             name: tf.ensure_shape(image, shape)
-            for name, image in zip(("content", "style"), images, strict=True)
+            for name, image in zip(("content", "style"), images[:2], strict=True)
         }
+        if same_place:
+            element["paired"] = tf.ensure_shape(images[2], ())
+        return element
 
     if cache is None:
         numbers = tf.data.Dataset.counter(start=start * batch_size)
@@ -196,6 +215,28 @@ class _Entry:
     windows: list[Window]
 
 
+@dataclass
+class _Place:
+    """Where a crop lies: entry, slice, corner and side in pixels, mirrored axes."""
+
+    entry: int
+    plane: int
+    top: int
+    left: int
+    size: int
+    flips: tuple[bool, bool] = (False, False)
+
+
+def _finish(image: np.ndarray, place: _Place) -> np.ndarray:
+    """Mirrors a crop as its place says; float32 (crop, crop, 1)."""
+    columns, rows = place.flips
+    if columns:
+        image = image[:, ::-1]
+    if rows:
+        image = image[::-1]
+    return np.ascontiguousarray(image[..., None], np.float32)
+
+
 class _Source:
     """Draws random crops of a set of scans."""
 
@@ -240,39 +281,48 @@ class _Source:
                 raise ArgumentError(f"{name}: weights must be at least 0 and not all 0.")
         self.cumulative = np.cumsum(chances / chances.sum())
 
-    def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """One crop, float32 (crop, crop, 1)."""
-        best, best_share = None, -1.0
+    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, _Place]:
+        """One crop, float32 (crop, crop, 1), and its place."""
+        best, best_place, best_share = None, None, -1.0
         for _ in range(_TRIES):
-            image = self._crop(rng)
+            place = self._place(rng)
+            image = self._crop(place, rng)
             share = _body_share(image)
             if share > best_share:
-                best, best_share = image, share
+                best, best_place, best_share = image, place, share
             if share >= self.min_body:
                 break
         if self.flips:
-            if rng.random() < 0.5:
-                best = best[:, ::-1]
-            if rng.random() < 0.5:
-                best = best[::-1]
-        return np.ascontiguousarray(best[..., None], np.float32)
+            best_place.flips = rng.random() < 0.5, rng.random() < 0.5
+        return _finish(best, best_place), best_place
 
-    def _crop(self, rng: np.random.Generator) -> np.ndarray:
+    def render(self, place: _Place, rng: np.random.Generator) -> np.ndarray:
+        """The crop at a place in a window of its own, float32 (crop, crop, 1)."""
+        return _finish(self._crop(place, rng), place)
+
+    def _place(self, rng: np.random.Generator) -> _Place:
         number = int(np.searchsorted(self.cumulative, rng.random(), side="right"))
-        entry = self.entries[min(number, len(self.entries) - 1)]
-        plane = entry.pixels[int(rng.integers(len(entry.pixels)))]
+        number = min(number, len(self.entries) - 1)
+        pixels = self.entries[number].pixels
+        plane = int(rng.integers(len(pixels)))
+        size = self.crop
+        if self.rescale is not None:
+            low, high = np.log(self.rescale[0]), np.log(self.rescale[1])
+            size = max(1, round(self.crop / float(np.exp(rng.uniform(low, high)))))
+        rows, columns = pixels[plane].shape
+        top = int(rng.integers(max(1, rows - size + 1)))
+        left = int(rng.integers(max(1, columns - size + 1)))
+        return _Place(number, plane, top, left, size)
+
+    def _crop(self, place: _Place, rng: np.random.Generator) -> np.ndarray:
+        entry = self.entries[place.entry]
         window = entry.windows[int(rng.integers(len(entry.windows)))]
         if self.jitter:
             width = window.width * float(np.exp(rng.uniform(-self.jitter, self.jitter)))
             shift = float(rng.uniform(-self.jitter, self.jitter)) * window.width / 2
             window = Window(window.centre + shift, width)
-        size = self.crop
-        if self.rescale is not None:
-            low, high = np.log(self.rescale[0]), np.log(self.rescale[1])
-            size = max(1, round(self.crop / float(np.exp(rng.uniform(low, high)))))
-        rows, columns = plane.shape
-        top = int(rng.integers(max(1, rows - size + 1)))
-        left = int(rng.integers(max(1, columns - size + 1)))
+        top, left, size = place.top, place.left, place.size
+        plane = entry.pixels[place.plane]
         patch = window.to_unit(plane[top : top + size, left : left + size])
         missing = size - patch.shape[0], size - patch.shape[1]
         if any(missing):

@@ -6,6 +6,8 @@ import logging
 import os
 import re
 
+import numpy as np
+
 from tfstyle.data.dicom import is_dicom, read_dicom
 from tfstyle.data.nifti import nifti_name, read_nifti
 from tfstyle.data.png import read_png
@@ -74,8 +76,9 @@ def read_scans(
 
     In a folder, DICOM files are grouped by series and sorted by position, each NIfTI and PNG file
     is a scan of its own, and what is none of these, or a DICOM object without a picture, is left
-    out. NIfTI files that by name are label maps (``label``, ``seg``, ``mask``) are left out as
-    well; given alone they are read. Scout images, and slices of another size or orientation than
+    out. NIfTI label maps are left out as well: those that have ``label``, ``seg`` or ``mask`` in
+    their names, and small whole numbers on the grid of a CT in the same folder; given alone they
+    are read. Scout images, and slices of another size or orientation than
     the rest of their series, are left out with a warning that names the file, because a series
     with its scout is what scanners send; pass ``on_odd="error"`` to be strict. Damaged files are
     always an error.
@@ -125,6 +128,7 @@ def read_scans(
 def _read_folder(path: str, series: str | None, on_odd: str, units: str) -> list[Scan]:
     dicom: list[str] = []
     scans: list[Scan] = []
+    volumes: list[Scan] = []
     for file in find_files(path):
         if _is_nifti(file):
             if series is not None and nifti_name(file) != series:
@@ -132,7 +136,7 @@ def _read_folder(path: str, series: str | None, on_odd: str, units: str) -> list
             if _LABEL_NAME.search(nifti_name(file)):
                 logger.info("Left out: %s looks like a label map by its name.", file)
                 continue
-            scans.append(read_nifti(file, units=units))
+            volumes.append(read_nifti(file, units=units))
         elif _is_png(file):
             scans.append(read_png(file))
         elif os.path.basename(file).upper() == "DICOMDIR":
@@ -141,6 +145,11 @@ def _read_folder(path: str, series: str | None, on_odd: str, units: str) -> list
             dicom.append(file)
         else:
             logger.debug("Left out: %s is neither DICOM, NIfTI nor PNG.", file)
+    for volume in volumes:
+        if any(_is_label_map(volume, other) for other in volumes):
+            logger.info("Left out: %s looks like a label map.", volume.files[0])
+        else:
+            scans.append(volume)
     if dicom:
         found = read_dicom(dicom, series=series, on_odd=on_odd)
         if not found and not scans and series is None:
@@ -153,6 +162,20 @@ def _read_folder(path: str, series: str | None, on_odd: str, units: str) -> list
     if not scans and series is None:
         raise InputFileError(path, "holds no DICOM, NIfTI or PNG files.")
     return sorted(scans, key=lambda scan: os.path.dirname(scan.files[0]))
+
+
+def _is_label_map(scan: Scan, other: Scan) -> bool:
+    """Whether a volume holds small whole numbers on the grid of a CT beside it."""
+    return (
+        scan.units == "US"
+        and other.units == "HU"
+        and os.path.dirname(scan.files[0]) == os.path.dirname(other.files[0])
+        and scan.pixels.shape == other.pixels.shape
+        and np.allclose(scan.affine, other.affine, atol=1e-3)
+        and scan.pixels.dtype == np.int16
+        and scan.pixels.min() >= 0
+        and scan.pixels.max() <= 255
+    )
 
 
 def read_scan(

@@ -1,8 +1,8 @@
 """Gray-scale windows: the only place where Hounsfield units become [0, 1] and back.
 
-A window is the VOI function ``LINEAR_EXACT`` of DICOM PS3.3 C.11.2.1.3.2. Windows of a DICOM header
-are by default of the older function ``LINEAR`` (C.11.2.1.2.1), which the reader turns into the equal
-exact window with :meth:`Window.from_linear`.
+A window is the VOI function ``LINEAR_EXACT`` of DICOM PS3.3 C.11.2.1.3.2. Windows of a DICOM
+header are by default of the older function ``LINEAR`` (C.11.2.1.2.1), which the reader turns into
+the equal exact window with :meth:`Window.from_linear`.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ _SAMPLE = 4_000_000  # pixels that percentiles are taken over, at most
 def _percentile_window(scan: Scan, low: float, high: float, spec: object) -> Window:
     if not 0 <= low < high <= 100:
         raise ArgumentError(
-            f"Percentiles must rise and lie in 0 to 100, as in 'percentile:1,99'. Received {spec!r}."
+            f"Percentiles must rise within 0 to 100, as in 'percentile:1,99'. Received {spec!r}."
         )
     pixels = scan.pixels.reshape(-1)
     pixels = pixels[:: max(1, pixels.size // _SAMPLE)]

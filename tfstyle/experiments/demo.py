@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from tfstyle.data import Window, apply_protocol, spine_phantom, write_png
-from tfstyle.errors import InputFileError, OutputError, ServingError
+from tfstyle.errors import InputFileError, OutputError, ServingError, WeightsError
 from tfstyle.experiments import page
 from tfstyle.stylize import StylizedScan, Stylizer, style_image, stylize_scans
 from tfstyle.training import environment
@@ -43,12 +43,14 @@ class Sample:
         file: File name within pydicom's test data, or ``"phantom:PROTOCOL"`` for a drawn one.
         window: Window that makes it a gray image.
         text: What it shows.
+        spacing_mm: Pixel spacing of a phantom; small ones show the spine alone.
     """
 
     label: str
     file: str
     window: str
     text: str
+    spacing_mm: float | None = None
 
     @property
     def protocol(self) -> str | None:
@@ -57,10 +59,14 @@ class Sample:
         return tail if head == "phantom" else None
 
     @property
+    def name(self) -> str:
+        """Name of the scan, without the suffix of its file."""
+        return Path(self.file).stem
+
+    @property
     def stored(self) -> str:
         """Name of its file in the demo's folder ``input``."""
-        name = Path(self.file).stem if self.protocol is None else f"phantom_{self.protocol}"
-        return name + (".dcm" if self.protocol is None else ".png")
+        return f"{self.name}.dcm" if self.protocol is None else f"{self.label}.png"
 
 
 _VERTEBRA = ("bad_sequence.dcm", "a vertebra, 512 × 512, 0.29 mm")
@@ -73,22 +79,22 @@ def _sample(label: str, scan: tuple[str, str], window: str) -> Sample:
     return Sample(label, scan[0], window, scan[1])
 
 
-def _drawn(label: str, protocol: str) -> Sample:
-    return Sample(label, f"phantom:{protocol}", "auto", "a drawn spine phantom")
+def _spine(label: str, protocol: str) -> Sample:
+    return Sample(label, f"phantom:{protocol}", "auto", "a drawn phantom, near the spine", 0.55)
 
 
-VERTEBRA = _sample("vertebra", _VERTEBRA, "40,350")
-ABDOMEN = _sample("abdomen", _ABDOMEN, "soft_tissue")
-THORAX = _sample("thorax", _THORAX, "bone")
+_VERTEBRA_SOFT = _sample("vertebra", _VERTEBRA, "40,350")
+_THORAX_BONE = _sample("thorax", _THORAX, "bone")
+_ABDOMEN_WIDE = _sample("abdomen", _ABDOMEN, "wide")
 
 #: Content and style of each image that the demo makes.
 PAIRS: tuple[tuple[Sample, Sample], ...] = (
-    (VERTEBRA, _sample("thorax-bone", _THORAX, "bone")),
-    (VERTEBRA, _drawn("phantom-bright", "bright")),
-    (ABDOMEN, _sample("head-bone", _HEAD, "bone")),
-    (ABDOMEN, _drawn("phantom-bright", "bright")),
-    (THORAX, _sample("vertebra-soft", _VERTEBRA, "40,350")),
-    (THORAX, _drawn("phantom-dark", "dark")),
+    (_VERTEBRA_SOFT, _sample("thorax-bone", _THORAX, "bone")),
+    (_VERTEBRA_SOFT, _spine("phantom-dark", "dark")),
+    (_THORAX_BONE, _sample("vertebra-soft", _VERTEBRA, "40,350")),
+    (_THORAX_BONE, _spine("phantom-bright", "bright")),
+    (_ABDOMEN_WIDE, _sample("head-soft", _HEAD, "soft_tissue")),
+    (_ABDOMEN_WIDE, Sample("phantom-body", "phantom:bright", "auto", "a drawn phantom")),
 )
 
 
@@ -154,6 +160,7 @@ def run_demo(
         export_stylize(model, work / "saved_models" / "stylize", preset=preset)
         progress("serving it and calling it by gRPC")
         served = _serve_and_compare(work, model, made)
+        known = _trained_on(preset)
         facts = {
             "preset": preset,
             "seed": seed,
@@ -163,6 +170,7 @@ def run_demo(
                 {
                     "content": p.content.label,
                     "style": p.style.label,
+                    "content_in_training": None if known is None else p.content.name in known,
                     **_relative(p.account, work),
                 }
                 for p in made
@@ -224,7 +232,7 @@ def _inputs(work: Path, pairs: Sequence[tuple[Sample, Sample]], seed: int) -> No
         if sample.protocol is None:
             shutil.copyfile(sample_file(sample.file), target)
         else:
-            phantom = spine_phantom(seed=seed, size=256)
+            phantom = spine_phantom(seed=seed, size=256, spacing_mm=sample.spacing_mm)
             write_png(apply_protocol(phantom, sample.protocol, seed=seed)[0], target)
 
 
@@ -349,6 +357,17 @@ def _serve_and_compare(work: Path, model: Stylizer, pairs: Sequence[Pair]) -> di
     }
 
 
+def _trained_on(preset: str) -> set[str] | None:
+    """Names of the scans that a preset was trained on, None where its card does not say."""
+    from tfstyle import presets
+
+    try:
+        data = presets.card(preset).get("data")
+    except WeightsError:
+        return None
+    return set(data) if isinstance(data, (dict, list, tuple)) else None
+
+
 def _relative(account: StylizedScan, work: Path) -> dict:
     facts = account.as_dict()
     facts["files"] = [str(Path(file).relative_to(work)) for file in account.files]
@@ -393,20 +412,30 @@ def _page(facts: dict, pairs: Sequence[Pair], work: Path, output: Path) -> str:
     served = facts["served"]
     calls = {(call["content"], call["style"]): call for call in served["calls"]}
     figures = page.table(
-        ["Content", "Style", "Distance before", "Distance after", "Ratio", "Structure", "Model"],
+        [
+            "Content",
+            "Style",
+            "Trained on it",
+            "Distance before",
+            "after",
+            "Ratio",
+            "Structure",
+            "Time",
+        ],
         [
             (
                 p.content.label,
                 p.style.label,
+                {True: "yes", False: "no", None: "not known"}[fact["content_in_training"]],
                 f"{p.account.distance_before:.3f}",
                 f"{p.account.distance_after:.3f}",
                 f"{p.account.distance_after / max(p.account.distance_before, 1e-9):.2f}",
                 "–" if p.account.structure is None else f"{p.account.structure:.3f}",
                 f"{p.account.seconds:.2f} s",
             )
-            for p in pairs
+            for p, fact in zip(pairs, facts["pairs"])
         ],
-        numbers=range(2, 7),
+        numbers=range(3, 8),
     )
     round_trip = page.table(
         ["Content", "Style", "Window (HU)", "Below", "Above", "Step (HU)", "Largest error"],
@@ -458,9 +487,9 @@ def _page(facts: dict, pairs: Sequence[Pair], work: Path, output: Path) -> str:
         "Structure: structure term of SSIM between content and generated, 1 when every edge is "
         "kept; it ignores contrast, which is what the style may change.</p>"
         + figures
-        + '<p class="soft">The model card of the preset says which of these scans it was trained '
-        f"on and gives the figures on scans that it never saw: <code>tfstyle info "
-        f"{escape(str(facts['preset']))}</code>.</p>",
+        + '<p class="soft">Whether the preset was trained on a content scan is taken from its '
+        "model card, which also gives its figures on a series that it never saw: <code>tfstyle "
+        f"info {escape(str(facts['preset']))}</code>.</p>",
         "<h2>Hounsfield units and back</h2><p>A window turns Hounsfield units into [0, 1] for the "
         "model; the same window turns the generated image back for the derived DICOM files. Values "
         "of the source outside the window were clipped. Step is the rescale slope of the written "

@@ -1,0 +1,232 @@
+#!/usr/bin/env python
+"""Trains the released preset ``vgg16_ct`` and measures it on a scan it never saw.
+
+    python scripts/train_release.py train --data DATA --output runs/vgg16_ct
+    python scripts/train_release.py evaluate --data DATA --preset runs/vgg16_ct/preset
+
+DATA holds ``torso/ct.nii.gz`` and ``vertebra/ct.nii.gz`` (training) and ``torso_dicom/`` (a DICOM
+series that is kept for the test), real CT under the Apache 2.0 licence from TotalSegmentator and
+TPTBox. Slices of the package pydicom-data and phantoms join the training. Training goes on where
+it stopped when the command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfstyle import StyleTransfer, encoders, metrics
+from tfstyle.callbacks import StyleImages
+from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom, write_png
+from tfstyle.data.windows import Window
+from tfstyle.experiments.extra_ct import extra_ct
+from tfstyle.training import Backup, History, environment
+
+WINDOWS = {
+    "bone": (400, 1500),
+    "spine": (50, 250),
+    "soft_tissue": (40, 400),
+    "mediastinum": (50, 350),
+    "liver": (60, 160),
+    "lung": (-600, 1500),
+    "angio": (300, 600),
+    "hard_bone": (500, 1000),
+    "wide": (0, 2500),
+    "full": (1000, 4000),
+}
+RECIPE = {
+    "layer": "relu1_2",
+    "content_loss": "contextual",
+    "content_layers": {"relu2_1": 2.0},
+    "bandwidth": 0.1,
+    "spatial_weight": 0.8,
+    "style_loss": "moments",
+    "style_layers": {"image": 10.0, "relu1_1": 0.5, "relu2_1": 0.2},
+    "histogram_weight": 60.0,
+    "paired_weight": 100.0,
+    "crop": 64,
+    "batch_size": 4,
+    "rescale": (0.125, 1.0),
+    "same_place": 0.6,
+    "window_jitter": 0.3,
+    "learning_rate": 2e-3,
+    "seed": 46,
+}
+
+
+def training_scans(data: Path) -> list[Scan]:
+    """Scans of the training set; torso_dicom is left out, it is the test set."""
+    scans = read_scans(data / "torso" / "ct.nii.gz") + read_scans(data / "vertebra" / "ct.nii.gz")
+    scans += extra_ct()
+    return scans + [spine_phantom(seed, size=512).scan for seed in range(8)]
+
+
+def train(data: Path, output: Path, epochs: int, steps: int) -> Path:
+    """Trains, or goes on, in `output`; returns the preset folder."""
+    rules = dict(RECIPE)
+    keras.utils.set_random_seed(rules["seed"])
+    scans = training_scans(data)
+    # Native 512x512 slices are few; they weigh as much as the coarse volumes together.
+    sizes = np.array([min(scan.pixels.shape[1:]) for scan in scans])
+    counts = np.array([len(scan) for scan in scans], float)
+    weights = np.where(sizes >= 256, counts / counts[sizes >= 256].sum(), 0)
+    weights += np.where(sizes < 256, counts / counts[sizes < 256].sum(), 0)
+    windows = [Window(*value) for value in WINDOWS.values()]
+
+    def pairs(start: int = 0) -> tf.data.Dataset:
+        return pair_dataset(
+            scans,
+            windows=windows,
+            crop=rules["crop"],
+            batch_size=rules["batch_size"],
+            rescale=rules["rescale"],
+            same_place=rules["same_place"],
+            window_jitter=rules["window_jitter"],
+            flips=True,
+            weights=weights,
+            seed=rules["seed"],
+            start=start,
+        )
+
+    with tf.distribute.MirroredStrategy().scope():
+        depth = encoders.VGG16.deepest([*rules["content_layers"], *rules["style_layers"]])
+        model = StyleTransfer(encoders.VGG16(weights="lpips", depth=depth), layer=rules["layer"])
+        schedule = keras.optimizers.schedules.CosineDecay(
+            rules["learning_rate"], epochs * steps, alpha=0.02
+        )
+        names = (
+            "content_loss content_layers bandwidth spatial_weight style_loss style_layers "
+            "histogram_weight paired_weight"
+        ).split()
+        model.compile(
+            optimizer=keras.optimizers.Adam(schedule, clipnorm=50.0),
+            jit_compile=True,
+            **{name: rules[name] for name in names},
+        )
+        model.optimizer.build(model.trainable_variables)
+    backup = Backup(output / "backup", steps)
+    backup.set_model(model)
+    backup.on_train_begin()
+    done = int(model.optimizer.iterations.numpy())
+    history = History(output / "history.json")
+    sample = next(iter(pairs().take(1)))
+    output.mkdir(parents=True, exist_ok=True)
+    model.fit(
+        pairs(done),
+        epochs=epochs,
+        steps_per_epoch=steps,
+        shuffle=False,
+        verbose=2,
+        callbacks=[
+            backup,
+            history,
+            StyleImages(sample["content"].numpy(), sample["style"].numpy(), output / "grids"),
+        ],
+    )
+    card = {
+        "name": "vgg16_ct",
+        "data": {scan.name: len(scan) for scan in scans},
+        "steps": int(model.optimizer.iterations.numpy()),
+        "recipe": {**rules, "windows": WINDOWS},
+        "losses": history.rows[-1] if history.rows else {},
+        "environment": environment(),
+        "limits": "Trained on few scans. Not a medical device, not for diagnosis.",
+    }
+    return model.save_to_preset(output / "preset", card=card)
+
+
+def evaluate(data: Path, preset: str, output: Path, pairs: int, seed: int = 7) -> dict:
+    """Measures a preset on pairs of slices of the test series, each in its own window."""
+    model = StyleTransfer.from_preset(preset)
+    scan = read_scans(data / "torso_dicom")[0]
+    rng = np.random.default_rng(seed)
+    names = sorted(WINDOWS)
+    rows, strips = [], []
+    while len(rows) < pairs:
+        i, j = rng.choice(len(scan), 2, replace=False)
+        a, b = rng.choice(names, 2, replace=False)
+        content = Window(*WINDOWS[a]).to_unit(scan.pixels[i])
+        style = Window(*WINDOWS[b]).to_unit(scan.pixels[j])
+        start = time.perf_counter()
+        generated = model.stylize(content, style)
+        seconds = time.perf_counter() - start
+        body = metrics.body_mask(scan.pixels[i])
+        rows.append(
+            {
+                "content": {"slice": int(i), "window": str(a)},
+                "style": {"slice": int(j), "window": str(b)},
+                "distance_before": metrics.histogram_distance(content, style),
+                "distance_after": metrics.histogram_distance(generated, style),
+                "ratio": metrics.style_distance_ratio(content, style, generated),
+                "structure": metrics.structure_similarity(content, generated, body),
+                "mean_difference": float(generated.mean() - style.mean()),
+                "seconds": seconds,
+            }
+        )
+        if len(strips) < 8:
+            strips.append(np.hstack([content, style, generated]))
+    ratios, structures = (np.array([row[key] for row in rows]) for key in ("ratio", "structure"))
+
+    def spread(values: np.ndarray) -> dict:
+        low, middle, high = np.nanpercentile(values, [25, 50, 75])
+        return {"median": float(middle), "quartiles": [float(low), float(high)]}
+
+    result = {
+        "preset": Path(preset).name,
+        "test": "torso_dicom, a series no slice of which was trained on, 512x512",
+        "pairs": len(rows),
+        "seed": seed,
+        "style_distance_ratio": spread(ratios),
+        "structure": spread(structures),
+        "mean_difference": spread(np.abs([row["mean_difference"] for row in rows])),
+        "seconds": spread(np.array([row["seconds"] for row in rows])),
+        "reached": {
+            "ratio_at_most_one_third": bool(np.nanmedian(ratios) <= 1 / 3),
+            "structure_at_least_0.80": bool(np.nanmedian(structures) >= 0.80),
+        },
+        "environment": environment(),
+        "rows": rows,
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=1) + "\n")
+    write_png(np.vstack(strips), output.with_suffix(".png"))
+    return result
+
+
+def main() -> None:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("train", help="train the preset, or go on")
+    one.add_argument("--output", type=Path, default=Path("runs/vgg16_ct"))
+    one.add_argument("--epochs", type=int, default=40)
+    one.add_argument("--steps", type=int, default=100, help="steps an epoch")
+    two = commands.add_parser("evaluate", help="measure a preset on the test series")
+    two.add_argument("--preset", default="vgg16_ct")
+    two.add_argument("--output", type=Path, default=Path("benchmarks/preset_vgg16_ct.json"))
+    two.add_argument("--pairs", type=int, default=60)
+    for parser_ in (one, two):
+        parser_.add_argument("--data", type=Path, required=True, help="folder of the real CT")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if options.command == "train":
+        print(train(options.data, options.output, options.epochs, options.steps))
+    else:
+        result = evaluate(options.data, options.preset, options.output, options.pairs)
+        print(json.dumps({k: v for k, v in result.items() if k != "rows"}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

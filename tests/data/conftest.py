@@ -1,0 +1,194 @@
+"""Small DICOM files that the tests write themselves."""
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+SERIES = "1.2.826.0.1.3680043.8.498.1"
+STUDY = "1.2.826.0.1.3680043.8.498.2"
+FRAME_OF_REFERENCE = "1.2.826.0.1.3680043.8.498.3"
+
+
+def make_ct(stored=None, **changes) -> Dataset:
+    """A complete CT data set; ``changes`` are attributes by keyword, None takes one out."""
+    if stored is None:
+        stored = np.arange(8 * 6, dtype=np.int16).reshape(8, 6)
+    stored = np.asarray(stored)
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID = CT_IMAGE
+    dataset.SOPInstanceUID = generate_uid()
+    dataset.StudyInstanceUID = STUDY
+    dataset.SeriesInstanceUID = SERIES
+    dataset.FrameOfReferenceUID = FRAME_OF_REFERENCE
+    dataset.Modality = "CT"
+    dataset.PatientName = "Test^Patient"
+    dataset.PatientID = "42"
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    dataset.SeriesNumber = 3
+    dataset.InstanceNumber = 1
+    dataset.ImagePositionPatient = [-10.0, -20.0, 0.0]
+    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    dataset.PixelSpacing = [0.5, 0.75]
+    dataset.SliceThickness = 2
+    dataset.RescaleSlope = 1
+    dataset.RescaleIntercept = -1024
+    dataset.WindowCenter = [40, 400]
+    dataset.WindowWidth = [400, 1800]
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.Rows, dataset.Columns = stored.shape[-2:]
+    dataset.BitsAllocated = dataset.BitsStored = 8 * stored.dtype.itemsize
+    dataset.HighBit = dataset.BitsStored - 1
+    dataset.PixelRepresentation = int(stored.dtype.kind == "i")
+    dataset.PixelData = stored.tobytes()
+    for keyword, value in changes.items():
+        if value is None:
+            delattr(dataset, keyword)
+        else:
+            setattr(dataset, keyword, value)
+    return dataset
+
+
+@pytest.fixture
+def write_ct(tmp_path):
+    """``write_ct(name, stored, **attributes)`` writes a CT file below ``tmp_path``."""
+
+    def write(name="ct.dcm", stored=None, **changes) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dataset = make_ct(stored, **changes)
+        dataset.save_as(path, enforce_file_format=True)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_series(write_ct):
+    """``write_series(positions, folder)`` writes one slice per z in mm, file names shuffled."""
+
+    def write(positions, folder="series", **changes) -> list[Path]:
+        order = np.random.default_rng(0).permutation(len(positions))
+        paths = []
+        for number, z in enumerate(positions):
+            # Every pixel of a slice holds 1000 + its number, so a slice is known by its values.
+            stored = np.full((8, 6), 1000 + number, np.int16)
+            paths.append(
+                write_ct(
+                    f"{folder}/{order[number]:03d}.dcm",
+                    stored,
+                    ImagePositionPatient=[-10.0, -20.0, float(z)],
+                    InstanceNumber=number + 1,
+                    **changes,
+                )
+            )
+        return paths
+
+    return write
+
+
+@pytest.fixture
+def sample():
+    """``sample(name)``: path of a file inside pydicom's own wheel, never downloaded."""
+
+    def find(name) -> Path:
+        path = get_testdata_file(name, download=False)
+        assert path is not None, f"pydicom's wheel lacks {name}"
+        return Path(path)
+
+    return find
+
+
+@pytest.fixture
+def enhanced_ct(tmp_path):
+    """``enhanced_ct(positions)`` writes an enhanced multi-frame CT (PS3.3 A.38)."""
+
+    def write(positions, name="enhanced.dcm", **per_frame) -> Path:
+        stored = np.stack(
+            [np.full((8, 6), 1000 + i, np.int16) for i in range(len(positions))]
+        )
+        dataset = make_ct(stored)
+        dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+        dataset.NumberOfFrames = len(positions)
+        for keyword in (
+            "ImagePositionPatient",
+            "ImageOrientationPatient",
+            "PixelSpacing",
+            "SliceThickness",
+            "RescaleSlope",
+            "RescaleIntercept",
+            "WindowCenter",
+            "WindowWidth",
+        ):
+            delattr(dataset, keyword)
+
+        def item(**attributes):
+            one = Dataset()
+            for keyword, value in attributes.items():
+                setattr(one, keyword, value)
+            return [one]
+
+        dataset.SharedFunctionalGroupsSequence = item(
+            PlaneOrientationSequence=item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0]),
+            PixelMeasuresSequence=item(PixelSpacing=[0.5, 0.75], SliceThickness=2),
+            FrameVOILUTSequence=item(WindowCenter=40, WindowWidth=400),
+        )
+        dataset.PerFrameFunctionalGroupsSequence = [
+            item(
+                PlanePositionSequence=item(ImagePositionPatient=[-10, -20, z]),
+                PixelValueTransformationSequence=item(
+                    RescaleSlope=1, RescaleIntercept=-1024 + 10 * i, RescaleType="HU"
+                ),
+            )[0]
+            for i, z in enumerate(positions)
+        ]
+        path = tmp_path / name
+        dataset.save_as(path, enforce_file_format=True)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def non_picture(tmp_path):
+    """Writes a DICOM object without pixels, such as an RT structure set."""
+
+    def write(name="rtstruct.dcm") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dataset = Dataset()
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.481.3"
+        dataset.SOPInstanceUID = generate_uid()
+        dataset.SeriesInstanceUID = SERIES + ".9"
+        dataset.Modality = "RTSTRUCT"
+        dataset.save_as(path, enforce_file_format=True)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def edit_dicom():
+    """Changes attributes of a written file in place."""
+
+    def edit(path, **changes) -> None:
+        dataset = pydicom.dcmread(path)
+        for keyword, value in changes.items():
+            if value is None:
+                delattr(dataset, keyword)
+            else:
+                setattr(dataset, keyword, value)
+        dataset.save_as(path)
+
+    return edit

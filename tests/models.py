@@ -1,0 +1,31 @@
+"""Small untrained models for tests."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+import tfstyle
+
+
+def small_model(layer: str = "relu2_1", depth: str | None = None, seed: int = 0):
+    """An untrained model whose output spreads over [0, 1] instead of being clipped away."""
+    keras.utils.set_random_seed(seed)
+    encoder = tfstyle.encoders.VGG16(weights=None, depth=depth or layer)
+    model = tfstyle.StyleTransfer(encoder, layer=layer)
+    last = model.decoder.steps[-1]
+    probe = image(7, (1, 32, 32, 1))
+    output = np.asarray(model({"content": probe, "style": probe}))
+    kernel, bias = last.get_weights()
+    scale = 0.15 / output.std()
+    last.set_weights([kernel * scale, bias + 0.5 - output.mean() * scale])
+    return model
+
+
+def image(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Smooth random gray levels in [0, 1]."""
+    rng = np.random.default_rng(seed)
+    values = rng.random(shape)
+    for axis in (-2, -3) if len(shape) > 2 else (0, 1):
+        values = (values + np.roll(values, 1, axis) + np.roll(values, -1, axis)) / 3
+    return values.astype(np.float32)

@@ -1,0 +1,143 @@
+"""Preset folders: plain files, checked before use; and the released preset itself."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import tfstyle
+from tfstyle import metrics, presets
+from tfstyle.data import Window, spine_phantom
+from tfstyle.errors import OutputError, WeightsError
+
+from .models import image, small_model
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = small_model("relu2_1", depth="relu3_1")
+    return model, model.save_to_preset(tmp_path / "preset", card={"steps": 3})
+
+
+def test_round_trip(saved):
+    model, folder = saved
+    assert sorted(p.name for p in folder.iterdir()) == ["preset.json", "weights.npz"]
+    again = tfstyle.StyleTransfer.from_preset(folder)
+    content, style = image(0, (24, 24)), image(1, (24, 24))
+    expected = model.stylize(content, style)
+    np.testing.assert_allclose(again.stylize(content, style), expected, atol=5e-3)
+    assert again.encoder.depth == "relu2_1"  # nothing behind the tap is kept
+    assert presets.card(folder) == {"steps": 3}
+
+
+def test_full_precision_and_replacement(saved):
+    model, folder = saved
+    (folder / "README.md").write_text("card")
+    model.save_to_preset(folder, half=False)
+    assert (folder / "README.md").read_text() == "card"
+    again = tfstyle.StyleTransfer.from_preset(folder)
+    content, style = image(0, (24, 24)), image(1, (24, 24))
+    np.testing.assert_allclose(
+        again.stylize(content, style), model.stylize(content, style), atol=1e-5
+    )
+    assert [p.name for p in folder.parent.iterdir()] == ["preset"]
+
+
+def test_unknown_name():
+    with pytest.raises(WeightsError, match=r"no 'vgg16_mri'; give one of .*vgg16_ct"):
+        tfstyle.StyleTransfer.from_preset("vgg16_mri")
+
+
+def test_folder_without_preset(tmp_path):
+    with pytest.raises(WeightsError, match=r"preset\.json"):
+        tfstyle.StyleTransfer.from_preset(tmp_path)
+
+
+def test_wrong_checksum(saved):
+    _, folder = saved
+    data = bytearray((folder / "weights.npz").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "weights.npz").write_bytes(data)
+    with pytest.raises(WeightsError, match=r"weights\.npz: SHA-256"):
+        tfstyle.StyleTransfer.from_preset(folder)
+
+
+def test_missing_weights(saved):
+    _, folder = saved
+    (folder / "weights.npz").unlink()
+    with pytest.raises(WeightsError, match=r"weights\.npz is missing"):
+        tfstyle.StyleTransfer.from_preset(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.update(format=99),
+        lambda c: c.pop("config"),
+        lambda c: c["config"].update(layer="relu3_1"),
+        lambda c: c["config"].update(layer="relu8_1"),
+        lambda c: c["config"].update(encoder="lenet"),
+    ],
+    ids=["format", "config", "other layer", "unknown layer", "encoder"],
+)
+def test_changed_configuration(saved, change):
+    _, folder = saved
+    config = json.loads((folder / "preset.json").read_text())
+    change(config)
+    (folder / "preset.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError):
+        tfstyle.StyleTransfer.from_preset(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '"x"'])
+def test_unreadable_configuration(saved, text):
+    _, folder = saved
+    (folder / "preset.json").write_text(text)
+    with pytest.raises(WeightsError, match=r"preset\.json"):
+        tfstyle.StyleTransfer.from_preset(folder)
+
+
+def test_folders_that_cannot_be_written(saved, tmp_path):
+    model, _ = saved
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        model.save_to_preset(tmp_path / "file" / "preset")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "precious").write_text("")
+    with pytest.raises(OutputError, match="not empty"):
+        model.save_to_preset(other)
+    assert [p.name for p in other.iterdir()] == ["precious"]
+
+
+class TestReleased:
+    """vgg16_ct on phantoms, whose anatomy it meets here for the first time."""
+
+    @pytest.fixture(scope="class")
+    def model(self):
+        return tfstyle.StyleTransfer.from_preset("vgg16_ct")
+
+    def test_gives_the_gray_scale_and_keeps_the_structure(self, model):
+        ratios, structures = [], []
+        windows = [Window(400, 1500), Window(40, 400), Window(-600, 1500), Window(500, 1000)]
+        for seed, (a, b) in enumerate([(0, 1), (1, 0), (2, 1), (3, 1), (1, 3), (0, 3)]):
+            hu = spine_phantom(1000 + seed, size=192).scan.pixels[0]
+            content = windows[a].to_unit(hu)
+            style = windows[b].to_unit(spine_phantom(2000 + seed, size=192).scan.pixels[0])
+            generated = model.stylize(content, style)
+            ratios.append(metrics.style_distance_ratio(content, style, generated))
+            structures.append(
+                metrics.structure_similarity(content, generated, metrics.body_mask(hu))
+            )
+        assert np.median(ratios) < 0.5
+        assert np.median(structures) > 0.7
+
+    def test_card(self, model):
+        card = presets.card("vgg16_ct")
+        assert card["steps"] > 0
+        assert "not for diagnosis" in card["limits"].lower()
+        folder = presets.folder("vgg16_ct")
+        assert sum(p.stat().st_size for p in folder.iterdir()) < 15e6
+        assert (folder / "README.md").is_file()

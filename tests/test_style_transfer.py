@@ -1,0 +1,273 @@
+"""The model: shapes, strength, blending, training, saving; bad input."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfstyle
+from tfstyle.encoders import VGG16, VGG19
+from tfstyle.errors import ArgumentError, InputFileError, OutputError
+from tfstyle.style_transfer import LOSS_TERMS
+
+from .models import image, small_model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model("relu3_1")
+
+
+class TestStylize:
+    @pytest.mark.parametrize(
+        "shape", [(1, 1), (1, 9), (2, 3), (32, 32), (37, 53), (30, 20, 1), (3, 17, 12, 1)]
+    )
+    def test_any_size(self, model, shape):
+        content = np.random.default_rng(0).random(shape).astype(np.float32)
+        generated = model.stylize(content, image(1, (24, 40)))
+        assert generated.shape == shape
+        assert generated.dtype == np.float32
+        assert np.isfinite(generated).all()
+        assert generated.min() >= 0
+        assert generated.max() <= 1
+
+    def test_constant_images(self, model):
+        for level in (0.0, 0.5, 1.0):
+            generated = model.stylize(np.full((16, 16), level), np.full((16, 16), 1 - level))
+            assert np.isfinite(generated).all()
+
+    def test_is_the_decoder_of_adain(self, model):
+        content, style = image(0, (1, 32, 32, 1)), image(1, (1, 32, 32, 1))
+        mixed = tfstyle.layers.AdaIN()(model.encode(content), model.encode(style))
+        expected = np.clip(model.decoder(mixed), 0, 1)
+        np.testing.assert_allclose(model.stylize(content, style), expected, atol=1e-5)
+        assert expected.std() > 0.01
+
+    def test_strength(self, model):
+        content, style = image(0, (32, 32)), image(1, (32, 32)) * 0.2
+        itself = np.clip(model.decoder(model.encode(content[None, ..., None])), 0, 1)[0, ..., 0]
+        np.testing.assert_allclose(model.stylize(content, style, strength=0.0), itself, atol=1e-5)
+        distances = [
+            np.abs(model.stylize(content, style, strength=s) - itself).mean()
+            for s in (0.25, 0.5, 1.0)
+        ]
+        assert 0 < distances[0] < distances[1] < distances[2]
+
+    def test_blend(self, model):
+        content, a, b = image(0, (32, 32)), image(1, (32, 32)), image(2, (28, 36)) ** 3
+        one = model.stylize(content, a)
+        np.testing.assert_allclose(model.stylize(content, [a]), one, atol=1e-5)
+        np.testing.assert_allclose(
+            model.stylize(content, [a, b], style_weights=[2, 0]), one, atol=1e-5
+        )
+        half = model.stylize(content, [a, b])
+        np.testing.assert_allclose(
+            half, model.stylize(content, [b, a], style_weights=[3, 3]), atol=1e-5
+        )
+        assert np.abs(half - one).max() > 1e-3
+
+    def test_batch_equals_single(self, model):
+        contents, styles = image(0, (5, 20, 24, 1)), image(1, (5, 24, 24, 1))
+        batch = model.stylize(contents, styles, batch_size=2)
+        for i in range(5):
+            np.testing.assert_allclose(
+                batch[i], model.stylize(contents[i], styles[i]), atol=1e-5
+            )
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"content": np.zeros((4, 4, 3))}, r"content: shape \(4, 4, 3\)"),
+            ({"content": np.zeros((0, 4))}, "content: is empty"),
+            ({"content": np.full((8, 8), np.nan)}, "content: holds NaN"),
+            ({"content": np.full((8, 8), -1000.0)}, r"content: values lie in.*window"),
+            ({"style": np.full((8, 8), np.inf)}, "style: holds NaN or infinite"),
+            ({"style": np.zeros((3, 8, 8, 1))}, "style: batch of 3 for 1"),
+            ({"strength": 1.5}, "strength"),
+            ({"strength": float("nan")}, "strength"),
+            ({"style": []}, "style: the list of styles is empty"),
+            ({"style_weights": [1.0]}, "style_weights: need a list"),
+            ({"style": [np.zeros((8, 8))] * 2, "style_weights": [1, -1]}, "style_weights"),
+            ({"style": [np.zeros((8, 8))] * 2, "style_weights": [0, 0]}, "not all be 0"),
+            ({"style": [np.zeros((8, 8))] * 2, "style_weights": [1]}, "need 2"),
+        ],
+    )
+    def test_bad_input(self, model, arguments, message):
+        with pytest.raises(ArgumentError, match=message):
+            model.stylize(
+                **{"content": np.zeros((8, 8)), "style": np.zeros((8, 8)), **arguments}
+            )
+
+
+class TestConstruction:
+    @pytest.mark.parametrize("layer", ["relu1_1", "relu1_2", "relu2_1", "relu4_1", "relu5_1"])
+    def test_decoder_mirrors_the_encoder(self, layer):
+        encoder = VGG16(weights=None, depth=layer)
+        model = tfstyle.StyleTransfer(encoder, layer=layer)
+        assert model.stride == encoder.tap(layer).stride
+        x = image(0, (1, 48, 32, 1))
+        assert model({"content": x, "style": x}).shape == (1, 48, 32, 1)
+        convolutions = [s for s in model.decoder.steps if isinstance(s, keras.layers.Conv2D)]
+        assert len(convolutions) == encoder.order(layer) + 1
+
+    def test_papers_setting_is_the_default(self):
+        model = tfstyle.StyleTransfer(VGG19(weights=None, depth="relu4_1"))
+        assert model.layer == "relu4_1"
+        assert model.decoder.channels == (512, 256, 256, 256, 256, 128, 128, 64, 64)
+
+    def test_bad_layers(self):
+        encoder = VGG16(weights=None, depth="relu2_1")
+        with pytest.raises(ArgumentError, match=r"unknown layer 'relu7_1'"):
+            tfstyle.StyleTransfer(encoder, layer="relu7_1")
+        with pytest.raises(ArgumentError, match=r"'relu3_1'.*depth='relu3_1'"):
+            tfstyle.StyleTransfer(encoder, layer="relu3_1")
+
+
+def pairs(count=4, side=32):
+    content, style = image(3, (count, side, side, 1)), image(4, (count, side, side, 1)) ** 2
+    return tf.data.Dataset.from_tensors({"content": content, "style": style}).repeat()
+
+
+class TestTraining:
+    @pytest.mark.parametrize("content_loss", ["contextual", "mse"])
+    @pytest.mark.parametrize("style_loss", ["moments", "gram"])
+    def test_loss_falls_and_terms_are_in_the_history(self, content_loss, style_loss):
+        model = small_model("relu1_2", depth="relu2_1")
+        model.compile(
+            optimizer=keras.optimizers.Adam(1e-3),
+            content_loss=content_loss,
+            style_loss=style_loss,
+            content_layers=["relu1_2"],
+            style_layers={"image": 1.0, "relu2_1": 0.5},
+            histogram_weight=1.0,
+            tv_weight=0.1,
+            jit_compile=False,
+        )
+        frozen = [np.array(v) for v in model.encoder.variables]
+        history = model.fit(pairs(2, 16), epochs=4, steps_per_epoch=4, verbose=0).history
+        assert set(history) == set(LOSS_TERMS)
+        assert history["loss"][-1] < history["loss"][0]
+        for before, after in zip(frozen, model.encoder.variables):
+            np.testing.assert_array_equal(before, after)
+
+    def test_total_is_the_weighted_sum(self):
+        model = small_model("relu1_2")
+        model.compile(
+            content_layers=["relu1_2"],
+            style_layers=["relu1_1"],
+            style_weight=3.0,
+            content_weight=2.0,
+            histogram_weight=5.0,
+            paired_weight=7.0,
+            tv_weight=11.0,
+        )
+        x, y = image(0, (2, 16, 16, 1)), image(1, (2, 16, 16, 1))
+        terms = {k: np.asarray(v) for k, v in model.losses_of(x, y, np.array([1.0, 0.0])).items()}
+        weights = {
+            "content_loss": 2,
+            "style_loss": 3,
+            "histogram_loss": 5,
+            "paired_loss": 7,
+            "tv_loss": 11,
+        }
+        total = sum(weight * terms[name] for name, weight in weights.items())
+        np.testing.assert_allclose(terms["loss"], total, rtol=1e-5)
+        expected = np.abs(terms["generated"] - y).mean((1, 2, 3)) * [1, 0]
+        np.testing.assert_allclose(terms["paired_loss"], expected, rtol=1e-5)
+
+    def test_compiled_step_equals_plain_step(self):
+        results = []
+        for jit in (False, True):
+            model = small_model("relu1_2", depth="relu2_1")
+            model.compile(
+                optimizer=keras.optimizers.SGD(1e-3),
+                content_layers=["relu1_2"],
+                style_layers=["relu2_1"],
+                jit_compile=jit,
+            )
+            model.fit(pairs(2, 16), steps_per_epoch=1, verbose=0)
+            results.append([np.array(v) for v in model.trainable_variables])
+        for a, b in zip(*results):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+
+    def test_mirrored_strategy_and_evaluate(self):
+        with tf.distribute.MirroredStrategy().scope():
+            model = small_model("relu1_2")
+            model.compile(content_layers=["relu1_2"], style_layers=["relu1_1"])
+        history = model.fit(pairs(2, 16).take(2), epochs=2, verbose=0).history
+        assert np.isfinite(history["loss"]).all()
+        result = model.evaluate(pairs(2, 16).take(2), verbose=0, return_dict=True)
+        assert set(result) == set(LOSS_TERMS)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"content_loss": "huber"}, "content_loss.*'contextual', 'mse'"),
+            ({"style_loss": "cosine"}, "style_loss.*'moments', 'gram'"),
+            ({"content_layers": ["relu3_1"]}, "content_layers.*depth"),
+            ({"style_layers": "conv1"}, "unknown layer 'conv1'"),
+        ],
+    )
+    def test_bad_settings(self, options, message):
+        model = small_model("relu1_2")
+        good = {"content_layers": ["relu1_2"], "style_layers": ["relu1_1"]}
+        with pytest.raises(ArgumentError, match=message):
+            model.compile(**{**good, **options})
+
+
+class TestSaving:
+    def test_new_process_loads_it_and_goes_on(self, tmp_path):
+        model = small_model("relu1_2")
+        settings = {"content_layers": ["relu1_2"], "style_layers": {"relu1_1": 0.3}}
+        model.compile(optimizer=keras.optimizers.Adam(1e-4), style_weight=2.5, **settings)
+        model.fit(pairs(2, 16), steps_per_epoch=2, verbose=0)
+        path = tmp_path / "model.keras"
+        model.save(path)
+        content, style = image(5, (20, 20)), image(6, (20, 20))
+        np.save(tmp_path / "expected.npy", model.stylize(content, style))
+        np.save(tmp_path / "images.npy", np.stack([content, style]))
+        code = (
+            "import sys, numpy as np, tfstyle\n"
+            "model = tfstyle.StyleTransfer.load('model.keras')\n"
+            "content, style = np.load('images.npy')\n"
+            "expected = np.load('expected.npy')\n"
+            "np.testing.assert_allclose(model.stylize(content, style), expected, atol=1e-5)\n"
+            "assert int(model.optimizer.iterations.numpy()) == 2\n"
+            "assert model._settings['style_weight'] == 2.5\n"
+            "assert model._settings['style_layers'] == {'relu1_1': 0.3}\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
+    def test_bad_files(self, tmp_path):
+        with pytest.raises(InputFileError, match="no such model"):
+            tfstyle.StyleTransfer.load(tmp_path / "none.keras")
+        damaged = tmp_path / "damaged.keras"
+        damaged.write_bytes(b"not a zip")
+        with pytest.raises(InputFileError, match=r"damaged\.keras"):
+            tfstyle.StyleTransfer.load(damaged)
+        other = tmp_path / "other.keras"
+        keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(other)
+        with pytest.raises(InputFileError, match="Sequential"):
+            tfstyle.StyleTransfer.load(other)
+
+    def test_output_that_cannot_be_written(self, tmp_path):
+        model = small_model("relu1_1")
+        (tmp_path / "file").write_text("")
+        with pytest.raises(OutputError, match="cannot be written"):
+            model.save(tmp_path / "file" / "model.keras")
+        with pytest.raises(OutputError, match=r"\.keras"):
+            model.save(tmp_path / "model.h5")
+        path = tmp_path / "model.keras"
+        path.write_text("mine")
+        with pytest.raises(OutputError, match="exists"):
+            model.save(path, overwrite=False)
+        assert path.read_text() == "mine"
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "model.keras"]

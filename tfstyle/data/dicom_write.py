@@ -1,0 +1,441 @@
+"""Writing derived DICOM: generated images as a new series beside the source series."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence as DicomSequence
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.valuerep import format_number_as_ds
+
+from tfstyle.data.dicom import (
+    Frame,
+    damage_is_input_error,
+    frames_of,
+    functional_group,
+    read_dataset,
+    stacks_of,
+)
+from tfstyle.data.nifti import check_unit
+from tfstyle.data.windows import Window
+from tfstyle.errors import ArgumentError, OutputError
+
+_CT = "1.2.840.10008.5.1.4.1.1.2"
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+# Enhanced multi-frame classes, and the single-frame class that takes one of their frames.
+_SINGLE_FRAME = {
+    "1.2.840.10008.5.1.4.1.1.2.1": _CT,
+    "1.2.840.10008.5.1.4.1.1.2.2": _CT,
+    "1.2.840.10008.5.1.4.1.1.4.1": "1.2.840.10008.5.1.4.1.1.4",
+    "1.2.840.10008.5.1.4.1.1.4.4": "1.2.840.10008.5.1.4.1.1.4",
+    "1.2.840.10008.5.1.4.1.1.130": "1.2.840.10008.5.1.4.1.1.128",
+    "1.2.840.10008.5.1.4.1.1.128.1": "1.2.840.10008.5.1.4.1.1.128",
+}
+
+_LOSSY_SYNTAXES = frozenset(
+    {
+        "1.2.840.10008.1.2.4.50",  # JPEG baseline
+        "1.2.840.10008.1.2.4.51",  # JPEG extended
+        "1.2.840.10008.1.2.4.81",  # JPEG-LS near lossless
+        "1.2.840.10008.1.2.4.91",  # JPEG 2000
+        "1.2.840.10008.1.2.4.93",  # JPEG 2000 multi-component
+        "1.2.840.10008.1.2.4.203",  # high-throughput JPEG 2000
+    }
+)
+
+# What belonged to the source's pixels, its acquisition step or its signature, not to its patient
+# and place; removed before the new values are set.
+_NOT_CARRIED = [
+    "ContributingEquipmentSequence",
+    "DerivationCodeSequence",
+    "DerivationDescription",
+    "DigitalSignaturesSequence",
+    "EncryptedAttributesSequence",
+    "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+    "FloatPixelPaddingRangeLimit",
+    "FloatPixelPaddingValue",
+    "DoubleFloatPixelPaddingRangeLimit",
+    "DoubleFloatPixelPaddingValue",
+    "HighBit",
+    "IconImageSequence",
+    "InstanceCreatorUID",
+    "LargestImagePixelValue",
+    "LargestPixelValueInSeries",
+    "MACParametersSequence",
+    "ModalityLUTSequence",
+    "ModifiedAttributesSequence",
+    "OriginalAttributesSequence",
+    "PerformedProcedureStepDescription",
+    "PerformedProcedureStepEndDate",
+    "PerformedProcedureStepEndTime",
+    "PerformedProcedureStepID",
+    "PerformedProcedureStepStartDate",
+    "PerformedProcedureStepStartTime",
+    "PixelDataProviderURL",
+    "PixelPaddingRangeLimit",
+    "PixelPaddingValue",
+    "PlanarConfiguration",
+    "PresentationLUTSequence",
+    "RealWorldValueMappingSequence",
+    "ReferencedPerformedProcedureStepSequence",
+    "RescaleType",
+    "SmallestImagePixelValue",
+    "SmallestPixelValueInSeries",
+    "SourceImageSequence",
+    "VOILUTFunction",
+    "VOILUTSequence",
+    "WindowCenterWidthExplanation",
+]
+
+_MULTI_FRAME = [
+    "ConcatenationFrameOffsetNumber",
+    "ConcatenationUID",
+    "ContentQualification",
+    "DimensionIndexSequence",
+    "DimensionOrganizationSequence",
+    "DimensionOrganizationType",
+    "FrameIncrementPointer",
+    "InConcatenationNumber",
+    "InConcatenationTotalNumber",
+    "NumberOfFrames",
+    "PerFrameFunctionalGroupsSequence",
+    "PixelPresentation",
+    "SharedFunctionalGroupsSequence",
+    "SOPInstanceUIDOfConcatenationSource",
+    "VolumeBasedCalculationTechnique",
+    "VolumetricProperties",
+]
+
+# Type 2 attributes of the patient, study, series, frame and image modules: present, maybe empty.
+_MAY_BE_EMPTY = [
+    "AccessionNumber",
+    "AcquisitionNumber",
+    "Manufacturer",
+    "PatientBirthDate",
+    "PatientID",
+    "PatientName",
+    "PatientSex",
+    "PositionReferenceIndicator",
+    "ReferringPhysicianName",
+    "SliceThickness",
+    "StudyDate",
+    "StudyID",
+    "StudyTime",
+]
+
+_LEVELS = 65535
+
+
+def write_derived_series(
+    scan_sources: Sequence[str | os.PathLike],
+    generated: np.ndarray,
+    window: Window,
+    out_dir: str | os.PathLike,
+    *,
+    description: str = "Gray scale changed by style transfer; not for diagnosis",
+    series_description: str | None = None,
+    series_number: int | None = None,
+) -> list[Path]:
+    r"""Writes generated images as a new series of derived images (DICOM PS3.3 C.7.6.1.1.3).
+
+    Patient, study, frame of reference, position, orientation and spacing are those of the source.
+    Series and SOP Instance UIDs are new, Image Type begins with ``DERIVED\SECONDARY``, Derivation
+    Description and Source Image Sequence say what was made of what, Lossy Image Compression stays
+    with images that had it, and private attributes, signatures, overlays and thumbnails are left
+    out. A frame of an enhanced multi-frame source becomes a single-frame image.
+
+    The pixels are 16-bit stored values whose Rescale Slope and Intercept put 0 at the window's
+    lower and 65535 at its upper end: read back and put through ``window``, they give ``generated``
+    within half a step of 1/65535. Window Center and Width are the window's, as ``LINEAR_EXACT``.
+    The values are a picture in the source's scale, not a measurement: what the window had clipped
+    is gone, and Derivation Description says so.
+
+    Example:
+        >>> scan = read_scan("ct_series")  # doctest: +SKIP
+        >>> write_derived_series(scan.files, images, WINDOWS["bone"], "out")  # doctest: +SKIP
+
+    Args:
+        scan_sources: Source files in slice order, ``scan.files``.
+        generated: Floats (slices, rows, columns), or with a last axis of length 1, in [0, 1];
+            values beyond are clipped.
+        window: The window through which the source became [0, 1].
+        out_dir: Folder to make, with ``IM_0001.dcm`` and so on. It appears when complete; an
+            existing one must be empty.
+        description: Beginning of Derivation Description (0008,2111).
+        series_description: Series Description (0008,103E); the source's with "(tfstyle)" unless
+            given.
+        series_number: Series Number (0020,0011); the source's plus 1000 unless given.
+
+    Returns:
+        The files written, in slice order.
+
+    Raises:
+        ArgumentError: If the images do not match the sources, or hold NaN.
+        InputFileError: If a source cannot be read.
+        OutputError: If the folder is not empty or cannot be written.
+    """
+    frames = _source_frames([os.fspath(path) for path in scan_sources])
+    generated = np.asarray(generated)
+    shape = (len(frames), *frames[0].shape)
+    generated = np.clip(check_unit(generated, shape), 0, 1)
+    if not description.strip():
+        raise ArgumentError("description must say what was done to the images; it is empty.")
+    out = Path(out_dir)
+    temporary = _temporary_folder(out)
+    series = _Series(window, description.strip(), series_description, series_number)
+    try:
+        names = []
+        headers: dict[str, Dataset] = {}
+        for number, (frame, image) in enumerate(zip(frames, generated, strict=True), start=1):
+            if frame.path not in headers:
+                headers = {frame.path: read_dataset(frame.path, pixels=False)}
+            names.append(f"IM_{number:04d}.dcm")
+            with damage_is_input_error(frame.path):
+                dataset = series.derive(headers[frame.path], frame, image, number)
+                dataset.save_as(temporary / names[-1], enforce_file_format=True)
+        os.rename(temporary, out)  # replaces an empty folder
+    except OSError as error:
+        raise OutputError(out, f"cannot be written ({error.strerror or error}).") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return [out / name for name in names]
+
+
+def _source_frames(paths: list[str]) -> list[Frame]:
+    """One frame for each slice, in the order of the scan that was read from these files."""
+    if not paths:
+        raise ArgumentError("scan_sources is empty; give the files of the source, scan.files.")
+    frames: list[Frame] = []
+    for path in dict.fromkeys(paths):
+        frames.extend(frames_of(path, read_dataset(path, pixels=False)))
+    if len(frames) == len(paths) and all(frame.frames == 1 for frame in frames):
+        return frames
+    for stack in stacks_of(frames):
+        if len(set(paths)) == 1 or [frame.path for frame in stack] == paths:
+            return stack
+    raise ArgumentError(
+        f"scan_sources: the frames of these {len(set(paths))} files do not form one stack of "
+        f"{len(paths)} slices; give the files of one scan, in its order."
+    )
+
+
+def _temporary_folder(out: Path) -> Path:
+    """A new hidden folder beside the one to be made."""
+    try:
+        if out.is_dir():
+            if any(out.iterdir()):
+                raise OutputError(out, "exists and is not empty; choose another folder.")
+        elif out.exists() or out.is_symlink():
+            raise OutputError(out, "exists and is not a folder; choose another name.")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o777 & ~umask)
+    except OSError as error:
+        raise OutputError(out, f"cannot be written ({error.strerror or error}).") from error
+    return temporary
+
+
+def _code(value: str, scheme: str, meaning: str) -> DicomSequence:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return DicomSequence([item])
+
+
+class _Series:
+    """What all images of the new series share."""
+
+    def __init__(
+        self, window: Window, description: str, series_description: str | None, number: int | None
+    ):
+        self.window = window
+        self.uid = generate_uid(prefix=None)
+        self.study_uid = generate_uid(prefix=None)
+        self.frame_of_reference_uid = generate_uid(prefix=None)
+        self.series_description = series_description
+        self.number = number
+        now = datetime.datetime.now()
+        self.date, self.time = now.strftime("%Y%m%d"), now.strftime("%H%M%S.%f")
+        # What the file will say, at most 16 characters each, decides the stored values.
+        self.slope = format_number_as_ds(window.width / _LEVELS)
+        self.intercept = format_number_as_ds(window.lower)
+        self.centre = format_number_as_ds(window.centre)
+        self.width = format_number_as_ds(window.width)
+        self.description = (
+            f"{description.rstrip('.')}. Values are gray levels of the window {window.centre:g} / "
+            f"{window.width:g} (centre / width) in the scale of the source, clipped to "
+            f"{window.lower:g} to {window.upper:g}; no measurement."
+        )[:1024]
+        try:
+            self.version = metadata.version("tfstyle")
+        except metadata.PackageNotFoundError:
+            self.version = "unknown"
+
+    def derive(self, header: Dataset, frame: Frame, image: np.ndarray, number: int) -> Dataset:
+        """The data set of one image.
+
+        Args:
+            header: The source's data set without pixels; not changed.
+            frame: The source frame.
+            image: float64 (rows, columns) in [0, 1].
+            number: Slice number from 1.
+        """
+        dataset = copy.deepcopy(header)
+        source_meta = getattr(header, "file_meta", None) or Dataset()
+        dataset.remove_private_tags()
+        for element in list(dataset):  # overlays and curves are drawn for the source's pixels
+            if element.tag.group & 0xFF00 in (0x5000, 0x6000):
+                del dataset[element.tag]
+        source_class = str(header.get("SOPClassUID") or source_meta.get("MediaStorageSOPClassUID"))
+        if source_class == "None":
+            source_class = _CT if frame.modality == "CT" else _SECONDARY_CAPTURE
+        if frame.frames > 1 or source_class in _SINGLE_FRAME:
+            self._flatten(dataset, header, frame)
+        for keyword in _NOT_CARRIED:
+            if keyword in dataset:
+                del dataset[keyword]
+        for keyword in _MAY_BE_EMPTY:
+            if keyword not in dataset:
+                setattr(dataset, keyword, "" if keyword != "SliceThickness" else None)
+        sop_class = _SINGLE_FRAME.get(source_class, source_class)
+        if frame.frames > 1 and source_class not in _SINGLE_FRAME:
+            sop_class = _SECONDARY_CAPTURE
+        self._identify(dataset, header, frame, number, sop_class)
+        self._explain(dataset, header, frame, source_class)
+        self._pixels(dataset, frame, image)
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+        meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        # A fresh data set, so that nothing of the source's encoding is kept.
+        fresh = Dataset()
+        fresh.update(dataset)
+        fresh.file_meta = meta
+        fresh.preamble = b"\0" * 128
+        return fresh
+
+    def _flatten(self, dataset: Dataset, header: Dataset, frame: Frame) -> None:
+        """Moves what the functional groups say of a frame to the top level."""
+        for sequence, keywords in (
+            ("PlanePositionSequence", ["ImagePositionPatient"]),
+            ("PlaneOrientationSequence", ["ImageOrientationPatient"]),
+            ("PixelMeasuresSequence", ["PixelSpacing", "SliceThickness", "SpacingBetweenSlices"]),
+        ):
+            group = functional_group(header, frame.index, sequence)
+            for keyword in keywords:
+                if keyword in group:
+                    dataset[keyword] = copy.deepcopy(group[keyword])
+        for keyword in _MULTI_FRAME:
+            if keyword in dataset:
+                del dataset[keyword]
+        if frame.modality == "CT" and "KVP" not in dataset:
+            dataset.KVP = None
+        if "InstanceNumber" in dataset:
+            del dataset.InstanceNumber
+
+    def _identify(
+        self, dataset: Dataset, header: Dataset, frame: Frame, number: int, sop_class: str
+    ) -> None:
+        dataset.SOPClassUID = sop_class
+        dataset.SOPInstanceUID = generate_uid(prefix=None)
+        dataset.SeriesInstanceUID = self.uid
+        if not dataset.get("StudyInstanceUID"):
+            dataset.StudyInstanceUID = self.study_uid
+        if frame.position is not None and not dataset.get("FrameOfReferenceUID"):
+            dataset.FrameOfReferenceUID = self.frame_of_reference_uid
+        if frame.modality:
+            dataset.Modality = frame.modality
+        elif not dataset.get("Modality"):
+            dataset.Modality = "OT"
+        if sop_class == _SECONDARY_CAPTURE:
+            dataset.ConversionType = "WSD"
+        if sop_class == _CT and "KVP" not in dataset:
+            dataset.KVP = None
+        dataset.SeriesNumber = frame.series_number + 1000 if self.number is None else self.number
+        if dataset.get("InstanceNumber") is None:
+            dataset.InstanceNumber = number
+        text = self.series_description
+        if text is None:
+            source = str(header.get("SeriesDescription") or "").strip()
+            text = f"{source[:54]} (tfstyle)".strip()
+        dataset.SeriesDescription = text[:64]
+        dataset.SeriesDate, dataset.SeriesTime = self.date, self.time
+        dataset.ContentDate, dataset.ContentTime = self.date, self.time
+        dataset.InstanceCreationDate, dataset.InstanceCreationTime = self.date, self.time
+
+    def _explain(self, dataset: Dataset, header: Dataset, frame: Frame, source_class: str) -> None:
+        """Image Type, what was derived from what, by what, and old losses."""
+        kinds = header.get("ImageType")
+        kinds = [kinds] if isinstance(kinds, str) else list(kinds or [])
+        rest = [str(kind) for kind in kinds[2:]]
+        if dataset.SOPClassUID == _CT and not (rest and rest[0] in ("AXIAL", "LOCALIZER")):
+            rest = ["AXIAL", *rest[1:]]
+        dataset.ImageType = ["DERIVED", "SECONDARY", *rest]
+        dataset.DerivationDescription = self.description
+        dataset.DerivationCodeSequence = _code(
+            "STYLE-TRANSFER", "99TFSTYLE", "Gray scale style transfer"
+        )
+        source = Dataset()
+        source.ReferencedSOPClassUID = source_class
+        source.ReferencedSOPInstanceUID = frame.uid
+        if frame.frames > 1:
+            source.ReferencedFrameNumber = frame.index + 1
+        source.SpatialLocationsPreserved = "YES"
+        source.PurposeOfReferenceCodeSequence = _code(
+            "121322", "DCM", "Source image for image processing operation"
+        )
+        if frame.uid:
+            dataset.SourceImageSequence = DicomSequence([source])
+        equipment = Dataset()
+        equipment.PurposeOfReferenceCodeSequence = _code("109103", "DCM", "Modifying Equipment")
+        equipment.Manufacturer = "tfstyle"
+        equipment.ManufacturerModelName = "tfstyle"
+        equipment.SoftwareVersions = self.version
+        equipment.ContributionDateTime = self.date + self.time
+        equipment.ContributionDescription = "Gray scale style transfer"
+        dataset.ContributingEquipmentSequence = DicomSequence([equipment])
+        syntax = str((getattr(header, "file_meta", None) or Dataset()).get("TransferSyntaxUID"))
+        if str(header.get("LossyImageCompression") or "") == "01" or syntax in _LOSSY_SYNTAXES:
+            dataset.LossyImageCompression = "01"
+        elif "LossyImageCompression" in dataset:
+            dataset.LossyImageCompression = "00"
+
+    def _pixels(self, dataset: Dataset, frame: Frame, image: np.ndarray) -> None:
+        values = self.window.lower + image * self.window.width
+        stored = np.rint((values - float(self.intercept)) / float(self.slope))
+        stored = np.clip(stored, 0, _LEVELS).astype("<u2")
+        dataset.SamplesPerPixel = 1
+        dataset.PhotometricInterpretation = "MONOCHROME2"
+        dataset.Rows, dataset.Columns = stored.shape
+        dataset.BitsAllocated = dataset.BitsStored = 16
+        dataset.HighBit = 15
+        dataset.PixelRepresentation = 0
+        dataset.RescaleSlope, dataset.RescaleIntercept = self.slope, self.intercept
+        dataset.RescaleType = frame.units
+        dataset.WindowCenter, dataset.WindowWidth = self.centre, self.width
+        dataset.VOILUTFunction = "LINEAR_EXACT"
+        if "PresentationLUTShape" in dataset:
+            dataset.PresentationLUTShape = "IDENTITY"
+        dataset["SmallestImagePixelValue"] = pydicom.DataElement(
+            "SmallestImagePixelValue", "US", int(stored.min())
+        )
+        dataset["LargestImagePixelValue"] = pydicom.DataElement(
+            "LargestImagePixelValue", "US", int(stored.max())
+        )
+        for keyword in ("FloatPixelData", "DoubleFloatPixelData", "PixelData"):
+            if keyword in dataset:
+                del dataset[keyword]
+        dataset["PixelData"] = pydicom.DataElement("PixelData", "OW", stored.tobytes())
