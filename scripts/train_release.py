@@ -3,6 +3,7 @@
 
     python scripts/train_release.py train --data DATA --output runs/vgg16_ct
     python scripts/train_release.py evaluate --data DATA --preset runs/vgg16_ct/preset
+    python scripts/train_release.py release --preset runs/vgg16_ct/preset
 
 DATA holds ``torso/ct.nii.gz`` and ``vertebra/ct.nii.gz`` (training) and ``torso_dicom/`` (a DICOM
 series that is kept for the test), real CT under the Apache 2.0 licence from TotalSegmentator and
@@ -13,6 +14,7 @@ it stopped when the command is given again.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import os
@@ -66,7 +68,11 @@ RECIPE = {
 
 def training_scans(data: Path) -> list[Scan]:
     """Scans of the training set; torso_dicom is left out, it is the test set."""
-    scans = read_scans(data / "torso" / "ct.nii.gz") + read_scans(data / "vertebra" / "ct.nii.gz")
+    scans = [
+        dataclasses.replace(scan, name=name)
+        for name in ("torso", "vertebra")
+        for scan in read_scans(data / name / "ct.nii.gz")
+    ]
     scans += extra_ct()
     return scans + [spine_phantom(seed, size=512).scan for seed in range(8)]
 
@@ -104,10 +110,16 @@ def train(data: Path, output: Path, epochs: int, steps: int) -> Path:
         schedule = keras.optimizers.schedules.CosineDecay(
             rules["learning_rate"], epochs * steps, alpha=0.02
         )
-        names = (
-            "content_loss content_layers bandwidth spatial_weight style_loss style_layers "
-            "histogram_weight paired_weight"
-        ).split()
+        names = [
+            "content_loss",
+            "content_layers",
+            "bandwidth",
+            "spatial_weight",
+            "style_loss",
+            "style_layers",
+            "histogram_weight",
+            "paired_weight",
+        ]
         model.compile(
             optimizer=keras.optimizers.Adam(schedule, clipnorm=50.0),
             jit_compile=True,
@@ -177,6 +189,9 @@ def evaluate(data: Path, preset: str, output: Path, pairs: int, seed: int = 7) -
             strips.append(np.hstack([content, style, generated]))
     ratios, structures = (np.array([row[key] for row in rows]) for key in ("ratio", "structure"))
 
+    # Windows such as (40, 400) and (50, 350) give nearly the same gray scale.
+    different = np.array([row["distance_before"] >= 0.03 for row in rows])
+
     def spread(values: np.ndarray) -> dict:
         low, middle, high = np.nanpercentile(values, [25, 50, 75])
         return {"median": float(middle), "quartiles": [float(low), float(high)]}
@@ -187,6 +202,8 @@ def evaluate(data: Path, preset: str, output: Path, pairs: int, seed: int = 7) -
         "pairs": len(rows),
         "seed": seed,
         "style_distance_ratio": spread(ratios),
+        "different_pairs": int(different.sum()),
+        "style_distance_ratio_different": spread(ratios[different]),
         "structure": spread(structures),
         "mean_difference": spread(np.abs([row["mean_difference"] for row in rows])),
         "seconds": spread(np.array([row["seconds"] for row in rows])),
@@ -203,6 +220,101 @@ def evaluate(data: Path, preset: str, output: Path, pairs: int, seed: int = 7) -
     return result
 
 
+CARD = """# Model card: vgg16_ct
+
+Gray-scale style transfer for CT slices with VGG16 features. Written by
+`python scripts/train_release.py release`; every figure comes from `{figures}`.
+
+| | |
+| --- | --- |
+| Task | gives a windowed CT slice the gray scale of another slice, keeps its structure |
+| Input, output | gray images in [0, 1], any size; best at 0.7 to 3 mm pixels |
+| AdaIN at | `{layer}`, decoder mirrored from there ({weights} kB of weights, half precision) |
+| Encoder | VGG16, ImageNet (CC BY 4.0, Visual Geometry Group, Oxford), cut at `{layer}` |
+| Training | {steps} steps of {batch} crops of {crop}x{crop} pixels, Adam with cosine decay |
+| Content loss | contextual, bilateral variant (w = {spatial}), h = {bandwidth}, at {content} |
+| Style loss | moments at {style}; histogram ({histogram}); paired windows ({paired}) |
+| Data | {data} |
+| Licence | Apache-2.0 (decoder), CC BY 4.0 (encoder) |
+
+## Figures
+
+On `torso_dicom`, a series of 20 slices of 512x512 no slice of which was trained on, {pairs} pairs
+of different slices in different windows:
+
+| | median | quartiles |
+| --- | --- | --- |
+{rows}
+
+## Limits
+
+- Not a medical device, not for diagnosis. A generated image shows invented gray levels.
+- Trained on one torso, one vertebra, {extra} slices of a test collection and {phantoms} phantoms:
+  other regions, contrast phases and scanners are untested.
+- AdaIN moves channel statistics, which cannot express every tone curve: where the content is
+  clipped or nearly flat (a very wide window) and the style is a narrow window, edges are lifted
+  more than areas, and noise with them.
+- Where content and style have nearly the same histogram already, there is little to gain, and
+  the ratio can pass 1.
+"""
+
+
+def release(preset: Path, figures: Path, home: Path) -> Path:
+    """Puts a trained preset and its model card where the package finds it."""
+    measured = json.loads(figures.read_text())
+    trained = json.loads((preset / "preset.json").read_text())["card"]
+    summary = {key: value for key, value in measured.items() if key not in ("rows", "preset")}
+    model = StyleTransfer.from_preset(str(preset))
+    model.save_to_preset(home, card={**trained, "figures": summary})
+
+    def row(words: str, key: str) -> str:
+        low, high = measured[key]["quartiles"]
+        return f"| {words} | {measured[key]['median']:.3f} | {low:.3f} to {high:.3f} |"
+
+    def table(layers: dict) -> str:
+        return ", ".join(f"`{name}` ({weight:g})" for name, weight in layers.items())
+
+    recipe = trained["recipe"]
+    phantoms = [name for name in trained["data"] if name.startswith("phantom")]
+    slices = {name: count for name, count in trained["data"].items() if name not in phantoms}
+    text = CARD.format(
+        figures=figures.as_posix(),
+        layer=recipe["layer"],
+        weights=round((home / "weights.npz").stat().st_size / 1000),
+        steps=trained["steps"],
+        batch=recipe["batch_size"],
+        crop=recipe["crop"],
+        spatial=recipe["spatial_weight"],
+        bandwidth=recipe["bandwidth"],
+        content=table(recipe["content_layers"]),
+        style=table(recipe["style_layers"]),
+        histogram=f"{recipe['histogram_weight']:g}",
+        paired=f"{recipe['paired_weight']:g}",
+        data="; ".join(f"{name}: {count}" for name, count in slices.items())
+        + f" slices; {len(phantoms)} phantoms",
+        pairs=measured["pairs"],
+        rows="\n".join(
+            (
+                row(
+                    "style distance left, W(generated, style) / W(content, style)",
+                    "style_distance_ratio",
+                ),
+                row(
+                    f"the same, over the {measured['different_pairs']} pairs with W(content, style) "
+                    "of at least 0.03",
+                    "style_distance_ratio_different",
+                ),
+                row("structure term of SSIM inside the body", "structure"),
+                row("difference of mean gray level", "mean_difference"),
+            )
+        ),
+        extra=sum(1 for name in slices if not name.startswith(("torso", "vertebra"))),
+        phantoms=len(phantoms),
+    )
+    (home / "README.md").write_text(text)
+    return home
+
+
 def main() -> None:
     """Parses the command line."""
     parser = argparse.ArgumentParser(
@@ -217,12 +329,18 @@ def main() -> None:
     two.add_argument("--preset", default="vgg16_ct")
     two.add_argument("--output", type=Path, default=Path("benchmarks/preset_vgg16_ct.json"))
     two.add_argument("--pairs", type=int, default=60)
+    three = commands.add_parser("release", help="put a preset and its card into the package")
+    three.add_argument("--preset", type=Path, default=Path("runs/vgg16_ct/preset"))
+    three.add_argument("--figures", type=Path, default=Path("benchmarks/preset_vgg16_ct.json"))
+    three.add_argument("--home", type=Path, default=Path("tfstyle/presets/vgg16_ct"))
     for parser_ in (one, two):
         parser_.add_argument("--data", type=Path, required=True, help="folder of the real CT")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if options.command == "train":
         print(train(options.data, options.output, options.epochs, options.steps))
+    elif options.command == "release":
+        print(release(options.preset, options.figures, options.home))
     else:
         result = evaluate(options.data, options.preset, options.output, options.pairs)
         print(json.dumps({k: v for k, v in result.items() if k != "rows"}, indent=1))

@@ -33,14 +33,14 @@ class Half:
 @pytest.fixture(autouse=True)
 def _logging_as_before():
     """The command sets up logging for a process of its own; other tests get theirs back."""
-    names = ("tfstyle", "py.warnings", "tensorflow", "absl", "pydicom", "h5py")
-    loggers = [logging.getLogger(name) for name in names]
-    before = [(logger, logger.level, logger.propagate, logger.handlers) for logger in loggers]
+    logger = logging.getLogger("tfstyle")
+    before = logger.level, logger.propagate, logger.handlers
     yield
     logging.captureWarnings(False)
-    for logger, level, propagate, handlers in before:
-        logger.setLevel(level)
-        logger.propagate, logger.handlers = propagate, handlers
+    logger.setLevel(before[0])
+    logger.propagate, logger.handlers = before[1:]
+    for name in cli.NOISY:
+        logging.getLogger(name).removeFilter(cli._critical)
 
 
 @pytest.fixture
@@ -328,6 +328,26 @@ class TestProcess:
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         assert "rows: 30" in done.stdout
+
+    def test_pydicom_is_silent_too(self, tmp_path, ct):
+        dataset = pydicom.dcmread(ct)
+        dataset.StudyID = "longer than sixteen characters"
+        dataset.save_as(tmp_path / "odd.dcm")
+        style = tmp_path / "style.png"
+        write_png(np.eye(16), style)
+        code = (
+            "import sys\n"
+            "from tfstyle import cli\n"
+            "class Same:\n"
+            "    def stylize(self, content, style, **options): return content\n"
+            "cli._load_model = lambda arguments: Same()\n"
+            "sys.exit(cli.main(sys.argv[1:]))"
+        )
+        words = ["stylize", tmp_path / "odd.dcm", "--style", style, "-o", tmp_path / "out"]
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (0, "")
 
     def test_train_is_interrupted_politely(self, tmp_path):
         words = ["train", "--phantoms", "1", "--weights", "none", "--layer", "relu1_1"]

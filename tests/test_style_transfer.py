@@ -75,9 +75,7 @@ class TestStylize:
         contents, styles = image(0, (5, 20, 24, 1)), image(1, (5, 24, 24, 1))
         batch = model.stylize(contents, styles, batch_size=2)
         for i in range(5):
-            np.testing.assert_allclose(
-                batch[i], model.stylize(contents[i], styles[i]), atol=1e-5
-            )
+            np.testing.assert_allclose(batch[i], model.stylize(contents[i], styles[i]), atol=1e-5)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -99,9 +97,7 @@ class TestStylize:
     )
     def test_bad_input(self, model, arguments, message):
         with pytest.raises(ArgumentError, match=message):
-            model.stylize(
-                **{"content": np.zeros((8, 8)), "style": np.zeros((8, 8)), **arguments}
-            )
+            model.stylize(**{"content": np.zeros((8, 8)), "style": np.zeros((8, 8)), **arguments})
 
 
 class TestConstruction:

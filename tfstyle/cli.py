@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "tfstyle"
 DEFAULT_PRESET = "vgg16_ct"
+NOISY = ("py.warnings", "tensorflow", "absl", "pydicom", "h5py")
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -648,10 +649,15 @@ def silence(debug: bool = False, quiet: bool = False) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.captureWarnings(True)
-    for name in ("py.warnings", "tensorflow", "absl", "pydicom", "h5py"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Filters and not levels: some of these packages set their level anew when imported.
+    for name in NOISY:
+        logging.getLogger(name).addFilter(_critical)
     if "tensorflow" not in sys.modules:
         _import_tensorflow()
+
+
+def _critical(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.CRITICAL
 
 
 def _import_tensorflow() -> None:

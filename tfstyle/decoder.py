@@ -46,10 +46,10 @@ class Decoder(keras.Model):
                 f"channels and strides: must have the same length above 0, received "
                 f"{self.channels} and {self.strides}."
             )
-        if any(a % b for a, b in zip(self.strides, self.strides[1:] + (1,))):
+        if any(a % b for a, b in zip(self.strides, (*self.strides[1:], 1))):
             raise ArgumentError(f"strides: must divide one another downwards: {self.strides}.")
         self.steps = []
-        following = list(zip(self.channels[1:], self.strides[1:])) + [(1, 1)]
+        following = [*zip(self.channels[1:], self.strides[1:]), (1, 1)]
         for index, (stride, (channels_out, stride_out)) in enumerate(zip(self.strides, following)):
             last = index == len(following) - 1
             self.steps.append(ReflectionPadding2D(1, name=f"pad{index}"))

@@ -167,7 +167,7 @@ class StyleTransfer(keras.Model):
             if style_weights is not None:
                 raise ArgumentError("style_weights: need a list of styles to blend.")
             weights, styles = [1.0], [_as_batch(style, "style")[0]]
-        for i, one in enumerate(styles):
+        for one in styles:
             if len(one) not in (1, len(images)):
                 raise ArgumentError(
                     f"style: batch of {len(one)} for {len(images)} contents; give one style, or "

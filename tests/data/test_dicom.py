@@ -13,7 +13,7 @@ from tfstyle.errors import InputFileError
 
 def numbers(scan):
     """Which slice each plane is, as written by ``write_series``."""
-    return [int(plane[0, 0]) + 24 for plane in scan.pixels]
+    return [int(plane[0, 0]) + 1024 for plane in scan.pixels]
 
 
 # -- values ------------------------------------------------------------------------------------

@@ -87,7 +87,9 @@ def test_cut_encoder_builds_nothing_behind_the_tap():
 
 def test_image_tap_is_the_image():
     x = images()
-    np.testing.assert_array_equal(VGG16(weights=None, depth="relu1_1")(x, taps=["image"])["image"], x)
+    np.testing.assert_array_equal(
+        VGG16(weights=None, depth="relu1_1")(x, taps=["image"])["image"], x
+    )
 
 
 @pytest.mark.parametrize("name", ["relu9_1", "conv4_block6_out", ""])

@@ -75,7 +75,11 @@ class TestContextual:
 
     @pytest.mark.parametrize("case", ["same", "zeros", "constant"])
     def test_finite_gradient(self, case):
-        x = {"same": features(9), "zeros": np.zeros((2, 5, 6, 7)), "constant": np.ones((2, 5, 6, 7))}
+        x = {
+            "same": features(9),
+            "zeros": np.zeros((2, 5, 6, 7)),
+            "constant": np.ones((2, 5, 6, 7)),
+        }
         g = tf.Variable(x[case].astype(np.float32))
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(losses.contextual_loss(g, x[case].astype(np.float32)))

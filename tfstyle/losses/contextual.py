@@ -10,9 +10,7 @@ from tfstyle.errors import ArgumentError
 DISTANCE_EPSILON = 1e-5
 
 
-def contextual_similarity(
-    generated, content, bandwidth: float = 0.1, spatial_weight: float = 0.0
-):
+def contextual_similarity(generated, content, bandwidth: float = 0.1, spatial_weight: float = 0.0):
     """Contextual similarity CA of two sets of feature vectors, per sample.
 
     With g_i and x_j the feature vectors of both maps, centred by μ_x, the mean of x_j::
@@ -98,6 +96,5 @@ def _spatial(features):
     columns = ops.cast(ops.arange(width), "float32") / unit
     rows, columns = (ops.reshape(p, (-1,)) for p in ops.meshgrid(rows, columns, indexing="ij"))
     return (
-        ops.square(rows[:, None] - rows[None, :])
-        + ops.square(columns[:, None] - columns[None, :])
+        ops.square(rows[:, None] - rows[None, :]) + ops.square(columns[:, None] - columns[None, :])
     )[None]
