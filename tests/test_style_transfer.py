@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -238,7 +240,11 @@ class TestSaving:
             "assert model._settings['style_layers'] == {'relu1_1': 0.3}\n"
         )
         done = subprocess.run(
-            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(tfstyle.__file__).parent.parent)},
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stderr
 

@@ -15,8 +15,8 @@ class ArgumentError(TfstyleError):
     """An argument has a value that cannot be used."""
 
 
-class InputFileError(TfstyleError):
-    """A file given as input is missing, damaged or of the wrong kind.
+class _PathError(TfstyleError):
+    """An error about a file or folder.
 
     Args:
         path: The file or folder.
@@ -29,18 +29,12 @@ class InputFileError(TfstyleError):
         super().__init__(f"{path}: {problem}")
 
 
-class OutputError(TfstyleError):
-    """An output file or folder cannot be written.
+class InputFileError(_PathError):
+    """A file given as input is missing, damaged or of the wrong kind."""
 
-    Args:
-        path: The file or folder.
-        problem: What is wrong and what to do, without the path.
-    """
 
-    def __init__(self, path: object, problem: str):
-        self.path = str(path)
-        self.problem = problem
-        super().__init__(f"{path}: {problem}")
+class OutputError(_PathError):
+    """An output file or folder cannot be written."""
 
 
 class WeightsError(TfstyleError):

@@ -15,6 +15,7 @@ from tfstyle import encoders
 from tfstyle.decoder import Decoder
 from tfstyle.encoders import IMAGE_TAP, Encoder
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
+from tfstyle.images import as_batch
 from tfstyle.layers import AdaIN
 from tfstyle.layers.padding import reflect_indices
 from tfstyle.losses import CONTENT_LOSSES, STYLE_LOSSES, histogram_loss, total_variation_loss
@@ -159,14 +160,14 @@ class StyleTransfer(keras.Model):
         """
         if not 0.0 <= strength <= 1.0:
             raise ArgumentError(f"strength: must lie in [0, 1], received {strength!r}.")
-        images, restore = _as_batch(content, "content")
+        images, shape = as_batch(content, "content")
         if isinstance(style, (list, tuple)):
             weights = _blend_weights(style_weights, len(style))
-            styles = [_as_batch(one, f"style[{i}]")[0] for i, one in enumerate(style)]
+            styles = [as_batch(one, f"style[{i}]")[0] for i, one in enumerate(style)]
         else:
             if style_weights is not None:
                 raise ArgumentError("style_weights: need a list of styles to blend.")
-            weights, styles = [1.0], [_as_batch(style, "style")[0]]
+            weights, styles = [1.0], [as_batch(style, "style")[0]]
         for one in styles:
             if len(one) not in (1, len(images)):
                 raise ArgumentError(
@@ -180,7 +181,7 @@ class StyleTransfer(keras.Model):
             results.append(
                 self._stylize_batch(images[part], batch_styles, weights, float(strength))
             )
-        return restore(np.concatenate(results))
+        return np.concatenate(results).reshape(shape)
 
     def _stylize_batch(self, content, styles, weights, strength):
         if len(styles) == 1:
@@ -480,37 +481,6 @@ class StyleTransfer(keras.Model):
         from tfstyle import presets
 
         return presets.save(self, folder, card=card, half=half)
-
-
-def _as_batch(image, argument: str):
-    """Checks an image or batch and returns it as (B, H, W, 1) with the way back."""
-    try:
-        array = np.asarray(image, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(f"{argument}: not a numeric array ({error}).") from None
-    shape = array.shape
-    if array.ndim == 2:
-        batch = array[None, :, :, None]
-    elif array.ndim == 3 and shape[-1] == 1:
-        batch = array[None]
-    elif array.ndim == 4 and shape[-1] == 1:
-        batch = array
-    else:
-        raise ArgumentError(
-            f"{argument}: shape {shape} is not (H, W), (H, W, 1) or (B, H, W, 1); scans of several "
-            "slices are given as (slices, H, W, 1)."
-        )
-    if 0 in shape:
-        raise ArgumentError(f"{argument}: is empty, shape {shape}.")
-    if not np.isfinite(array).all():
-        raise ArgumentError(f"{argument}: holds NaN or infinite values; replace them first.")
-    low, high = float(array.min()), float(array.max())
-    if low < -1e-3 or high > 1 + 1e-3:
-        raise ArgumentError(
-            f"{argument}: values lie in [{low:g}, {high:g}], not in [0, 1]; apply a window first "
-            "(tfstyle.data.windows)."
-        )
-    return batch, lambda result: result.reshape(shape)
 
 
 def _blend_weights(weights, count: int) -> list[float]:

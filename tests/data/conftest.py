@@ -112,9 +112,7 @@ def enhanced_ct(tmp_path):
     """``enhanced_ct(positions)`` writes an enhanced multi-frame CT (PS3.3 A.38)."""
 
     def write(positions, name="enhanced.dcm", **per_frame) -> Path:
-        stored = np.stack(
-            [np.full((8, 6), 1000 + i, np.int16) for i in range(len(positions))]
-        )
+        stored = np.stack([np.full((8, 6), 1000 + i, np.int16) for i in range(len(positions))])
         dataset = make_ct(stored)
         dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
         dataset.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]

@@ -7,8 +7,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from tfstyle.data import Window, read_scan, read_scans
-from tfstyle.data.dicom import list_series
 from tfstyle.errors import InputFileError
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
 
 def numbers(scan):
@@ -95,7 +96,9 @@ def test_bits_above_bits_stored_are_ignored(write_ct):
 def test_signed_values_of_12_bits(write_ct):
     stored = np.array([[0x0FFF, 0x0801, 5]], np.uint16)  # -1, -2047 and 5 in 12 bits
     scan = read_scan(
-        write_ct(stored=stored, BitsStored=12, HighBit=11, PixelRepresentation=1, RescaleIntercept=0)
+        write_ct(
+            stored=stored, BitsStored=12, HighBit=11, PixelRepresentation=1, RescaleIntercept=0
+        )
     )
     np.testing.assert_array_equal(scan.pixels[0], [[-1, -1024, 5]])
 
@@ -170,9 +173,9 @@ def test_derived_ct_in_other_units(write_ct):
 
 def test_modality_lut(write_ct):
     lut = Dataset()
-    lut.LUTDescriptor = [3, 0, 16]
-    lut.ModalityLUTType = "HU"
-    lut.LUTData = [10, 20, 30]
+    lut.add_new("LUTDescriptor", "US", [3, 0, 16])
+    lut.ModalityLUTType = "US"
+    lut.add_new("LUTData", "US", [10, 20, 30])
     stored = np.array([[0, 1, 2]], np.uint16)
     path = write_ct(stored=stored, RescaleSlope=None, RescaleIntercept=None, Modality="DX")
     dataset = pydicom.dcmread(path)
@@ -224,9 +227,7 @@ def test_file_without_preamble(sample, tmp_path):
         body.update(dataset)
         write_dataset(out, body)
     assert bare.read_bytes()[128:132] != b"DICM" == raw[128:132]
-    np.testing.assert_array_equal(
-        read_scan(bare).pixels, read_scan(sample("CT_small.dcm")).pixels
-    )
+    np.testing.assert_array_equal(read_scan(bare).pixels, read_scan(sample("CT_small.dcm")).pixels)
 
 
 # -- series ------------------------------------------------------------------------------------
@@ -271,8 +272,6 @@ def test_series_are_told_apart_by_uid_across_folders(write_series, tmp_path):
         read_scans(tmp_path, series="99")
     with pytest.raises(InputFileError, match=r"holds 2 scans.*4 slices.*b \(2 slices\)"):
         read_scan(tmp_path)
-    listed = list_series([p for p in tmp_path.rglob("*.dcm")])
-    assert sorted((uid, count) for _, uid, count in listed) == [("1.2.3.4", 4), ("1.2.3.5", 2)]
 
 
 def test_series_in_one_folder_have_names_of_their_own(write_series, tmp_path):
@@ -461,9 +460,7 @@ def test_not_a_dicom_file(tmp_path, content):
         read_scans(path)
 
 
-@pytest.mark.parametrize(
-    "name", ["CT_small.dcm", "MR_small_RLE.dcm", "MR_small_jp2klossless.dcm"]
-)
+@pytest.mark.parametrize("name", ["CT_small.dcm", "MR_small_RLE.dcm", "MR_small_jp2klossless.dcm"])
 def test_truncated_pixels(sample, tmp_path, name):
     raw = sample(name).read_bytes()
     path = tmp_path / "short.dcm"
@@ -556,7 +553,7 @@ def test_damaged_files_raise_nothing_else(sample, tmp_path):
     """Cuts and flipped bytes give an InputFileError or a scan, never another exception."""
     rng = np.random.default_rng(0)
     path = tmp_path / "x.dcm"
-    refused = 0
+    messages = []
     for name in ("CT_small.dcm", "MR_small_RLE.dcm", "MR_small_jp2klossless.dcm"):
         raw = sample(name).read_bytes()
         for number in range(25):
@@ -570,6 +567,6 @@ def test_damaged_files_raise_nothing_else(sample, tmp_path):
             try:
                 read_scans(path)
             except InputFileError as error:
-                refused += 1
-                assert str(error).startswith(str(path))
-    assert refused > 40
+                messages.append(str(error))
+    assert len(messages) > 40
+    assert all(message.startswith(str(path)) for message in messages)

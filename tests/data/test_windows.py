@@ -83,9 +83,16 @@ def test_bad_windows(centre, width):
 
 
 def test_names_are_whole_and_read_only():
-    assert {"bone", "soft_tissue", "lung", "brain", "mediastinum", "liver", "spine", "angio"} <= set(
-        WINDOWS
-    )
+    assert {
+        "bone",
+        "soft_tissue",
+        "lung",
+        "brain",
+        "mediastinum",
+        "liver",
+        "spine",
+        "angio",
+    } <= set(WINDOWS)
     with pytest.raises(TypeError):
         WINDOWS["mine"] = Window(0, 1)
 

@@ -582,20 +582,6 @@ def read_dicom(
     return scans
 
 
-def list_series(paths: Sequence[str | os.PathLike]) -> list[tuple[str, str, int]]:
-    """Name, Series Instance UID and number of frames of each series, without reading pixels."""
-    groups: dict[tuple[str, str], list[Frame]] = {}
-    for path in sorted(os.fspath(p) for p in paths):
-        try:
-            frames = frames_of(path, read_dataset(path, pixels=False, tags=_HEADER_TAGS))
-        except _NoPictureError:
-            continue
-        uid = frames[0].series
-        groups.setdefault((uid, "" if uid else os.path.dirname(path)), []).extend(frames)
-    names = _names(groups)
-    return [(names[key], key[0], len(frames)) for key, frames in groups.items()]
-
-
 def _names(groups: dict[tuple[str, str], list[Frame]]) -> dict[tuple[str, str], str]:
     """A short label a series: file stem, folder, or folder and the end of the UID."""
     labels: dict[tuple[str, str], str] = {}

@@ -59,9 +59,14 @@ def read_png(path: str | os.PathLike) -> Scan:
     return Scan(
         pixels=np.ascontiguousarray(image[None, ..., 0]),
         units="gray",
-        name=os.path.splitext(os.path.basename(path))[0] or "picture",
+        name=picture_name(path),
         files=(path,),
     )
+
+
+def picture_name(path: str | os.PathLike) -> str:
+    """The file name without its ending."""
+    return os.path.splitext(os.path.basename(os.fspath(path)))[0] or "picture"
 
 
 def write_png(unit: np.ndarray, path: str | os.PathLike, bits: int = 8) -> None:

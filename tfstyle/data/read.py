@@ -10,7 +10,7 @@ import numpy as np
 
 from tfstyle.data.dicom import is_dicom, read_dicom
 from tfstyle.data.nifti import nifti_name, read_nifti
-from tfstyle.data.png import read_png
+from tfstyle.data.png import picture_name, read_png
 from tfstyle.data.scan import Scan
 from tfstyle.errors import ArgumentError, InputFileError
 
@@ -112,16 +112,13 @@ def read_scans(
         raise InputFileError(path, "neither a file nor a folder.")
     elif os.path.getsize(path) == 0:
         raise InputFileError(path, "the file is empty.")
-    elif _is_nifti(path):
-        scans = [read_nifti(path, units=units)]
-    elif _is_png(path):
-        scans = [read_png(path)]
+    elif _is_nifti(path) or _is_png(path):
+        scan = read_nifti(path, units=units) if _is_nifti(path) else read_png(path)
+        scans = [scan] if series in (None, scan.name) else []
     else:
         scans = read_dicom([path], series=series, on_odd=on_odd, as_given=True)
-    if series is not None:
-        scans = [scan for scan in scans if scan.units != "gray" or scan.name == series]
-        if not scans:
-            raise InputFileError(path, f"holds no series {series!r}.")
+    if series is not None and not scans:
+        raise InputFileError(path, f"holds no series {series!r}.")
     return scans
 
 
@@ -138,7 +135,8 @@ def _read_folder(path: str, series: str | None, on_odd: str, units: str) -> list
                 continue
             volumes.append(read_nifti(file, units=units))
         elif _is_png(file):
-            scans.append(read_png(file))
+            if series is None or picture_name(file) == series:
+                scans.append(read_png(file))
         elif os.path.basename(file).upper() == "DICOMDIR":
             continue
         elif is_dicom(file):

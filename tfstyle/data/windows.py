@@ -188,7 +188,7 @@ def resolve_window(spec: WindowSpec, scan: Scan) -> Window:
         elif scan.header_window is not None:
             name = "header"
         else:
-            name = "soft_tissue" if scan.units == "HU" else "percentile"
+            name = spec = "soft_tissue" if scan.units == "HU" else "percentile"
     if name in WINDOWS:
         if scan.units != "HU":
             raise ArgumentError(

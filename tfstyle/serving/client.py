@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from tfstyle.errors import ArgumentError, ServingError
+from tfstyle.images import as_batch
 from tfstyle.serving.servable import DEFAULT_SIGNATURE
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ _T = TypeVar("_T")
 
 STYLIZE = "stylize"
 STYLIZE_STRENGTH = "stylize_strength"
-# Rounding in a window may leave values this far outside [0, 1]; more than that is a mistake.
-_RANGE_TOLERANCE = 1e-3
 
 
 class Client:
@@ -112,8 +111,8 @@ class Client:
             ArgumentError: Shapes, values or strength that cannot be used; nothing is sent.
             ServingError: The server cannot be reached or refused the request.
         """
-        contents, shape = _as_batch(content, "content")
-        styles, _ = _as_batch(style, "style")
+        contents, shape = as_batch(content, "content")
+        styles, _ = as_batch(style, "style")
         if len(styles) not in (1, len(contents)):
             raise ArgumentError(
                 f"style: batch of {len(styles)} for {len(contents)} contents; give one style, or "
@@ -301,37 +300,6 @@ class Client:
                 f"'generated' as float32 {shape}, received {received}"
             )
         return generated
-
-
-def _as_batch(image: npt.ArrayLike, argument: str) -> tuple[np.ndarray, tuple[int, ...]]:
-    """A checked image or batch as float32 (B, H, W, 1), and the shape it had."""
-    try:
-        array = np.asarray(image, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(f"{argument}: not a numeric array ({error})") from None
-    shape = array.shape
-    if array.ndim == 2:
-        batch = array[None, :, :, None]
-    elif array.ndim == 3 and shape[-1] == 1:
-        batch = array[None]
-    elif array.ndim == 4 and shape[-1] == 1:
-        batch = array
-    else:
-        raise ArgumentError(
-            f"{argument}: shape {shape} is not (H, W), (H, W, 1) or (B, H, W, 1); scans of several "
-            "slices are given as (slices, H, W, 1)"
-        )
-    if 0 in shape:
-        raise ArgumentError(f"{argument}: is empty, shape {shape}")
-    low, high = float(array.min()), float(array.max())
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ArgumentError(f"{argument}: holds NaN or infinite values; replace them first")
-    if low < -_RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:
-        raise ArgumentError(
-            f"{argument}: values lie in [{low:g}, {high:g}], not in [0, 1]; apply a window first "
-            "(tfstyle.data)"
-        )
-    return batch, shape
 
 
 def _checked_timeout(timeout: float) -> float:

@@ -1,0 +1,303 @@
+import gzip
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tfstyle.data import (
+    WINDOWS,
+    Scan,
+    Window,
+    match_labels,
+    read_nifti,
+    read_scan,
+    scan_to_unit,
+    write_nifti,
+)
+from tfstyle.errors import ArgumentError, InputFileError, OutputError
+
+# A volume that knows its own place: value = 100 x left + 10 x posterior + superior + offset,
+# in steps of the grid, so any reader that gets the axes wrong gets the values wrong.
+GRID = np.stack(np.meshgrid(np.arange(5), np.arange(6), np.arange(7), indexing="ij"))
+
+
+def volume(codes="LPS", spacing=(2.0, 3.0, 4.0), dtype=np.int16):
+    """A NIfTI image of the same 5 x 6 x 7 body, stored in the given axis order."""
+    values = (100 * GRID[0] + 10 * GRID[1] + GRID[2] - 500).astype(dtype)
+    lps = np.diag([*spacing, 1.0])
+    lps[:3, 3] = -11, -12, -13
+    image = nib.Nifti1Image(values, np.diag([-1.0, -1, 1, 1]) @ lps)
+    target = nib.orientations.axcodes2ornt(codes)
+    now = nib.orientations.io_orientation(image.affine)
+    return image.as_reoriented(nib.orientations.ornt_transform(now, target))
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(image, name="ct.nii.gz"):
+        path = tmp_path / name
+        nib.save(image, path)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "LAS", "PIR", "SAL", "ASR"])
+def test_every_orientation_reads_alike(save, codes):
+    scan = read_scan(save(volume(codes)))
+    assert scan.pixels.shape == (7, 6, 5)
+    # Slices upward, rows to the back, columns to the patient's left, as DICOM shows axial slices.
+    s, r, c = np.meshgrid(np.arange(7), np.arange(6), np.arange(5), indexing="ij")
+    np.testing.assert_array_equal(scan.pixels, 100 * c + 10 * r + s - 500)
+    assert scan.spacing == (4.0, 3.0, 2.0)
+    np.testing.assert_allclose(scan.affine @ [0, 0, 0, 1], [-11, -12, -13, 1])
+    np.testing.assert_allclose(scan.affine @ [1, 1, 1, 1], [-9, -9, -9, 1])
+    assert (scan.units, scan.name) == ("HU", "ct")
+
+
+def test_same_place_as_dicom(save, write_series, tmp_path):
+    """The same body as DICOM and as NIfTI gives the same scan."""
+    write_series([0, 2, 4])
+    dicom = read_scan(tmp_path / "series")
+    affine = np.diag([-1.0, -1, 1, 1]) @ dicom.affine[:, [2, 1, 0, 3]]
+    nifti = read_nifti(save(nib.Nifti1Image(dicom.pixels.transpose(2, 1, 0), affine)), units="HU")
+    np.testing.assert_array_equal(nifti.pixels, dicom.pixels)
+    np.testing.assert_allclose(nifti.affine, dicom.affine)
+
+
+def test_plain_and_compressed(save):
+    plain, packed = save(volume(), "a.nii"), save(volume(), "b.nii.gz")
+    np.testing.assert_array_equal(read_scan(plain).pixels, read_scan(packed).pixels)
+    assert (read_scan(plain).name, read_scan(packed).name) == ("a", "b")
+
+
+def test_oblique_affine_is_kept(save):
+    turn = np.radians(20)
+    affine = np.eye(4)
+    affine[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+    image = nib.Nifti1Image(volume().get_fdata().astype(np.int16), affine)
+    scan = read_scan(save(image))
+    np.testing.assert_allclose(scan.spacing, 1)
+    corner = np.linalg.inv(affine) @ np.diag([-1, -1, 1, 1]) @ scan.affine @ [2, 3, 1, 1]
+    assert scan.pixels[2, 3, 1] == image.get_fdata()[tuple(np.rint(corner[:3]).astype(int))]
+
+
+def test_units_are_judged_by_values(save):
+    def units(values, **options):
+        image = nib.Nifti1Image(np.asarray(values).reshape(1, 2, -1), np.eye(4))
+        return read_nifti(save(image), **options).units
+
+    assert units(np.array([-1000, 0, 40, 900], np.int16)) == "HU"
+    assert units(np.array([0, 10, 400, 900], np.int16)) == "US"
+    assert units(np.array([-3.0, 0, 1.5, 4], np.float32)) == "US"  # standardised MR
+    assert units(np.array([0, 10, 400, 900], np.int16), units="HU") == "HU"
+    assert units(np.array([-1000, 0, 40, 900], np.int16), units="US") == "US"
+    with pytest.raises(ArgumentError, match="'HU' or 'US'"):
+        units(np.zeros(4, np.int16), units="hounsfield")
+
+
+def test_values(save):
+    hu = np.array([[-3024, -1207, 0.4, 99999]], np.float32)
+    scan = read_scan(save(nib.Nifti1Image(hu.reshape(4, 1, 1), np.diag([-1.0, -1, 1, 1]))))
+    np.testing.assert_array_equal(scan.pixels.ravel(), [-1024, -1207, 0, 32767])
+    mr = np.array([0, 0.5, 100], np.float32).reshape(3, 1, 1)
+    scan = read_scan(save(nib.Nifti1Image(mr, np.diag([-1.0, -1, 1, 1]))))
+    assert scan.pixels.dtype == np.float32
+    np.testing.assert_array_equal(scan.pixels.ravel(), mr.ravel())
+
+
+def test_scaled_storage(save):
+    image = volume()
+    image.header.set_slope_inter(2, -10)
+    plain = read_scan(save(volume(), "plain.nii")).pixels
+    np.testing.assert_array_equal(read_scan(save(image)).pixels, 2 * plain - 10)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 1, 1), (4, 3), (4, 3, 2, 1), (4, 3, 2, 1, 1)])
+def test_small_and_flat_shapes(save, shape):
+    scan = read_scan(save(nib.Nifti1Image(np.full(shape, 7, np.int16), np.eye(4))))
+    assert scan.pixels.size == np.prod(shape)
+    assert (scan.pixels == 7).all()
+
+
+def test_4d(save):
+    image = nib.Nifti1Image(np.zeros((4, 4, 4, 3), np.int16), np.eye(4))
+    with pytest.raises(InputFileError, match=r"ct\.nii\.gz: a 4-D image of shape \(4, 4, 4, 3\)"):
+        read_scan(save(image))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan(save, bad):
+    values = volume(dtype=np.float32).get_fdata().astype(np.float32)
+    values[0, 1, 2] = values[3, 3, 3] = bad
+    with pytest.raises(InputFileError, match="2 of 210 voxels are NaN or infinite"):
+        read_scan(save(nib.Nifti1Image(values, np.eye(4))))
+
+
+def test_colour(save):
+    colours = np.zeros((3, 3, 3), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
+    with pytest.raises(InputFileError, match="one gray value a voxel"):
+        read_scan(save(nib.Nifti1Image(colours, np.eye(4))))
+
+
+def test_no_nifti_or_cut_short(save, tmp_path):
+    path = tmp_path / "text.nii"
+    path.write_text("no image " * 100)
+    with pytest.raises(InputFileError, match="not a NIfTI file, or damaged"):
+        read_scan(path)
+    raw = save(volume(), "a.nii").read_bytes()
+    path.write_bytes(raw[:-40])
+    with pytest.raises(InputFileError, match=r"text\.nii: .*(cut short|truncated)"):
+        read_scan(path)
+    path = tmp_path / "short.nii.gz"
+    path.write_bytes(gzip.compress(raw)[:-30])
+    with pytest.raises(InputFileError, match=r"short\.nii\.gz: .*(truncated|damaged)"):
+        read_scan(path)
+    with pytest.raises(InputFileError, match="no such file"):
+        read_nifti(tmp_path / "none.nii")
+
+
+def test_header_that_claims_too_much(save, tmp_path):
+    image = volume()
+    raw = bytearray(image.to_bytes())
+    raw[42:48] = np.array([30000, 30000, 30000], "<i2").tobytes()
+    path = tmp_path / "huge.nii"
+    path.write_bytes(raw)
+    with pytest.raises(InputFileError, match="too small for"):  # before 50 TB are asked for
+        read_scan(path)
+
+
+def test_singular_affine(save):
+    image = volume()
+    image.header.set_sform(np.diag([0.0, 1, 1, 1]), 2)
+    path = save(nib.Nifti1Image(np.asanyarray(image.dataobj), None, image.header))
+    with pytest.raises(InputFileError, match="singular"):
+        read_scan(path)
+
+
+# -- labels ------------------------------------------------------------------------------------
+
+
+def test_labels_of_another_axis_order(save):
+    scan = read_scan(save(volume("RAS")))
+    labels, covered = match_labels(scan, save(volume("PIR"), "l.nii.gz"))
+    np.testing.assert_array_equal(labels, scan.pixels)
+    assert labels.dtype == np.int16
+    assert covered.all()
+
+
+def test_labels_that_cover_some_slices(save):
+    scan = read_scan(save(volume("RAS")))
+    part = volume("LPS").slicer[:, :, 2:4]
+    labels, covered = match_labels(scan, save(part, "l.nii.gz"))
+    np.testing.assert_array_equal(covered, [False, False, True, True, False, False, False])
+    np.testing.assert_array_equal(labels[2:4], scan.pixels[2:4])
+    assert not labels[~covered].any()
+
+
+def test_labels_of_another_spacing(save):
+    scan = read_scan(save(volume("LPS", (1.0, 1.0, 1.0))))
+    coarse = np.array([[[1, 2]], [[3, 4]]], np.uint8)  # 2 x 1 x 2 voxels of 2 x 6 x 4 mm
+    affine = np.diag([-2.0, -6.0, 4.0, 1.0])
+    affine[:3, 3] = 10.5, 9.5, -11.5  # so that voxel borders coincide
+    labels, _ = match_labels(scan, save(nib.Nifti1Image(coarse, affine), "l.nii.gz"))
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels[:, 3, 0], [1, 1, 1, 1, 2, 2, 2])
+    np.testing.assert_array_equal(labels[0, 3], [1, 1, 3, 3, 0])
+
+
+def test_labels_of_a_tilted_series(write_ct, tmp_path, save):
+    for number in range(3):
+        write_ct(
+            f"s/{number}.dcm",
+            np.full((6, 6), 1000, np.int16),
+            ImageOrientationPatient=[1, 0, 0, 0, 0.8, 0.6],
+            PixelSpacing=[1, 1],
+            ImagePositionPatient=[0, 0, 5 * number],
+        )
+    scan = read_scan(tmp_path / "s")
+    # Labels say how high they lie: value = z + 1.
+    z = np.broadcast_to(np.arange(20), (6, 6, 20)) + 1
+    path = save(nib.Nifti1Image(z.astype(np.uint8), np.diag([-1.0, -1, 1, 1])), "l.nii.gz")
+    labels, covered = match_labels(scan, path)
+    expected = 1 + np.floor(5 * np.arange(3)[:, None] + 0.6 * np.arange(6) + 0.5)
+    np.testing.assert_array_equal(labels[:, :, 2], expected)
+    assert covered.all()
+
+
+def test_offset_moves_labels(save):
+    scan = read_scan(save(volume("RAS")))
+    path = save(volume("LPS"), "l.nii.gz")
+    labels, covered = match_labels(scan, path, offset_mm=(0, 0, 8))
+    np.testing.assert_array_equal(covered, [False] * 2 + [True] * 5)
+    np.testing.assert_array_equal(labels[2:], scan.pixels[:-2])
+
+
+def test_bad_labels(save):
+    scan = read_scan(save(volume("RAS")))
+    fractions = nib.Nifti1Image(np.full((3, 3, 3), 0.5, np.float32), np.eye(4))
+    with pytest.raises(InputFileError, match=r"l\.nii: labels must be integers"):
+        match_labels(scan, save(fractions, "l.nii"))
+    with pytest.raises(ArgumentError, match="has no position"):
+        match_labels(Scan(scan.pixels), save(volume(), "l.nii"))
+    whole = nib.Nifti1Image(np.full((3, 3, 3), 300, np.float32), np.eye(4))
+    assert match_labels(scan, save(whole, "l.nii"))[0].dtype == np.int16
+
+
+# -- writing -----------------------------------------------------------------------------------
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    codes=st.sampled_from(["RAS", "LPS", "PIR"]),
+    name=st.sampled_from(sorted(set(WINDOWS) - {"stroke"})),
+)
+def test_written_volume_reads_back(tmp_path, codes, name):
+    nib.save(volume(codes), tmp_path / "ct.nii")
+    scan = read_scan(tmp_path / "ct.nii")
+    unit = np.random.default_rng(0).random(scan.pixels.shape)
+    out = tmp_path / "out.nii.gz"
+    write_nifti(unit, scan, WINDOWS[name], out)
+    back = read_scan(out)
+    assert back.units == "HU"
+    np.testing.assert_allclose(back.affine, scan.affine, atol=1e-5)
+    again = scan_to_unit(back, name)[..., 0]
+    np.testing.assert_allclose(again, unit, atol=0.501 / WINDOWS[name].width)
+
+
+def test_written_in_other_units_is_float(tmp_path):
+    scan = Scan(np.zeros((2, 3, 4), np.int16), (3, 2, 1), units="US")
+    unit = np.random.default_rng(0).random((2, 3, 4))
+    write_nifti(unit[..., None], scan, Window(0.5, 1), tmp_path / "out.nii")
+    back = read_scan(tmp_path / "out.nii")
+    assert (back.units, back.spacing) == ("US", scan.spacing)
+    np.testing.assert_allclose(back.pixels, unit, atol=1e-6)
+
+
+def test_writing_is_reproducible(tmp_path):
+    scan = Scan(np.zeros((2, 3, 4), np.int16))
+    for name in ("a.nii.gz", "b.nii.gz"):
+        write_nifti(np.full((2, 3, 4), 0.5), scan, WINDOWS["bone"], tmp_path / name)
+    assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+
+
+def test_write_errors(tmp_path):
+    scan = Scan(np.zeros((2, 3, 4), np.int16))
+    unit = np.zeros((2, 3, 4))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_nifti(unit, scan, WINDOWS["bone"], tmp_path / "file" / "out.nii")
+    (tmp_path / "folder.nii").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        write_nifti(unit, scan, WINDOWS["bone"], tmp_path / "folder.nii")
+    with pytest.raises(ArgumentError, match=r"end in \.nii"):
+        write_nifti(unit, scan, WINDOWS["bone"], tmp_path / "out.img")
+    with pytest.raises(ArgumentError, match=r"\(2, 3, 3\), but the scan \(2, 3, 4\)"):
+        write_nifti(unit[..., :3], scan, WINDOWS["bone"], tmp_path / "out.nii")
+    with pytest.raises(ArgumentError, match="NaN"):
+        write_nifti(unit * np.nan, scan, WINDOWS["bone"], tmp_path / "out.nii")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.nii"]

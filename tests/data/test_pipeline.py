@@ -1,0 +1,330 @@
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfstyle.data import Scan, Window, pair_dataset, slice_images, spine_phantom
+from tfstyle.errors import ArgumentError
+
+
+@pytest.fixture(scope="module")
+def scans():
+    return [spine_phantom(seed, 96).scan for seed in range(3)]
+
+
+def take(data, count=1):
+    return list(data.take(count).as_numpy_iterator())
+
+
+def flat(value, shape=(1, 40, 40)):
+    return np.full(shape, value, np.float32)
+
+
+def textured(low, high, shape=(1, 40, 40), seed=0):
+    """Noise in a range of its own, so that a crop says where it came from."""
+    return np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32)
+
+
+def test_elements(scans):
+    data = pair_dataset(scans, windows=("bone", "soft_tissue"), crop=32, batch_size=4)
+    spec = tf.TensorSpec((4, 32, 32, 1), tf.float32)
+    assert data.element_spec == {"content": spec, "style": spec}
+    assert data.cardinality() == tf.data.INFINITE_CARDINALITY
+    for batch in take(data, 3):
+        for images in batch.values():
+            assert images.dtype == np.float32
+            assert images.min() >= 0
+            assert images.max() <= 1
+            assert images.std() > 0.01
+
+
+def test_deterministic_from_the_seed(scans):
+    def batches(seed, **options):
+        data = pair_dataset(
+            scans,
+            windows=("bone", "lung"),
+            crop=24,
+            batch_size=2,
+            seed=seed,
+            window_jitter=0.2,
+            rescale=(0.7, 1.4),
+            flips=True,
+            **options,
+        )
+        return [np.stack([b["content"], b["style"]]) for b in take(data, 4)]
+
+    first = batches(1)
+    np.testing.assert_array_equal(first, batches(1))
+    assert (np.array(first) != np.array(batches(2))).mean() > 0.5
+    # A run that goes on at step 2 sees what it would have seen.
+    np.testing.assert_array_equal(first[2:], batches(1, start=2)[:2])
+
+
+def test_each_epoch_of_one_dataset_is_the_same(scans):
+    data = pair_dataset(scans, windows=("bone",), crop=24, batch_size=2, steps=3)
+    assert data.cardinality() == 3
+    first, again = ([b["content"] for b in take(data, 9)] for _ in range(2))
+    assert len(first) == 3
+    np.testing.assert_array_equal(first, again)
+
+
+def test_pairs_are_random_across_scans():
+    sources = [textured(0.0, 0.3), textured(0.35, 0.6), textured(0.7, 1.0)]
+    batch = take(pair_dataset(sources, crop=8, batch_size=200))[0]
+    which = {
+        name: np.digitize(images.mean(axis=(1, 2, 3)), [0.32, 0.65])
+        for name, images in batch.items()
+    }
+    for numbers in which.values():
+        assert np.bincount(numbers).min() > 40
+    pairs = np.bincount(3 * which["content"] + which["style"], minlength=9)
+    assert pairs.min() > 8  # independent of each other
+
+
+def test_scans_are_drawn_by_slices_or_weights():
+    sources = [textured(0.0, 0.4, (3, 40, 40)), textured(0.6, 1.0)]
+
+    def share(**options):
+        batch = take(pair_dataset(sources, crop=8, batch_size=400, **options))[0]
+        return [float((batch[n].mean(axis=(1, 2, 3)) > 0.5).mean()) for n in ("content", "style")]
+
+    assert share() == pytest.approx([0.25, 0.25], abs=0.08)
+    assert share(weights=(1, 1)) == pytest.approx([0.5, 0.5], abs=0.08)
+    assert share(weights=(0, 1)) == [1, 1]
+    assert share(weights=(1, 0), style_weights=(0, 1)) == [0, 1]
+
+
+def test_styles_of_their_own():
+    batch = take(pair_dataset([textured(0, 0.4)], [textured(0.6, 1)], crop=8, batch_size=20))[0]
+    assert batch["content"].max() <= 0.4
+    assert batch["style"].min() >= 0.6
+
+
+def test_windows_are_drawn_for_content_and_style():
+    ramp = np.arange(-200, 200, dtype=np.int16).reshape(1, 20, 20)
+    scan = Scan(ramp)
+
+    def ranges(**options):
+        batch = take(pair_dataset([scan], crop=20, batch_size=60, min_body=0, **options))[0]
+        return {n: {round(float(i.max()), 3) for i in images} for n, images in batch.items()}
+
+    low, high = Window(0, 800), Window(0, 1600)
+    tops = {low: round(199 / 800 + 0.5, 3), high: round(199 / 1600 + 0.5, 3)}
+    both = ranges(windows=(low, high))
+    assert both["content"] == both["style"] == set(tops.values())
+    apart = ranges(content_windows=(low,), style_windows=(high,))
+    assert (apart["content"], apart["style"]) == ({tops[low]}, {tops[high]})
+    text = ranges(windows="0,800")
+    assert text["content"] == {tops[low]}
+
+
+def test_jitter_moves_the_window():
+    scan = Scan(np.array([[[0, 100], [100, 0]]], np.int16))
+    batch = take(
+        pair_dataset([scan], windows=(Window(0, 1000),), crop=2, batch_size=300, window_jitter=0.2)
+    )[0]["content"][..., 0]
+    # Unclipped, 0 HU is at 0.5 - shift and 100 HU lies 100 / width above.
+    width = 100 / (batch[:, 0, 1] - batch[:, 0, 0])
+    assert 1000 * np.exp(-0.2) * 0.99 < width.min() < 900
+    assert 1100 < width.max() < 1000 * np.exp(0.2) * 1.01
+    centre = (0.5 - batch[:, 0, 0]) * width
+    assert -101 < centre.min() < -60
+    assert 60 < centre.max() < 101
+
+
+def test_crops_are_parts_of_the_slices():
+    image = np.arange(30 * 40, dtype=np.float32).reshape(1, 30, 40) / 1200
+    for crop in take(pair_dataset([image], crop=10, batch_size=50))[0]["content"][..., 0]:
+        place = int(np.rint(crop[0, 0] * 1200))
+        top, left = divmod(place, 40)
+        np.testing.assert_allclose(crop, image[0, top : top + 10, left : left + 10], atol=1e-6)
+
+
+def test_crops_reach_every_place():
+    image = np.arange(12 * 12, dtype=np.float32).reshape(1, 12, 12) / 144
+    crops = take(pair_dataset([image], crop=10, batch_size=200))[0]["content"]
+    assert len({round(float(c[0, 0, 0]) * 144) for c in crops}) == 9
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 40), (40, 5), (17, 31)])
+def test_small_slices_are_reflected_up(shape):
+    image = np.random.default_rng(0).random((1, *shape)).astype(np.float32)
+    batch = take(pair_dataset([image], crop=24, batch_size=3))[0]["content"]
+    assert batch.shape == (3, 24, 24, 1)
+    assert set(np.unique(batch)) <= set(np.unique(image))
+    if shape[0] < 24 and shape[1] < 24 and shape != (1, 1):
+        np.testing.assert_allclose(batch.mean(), image.mean(), atol=0.1)
+
+
+def test_zoom():
+    """A wave keeps its height and changes its length; its mean stays."""
+    x = np.arange(256)
+    image = np.broadcast_to(0.5 + 0.4 * np.sin(2 * np.pi * x / 32), (1, 256, 256))
+    image = image.astype(np.float32)
+
+    def crossings(**options):
+        batch = take(pair_dataset([image], crop=64, batch_size=60, **options))[0]["content"]
+        above = batch[:, 0, :, 0] > 0.5
+        assert batch.max() < 0.91
+        assert batch.max() > 0.85
+        return (above[:, 1:] != above[:, :-1]).sum(axis=1)
+
+    assert set(crossings()) <= {3, 4, 5}
+    assert crossings(rescale=(2, 2)).max() <= 3
+    assert crossings(rescale=(0.5, 0.5)).min() >= 7
+    varied = crossings(rescale=(0.5, 2))
+    assert varied.min() <= 3
+    assert varied.max() >= 7
+
+
+def test_zoom_of_a_constant_is_constant():
+    batch = take(pair_dataset([flat(0.3)], crop=20, batch_size=8, rescale=(0.5, 2)))[0]
+    np.testing.assert_allclose(batch["content"], 0.3, atol=1e-6)
+
+
+def test_flips():
+    # Rises to the right and, ten times faster, downward.
+    image = (np.arange(40)[:, None] * 10 + np.arange(40))[None].astype(np.float32) / 430
+
+    def directions(**options):
+        c = take(pair_dataset([image], crop=8, batch_size=80, **options))[0]["content"][..., 0]
+        return {(bool(a[0, 1] > a[0, 0]), bool(a[1, 0] > a[0, 0])) for a in c}
+
+    assert directions() == {(True, True)}
+    assert len(directions(flips=True)) == 4
+
+
+def test_flat_crops_are_drawn_again():
+    image = flat(0.0, (1, 100, 100))
+    image[0, :30, :30] = np.random.default_rng(0).random((30, 30))  # 9 % of the slice
+    lenient = take(pair_dataset([image], crop=16, batch_size=100, min_body=0))[0]["content"]
+    strict = take(pair_dataset([image], crop=16, batch_size=100, min_body=0.5))[0]["content"]
+
+    def bodies(batch):
+        return float((batch.std(axis=(1, 2, 3)) > 0.1).mean())
+
+    assert bodies(strict) > 2 * bodies(lenient)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_constant_images_end(value):
+    batch = take(pair_dataset([flat(value)], crop=16, batch_size=4, min_body=1.0))[0]
+    np.testing.assert_array_equal(batch["content"], value)
+
+
+def test_same_place(scans):
+    data = pair_dataset(
+        [scans[0]],
+        content_windows=(Window(0, 3000),),
+        style_windows=(Window(0, 6000),),
+        crop=24,
+        batch_size=40,
+        flips=True,
+        rescale=(0.8, 1.25),
+        same_place=1.0,
+    )
+    batch = take(data)[0]
+    # The same HU through two windows, neither of which clips here.
+    np.testing.assert_allclose((batch["style"] - 0.5) * 2, batch["content"] - 0.5, atol=1e-5)
+    apart = take(pair_dataset([scans[0]], crop=24, batch_size=40, same_place=0.5))[0]
+    equal = (apart["content"] == apart["style"]).all(axis=(1, 2, 3))
+    assert 8 < equal.sum() < 32
+
+
+def test_cache_repeats_in_new_order(scans):
+    data = pair_dataset(scans, windows=("bone",), crop=16, batch_size=2, cache=8)
+    seen = [image.tobytes() for b in take(data, 12) for image in b["content"]]
+    assert len(set(seen)) == 8
+    for epoch in range(3):
+        assert len(set(seen[8 * epoch : 8 * epoch + 8])) == 8
+    assert seen[:8] != seen[8:16]
+
+
+def test_arrays_of_many_kinds():
+    def first(array, **options):
+        return take(pair_dataset([array], crop=4, batch_size=1, **options))[0]["content"]
+
+    bytes_ = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    np.testing.assert_allclose(first(bytes_)[0, ..., 0], bytes_ / 255, atol=1e-6)
+    words = (np.arange(16, dtype=np.uint16) * 4000).reshape(1, 4, 4, 1)
+    np.testing.assert_allclose(first(words)[0], words[0] / 65535, atol=1e-6)
+    hu = (np.arange(16, dtype=np.int16) * 10).reshape(1, 4, 4)
+    np.testing.assert_allclose(
+        first(hu, windows=("soft_tissue",))[0, ..., 0], (hu[0] + 160) / 400, atol=1e-6
+    )
+    unit = np.linspace(0, 1, 16, dtype=np.float64).reshape(4, 4, 1)
+    np.testing.assert_allclose(first(unit)[0], unit, atol=1e-6)
+
+
+def test_windows_that_do_not_suit_are_passed_over(scans, caplog):
+    caplog.set_level("INFO")
+    picture = Scan(np.arange(256, dtype=np.uint8).reshape(1, 16, 16), units="gray", name="photo")
+    batch = take(pair_dataset([picture], windows=("bone", "auto"), crop=8, batch_size=2))[0]
+    assert batch["content"].shape == (2, 8, 8, 1)
+    assert "passed over" in caplog.text
+    with pytest.raises(ArgumentError, match=r"no window suits photo.*'lung'"):
+        pair_dataset([*scans, picture], windows=("bone", "lung"))
+
+
+def test_mirrored_strategy_splits_the_batch(scans):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    data = pair_dataset(scans, windows=("bone",), crop=16, batch_size=4)
+    batch = next(iter(strategy.experimental_distribute_dataset(data)))
+    assert batch["content"].shape == (4, 16, 16, 1)
+    plain = take(data)[0]
+    np.testing.assert_array_equal(batch["content"], plain["content"])
+
+
+def test_fast_enough():
+    scan = Scan(np.random.default_rng(0).integers(-1000, 1000, (4, 512, 512)).astype(np.int16))
+    data = pair_dataset([scan], windows=("bone", "lung"), crop=64, batch_size=8, window_jitter=0.1)
+    iterator = iter(data)
+    next(iterator)
+    start = time.process_time()
+    for _ in range(20):
+        next(iterator)
+    assert 160 / (time.process_time() - start) > 150  # pairs a second of one core
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop": 0}, "crop must be a whole number of at least 1"),
+        ({"crop": 8.5}, "crop must be"),
+        ({"batch_size": 0}, "batch_size must be"),
+        ({"steps": 0}, "steps must be"),
+        ({"start": -1}, "start must be"),
+        ({"cache": 3}, "cache must be a whole number of at least 4"),
+        ({"window_jitter": -1}, "window_jitter must lie"),
+        ({"min_body": 2}, "min_body must lie"),
+        ({"same_place": 2}, "same_place must lie"),
+        ({"rescale": (2, 1)}, "rescale must be"),
+        ({"rescale": (0, 1)}, "rescale must be"),
+        ({"windows": ("nonsense",)}, "Unknown window 'nonsense'"),
+        ({"windows": ()}, "no window suits"),
+        ({"weights": (1, 2)}, "3 scans, but 2 weights"),
+        ({"weights": (0, 0, 0)}, "weights must be at least 0 and not all 0"),
+        ({"weights": (1, -1, 1)}, "weights must be at least 0"),
+        ({"style_scans": []}, "style_scans: at least one scan"),
+    ],
+)
+def test_bad_arguments(scans, options, message):
+    with pytest.raises(ArgumentError, match=message):
+        pair_dataset(scans, **{"batch_size": 4, **options})
+
+
+def test_bad_scans():
+    with pytest.raises(ArgumentError, match="at least one scan"):
+        pair_dataset([])
+    with pytest.raises(ArgumentError, match=r"must lie in \[0, 1\]"):
+        pair_dataset([flat(1.5)])
+    with pytest.raises(ArgumentError, match=r"must lie in \[0, 1\]"):
+        pair_dataset([flat(np.nan)])
+
+
+def test_slice_images(scans):
+    images = slice_images([*scans, np.full((2, 5, 6), 0.25)], "bone")
+    assert [image.shape for image in images] == [(96, 96, 1)] * 3 + [(5, 6, 1)] * 2
+    np.testing.assert_array_equal(images[-1], np.float32(0.25))
+    assert all(image.dtype == np.float32 for image in images)

@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tfstyle.data import read_png, read_scan, scan_to_unit, write_png
+from tfstyle.errors import ArgumentError, InputFileError, OutputError
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Writes an array (rows, columns, channels) as PNG."""
+
+    def write(array, name="picture.png"):
+        path = tmp_path / name
+        path.write_bytes(tf.io.encode_png(np.asarray(array)).numpy())
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_gray(save, dtype):
+    array = np.linspace(0, np.iinfo(dtype).max, 15).astype(dtype).reshape(3, 5, 1)
+    path = save(array)
+    scan = read_png(path)
+    assert scan.pixels.dtype == dtype
+    np.testing.assert_array_equal(scan.pixels[0], array[..., 0])
+    assert (scan.units, scan.spacing, scan.affine) == ("gray", (1.0, 1.0, 1.0), None)
+    assert (scan.name, scan.files) == ("picture", (str(path),))
+    unit = scan_to_unit(scan)
+    assert (unit.min(), unit.max()) == (0, 1)
+
+
+def test_gray_saved_as_colour(save):
+    gray = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
+    np.testing.assert_array_equal(
+        read_png(save(np.repeat(gray, 3, axis=-1))).pixels[0], gray[..., 0]
+    )
+    opaque = np.full_like(gray, 255)
+    for channels in ([gray, opaque], [gray, gray, gray, opaque]):
+        path = save(np.concatenate(channels, axis=-1))
+        np.testing.assert_array_equal(read_png(path).pixels[0], gray[..., 0])
+
+
+def test_colour_and_transparency(save):
+    colour = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
+    with pytest.raises(InputFileError, match=r"picture\.png: a colour picture; convert it to gray"):
+        read_png(save(colour))
+    gray = np.full((3, 4, 1), 7, np.uint8)
+    with pytest.raises(InputFileError, match="transparent pixels"):
+        read_png(save(np.concatenate([gray, gray], axis=-1)))
+
+
+def test_one_pixel(save):
+    np.testing.assert_array_equal(read_scan(save(np.uint8([[[9]]]))).pixels, [[[9]]])
+
+
+def test_known_by_content(save):
+    path = save(np.zeros((2, 2, 1), np.uint8), "picture.bin")
+    assert read_scan(path).units == "gray"
+
+
+def test_damaged(save, tmp_path):
+    raw = save(np.random.default_rng(0).integers(0, 256, (40, 40, 1)).astype(np.uint8)).read_bytes()
+    path = tmp_path / "bad.png"
+    for content, message in (
+        (raw[:400], "truncated or damaged"),
+        (raw[:20], "not a PNG file"),
+        (b"GIF89a" + b"\0" * 100, "not a PNG file"),
+        (raw[:50] + bytes(200) + raw[250:], "truncated or damaged"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(InputFileError, match=r"bad\.png: .*" + message):
+            read_scan(path)
+    with pytest.raises(InputFileError, match="no such file"):
+        read_png(tmp_path / "none.png")
+    with pytest.raises(InputFileError, match="cannot be read"):
+        read_png(tmp_path)
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    bits=st.sampled_from([8, 16]),
+    rows=st.integers(1, 9),
+    columns=st.integers(1, 9),
+    seed=st.integers(0, 999),
+)
+def test_round_trip(tmp_path, bits, rows, columns, seed):
+    unit = np.random.default_rng(seed).random((rows, columns), np.float32)
+    write_png(unit, tmp_path / "a.png", bits=bits)
+    back = scan_to_unit(read_png(tmp_path / "a.png"))[0, ..., 0]
+    np.testing.assert_allclose(back, unit, atol=0.501 / (2**bits - 1) + 1e-6)
+
+
+def test_clipped_and_last_axis(tmp_path):
+    write_png(np.array([[[-1.0], [2.0]]]), tmp_path / "a.png")
+    np.testing.assert_array_equal(read_png(tmp_path / "a.png").pixels, [[[0, 255]]])
+
+
+def test_replaces_as_a_whole_and_leaves_nothing_else(tmp_path):
+    for value in (0, 1):
+        write_png(np.full((2, 2), value), tmp_path / "a.png")
+    assert (read_png(tmp_path / "a.png").pixels == 255).all()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_write_errors(tmp_path):
+    with pytest.raises(ArgumentError, match="bits must be 8 or 16"):
+        write_png(np.zeros((2, 2)), tmp_path / "a.png", bits=12)
+    with pytest.raises(ArgumentError, match=r"shape \(2, 2, 3\)"):
+        write_png(np.zeros((2, 2, 3)), tmp_path / "a.png")
+    with pytest.raises(ArgumentError, match="NaN"):
+        write_png(np.full((2, 2), np.nan), tmp_path / "a.png")
+    blocker = tmp_path / "file"
+    blocker.write_text("x")
+    (tmp_path / "folder.png").mkdir()
+    for path in (blocker / "a.png", tmp_path / "none" / "a.png", tmp_path / "folder.png"):
+        with pytest.raises(OutputError, match="cannot be written"):
+            write_png(np.zeros((2, 2)), path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.png"]

@@ -1,0 +1,122 @@
+import os
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tfstyle.data import read_scan, read_scans, write_png
+from tfstyle.data.read import find_files
+from tfstyle.errors import ArgumentError, InputFileError
+
+
+def save_nifti(path, values, dtype=np.int16):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(np.asarray(values, dtype), np.diag([-1.0, -1, 1, 1])), path)
+
+
+@pytest.fixture
+def ct_values():
+    return np.linspace(-1000, 1000, 60).reshape(3, 4, 5)
+
+
+def test_mixed_tree(tmp_path, write_series, ct_values):
+    write_series([0, 2], "a/dicom")
+    save_nifti(tmp_path / "b" / "volume.nii.gz", ct_values)
+    write_png(np.zeros((4, 4)), tmp_path / "one.png")
+    (tmp_path / "readme.txt").write_text("not an image")
+    (tmp_path / ".hidden.png").write_text("rubbish")
+    (tmp_path / "a" / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    scans = read_scans(tmp_path)
+    assert [scan.units for scan in scans] == ["gray", "HU", "HU"]
+    assert [scan.name for scan in scans] == ["one", "dicom", "volume"]
+    with pytest.raises(InputFileError, match="holds 3 scans, where one is needed"):
+        read_scan(tmp_path)
+    assert read_scan(tmp_path, series="volume").name == "volume"
+    assert read_scan(tmp_path, series="one").units == "gray"
+    assert len(read_scan(tmp_path, series="dicom")) == 2
+
+
+def test_label_maps_are_left_out_of_folders(tmp_path, ct_values, caplog):
+    caplog.set_level("INFO")
+    save_nifti(tmp_path / "ct.nii.gz", ct_values)
+    labels = np.zeros((3, 4, 5))
+    labels[1] = 20
+    for name in ("labels", "spine_seg", "organ-mask", "vertebrae"):
+        save_nifti(tmp_path / f"{name}.nii.gz", labels, np.uint8)
+    assert [scan.name for scan in read_scans(tmp_path)] == ["ct"]
+    assert caplog.text.count("looks like a label map") == 4
+    assert read_scan(tmp_path / "vertebrae.nii.gz").units == "US"  # alone it is read
+
+
+def test_mr_beside_mr_is_no_label_map(tmp_path):
+    for name in ("t1", "t2"):
+        save_nifti(tmp_path / f"{name}.nii", np.arange(60).reshape(3, 4, 5))
+    assert [scan.name for scan in read_scans(tmp_path)] == ["t1", "t2"]
+
+
+def test_units_are_passed_on(tmp_path, ct_values):
+    save_nifti(tmp_path / "a.nii", ct_values)
+    assert read_scan(tmp_path, units="US").units == "US"
+    assert read_scan(tmp_path / "a.nii", units="US").units == "US"
+
+
+def test_symbolic_links(tmp_path, write_series):
+    write_series([0, 2], "real")
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "loop").symlink_to(tmp_path / "tree")
+    (tmp_path / "tree" / "up").symlink_to(tmp_path)
+    (tmp_path / "tree" / "broken").symlink_to(tmp_path / "nothing")
+    (tmp_path / "tree" / "link").symlink_to(tmp_path / "real")
+    assert len(read_scan(tmp_path / "tree")) == 2
+    assert len(read_scan(tmp_path)) == 2  # each folder once, so no slice comes twice
+    assert len(read_scan(tmp_path / "tree" / "link")) == 2
+
+
+def test_pipes_do_not_hang(tmp_path, write_series):
+    write_series([0, 2])
+    os.mkfifo(tmp_path / "series" / "pipe.dcm")
+    assert len(read_scan(tmp_path)) == 2
+    with pytest.raises(InputFileError, match="neither a file nor a folder"):
+        read_scans(tmp_path / "series" / "pipe.dcm")
+
+
+def test_find_files_is_sorted(tmp_path):
+    for name in ("b/2", "b/1", "a", "c/.x", ".d/1"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+    found = [os.path.relpath(path, tmp_path) for path in find_files(tmp_path)]
+    assert found == ["a", "b/1", "b/2"]
+
+
+def test_nothing_to_read(tmp_path):
+    with pytest.raises(InputFileError, match="no such file or folder"):
+        read_scans(tmp_path / "none")
+    with pytest.raises(InputFileError, match="holds no DICOM, NIfTI or PNG files"):
+        read_scans(tmp_path)
+    (tmp_path / "empty.dcm").write_bytes(b"")
+    with pytest.raises(InputFileError, match=r"empty\.dcm: the file is empty"):
+        read_scans(tmp_path / "empty.dcm")
+    with pytest.raises(InputFileError, match="holds no DICOM, NIfTI or PNG files"):
+        read_scans(tmp_path)
+
+
+def test_damaged_files_in_folders_are_errors(tmp_path, ct_values):
+    save_nifti(tmp_path / "good.nii.gz", ct_values)
+    (tmp_path / "bad.nii.gz").write_bytes(b"rubbish")
+    with pytest.raises(InputFileError, match=r"bad\.nii\.gz"):
+        read_scans(tmp_path)
+
+
+def test_bad_options(tmp_path):
+    with pytest.raises(ArgumentError, match="on_odd must be 'skip' or 'error'"):
+        read_scans(tmp_path, on_odd="ignore")
+
+
+def test_unknown_series(tmp_path, ct_values):
+    save_nifti(tmp_path / "a.nii", ct_values)
+    write_png(np.zeros((4, 4)), tmp_path / "b.png")
+    with pytest.raises(InputFileError, match="holds no series 'x'"):
+        read_scans(tmp_path, series="x")
+    with pytest.raises(InputFileError, match="holds no series 'x'"):
+        read_scans(tmp_path / "a.nii", series="x")

@@ -1,0 +1,59 @@
+"""Checks of gray images that come from outside as arrays."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from tfstyle.errors import ArgumentError
+
+#: How far rounding may carry a gray level out of [0, 1].
+RANGE_TOLERANCE = 1e-3
+
+
+def as_batch(image: npt.ArrayLike, argument: str) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Checks an image or a batch of images.
+
+    Args:
+        image: numeric array (H, W), (H, W, 1) or (B, H, W, 1), gray levels in [0, 1].
+        argument: What to call it in an error.
+
+    Returns:
+        The images as float32 (B, H, W, 1), and the shape that `image` had.
+
+    Raises:
+        ArgumentError: wrong shape, empty, not finite, or gray levels outside [0, 1].
+
+    Example:
+        >>> as_batch(np.zeros((4, 5)), "content")[0].shape
+        (1, 4, 5, 1)
+    """
+    try:
+        array = np.asarray(image, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"{argument}: not a numeric array ({error}).") from None
+    shape = array.shape
+    if array.ndim == 2:
+        batch = array[None, :, :, None]
+    elif array.ndim == 3 and shape[-1] == 1:
+        batch = array[None]
+    elif array.ndim == 4 and shape[-1] == 1:
+        batch = array
+    else:
+        raise ArgumentError(
+            f"{argument}: shape {shape} is not (H, W), (H, W, 1) or (B, H, W, 1); scans of several "
+            "slices are given as (slices, H, W, 1)."
+        )
+    if 0 in shape:
+        raise ArgumentError(f"{argument}: is empty, shape {shape}.")
+    low, high = float(array.min()), float(array.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ArgumentError(f"{argument}: holds NaN or infinite values; replace them first.")
+    if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
+        raise ArgumentError(
+            f"{argument}: values lie in [{low:g}, {high:g}], not in [0, 1]; apply a window first "
+            "(tfstyle.data.windows)."
+        )
+    return batch, shape
