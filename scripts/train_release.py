@@ -77,9 +77,9 @@ def training_scans(data: Path) -> list[Scan]:
     return scans + [spine_phantom(seed, size=512).scan for seed in range(8)]
 
 
-def train(data: Path, output: Path, epochs: int, steps: int) -> Path:
-    """Trains, or goes on, in `output`; returns the preset folder."""
-    rules = dict(RECIPE)
+def train(data: Path, output: Path, epochs: int, steps: int, **changes) -> Path:
+    """Trains, or goes on, in `output`, with changes to the recipe; returns the preset folder."""
+    rules = {**RECIPE, **changes}
     keras.utils.set_random_seed(rules["seed"])
     scans = training_scans(data)
     # Native 512x512 slices are few; they weigh as much as the coarse volumes together.
@@ -105,7 +105,9 @@ def train(data: Path, output: Path, epochs: int, steps: int) -> Path:
         )
 
     with tf.distribute.MirroredStrategy().scope():
-        depth = encoders.VGG16.deepest([*rules["content_layers"], *rules["style_layers"]])
+        depth = encoders.VGG16.deepest(
+            [rules["layer"], *rules["content_layers"], *rules["style_layers"]]
+        )
         model = StyleTransfer(encoders.VGG16(weights="lpips", depth=depth), layer=rules["layer"])
         schedule = keras.optimizers.schedules.CosineDecay(
             rules["learning_rate"], epochs * steps, alpha=0.02
