@@ -45,8 +45,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of the real CT")
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--pairs", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/depth.json"))
     options = parser.parse_args()
     rows = []
@@ -65,7 +65,7 @@ def main() -> None:
                 "changes": changes,
                 "training_seconds": round(seconds, 1),
                 "style_distance_ratio": result["style_distance_ratio"],
-                "style_distance_ratio_different": result["style_distance_ratio_different"],
+                "style_distance_ratio_all": result["style_distance_ratio_all"],
                 "structure": result["structure"],
             }
         )

@@ -46,6 +46,8 @@ WINDOWS = {
     "wide": (0, 2500),
     "full": (1000, 4000),
 }
+#: Two images whose histograms are closer than this (8 of 256 gray levels) have one gray scale.
+NEAR = 0.03
 RECIPE = {
     "layer": "relu1_2",
     "content_loss": "contextual",
@@ -160,13 +162,17 @@ def train(data: Path, output: Path, epochs: int, steps: int, **changes) -> Path:
 
 
 def evaluate(data: Path, preset: str, output: Path, pairs: int, seed: int = 7) -> dict:
-    """Measures a preset on pairs of slices of the test series, each in its own window."""
+    """Measures a preset on pairs of slices of the test series, each in its own window.
+
+    Pairs are drawn until `pairs` of them differ by at least NEAR in their histograms; those that
+    do not, such as (40, 400) beside (50, 350), are measured and reported as well.
+    """
     model = StyleTransfer.from_preset(preset)
     scan = read_scans(data / "torso_dicom")[0]
     rng = np.random.default_rng(seed)
     names = sorted(WINDOWS)
     rows, strips = [], []
-    while len(rows) < pairs:
+    while sum(row["distance_before"] >= NEAR for row in rows) < pairs:
         i, j = rng.choice(len(scan), 2, replace=False)
         a, b = rng.choice(names, 2, replace=False)
         content = Window(*WINDOWS[a]).to_unit(scan.pixels[i])
@@ -191,8 +197,7 @@ def evaluate(data: Path, preset: str, output: Path, pairs: int, seed: int = 7) -
             strips.append(np.hstack([content, style, generated]))
     ratios, structures = (np.array([row[key] for row in rows]) for key in ("ratio", "structure"))
 
-    # Windows such as (40, 400) and (50, 350) give nearly the same gray scale.
-    different = np.array([row["distance_before"] >= 0.03 for row in rows])
+    different = np.array([row["distance_before"] >= NEAR for row in rows])
 
     def spread(values: np.ndarray) -> dict:
         low, middle, high = np.nanpercentile(values, [25, 50, 75])
@@ -201,16 +206,17 @@ def evaluate(data: Path, preset: str, output: Path, pairs: int, seed: int = 7) -
     result = {
         "preset": Path(preset).name,
         "test": "torso_dicom, a series no slice of which was trained on, 512x512",
-        "pairs": len(rows),
+        "pairs": int(different.sum()),
         "seed": seed,
-        "style_distance_ratio": spread(ratios),
-        "different_pairs": int(different.sum()),
-        "style_distance_ratio_different": spread(ratios[different]),
+        "style_distance_ratio": spread(ratios[different]),
+        "all_pairs": len(rows),
+        "style_distance_ratio_all": spread(ratios),
         "structure": spread(structures),
         "mean_difference": spread(np.abs([row["mean_difference"] for row in rows])),
         "seconds": spread(np.array([row["seconds"] for row in rows])),
         "reached": {
-            "ratio_at_most_one_third": bool(np.nanmedian(ratios) <= 1 / 3),
+            "ratio_at_most_one_third": bool(np.median(ratios[different]) <= 1 / 3),
+            "ratio_at_most_one_third_all": bool(np.median(ratios) <= 1 / 3),
             "structure_at_least_0.80": bool(np.nanmedian(structures) >= 0.80),
         },
         "environment": environment(),
@@ -244,7 +250,7 @@ Gray-scale style transfer for CT slices with VGG16 features. Written by
 ## Figures
 
 On `torso_dicom`, a series of 20 slices of 512x512 no slice of which was trained on, {pairs} pairs
-of different slices in different windows:
+of different slices in different windows, W(content, style) at least {near} gray levels:
 
 | | median | quartiles |
 | --- | --- | --- |
@@ -297,6 +303,7 @@ def release(preset: Path, figures: Path, home: Path) -> Path:
         data="; ".join(f"{name}: {count}" for name, count in slices.items())
         + f" slices; {len(phantoms)} phantoms",
         pairs=measured["pairs"],
+        near=NEAR,
         rows="\n".join(
             (
                 row(
@@ -304,9 +311,9 @@ def release(preset: Path, figures: Path, home: Path) -> Path:
                     "style_distance_ratio",
                 ),
                 row(
-                    f"the same, over the {measured['different_pairs']} pairs with W(content, "
-                    "style) of at least 0.03",
-                    "style_distance_ratio_different",
+                    f"the same over all {measured['all_pairs']} pairs drawn, nearly equal "
+                    "gray scales included",
+                    "style_distance_ratio_all",
                 ),
                 row("structure term of SSIM inside the body", "structure"),
                 row("difference of mean gray level", "mean_difference"),
