@@ -21,6 +21,9 @@ from tfstyle import cli
 from tfstyle.data import LABELS, read_scan, write_png
 from tfstyle.errors import ArgumentError, ServingError, WeightsError
 
+# What a user has, without the settings of conftest.py.
+USER = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "CUDA", "GRPC"))}
+
 
 class Half:
     """Halves the content: a model without weights."""
@@ -323,8 +326,7 @@ class TestProcess:
         )
 
     def test_tensorflow_is_silent(self, picture, tmp_path):
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "CUDA"))}
-        done = self.start("info", picture, env=environment)
+        done = self.start("info", picture, env=USER)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         assert "rows: 30" in done.stdout
@@ -345,7 +347,10 @@ class TestProcess:
         )
         words = ["stylize", tmp_path / "odd.dcm", "--style", style, "-o", tmp_path / "out"]
         done = subprocess.run(
-            [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True
+            [sys.executable, "-c", code, *map(str, words)],
+            env=USER,
+            capture_output=True,
+            text=True,
         )
         assert (done.returncode, done.stderr) == (0, "")
 

@@ -499,12 +499,16 @@ def _page(facts: dict, pairs: Sequence[Pair], work: Path, output: Path) -> str:
         "<h2>Served</h2><p>The model was exported as a SavedModel, served by "
         f"<code>tfstyle serve</code> (backend: {escape(served['backend'])}) and called by gRPC "
         "with TensorFlow Serving's protocol. Differences are between the answer and the model in "
-        f"this process; the largest is <b>{served['largest_difference']:.1e}</b>.</p>" + grpc,
+        f"this process; the largest is <b>{_number(served['largest_difference'])}</b>.</p>" + grpc,
         "<h2>The same by hand</h2><pre><code>" + escape(_commands(pairs, output)) + "</code></pre>",
         f'<p class="soft">Seed and settings are in <code>{MARKER}</code>. {escape(versions)}. '
         "Method: Xu, Li and Shin, Medical image processing with contextual style transfer, "
         "Hum. Cent. Comput. Inf. Sci. 10:46 (2020). CT slices: test data of pydicom.</p>",
     )
+
+
+def _number(difference: float) -> str:
+    return f"{difference:.1e}" if difference else "0 (the same bits)"
 
 
 def _window_text(sample: Sample, window: Window) -> str:
@@ -563,7 +567,7 @@ def _short(value: object) -> str:
     text = (
         "\\".join(map(str, value)) if not isinstance(value, str) and _listed(value) else str(value)
     )
-    return text if len(text) <= 46 else f"{text[:14]} … {text[-28:]}"
+    return text if len(text) <= 64 else f"{text[:14]} … {text[-28:]}"
 
 
 def _listed(value: object) -> bool:
@@ -578,10 +582,11 @@ def _commands(pairs: Sequence[Pair], output: Path) -> str:
     options += f" --style-window {first.style.window}"
     models = output / "saved_models"
     return (
+        ". .venv/bin/activate\n"
         f"tfstyle stylize {content} {options} -o stylized\n"
         f"tfstyle stylize {content} {options} --format png -o stylized.png\n"
         f"tfstyle export -o {models / 'stylize'}\n"
         f"tfstyle serve --models {models} &\n"
-        f"tfstyle stylize {content} {options} --server 127.0.0.1:8500 -o stylized_by_server\n"
+        f"tfstyle stylize {content} {options} \\\n    --server 127.0.0.1:8500 -o served\n"
         f"tfstyle info {content}\n"
     )
