@@ -370,7 +370,7 @@ class TestProcess:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=120)
         assert process.returncode == 130
         assert err.strip().endswith("tfstyle: interrupted")
         assert "Traceback" not in err

@@ -7,8 +7,10 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -77,13 +79,18 @@ def _train(arguments: argparse.Namespace) -> dict:
         if getattr(arguments, name, None) is not None
     }
     run = TrainingRun(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
-    with _progress(arguments, "training") as update:
-        result = train(
-            run,
-            arguments.output,
-            tensorboard=arguments.tensorboard,
-            extra_callbacks=[_training_progress(update, run)],
-        )
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with _progress(arguments, "training") as update:
+            result = train(
+                run,
+                arguments.output,
+                tensorboard=arguments.tensorboard,
+                extra_callbacks=[_training_progress(update, run)],
+            )
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
     if not arguments.json:
         console = _console()
         if result.resumed_from == run.epochs:
@@ -775,17 +782,31 @@ def _progress(arguments: argparse.Namespace, title: str) -> Iterator[Callable]:
 
 
 def _training_progress(update: Callable, run: Any) -> Any:
-    """A Keras callback that moves the bar."""
+    """A Keras callback that moves the bar and stops the run between two steps on Ctrl-C.
+
+    An exception that Python raises in the middle of a step, inside TensorFlow, may be lost there
+    or come out as another one. A second Ctrl-C raises at once all the same.
+    """
     import keras
 
     class Steps(keras.callbacks.Callback):
         def on_train_begin(self, logs: dict | None = None) -> None:
             self.epoch = self.model._initial_epoch or 0
+            self.stop = False
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, self.interrupt)
+
+        def interrupt(self, number: int, frame: Any) -> None:
+            if self.stop:
+                raise KeyboardInterrupt
+            self.stop = True
 
         def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
             self.epoch = epoch
 
         def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+            if self.stop:
+                raise KeyboardInterrupt
             loss = float((logs or {}).get("loss", float("nan")))
             done = self.epoch * run.steps + batch + 1
             update(done, run.epochs * run.steps, f"epoch {self.epoch + 1}, loss {loss:.4g}")

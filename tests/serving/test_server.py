@@ -527,7 +527,7 @@ def test_process_ends_cleanly_on_signals(models_folder, model, random, number):
             generated = client.stylize(content, style)
             np.testing.assert_allclose(generated, model.stylize(content, style), rtol=0, atol=1e-5)
             process.send_signal(number)
-            _, log = process.communicate(timeout=30)
+            _, log = process.communicate(timeout=120)
             assert process.returncode == 0, log
             assert f"{signal.Signals(number).name} received, stopping" in log
             assert "embedded server stopped" in log
@@ -541,7 +541,7 @@ def test_process_ends_cleanly_on_signals(models_folder, model, random, number):
 
 def test_process_with_no_model(tmp_path):
     process = start_process(tmp_path / "missing")
-    _, log = process.communicate(timeout=60)
+    _, log = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "error: " in log
     assert "missing: is not a folder" in log
@@ -598,7 +598,7 @@ def test_tensorflow_model_server_is_started_and_terminated(models_folder, fake):
         assert entry.base_path == str(models_folder / "stylize")
         assert entry.model_platform == "tensorflow"
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=30)
+        _, log = process.communicate(timeout=120)
         assert process.returncode == 0, log
         assert json.loads(record.read_text())["signal"] == signal.SIGTERM
         assert "listens on all interfaces" in log

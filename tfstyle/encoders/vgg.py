@@ -36,7 +36,8 @@ class VGG(Encoder):
         preprocessing: str = "caffe",
         name: str | None = None,
     ):
-        super().__init__(depth=depth, preprocessing=preprocessing, name=name)
+        # A fixed name: what Keras would number tells of other models in the process.
+        super().__init__(depth, preprocessing, name=name or type(self).__name__.lower())
         self.blocks = []
         block = 1
         for tap in self.taps_table[: self.order(self.depth) + 1]:
