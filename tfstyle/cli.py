@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -36,7 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
-    arguments = _parser().parse_args(argv)
+    status = _run(_parser().parse_args(argv))
+    # Threads of a tf.data pipeline that wait for Python cannot end once the interpreter has begun
+    # to; what is left of a pipeline, after Ctrl-C say, must go before.
+    gc.collect()
+    return status
+
+
+def _run(arguments: argparse.Namespace) -> int:
     try:
         silence(debug=arguments.debug, quiet=arguments.quiet)
         result = arguments.run(arguments)

@@ -5,6 +5,7 @@ The command ``tfstyle train`` is a thin layer over :func:`train`.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -219,6 +220,8 @@ def train(
             *extra_callbacks,
         ],
     )
+    del dataset
+    gc.collect()  # ends the pipeline's threads while the interpreter is sound
     losses = _last(history.rows)
     model.save_to_preset(preset, card=_card(run, losses))
     Backup.remove(backup)
