@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfstyle.errors import ArgumentError
+from tfstyle.files import write_atomically
 
 
 def image_grid(*columns: np.ndarray, gap: int = 2) -> np.ndarray:
@@ -90,9 +91,7 @@ class StyleImages(keras.callbacks.Callback):
         grid = image_grid(self.content, self.style, generated)
         self.folder.mkdir(parents=True, exist_ok=True)
         target = self.folder / f"epoch_{epoch + 1:04d}.png"
-        temporary = target.with_suffix(".tmp")
-        temporary.write_bytes(tf.io.encode_png(grid).numpy())
-        os.replace(temporary, target)
+        write_atomically(target, tf.io.encode_png(grid).numpy())
         if self.tensorboard is not None:
             if self._writer is None:
                 self._writer = tf.summary.create_file_writer(self.tensorboard)

@@ -9,10 +9,10 @@ import nibabel as nib
 import numpy as np
 
 from tfstyle.data.dicom import AIR_HU, compact, to_hounsfield
-from tfstyle.data.png import write_atomically
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
+from tfstyle.files import write_atomically
 
 _HU_MARK = b"units HU"  # in the header's description, written by write_nifti
 

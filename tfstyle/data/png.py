@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import struct
-import tempfile
 
 import numpy as np
 
 from tfstyle.data.scan import Scan
-from tfstyle.errors import ArgumentError, InputFileError, OutputError
+from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.files import write_atomically
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -97,31 +97,3 @@ def write_png(unit: np.ndarray, path: str | os.PathLike, bits: int = 8) -> None:
     with tf.device("CPU"):
         data = tf.io.encode_png(stored).numpy()
     write_atomically(path, data)
-
-
-def write_atomically(path: str | os.PathLike, data: bytes) -> None:
-    """Writes a file under a temporary name beside it, then renames it.
-
-    Args:
-        path: Output file; its folder must exist.
-        data: The content.
-
-    Raises:
-        OutputError: If the file cannot be written.
-    """
-    path = os.fspath(path)
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(
-            prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path) or "."
-        )
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise OutputError(path, f"cannot be written ({error.strerror or error}).") from error

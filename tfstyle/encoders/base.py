@@ -17,10 +17,9 @@ IMAGE_TAP = "image"
 #: ImageNet statistics of the two conventions in which published weights come.
 PREPROCESSING = {
     # Caffe (keras.applications' VGG): BGR in 0..255, mean subtracted.
-    "caffe": {"order": "bgr", "scale": 255.0, "mean": (103.939, 116.779, 123.68), "std": (1, 1, 1)},
+    "caffe": {"scale": 255.0, "mean": (103.939, 116.779, 123.68), "std": (1, 1, 1)},
     # torchvision: RGB in [0, 1], standardised.
     "torch": {
-        "order": "rgb",
         "scale": 1.0,
         "mean": (0.485, 0.456, 0.406),
         "std": (0.229, 0.224, 0.225),

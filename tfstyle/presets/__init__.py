@@ -135,7 +135,6 @@ def save(
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
         save_npz(temporary / WEIGHTS, arrays)
-        (temporary / WEIGHTS).chmod(0o644)
         config = {
             "format": FORMAT,
             "config": {
