@@ -27,12 +27,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfstyle import StyleTransfer, encoders, metrics
-from tfstyle.callbacks import StyleImages
+from tfstyle import StyleTransfer, encoders, metrics, presets
 from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom, write_png
 from tfstyle.data.windows import Window
 from tfstyle.experiments.extra_ct import extra_ct
-from tfstyle.training import Backup, History, environment
+from tfstyle.training import environment, fit_resumable
 
 WINDOWS = {
     "bone": (400, 1500),
@@ -66,6 +65,16 @@ RECIPE = {
     "learning_rate": 2e-3,
     "seed": 46,
 }
+#: The second stage goes on from the first one's weights: larger batches, more weight on the style.
+REFINEMENT = {
+    "content_layers": {"relu2_1": 1.2},
+    "style_layers": {"image": 15.0, "relu1_1": 0.5, "relu2_1": 0.2},
+    "histogram_weight": 100.0,
+    "paired_weight": 160.0,
+    "batch_size": 8,
+    "learning_rate": 1.5e-3,
+    "seed": 47,
+}
 
 
 def training_scans(data: Path) -> list[Scan]:
@@ -79,9 +88,18 @@ def training_scans(data: Path) -> list[Scan]:
     return scans + [spine_phantom(seed, size=512).scan for seed in range(8)]
 
 
-def train(data: Path, output: Path, epochs: int, steps: int, **changes) -> Path:
-    """Trains, or goes on, in `output`, with changes to the recipe; returns the preset folder."""
-    rules = {**RECIPE, **changes}
+def train(data: Path, output: Path, epochs: int, steps: int, start: str | None) -> Path:
+    """Trains both stages, or the second alone from the preset `start`; returns the preset."""
+    if start is None:
+        start = train_stage(data, output / "first", 40, 100, RECIPE)
+    return train_stage(data, output, epochs, steps, {**RECIPE, **REFINEMENT}, start)
+
+
+def train_stage(
+    data: Path, output: Path, epochs: int, steps: int, rules: dict, start: str | Path | None = None
+) -> Path:
+    """Trains, or goes on, in `output`; returns the preset folder."""
+    before = 0 if start is None else presets.card(start)["steps"]
     keras.utils.set_random_seed(rules["seed"])
     scans = training_scans(data)
     # Native 512x512 slices are few; they weigh as much as the coarse volumes together.
@@ -91,7 +109,7 @@ def train(data: Path, output: Path, epochs: int, steps: int, **changes) -> Path:
     weights += np.where(sizes < 256, counts / counts[sizes < 256].sum(), 0)
     windows = [Window(*value) for value in WINDOWS.values()]
 
-    def pairs(start: int = 0) -> tf.data.Dataset:
+    def pairs(skip: int) -> tf.data.Dataset:
         return pair_dataset(
             scans,
             windows=windows,
@@ -103,14 +121,16 @@ def train(data: Path, output: Path, epochs: int, steps: int, **changes) -> Path:
             flips=True,
             weights=weights,
             seed=rules["seed"],
-            start=start,
+            start=skip,
         )
 
     with tf.distribute.MirroredStrategy().scope():
         depth = encoders.VGG16.deepest(
             [rules["layer"], *rules["content_layers"], *rules["style_layers"]]
         )
-        model = StyleTransfer(encoders.VGG16(weights="lpips", depth=depth), layer=rules["layer"])
+        decoder = start and StyleTransfer.from_preset(str(start)).decoder
+        encoder = encoders.VGG16(weights="lpips", depth=depth)
+        model = StyleTransfer(encoder, layer=rules["layer"], decoder=decoder)
         schedule = keras.optimizers.schedules.CosineDecay(
             rules["learning_rate"], epochs * steps, alpha=0.02
         )
@@ -129,30 +149,11 @@ def train(data: Path, output: Path, epochs: int, steps: int, **changes) -> Path:
             jit_compile=True,
             **{name: rules[name] for name in names},
         )
-        model.optimizer.build(model.trainable_variables)
-    backup = Backup(output / "backup", steps)
-    backup.set_model(model)
-    backup.on_train_begin()
-    done = int(model.optimizer.iterations.numpy())
-    history = History(output / "history.json")
-    sample = next(iter(pairs().take(1)))
-    output.mkdir(parents=True, exist_ok=True)
-    model.fit(
-        pairs(done),
-        epochs=epochs,
-        steps_per_epoch=steps,
-        shuffle=False,
-        verbose=2,
-        callbacks=[
-            backup,
-            history,
-            StyleImages(sample["content"].numpy(), sample["style"].numpy(), output / "grids"),
-        ],
-    )
+    history = fit_resumable(model, pairs, output, epochs=epochs, steps=steps, verbose=2)
     card = {
         "name": "vgg16_ct",
         "data": {scan.name: len(scan) for scan in scans},
-        "steps": int(model.optimizer.iterations.numpy()),
+        "steps": before + int(model.optimizer.iterations.numpy()),
         "recipe": {**rules, "windows": WINDOWS},
         "losses": history.rows[-1] if history.rows else {},
         "environment": environment(),
@@ -241,7 +242,7 @@ Gray-scale style transfer for CT slices with VGG16 features. Written by
 | Input, output | gray images in [0, 1], any size; best at 0.7 to 3 mm pixels |
 | AdaIN at | `{layer}`, decoder mirrored from there ({weights} kB of weights, half precision) |
 | Encoder | VGG16, ImageNet (CC BY 4.0, Visual Geometry Group, Oxford), cut at `{layer}` |
-| Training | {steps} steps of {batch} crops of {crop}x{crop} pixels, Adam with cosine decay |
+| Training | {steps} steps, at last of {batch} crops of {crop}x{crop} pixels, Adam with cosine decay |
 | Content loss | contextual, bilateral variant (w = {spatial}), h = {bandwidth}, at {content} |
 | Style loss | moments at {style}; histogram ({histogram}); paired windows ({paired}) |
 | Data | {data} |
@@ -334,7 +335,8 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("train", help="train the preset, or go on")
     one.add_argument("--output", type=Path, default=Path("runs/vgg16_ct"))
-    one.add_argument("--epochs", type=int, default=40)
+    one.add_argument("--start", help="preset of the first stage; trains the second alone")
+    one.add_argument("--epochs", type=int, default=50, help="of the second stage")
     one.add_argument("--steps", type=int, default=100, help="steps an epoch")
     two = commands.add_parser("evaluate", help="measure a preset on the test series")
     two.add_argument("--preset", default="vgg16_ct")
@@ -349,7 +351,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if options.command == "train":
-        print(train(options.data, options.output, options.epochs, options.steps))
+        print(train(options.data, options.output, options.epochs, options.steps, options.start))
     elif options.command == "release":
         print(release(options.preset, options.figures, options.home))
     else:

@@ -11,7 +11,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
@@ -192,23 +192,75 @@ def train(
             tv_weight=run.tv_weight,
             spatial_weight=run.spatial_weight,
         )
-        model.optimizer.build(model.trainable_variables)
-    restore = Backup(backup, run.steps)
-    restore.set_model(model)
-    restore.on_train_begin()
-    # Pairs depend on the seed and their number alone, so the run goes on where it stopped.
-    dataset = _dataset(run, contents, styles, start=_steps_done(model))
-    history = History(history_file)
-    board = folder / "tensorboard" if tensorboard else None
-    sample = next(iter(_dataset(run, contents, styles).take(1)))
-    model.fit(
-        dataset,
+    history = fit_resumable(
+        model,
+        # Pairs depend on the seed and their number alone, so the run goes on where it stopped.
+        lambda start: _dataset(run, contents, styles, start),
+        folder,
         epochs=run.epochs,
-        steps_per_epoch=run.steps,
+        steps=run.steps,
+        tensorboard=tensorboard,
+        extra_callbacks=extra_callbacks,
+        verbose=verbose,
+    )
+    losses = _last(history.rows)
+    model.save_to_preset(preset, card=_card(run, losses))
+    Backup.remove(backup)
+    return TrainingResult(preset, history_file, _steps_done(model), history.first_epoch, losses)
+
+
+def fit_resumable(
+    model: StyleTransfer,
+    dataset: Callable[[int], tf.data.Dataset],
+    folder: str | os.PathLike,
+    *,
+    epochs: int,
+    steps: int,
+    tensorboard: bool = False,
+    extra_callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int = 0,
+) -> History:
+    """``model.fit`` in a folder; called again after an interruption, it goes on.
+
+    The folder then holds ``backup/`` (remove it with :meth:`Backup.remove` once the model is
+    saved), ``history.json`` and ``grids/``.
+
+    Args:
+        model: Compiled, in the scope of the strategy it trains under.
+        dataset: Called with the number of steps done already, gives the batches that follow, as
+            :func:`tfstyle.data.pair_dataset` does with ``start``.
+        folder: Where backups, history and grids lie.
+        epochs: Number of epochs.
+        steps: Steps an epoch; a backup is made after each epoch.
+        tensorboard: Write losses and grids for TensorBoard to ``tensorboard/`` as well.
+        extra_callbacks: Further Keras callbacks.
+        verbose: Of ``Model.fit``.
+
+    Returns:
+        The history of all epochs, those before an interruption included.
+
+    Example:
+        >>> fit_resumable(model, lambda start: pair_dataset(scans, start=start), "runs/first",
+        ...               epochs=10, steps=100)
+    """
+    folder = Path(folder)
+    with model.distribute_strategy.scope():
+        model.optimizer.build(model.trainable_variables)
+    backup = Backup(folder / "backup", steps)
+    backup.set_model(model)
+    backup.on_train_begin()
+    history = History(folder / "history.json")
+    board = folder / "tensorboard" if tensorboard else None
+    sample = next(iter(dataset(0).take(1)))
+    batches = dataset(_steps_done(model))
+    model.fit(
+        batches,
+        epochs=epochs,
+        steps_per_epoch=steps,
         shuffle=False,  # the pairs are random already
         verbose=verbose,
         callbacks=[
-            restore,
+            backup,
             history,
             callbacks.StyleImages(
                 sample["content"].numpy()[:4],
@@ -220,12 +272,9 @@ def train(
             *extra_callbacks,
         ],
     )
-    del dataset
+    del batches
     gc.collect()  # ends the pipeline's threads while the interpreter is sound
-    losses = _last(history.rows)
-    model.save_to_preset(preset, card=_card(run, losses))
-    Backup.remove(backup)
-    return TrainingResult(preset, history_file, _steps_done(model), history.first_epoch, losses)
+    return history
 
 
 class Backup(keras.callbacks.BackupAndRestore):
