@@ -18,7 +18,14 @@ from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.images import as_batch
 from tfstyle.layers import AdaIN
 from tfstyle.layers.padding import reflect_indices
-from tfstyle.losses import CONTENT_LOSSES, STYLE_LOSSES, histogram_loss, total_variation_loss
+from tfstyle.losses import (
+    CONTENT_LOSSES,
+    STYLE_LOSSES,
+    ContextualLoss,
+    histogram_loss,
+    mse_loss,
+    total_variation_loss,
+)
 
 #: Terms of the loss in the training history, each a mean over samples, before its weight.
 LOSS_TERMS = ("loss", "content_loss", "style_loss", "histogram_loss", "paired_loss", "tv_loss")
@@ -69,6 +76,8 @@ class StyleTransfer(keras.Model):
         self.decoder = decoder or Decoder.for_encoder(self.encoder, self.layer)
         self.trackers = [keras.metrics.Mean(name=name) for name in LOSS_TERMS]
         self._settings: dict = {}
+        self._contextual: ContextualLoss | None = None
+        self._compile_replicas = False
         self.adain.build(None)
         self.built = True
 
@@ -209,7 +218,7 @@ class StyleTransfer(keras.Model):
     def compile(
         self,
         optimizer="adam",
-        content_loss: str = "contextual",
+        content_loss: str | ContextualLoss = "contextual",
         style_loss: str = "moments",
         style_weight: float = 1.0,
         content_layers: Sequence[str] | Mapping[str, float] | None = None,
@@ -228,7 +237,8 @@ class StyleTransfer(keras.Model):
         Args:
             optimizer: Keras optimizer or its name.
             content_loss: ``"contextual"`` (against E(X), the paper's) or ``"mse"`` (against
-                AdaIN's output at the model's layer, Huang 2017; other layers against E(X)).
+                AdaIN's output at the model's layer, Huang 2017; other layers against E(X)), or a
+                :class:`tfstyle.losses.ContextualLoss` for its further settings.
             style_loss: ``"moments"`` or ``"gram"``.
             style_weight: α.
             content_layers: Taps of the content loss, or a dict from tap to weight; the
@@ -242,18 +252,22 @@ class StyleTransfer(keras.Model):
                 the style is what the generated image ought to be
                 (:func:`tfstyle.data.pair_dataset` with ``same_place``).
             tv_weight: β.
-            bandwidth: h of the contextual loss.
-            spatial_weight: Bilateral variant of the contextual loss; 0 is the paper's.
+            bandwidth: h of ``content_loss="contextual"``.
+            spatial_weight: Bilateral variant of ``content_loss="contextual"``; 0 is the paper's.
             jit_compile: XLA; ``"auto"`` uses it where the platform supports it.
             **kwargs: Passed to ``keras.Model.compile``.
 
         Raises:
             ArgumentError: unknown loss or layer, or a layer behind the encoder's depth.
         """
-        if content_loss not in CONTENT_LOSSES:
+        if isinstance(content_loss, ContextualLoss):
+            self._contextual = content_loss
+        elif content_loss == "contextual":
+            self._contextual = ContextualLoss(bandwidth, spatial_weight)
+        elif content_loss not in CONTENT_LOSSES:
             raise ArgumentError(
                 f"content_loss: unknown value {content_loss!r}; use one of "
-                f"{', '.join(map(repr, CONTENT_LOSSES))}."
+                f"{', '.join(map(repr, CONTENT_LOSSES))}, or a ContextualLoss."
             )
         if style_loss not in STYLE_LOSSES:
             raise ArgumentError(
@@ -288,19 +302,25 @@ class StyleTransfer(keras.Model):
             "spatial_weight": float(spatial_weight),
             **chosen,
         }
+        # Keras compiles one program for all replicas, which XLA refuses for more than one device.
+        several = self.distribute_strategy.num_replicas_in_sync > 1
+        self._compile_replicas = several and jit_compile is True
+        jit_compile = jit_compile and not self._compile_replicas
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
 
     def get_compile_config(self):
         if not self.compiled:
             return None
-        return {
-            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
-            **self._settings,
-        }
+        settings = dict(self._settings)
+        if isinstance(settings["content_loss"], ContextualLoss):
+            settings["content_loss"] = keras.saving.serialize_keras_object(self._contextual)
+        return {"optimizer": keras.saving.serialize_keras_object(self.optimizer), **settings}
 
     def compile_from_config(self, config):
         config = dict(config)
-        config["optimizer"] = keras.saving.deserialize_keras_object(config["optimizer"])
+        for name in ("optimizer", "content_loss"):
+            if isinstance(config[name], dict):
+                config[name] = keras.saving.deserialize_keras_object(config[name])
         self.compile(**config)
         self.optimizer.build(self.trainable_variables)
 
@@ -338,16 +358,14 @@ class StyleTransfer(keras.Model):
         wanted = sorted({*content_layers, *style_layers}, key=self.encoder.order)
         features = self.encoder(generated, taps=wanted)
 
-        content_function = CONTENT_LOSSES[rules["content_loss"]]
-        options = {}
-        if rules["content_loss"] == "contextual":
-            options = {key: rules[key] for key in ("bandwidth", "spatial_weight")}
         content_loss = 0.0
         for name, weight in content_layers.items():
             target = content_features[name]
-            if rules["content_loss"] == "mse" and name == self.layer:
-                target = mixed
-            content_loss += weight * content_function(features[name], target, **options)
+            if rules["content_loss"] == "mse":
+                target = mixed if name == self.layer else target
+                content_loss += weight * mse_loss(features[name], target)
+            else:
+                content_loss += weight * self._contextual.call(target, features[name])
         style_function = STYLE_LOSSES[rules["style_loss"]]
         style_loss = 0.0
         for name, weight in style_layers.items():
@@ -378,23 +396,47 @@ class StyleTransfer(keras.Model):
     def _track(self, terms):
         for tracker in self.trackers:
             tracker.update_state(terms[tracker.name])
-        return {metric.name: metric.result() for metric in self.metrics}
+        results = {metric.name: metric.result() for metric in self.metrics}
+        strategy = self.distribute_strategy
+        if strategy.num_replicas_in_sync > len(strategy.extended.worker_devices):
+            # Over several machines Keras averages along the first axis, which a scalar does not
+            # have (keras-team/keras issue 20585).
+            results = {name: ops.expand_dims(value, 0) for name, value in results.items()}
+        return results
 
     def train_step(self, data):
+        step = self._terms_and_gradients
+        if self._compile_replicas:
+            step = tf.function(step, jit_compile=True, autograph=False)
+        terms, gradients = step(data, self._global_batch(data))
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights))
+        return self._track(terms)
+
+    def _terms_and_gradients(self, data, batch):
+        """This replica's terms, each (B,), and its share of the gradients of their mean."""
         with tf.GradientTape() as tape:
             terms = self.losses_of(**data)
-            # Gradients are summed over replicas, so each replica takes its share of the mean.
-            loss = ops.mean(terms["loss"]) / self._replicas()
+            loss = ops.sum(terms["loss"]) / ops.cast(batch, terms["loss"].dtype)
             scaled = self.optimizer.scale_loss(loss)
-        variables = self.trainable_weights
-        self.optimizer.apply_gradients(zip(tape.gradient(scaled, variables), variables))
-        return self._track(terms)
+        return terms, tape.gradient(scaled, self.trainable_weights)
+
+    def _global_batch(self, data):
+        """Number of samples on all replicas; their shares may differ, and the optimizer sums."""
+        batch = ops.cast(ops.shape(data["content"])[0], "float32")
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            return batch
+        return tf.distribute.get_replica_context().all_reduce("SUM", batch)
 
     def test_step(self, data):
         return self._track(self.losses_of(**data))
 
-    def _replicas(self) -> int:
-        return self.distribute_strategy.num_replicas_in_sync
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # Keras would draw a batch and average its replicas' shares, which fails where they differ
+        # in size. Only the optimizer has variables to make.
+        optimizer = getattr(self, "optimizer", None)
+        if optimizer is not None and not optimizer.built:
+            with self.distribute_strategy.scope():
+                optimizer.build(self.trainable_variables)
 
     # -- saving ----------------------------------------------------------------------------
     def get_config(self):
