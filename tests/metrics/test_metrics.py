@@ -96,6 +96,34 @@ class TestStructure:
             metrics.structure_map(np.zeros(shape), np.zeros(shape))
 
 
+class TestEdges:
+    def disc(self, row, column, size=64):
+        y, x = np.mgrid[:size, :size]
+        return 0.2 + 0.6 / (1 + np.exp(np.hypot(y - row, x - column) - 18.0))
+
+    def test_same_edges_in_another_gray_scale(self):
+        x = self.disc(32, 32)
+        assert metrics.edge_displacement(x, x) == 0
+        assert metrics.edge_displacement(x, 0.9 - 0.5 * x) == pytest.approx(0, abs=1e-6)
+
+    @pytest.mark.parametrize("shift", [0.5, 1.0])
+    def test_shift(self, shift):
+        # The mean of |shift · cos| over all directions is 2/π of the shift.
+        x, y = self.disc(32, 32), self.disc(32, 32 + shift)
+        expected = 0.7 * shift * 2 / np.pi
+        assert metrics.edge_displacement(x, y, 0.7) == pytest.approx(expected, rel=0.1)
+
+    def test_spacing_by_axis_and_mask(self):
+        x = np.tile(1 / (1 + np.exp(20.0 - np.arange(48.0)[:, None])), (1, 40))
+        y = np.tile(1 / (1 + np.exp(21.0 - np.arange(48.0)[:, None])), (1, 40))
+        assert metrics.edge_displacement(x, y, (2.0, 0.5)) == pytest.approx(2.0, rel=0.05)
+        assert np.isnan(metrics.edge_displacement(x, y, mask=np.zeros_like(x, bool)))
+
+    def test_bad_shapes(self):
+        with pytest.raises(ArgumentError, match="at least 16"):
+            metrics.edge_displacement(np.zeros((15, 30)), np.zeros((15, 30)))
+
+
 def test_body_mask_keeps_lungs_and_drops_air():
     hu = np.full((40, 40), -1000)
     hu[8:32, 8:32] = 40
