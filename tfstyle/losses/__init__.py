@@ -1,6 +1,6 @@
 """Losses of style transfer, each a function per sample of two feature maps."""
 
-from tfstyle.losses.contextual import contextual_loss, contextual_similarity
+from tfstyle.losses.contextual import ContextualLoss, contextual_loss, contextual_similarity
 from tfstyle.losses.gram import gram_loss, gram_matrix
 from tfstyle.losses.histogram import histogram_loss
 from tfstyle.losses.moments import moments_loss
@@ -15,6 +15,7 @@ STYLE_LOSSES = {"moments": moments_loss, "gram": gram_loss}
 __all__ = [
     "CONTENT_LOSSES",
     "STYLE_LOSSES",
+    "ContextualLoss",
     "contextual_loss",
     "contextual_similarity",
     "gram_loss",

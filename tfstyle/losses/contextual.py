@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+import keras
+import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from tfstyle.errors import ArgumentError
+from tfstyle.losses.blockwise import DISTANCE_EPSILON, column_maxima
 
-#: ε of equation 3, in the denominator of the normalised distance.
-DISTANCE_EPSILON = 1e-5
+#: Distances by name: ``cosine`` is the paper's 1 − cos, ``cosine/2`` the (1 − cos)/2 of the
+#: original code, ``l2`` the squared Euclidean distance.
+DISTANCES = ("cosine", "cosine/2", "l2")
+DIRECTIONS = ("forward", "reverse", "symmetric")
+METHODS = ("auto", "dense", "blockwise")
+
+#: Largest number of entries of the distance matrices for which ``auto`` takes the dense path.
+#: Measured by benchmarks/contextual_loss.py.
+DENSE_ENTRIES = 64 * 1024
 
 
-def contextual_similarity(generated, content, bandwidth: float = 0.1, spatial_weight: float = 0.0):
+def contextual_similarity(
+    generated,
+    content,
+    bandwidth: float = 0.1,
+    spatial_weight: float = 0.0,
+    *,
+    distance: str = "cosine",
+    direction: str = "forward",
+    samples: int | None = None,
+    seed: int | keras.random.SeedGenerator | None = None,
+    method: str = "auto",
+    block: int | None = None,
+):
     """Contextual similarity CA of two sets of feature vectors, per sample.
 
     With g_i and x_j the feature vectors of both maps, centred by μ_x, the mean of x_j::
@@ -21,6 +44,9 @@ def contextual_similarity(generated, content, bandwidth: float = 0.1, spatial_we
         CA_ij = w_ij / Σ_k w_ik
         CA    = mean_j max_i CA_ij
 
+    It is exact at any size: large maps are compared in blocks of rows, with memory that grows as
+    the number of positions and not as its square.
+
     Args:
         generated: float tensor (B, H, W, C), features g of the generated image.
         content: float tensor (B, H', W', C), features x of the content.
@@ -29,12 +55,26 @@ def contextual_similarity(generated, content, bandwidth: float = 0.1, spatial_we
             ``(1 − w)·d_ij + w·‖p_i − p_j‖²`` with positions p in units of a quarter of the map's
             larger side. It ties a match to its place; 0 is the paper's loss. Needs maps of the
             same size.
+        distance: ``"cosine"``, ``"cosine/2"`` or ``"l2"``, see :data:`DISTANCES`.
+        direction: ``"forward"`` is CA(G, X) above: each x_j looks for its g_i. ``"reverse"`` is
+            CA(X, G): each g_i looks for its x_j. ``"symmetric"`` is the mean of both.
+        samples: Compare only this many positions, drawn at random without repetition and the same
+            in both maps where their sizes agree, as the original code does with 65² positions to
+            save memory. All positions unless given, or where there are no more.
+        seed: Of the draw: an int gives the same positions at every call, a
+            ``keras.random.SeedGenerator`` new ones at every call, None new ones of Keras's global
+            generator.
+        method: ``"dense"`` keeps the (B, N, N) matrices, ``"blockwise"`` does not; ``"auto"`` takes
+            the dense path for maps so small that it is faster. Values and gradients agree.
+        block: Rows a block of the blockwise path; chosen by size unless given.
 
     Returns:
-        float32 tensor (B,), in (0, 1]; 1 where each x_j has a g_i that matches it alone.
+        float32 tensor (B,), in (0, 1]; 1 where each x_j has a g_i that matches it alone. Features
+        in half precision are compared in float32.
 
     Raises:
-        ArgumentError: if the bandwidth is not above 0, or the spatial weight not in [0, 1).
+        ArgumentError: a bandwidth not above 0, a spatial weight not in [0, 1) or with maps of
+            different size, an unknown distance, direction or method, samples or a block below 1.
 
     Example:
         >>> contextual_similarity(features, features)   # close to 1
@@ -43,25 +83,26 @@ def contextual_similarity(generated, content, bandwidth: float = 0.1, spatial_we
     data", arXiv:1803.02077. Bilateral variant: Zhang et al., "Zoom to learn, learn to zoom",
     CVPR 2019, equation 6.
     """
-    if not bandwidth > 0:
-        raise ArgumentError(f"bandwidth: must be above 0, received {bandwidth!r}.")
-    if not 0.0 <= spatial_weight < 1.0:
-        raise ArgumentError(f"spatial_weight: must lie in [0, 1), received {spatial_weight!r}.")
-    g, x = _vectors(generated), _vectors(content)
-    centre = ops.mean(x, axis=1, keepdims=True)
-    g, x = _unit(g - centre), _unit(x - centre)
-    # (B, N_g, N_x); rounding may carry a cosine above 1.
-    distance = ops.maximum(1.0 - ops.matmul(g, ops.transpose(x, (0, 2, 1))), 0.0)
-    if spatial_weight:
-        distance = (1.0 - spatial_weight) * distance + spatial_weight * _spatial(content)
-    nearest = ops.min(distance, axis=2, keepdims=True)
-    relative = distance / (nearest + DISTANCE_EPSILON)
-    # The factor exp(1/h) cancels in the quotient, so this softmax over k is CA_ij itself.
-    affinity = ops.softmax(-relative / bandwidth, axis=2)
-    return ops.mean(ops.max(affinity, axis=1), axis=1)
+    forward, reverse = _similarities(
+        generated,
+        content,
+        bandwidth,
+        spatial_weight,
+        distance,
+        direction,
+        samples,
+        seed,
+        method,
+        block,
+    )
+    if direction == "symmetric":
+        return (forward + reverse) / 2
+    return forward if direction == "forward" else reverse
 
 
-def contextual_loss(generated, content, bandwidth: float = 0.1, spatial_weight: float = 0.0):
+def contextual_loss(
+    generated, content, bandwidth: float = 0.1, spatial_weight: float = 0.0, **options
+):
     """−log CA per sample, with CA of :func:`contextual_similarity`.
 
     Args:
@@ -69,11 +110,186 @@ def contextual_loss(generated, content, bandwidth: float = 0.1, spatial_weight: 
         content: float tensor (B, H', W', C).
         bandwidth: h, above 0.
         spatial_weight: w of the bilateral variant; 0 is the paper's loss.
+        **options: ``distance``, ``direction``, ``samples``, ``seed``, ``method`` and ``block`` of
+            :func:`contextual_similarity`. ``direction="symmetric"`` is the mean of both losses.
 
     Returns:
         float32 tensor (B,), at least 0.
+
+    Raises:
+        ArgumentError: as :func:`contextual_similarity`.
+
+    Example:
+        >>> contextual_loss(features_generated, features_content, direction="symmetric")
     """
-    return -ops.log(contextual_similarity(generated, content, bandwidth, spatial_weight))
+    settings = {
+        "distance": "cosine",
+        "direction": "forward",
+        "samples": None,
+        "seed": None,
+        "method": "auto",
+        "block": None,
+    }
+    unknown = sorted(set(options) - set(settings))
+    if unknown:
+        raise ArgumentError(
+            f"contextual_loss: unknown options {', '.join(unknown)}; "
+            f"known are {', '.join(settings)}."
+        )
+    terms = _similarities(generated, content, bandwidth, spatial_weight, **{**settings, **options})
+    losses = [-ops.log(value) for value in terms if value is not None]
+    return sum(losses) / len(losses)
+
+
+@keras.saving.register_keras_serializable(package="tfstyle")
+class ContextualLoss(keras.losses.Loss):
+    """:func:`contextual_loss` with settings of its own, for ``StyleTransfer.compile`` and Keras.
+
+    Called as every Keras loss with the target first: ``loss(content, generated)``.
+
+    Args:
+        bandwidth: h, above 0.
+        spatial_weight: w of the bilateral variant; 0 is the paper's loss.
+        distance: See :func:`contextual_similarity`, as for the rest.
+        direction: ``"forward"``, ``"reverse"`` or ``"symmetric"``.
+        samples: Number of random positions; all unless given.
+        seed: Of the draw; with an int, other positions at each call all the same.
+        method: ``"auto"``, ``"dense"`` or ``"blockwise"``.
+        block: Rows a block.
+        reduction: Of Keras; ``None`` gives one value a sample.
+        name: Keras name.
+
+    Raises:
+        ArgumentError: settings that :func:`contextual_similarity` refuses.
+
+    Example:
+        >>> model.compile(content_loss=ContextualLoss(distance="l2", direction="symmetric"))
+    """
+
+    def __init__(
+        self,
+        bandwidth: float = 0.1,
+        spatial_weight: float = 0.0,
+        distance: str = "cosine",
+        direction: str = "forward",
+        samples: int | None = None,
+        seed: int | None = None,
+        method: str = "auto",
+        block: int | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "contextual_loss",
+        **kwargs,
+    ):
+        super().__init__(name=name, reduction=reduction, **kwargs)
+        _check(bandwidth, spatial_weight, distance, direction, samples, method, block)
+        self.seed = seed
+        self.settings = {
+            "bandwidth": bandwidth,
+            "spatial_weight": spatial_weight,
+            "distance": distance,
+            "direction": direction,
+            "samples": samples,
+            "method": method,
+            "block": block,
+        }
+        self.draws = None if samples is None else keras.random.SeedGenerator(seed)
+
+    def call(self, y_true, y_pred):
+        return contextual_loss(y_pred, y_true, seed=self.draws, **self.settings)
+
+    def get_config(self):
+        return {**super().get_config(), **self.settings, "seed": self.seed}
+
+
+def _check(bandwidth, spatial_weight, distance, direction, samples, method, block):
+    if not bandwidth > 0:
+        raise ArgumentError(f"bandwidth: must be above 0, received {bandwidth!r}.")
+    if not 0.0 <= spatial_weight < 1.0:
+        raise ArgumentError(f"spatial_weight: must lie in [0, 1), received {spatial_weight!r}.")
+    for name, value, known in (
+        ("distance", distance, DISTANCES),
+        ("direction", direction, DIRECTIONS),
+        ("method", method, METHODS),
+    ):
+        if value not in known:
+            raise ArgumentError(
+                f"{name}: unknown value {value!r}; use one of {', '.join(map(repr, known))}."
+            )
+    for name, value in (("samples", samples), ("block", block)):
+        if value is not None and not (isinstance(value, (int, np.integer)) and value >= 1):
+            raise ArgumentError(
+                f"{name}: must be a whole number of at least 1, received {value!r}."
+            )
+
+
+def _similarities(
+    generated, content, bandwidth, spatial_weight, distance, direction, samples, seed, method, block
+):
+    """CA(G, X) and CA(X, G), each (B,), or None for the direction that is not wanted."""
+    _check(bandwidth, spatial_weight, distance, direction, samples, method, block)
+    g, x = _vectors(generated), _vectors(content)
+    centre = ops.mean(x, axis=1, keepdims=True)
+    g, x = g - centre, x - centre
+    if distance != "l2":
+        g, x = _unit(g), _unit(x)
+    places = None, None
+    if spatial_weight:
+        if any(
+            a is not None and b is not None and a != b
+            for a, b in zip(generated.shape[1:3], content.shape[1:3], strict=True)
+        ):
+            raise ArgumentError(
+                f"spatial_weight: needs maps of the same size, received "
+                f"{tuple(generated.shape)} and {tuple(content.shape)}."
+            )
+        places = (_places(content) * spatial_weight**0.5,) * 2
+    if samples is not None:
+        g, x, places = _sample(g, x, places, samples, seed)
+
+    def similarity(g, x, g_places, x_places):
+        share = 1.0 - spatial_weight
+        if distance == "l2":
+            factor = -2.0 * share
+            offsets = [share * ops.sum(ops.square(v), axis=2) for v in (g, x)]
+        else:
+            share /= 2.0 if distance == "cosine/2" else 1.0
+            factor = -share
+            offsets = [ops.full_like(g[:, :, 0], share), ops.zeros_like(x[:, :, 0])]
+        entries = [g.shape[0], g.shape[1], x.shape[1]]
+        small = None not in entries and int(np.prod(entries)) <= DENSE_ENTRIES
+        if method == "dense" or (method == "auto" and small and block is None):
+            highest = _dense_maxima(g, x, *offsets, factor, bandwidth, g_places, x_places)
+        else:
+            highest = column_maxima(
+                g,
+                x,
+                *offsets,
+                factor=factor,
+                bandwidth=bandwidth,
+                g_places=g_places,
+                x_places=x_places,
+                block=block,
+            )
+        return ops.mean(highest, axis=1)
+
+    forward = similarity(g, x, *places) if direction != "reverse" else None
+    reverse = similarity(x, g, *places[::-1]) if direction != "forward" else None
+    return forward, reverse
+
+
+def _dense_maxima(g, x, g_offset, x_offset, factor, bandwidth, g_places, x_places):
+    """What :func:`tfstyle.losses.blockwise.column_maxima` computes, with whole matrices."""
+    distance = factor * ops.matmul(g, ops.transpose(x, (0, 2, 1)))
+    # Rounding may carry the distance of equal vectors below 0.
+    distance = ops.maximum(distance + g_offset[:, :, None] + x_offset[:, None, :], 0.0)
+    if g_places is not None:
+        for axis in (0, 1):
+            distance += ops.square(g_places[:, axis, None] - x_places[None, :, axis])[None]
+    nearest = ops.min(distance, axis=2, keepdims=True)
+    relative = distance / (nearest + DISTANCE_EPSILON)
+    # The factor exp(1/h) cancels in the quotient, so this softmax over k is CA_ij itself.
+    affinity = ops.softmax(-relative / bandwidth, axis=2)
+    return ops.max(affinity, axis=1)
 
 
 def _vectors(features):
@@ -88,13 +304,32 @@ def _unit(vectors):
     return vectors * ops.rsqrt(ops.sum(ops.square(vectors), axis=-1, keepdims=True) + 1e-12)
 
 
-def _spatial(features):
-    """Squared distances of all positions, (1, N, N), in quarters of the larger side."""
+def _places(features):
+    """Positions (N, 2) of a map's vectors, in quarters of its larger side."""
     height, width = ops.shape(features)[1], ops.shape(features)[2]
     unit = ops.cast(ops.maximum(height, width), "float32") / 4.0
     rows = ops.cast(ops.arange(height), "float32") / unit
     columns = ops.cast(ops.arange(width), "float32") / unit
-    rows, columns = (ops.reshape(p, (-1,)) for p in ops.meshgrid(rows, columns, indexing="ij"))
-    return (
-        ops.square(rows[:, None] - rows[None, :]) + ops.square(columns[:, None] - columns[None, :])
-    )[None]
+    grid = ops.meshgrid(rows, columns, indexing="ij")
+    return ops.stack([ops.reshape(part, (-1,)) for part in grid], axis=1)
+
+
+def _sample(g, x, places, samples, seed):
+    """The same random positions of both maps, of each its own where their sizes differ."""
+    same = g.shape[1] is not None and g.shape[1] == x.shape[1]
+
+    def draw(vectors):
+        count = ops.shape(vectors)[1]
+        if isinstance(count, int) and count <= samples:
+            return None
+        return keras.random.shuffle(ops.arange(count), seed=seed)[:samples]
+
+    def take(vectors, where, axis):
+        if vectors is None or where is None:
+            return vectors
+        return tf.gather(vectors, where, axis=axis)
+
+    first = draw(g)
+    second = first if same or places[0] is not None else draw(x)
+    places = take(places[0], first, 0), take(places[1], second, 0)
+    return take(g, first, 1), take(x, second, 1), places

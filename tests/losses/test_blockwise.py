@@ -1,0 +1,284 @@
+"""The blockwise contextual loss against dense matrices in float64, value and gradient."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.losses.test_losses import contextual_reference
+from tfstyle.data import spine_phantom
+from tfstyle.encoders import VGG16
+from tfstyle.errors import ArgumentError
+from tfstyle.losses import ContextualLoss, contextual_loss, contextual_similarity
+
+
+def dense64(g, x, bandwidth=0.1, spatial=0.0, distance="cosine"):
+    """−log CA and its gradients by g and x, whole matrices in float64, TensorFlow's gradient."""
+    g, x = tf.constant(g, tf.float64), tf.constant(x, tf.float64)
+    with tf.GradientTape() as tape:
+        tape.watch([g, x])
+        gv, xv = (tf.reshape(v, (v.shape[0], -1, v.shape[-1])) for v in (g, x))
+        centre = tf.reduce_mean(xv, axis=1, keepdims=True)
+        gv, xv = gv - centre, xv - centre
+        if distance == "l2":
+            d = tf.reduce_sum(gv**2, -1)[:, :, None] + tf.reduce_sum(xv**2, -1)[:, None]
+            d -= 2 * tf.matmul(gv, xv, transpose_b=True)
+        else:
+            gv, xv = (v / tf.norm(v, axis=-1, keepdims=True) for v in (gv, xv))
+            d = 1 - tf.matmul(gv, xv, transpose_b=True)
+            d = d / 2 if distance == "cosine/2" else d
+        if spatial:
+            height, width = x.shape[1:3]
+            rows, columns = np.divmod(np.arange(height * width), width)
+            far = (rows[:, None] - rows) ** 2 + (columns[:, None] - columns) ** 2
+            d = (1 - spatial) * d + spatial * far / (max(height, width) / 4) ** 2
+        relative = d / (tf.reduce_min(d, axis=2, keepdims=True) + 1e-5)
+        ca = tf.nn.softmax((1 - relative) / bandwidth, axis=2)
+        loss = -tf.math.log(tf.reduce_mean(tf.reduce_max(ca, axis=1), axis=1))
+    return [loss.numpy(), *(v.numpy() for v in tape.gradient(loss, [g, x]))]
+
+
+def value_and_gradients(g, x, jit=False, **options):
+    options = {"method": "blockwise", **options}
+
+    @tf.function(jit_compile=jit, autograph=False)
+    def run(g, x):
+        with tf.GradientTape() as tape:
+            tape.watch([g, x])
+            loss = contextual_loss(g, x, **options)
+        return [loss, *tape.gradient(loss, [g, x])]
+
+    return [value.numpy() for value in run(tf.constant(g), tf.constant(x))]
+
+
+def relative_error(value, expected):
+    value = np.asarray(value, np.float64)
+    return np.linalg.norm(value - expected) / np.linalg.norm(expected)
+
+
+def random_features(seed, height, width, channels=32, batch=1):
+    rng = np.random.default_rng(seed)
+    shape = (batch, height, width, channels)
+    g, x = rng.normal(size=shape), rng.normal(size=shape)
+    # Half of one image is in the other, as in a content and what was generated from it.
+    return (np.float32(np.maximum(v, 0)) for v in (0.7 * g + 0.7 * x, x))
+
+
+def check(result, expected):
+    assert relative_error(result[0], expected[0]) <= 1e-5
+    assert relative_error(result[1], expected[1]) <= 1e-4
+    assert relative_error(result[2], expected[2]) <= 1e-4
+
+
+class TestEqualsDense:
+    @pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+    @pytest.mark.parametrize(
+        ("size", "block"),
+        [((8, 8), 8), ((8, 8), 64), ((8, 8), 1000), ((25, 40), 96), ((25, 40), None), ((7, 9), 10)],
+    )
+    def test_random_features(self, size, block, jit):
+        g, x = random_features(0, *size, batch=2)
+        check(value_and_gradients(g, x, jit, block=block), dense64(g, x))
+
+    def test_many_positions(self):
+        g, x = random_features(1, 64, 64)
+        check(value_and_gradients(g, x, True), dense64(g, x))
+
+    @pytest.mark.parametrize("spatial", [0.0, 0.6])
+    @pytest.mark.parametrize("distance", ["cosine", "cosine/2", "l2"])
+    @pytest.mark.parametrize("method", ["blockwise", "dense"])
+    def test_distances(self, distance, spatial, method):
+        g, x = random_features(2, 9, 11, batch=2)
+        result = value_and_gradients(
+            g, x, distance=distance, spatial_weight=spatial, method=method, bandwidth=0.3
+        )
+        check(result, dense64(g, x, 0.3, spatial, distance))
+
+    def test_the_written_out_definition(self):
+        g, x = random_features(3, 5, 6, channels=7, batch=2)
+        loss = contextual_loss(g, x, 0.2, 0.4, method="blockwise", block=8)
+        np.testing.assert_allclose(loss, contextual_reference(g, x, 0.2, 0.4), rtol=1e-5)
+
+    def test_maps_of_different_size(self):
+        (g, _), (_, x) = random_features(4, 9, 11), random_features(5, 6, 7)
+        check(value_and_gradients(g, x, block=16), dense64(g, x))
+        check(value_and_gradients(x, g, block=16), dense64(x, g))
+
+    def test_unknown_sizes(self):
+        map_ = tf.TensorSpec((None, None, None, 8), tf.float32)
+
+        @tf.function(input_signature=(map_, map_), autograph=False)
+        def run(g, x):
+            with tf.GradientTape() as tape:
+                tape.watch(g)
+                loss = contextual_loss(g, x, spatial_weight=0.2)
+            return loss, tape.gradient(loss, g)
+
+        for size, batch in (((5, 6), 1), ((13, 8), 3)):
+            g, x = random_features(6, *size, channels=8, batch=batch)
+            loss, gradient = run(g, x)
+            expected = dense64(g, x, spatial=0.2)
+            assert relative_error(loss, expected[0]) <= 1e-5
+            assert relative_error(gradient, expected[1]) <= 1e-4
+
+    def test_vgg_features(self, vgg16_features):
+        g, x = vgg16_features
+        check(value_and_gradients(g, x, True), dense64(g, x))
+
+
+@pytest.fixture(scope="module")
+def vgg16_features():
+    """Maps of relu3_1, N = 4096, of two slices; VGG16 with the weights that are at hand."""
+    try:
+        encoder = VGG16(weights="lpips", depth="relu3_1")
+    except Exception:  # no registry and nothing cached: random weights show the same arithmetic
+        keras.utils.set_random_seed(0)
+        encoder = VGG16(weights=None, depth="relu3_1")
+    scan = spine_phantom(3, size=256).scan.pixels[0]
+    content = np.clip((scan + 160.0) / 400, 0, 1).astype(np.float32)
+    generated = np.clip((scan + 250.0) / 1200, 0, 1).astype(np.float32)
+    # Noise, as every scan has: of equal vectors in flat areas either may be the nearest.
+    images = np.stack([generated, content])[..., None]
+    images += np.random.default_rng(0).normal(0, 0.02, images.shape).astype(np.float32)
+    maps = encoder(images, taps=["relu3_1"])["relu3_1"].numpy()
+    return maps[:1], maps[1:]
+
+
+class TestDegenerate:
+    @pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+    @pytest.mark.parametrize("case", ["identical", "zeros", "one zero", "ties", "constant"])
+    def test_finite(self, case, jit):
+        g, x = random_features(7, 6, 7, channels=5)
+        if case == "identical":
+            g = x
+        elif case == "zeros":
+            g, x = np.zeros_like(g), np.zeros_like(x)
+        elif case == "one zero":
+            g[:, 2, 3], x[:, 2, 3] = x[0].mean((0, 1)), x[0].mean((0, 1))
+        elif case == "ties":
+            g[:, 3:], x[:, 3:6] = g[:, :3], x[:, :3]
+        else:
+            g, x = np.ones_like(g), np.ones_like(x)
+        for value in value_and_gradients(g, x, jit, block=8):
+            assert np.isfinite(value).all()
+
+    def test_identical_maps_match_in_full(self):
+        x = next(random_features(8, 9, 9))
+        assert contextual_similarity(x, x, method="blockwise", block=16)[0] > 0.999
+
+    def test_one_position(self):
+        g, x = random_features(9, 1, 1)
+        assert abs(float(contextual_loss(g, x, method="blockwise")[0])) < 1e-6
+
+
+class TestOptions:
+    def test_centre_is_the_samples_own(self):
+        """A sample's loss does not depend on the batch that it is in."""
+        (a, b), (c, d) = random_features(10, 6, 6), random_features(11, 6, 6)
+        both = contextual_loss(
+            np.concatenate([a, 3 * c]), np.concatenate([b, 3 * d + 5]), method="blockwise", block=8
+        )
+        np.testing.assert_allclose(both[0], contextual_loss(a, b)[0], rtol=1e-5)
+        np.testing.assert_allclose(both[1], contextual_loss(3 * c, 3 * d + 5)[0], rtol=1e-5)
+
+    def test_directions(self):
+        g, x = random_features(12, 6, 6)
+        forward, reverse, both = (
+            contextual_loss(g, x, direction=name).numpy()
+            for name in ("forward", "reverse", "symmetric")
+        )
+        centre = x.mean((1, 2), keepdims=True)
+        # Both maps are centred by the content's mean in either direction.
+        shifted = contextual_reference(x - centre, g - centre, 0.1)
+        assert forward != pytest.approx(reverse)
+        np.testing.assert_allclose(both, (forward + reverse) / 2, rtol=1e-6)
+        assert abs(reverse[0] - shifted[0]) < 0.5 * abs(reverse[0])
+        np.testing.assert_allclose(
+            contextual_loss(g, x, direction="reverse", method="blockwise", block=8),
+            contextual_loss(g, x, direction="reverse", method="dense"),
+            rtol=1e-5,
+        )
+
+    def test_samples_are_the_same_positions_of_both(self):
+        x = next(random_features(13, 12, 12))
+        assert contextual_similarity(x, x, samples=20, seed=1)[0] > 0.99
+
+    def test_samples_of_all_positions_change_nothing(self):
+        g, x = random_features(14, 6, 6)
+        np.testing.assert_allclose(
+            contextual_loss(g, x, samples=36), contextual_loss(g, x), rtol=1e-6
+        )
+
+    def test_samples_by_seed(self):
+        g, x = random_features(15, 12, 12)
+        options = {"samples": 16, "spatial_weight": 0.3}
+        fixed = [float(contextual_loss(g, x, seed=s, **options)[0]) for s in (1, 1, 2)]
+        assert fixed[0] == fixed[1] != fixed[2]
+        drawn = ContextualLoss(seed=3, **options)
+        assert float(drawn(x, g)) != float(drawn(x, g))
+
+    def test_samples_with_other_sizes_and_gradient(self):
+        (g, _), (_, x) = random_features(16, 9, 9), random_features(17, 6, 7)
+        result = value_and_gradients(g, x, samples=20, seed=0)
+        assert np.count_nonzero(np.abs(result[1]).sum(-1)) <= 20
+
+    def test_half_precision_is_summed_in_float32(self):
+        g, x = (np.float16(v) for v in random_features(18, 10, 10))
+        value = contextual_loss(tf.constant(g), tf.constant(x), method="blockwise", block=16)
+        assert value.dtype == tf.float32
+        assert relative_error(value, dense64(g, x)[0]) <= 1e-5
+
+    def test_as_keras_loss(self):
+        g, x = random_features(19, 6, 6, batch=2)
+        loss = ContextualLoss(bandwidth=0.3, distance="l2", direction="symmetric")
+        expected = contextual_loss(g, x, 0.3, distance="l2", direction="symmetric")
+        assert float(loss(x, g)) == pytest.approx(float(np.mean(expected)))
+        again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
+        assert float(again(x, g)) == pytest.approx(float(loss(x, g)))
+
+    @pytest.mark.parametrize(
+        ("options", "word"),
+        [
+            ({"distance": "l1"}, "distance"),
+            ({"direction": "back"}, "direction"),
+            ({"method": "sparse"}, "method"),
+            ({"samples": 0}, "samples"),
+            ({"block": 2.5}, "block"),
+            ({"blocks": 2}, "blocks"),
+        ],
+    )
+    def test_bad_options(self, options, word):
+        g, x = random_features(20, 4, 4)
+        with pytest.raises(ArgumentError, match=word):
+            contextual_loss(g, x, **options)
+
+    def test_places_need_maps_of_one_size(self):
+        (g, _), (_, x) = random_features(21, 4, 4), random_features(22, 4, 5)
+        with pytest.raises(ArgumentError, match="spatial_weight"):
+            contextual_loss(g, x, spatial_weight=0.5)
+
+
+def test_memory_grows_with_the_block_alone():
+    """No tensor of the graph holds N x N entries."""
+    n = 96
+    spec = tf.TensorSpec((1, n, n, 4), tf.float32)
+
+    @tf.function(input_signature=(spec, spec), autograph=False)
+    def run(g, x):
+        with tf.GradientTape() as tape:
+            tape.watch([g, x])
+            loss = contextual_loss(g, x, method="blockwise")
+        return tape.gradient(loss, [g, x])
+
+    def sizes(graph):
+        for operation in graph.get_operations():
+            for output in operation.outputs:
+                if output.shape.rank is not None and output.shape.is_fully_defined():
+                    yield output.shape.num_elements()
+
+    graph = run.get_concrete_function().graph
+    functions = [graph, *(f.graph for f in graph._functions.values() if hasattr(f, "graph"))]
+    largest = max(max(sizes(f), default=0) for f in functions)
+    assert largest < (n * n) ** 2 / 8
