@@ -87,7 +87,7 @@ class StyleImages(keras.callbacks.Callback):
         """Writes the grid of this epoch."""
         if (epoch + 1) % self.every:
             return
-        generated = self.model.stylize(self.content, self.style)
+        generated = self.model.stylize(self.content, self.style, detail="plain")
         grid = image_grid(self.content, self.style, generated)
         self.folder.mkdir(parents=True, exist_ok=True)
         target = self.folder / f"epoch_{epoch + 1:04d}.png"

@@ -16,7 +16,15 @@ from tfstyle.decoder import Decoder
 from tfstyle.encoders import IMAGE_TAP, Encoder
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.images import as_batch
-from tfstyle.layers import AdaIN
+from tfstyle.layers import (
+    AdaIN,
+    apply_tone_grid,
+    fit_tone_grid,
+    moments,
+    reduce_size,
+    smooth_slices,
+)
+from tfstyle.layers.guided import CELLS, LEVELS
 from tfstyle.layers.padding import reflect_indices
 from tfstyle.losses import (
     CONTENT_LOSSES,
@@ -29,6 +37,12 @@ from tfstyle.losses import (
 
 #: Terms of the loss in the training history, each a mean over samples, before its weight.
 LOSS_TERMS = ("loss", "content_loss", "style_loss", "histogram_loss", "paired_loss", "tv_loss")
+
+#: Modes of :meth:`StyleTransfer.stylize`.
+DETAILS = ("guided", "plain")
+
+#: Longest side of the images that the network sees in guided mode.
+WORKING_SIZE = 256
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
@@ -107,7 +121,7 @@ class StyleTransfer(keras.Model):
         )
         return self.decoder(mixed)
 
-    def generate(self, content, style, strength=None):
+    def generate(self, content, style, strength=None, detail: str = "guided"):
         """Generates images of any size; traceable with unknown batch, height and width.
 
         Sizes that are not multiples of the stride are extended by reflection below and to the
@@ -117,14 +131,49 @@ class StyleTransfer(keras.Model):
             content: float32 tensor (B, H, W, 1) in [0, 1], H and W at least 1.
             style: float32 tensor (B or 1, H', W', 1) in [0, 1].
             strength: scalar in [0, 1] or None for 1.
+            detail: See :meth:`stylize`.
 
         Returns:
             float32 tensor (B, H, W, 1), clipped to [0, 1].
         """
+        return self.generate_from_code(content, self.code_of(style, detail), strength, detail)
+
+    def code_of(self, style, detail: str = "guided"):
+        """The moments of `style` at the model's layer, all that AdaIN takes from it.
+
+        Args:
+            style: float32 tensor (B, H, W, 1) in [0, 1].
+            detail: Mode that the code is for; ``"guided"`` looks at the reduced image.
+
+        Returns:
+            float32 tensor (B, 2, C): μ and σ of each of the layer's C channels.
+        """
+        if _checked_detail(detail) == "guided":
+            style = reduce_size(style, WORKING_SIZE)
+        mean, std = moments(self.encode(self._extend(style)), self.adain.epsilon)
+        return ops.concatenate([mean[:, 0], std[:, 0]], axis=1)  # (B, 1, C) each
+
+    def generate_from_code(self, content, code, strength=None, detail: str = "guided"):
+        """:meth:`generate` with a code (B or 1, 2, C) of :meth:`code_of` in place of a style."""
+        if _checked_detail(detail) == "plain":
+            return self._decode(content, code, strength)
+        return apply_tone_grid(content, self.tone_grid(content, code, strength))
+
+    def tone_grid(self, content, code, strength=None):
+        """What the network does to the gray scale of `content`, reduced to the working size.
+
+        Returns:
+            float32 tensor for :func:`tfstyle.layers.apply_tone_grid`; see
+            :func:`tfstyle.layers.fit_tone_grid`.
+        """
+        small = reduce_size(content, WORKING_SIZE)
+        return fit_tone_grid(small, self._decode(small, code, strength))
+
+    def _decode(self, content, code, strength):
         shape = ops.shape(content)
-        result = self(
-            {"content": self._extend(content), "style": self._extend(style)}, strength=strength
-        )
+        features = self.encode(self._extend(content))
+        mean, std = code[:, 0, None, None], code[:, 1, None, None]
+        result = self.decoder(self.adain.transfer(features, mean, std, strength=strength))
         return ops.clip(result[:, : shape[1], : shape[2]], 0.0, 1.0)
 
     def _extend(self, images):
@@ -145,74 +194,142 @@ class StyleTransfer(keras.Model):
         strength: float = 1.0,
         style_weights: Sequence[float] | None = None,
         batch_size: int = 8,
+        detail: str = "guided",
+        slice_sigma: float = 0.0,
     ) -> np.ndarray:
         """Gives `content` the gray-scale style of `style`.
 
         Args:
             content: float array (H, W), (H, W, 1) or (B, H, W, 1) with values in [0, 1].
             style: one image (H', W') or (H', W', 1); a batch (B, H', W', 1) with one style for
-                each content; or a list of images, blended with `style_weights`.
+                each content; a code of :meth:`encode_style`; or a list of images and codes,
+                blended with `style_weights`.
             strength: 0 keeps the content's features, 1 takes the style's statistics in full;
                 between them AdaIN is interpolated (Huang and Belongie, equation 14).
             style_weights: One weight for each style of a list, at least 0, not all 0; they are
                 divided by their sum. Equal weights unless given.
             batch_size: Images a call.
+            detail: ``"guided"`` runs the network on images of at most ``WORKING_SIZE`` pixels a
+                side and gives the content's own pixels, at their full size and depth, the gray
+                scale it found (:func:`tfstyle.layers.fit_tone_grid`): no structure can appear
+                that the content has not. ``"plain"`` is the decoder's image, as in the paper.
+            slice_sigma: For neighbouring slices of a volume in guided mode: standard deviation,
+                in slices, with which tone curves are smoothed along the batch.
 
         Returns:
             float32 array of the content's shape, in [0, 1].
 
         Raises:
-            ArgumentError: shapes, values, strength or weights that cannot be used.
+            ArgumentError: shapes, values, strength, weights or detail that cannot be used.
 
         Example:
             >>> model.stylize(content, [style_a, style_b], style_weights=[0.7, 0.3])
         """
         if not 0.0 <= strength <= 1.0:
             raise ArgumentError(f"strength: must lie in [0, 1], received {strength!r}.")
+        if _checked_detail(detail) == "plain" and slice_sigma:
+            raise ArgumentError('slice_sigma: there is nothing to smooth with detail="plain".')
+        if not 0.0 <= slice_sigma < float("inf"):
+            raise ArgumentError(f"slice_sigma: must be at least 0, received {slice_sigma!r}.")
+        if batch_size < 1:
+            raise ArgumentError(f"batch_size: must be at least 1, received {batch_size!r}.")
         images, shape = as_batch(content, "content")
         if isinstance(style, (list, tuple)):
             weights = _blend_weights(style_weights, len(style))
-            styles = [as_batch(one, f"style[{i}]")[0] for i, one in enumerate(style)]
+            named = [(one, f"style[{i}]") for i, one in enumerate(style)]
         else:
             if style_weights is not None:
                 raise ArgumentError("style_weights: need a list of styles to blend.")
-            weights, styles = [1.0], [as_batch(style, "style")[0]]
-        for one in styles:
-            if len(one) not in (1, len(images)):
-                raise ArgumentError(
-                    f"style: batch of {len(one)} for {len(images)} contents; give one style, or "
-                    "one for each content."
-                )
-        results = []
-        for start in range(0, len(images), batch_size):
-            part = slice(start, start + batch_size)
-            batch_styles = [one if len(one) == 1 else one[part] for one in styles]
-            results.append(
-                self._stylize_batch(images[part], batch_styles, weights, float(strength))
-            )
+            weights, named = [1.0], [(style, "style")]
+        code = 0.0
+        for weight, (one, name) in zip(weights, named):
+            one = self._code(one, name, detail, len(images), batch_size)
+            code = code + np.float32(weight) * one
+        parts = [slice(i, i + batch_size) for i in range(0, len(images), batch_size)]
+
+        def run(function, part):
+            own = code if len(code) == 1 else code[part]
+            return self._traced(function, detail)(images[part], own, tf.constant(float(strength)))
+
+        if not slice_sigma:
+            results = [run("generate", part).numpy() for part in parts]
+        else:
+            grids = np.concatenate([run("grid", part).numpy() for part in parts])
+            grids = ops.convert_to_numpy(smooth_slices(grids, slice_sigma))
+            apply = self._traced("apply", detail)
+            results = [apply(images[part], grids[part]).numpy() for part in parts]
         return np.concatenate(results).reshape(shape)
 
-    def _stylize_batch(self, content, styles, weights, strength):
-        if len(styles) == 1:
-            return self._generate_function(content, styles[0], tf.constant(strength)).numpy()
-        features = self.encode(self._extend(tf.constant(content)))
-        mixed = 0.0
-        for style, weight in zip(styles, weights):
-            style_features = self.encode(self._extend(tf.constant(style)))
-            mixed += weight * self.adain(features, style_features, strength=strength)
-        result = self.decoder(mixed)[:, : content.shape[1], : content.shape[2]]
-        return np.clip(ops.convert_to_numpy(result), 0.0, 1.0).astype(np.float32)
+    def encode_style(self, style: np.ndarray, detail: str = "guided") -> np.ndarray:
+        """All that the model takes from a style image, to keep and to give to :meth:`stylize`.
 
-    @property
-    def _generate_function(self):
-        function = self.__dict__.get("_traced_generate")
-        if function is None:
-            images = tf.TensorSpec((None, None, None, 1), tf.float32)
-            function = tf.function(
-                self.generate, input_signature=(images, images, tf.TensorSpec((), tf.float32))
+        Args:
+            style: float array (H, W), (H, W, 1) or (B, H, W, 1) with values in [0, 1].
+            detail: The mode in which the code will be used: the modes see the style at different
+                sizes, so a code of the other mode gives a slightly different gray scale.
+
+        Returns:
+            float32 array (B, 2, C), B = 1 for one image: mean and standard deviation of the C
+            channels at the model's layer.
+
+        Raises:
+            ArgumentError: an image or mode that cannot be used.
+
+        Example:
+            >>> code = model.encode_style(style)
+            >>> generated = model.stylize(content, code)      # as with the style itself
+        """
+        _checked_detail(detail)
+        return self._code(as_batch(style, "style")[0], "style", detail, None, 8)
+
+    def _code(self, style, name, detail, contents, batch_size) -> np.ndarray:
+        """The code of a style image or batch, or a code that was given, checked."""
+        array = style if isinstance(style, np.ndarray) else np.asarray(style)
+        if array.ndim == 3 and array.shape[1] == 2 and array.shape[2] > 1:
+            channels = self.encoder.tap(self.layer).channels
+            code = array.astype(np.float32)
+            if array.shape[2] != channels or not np.isfinite(code).all() or (code[:, 1] < 0).any():
+                raise ArgumentError(
+                    f"{name}: is no style code of this model, which has (B, 2, {channels}) finite "
+                    f"values, received shape {array.shape}."
+                )
+        else:
+            images = as_batch(style, name)[0]
+            code = None
+        count = len(images) if code is None else len(code)
+        if contents is not None and count not in (1, contents):
+            raise ArgumentError(
+                f"{name}: batch of {count} for {contents} contents; give one style, or "
+                "one for each content."
             )
-            self.__dict__["_traced_generate"] = function
-        return function
+        if code is None:
+            encode = self._traced("encode", detail)
+            parts = [images[i : i + batch_size] for i in range(0, count, batch_size)]
+            code = np.concatenate([encode(part).numpy() for part in parts])
+        return code
+
+    def _traced(self, function: str, detail: str):
+        """One of generation's steps as a ``tf.function`` for any batch, height and width."""
+        functions = self.__dict__.setdefault("_traced_functions", {})
+        key = function, detail
+        if key not in functions:
+            images = tf.TensorSpec((None, None, None, 1), tf.float32)
+            code = tf.TensorSpec((None, 2, None), tf.float32)
+            number = tf.TensorSpec((), tf.float32)
+            grid = tf.TensorSpec((None, LEVELS, CELLS, CELLS), tf.float32)
+            call, specs = {
+                "encode": (lambda style: self.code_of(style, detail), (images,)),
+                "generate": (
+                    lambda content, code, strength: self.generate_from_code(
+                        content, code, strength, detail
+                    ),
+                    (images, code, number),
+                ),
+                "grid": (self.tone_grid, (images, code, number)),
+                "apply": (apply_tone_grid, (images, grid)),
+            }[function]
+            functions[key] = tf.function(call, input_signature=specs, autograph=False)
+        return functions[key]
 
     # -- training --------------------------------------------------------------------------
     def compile(
@@ -525,6 +642,14 @@ class StyleTransfer(keras.Model):
         return presets.save(self, folder, card=card, half=half)
 
 
+def _checked_detail(detail: str) -> str:
+    if detail not in DETAILS:
+        raise ArgumentError(
+            f"detail: unknown value {detail!r}; use one of {', '.join(map(repr, DETAILS))}."
+        )
+    return detail
+
+
 def _blend_weights(weights, count: int) -> list[float]:
     if count == 0:
         raise ArgumentError("style: the list of styles is empty.")
@@ -538,4 +663,4 @@ def _blend_weights(weights, count: int) -> list[float]:
     return (values / values.sum()).tolist()
 
 
-__all__ = ["IMAGE_TAP", "StyleTransfer"]
+__all__ = ["DETAILS", "IMAGE_TAP", "WORKING_SIZE", "StyleTransfer"]

@@ -59,8 +59,11 @@ class AdaIN(keras.layers.Layer):
         self.built = True
 
     def call(self, content, style, strength=None):
+        return self.transfer(content, *moments(style, self.epsilon), strength=strength)
+
+    def transfer(self, content, style_mean, style_std, strength=None):
+        """The same with the style's moments at hand, both (B or 1, 1, 1, C)."""
         content_mean, content_std = moments(content, self.epsilon)
-        style_mean, style_std = moments(style, self.epsilon)
         x = ops.cast(content, content_mean.dtype)
         result = style_std * (x - content_mean) / content_std + style_mean
         if strength is not None:

@@ -245,7 +245,7 @@ def smooth_slices(grid, sigma: float = 1.0):
 
 def slice_reach(sigma: float) -> int:
     """How many slices to either side :func:`smooth_slices` looks."""
-    return int(3 * sigma + 0.5)
+    return int(2 * sigma + 0.5)
 
 
 def apply_tone_grid(content, grid):
