@@ -28,7 +28,7 @@ USER = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "CUDA", 
 class Half:
     """Halves the content: a model without weights."""
 
-    def stylize(self, content, style, strength=1.0, style_weights=None):
+    def stylize(self, content, style, strength=1.0, style_weights=None, **options):
         self.strength = strength
         return np.asarray(content) * np.float32(0.5)
 

@@ -19,8 +19,12 @@ class Shift:
 
     def __init__(self):
         self.calls = []
+        self.details = []
 
-    def stylize(self, content, style, strength=1.0, style_weights=None):
+    def stylize(
+        self, content, style, strength=1.0, style_weights=None, *, detail="guided", slice_sigma=0.0
+    ):
+        self.details.append((detail, slice_sigma))
         self.calls.append((content, style, strength, style_weights))
         styles = style if isinstance(style, list) else [style]
         weights = np.ones(len(styles)) if style_weights is None else np.asarray(style_weights)
@@ -79,11 +83,13 @@ class TestDicom:
                 tmp_path / "out",
                 window="bone",
                 batch_size=2,
+                slice_sigma=0.0,
                 progress=lambda *a: seen.append(a),
             )
         )
         assert done.slices == 5
         assert [len(content) for content, *_ in model.calls] == [2, 2, 1]
+        assert model.details == [("guided", 0.0)] * 3
         assert [(a, b) for a, b, _ in seen] == [(2, 5), (4, 5), (5, 5)]
         assert len(done.files) == 5
         sources = [pydicom.dcmread(file) for file in read_scan(series).files]
@@ -96,6 +102,31 @@ class TestDicom:
         assert derived[0].SeriesInstanceUID != sources[0].SeriesInstanceUID
         assert derived[0].ImageType[:2] == ["DERIVED", "SECONDARY"]
         assert "tfstyle" in derived[0].DerivationDescription
+
+    def test_neighbours_come_along_for_smoothing(
+        self, model, series, style_file, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr("tfstyle.stylize.SMOOTHED_SLICES", 2)
+        smooth, apart = (
+            only(
+                stylize_scans(
+                    model, [series], [style_file], tmp_path / name, batch_size=2, **options
+                )
+            )
+            for name, options in (("a", {}), ("b", {"slice_sigma": 0.0}))
+        )
+        assert [len(content) for content, *_ in model.calls[:3]] == [4, 5, 3]
+        assert model.details[:3] == [("guided", 1.0)] * 3
+        for one, other in zip(smooth.files, apart.files):
+            one, other = (pydicom.dcmread(f).pixel_array for f in (one, other))
+            np.testing.assert_array_equal(one, other)
+        stylize_scans(model, [series], [style_file], tmp_path / "plain", detail="plain")
+        assert model.details[-1] == ("plain", 0.0)
+
+    @pytest.mark.parametrize("options", [{"detail": "sharp"}, {"slice_sigma": -1.0}])
+    def test_bad_detail(self, model, series, style_file, tmp_path, options):
+        with pytest.raises(ArgumentError, match=next(iter(options))):
+            stylize_scans(model, [series], [style_file], tmp_path / "o", **options)
 
     def test_account_of_the_round_trip(self, model, series, style_file, tmp_path):
         done = only(stylize_scans(model, [series], [style_file], tmp_path / "o", window="lung"))
@@ -310,7 +341,8 @@ class TestServed:
         image = np.zeros((1, 4, 4, 1), np.float32)
         ServedStylizer(client).stylize(image, image[0, ..., 0])
         ServedStylizer(client).stylize(image, image[0, ..., 0], strength=0.5)
-        assert client.calls == [{}, {"strength": 0.5}]
+        ServedStylizer(client).stylize(image, image[0, ..., 0], detail="plain")
+        assert client.calls == [{}, {"strength": 0.5}, {"detail": "plain"}]
 
     def test_refuses_blends(self):
         image = np.zeros((4, 4), np.float32)

@@ -26,6 +26,8 @@ from tfstyle.data import (
     write_png,
 )
 from tfstyle.errors import ArgumentError, OutputError
+from tfstyle.layers.guided import slice_reach
+from tfstyle.style_transfer import DETAILS
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,10 @@ FORMATS = ("auto", "dicom", "nifti", "png")
 
 #: Slices of a scan that are measured, at most, evenly spread.
 MEASURED_SLICES = 16
+
+#: Slices a call at least, where tone curves are smoothed along the slices: the neighbours at both
+#: ends are generated twice.
+SMOOTHED_SLICES = 16
 
 #: Called as ``progress(done, total, label)`` after each batch, counting slices.
 Progress = Callable[[int, int, str], None]
@@ -47,6 +53,9 @@ class Stylizer(Protocol):
         style: np.ndarray | Sequence[np.ndarray],
         strength: float = 1.0,
         style_weights: Sequence[float] | None = None,
+        *,
+        detail: str = "guided",
+        slice_sigma: float = 0.0,
     ) -> np.ndarray:
         """See :meth:`tfstyle.StyleTransfer.stylize`."""
 
@@ -71,6 +80,9 @@ class ServedStylizer:
         style: np.ndarray | Sequence[np.ndarray],
         strength: float = 1.0,
         style_weights: Sequence[float] | None = None,
+        *,
+        detail: str = "guided",
+        slice_sigma: float = 0.0,
     ) -> np.ndarray:
         """Calls the server.
 
@@ -79,6 +91,8 @@ class ServedStylizer:
             style: One float32 image (H', W'); a served model does not blend.
             strength: Sent to the signature ``stylize_strength`` unless 1.
             style_weights: Not available.
+            detail: ``"plain"`` uses the signatures ``stylize_plain…``.
+            slice_sigma: Not available: a server sees slices one by one.
 
         Returns:
             float32 array (B, H, W, 1) in [0, 1].
@@ -91,9 +105,10 @@ class ServedStylizer:
             raise ArgumentError(
                 "style: a served model takes one style; blend several with a local preset instead."
             )
-        if strength == 1.0:
-            return self.client.stylize(content, style)
-        return self.client.stylize(content, style, strength=strength)
+        options = {} if strength == 1.0 else {"strength": strength}
+        if detail != "guided":
+            options["detail"] = detail
+        return self.client.stylize(content, style, **options)
 
 
 @dataclass(frozen=True)
@@ -158,6 +173,8 @@ def stylize_scans(
     strength: float = 1.0,
     output_format: str = "auto",
     batch_size: int = 8,
+    detail: str = "guided",
+    slice_sigma: float = 1.0,
     progress: Progress | None = None,
 ) -> list[StylizedScan]:
     """Gives scans the gray scale of other scans and writes the results.
@@ -184,6 +201,11 @@ def stylize_scans(
         output_format: ``"auto"`` (as the input), ``"dicom"`` (DICOM input only), ``"nifti"`` or
             ``"png"`` (8 bits, one file a slice, for viewing).
         batch_size: Slices a call.
+        detail: ``"guided"`` keeps every pixel's own structure, ``"plain"`` is the decoder's
+            image; see :meth:`tfstyle.StyleTransfer.stylize`.
+        slice_sigma: In guided mode tone curves are smoothed along the slices of a scan with this
+            standard deviation, in slices, so that neighbours do not flicker; 0 treats slices
+            one by one, as a served model does.
         progress: Called after each batch.
 
     Returns:
@@ -213,6 +235,14 @@ def stylize_scans(
         raise ArgumentError(f"batch_size: must be at least 1, received {batch_size}.")
     if not 0.0 <= strength <= 1.0:
         raise ArgumentError(f"strength: must lie in [0, 1], received {strength}.")
+    if detail not in DETAILS:
+        raise ArgumentError(
+            f"detail: unknown value {detail!r}; use one of {', '.join(map(repr, DETAILS))}."
+        )
+    if not 0.0 <= slice_sigma < float("inf"):
+        raise ArgumentError(f"slice_sigma: must be at least 0, received {slice_sigma}.")
+    if detail == "plain" or isinstance(stylizer, ServedStylizer):
+        slice_sigma = 0.0
     scans = [scan for path in inputs for scan in read_scans(path, series=series)]
     if not scans:
         raise ArgumentError("inputs: at least one input scan is needed.")
@@ -222,6 +252,9 @@ def stylize_scans(
         image, used = style_image(path, style_window, style_slice, style_series)
         style_images.append(image)
         style_windows.append(used)
+    codes = style_images
+    if hasattr(stylizer, "encode_style"):
+        codes = [stylizer.encode_style(image, detail=detail) for image in style_images]
     kinds = [_output_kind(scan, output_format) for scan in scans]
     targets = _plan(scans, kinds, Path(output))
     total = sum(len(scan) for scan in scans)
@@ -229,19 +262,26 @@ def stylize_scans(
     results = []
     for scan, used, kind, target in zip(scans, windows, kinds, targets):
         generated, seconds = [], 0.0
-        for start in range(0, len(scan), batch_size):
-            content = used.to_unit(scan.pixels[start : start + batch_size])[..., None]
+        sigma = slice_sigma if len(scan) > 1 else 0.0
+        reach = slice_reach(sigma)
+        step = max(batch_size, SMOOTHED_SLICES) if sigma else batch_size
+        for start in range(0, len(scan), step):
+            stop = min(start + step, len(scan))
+            # The neighbours that smoothing looks at come along and are dropped again.
+            first = max(start - reach, 0)
+            content = used.to_unit(scan.pixels[first : stop + reach])[..., None]
             begin = time.perf_counter()
-            generated.append(
-                stylizer.stylize(
-                    content,
-                    style_images[0] if len(style_images) == 1 else style_images,
-                    strength=strength,
-                    style_weights=style_weights if len(style_images) > 1 else None,
-                )[..., 0]
+            images = stylizer.stylize(
+                content,
+                codes[0] if len(codes) == 1 else codes,
+                strength=strength,
+                style_weights=style_weights if len(codes) > 1 else None,
+                detail=detail,
+                slice_sigma=sigma,
             )
+            generated.append(images[start - first : stop - first, ..., 0])
             seconds += time.perf_counter() - begin
-            done += len(content)
+            done += stop - start
             if progress is not None:
                 progress(done, total, scan.name)
         unit = np.concatenate(generated)

@@ -10,6 +10,14 @@ from hypothesis import strategies as st
 from tfstyle.errors import ArgumentError, ServingError
 from tfstyle.serving import Client
 
+SIGNATURES = {
+    "serving_default",
+    "stylize",
+    "stylize_plain",
+    "stylize_plain_strength",
+    "stylize_strength",
+}
+
 
 @pytest.mark.parametrize(
     ("content", "style"),
@@ -49,7 +57,9 @@ def test_strength_0_is_the_decoders_reconstruction(client, model, random):
     content, style = random.random((24, 20)), random.random((16, 16))
     reconstruction = model.decoder(model.encode(content[None, :, :, None].astype(np.float32)))
     expected = np.clip(np.asarray(reconstruction)[0, :, :, 0], 0, 1)
-    np.testing.assert_allclose(client.stylize(content, style, 0.0), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        client.stylize(content, style, 0.0, detail="plain"), expected, rtol=0, atol=1e-5
+    )
     # Another style changes nothing then, but does at full strength.
     other = random.random((16, 16)) * 0.1
     np.testing.assert_array_equal(
@@ -100,7 +110,7 @@ def test_status_and_metadata(client):
     assert client.status() == {1: "AVAILABLE"}
     image = "float32 (?, ?, ?, 1)"
     signatures = client.metadata()
-    assert set(signatures) == {"stylize", "serving_default", "stylize_strength"}
+    assert set(signatures) == SIGNATURES
     assert signatures["stylize"] == {
         "inputs": {"content": image, "style": image},
         "outputs": {"generated": image},
@@ -225,3 +235,17 @@ def test_a_model_that_does_not_stylize(client, monkeypatch):
     monkeypatch.setattr(client, "predict", lambda *a, **k: {"mask": np.zeros(1)})
     with pytest.raises(ServingError, match=r"not a stylize servable.*'mask'"):
         client.stylize(GOOD, GOOD)
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_plain_detail(client, model, random, strength):
+    content, style = random.random((20, 24)), random.random((16, 16))
+    plain = client.stylize(content, style, strength, detail="plain")
+    expected = model.stylize(content, style, strength, detail="plain")
+    np.testing.assert_allclose(plain, expected, rtol=0, atol=1e-5)
+    assert np.abs(plain - client.stylize(content, style, strength)).max() > 0.01
+
+
+def test_unknown_detail(client):
+    with pytest.raises(ArgumentError, match="detail"):
+        client.stylize(GOOD, GOOD, detail="sharp")

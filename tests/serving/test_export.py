@@ -11,6 +11,14 @@ from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.serving import Servable, export_stylize, list_versions, read_metadata
 from tfstyle.serving.export import graph_operations
 
+SIGNATURES = {
+    "serving_default",
+    "stylize",
+    "stylize_plain",
+    "stylize_plain_strength",
+    "stylize_strength",
+}
+
 
 class Stand:
     """As little of a model as export needs; what it generates is given."""
@@ -19,7 +27,7 @@ class Stand:
         self.generate = function
 
 
-def keep(content, style, strength):
+def keep(content, style, strength, detail):
     return content
 
 
@@ -42,9 +50,9 @@ def test_layout_is_tensorflow_servings(saved_model):
 def test_signatures_have_dynamic_sizes(saved_model):
     servable = Servable("stylize", 1, saved_model)
     try:
-        assert set(servable.signatures) == {"serving_default", "stylize", "stylize_strength"}
+        assert set(servable.signatures) == SIGNATURES
         for name, signature in servable.signatures.items():
-            extra = {"strength"} if name == "stylize_strength" else set()
+            extra = {"strength"} if name.endswith("_strength") else set()
             assert set(signature.inputs) == {"content", "style"} | extra
             assert set(signature.outputs) == {"generated"}
             assert signature.method_name == "tensorflow/serving/predict"
@@ -83,7 +91,7 @@ def test_metadata_says_units_and_origin(saved_model):
         "stride": 2,
     }
     assert data["versions"]["tensorflow"] == tf.__version__
-    for signature in ("stylize", "serving_default", "stylize_strength"):
+    for signature in SIGNATURES:
         for tensors in ("inputs", "outputs"):
             for tensor in data["signatures"][signature][tensors].values():
                 assert tensor["range"] == [0.0, 1.0]
@@ -125,6 +133,9 @@ def test_servable_equals_the_model(model, saved_model, random, content, style):
         for name in ("stylize", "serving_default"):
             generated = servable.run(name, inputs)["generated"]
             np.testing.assert_allclose(generated, expected, rtol=0, atol=1e-5)
+        plain = servable.run("stylize_plain", inputs)["generated"]
+        expected = model.stylize(content, style, detail="plain")
+        np.testing.assert_allclose(plain, expected, rtol=0, atol=1e-5)
         half = servable.run("stylize_strength", {**inputs, "strength": np.float32(0.5)})
         expected = model.stylize(content, style, 0.5)
         np.testing.assert_allclose(half["generated"], expected, rtol=0, atol=1e-5)
@@ -198,16 +209,16 @@ def test_nothing_appears_when_saving_fails(tmp_path, monkeypatch):
     assert visible(tmp_path) == []
 
 
-def in_python(content, style, strength):
+def in_python(content, style, strength, detail):
     generated = tf.numpy_function(lambda x: x, [content], tf.float32)
     return tf.ensure_shape(generated, content.shape)
 
 
-def at_random(content, style, strength):
+def at_random(content, style, strength, detail):
     return content + tf.random.uniform(tf.shape(content))
 
 
-def by_size(content, style, strength):
+def by_size(content, style, strength, detail):
     if content.shape[1] > 8:  # unknown while tracing
         return content
     return style

@@ -31,6 +31,14 @@ from tfstyle.serving import Client, EmbeddedServer, Limits, ServerInfo, serve
 from tfstyle.serving.server import model_server_config
 from tfstyle.serving.services import clean_message
 
+SIGNATURES = {
+    "serving_default",
+    "stylize",
+    "stylize_plain",
+    "stylize_plain_strength",
+    "stylize_strength",
+}
+
 ROOT = Path(__file__).parents[2]
 GOOD = np.full((1, 8, 8, 1), 0.5, np.float32)
 
@@ -248,7 +256,7 @@ def test_metadata(stubs, saved_model):
     assert (response.model_spec.name, response.model_spec.version.value) == ("stylize", 1)
     signatures = get_model_metadata_pb2.SignatureDefMap()
     assert response.metadata["signature_def"].Unpack(signatures)
-    assert {"stylize", "serving_default", "stylize_strength"} <= set(signatures.signature_def)
+    assert set(signatures.signature_def) >= SIGNATURES
     info = signatures.signature_def["stylize"].inputs["content"]
     assert [d.size for d in info.tensor_shape.dim] == [-1, -1, -1, 1]
 

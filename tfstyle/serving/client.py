@@ -20,6 +20,8 @@ _T = TypeVar("_T")
 
 STYLIZE = "stylize"
 STYLIZE_STRENGTH = "stylize_strength"
+STYLIZE_PLAIN = "stylize_plain"
+STYLIZE_PLAIN_STRENGTH = "stylize_plain_strength"
 
 
 class Client:
@@ -91,6 +93,7 @@ class Client:
         style: npt.ArrayLike,
         strength: float = 1.0,
         *,
+        detail: str = "guided",
         timeout: float | None = None,
     ) -> np.ndarray:
         """Give `content` the gray-scale style of `style`.
@@ -102,6 +105,7 @@ class Client:
             style: One image (H', W') or (H', W', 1), or a batch (1 or B, H', W', 1).
             strength: In [0, 1]. 0 keeps the content's features, 1 takes the style's statistics
                 in full. Values under 1 use the signature ``stylize_strength``.
+            detail: ``"guided"`` or ``"plain"``; the latter uses ``stylize_plain…``.
             timeout: Seconds for each request; the client's unless given.
 
         Returns:
@@ -120,9 +124,12 @@ class Client:
             )
         if not 0.0 <= strength <= 1.0:
             raise ArgumentError(f"strength: must lie in [0, 1], received {strength!r}")
-        signature, extra = STYLIZE, {}
+        if detail not in ("guided", "plain"):
+            raise ArgumentError(f"detail: unknown value {detail!r}; use one of 'guided', 'plain'")
+        signature, extra = STYLIZE if detail == "guided" else STYLIZE_PLAIN, {}
         if strength < 1.0:
-            signature, extra = STYLIZE_STRENGTH, {"strength": np.float32(strength)}
+            signature = STYLIZE_STRENGTH if detail == "guided" else STYLIZE_PLAIN_STRENGTH
+            extra = {"strength": np.float32(strength)}
         pixels = max(contents[0].size, styles[0].size if len(styles) > 1 else 1)
         step = max(1, self._max_request_pixels // pixels)
         parts = []

@@ -29,6 +29,13 @@ logger = logging.getLogger(__name__)
 
 STYLIZE = "stylize"
 STYLIZE_STRENGTH = "stylize_strength"
+STYLIZE_PLAIN = "stylize_plain"
+STYLIZE_PLAIN_STRENGTH = "stylize_plain_strength"
+# By detail: the signature without and the one with strength.
+_NAMES = {
+    "guided": (STYLIZE, STYLIZE_STRENGTH),
+    "plain": (STYLIZE_PLAIN, STYLIZE_PLAIN_STRENGTH),
+}
 METADATA_FILE = "tfstyle.json"
 METADATA_FORMAT = "tfstyle-servable/1"
 
@@ -80,6 +87,16 @@ _SIGNATURES = {
         "inputs": {"content": _CONTENT, "style": _STYLE, "strength": _STRENGTH},
         "outputs": {"generated": _GENERATED},
     },
+    STYLIZE_PLAIN: {
+        "inputs": {"content": _CONTENT, "style": _STYLE},
+        "outputs": {"generated": _GENERATED},
+        "detail": "plain: the decoder's image; the others give the content's own pixels",
+    },
+    STYLIZE_PLAIN_STRENGTH: {
+        "inputs": {"content": _CONTENT, "style": _STYLE, "strength": _STRENGTH},
+        "outputs": {"generated": _GENERATED},
+        "detail": "plain",
+    },
 }
 
 
@@ -97,6 +114,8 @@ def export_stylize(
     - ``stylize`` and ``serving_default``: ``content`` (B, H, W, 1) and ``style`` (B or 1, H', W',
       1) to ``generated`` (B, H, W, 1). A style batch of 1 is broadcast over the contents.
     - ``stylize_strength``: also takes ``strength``, one value or one for each content, in [0, 1].
+    - ``stylize_plain`` and ``stylize_plain_strength``: the same with ``detail="plain"``; the
+      signatures above are guided. See :meth:`tfstyle.StyleTransfer.stylize`.
 
     The graph checks its inputs itself, so every server answers INVALID_ARGUMENT for NaN or
     infinite values, empty images and a style batch that does not fit. It holds only operations
@@ -107,7 +126,7 @@ def export_stylize(
     then renamed. ``assets.extra/tfstyle.json`` records units, ranges, the model and versions.
 
     Args:
-        model: The model; anything with its ``generate(content, style, strength)``.
+        model: The model; anything with its ``generate(content, style, strength, detail)``.
         folder: The servable's base path; made if missing.
         version: Version number, at least 1; the next free one unless given.
         preset: Name of the preset that the model came from, for the metadata.
@@ -127,8 +146,8 @@ def export_stylize(
     """
     if not callable(getattr(model, "generate", None)):
         raise ArgumentError(
-            f"model: {type(model).__name__} has no generate(content, style, strength); give a "
-            "tfstyle.StyleTransfer"
+            f"model: {type(model).__name__} has no generate(content, style, strength, "
+            "detail); give a tfstyle.StyleTransfer"
         )
     if version is not None and (
         isinstance(version, bool) or not isinstance(version, int) or version < 1
@@ -226,7 +245,7 @@ def _write(model: StyleTransfer, folder: Path, preset: str | None) -> None:
     import tensorflow as tf
 
     try:
-        stylize, stylize_strength = _trace(model)
+        functions = _trace(model)
     except (TypeError, ValueError) as error:
         raise ArgumentError(
             f"model: its generate() cannot be traced with unknown sizes: {error}"
@@ -234,13 +253,9 @@ def _write(model: StyleTransfer, folder: Path, preset: str | None) -> None:
     servable = tf.Module(name="stylize")
     # tf.saved_model.save keeps what the module holds: the captured variables alone, without the
     # optimizer's state and without Keras' own description of the model.
-    variables = {id(v): v for f in (stylize, stylize_strength) for v in f.graph.variables}
+    variables = {id(v): v for f in functions.values() for v in f.graph.variables}
     servable.model_variables = list(variables.values())
-    signatures = {
-        DEFAULT_SIGNATURE: stylize,
-        STYLIZE: stylize,
-        STYLIZE_STRENGTH: stylize_strength,
-    }
+    signatures = {DEFAULT_SIGNATURE: functions[STYLIZE], **functions}
     try:
         tf.saved_model.save(servable, str(folder), signatures=signatures)
     except tf.errors.OpError as error:
@@ -261,30 +276,38 @@ def _write(model: StyleTransfer, folder: Path, preset: str | None) -> None:
     _check(model, folder)
 
 
-def _trace(model: StyleTransfer) -> tuple[Any, Any]:
-    """Concrete functions of the two signatures."""
+def _trace(model: StyleTransfer) -> dict[str, Any]:
+    """Signature names and their concrete functions."""
     import tensorflow as tf
 
     def image(name: str) -> tf.TensorSpec:
         return tf.TensorSpec([None, None, None, 1], tf.float32, name=name)
 
-    def stylize(content: tf.Tensor, style: tf.Tensor) -> dict[str, tf.Tensor]:
-        content, style = _checked_images(content, style)
-        return {"generated": model.generate(content, style, None)}
+    def pair(detail: str) -> tuple[Callable, Callable]:
+        def stylize(content: tf.Tensor, style: tf.Tensor) -> dict[str, tf.Tensor]:
+            content, style = _checked_images(content, style)
+            return {"generated": model.generate(content, style, None, detail)}
 
-    def stylize_strength(
-        content: tf.Tensor, style: tf.Tensor, strength: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        content, style = _checked_images(content, style)
-        strength = _checked_strength(strength, tf.shape(content)[0])
-        return {"generated": model.generate(content, style, strength)}
+        def stylize_strength(
+            content: tf.Tensor, style: tf.Tensor, strength: tf.Tensor
+        ) -> dict[str, tf.Tensor]:
+            content, style = _checked_images(content, style)
+            strength = _checked_strength(strength, tf.shape(content)[0])
+            return {"generated": model.generate(content, style, strength, detail)}
+
+        return stylize, stylize_strength
 
     def concrete(function: Callable, *specs: tf.TensorSpec) -> Any:
         return tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
 
     images = image("content"), image("style")
     strength = tf.TensorSpec(None, tf.float32, name="strength")
-    return concrete(stylize, *images), concrete(stylize_strength, *images, strength)
+    functions = {}
+    for detail, (name, name_strength) in _NAMES.items():
+        stylize, stylize_strength = pair(detail)
+        functions[name] = concrete(stylize, *images)
+        functions[name_strength] = concrete(stylize_strength, *images, strength)
+    return functions
 
 
 def _checked_images(content: tf.Tensor, style: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -385,16 +408,17 @@ def _check(model: StyleTransfer, folder: Path) -> None:
     except InputFileError as error:
         raise OutputError(folder.parent, f"the export {error.problem}") from error
     try:
-        for name, inputs, value in (
-            (STYLIZE, {"content": content, "style": style}, None),
-            (
-                STYLIZE_STRENGTH,
-                {"content": content, "style": style, "strength": strength},
-                strength,
-            ),
+        inputs = {"content": content, "style": style}
+        for detail, name, value in (
+            (detail, name, value)
+            for detail, names in _NAMES.items()
+            for name, value in zip(names, (None, strength))
         ):
-            expected = np.asarray(model.generate(tf.constant(content), tf.constant(style), value))
-            served = servable.run(name, inputs)["generated"]
+            expected = np.asarray(
+                model.generate(tf.constant(content), tf.constant(style), value, detail)
+            )
+            given = inputs if value is None else {**inputs, "strength": value}
+            served = servable.run(name, given)["generated"]
             same = served.shape == expected.shape
             difference = float(np.max(np.abs(served - expected))) if same else float("nan")
             if not difference <= _CHECK_TOLERANCE:
