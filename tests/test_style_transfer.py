@@ -16,7 +16,8 @@ import tfstyle
 from tfstyle.encoders import VGG16, VGG19
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.layers import apply_tone_grid, fit_tone_grid, reduce_size
-from tfstyle.style_transfer import LOSS_TERMS, WORKING_SIZE
+from tfstyle.losses import ContextualLoss
+from tfstyle.style_transfer import LOSS_TERMS, WORKING_SIZE, StyleTransfer
 
 from .models import image, small_model
 
@@ -255,6 +256,41 @@ class TestTraining:
         assert np.isfinite(history["loss"]).all()
         result = model.evaluate(pairs(2, 16).take(2), verbose=0, return_dict=True)
         assert set(result) == set(LOSS_TERMS)
+
+    def test_contextual_loss_with_settings_of_its_own(self, tmp_path):
+        with tf.distribute.MirroredStrategy().scope():
+            model = small_model("relu1_2")
+            loss = ContextualLoss(bandwidth=0.4, distance="l2", direction="symmetric", samples=50)
+            model.compile(
+                optimizer=keras.optimizers.SGD(1e-3),
+                content_loss=loss,
+                content_layers=["relu1_2"],
+                style_layers=["relu1_1"],
+                jit_compile=True,
+            )
+        history = model.fit(pairs(2, 16).take(2), verbose=0).history
+        assert np.isfinite(history["loss"]).all()
+        model.save(tmp_path / "model.keras")
+        again = StyleTransfer.load(tmp_path / "model.keras")
+        assert again._contextual.settings == loss.settings
+
+    @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+    def test_half_precision_policy(self, policy):
+        """Features in half precision, losses in float32; the step moves the decoder."""
+        keras.config.set_dtype_policy(policy)
+        try:
+            model = small_model("relu1_2")
+            model.compile("adam", content_layers=["relu1_2"], style_layers=["relu1_1"])
+            losses = model.losses_of(image(0, (2, 16, 16, 1)), image(1, (2, 16, 16, 1)))
+            before = [np.array(v) for v in model.trainable_variables]
+            history = model.fit(pairs(2, 16).take(2), verbose=0).history
+        finally:
+            keras.config.set_dtype_policy("float32")
+        assert losses["content_loss"].dtype == tf.float32
+        assert np.isfinite(history["loss"]).all()
+        after = [np.array(v) for v in model.trainable_variables]
+        assert all(np.isfinite(v).all() for v in after)
+        assert any(np.abs(a - b).max() > 0 for a, b in zip(before, after))
 
     @pytest.mark.parametrize(
         ("options", "message"),

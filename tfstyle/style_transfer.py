@@ -515,7 +515,8 @@ class StyleTransfer(keras.Model):
             tracker.update_state(terms[tracker.name])
         results = {metric.name: metric.result() for metric in self.metrics}
         strategy = self.distribute_strategy
-        if strategy.num_replicas_in_sync > len(strategy.extended.worker_devices):
+        replicas = strategy.num_replicas_in_sync
+        if replicas > 1 and replicas > len(strategy.extended.worker_devices):
             # Over several machines Keras averages along the first axis, which a scalar does not
             # have (keras-team/keras issue 20585).
             results = {name: ops.expand_dims(value, 0) for name, value in results.items()}
