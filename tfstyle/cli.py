@@ -147,6 +147,7 @@ def _stylize(arguments: argparse.Namespace) -> dict:
             strength=arguments.strength,
             output_format=arguments.format,
             batch_size=arguments.batch_size,
+            detail=arguments.detail,
             progress=update,
         )
     if not arguments.json:
@@ -502,6 +503,13 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
         default=1.0,
         metavar="S",
         help="0 keeps the gray scale, 1 takes the style's in full (default: 1)",
+    )
+    style.add_argument(
+        "--detail",
+        default="guided",
+        choices=("guided", "plain"),
+        help="guided: the source's own pixels under local tone curves; plain: the decoder's image "
+        "(default: guided)",
     )
     content = parser.add_argument_group("content")
     content.add_argument("--window", default="auto", metavar="WINDOW", help=_WINDOW_HELP)
