@@ -422,7 +422,8 @@ class StyleTransfer(keras.Model):
         # Keras compiles one program for all replicas, which XLA refuses for more than one device.
         several = self.distribute_strategy.num_replicas_in_sync > 1
         self._compile_replicas = several and jit_compile is True
-        jit_compile = jit_compile and not self._compile_replicas
+        if self._compile_replicas:
+            jit_compile = False
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
 
     def get_compile_config(self):
