@@ -3,7 +3,7 @@
 
     python benchmarks/depth.py --data DATA
 
-Every setting changes one thing of the release's recipe (``scripts/train_release.py``), is trained
+Every setting changes one thing of the release's first stage (``scripts/train_release.py``), is trained
 for the same number of steps from the same seed, and is measured on the test series at 512x512.
 The schedule is short, so figures are for comparison among themselves alone. Finished settings are
 kept in ``runs/depth``: the command goes on where it stopped.
@@ -52,10 +52,11 @@ def main() -> None:
     rows = []
     for number, (name, changes) in enumerate(SETTINGS.items()):
         folder = Path("runs/depth") / f"{number}-{options.steps}"
-        start = time.time()
+        start, seconds = time.time(), None  # None where an earlier call trained it
         if not (folder / "preset" / "preset.json").is_file():
-            release.train(options.data, folder, 1, options.steps, **changes)
-        seconds = time.time() - start
+            rules = {**release.RECIPE, "epochs": 1, **changes}
+            release.train_stage(options.data, folder, options.steps, rules)
+            seconds = round(time.time() - start, 1)
         result = release.evaluate(
             options.data, str(folder / "preset"), folder / f"depth_{number}.json", options.pairs
         )
@@ -63,7 +64,7 @@ def main() -> None:
             {
                 "setting": name,
                 "changes": changes,
-                "training_seconds": round(seconds, 1),
+                "training_seconds": seconds,
                 "style_distance_ratio": result["style_distance_ratio"],
                 "style_distance_ratio_all": result["style_distance_ratio_all"],
                 "structure": result["structure"],
