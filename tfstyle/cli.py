@@ -80,6 +80,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace) -> dict:
     from tfstyle.training import TrainingRun, train
+    from tfstyle.workers import Worker
 
     options = {
         name: getattr(arguments, name)
@@ -87,6 +88,9 @@ def _train(arguments: argparse.Namespace) -> dict:
         if getattr(arguments, name, None) is not None
     }
     run = TrainingRun(**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
+    worker = Worker.from_environment()
+    if worker.count > 1 and not arguments.quiet:
+        _complain(f"worker {worker.rank} of 0 to {worker.count - 1}, starts when all are there")
     before = signal.getsignal(signal.SIGINT)
     try:
         with _progress(arguments, "training") as update:
@@ -339,7 +343,8 @@ def _add_train(command: Callable) -> argparse.ArgumentParser:
         "Trains a decoder on random pairs of content and style crops, on all devices that\n"
         "TensorFlow sees. The output folder gets run.json, history.json, grids/ and, at the end,\n"
         "preset/. A run that was interrupted in any way goes on after its last finished epoch\n"
-        "when the same command is given again.",
+        "when the same command is given again. Over several machines give the same command on\n"
+        "each, with TF_CONFIG naming all of them; the first one writes the folder.",
         """examples:
   tfstyle train --content ct/ --style other_scanner/ --output runs/first
   tfstyle train --content ct/ --windows bone soft-tissue lung --layer relu3_1 \\

@@ -43,3 +43,7 @@ class WeightsError(TfstyleError):
 
 class ServingError(TfstyleError):
     """A served model cannot be reached or refused the request."""
+
+
+class WorkerError(TfstyleError):
+    """Another worker of a training over several machines cannot be reached or has stopped."""

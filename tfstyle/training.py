@@ -11,7 +11,10 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
+import zlib
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
@@ -25,6 +28,7 @@ from tfstyle import __version__, callbacks, encoders
 from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.style_transfer import StyleTransfer
+from tfstyle.workers import Worker, from_chief
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +146,11 @@ def train(
     ``preset/`` at the end. Training runs on all devices that TensorFlow sees
     (``tf.distribute.MirroredStrategy``).
 
+    Where ``TF_CONFIG`` names several workers, each of them calls this with the same run, in a new
+    process, and trains on its part of every batch (``tf.distribute.MultiWorkerMirroredStrategy``).
+    Only the chief, the first worker, reads and writes ``output``; the others take its weights at
+    the start, and the paths in their results are the chief's.
+
     Args:
         run: The settings.
         output: Folder of the run. New or empty, or one that holds the same run.
@@ -153,10 +162,12 @@ def train(
         Paths and final losses.
 
     Raises:
-        ArgumentError: Settings that cannot be used, or other settings than the folder's.
+        ArgumentError: Settings or a ``TF_CONFIG`` that cannot be used, or other settings than the
+            folder's or the chief's.
         InputFileError: A scan that cannot be read.
         OutputError: The folder is not empty, not writable, or holds something else.
         WeightsError: The encoder's weights or the preset cannot be loaded.
+        WorkerError: Another worker has stopped or cannot be reached.
 
     Example:
         >>> run = TrainingRun(content=("ct/",), windows=("bone", "soft_tissue"), epochs=20)
@@ -168,16 +179,41 @@ def train(
         raise ArgumentError(
             "tensorboard: is not installed; install it: pip install 'tfstyle[tensorboard]'."
         )
-    _open_run(run, folder)
-    preset, history_file, backup = folder / "preset", folder / "history.json", folder / "backup"
-    if (preset / "preset.json").is_file():
+    worker = Worker.from_environment()
+    with worker.together():
+        return _train(run, folder, worker, tensorboard, extra_callbacks, verbose)
+
+
+def _train(
+    run: TrainingRun,
+    folder: Path,
+    worker: Worker,
+    tensorboard: bool,
+    extra_callbacks: Sequence[keras.callbacks.Callback],
+    verbose: int,
+) -> TrainingResult:
+    strategy = worker.strategy()
+    log.info("training on %d device(s)", strategy.num_replicas_in_sync)
+    preset, history_file = folder / "preset", folder / "history.json"
+    finished = False
+    if worker.is_chief:
+        _open_run(run, folder)
+        finished = (preset / "preset.json").is_file()
+    _check_batch(run, strategy.num_replicas_in_sync, worker)
+    if worker.count > 1:
+        digest = _digest(run)
+        finished, chief_digest = from_chief(strategy, [finished, digest])
+        if digest != chief_digest:
+            raise ArgumentError(
+                f"TF_CONFIG: worker {worker.rank} was given other settings than the chief; start "
+                "every worker with the same command."
+            )
+    if finished:
         log.info("%s is finished already", folder)
         rows = _read_history(history_file)
         return TrainingResult(preset, history_file, run.epochs * run.steps, run.epochs, _last(rows))
     keras.utils.set_random_seed(run.seed)
     contents, styles = _load_scans(run)
-    strategy = tf.distribute.MirroredStrategy()
-    log.info("training on %d device(s)", strategy.num_replicas_in_sync)
     with strategy.scope():
         model = _build(run)
         model.compile(
@@ -195,7 +231,7 @@ def train(
     history = fit_resumable(
         model,
         # Pairs depend on the seed and their number alone, so the run goes on where it stopped.
-        lambda start: _dataset(run, contents, styles, start),
+        lambda start, **options: _dataset(run, contents, styles, start, **options),
         folder,
         epochs=run.epochs,
         steps=run.steps,
@@ -204,14 +240,17 @@ def train(
         verbose=verbose,
     )
     losses = _last(history.rows)
-    model.save_to_preset(preset, card=_card(run, losses))
-    Backup.remove(backup)
+    if worker.is_chief:
+        model.save_to_preset(preset, card=_card(run, losses))
+        Backup.remove(folder / "backup")
+    if worker.count > 1:
+        from_chief(strategy, [0])  # no worker ends well before the chief has written the preset
     return TrainingResult(preset, history_file, _steps_done(model), history.first_epoch, losses)
 
 
 def fit_resumable(
     model: StyleTransfer,
-    dataset: Callable[[int], tf.data.Dataset],
+    dataset: Callable[..., tf.data.Dataset],
     folder: str | os.PathLike,
     *,
     epochs: int,
@@ -223,12 +262,14 @@ def fit_resumable(
     """``model.fit`` in a folder; called again after an interruption, it goes on.
 
     The folder then holds ``backup/`` (remove it with :meth:`Backup.remove` once the model is
-    saved), ``history.json`` and ``grids/``.
+    saved), ``history.json`` and ``grids/``. Over several machines that holds for the chief; the
+    others keep their backups in a temporary folder, as TensorFlow asks, and go on from the chief's.
 
     Args:
         model: Compiled, in the scope of the strategy it trains under.
         dataset: Called with the number of steps done already, gives the batches that follow, as
-            :func:`tfstyle.data.pair_dataset` does with ``start``.
+            :func:`tfstyle.data.pair_dataset` does with ``start``; over several machines called
+            with ``shard=(worker, workers)`` as well.
         folder: Where backups, history and grids lie.
         epochs: Number of epochs.
         steps: Steps an epoch; a backup is made after each epoch.
@@ -243,42 +284,64 @@ def fit_resumable(
         >>> fit_resumable(model, lambda start: pair_dataset(scans, start=start), "runs/first",
         ...               epochs=10, steps=100)
     """
-    folder = Path(folder)
-    with model.distribute_strategy.scope():
+    strategy = model.distribute_strategy
+    with strategy.scope():
         model.optimizer.build(model.trainable_variables)
-    backup = Backup(folder / "backup", steps)
-    backup.set_model(model)
-    backup.on_train_begin()
-    history = History(folder / "history.json")
-    board = folder / "tensorboard" if tensorboard else None
-    sample = next(iter(dataset(0).take(1)))
-    batches = dataset(_steps_done(model))
-    model.fit(
-        batches,
-        epochs=epochs,
-        steps_per_epoch=steps,
-        shuffle=False,  # the pairs are random already
-        verbose=verbose,
-        callbacks=[
-            backup,
-            history,
-            callbacks.StyleImages(
-                sample["content"].numpy()[:4],
-                sample["style"].numpy()[:4],
-                folder / "grids",
-                tensorboard=board,
-            ),
-            *([keras.callbacks.TensorBoard(str(board))] if board else []),
-            *extra_callbacks,
-        ],
-    )
+    is_chief = not _over_machines(strategy) or strategy.extended.should_checkpoint
+    with nullcontext(folder) if is_chief else tempfile.TemporaryDirectory("-tfstyle") as folder:
+        folder = Path(folder)
+        backup = Backup(folder / "backup", steps)
+        backup.set_model(model)
+        backup.on_train_begin()
+        history = History(folder / "history.json")
+        pictures = []
+        if is_chief:
+            board = folder / "tensorboard" if tensorboard else None
+            sample = next(iter(dataset(0).take(1)))
+            pairs = sample["content"].numpy()[:4], sample["style"].numpy()[:4]
+            pictures.append(callbacks.StyleImages(*pairs, folder / "grids", tensorboard=board))
+            if board:
+                pictures.append(keras.callbacks.TensorBoard(str(board)))
+        batches = _distribute(strategy, dataset, _steps_done(model))
+        model.fit(
+            batches,
+            epochs=epochs,
+            steps_per_epoch=steps,
+            shuffle=False,  # the pairs are random already
+            verbose=verbose,
+            callbacks=[backup, history, *pictures, *extra_callbacks],
+        )
     del batches
     gc.collect()  # ends the pipeline's threads while the interpreter is sound
     return history
 
 
+def _over_machines(strategy: tf.distribute.Strategy) -> bool:
+    replicas = strategy.num_replicas_in_sync
+    return replicas > 1 and replicas > len(strategy.extended.worker_devices)
+
+
+def _distribute(
+    strategy: tf.distribute.Strategy, dataset: Callable[..., tf.data.Dataset], start: int
+) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+    """What ``fit`` takes: all batches, or this worker's part of them, split over its devices."""
+    if not _over_machines(strategy):
+        return dataset(start)
+    # Left to itself, Keras has every worker draw all pairs and throw most of them away.
+    devices = len(strategy.extended.worker_devices)
+
+    def part(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        data = dataset(start, shard=(context.input_pipeline_id, context.num_input_pipelines))
+        share = data.element_spec["content"].shape[0] // devices
+        return data if devices == 1 else data.rebatch(share, drop_remainder=True)
+
+    return strategy.distribute_datasets_from_function(part)
+
+
 class Backup(keras.callbacks.BackupAndRestore):
     """``BackupAndRestore`` that is kept until the preset is written and trusts the step counter.
+
+    Over several machines all workers go on from the chief's backup.
 
     Keras writes the weights first and the epoch's number after them. A process killed between
     the two would train one epoch twice; the optimizer's own counter, saved with the weights,
@@ -295,6 +358,12 @@ class Backup(keras.callbacks.BackupAndRestore):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         super().on_train_begin(logs)
+        strategy = self.model.distribute_strategy
+        if _over_machines(strategy):
+            state = [*self.model.weights, *self.model.optimizer.variables]
+            values = from_chief(strategy, [keras.ops.convert_to_numpy(v) for v in state])
+            for variable, value in zip(state, values, strict=True):
+                variable.assign(value)
         self.model._initial_epoch = _steps_done(self.model) // self.steps
 
     @staticmethod
@@ -363,6 +432,26 @@ def _open_run(run: TrainingRun, folder: Path) -> None:
         raise OutputError(folder, f"cannot be written ({error.strerror or error}).") from error
 
 
+def _check_batch(run: TrainingRun, devices: int, worker: Worker) -> None:
+    if worker.count > 1 and run.batch_size % devices:
+        raise ArgumentError(
+            f"batch_size: {run.batch_size} pairs cannot be shared by {devices} devices on "
+            f"{worker.count} machines; choose a multiple of {devices}."
+        )
+    if run.batch_size < devices:
+        raise ArgumentError(
+            f"batch_size: {run.batch_size} pairs are too few for {devices} devices; choose "
+            f"{devices} or more."
+        )
+
+
+def _digest(run: TrainingRun) -> int:
+    """A checksum of the settings without the paths, which may differ between machines."""
+    paths = {"content", "style", "preset", "weights"}
+    settings = {key: value for key, value in asdict(run).items() if key not in paths}
+    return zlib.crc32(json.dumps(settings, sort_keys=True).encode())
+
+
 def _load_scans(run: TrainingRun) -> tuple[list[Scan], list[Scan]]:
     contents = [scan for path in run.content for scan in read_scans(path)]
     styles = [scan for path in run.style for scan in read_scans(path)] or list(contents)
@@ -415,7 +504,11 @@ def _weighted(layers: Sequence[str] | None, argument: str) -> dict[str, float] |
 
 
 def _dataset(
-    run: TrainingRun, contents: Sequence[Scan], styles: Sequence[Scan], start: int = 0
+    run: TrainingRun,
+    contents: Sequence[Scan],
+    styles: Sequence[Scan],
+    start: int = 0,
+    shard: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     return pair_dataset(
         contents,
@@ -426,6 +519,7 @@ def _dataset(
         batch_size=run.batch_size,
         seed=run.seed,
         start=start,
+        shard=shard,
         same_place=run.same_place,
         window_jitter=run.window_jitter,
         rescale=run.rescale,

@@ -61,6 +61,19 @@ def test_deterministic_from_the_seed(scans):
     np.testing.assert_array_equal(first[2:], batches(1, start=2)[:2])
 
 
+@pytest.mark.parametrize("cache", [None, 12])
+def test_shards_make_up_the_batch_of_one_machine(scans, cache):
+    options = {"crop": 16, "batch_size": 6, "seed": 3, "start": 2, "same_place": 0.5}
+    options |= {"windows": ("bone", "soft_tissue"), "cache": cache}
+    whole = take(pair_dataset(scans, **options), 2)
+    shards = [take(pair_dataset(scans, shard=(i, 3), **options), 2) for i in range(3)]
+    for batch, *parts in zip(whole, *shards, strict=True):
+        for name, expected in batch.items():
+            assert all(len(part[name]) == 2 for part in parts)
+            found = np.stack([part[name] for part in parts], axis=1)  # pair i is shard i % 3's
+            np.testing.assert_array_equal(found.reshape(expected.shape), expected)
+
+
 def test_each_epoch_of_one_dataset_is_the_same(scans):
     data = pair_dataset(scans, windows=("bone",), crop=24, batch_size=2, steps=3)
     assert data.cardinality() == 3
@@ -295,6 +308,8 @@ def test_fast_enough():
         ({"batch_size": 0}, "batch_size must be"),
         ({"steps": 0}, "steps must be"),
         ({"start": -1}, "start must be"),
+        ({"shard": (2, 2)}, "shard must be"),
+        ({"batch_size": 3, "shard": (0, 2)}, "shard must be"),
         ({"cache": 3}, "cache must be a whole number of at least 4"),
         ({"window_jitter": -1}, "window_jitter must lie"),
         ({"min_body": 2}, "min_body must lie"),

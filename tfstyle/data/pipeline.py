@@ -39,6 +39,7 @@ def pair_dataset(
     min_body: float = 0.25,
     same_place: float = 0.0,
     cache: int | None = None,
+    shard: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Random pairs of content and style crops.
 
@@ -81,11 +82,15 @@ def pair_dataset(
             the style's gray scale and the content's anatomy agree in full, so that a model learns
             the tone curve free of the anatomy's share in the histogram.
         cache: Draw only this many pairs, keep them in memory and repeat them in random order.
+        shard: ``(worker, workers)``, for one of several machines: batches hold that worker's part
+            alone, and the parts of all workers make up the batch of ``batch_size`` pairs that a
+            single machine would see.
 
     Returns:
         Dataset of ``{"content": ..., "style": ...}``, both float32 (batch_size, crop, crop, 1) in
         [0, 1], of static shape; with ``same_place`` also ``"paired"``, float32 (batch_size,), 1
-        where the style is the content's own crop.
+        where the style is the content's own crop. With ``shard`` the first axis is
+        ``batch_size / workers``.
 
     Raises:
         ArgumentError: If an argument cannot be used, or no window suits a scan.
@@ -101,6 +106,12 @@ def pair_dataset(
             raise ArgumentError(
                 f"{name} must be a whole number of at least {least}. Got {value!r}."
             )
+    worker, workers = shard
+    if not 0 <= worker < workers or batch_size % workers:
+        raise ArgumentError(
+            "shard must be (worker, workers) with 0 <= worker < workers, and batch_size a multiple "
+            f"of workers. Received {shard!r} and batch_size {batch_size}."
+        )
     if not 0 <= window_jitter < 2:
         raise ArgumentError(f"window_jitter must lie in [0, 2). Received {window_jitter!r}.")
     if not 0 <= min_body <= 1:
@@ -149,12 +160,12 @@ def pair_dataset(
 
     if cache is None:
         numbers = tf.data.Dataset.counter(start=start * batch_size)
-        data = numbers.map(pair)
+        data = numbers.shard(workers, worker).map(pair)
     else:
         data = tf.data.Dataset.range(cache).map(pair).cache()
         data = data.shuffle(cache, seed=seed, reshuffle_each_iteration=True).repeat()
-        data = data.skip(start * batch_size)
-    data = data.batch(batch_size, drop_remainder=True)
+        data = data.skip(start * batch_size).shard(workers, worker)
+    data = data.batch(batch_size // workers, drop_remainder=True)
     if steps is not None:
         data = data.take(steps)
     options = tf.data.Options()

@@ -1,0 +1,62 @@
+"""Trains one step on one and on two virtual CPUs; prints the differences as JSON, one line a batch.
+
+``python two_replicas.py plain|compiled BATCH...``, in a process of its own, since TensorFlow fixes
+its devices when it starts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tests.models import image, small_model
+
+
+def step(replicas: int, batch: int, compiled: bool) -> tuple[list[np.ndarray], dict]:
+    """Gradients by variable, summed over the replicas, and the history, of one step of fit."""
+    with tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]).scope():
+        model = small_model("relu1_1" if compiled else "relu1_2")
+        # After one step the momentum is the gradient, apart from its sign.
+        model.compile(
+            optimizer=keras.optimizers.SGD(1.0, momentum=0.5),
+            # XLA's compiler takes its time, so the compiled model is as small as it can be.
+            content_loss="mse" if compiled else "contextual",
+            content_layers=("relu1_1",),
+            style_layers=("image",),
+            histogram_weight=0.5,
+            paired_weight=2.0,
+            tv_weight=0.1,
+            jit_compile=compiled,
+        )
+    data = {
+        "content": image(1, (batch, 16, 16, 1)),
+        "style": image(2, (batch, 16, 16, 1)),
+        "paired": np.array([1, 1, 1, 0, 0, 0][:batch], np.float32),
+    }
+    history = model.fit(
+        tf.data.Dataset.from_tensor_slices(data).batch(batch), shuffle=False, verbose=0
+    ).history
+    gradients = [-keras.ops.convert_to_numpy(m) for m in model.optimizer.momentums]
+    return gradients, {name: values[0] for name, values in history.items()}
+
+
+def main(compiled: bool, *batches: int) -> None:
+    """Prints the relative error of each variable's gradient, and both histories."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    for batch in batches:
+        expected, alone = step(1, batch, compiled)
+        found, together = step(2, batch, compiled)
+        errors = [
+            float(np.linalg.norm(one - other) / np.linalg.norm(one))
+            for one, other in zip(expected, found, strict=True)
+        ]
+        print(json.dumps({"errors": errors, "alone": alone, "together": together}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] == "compiled", *map(int, sys.argv[2:]))
