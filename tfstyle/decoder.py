@@ -7,7 +7,8 @@ from keras import layers
 
 from tfstyle.encoders.base import Encoder
 from tfstyle.errors import ArgumentError
-from tfstyle.layers import ReflectionPadding2D
+from tfstyle.layers.convolution import convolve
+from tfstyle.layers.padding import ReflectionPadding2D
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
@@ -26,6 +27,7 @@ class Decoder(keras.Model):
 
     Call arguments:
         x: float tensor (B, h, w, channels[0]), h and w at least 2.
+        fast: Use the forms of :mod:`tfstyle.layers.convolution`, equal but for rounding.
 
     Returns:
         float tensor (B, h·strides[0], w·strides[0], 1), nominally in [0, 1] but not clipped.
@@ -82,9 +84,20 @@ class Decoder(keras.Model):
             shape = step.compute_output_shape(shape)
         self.built = True
 
-    def call(self, x):
+    def call(self, x, fast=False):
+        if not fast:
+            for step in self.steps:
+                x = step(x)
+            return x
+        doubled = False
         for step in self.steps:
-            x = step(x)
+            if isinstance(step, layers.Conv2D):
+                x = convolve(step, x, reflect=True, doubled=doubled)
+                doubled = False
+            elif isinstance(step, layers.UpSampling2D):
+                # Left to the convolution behind it.
+                doubled = step.size == (2, 2)
+                x = x if doubled else step(x)
         return x
 
     def compute_output_shape(self, input_shape):

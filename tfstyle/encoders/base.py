@@ -125,12 +125,13 @@ class Encoder(keras.Model):
         # Gray has equal channels, so the order of the colours plays no part in replication.
         return (images * rule["scale"] - mean) / std
 
-    def call(self, images, taps: Sequence[str] | None = None):
+    def call(self, images, taps: Sequence[str] | None = None, fast: bool = False):
         """Computes feature maps.
 
         Args:
             images: float tensor (B, H, W, 1) in [0, 1].
             taps: Names of the taps wanted; default: the deepest one alone.
+            fast: Use the forms of :mod:`tfstyle.layers.convolution`, equal but for rounding.
 
         Returns:
             A dict from tap name to a tensor (B, ceil-free H // stride, W // stride, channels).
@@ -145,10 +146,10 @@ class Encoder(keras.Model):
         outputs = {IMAGE_TAP: images} if IMAGE_TAP in wanted else {}
         rest = [name for name in wanted if name != IMAGE_TAP]
         if rest:
-            outputs.update(self.features(self.preprocess(images), rest))
+            outputs.update(self.features(self.preprocess(images), rest, fast))
         return outputs
 
-    def features(self, x, taps: Sequence[str]):
+    def features(self, x, taps: Sequence[str], fast: bool = False):
         """Feature maps of the normalised three-channel input `x`; written by the family."""
         raise TypeError(f"{type(self).__name__} must define features().")
 

@@ -9,6 +9,7 @@ from keras import layers
 
 from tfstyle.encoders.base import Encoder, Tap
 from tfstyle.encoders.weights import load_vgg_weights
+from tfstyle.layers.convolution import convolve, max_pooling
 
 _CHANNELS = (64, 128, 256, 512, 512)
 
@@ -66,11 +67,17 @@ class VGG(Encoder):
             shape = layer.compute_output_shape(shape)
         self.built = True
 
-    def features(self, x, taps: Sequence[str]):
+    def features(self, x, taps: Sequence[str], fast: bool = False):
         names = {self.tap(name).layer: name for name in taps}
         outputs = {}
         for layer in self.blocks:
-            x = layer(x)
+            if not fast:
+                x = layer(x)
+            elif isinstance(layer, layers.Conv2D):
+                x = convolve(layer, x)
+            else:
+                known = None not in x.shape[1:3] and not any(size % 2 for size in x.shape[1:3])
+                x = max_pooling(x) if known else layer(x)
             if layer.name in names:
                 outputs[names[layer.name]] = x
                 if len(outputs) == len(names):

@@ -1,0 +1,110 @@
+"""Convolutions with fewer products against the plain ones, in value and gradient."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.models import image, small_model
+from tfstyle.layers.convolution import (
+    convolve,
+    max_pooling,
+    upsampled_convolution,
+    winograd_convolution,
+)
+
+
+def arrays(shape, channels, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=shape).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, shape[3], channels)) / (9 * shape[3]) ** 0.5
+    return tf.constant(x), tf.constant(kernel.astype(np.float32))
+
+
+def plain(x, kernel, reflect, doubled=False):
+    if doubled:
+        x = keras.layers.UpSampling2D(2, interpolation="nearest")(x)
+    mode = "REFLECT" if reflect else "CONSTANT"
+    return tf.nn.conv2d(tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], mode=mode), kernel, 1, "VALID")
+
+
+def value_and_gradients(function, x, kernel):
+    with tf.GradientTape() as tape:
+        tape.watch((x, kernel))
+        y = function(x, kernel)
+        weights = np.random.default_rng(9).normal(size=y.shape).astype(np.float32)
+        loss = tf.reduce_sum(y * weights)
+    return y, *tape.gradient(loss, (x, kernel))
+
+
+def assert_close(found, expected, tolerance=1e-5):
+    for a, b in zip(found, expected, strict=True):
+        assert a.shape == b.shape
+        scale = np.abs(b).max()
+        np.testing.assert_allclose(a / scale, b / scale, atol=tolerance)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("reflect", [False, True])
+@pytest.mark.parametrize("size", [(8, 12), (2, 4), (5, 8), (3, 32)])
+def test_winograd(size, reflect, jit):
+    x, kernel = arrays((2, *size, 40), 48)
+    function = tf.function(
+        lambda x, kernel: winograd_convolution(x, kernel, reflect), jit_compile=jit
+    )
+    expected = value_and_gradients(lambda x, kernel: plain(x, kernel, reflect), x, kernel)
+    assert_close(value_and_gradients(function, x, kernel), expected)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("size", [(8, 12), (1, 1), (1, 5), (7, 3)])
+def test_upsampled(size, jit):
+    x, kernel = arrays((2, *size, 20), 12)
+    function = tf.function(upsampled_convolution, jit_compile=jit)
+    expected = value_and_gradients(lambda x, k: plain(x, k, True, doubled=True), x, kernel)
+    assert_close(value_and_gradients(function, x, kernel), expected)
+
+
+def test_upsampled_with_unknown_sizes():
+    x, kernel = arrays((2, 6, 5, 8), 8)
+    function = tf.function(
+        upsampled_convolution,
+        input_signature=(tf.TensorSpec((None, None, None, 8)), tf.TensorSpec((3, 3, 8, 8))),
+    )
+    assert_close([function(x, kernel)], [plain(x, kernel, True, doubled=True)])
+
+
+def test_pooling_with_ties():
+    x = tf.constant(np.random.default_rng(0).integers(0, 3, (2, 8, 6, 5)).astype(np.float32))
+    found = value_and_gradients(lambda x, _: max_pooling(x), x, x)[:2]
+    expected = value_and_gradients(lambda x, _: tf.nn.max_pool2d(x, 2, 2, "VALID"), x, x)[:2]
+    for a, b in zip(found, expected):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("channels", "width"), [(3, 8), (40, 8), (40, 6)])
+@pytest.mark.parametrize("doubled", [False, True])
+def test_every_layer_has_a_form(dtype, channels, width, doubled):
+    x, _ = arrays((1, 4, width, channels), 1)
+    layer = keras.layers.Conv2D(33, 3, activation="relu")
+    layer.build(x.shape)
+    layer.bias.assign(np.linspace(-1, 1, 33))
+    expected = tf.nn.relu(plain(x, tf.convert_to_tensor(layer.kernel), True, doubled) + layer.bias)
+    found = convolve(layer, tf.cast(x, dtype), reflect=True, doubled=doubled)
+    assert found.dtype == dtype
+    tolerance = 1e-5 if dtype == "float32" else 0.05
+    assert_close([tf.cast(found, "float32")], [expected], tolerance)
+
+
+def test_model_is_the_same_model():
+    model = small_model("relu3_1")
+    x = tf.constant(image(0, (2, 32, 48, 1)))
+    taps = model.encoder.available_taps
+    slow, fast = model.encoder(x, taps=taps), model.encoder(x, taps=taps, fast=True)
+    for name in taps:
+        assert_close([fast[name]], [slow[name]], 2e-5)
+    found = model.decoder(slow["relu3_1"], fast=True)
+    assert_close([found], [model.decoder(slow["relu3_1"])], 2e-5)

@@ -1,0 +1,214 @@
+"""3x3 convolutions with fewer products, for a training step that XLA compiles on the CPU.
+
+Nearly all of the time of a training step goes into 3x3 convolutions, so their products are what
+there is to save. Both forms here compute what the plain convolution does but for rounding, have
+ordinary gradients, and take the ordinary 3x3 kernel, so that weights stay as they are. They add
+and copy more than the plain form; that is cheap where XLA fuses it into loops, and dear where
+every sum is an operation of its own.
+"""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+#: The transforms of F(4, 3) of Lavin and Gray, arXiv:1509.09308, section 4.3: four neighbouring
+#: outputs of a filter with three taps are OUTPUT · [(KERNEL · taps) ⊙ (INPUT · six inputs)].
+_INPUT = np.array(
+    [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ],
+    np.float32,
+)
+_KERNEL = np.array(
+    [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ],
+    np.float32,
+)
+_OUTPUT = np.array(
+    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
+    np.float32,
+)
+#: Below this many channels, in or out, the transforms cost more than the products they save.
+_LEAST_CHANNELS = 32
+
+
+def winograd_convolution(x, kernel, reflect: bool = False):
+    """3x3 convolution, stride 1, with half the products: Winograd's F(4, 3) along each row.
+
+    Along the columns it is an ordinary filter of three taps: the form with tiles in both
+    directions saves more products, but moves more memory and rounds ten times as coarsely.
+
+    Args:
+        x: float32 tensor (B, H, W, C); W is known when the graph is made, a multiple of 4.
+        kernel: float32 tensor (3, 3, C, channels).
+        reflect: Border by reflection, which needs H of at least 2; zeros otherwise.
+
+    Returns:
+        float32 tensor (B, H, W, channels), within about 5e-6 of the plain form's largest value.
+
+    Reference: Lavin and Gray, "Fast algorithms for convolutional neural networks",
+    arXiv:1509.09308.
+    """
+    batch, height = _size(x, 0), _size(x, 1)
+    width, channels, filters = x.shape[2], x.shape[3], kernel.shape[3]
+    if reflect:
+        x = tf.concat([x[:, 1:2], x, x[:, -2:-1]], axis=1)
+    tiles = tf.reshape(x, [batch, _size(x, 1), width // 4, 4, channels])
+    inside = tf.unstack(tiles, axis=3)
+    # The pixels left and right of each tile belong to its neighbours, or to the border.
+    if reflect:
+        left = tf.concat([inside[1][:, :, :1], inside[3][:, :, :-1]], axis=2)
+        right = tf.concat([inside[0][:, :, 1:], inside[2][:, :, -1:]], axis=2)
+        padding = "VALID"
+    else:
+        left = tf.pad(inside[3][:, :, :-1], [[0, 0], [0, 0], [1, 0], [0, 0]])
+        right = tf.pad(inside[0][:, :, 1:], [[0, 0], [0, 0], [0, 1], [0, 0]])
+        padding = [[0, 0], [1, 1], [0, 0], [0, 0]]
+    inputs = _combine(_INPUT, [left, *inside, right])
+    taps = tf.unstack(tf.einsum("fq,pqio->fpio", _KERNEL, kernel)[:, :, None])
+    products = [tf.nn.conv2d(a, b, 1, padding) for a, b in zip(inputs, taps)]
+    outputs = tf.stack(_combine(_OUTPUT, products), axis=3)
+    return tf.reshape(outputs, [batch, height, width, filters])
+
+
+def upsampled_convolution(x, kernel):
+    """3x3 convolution of a map doubled by nearest neighbour, with a quarter of the products.
+
+    Equals upsampling, padding by reflection and the plain convolution. Of the nine pixels under
+    the kernel several are copies of one, which is the sub-pixel form of Shi et al.: four 2x2
+    kernels on the small map, four products an output pixel instead of nine. With differences of
+    neighbours instead of the neighbours themselves the four have products in common: along an
+    axis, with taps k and S their sum, the two outputs of pixel i are ::
+
+        y(2i)     = S·x(i) + k₀·(x(i − 1) − x(i))
+        y(2i + 1) = S·x(i) + k₂·(x(i + 1) − x(i))
+
+    that is three products for two outputs, nine for four in the plane. Beyond the border the
+    reflected map repeats the border's pixel, so that the difference there is 0.
+
+    Args:
+        x: float tensor (B, h, w, C), h and w at least 1, not necessarily known.
+        kernel: float tensor (3, 3, C, channels).
+
+    Returns:
+        float tensor (B, 2h, 2w, channels).
+
+    Reference: Shi et al., "Real-time single image and video super-resolution using an efficient
+    sub-pixel convolutional neural network", arXiv:1609.05158.
+    """
+    batch, height, width = (_size(x, axis) for axis in range(3))
+    channels, filters = kernel.shape[2], kernel.shape[3]
+
+    def down(tensor):
+        """x(i − 1) − x(i) for i = 0 … h; 0 at both ends."""
+        return tf.pad(tensor[:, :-1] - tensor[:, 1:], [[0, 0], [1, 1], [0, 0], [0, 0]])
+
+    def across(tensor):
+        return tf.pad(tensor[:, :, :-1] - tensor[:, :, 1:], [[0, 0], [0, 0], [1, 1], [0, 0]])
+
+    def products(tensor, kernels):
+        shape = [batch, _size(tensor, 1), _size(tensor, 2), filters * len(kernels)]
+        flat = tf.matmul(tf.reshape(tensor, [-1, channels]), tf.concat(kernels, axis=1))
+        return tf.split(tf.reshape(flat, shape), len(kernels), axis=3)
+
+    # The sum, the first and the negative third of the taps, along the columns and then the rows.
+    s, first, last = [
+        (tf.reduce_sum(part, axis=0), part[0], -part[2])
+        for part in (tf.reduce_sum(kernel, axis=0), kernel[0], -kernel[2])
+    ]
+    vertical = down(x)
+    (centre,) = products(x, [s[0]])
+    by_row = products(vertical, [first[0], last[0]])
+    by_column = products(across(x), [s[1], s[2]])
+    by_both = products(across(vertical), [*first[1:], *last[1:]])
+    rows = []
+    for p in (0, 1):
+        columns = [
+            centre
+            + by_row[p][:, p : p + height]
+            + by_column[q][:, :, q : q + width]
+            + by_both[2 * p + q][:, p : p + height, q : q + width]
+            for q in (0, 1)
+        ]
+        rows.append(tf.stack(columns, axis=3))
+    return tf.reshape(tf.stack(rows, axis=2), [batch, 2 * height, 2 * width, filters])
+
+
+def max_pooling(x):
+    """2x2 maximum with stride 2; the gradient goes to the first of equal pixels.
+
+    As ``keras.layers.MaxPooling2D(2)``, whose gradient XLA turns into a search on the CPU.
+
+    Args:
+        x: float tensor (B, H, W, C); H and W are known and even.
+
+    Returns:
+        float tensor (B, H/2, W/2, C).
+    """
+    height, width, channels = x.shape[1:]
+    tiles = tf.reshape(x, [_size(x, 0), height // 2, 2, width // 2, 2, channels])
+    columns = tf.maximum(tiles[:, :, :, :, 0], tiles[:, :, :, :, 1])
+    return tf.maximum(columns[:, :, 0], columns[:, :, 1])
+
+
+def convolve(layer: keras.layers.Conv2D, x, reflect: bool = False, doubled: bool = False):
+    """A 3x3 ``Conv2D`` layer's result with "same" size, by the form with the fewest products.
+
+    Args:
+        layer: The layer, whose kernel, bias and activation are used, and not its padding.
+        x: float tensor (B, H, W, C).
+        reflect: Border by reflection, zeros otherwise.
+        doubled: Convolve the map doubled by nearest neighbour; its border is by reflection.
+
+    Returns:
+        float tensor (B, H, W, filters), or twice as high and wide. Maps in half precision, of
+        few channels or of widths that are not a multiple of 4 take the plain convolution.
+    """
+    kernel = tf.cast(tf.convert_to_tensor(layer.kernel), x.dtype)
+    single = x.dtype == tf.float32
+    if doubled and single:
+        y = upsampled_convolution(x, kernel)
+    else:
+        if doubled:
+            x = tf.repeat(tf.repeat(x, 2, axis=1), 2, axis=2)
+        many = min(kernel.shape[2:]) >= _LEAST_CHANNELS
+        if single and many and x.shape[2] is not None and x.shape[2] % 4 == 0:
+            y = winograd_convolution(x, kernel, reflect or doubled)
+        elif reflect or doubled:
+            x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="REFLECT")
+            y = tf.nn.conv2d(x, kernel, 1, "VALID")
+        else:
+            y = tf.nn.conv2d(x, kernel, 1, "SAME")
+    return layer.activation(y + tf.cast(tf.convert_to_tensor(layer.bias), y.dtype))
+
+
+def _combine(matrix, tensors):
+    """Rows of a constant matrix times a list of tensors, without the products by 0 and 1."""
+    results = []
+    for row in matrix:
+        terms = [
+            tensor if c == 1 else -tensor if c == -1 else float(c) * tensor
+            for c, tensor in zip(row, tensors)
+            if c != 0
+        ]
+        results.append(sum(terms[1:], terms[0]))
+    return results
+
+
+def _size(tensor, axis):
+    """Size along an axis, a Python int where it is known when the graph is made."""
+    size = tensor.shape[axis]
+    return tf.shape(tensor)[axis] if size is None else size
