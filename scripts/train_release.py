@@ -2,8 +2,8 @@
 """Trains the released preset ``vgg16_ct`` and measures it on a scan it never saw.
 
     python scripts/train_release.py train --data DATA --output runs/vgg16_ct
-    python scripts/train_release.py evaluate --data DATA --preset runs/vgg16_ct/preset
-    python scripts/train_release.py release --preset runs/vgg16_ct/preset
+    python scripts/train_release.py evaluate --data DATA --preset runs/vgg16_ct/stage3/preset
+    python scripts/train_release.py release --preset runs/vgg16_ct/stage3/preset
 
 DATA holds ``torso/ct.nii.gz`` and ``vertebra/ct.nii.gz`` (training) and ``torso_dicom/`` (a DICOM
 series that is kept for the test), real CT under the Apache 2.0 licence from TotalSegmentator and
@@ -49,6 +49,7 @@ WINDOWS = {
 NEAR = 0.03
 RECIPE = {
     "layer": "relu1_2",
+    "calibrate": True,
     "content_loss": "contextual",
     "content_layers": {"relu2_1": 2.0},
     "bandwidth": 0.1,
@@ -65,16 +66,30 @@ RECIPE = {
     "learning_rate": 2e-3,
     "seed": 46,
 }
-#: The second stage goes on from the first one's weights: larger batches, more weight on the style.
-REFINEMENT = {
-    "content_layers": {"relu2_1": 1.2},
-    "style_layers": {"image": 15.0, "relu1_1": 0.5, "relu2_1": 0.2},
-    "histogram_weight": 100.0,
-    "paired_weight": 160.0,
-    "batch_size": 8,
-    "learning_rate": 1.5e-3,
-    "seed": 47,
-}
+#: Stages, each from the weights of the one before: what changes in the recipe, and the epochs.
+STAGES = (
+    {"epochs": 40},
+    {
+        "epochs": 60,
+        "content_layers": {"relu2_1": 1.2},
+        "style_layers": {"image": 15.0, "relu1_1": 0.5, "relu2_1": 0.2},
+        "histogram_weight": 100.0,
+        "paired_weight": 160.0,
+        "batch_size": 8,
+        "learning_rate": 1.5e-3,
+        "seed": 47,
+    },
+    {
+        "epochs": 40,
+        "content_layers": {"relu2_1": 0.7},
+        "style_layers": {"image": 20.0, "relu1_1": 0.5, "relu2_1": 0.2},
+        "histogram_weight": 160.0,
+        "paired_weight": 200.0,
+        "batch_size": 8,
+        "learning_rate": 1.2e-3,
+        "seed": 48,
+    },
+)
 
 
 def training_scans(data: Path) -> list[Scan]:
@@ -88,17 +103,21 @@ def training_scans(data: Path) -> list[Scan]:
     return scans + [spine_phantom(seed, size=512).scan for seed in range(8)]
 
 
-def train(data: Path, output: Path, epochs: int, steps: int, start: str | None) -> Path:
-    """Trains both stages, or the second alone from the preset `start`; returns the preset."""
-    if start is None:
-        start = train_stage(data, output / "first", 40, 100, RECIPE)
-    return train_stage(data, output, epochs, steps, {**RECIPE, **REFINEMENT}, start)
+def train(data: Path, output: Path, steps: int, first: int, start: str | None) -> Path:
+    """Trains the stages from number `first` on, from the preset `start`; returns the preset."""
+    for number in range(first, len(STAGES) + 1):
+        rules = {**RECIPE, **STAGES[number - 1]}
+        start = train_stage(data, output / f"stage{number}", steps, rules, start)
+    return start
 
 
 def train_stage(
-    data: Path, output: Path, epochs: int, steps: int, rules: dict, start: str | Path | None = None
+    data: Path, output: Path, steps: int, rules: dict, start: str | Path | None = None
 ) -> Path:
-    """Trains, or goes on, in `output`; returns the preset folder."""
+    """Trains one stage, or goes on, in `output`; returns the preset folder."""
+    if (output / "preset" / "preset.json").is_file():
+        return output / "preset"
+    epochs = rules["epochs"]
     before = 0 if start is None else presets.card(start)["steps"]
     keras.utils.set_random_seed(rules["seed"])
     scans = training_scans(data)
@@ -130,7 +149,9 @@ def train_stage(
         )
         decoder = start and StyleTransfer.from_preset(str(start)).decoder
         encoder = encoders.VGG16(weights="lpips", depth=depth)
-        model = StyleTransfer(encoder, layer=rules["layer"], decoder=decoder)
+        model = StyleTransfer(
+            encoder, layer=rules["layer"], decoder=decoder, calibrate=rules["calibrate"]
+        )
         schedule = keras.optimizers.schedules.CosineDecay(
             rules["learning_rate"], epochs * steps, alpha=0.02
         )
@@ -162,7 +183,9 @@ def train_stage(
     return model.save_to_preset(output / "preset", card=card)
 
 
-def evaluate(data: Path, preset: str, output: Path, pairs: int, seed: int = 7) -> dict:
+def evaluate(
+    data: Path, preset: str, output: Path, pairs: int, seed: int = 7, detail: str = "plain"
+) -> dict:
     """Measures a preset on pairs of slices of the test series, each in its own window.
 
     Pairs are drawn until `pairs` of them differ by at least NEAR in their histograms; those that
@@ -179,7 +202,7 @@ def evaluate(data: Path, preset: str, output: Path, pairs: int, seed: int = 7) -
         content = Window(*WINDOWS[a]).to_unit(scan.pixels[i])
         style = Window(*WINDOWS[b]).to_unit(scan.pixels[j])
         start = time.perf_counter()
-        generated = model.stylize(content, style)
+        generated = model.stylize(content, style, detail=detail)
         seconds = time.perf_counter() - start
         body = metrics.body_mask(scan.pixels[i])
         rows.append(
@@ -209,6 +232,7 @@ def evaluate(data: Path, preset: str, output: Path, pairs: int, seed: int = 7) -
         "test": "torso_dicom, a series no slice of which was trained on, 512x512",
         "pairs": int(different.sum()),
         "seed": seed,
+        "detail": detail,
         "style_distance_ratio": spread(ratios[different]),
         "all_pairs": len(rows),
         "style_distance_ratio_all": spread(ratios),
@@ -335,15 +359,15 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("train", help="train the preset, or go on")
     one.add_argument("--output", type=Path, default=Path("runs/vgg16_ct"))
-    one.add_argument("--start", help="preset of the first stage; trains the second alone")
-    one.add_argument("--epochs", type=int, default=50, help="of the second stage")
+    one.add_argument("--first", type=int, default=1, help="number of the stage to begin with")
+    one.add_argument("--start", help="preset that the first of the stages starts from")
     one.add_argument("--steps", type=int, default=100, help="steps an epoch")
     two = commands.add_parser("evaluate", help="measure a preset on the test series")
     two.add_argument("--preset", default="vgg16_ct")
     two.add_argument("--output", type=Path, default=Path("benchmarks/preset_vgg16_ct.json"))
     two.add_argument("--pairs", type=int, default=60)
     three = commands.add_parser("release", help="put a preset and its card into the package")
-    three.add_argument("--preset", type=Path, default=Path("runs/vgg16_ct/preset"))
+    three.add_argument("--preset", type=Path, default=Path("runs/vgg16_ct/stage3/preset"))
     three.add_argument("--figures", type=Path, default=Path("benchmarks/preset_vgg16_ct.json"))
     three.add_argument("--home", type=Path, default=Path("tfstyle/presets/vgg16_ct"))
     for parser_ in (one, two):
@@ -351,7 +375,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if options.command == "train":
-        print(train(options.data, options.output, options.epochs, options.steps, options.start))
+        print(train(options.data, options.output, options.steps, options.first, options.start))
     elif options.command == "release":
         print(release(options.preset, options.figures, options.home))
     else:

@@ -90,7 +90,7 @@ class TestStylize:
     def test_style_codes(self, model, detail):
         contents, styles = image(0, (3, 20, 24, 1)), image(1, (3, 24, 28, 1))
         codes = model.encode_style(styles, detail=detail)
-        assert codes.shape == (3, 2, 256)
+        assert codes.shape == (3, 2, 257)
         assert codes.dtype == np.float32
         for style, code in ((styles, codes), (styles[0], codes[:1])):
             np.testing.assert_allclose(
@@ -115,6 +115,28 @@ class TestStylize:
         changed[10, 20] = 0.9
         assert np.abs(model.stylize(changed, style) - guided)[11:, 21:].max() < 0.01
 
+    @pytest.mark.parametrize("detail", ["plain", "guided"])
+    def test_calibration_gives_the_styles_mean_and_contrast(self, model, detail):
+        content, style = 0.3 + 0.2 * image(1, (48, 40)), 0.2 + 0.5 * image(2, (32, 32))
+        calibrated = StyleTransfer(model.encoder, model.layer, model.decoder, calibrate=True)
+        before, after = (m.stylize(content, style, detail=detail) for m in (model, calibrated))
+
+        def off(generated):
+            return abs(generated.mean() - style.mean()) + abs(generated.std() - style.std())
+
+        assert off(after) < 0.02
+        assert off(after) < off(before)
+        # One rising line for the whole image: order and structure stay.
+        assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.999
+        own = calibrated.stylize(content, style, strength=0.0, detail=detail)
+        assert abs(own.mean() - content.mean()) < 0.01
+
+    def test_calibration_of_constant_images(self, model):
+        calibrated = StyleTransfer(model.encoder, model.layer, model.decoder, calibrate=True)
+        for detail in ("plain", "guided"):
+            result = calibrated.stylize(np.zeros((20, 20)), np.full((20, 20), 0.5), detail=detail)
+            np.testing.assert_allclose(result, 0.5, atol=0.05)
+
     def test_slices_are_smoothed_together(self, model):
         slices = np.repeat(image(4, (1, 40, 40, 1)), 6, axis=0)
         style = np.stack([image(5, (40, 40, 1)) ** (1 + 2 * (i % 2)) for i in range(6)])
@@ -135,8 +157,8 @@ class TestStylize:
             ({"slice_sigma": -1.0}, "slice_sigma"),
             ({"slice_sigma": float("nan")}, "slice_sigma"),
             ({"batch_size": 0}, "batch_size"),
-            ({"style": np.zeros((1, 2, 8))}, r"style: is no style code.*\(B, 2, 256\)"),
-            ({"style": np.zeros((2, 2, 256))}, "style: batch of 2 for 1"),
+            ({"style": np.zeros((1, 2, 8))}, r"style: is no style code.*\(B, 2, 257\)"),
+            ({"style": np.zeros((2, 2, 257))}, "style: batch of 2 for 1"),
             ({"content": np.zeros((4, 4, 3))}, r"content: shape \(4, 4, 3\)"),
             ({"content": np.zeros((0, 4))}, "content: is empty"),
             ({"content": np.full((8, 8), np.nan)}, "content: holds NaN"),

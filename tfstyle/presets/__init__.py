@@ -89,7 +89,8 @@ def load(preset: str | os.PathLike, cls: type[StyleTransfer]) -> StyleTransfer:
             depth=settings["layer"],
             preprocessing=settings["preprocessing"],
         )
-        model = cls(encoder, layer=settings["layer"])
+        calibrate = settings.get("calibrate", False)
+        model = cls(encoder, layer=settings["layer"], calibrate=calibrate)
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path / CONFIG}: cannot be used ({error}).") from error
     arrays = load_npz(weights)
@@ -141,6 +142,7 @@ def save(
                 "class": type(model).__name__,
                 "encoder": family,
                 "layer": model.layer,
+                "calibrate": model.calibrate,
                 "preprocessing": model.encoder.preprocessing,
             },
             "sha256": hashlib.sha256((temporary / WEIGHTS).read_bytes()).hexdigest(),
