@@ -3,8 +3,9 @@
 
     python benchmarks/depth.py --data DATA
 
-Every setting changes one thing of the release's first stage (``scripts/train_release.py``), is trained
-for the same number of steps from the same seed, and is measured on the test series at 512x512.
+Every setting changes one thing of the release's first stage (``scripts/train_release.py``), is
+trained for the same number of steps from the same seed, and is measured on the test series at
+512x512.
 The schedule is short, so figures are for comparison among themselves alone. Finished settings are
 kept in ``runs/depth``: the command goes on where it stopped.
 """
@@ -54,7 +55,8 @@ def main() -> None:
         folder = Path("runs/depth") / f"{number}-{options.steps}"
         start, seconds = time.time(), None  # None where an earlier call trained it
         if not (folder / "preset" / "preset.json").is_file():
-            rules = {**release.RECIPE, "epochs": 1, **changes}
+            # Without calibration, which would hide part of what depth and losses do.
+            rules = {**release.RECIPE, "calibrate": False, "epochs": 1, **changes}
             release.train_stage(options.data, folder, options.steps, rules)
             seconds = round(time.time() - start, 1)
         result = release.evaluate(

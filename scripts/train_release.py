@@ -2,8 +2,8 @@
 """Trains the released preset ``vgg16_ct`` and measures it on a scan it never saw.
 
     python scripts/train_release.py train --data DATA --output runs/vgg16_ct
-    python scripts/train_release.py evaluate --data DATA --preset runs/vgg16_ct/stage3/preset
-    python scripts/train_release.py release --preset runs/vgg16_ct/stage3/preset
+    python scripts/train_release.py evaluate --data DATA --preset runs/vgg16_ct/stage2/preset
+    python scripts/train_release.py release --preset runs/vgg16_ct/stage2/preset
 
 DATA holds ``torso/ct.nii.gz`` and ``vertebra/ct.nii.gz`` (training) and ``torso_dicom/`` (a DICOM
 series that is kept for the test), real CT under the Apache 2.0 licence from TotalSegmentator and
@@ -31,6 +31,7 @@ from tfstyle import StyleTransfer, encoders, metrics, presets
 from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom, write_png
 from tfstyle.data.windows import Window
 from tfstyle.experiments.extra_ct import extra_ct
+from tfstyle.style_transfer import DETAILS
 from tfstyle.training import environment, fit_resumable
 
 WINDOWS = {
@@ -78,16 +79,6 @@ STAGES = (
         "batch_size": 8,
         "learning_rate": 1.5e-3,
         "seed": 47,
-    },
-    {
-        "epochs": 40,
-        "content_layers": {"relu2_1": 0.7},
-        "style_layers": {"image": 20.0, "relu1_1": 0.5, "relu2_1": 0.2},
-        "histogram_weight": 160.0,
-        "paired_weight": 200.0,
-        "batch_size": 8,
-        "learning_rate": 1.2e-3,
-        "seed": 48,
     },
 )
 
@@ -265,8 +256,9 @@ Gray-scale style transfer for CT slices with VGG16 features. Written by
 | Task | gives a windowed CT slice the gray scale of another slice, keeps its structure |
 | Input, output | gray images in [0, 1], any size; best at 0.7 to 3 mm pixels |
 | AdaIN at | `{layer}`, decoder mirrored from there ({weights} kB of weights, half precision) |
+| Calibration | {calibrate} |
 | Encoder | VGG16, ImageNet (CC BY 4.0, Visual Geometry Group, Oxford), cut at `{layer}` |
-| Training | {steps} steps, at last of {batch} crops of {crop}x{crop} pixels, Adam with cosine decay |
+| Training | {steps} steps, at last of {batch} crops of {crop}x{crop} pixels, Adam, cosine decay |
 | Content loss | contextual, bilateral variant (w = {spatial}), h = {bandwidth}, at {content} |
 | Style loss | moments at {style}; histogram ({histogram}); paired windows ({paired}) |
 | Data | {data} |
@@ -275,10 +267,11 @@ Gray-scale style transfer for CT slices with VGG16 features. Written by
 ## Figures
 
 On `torso_dicom`, a series of 20 slices of 512x512 no slice of which was trained on, {pairs} pairs
-of different slices in different windows, W(content, style) at least {near} gray levels:
+of different slices in different windows, W(content, style) at least {near} gray levels. `plain` is
+the decoder's image, `guided` the default of `stylize`:
 
-| | median | quartiles |
-| --- | --- | --- |
+| | `plain`, median | quartiles | `guided`, median | quartiles |
+| --- | --- | --- | --- | --- |
 {rows}
 
 ## Limits
@@ -286,6 +279,8 @@ of different slices in different windows, W(content, style) at least {near} gray
 - Not a medical device, not for diagnosis. A generated image shows invented gray levels.
 - Trained on one torso, one vertebra, {extra} slices of a test collection and {phantoms} phantoms:
   other regions, contrast phases and scanners are untested.
+- The style's mean and contrast are taken from the whole style image, its share of air included:
+  content and style should show about the same field of view.
 - AdaIN moves channel statistics, which cannot express every tone curve: where the content is
   clipped or nearly flat (a very wide window) and the style is a narrow window, edges are lifted
   more than areas, and noise with them.
@@ -302,9 +297,14 @@ def release(preset: Path, figures: Path, home: Path) -> Path:
     model = StyleTransfer.from_preset(str(preset))
     model.save_to_preset(home, card={**trained, "figures": summary})
 
+    guided = json.loads(figures.with_stem(f"{figures.stem}_guided").read_text())
+
     def row(words: str, key: str) -> str:
-        low, high = measured[key]["quartiles"]
-        return f"| {words} | {measured[key]['median']:.3f} | {low:.3f} to {high:.3f} |"
+        cells = [words]
+        for one in (measured, guided):
+            low, high = one[key]["quartiles"]
+            cells += [f"{one[key]['median']:.3f}", f"{low:.3f} to {high:.3f}"]
+        return f"| {' | '.join(cells)} |"
 
     def table(layers: dict) -> str:
         return ", ".join(f"`{name}` ({weight:g})" for name, weight in layers.items())
@@ -315,6 +315,7 @@ def release(preset: Path, figures: Path, home: Path) -> Path:
     text = CARD.format(
         figures=figures.as_posix(),
         layer=recipe["layer"],
+        calibrate="mean and contrast of the generated image" if model.calibrate else "none",
         weights=round((home / "weights.npz").stat().st_size / 1000),
         steps=trained["steps"],
         batch=recipe["batch_size"],
@@ -365,9 +366,10 @@ def main() -> None:
     two = commands.add_parser("evaluate", help="measure a preset on the test series")
     two.add_argument("--preset", default="vgg16_ct")
     two.add_argument("--output", type=Path, default=Path("benchmarks/preset_vgg16_ct.json"))
+    two.add_argument("--detail", default="plain", choices=DETAILS)
     two.add_argument("--pairs", type=int, default=60)
     three = commands.add_parser("release", help="put a preset and its card into the package")
-    three.add_argument("--preset", type=Path, default=Path("runs/vgg16_ct/stage3/preset"))
+    three.add_argument("--preset", type=Path, default=Path("runs/vgg16_ct/stage2/preset"))
     three.add_argument("--figures", type=Path, default=Path("benchmarks/preset_vgg16_ct.json"))
     three.add_argument("--home", type=Path, default=Path("tfstyle/presets/vgg16_ct"))
     for parser_ in (one, two):
@@ -379,7 +381,13 @@ def main() -> None:
     elif options.command == "release":
         print(release(options.preset, options.figures, options.home))
     else:
-        result = evaluate(options.data, options.preset, options.output, options.pairs)
+        result = evaluate(
+            options.data,
+            options.preset,
+            options.output,
+            options.pairs,
+            detail=options.detail,
+        )
         print(json.dumps({k: v for k, v in result.items() if k != "rows"}, indent=1))
 
 

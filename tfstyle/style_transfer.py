@@ -168,7 +168,7 @@ class StyleTransfer(keras.Model):
         return ops.concatenate([mean[:, 0], std[:, 0]], axis=1)  # (B, 1, C + 1) each
 
     def generate_from_code(self, content, code, strength=None, detail: str = "guided"):
-        """:meth:`generate` with a code (B or 1, 2, C + 1) of :meth:`code_of` in place of a style."""
+        """:meth:`generate` with a code (B or 1, 2, C + 1) of :meth:`code_of` instead of a style."""
         if _checked_detail(detail) == "plain":
             return self._decode(content, code, strength)
         return apply_tone_grid(content, self.tone_grid(content, code, strength))
