@@ -44,8 +44,10 @@ DETAILS = ("guided", "plain")
 #: Longest side of the images that the network sees in guided mode.
 WORKING_SIZE = 256
 
-#: Largest factor by which calibration stretches or shrinks the contrast of a generated image.
-LARGEST_GAIN = 2.0
+#: Largest factor by which calibration stretches or shrinks the contrast of a generated image. More
+#: brings the histograms still closer where the style shows more body and less air than the content,
+#: and clips tissue to white for it.
+LARGEST_GAIN = 1.25
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
