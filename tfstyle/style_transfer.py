@@ -44,9 +44,9 @@ DETAILS = ("guided", "plain")
 #: Longest side of the images that the network sees in guided mode.
 WORKING_SIZE = 256
 
-#: Largest factor by which calibration stretches or shrinks the contrast of a generated image. More
-#: brings the histograms still closer where the style shows more body and less air than the content,
-#: and clips tissue to white for it.
+#: Largest factor by which each of calibration's two rounds stretches or shrinks the contrast of a
+#: generated image. More brings the histograms still closer where the style shows more body and
+#: less air than the content, and clips tissue to white for it.
 LARGEST_GAIN = 1.25
 
 
@@ -63,7 +63,7 @@ class StyleTransfer(keras.Model):
             table unless given.
         calibrate: Apply AdaIN once more in :meth:`stylize` and what it calls, to the generated
             image itself: one rising line for the whole image that gives it the style image's mean
-            gray level and, as far as a factor of ``LARGEST_GAIN`` reaches, its contrast. The
+            gray level and, as far as ``LARGEST_GAIN`` allows in two rounds, its contrast. The
             decoder's own error in both is gone, and no structure changes. False is the paper's
             model. Training and ``model(inputs)`` do without.
         name: Keras model name.
