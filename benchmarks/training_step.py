@@ -269,7 +269,7 @@ class Worker:
 
     def close(self) -> None:
         """Ends the process."""
-        self.process.stdin.close()
+        self.process.kill()  # TensorFlow's own way out takes seconds
         self.process.wait()
 
 
