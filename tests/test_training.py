@@ -82,6 +82,13 @@ class TestRun:
         assert generated.shape == (40, 40)
         assert generated.std() > 0
 
+    def test_compiled_run_has_the_same_history(self, finished, tmp_path):
+        _, result = finished
+        compiled = train(dataclasses.replace(SMALL, xla=True), tmp_path / "run")
+        assert compiled.losses.keys() == result.losses.keys()
+        for name, value in compiled.losses.items():
+            assert value == pytest.approx(result.losses[name], rel=1e-3, abs=1e-6)
+
     def test_finished_run_is_left_alone(self, finished):
         folder, first = finished
         before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}

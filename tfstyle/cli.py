@@ -432,6 +432,12 @@ def _add_train(command: Callable) -> argparse.ArgumentParser:
     data.add_argument("--flips", action="store_true", default=None, help="mirror crops at random")
     schedule = parser.add_argument_group("schedule")
     schedule.add_argument(
+        "--xla",
+        action="store_true",
+        default=None,
+        help="compile the step: a slow first step, then about half the time on a CPU",
+    )
+    schedule.add_argument(
         "--steps", type=_positive, metavar="N", help="steps an epoch (default: 100)"
     )
     schedule.add_argument(

@@ -68,6 +68,8 @@ class TrainingRun:
         window_jitter: Random change of the windows.
         rescale: Range of a random zoom.
         flips: Whether to mirror crops at random.
+        xla: Whether to compile the step with XLA. The first step then takes up to a minute, the
+            others about half their time on a CPU.
         seed: Seed of weights, data and phantoms.
     """
 
@@ -98,6 +100,7 @@ class TrainingRun:
     window_jitter: float = 0.0
     rescale: tuple[float, float] | None = None
     flips: bool = False
+    xla: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -227,6 +230,7 @@ def _train(
             paired_weight=run.paired_weight,
             tv_weight=run.tv_weight,
             spatial_weight=run.spatial_weight,
+            jit_compile=True if run.xla else "auto",
         )
     history = fit_resumable(
         model,
