@@ -7,6 +7,15 @@ import numpy as np
 
 import tfstyle
 
+#: Signatures of an exported model.
+SIGNATURES = {
+    "serving_default",
+    "stylize",
+    "stylize_plain",
+    "stylize_plain_strength",
+    "stylize_strength",
+}
+
 
 def small_model(layer: str = "relu2_1", depth: str | None = None, seed: int = 0):
     """An untrained model whose output spreads over [0, 1] instead of being clipped away."""

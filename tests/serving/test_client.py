@@ -7,16 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.models import SIGNATURES
 from tfstyle.errors import ArgumentError, ServingError
 from tfstyle.serving import Client
-
-SIGNATURES = {
-    "serving_default",
-    "stylize",
-    "stylize_plain",
-    "stylize_plain_strength",
-    "stylize_strength",
-}
 
 
 @pytest.mark.parametrize(

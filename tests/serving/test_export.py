@@ -7,17 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.models import SIGNATURES
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.serving import Servable, export_stylize, list_versions, read_metadata
 from tfstyle.serving.export import graph_operations
-
-SIGNATURES = {
-    "serving_default",
-    "stylize",
-    "stylize_plain",
-    "stylize_plain_strength",
-    "stylize_strength",
-}
 
 
 class Stand:

@@ -26,18 +26,11 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
+from tests.models import SIGNATURES
 from tfstyle.errors import ArgumentError, InputFileError, ServingError
 from tfstyle.serving import Client, EmbeddedServer, Limits, ServerInfo, serve
 from tfstyle.serving.server import model_server_config
 from tfstyle.serving.services import clean_message
-
-SIGNATURES = {
-    "serving_default",
-    "stylize",
-    "stylize_plain",
-    "stylize_plain_strength",
-    "stylize_strength",
-}
 
 ROOT = Path(__file__).parents[2]
 GOOD = np.full((1, 8, 8, 1), 0.5, np.float32)

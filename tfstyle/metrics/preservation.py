@@ -51,13 +51,7 @@ def structure_map(content: np.ndarray, generated: np.ndarray) -> tuple[np.ndarra
     Reference: Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment", IEEE TIP 13:4
     (2004), equation 10.
     """
-    x = np.asarray(content, np.float64).squeeze()
-    y = np.asarray(generated, np.float64).squeeze()
-    if x.shape != y.shape or x.ndim != 2 or min(x.shape) < 11:
-        raise ArgumentError(
-            f"content and generated: need the same shape (H, W) with both at least 11, received "
-            f"{np.shape(content)} and {np.shape(generated)}."
-        )
+    x, y = _planes(content, generated, 11)
     weights = _gaussian()
     mean_x, mean_y = _filter(x, weights), _filter(y, weights)
     var_x = np.maximum(_filter(x * x, weights) - mean_x**2, 0.0)
@@ -147,13 +141,7 @@ def edge_displacement(
     Example:
         >>> edge_displacement(content, np.roll(content, 1, axis=1), spacing=0.7)   # up to 0.7 mm
     """
-    x = np.asarray(content, np.float64).squeeze()
-    y = np.asarray(generated, np.float64).squeeze()
-    if x.shape != y.shape or x.ndim != 2 or min(x.shape) < 16:
-        raise ArgumentError(
-            f"content and generated: need the same shape (H, W) with both at least 16, received "
-            f"{np.shape(content)} and {np.shape(generated)}."
-        )
+    x, y = _planes(content, generated, 16)
     down, across = _slopes(x)
     strength = np.hypot(down, across)
     border = int(np.ceil(reach)) + 2
@@ -184,6 +172,18 @@ def edge_displacement(
     row, column = np.broadcast_to(np.asarray(spacing, np.float64), (2,))
     length = np.hypot(normals[0] * row, normals[1] * column)
     return float(np.mean(np.abs(places[1] - places[0]) * length))
+
+
+def _planes(content, generated, least: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both images as float64 (H, W), of one size, no side below `least`."""
+    x = np.asarray(content, np.float64).squeeze()
+    y = np.asarray(generated, np.float64).squeeze()
+    if x.shape != y.shape or x.ndim != 2 or min(x.shape) < least:
+        raise ArgumentError(
+            f"content and generated: need the same shape (H, W) with both at least {least}, "
+            f"received {np.shape(content)} and {np.shape(generated)}."
+        )
+    return x, y
 
 
 def _slopes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
