@@ -34,6 +34,7 @@ from tfstyle.losses import (
     mse_loss,
     total_variation_loss,
 )
+from tfstyle.workers import over_machines
 
 #: Terms of the loss in the training history, each a mean over samples, before its weight.
 LOSS_TERMS = ("loss", "content_loss", "style_loss", "histogram_loss", "paired_loss", "tv_loss")
@@ -556,9 +557,7 @@ class StyleTransfer(keras.Model):
         for tracker in self.trackers:
             tracker.update_state(terms[tracker.name])
         results = {metric.name: metric.result() for metric in self.metrics}
-        strategy = self.distribute_strategy
-        replicas = strategy.num_replicas_in_sync
-        if replicas > 1 and replicas > len(strategy.extended.worker_devices):
+        if over_machines(self.distribute_strategy):
             # Over several machines Keras averages along the first axis, which a scalar does not
             # have (keras-team/keras issue 20585).
             results = {name: ops.expand_dims(value, 0) for name, value in results.items()}

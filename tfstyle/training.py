@@ -28,7 +28,7 @@ from tfstyle import __version__, callbacks, encoders
 from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.style_transfer import StyleTransfer
-from tfstyle.workers import Worker, from_chief
+from tfstyle.workers import Worker, from_chief, over_machines
 
 log = logging.getLogger(__name__)
 
@@ -291,7 +291,7 @@ def fit_resumable(
     strategy = model.distribute_strategy
     with strategy.scope():
         model.optimizer.build(model.trainable_variables)
-    is_chief = not _over_machines(strategy) or strategy.extended.should_checkpoint
+    is_chief = not over_machines(strategy) or strategy.extended.should_checkpoint
     with nullcontext(folder) if is_chief else tempfile.TemporaryDirectory("-tfstyle") as folder:
         folder = Path(folder)
         backup = Backup(folder / "backup", steps)
@@ -320,16 +320,11 @@ def fit_resumable(
     return history
 
 
-def _over_machines(strategy: tf.distribute.Strategy) -> bool:
-    replicas = strategy.num_replicas_in_sync
-    return replicas > 1 and replicas > len(strategy.extended.worker_devices)
-
-
 def _distribute(
     strategy: tf.distribute.Strategy, dataset: Callable[..., tf.data.Dataset], start: int
 ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
     """What ``fit`` takes: all batches, or this worker's part of them, split over its devices."""
-    if not _over_machines(strategy):
+    if not over_machines(strategy):
         return dataset(start)
     # Left to itself, Keras has every worker draw all pairs and throw most of them away.
     devices = len(strategy.extended.worker_devices)
@@ -363,7 +358,7 @@ class Backup(keras.callbacks.BackupAndRestore):
     def on_train_begin(self, logs: dict | None = None) -> None:
         super().on_train_begin(logs)
         strategy = self.model.distribute_strategy
-        if _over_machines(strategy):
+        if over_machines(strategy):
             state = [*self.model.weights, *self.model.optimizer.variables]
             values = from_chief(strategy, [keras.ops.convert_to_numpy(v) for v in state])
             for variable, value in zip(state, values, strict=True):

@@ -27,6 +27,12 @@ LOST = (
 )
 
 
+def over_machines(strategy: tf.distribute.Strategy) -> bool:
+    """Whether a strategy has replicas on more than this machine."""
+    replicas = strategy.num_replicas_in_sync
+    return replicas > 1 and replicas > len(strategy.extended.worker_devices)
+
+
 @dataclass(frozen=True)
 class Worker:
     """The place of this process among the workers of a run.
