@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _LAZY = {"StyleTransfer": "tfstyle.style_transfer"}
 _MODULES = (
     "callbacks",
+    "convert",
     "data",
     "encoders",
     "errors",
