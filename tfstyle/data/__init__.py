@@ -1,6 +1,13 @@
 """Reading, windowing and writing of images, phantoms, and the training pipeline."""
 
 from tfstyle.data.dicom_write import write_derived_series
+from tfstyle.data.labelled import (
+    LabelledFiles,
+    LabelledScan,
+    find_labelled,
+    merge_classes,
+    read_labelled,
+)
 from tfstyle.data.nifti import match_labels, read_nifti, write_nifti
 from tfstyle.data.phantom import (
     LABELS,
@@ -20,13 +27,18 @@ __all__ = [
     "LABELS",
     "PROTOCOLS",
     "WINDOWS",
+    "LabelledFiles",
+    "LabelledScan",
     "Phantom",
     "Protocol",
     "Scan",
     "Window",
     "apply_protocol",
+    "find_labelled",
     "match_labels",
+    "merge_classes",
     "pair_dataset",
+    "read_labelled",
     "read_nifti",
     "read_png",
     "read_scan",
