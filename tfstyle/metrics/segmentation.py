@@ -350,6 +350,12 @@ class _ConfusionMetric(keras.metrics.MeanIoU):
                     f"{self.classes} classes, received shape {tuple(prediction.shape)}."
                 )
             prediction = ops.argmax(prediction, axis=-1)
+        ranks = len(truth.shape), len(prediction.shape)
+        if ranks[0] != ranks[1] and not (ranks[0] == ranks[1] + 1 and truth.shape[-1] == 1):
+            raise ArgumentError(
+                f"{self.name}: truth of shape {tuple(truth.shape)} does not fit predictions of "
+                f"classes with shape {tuple(prediction.shape)}."
+            )
         weights = None
         if sample_weight is not None:
             weights = ops.cast(sample_weight, "float32")
