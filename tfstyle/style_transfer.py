@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from keras import ops
 from tfstyle import encoders
 from tfstyle.decoder import Decoder
 from tfstyle.encoders import IMAGE_TAP, Encoder
-from tfstyle.errors import ArgumentError
+from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.images import as_batch
 from tfstyle.layers import (
     AdaIN,
@@ -33,7 +34,6 @@ from tfstyle.losses import (
     mse_loss,
     total_variation_loss,
 )
-from tfstyle.saving import KerasFile
 from tfstyle.workers import over_machines
 
 #: Terms of the loss in the training history, each a mean over samples, before its weight.
@@ -52,7 +52,7 @@ LARGEST_GAIN = 1.25
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
-class StyleTransfer(KerasFile, keras.Model):
+class StyleTransfer(keras.Model):
     """Gives content images the gray-scale style of other images: G = D(AdaIN(E(X), E(Y))).
 
     Args:
@@ -616,6 +616,46 @@ class StyleTransfer(KerasFile, keras.Model):
 
     def build_from_config(self, config):
         """Nothing to do: every weight exists after the constructor."""
+
+    def save(self, filepath, overwrite: bool = True, **kwargs):
+        """Writes the model, its losses and the optimizer's state to one ``.keras`` file.
+
+        Raises:
+            OutputError: if the file cannot be written or does not end in ``.keras``.
+        """
+        path = Path(filepath)
+        if path.suffix != ".keras":
+            raise OutputError(path, "model files end in .keras; choose such a name.")
+        if path.exists() and not overwrite:
+            raise OutputError(path, "exists already; choose another name or overwrite=True.")
+        temporary = path.with_name(f".{path.stem}-{os.getpid()}.keras")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            super().save(temporary, **kwargs)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise OutputError(path, f"cannot be written ({error.strerror or error}).") from error
+        finally:
+            if path.parent.is_dir():
+                temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, filepath) -> StyleTransfer:
+        """Reads a model that :meth:`save` wrote.
+
+        Raises:
+            InputFileError: if the file is missing, damaged or holds something else.
+        """
+        path = Path(filepath)
+        if not path.is_file():
+            raise InputFileError(path, "no such model file.")
+        try:
+            model = keras.saving.load_model(path, safe_mode=True)
+        except Exception as error:
+            raise InputFileError(path, f"not a readable .keras model ({error}).") from error
+        if not isinstance(model, cls):
+            raise InputFileError(path, f"holds a {type(model).__name__}, not a {cls.__name__}.")
+        return model
 
     @classmethod
     def from_preset(cls, preset: str) -> StyleTransfer:

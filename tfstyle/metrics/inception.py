@@ -12,7 +12,7 @@ from keras import layers, ops
 
 from tfstyle.errors import ArgumentError, WeightsError
 from tfstyle.images import as_batch
-from tfstyle.saving import KerasFile
+from tfstyle.keras_files import KerasFile
 
 #: Smallest input of Inception-V3 without its top, in pixels.
 LEAST = 75

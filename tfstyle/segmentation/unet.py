@@ -12,9 +12,9 @@ from keras import layers, ops
 
 from tfstyle.errors import ArgumentError
 from tfstyle.images import as_batch
-from tfstyle.layers.padding import reflect_indices
+from tfstyle.keras_files import KerasFile
+from tfstyle.layers.padding import extend_to_stride
 from tfstyle.metrics.segmentation import Dice, MeanIoU, PixelAccuracy
-from tfstyle.saving import KerasFile
 from tfstyle.segmentation.loss import SegmentationLoss
 
 NORMALIZATIONS = (None, "batch", "group")
@@ -180,7 +180,7 @@ class UNet(KerasFile, keras.Model):
 
     def call(self, inputs, training=None):
         shape = ops.shape(inputs)
-        x = self._extend(inputs)
+        x = extend_to_stride(inputs, self.stride)
         kept = []
         for level, block in enumerate(self.down):
             x = block(x, training=training)
@@ -194,16 +194,6 @@ class UNet(KerasFile, keras.Model):
             x = self.up[level](x, training=training)
         x = self.head(x)[:, : shape[1], : shape[2]]
         return x if self.output_kind == "logits" else ops.softmax(x, axis=-1)
-
-    def _extend(self, images):
-        for axis in (1, 2):
-            size = images.shape[axis]
-            if size is not None and size % self.stride == 0:
-                continue
-            size = ops.shape(images)[axis]
-            total = -(-size // self.stride) * self.stride
-            images = ops.take(images, reflect_indices(size, total), axis=axis)
-        return images
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:3], self.classes)

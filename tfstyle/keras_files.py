@@ -1,4 +1,4 @@
-"""Keras models as files that are whole or not there."""
+"""Models in one ``.keras`` file: written whole or not at all, read with clear errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tfstyle.errors import InputFileError, OutputError
 
 
 class KerasFile:
-    """Saving and loading as one ``.keras`` file, to stand before ``keras.Model`` in a class."""
+    """Gives a ``keras.Model`` that stands behind it in its bases :meth:`save` and :meth:`load`."""
 
     def save(self, filepath, overwrite: bool = True, **kwargs):
         """Writes the model, its losses and the optimizer's state to one ``.keras`` file.
