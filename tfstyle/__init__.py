@@ -24,6 +24,7 @@ _MODULES = (
     "losses",
     "metrics",
     "presets",
+    "segmentation",
     "serving",
 )
 

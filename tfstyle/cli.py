@@ -190,16 +190,22 @@ def _account(result: Any) -> dict[str, str]:
 
 
 def _export(arguments: argparse.Namespace) -> dict:
-    from tfstyle.serving import export_stylize
+    from tfstyle.serving import export_stylize, export_unet
 
+    output = arguments.output or f"saved_models/{'unet' if arguments.unet else 'stylize'}"
     with _progress(arguments, "exporting"):
-        model = _load_model(arguments)
-        name = None if arguments.model else arguments.preset
-        folder = export_stylize(model, arguments.output, arguments.version, preset=name)
+        if arguments.unet:
+            from tfstyle.segmentation import UNet
+
+            folder = export_unet(UNet.load(arguments.unet), output, arguments.version)
+        else:
+            model = _load_model(arguments)
+            name = None if arguments.model else arguments.preset
+            folder = export_stylize(model, output, arguments.version, preset=name)
     if not arguments.json:
         console = _console()
         _print_facts(console, {"exported": folder})
-        console.print(f"Serve it with: {PROGRAM} serve --models {_escape(str(arguments.output))}")
+        console.print(f"Serve it with: {PROGRAM} serve --models {_escape(str(output))}")
     return {"folder": folder, "version": int(folder.name)}
 
 
@@ -325,7 +331,7 @@ def _add_reporting(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
+def _add_model(parser: argparse.ArgumentParser) -> Any:
     group = parser.add_argument_group("model").add_mutually_exclusive_group()
     group.add_argument(
         "--preset",
@@ -336,6 +342,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--model", metavar="PATH", help="a folder written by tfstyle train, or a .keras file"
     )
+    return group
 
 
 def _add_train(command: Callable) -> argparse.ArgumentParser:
@@ -562,15 +569,17 @@ def _add_export(command: Callable) -> argparse.ArgumentParser:
         "height and width, in TensorFlow Serving's layout: FOLDER/VERSION/.",
         """examples:
   tfstyle export
-  tfstyle export --model runs/first -o saved_models/first --version 3""",
+  tfstyle export --model runs/first -o saved_models/first --version 3
+  tfstyle export --unet unet.keras""",
     )
-    _add_model(parser)
+    _add_model(parser).add_argument(
+        "--unet", metavar="FILE", help="export a U-Net (.keras) with the signature segment instead"
+    )
     parser.add_argument(
         "-o",
         "--output",
-        default="saved_models/stylize",
         metavar="FOLDER",
-        help="base folder of the model (default: %(default)s)",
+        help="base folder of the model (default: saved_models/stylize, or saved_models/unet)",
     )
     parser.add_argument(
         "--version", type=_positive, metavar="N", help="default: the next free number"

@@ -4,6 +4,13 @@ import importlib
 
 from tfstyle.data.dicom import DicomSeries
 from tfstyle.data.dicom_write import write_derived_series
+from tfstyle.data.labelled import (
+    LabelledFiles,
+    LabelledScan,
+    find_labelled,
+    merge_classes,
+    read_labelled,
+)
 from tfstyle.data.nifti import match_labels, read_nifti, write_nifti
 from tfstyle.data.phantom import (
     LABELS,
@@ -33,13 +40,18 @@ __all__ = [
     "PROTOCOLS",
     "WINDOWS",
     "DicomSeries",
+    "LabelledFiles",
+    "LabelledScan",
     "Phantom",
     "Protocol",
     "Scan",
     "Window",
     "apply_protocol",
+    "find_labelled",
     "match_labels",
+    "merge_classes",
     "pair_dataset",
+    "read_labelled",
     "read_nifti",
     "read_png",
     "read_scan",
