@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from tfstyle.baselines import Baseline
 from tfstyle.data import (
     Scan,
     Window,
@@ -173,7 +174,7 @@ def stylize_scans(
     strength: float = 1.0,
     output_format: str = "auto",
     batch_size: int = 8,
-    detail: str = "guided",
+    detail: str | None = None,
     slice_sigma: float = 1.0,
     progress: Progress | None = None,
 ) -> list[StylizedScan]:
@@ -185,9 +186,11 @@ def stylize_scans(
     measurement. Nothing is overwritten.
 
     Args:
-        stylizer: A :class:`tfstyle.StyleTransfer` or :class:`ServedStylizer`.
+        stylizer: A :class:`tfstyle.StyleTransfer`, :class:`ServedStylizer`, or one of
+            ``tfstyle.baselines``.
         inputs: DICOM files or folders of series, NIfTI, PNG, or folders of them.
         styles: Scans with the gray scale wanted; one slice of each is used. Several are blended.
+            May be empty for a baseline that needs none.
         output: Folder for the results; for one input that gives one file, that file's name.
         window: Window of the contents, see :func:`tfstyle.data.resolve_window`.
         style_window: Window of the styles.
@@ -202,7 +205,8 @@ def stylize_scans(
             ``"png"`` (8 bits, one file a slice, for viewing).
         batch_size: Slices a call.
         detail: ``"guided"`` keeps every pixel's own structure, ``"plain"`` is the decoder's
-            image; see :meth:`tfstyle.StyleTransfer.stylize`.
+            image; see :meth:`tfstyle.StyleTransfer.stylize`. Unless given ``"guided"``, or the
+            first of a baseline's ``details``.
         slice_sigma: In guided mode tone curves are smoothed along the slices of a scan with this
             standard deviation, in slices, so that neighbours do not flicker; 0 treats slices
             one by one, as a served model does.
@@ -225,7 +229,8 @@ def stylize_scans(
         raise ArgumentError(
             f"output_format: unknown value {output_format!r}; use one of {', '.join(FORMATS)}."
         )
-    if not styles:
+    baseline = isinstance(stylizer, Baseline)
+    if not styles and not (baseline and not stylizer.needs_style):
         raise ArgumentError("styles: at least one style scan is needed.")
     if style_weights is not None and len(style_weights) != len(styles):
         raise ArgumentError(
@@ -235,13 +240,15 @@ def stylize_scans(
         raise ArgumentError(f"batch_size: must be at least 1, received {batch_size}.")
     if not 0.0 <= strength <= 1.0:
         raise ArgumentError(f"strength: must lie in [0, 1], received {strength}.")
-    if detail not in DETAILS:
+    details = stylizer.details if baseline else DETAILS
+    detail = details[0] if detail is None else detail
+    if detail not in details:
         raise ArgumentError(
-            f"detail: unknown value {detail!r}; use one of {', '.join(map(repr, DETAILS))}."
+            f"detail: unknown value {detail!r}; use one of {', '.join(map(repr, details))}."
         )
     if not 0.0 <= slice_sigma < float("inf"):
         raise ArgumentError(f"slice_sigma: must be at least 0, received {slice_sigma}.")
-    if detail == "plain" or isinstance(stylizer, ServedStylizer):
+    if detail == "plain" or baseline or isinstance(stylizer, ServedStylizer):
         slice_sigma = 0.0
     scans = [scan for path in inputs for scan in read_scans(path, series=series)]
     if not scans:
@@ -273,7 +280,7 @@ def stylize_scans(
             begin = time.perf_counter()
             images = stylizer.stylize(
                 content,
-                codes[0] if len(codes) == 1 else codes,
+                codes[0] if len(codes) == 1 else codes or None,
                 strength=strength,
                 style_weights=style_weights if len(codes) > 1 else None,
                 detail=detail,
