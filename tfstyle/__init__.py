@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _LAZY = {"StyleTransfer": "tfstyle.style_transfer"}
 _MODULES = (
+    "baselines",
     "callbacks",
     "data",
     "encoders",

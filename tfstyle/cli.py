@@ -130,17 +130,26 @@ def _train(arguments: argparse.Namespace) -> dict:
 def _stylize(arguments: argparse.Namespace) -> dict:
     from tfstyle.stylize import ServedStylizer, stylize_scans
 
+    other = arguments.method != "contextual"
+    if arguments.style is None and not other:
+        raise ArgumentError("--style: give a scan with the gray scale wanted.")
+    if other and arguments.server is not None:
+        raise ArgumentError("--method: a server runs the model it has; leave out one of the two.")
+    if arguments.set and not other:
+        raise ArgumentError("--set: sets options of another --method; name one.")
     with _progress(arguments, "stylizing") as update:
         if arguments.server is not None:
             from tfstyle.serving import Client
 
             stylizer = ServedStylizer(Client(arguments.server))
+        elif other:
+            stylizer = _load_baseline(arguments)
         else:
             stylizer = _load_model(arguments)
         results = stylize_scans(
             stylizer,
             arguments.inputs,
-            arguments.style,
+            arguments.style or (),
             arguments.output,
             window=arguments.window,
             style_window=arguments.style_window,
@@ -265,10 +274,16 @@ def _load_model(arguments: argparse.Namespace) -> Any:
 
     if arguments.model is None:
         return StyleTransfer.from_preset(arguments.preset)
-    if arguments.model.endswith(".keras"):
-        return StyleTransfer.load(arguments.model)
-    trained = os.path.join(arguments.model, "preset")
-    return StyleTransfer.from_preset(trained if os.path.isdir(trained) else arguments.model)
+    return StyleTransfer.open(arguments.model)
+
+
+def _load_baseline(arguments: argparse.Namespace) -> Any:
+    from tfstyle import baselines
+
+    options = dict(arguments.set or ())
+    if arguments.model is not None or arguments.preset != DEFAULT_PRESET:
+        options["model"] = arguments.model or arguments.preset
+    return baselines.get(arguments.method, **options)
 
 
 # -- arguments -----------------------------------------------------------------------------
@@ -477,7 +492,11 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
   tfstyle stylize slice.dcm --style head.dcm --window bone --style-window brain -o stylized/
   tfstyle stylize ct.nii.gz --style a.dcm --style b.dcm --style-weights 0.7 0.3 -o out.nii.gz
   tfstyle stylize slice.dcm --style head.dcm --format png -o slice.png
-  tfstyle stylize ct_series/ --style reference.dcm --server 127.0.0.1:8500 -o stylized/ --json""",
+  tfstyle stylize ct_series/ --style reference.dcm --server 127.0.0.1:8500 -o stylized/ --json
+  tfstyle stylize slice.dcm --style head.dcm --method histogram_matching -o matched/
+  tfstyle stylize slice.dcm --style head.dcm --method gatys --set encoder=vgg16 --set steps=100 \\
+      -o gatys/
+  tfstyle stylize ct_series/ --method random_gamma --set seed=3 --set fixed=true -o gamma/""",
     )
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="DICOM files or folders of series, NIfTI, PNG"
@@ -493,7 +512,6 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
     style.add_argument(
         "--style",
         action="append",
-        required=True,
         metavar="PATH",
         help="scan with the gray scale wanted; give it several times to blend",
     )
@@ -528,10 +546,9 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
     )
     style.add_argument(
         "--detail",
-        default="guided",
         choices=("guided", "plain"),
         help="guided: the source's own pixels under local tone curves; plain: the decoder's image "
-        "(default: guided)",
+        "(default: guided; plain for the other methods)",
     )
     content = parser.add_argument_group("content")
     content.add_argument("--window", default="auto", metavar="WINDOW", help=_WINDOW_HELP)
@@ -547,6 +564,21 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
     _add_model(parser)
     parser.add_argument(
         "--server", metavar="HOST:PORT", help="use a served model instead of a local one"
+    )
+    method = parser.add_argument_group("other methods, to compare with")
+    method.add_argument(
+        "--method",
+        default="contextual",
+        metavar="NAME",
+        help="contextual: the preset or model (default); gatys, wct; histogram_matching, clahe, "
+        "random_gamma, window_jitter; contextual_transformation and adain_mse with --model",
+    )
+    method.add_argument(
+        "--set",
+        action="append",
+        type=_setting,
+        metavar="NAME=VALUE",
+        help="an option of the method, such as steps=100; give it several times",
     )
     parser.add_argument(
         "--batch-size", type=_positive, default=4, metavar="N", help="slices a call (default: 4)"
@@ -662,6 +694,17 @@ def _add_phantom(command: Callable) -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     return parser
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """``steps=100`` as ``("steps", 100)``; what is no JSON is text."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, received {text!r}")
+    try:
+        return name.replace("-", "_"), json.loads(value)
+    except ValueError:
+        return name.replace("-", "_"), value
 
 
 def _positive(text: str) -> int:
