@@ -285,9 +285,10 @@ def stylize_scans(
             if progress is not None:
                 progress(done, total, scan.name)
         unit = np.concatenate(generated)
-        files, step, error = _write(scan, unit, used, kind, target)
+        files = write_generated(scan, unit, used, kind, target)
+        step, error = _round_trip(scan, unit, used, kind, files)
         log.info("%s: wrote %d files, %s", scan.name, len(files), target)
-        before, after, structure = _figures(scan, used, unit, style_images)
+        before, after, structure = measure(scan, used, unit, style_images)
         results.append(
             StylizedScan(
                 source=scan.name,
@@ -419,36 +420,63 @@ def _file_name(name: str) -> str:
     return safe or "scan"
 
 
-def _write(
+def write_generated(
     scan: Scan, unit: np.ndarray, window: Window, kind: str, target: Path
-) -> tuple[list[Path], float, float]:
-    """Writes one scan; returns files, quantisation step and round-trip error."""
+) -> list[Path]:
+    """Writes generated images as a scan of the source's kind and geometry.
+
+    Args:
+        scan: The source.
+        unit: float array (slices, rows, columns) in [0, 1].
+        window: The window through which the source became [0, 1].
+        kind: ``"dicom"``, ``"nifti"`` or ``"png"``.
+        target: A new or empty folder for DICOM and for PNG of several slices, else a file.
+
+    Returns:
+        The files written, in slice order; none of them half.
+
+    Raises:
+        OutputError: If they cannot be written.
+    """
     if kind == "dicom":
-        files = write_derived_series(
+        return write_derived_series(
             scan.files,
             unit,
             window,
             target,
             description="Gray scale changed by tfstyle style transfer; not for diagnosis",
         )
-        step, back = _read_stored(files)
-        return files, step, float(np.abs(window.to_unit(back) - unit).max())
     if kind == "nifti":
         write_nifti(unit, scan, window, target)
-        back = read_scans(target)[0].pixels
-        step = 1.0 if back.dtype.kind in "iu" else 0.0
-        return [target], step, float(np.abs(window.to_unit(back) - unit).max())
-    bits = 16 if scan.units == "gray" and scan.pixels.dtype == np.uint16 else 8
+        return [target]
     if len(unit) == 1:
         files = [target]
     else:
         target.mkdir(parents=True, exist_ok=True)
         width = max(4, len(str(len(unit))))
         files = [target / f"{i:0{width}d}.png" for i in range(1, len(unit) + 1)]
-    levels = 2**bits - 1
     for image, file in zip(unit, files):
-        write_png(image, file, bits=bits)
-    return files, window.width / levels, 0.5 / levels
+        write_png(image, file, bits=_png_bits(scan))
+    return files
+
+
+def _png_bits(scan: Scan) -> int:
+    return 16 if scan.units == "gray" and scan.pixels.dtype == np.uint16 else 8
+
+
+def _round_trip(
+    scan: Scan, unit: np.ndarray, window: Window, kind: str, files: Sequence[Path]
+) -> tuple[float, float]:
+    """Distance of neighbouring values that the files can hold, and the largest error made."""
+    if kind == "png":
+        levels = 2 ** _png_bits(scan) - 1
+        return window.width / levels, 0.5 / levels
+    if kind == "dicom":
+        step, back = _read_stored(files)
+    else:
+        back = read_scans(files[0])[0].pixels
+        step = 1.0 if back.dtype.kind in "iu" else 0.0
+    return step, float(np.abs(window.to_unit(back) - unit).max())
 
 
 def _read_stored(files: Sequence[Path]) -> tuple[float, np.ndarray]:
@@ -464,9 +492,20 @@ def _read_stored(files: Sequence[Path]) -> tuple[float, np.ndarray]:
     return max(slopes), np.stack(slices)
 
 
-def _figures(
+def measure(
     scan: Scan, window: Window, unit: np.ndarray, styles: Sequence[np.ndarray]
 ) -> tuple[float | None, float | None, float | None]:
+    """How near the gray scale came to the style, and how much structure stayed.
+
+    Args:
+        scan: The source.
+        window: The window through which it became [0, 1].
+        unit: float array (slices, rows, columns) in [0, 1], generated.
+        styles: Gray levels of the styles, arrays of any shape; distances only for a single one.
+
+    Returns:
+        Distance before and after, and structure, see :class:`StylizedScan`.
+    """
     from tfstyle.metrics import body_mask, histogram_distance, structure_similarity
 
     before, after, structure = [], [], []

@@ -12,7 +12,7 @@ from tfstyle.data.phantom import (
 )
 from tfstyle.data.pipeline import pair_dataset, slice_images
 from tfstyle.data.png import read_png, write_png
-from tfstyle.data.read import read_scan, read_scans
+from tfstyle.data.read import ScanFiles, list_scans, read_scan, read_scans
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import WINDOWS, Window, resolve_window, scan_to_unit
 
@@ -23,8 +23,10 @@ __all__ = [
     "Phantom",
     "Protocol",
     "Scan",
+    "ScanFiles",
     "Window",
     "apply_protocol",
+    "list_scans",
     "match_labels",
     "pair_dataset",
     "read_nifti",
