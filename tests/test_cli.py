@@ -17,6 +17,7 @@ import pytest
 from pydicom.data import get_testdata_file
 
 import tfstyle
+from tests.models import small_model
 from tfstyle import cli
 from tfstyle.data import LABELS, read_scan, write_png
 from tfstyle.errors import ArgumentError, ServingError, WeightsError
@@ -81,7 +82,9 @@ def run(capsys):
 
 
 class TestHelp:
-    @pytest.mark.parametrize("command", ["train", "stylize", "export", "serve", "info", "phantom"])
+    @pytest.mark.parametrize(
+        "command", ["train", "stylize", "augment", "export", "serve", "info", "phantom"]
+    )
     def test_each_command_has_examples(self, run, command):
         status, out, err = run(command, "--help")
         assert status == 0
@@ -112,6 +115,7 @@ class TestUsage:
             (["dance"], "dance"),
             (["stylize"], "INPUT"),
             (["stylize", "a.dcm", "-o", "out"], "--style"),
+            (["augment", "in", "out"], "--styles"),
             (["train", "-o", "x", "--batch-size", "0"], "at least 1, received 0"),
             (["train", "-o", "x", "--steps", "many"], "invalid whole number value: 'many'"),
             (["train", "-o", "x", "--phantoms", "-1"], "at least 0, received -1"),
@@ -253,6 +257,50 @@ class TestStylize:
         assert err.startswith("tfstyle: warning: ")
         assert "scout" in err
         assert run("stylize", folder, "--style", picture, "-o", tmp_path / "o2", "--quiet")[2] == ""
+
+
+class TestAugment:
+    @pytest.fixture
+    def small(self, monkeypatch):
+        monkeypatch.setattr(cli, "_load_model", lambda arguments: small_model("relu1_1"))
+
+    @pytest.fixture
+    def folders(self, tmp_path):
+        for name in ("in/a.png", "in/b.png", "styles/c.png", "masks/a.png"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            write_png(np.random.default_rng(len(name)).random((20, 20)), tmp_path / name)
+        return tmp_path
+
+    def test_words_then_json(self, run, small, folders):
+        words = ["augment", folders / "in", folders / "out", "--styles", folders / "styles"]
+        words += ["--per-image", "2", "--masks", folders / "masks", "--gate", "-1"]
+        status, out, err = run(*words, "--save-bank", folders / "bank.npz")
+        assert status == 0, err
+        assert "styles: 1\n" in out
+        assert "written: 4\n" in out
+        assert "without mask: 1\n" in out
+        assert sorted(p.name for p in (folders / "out" / "images").iterdir()) == [
+            "a-1.png",
+            "a-2.png",
+            "b-1.png",
+            "b-2.png",
+        ]
+        words[4] = folders / "bank.npz"
+        status, out, err = run(*words, "--per-image", "3", "--json")
+        assert status == 0, err
+        result = json.loads(out)
+        assert (result["written"], result["kept"]) == (2, 4)
+        assert result["without_mask"] == ["b.png"]
+
+    def test_failed_inputs_are_named_and_status_1(self, run, small, folders):
+        (folders / "in" / "b.png").write_bytes(b"rubbish")
+        words = ["augment", folders / "in", folders / "out", "--styles", folders / "styles"]
+        status, out, err = run(*words, "--json")
+        assert status == 1
+        assert json.loads(out)["failed"] == {"b.png": "not a PNG file."}
+        assert "tfstyle: failed: b.png: not a PNG file." in err
+        assert "1 of the inputs failed" in err
+        assert "Traceback" not in err
 
 
 class TestPhantom:

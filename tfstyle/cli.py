@@ -51,7 +51,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.json and result is not None:
             print(json.dumps(result, indent=2, default=_plain))
         sys.stdout.flush()
-        return 0
+        return EXIT_FAILURE if result and result.get("failed") else 0
     except KeyboardInterrupt:
         if arguments.debug:
             raise
@@ -198,6 +198,59 @@ def _account(result: Any) -> dict[str, str]:
     return facts
 
 
+def _augment(arguments: argparse.Namespace) -> dict:
+    from tfstyle.augment_scans import augment_scans
+    from tfstyle.style_bank import StyleBank
+
+    with _progress(arguments, "augmenting") as update:
+        model = _load_model(arguments)
+        bank = StyleBank.from_scans(
+            model,
+            arguments.styles,
+            windows=arguments.style_windows,
+            slices=arguments.style_slices,
+            detail=arguments.detail,
+        )
+        if arguments.save_bank is not None:
+            bank.save(arguments.save_bank)
+        result = augment_scans(
+            model,
+            arguments.input,
+            arguments.output,
+            bank,
+            per_image=arguments.per_image,
+            masks=arguments.masks,
+            link_masks=arguments.link_masks,
+            strength=arguments.strength,
+            gate=arguments.gate,
+            window=arguments.window,
+            detail=arguments.detail,
+            seed=arguments.seed,
+            workers=arguments.workers,
+            batch_size=arguments.batch_size,
+            progress=update,
+        )
+    if not arguments.json:
+        facts = {
+            "manifest": result.manifest,
+            "styles": len(bank),
+            "written": result.written,
+            "there before": result.kept,
+            "gated": f"{result.gated}, kept as they were",
+        }
+        if result.left_out:
+            facts["left out"] = f"{len(result.left_out)}, which hold no scan"
+        if result.without_mask:
+            facts["without mask"] = len(result.without_mask)
+        _print_facts(_console(), facts)
+    for source, reason in result.failed.items():
+        _complain(f"failed: {source}: {reason}")
+    if result.failed:
+        count = len(result.failed)
+        _complain(f"error: {count} of the inputs failed; the same command tries them again")
+    return result.as_dict()
+
+
 def _export(arguments: argparse.Namespace) -> dict:
     from tfstyle.serving import export_stylize, export_unet
 
@@ -314,6 +367,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="""examples:
   tfstyle stylize ct_series/ --style reference.dcm -o stylized/
   tfstyle train --content ct/ --style other_scanner/ --output runs/first
+  tfstyle augment train/images augmented/ --styles other_scanners/ --masks train/masks
   tfstyle export -o saved_models/stylize
   tfstyle serve
   tfstyle info
@@ -332,7 +386,15 @@ Each command has its own help: tfstyle stylize --help""",
         made.set_defaults(run=run)
         return made
 
-    for add in (_add_train, _add_stylize, _add_export, _add_serve, _add_info, _add_phantom):
+    for add in (
+        _add_train,
+        _add_stylize,
+        _add_augment,
+        _add_export,
+        _add_serve,
+        _add_info,
+        _add_phantom,
+    ):
         _add_reporting(add(command))
     return parser
 
@@ -588,6 +650,105 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
         type=_count,
         metavar="N",
         help="processes that read and write slices; 0: none (default: as many as suit)",
+    )
+    return parser
+
+
+def _add_augment(command: Callable) -> argparse.ArgumentParser:
+    parser = command(
+        "augment",
+        _augment,
+        "write a training set in the gray scales of other scans",
+        "Writes every scan of a folder several times, each time with a style and a strength\n"
+        "drawn at random: OUT/images/ mirrors the input folder, OUT/masks/ has the masks,\n"
+        "untouched, and OUT/manifest.jsonl says what was done to each image. Results that keep\n"
+        "too little structure are replaced by the original.\n\n"
+        "The same command goes on after an interruption, or with more inputs or copies. Draws\n"
+        "depend on the seed, the place of a scan in the input folder and the number of the copy\n"
+        "alone. An input that cannot be read is noted in the manifest and the others go on; the\n"
+        "exit status is 1 then.",
+        """examples:
+  tfstyle augment train/images augmented/ --styles other_scanners/ --masks train/masks
+  tfstyle augment ct/ out/ --styles a.dcm b.nii.gz --style-windows bone soft-tissue --per-image 4
+  tfstyle augment ct/ out/ --styles other_scanners/ --style-slices 5 --save-bank styles.npz
+  tfstyle augment more/ more_out/ --styles styles.npz --strength 0.3 1 --seed 7""",
+    )
+    parser.add_argument(
+        "input", metavar="IN", help="folder of DICOM series, NIfTI volumes and PNG pictures"
+    )
+    parser.add_argument(
+        "output", metavar="OUT", help="new folder, or that of the run that is to go on"
+    )
+    parser.add_argument(
+        "--per-image",
+        type=_positive,
+        default=1,
+        metavar="K",
+        help="copies of each scan (default: 1)",
+    )
+    parser.add_argument(
+        "--masks",
+        metavar="FOLDER",
+        help="masks with the names of the inputs, any ending; for a series the name of its folder",
+    )
+    parser.add_argument(
+        "--link-masks", action="store_true", help="hard links to the masks instead of copies"
+    )
+    parser.add_argument("--window", default="auto", metavar="WINDOW", help=_WINDOW_HELP)
+    parser.add_argument(
+        "--seed", type=_count, default=0, metavar="N", help="of all draws (default: 0)"
+    )
+    style = parser.add_argument_group("style")
+    style.add_argument(
+        "--styles",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="scans, folders of scans, or banks that --save-bank wrote",
+    )
+    style.add_argument(
+        "--style-windows",
+        nargs="+",
+        default=["auto"],
+        metavar="WINDOW",
+        help="each style is taken through each of these (default: auto)",
+    )
+    style.add_argument(
+        "--style-slices",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="slices of each style scan, evenly spread (default: 1, the middle one)",
+    )
+    style.add_argument(
+        "--save-bank", metavar="FILE.npz", help="keep the encoded styles; they hold no images"
+    )
+    style.add_argument(
+        "--strength",
+        nargs=2,
+        type=float,
+        default=[0.5, 1.0],
+        metavar=("LOW", "HIGH"),
+        help="range of the strength, within 0 to 1 (default: 0.5 1)",
+    )
+    style.add_argument(
+        "--gate",
+        type=float,
+        default=0.8,
+        metavar="S",
+        help="least structure term of SSIM; -1 lets everything pass (default: 0.8)",
+    )
+    style.add_argument("--detail", default="guided", choices=("guided", "plain"))
+    _add_model(parser)
+    parser.add_argument(
+        "--workers",
+        type=_positive,
+        default=2,
+        metavar="N",
+        help="threads that read and write beside the model (default: 2)",
+    )
+    parser.add_argument(
+        "--batch-size", type=_positive, default=8, metavar="N", help="slices a call (default: 8)"
     )
     return parser
 

@@ -34,6 +34,8 @@ from tfstyle.outputs import (
     SliceFolder,
     finish_slice,
     measure,
+    measured_slices,
+    median,
     picture_bits,
     start_workers,
 )
@@ -42,9 +44,6 @@ from tfstyle.style_transfer import DETAILS
 log = logging.getLogger(__name__)
 
 FORMATS = ("auto", "dicom", "nifti", "png")
-
-#: Slices of a scan that are measured, at most, evenly spread.
-MEASURED_SLICES = 16
 
 #: Slices a call at least, where tone curves are smoothed along the slices: the neighbours at both
 #: ends are generated twice.
@@ -515,10 +514,6 @@ class _Work:
         seconds: float,
         resumed: int,
     ) -> StylizedScan:
-        def median(key: str) -> float | None:
-            values = [one[key] for one in facts if key in one]
-            return float(np.median(values)) if values else None
-
         size = scan.shape[1:] if isinstance(scan, DicomSeries) else scan.pixels.shape[1:]
         return StylizedScan(
             source=scan.name,
@@ -532,17 +527,12 @@ class _Work:
             quantisation=max(one["step"] for one in facts),
             round_trip=max(one["error"] for one in facts),
             style_windows=self.style_windows,
-            distance_before=median("before"),
-            distance_after=median("after"),
-            structure=median("structure"),
+            distance_before=median(facts, "before"),
+            distance_after=median(facts, "after"),
+            structure=median(facts, "structure"),
             seconds=seconds,
             resumed=resumed,
         )
-
-
-def measured_slices(count: int) -> set[int]:
-    """Slices that are measured: up to ``MEASURED_SLICES``, evenly spread."""
-    return set(np.linspace(0, count - 1, MEASURED_SLICES).round().astype(int).tolist())
 
 
 def _clipped(pixels: np.ndarray, window: Window) -> dict:
