@@ -14,7 +14,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +66,6 @@ class SegmentationSettings:
         detail: Its mode.
         gamma: Largest exponent of the random power law; the least is its inverse.
         jitter: Of the window.
-        seen: Whether images of the training gray scale are tested too.
     """
 
     steps: int = 200
@@ -672,9 +672,7 @@ def run_segmentation_study(
         raise ArgumentError("mse: the condition adain_mse needs a preset trained with MSE.")
     output = Path(output)
     about = json.loads(json.dumps(dataclasses.asdict(settings)))
-    result = _read_study(output, about)
-    result.setdefault("data", {})
-    rows = result.setdefault("rows", [])
+    rows = _read_study(output, about)["rows"]
     done = {(row["data"], row["condition"], row["seed"]) for row in rows}
     plan = [(s, d, c) for s in seeds for d in datasets for c in conditions]
     views = _Views(settings, preset, mse)
@@ -694,24 +692,25 @@ def run_segmentation_study(
             segmenters[classes] = _Segmenter(classes, settings)
         row, masks = _run(condition, name, data, seed, views, segmenters[classes])
         row["cpu_seconds"] = round(time.process_time() - begin, 1)
-        rows.append(row)
-        result["data"][name] = {
+        data_facts = {
             "split": data.split,
             "classes": list(data.classes),
             "domains": list(data.tests),
             "training_images": len(data.images),
             "styles": len(data.styles),
         }
-        result["conditions"] = {c: CONDITIONS[c][0] for c in CONDITIONS}
-        result["environment"] = environment()
-        result["summary"] = summarize(rows)
         if seed == seeds[0]:
             _write_examples(output, name, condition, data, masks)
-        write_atomically(output, (json.dumps(result, indent=1) + "\n").encode())
+        with _locked(output):  # another process may run other data sets into the same file
+            result = _read_study(output, about)
+            result["rows"].append(row)
+            result["data"][name] = data_facts
+            result["environment"] = environment()
+            result["summary"] = summarize(result["rows"])
+            write_atomically(output, (json.dumps(result, indent=1) + "\n").encode())
     if progress is not None:
         progress(len(plan), len(plan), "")
-    result["summary"] = summarize(rows)
-    return result
+    return _read_study(output, about)
 
 
 def _run(
@@ -738,16 +737,30 @@ def _run(
     return row, found
 
 
+@contextmanager
+def _locked(output: Path) -> Iterator[None]:
+    """Alone with the file, among processes of one machine."""
+    with open(output.with_name(f".{output.name}.lock"), "w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except ImportError:
+            pass  # Windows: one process at a time
+        yield
+
+
 def _read_study(output: Path, settings: dict) -> dict:
     if not output.exists():
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(output, f"cannot be written ({error.strerror or error}).") from error
-        return {"settings": settings}
+        return {"settings": settings, "data": {}, "rows": [], "summary": []}
     try:
         result = json.loads(output.read_text())
         before = result["settings"]
+        result["rows"], result["data"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(output, "holds something else; choose another name.") from error
     changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
