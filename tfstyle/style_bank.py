@@ -219,11 +219,11 @@ class StyleBank:
         Raises:
             WeightsError: if they are of another encoder, layer or mode.
         """
-        width = network._code_width
-        if self.codes.shape[2] != width:
+        channels = network.encoder.tap(network.layer).channels + 1
+        if self.codes.shape[2] != channels:
             raise WeightsError(
-                f"style bank: its codes have {self.codes.shape[2]} columns, those of the model at "
-                f"{network.layer} have {width}; encode the styles anew with this model."
+                f"style bank: its codes have {self.codes.shape[2] - 1} channels, the model at "
+                f"{network.layer} has {channels - 1}; encode the styles anew with this model."
             )
         if self.detail != detail:
             raise WeightsError(
