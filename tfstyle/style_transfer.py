@@ -182,7 +182,8 @@ class StyleTransfer(KerasFile, keras.Model):
         return ops.concatenate([ops.concatenate(both, axis=1), levels], axis=2)
 
     @property
-    def _code_width(self) -> int:
+    def code_width(self) -> int:
+        """Length of the last axis of style codes; see :meth:`code_of`."""
         return self.encoder.tap(self.layer).channels + 1 + SHARES // 2
 
     def generate_from_code(self, content, code, strength=None, detail: str = "guided"):
@@ -331,7 +332,7 @@ class StyleTransfer(KerasFile, keras.Model):
         """The code of a style image or batch, or a code that was given, checked."""
         array = style if isinstance(style, np.ndarray) else np.asarray(style)
         if array.ndim == 3 and array.shape[1] == 2 and array.shape[2] > 1:
-            width = self._code_width
+            width = self.code_width
             code = array.astype(np.float32)
             if array.shape[2] != width or not np.isfinite(code).all() or (code[:, 1] < 0).any():
                 raise ArgumentError(
