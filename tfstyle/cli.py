@@ -246,8 +246,9 @@ def _augment(arguments: argparse.Namespace) -> dict:
     for source, reason in result.failed.items():
         _complain(f"failed: {source}: {reason}")
     if result.failed:
-        count = len(result.failed)
-        _complain(f"error: {count} of the inputs failed; the same command tries them again")
+        _complain(
+            f"error: {len(result.failed)} of the inputs failed; the same command tries them again"
+        )
     return result.as_dict()
 
 

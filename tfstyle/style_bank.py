@@ -188,8 +188,11 @@ class StyleBank:
             InputFileError: a file that cannot be read.
             WeightsError: a saved bank of another model or mode.
         """
-        if isinstance(paths, (str, os.PathLike)):
-            paths = [paths]
+        try:
+            paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+            paths = [os.fspath(path) for path in paths]
+        except TypeError as error:
+            raise ArgumentError(f"paths: need paths of scans or banks ({error}).") from None
         windows = [windows] if isinstance(windows, str) else list(windows)
         if not paths:
             raise ArgumentError("paths: a style bank needs at least one scan.")
@@ -198,7 +201,7 @@ class StyleBank:
         if slices < 1:
             raise ArgumentError(f"slices: must be at least 1, received {slices!r}.")
         banks = []
-        for path in map(os.fspath, paths):
+        for path in paths:
             if path.lower().endswith(".npz"):
                 bank = cls.load(path)
                 bank.check(network, detail)
