@@ -1,11 +1,13 @@
 """Layers of the generator."""
 
 from tfstyle.layers.adain import AdaIN, moments
+from tfstyle.layers.affine import ChannelAffine
 from tfstyle.layers.guided import apply_tone_grid, fit_tone_grid, reduce_size, smooth_slices
 from tfstyle.layers.padding import ReflectionPadding2D
 
 __all__ = [
     "AdaIN",
+    "ChannelAffine",
     "ReflectionPadding2D",
     "apply_tone_grid",
     "fit_tone_grid",
