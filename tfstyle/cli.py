@@ -279,15 +279,15 @@ def _features(arguments: argparse.Namespace) -> dict:
             console.print("The weights are random: the figures say nothing of a trained encoder.")
         _print_table(
             console,
-            ["tap", "channels", "stride", "gradient R²", "protocols", "Fisher's ratio"],
+            ["tap", "channels", "stride", "gradient R²", "Fisher's ratio", "protocols right"],
             [
                 (
                     row["name"],
                     row["channels"],
                     row["stride"],
                     _number(row["gradient_r2"]),
-                    _number(row["protocol_accuracy"]),
                     _number(row["fisher_ratio"]),
+                    _number(row["protocol_accuracy"]),
                 )
                 for row in result["taps"]
             ],
@@ -633,9 +633,10 @@ def _add_features(command: Callable) -> argparse.ArgumentParser:
         "show what an encoder sees of a scan at every tap",
         "Writes a contact sheet of an encoder's feature maps, to choose layers by eye, and two\n"
         "figures for each tap, on the sheet and as JSON beside it: how much of the content's\n"
-        "gradient can be read back from the features (held-out R², 1 is all), and how well the\n"
-        "features' means and deviations tell protocols apart (share that is right). Protocols\n"
-        "are the scan and the --style scans; without --style, a CT under simulated protocols.",
+        "gradient can be read back from the features (held-out R², 1 is all), and how far the\n"
+        "protocol moves the features' means and deviations, against the anatomy (Fisher's ratio).\n"
+        "Protocols are the scan and the --style scans; without --style, a CT under simulated\n"
+        "protocols.",
         """examples:
   tfstyle features ct_series/ -o features.png
   tfstyle features ct_series/ --encoder resnet50 --style other_scanner/ -o features.png

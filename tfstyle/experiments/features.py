@@ -8,14 +8,15 @@ is cut into squares; the regression is fitted on one half of them and measured o
 the other way round, as R², the share of the derivatives' variance. The strength of the ridge is
 chosen inside the fitted half. 1 is all, 0 is nothing.
 
-**Protocols told apart.** How well the moments that AdaIN and the style loss work with, mean and
-standard deviation of each channel, tell protocols apart: every quarter of every slice is given to
-the protocol with the nearest mean of moments, in the Euclidean distance that the moments loss
-takes. The means are of the other slices (of the other quarters for scans of one slice). The
-figure is the share that is right, each protocol counting the same; chance is one in the number of
-protocols. Where it is 1 for many taps, Fisher's ratio goes on telling them apart: scatter between
-the protocols' means over scatter inside the protocols (Duda, Hart and Stork, Pattern
-Classification, 2nd edition, section 3.8.3, with traces).
+**Protocols against anatomy.** How much the moments that AdaIN and the style loss work with, mean
+and standard deviation of each channel over the image, owe to the protocol and how much to what the
+slice shows: Fisher's ratio of the scatter of the protocols' means to the scatter of slices inside
+a protocol (Duda, Hart and Stork, Pattern Classification, 2nd edition, section 3.8.3, with traces),
+in the Euclidean distance that the moments loss takes. 1 says that the protocol moves the moments
+as far as the anatomy does; a loss at a tap with a small ratio pulls on the anatomy. Beside it
+stands the share of slices that lie nearest to their own protocol's mean, taken over the other
+slices; chance is one in the number of protocols. In a scan of one slice its quarters take the
+place of slices, which differ more from one another than slices do.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ SQUARE = 64
 LEAST = 64
 #: Positions of a slice that enter the regression, at most.
 POSITIONS = 4096
-#: Strengths of the ridge tried, in shares of the mean variance of the features.
-RIDGES = tuple(10.0**exponent for exponent in range(-5, 2))
+#: Strengths of the ridge tried, in units of the features' variance; the last predicts the mean.
+RIDGES = tuple(10.0**exponent for exponent in range(-4, 5))
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +64,9 @@ class TapFeatures:
         channels: Channels of the map.
         stride: Pixels a position.
         gradient_r2: Share of the gradient read back from held-out squares, at most 1.
-        protocol_accuracy: Share of samples given to their own protocol, or None for fewer than
-            two protocols.
-        fisher_ratio: Scatter between protocols over scatter inside them, or None.
+        fisher_ratio: Scatter of the moments between protocols over scatter inside them, or None
+            for fewer than two protocols.
+        protocol_accuracy: Share of samples nearest to their own protocol's mean, or None.
         shown: Channels with the largest variance over the first image's map, largest first.
         maps: float32 array (len(shown), h, w): their maps, each stretched to [0, 1].
     """
@@ -75,8 +76,8 @@ class TapFeatures:
     channels: int
     stride: int
     gradient_r2: float
-    protocol_accuracy: float | None
     fisher_ratio: float | None
+    protocol_accuracy: float | None
     shown: tuple[int, ...]
     maps: np.ndarray
 
@@ -145,18 +146,19 @@ def study_features(
         done += 1
         if progress is not None:
             progress(done, total, "content")
+    quartered = min(map(len, batches.values()), default=0) == 1
     samples: dict[str, dict[str, list]] = {name: {} for name in names}
     for protocol, batch in batches.items():
         for image in batch:
             for name, features in _features(encoder, image, names).items():
-                samples[name].setdefault(protocol, []).append(_quarter_moments(features))
+                samples[name].setdefault(protocol, []).append(_moments(features, quartered))
             done += 1
             if progress is not None:
                 progress(done, total, protocol)
     rows = []
     for name in names:
         tap = encoder.tap(name)
-        accuracy, ratio = _separation(list(samples[name].values()), aligned)
+        ratio, accuracy = _separation(list(samples[name].values()), aligned)
         shown, pictures = maps[name]
         rows.append(
             TapFeatures(
@@ -165,8 +167,8 @@ def study_features(
                 channels=tap.channels,
                 stride=tap.stride,
                 gradient_r2=regressions.pop(name).r2(),
-                protocol_accuracy=accuracy,
                 fisher_ratio=ratio,
+                protocol_accuracy=accuracy,
                 shown=shown,
                 maps=pictures,
             )
@@ -397,39 +399,33 @@ class _Sums:
 def _separation(
     protocols: Sequence[Sequence[np.ndarray]], aligned: bool
 ) -> tuple[float | None, float | None]:
-    """Accuracy of the nearest mean, the slice (or quarter) left out, and Fisher's ratio.
+    """Fisher's ratio, and the share of samples nearest to their own protocol's mean without them.
 
     Args:
-        protocols: For each protocol, for each image, the moments of its quarters (4, 2C).
-        aligned: Whether images of one number are the same slice.
+        protocols: For each protocol the moments (samples, 2C) of its images, one array an image.
+        aligned: Whether samples of one number show the same place; then that place is left out
+            of every mean.
     """
     if len(protocols) < 2:
         return None, None
-    # Which samples share a place: a slice, or, where one protocol has no other, its quarter.
-    by_slice = min(map(len, protocols)) > 1
     x = [np.concatenate(images).astype(np.float64) for images in protocols]
-    places = [
-        np.repeat(np.arange(len(images)), 4) if by_slice else np.tile(np.arange(4), len(images))
-        for images in protocols
-    ]
+    means = [part.mean(axis=0) for part in x]
+    centre = np.mean(means, axis=0)
+    between = sum(((mean - centre) ** 2).sum() for mean in means) / (len(x) - 1)
+    within = np.mean([part.var(axis=0, ddof=1).sum() for part in x])
     shares = []
-    for own in range(len(x)):
+    for own, part in enumerate(x):
         right = 0
-        for place in np.unique(places[own]):
-            means = []
-            for other in range(len(x)):
-                kept = np.ones(len(x[other]), bool)
-                if aligned or not by_slice or other == own:
-                    kept = places[other] != place
-                means.append(x[other][kept].mean(axis=0))
-            samples = x[own][places[own] == place]
-            distances = ((samples[:, None] - np.stack(means)[None]) ** 2).sum(axis=-1)
-            right += int((distances.argmin(axis=1) == own).sum())
-        shares.append(right / len(x[own]))
-    centre = np.mean([part.mean(axis=0) for part in x], axis=0)
-    between = np.mean([((part.mean(axis=0) - centre) ** 2).sum() for part in x])
-    within = np.mean([((part - part.mean(axis=0)) ** 2).sum(axis=1).mean() for part in x])
-    return float(np.mean(shares)), float(between / within) if within > 0 else None
+        for number, sample in enumerate(part):
+            distances = []
+            for other, mean in enumerate(means):
+                if other == own or aligned:
+                    mean = np.delete(x[other], number, axis=0).mean(axis=0)
+                distances.append(((sample - mean) ** 2).sum())
+            right += int(np.argmin(distances)) == own
+        shares.append(right / len(part))
+    ratio = float(between / within) if within > 0 else None
+    return ratio, float(np.mean(shares))
 
 
 def _features(encoder: Encoder, image: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -449,11 +445,11 @@ def _shown(features: np.ndarray, count: int) -> tuple[tuple[int, ...], np.ndarra
     return tuple(map(int, chosen)), maps
 
 
-def _quarter_moments(features: np.ndarray) -> np.ndarray:
-    """Means and standard deviations of the channels in each quarter of a map, (4, 2C)."""
+def _moments(features: np.ndarray, quartered: bool) -> np.ndarray:
+    """Means and standard deviations of the channels of a map, or of its quarters, (n, 2C)."""
     h, w = features.shape[0] // 2, features.shape[1] // 2
-    quarters = [features[i : i + h, j : j + w] for i in (0, h) for j in (0, w)]
-    mean, std = moments(np.stack(quarters))
+    parts = [features[i : i + h, j : j + w] for i in (0, h) for j in (0, w)]
+    mean, std = moments(np.stack(parts) if quartered else features[None])
     return np.concatenate([mean, std], axis=-1)[:, 0, 0]
 
 
