@@ -90,7 +90,7 @@ class TestStylize:
     def test_style_codes(self, model, detail):
         contents, styles = image(0, (3, 20, 24, 1)), image(1, (3, 24, 28, 1))
         codes = model.encode_style(styles, detail=detail)
-        assert codes.shape == (3, 2, 257)
+        assert codes.shape == (3, 2, 289)
         assert codes.dtype == np.float32
         for style, code in ((styles, codes), (styles[0], codes[:1])):
             np.testing.assert_allclose(
@@ -157,8 +157,8 @@ class TestStylize:
             ({"slice_sigma": -1.0}, "slice_sigma"),
             ({"slice_sigma": float("nan")}, "slice_sigma"),
             ({"batch_size": 0}, "batch_size"),
-            ({"style": np.zeros((1, 2, 8))}, r"style: is no style code.*\(B, 2, 257\)"),
-            ({"style": np.zeros((2, 2, 257))}, "style: batch of 2 for 1"),
+            ({"style": np.zeros((1, 2, 8))}, r"style: is no style code.*\(B, 2, 289\)"),
+            ({"style": np.zeros((2, 2, 289))}, "style: batch of 2 for 1"),
             ({"content": np.zeros((4, 4, 3))}, r"content: shape \(4, 4, 3\)"),
             ({"content": np.zeros((0, 4))}, "content: is empty"),
             ({"content": np.full((8, 8), np.nan)}, "content: holds NaN"),

@@ -2,7 +2,14 @@
 
 from tfstyle.layers.adain import AdaIN, moments
 from tfstyle.layers.affine import ChannelAffine
-from tfstyle.layers.guided import apply_tone_grid, fit_tone_grid, reduce_size, smooth_slices
+from tfstyle.layers.guided import (
+    apply_tone_grid,
+    fit_tone_grid,
+    gray_levels,
+    match_levels,
+    reduce_size,
+    smooth_slices,
+)
 from tfstyle.layers.padding import ReflectionPadding2D
 
 __all__ = [
@@ -11,6 +18,8 @@ __all__ = [
     "ReflectionPadding2D",
     "apply_tone_grid",
     "fit_tone_grid",
+    "gray_levels",
+    "match_levels",
     "moments",
     "reduce_size",
     "smooth_slices",
