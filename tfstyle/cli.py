@@ -917,15 +917,15 @@ def _print_facts(console: Console, facts: dict[str, Any]) -> None:
 
 def _print_table(console: Console, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Prints a table, words on the left and numbers on the right."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    for number, title in enumerate(head):
-        words = any(str(row[number])[:1] not in "-0123456789" for row in rows)
-        table.add_column(title, justify="left" if words else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(_escape(str(cell)) for cell in row))
-    console.print(table)
+    cells = [[str(cell) for cell in row] for row in rows]
+    words = [any(row[i][:1] not in "-0123456789" for row in cells) for i in range(len(head))]
+    widths = [max(len(row[i]) for row in [head, *cells]) for i in range(len(head))]
+    for number, row in enumerate([head, *cells]):
+        line = "   ".join(
+            cell.ljust(width) if left else cell.rjust(width)
+            for cell, width, left in zip(row, widths, words)
+        )
+        console.print(line.rstrip(), markup=False, style=None if number else "dim")
 
 
 def _print_tree(console: Console, value: Any, name: str = "", depth: int = 0) -> None:

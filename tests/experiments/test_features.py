@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -42,20 +43,22 @@ class TestGradientReadBack:
             regression.add(maps(picture), picture)
         return regression.r2()
 
-    def test_derivatives_themselves(self):
-        assert self.r2(1, lambda x: np.stack(np.gradient(x), axis=-1)) > 0.999
+    def test_gradient_itself(self):
+        assert self.r2(1, lambda x: np.hypot(*np.gradient(x))[..., None]) > 0.999
+        # It is no linear function of the image.
+        assert self.r2(1, lambda x: x[..., None]) < 0.1
 
     def test_one_vector_answers_for_all_its_pixels(self):
         def maps(x):
-            gradient = np.stack(np.gradient(x), axis=-1).reshape(32, 4, 32, 4, 2)
-            return gradient.transpose(0, 2, 1, 3, 4).reshape(32, 32, 32)
+            gradient = np.hypot(*np.gradient(x)).reshape(32, 4, 32, 4)
+            return gradient.transpose(0, 2, 1, 3).reshape(32, 32, 16)
 
         assert self.r2(4, maps) > 0.999
-        assert 0.2 < self.r2(4, lambda x: maps(x)[..., :16]) < 0.8  # half of the pixels
+        assert 0.3 < self.r2(4, lambda x: maps(x)[..., :8]) < 0.9  # half of the pixels
 
     def test_noise_and_constants_give_nothing(self):
-        assert abs(self.r2(4, lambda x: noise(32, 32, 300))) < 0.02
-        assert abs(self.r2(16, lambda x: noise(8, 8, 500))) < 0.05
+        assert abs(self.r2(4, lambda x: noise(32, 32, 60))) < 0.02
+        assert abs(self.r2(16, lambda x: noise(8, 8, 100))) < 0.05
         assert self.r2(4, lambda x: np.ones((32, 32, 3))) == pytest.approx(0, abs=1e-6)
 
     def test_constant_image(self):
@@ -132,7 +135,7 @@ class TestStudy:
         assert first.maps.max() == 1.0
         variance = np.asarray(encoder(images[:1], taps=["relu1_1"])["relu1_1"])[0].var(axis=(0, 1))
         assert list(first.shown) == list(np.argsort(-variance)[:3])
-        assert 0.5 < second.gradient_r2 < first.gradient_r2 <= 1
+        assert all(0 < row.gradient_r2 < 1 for row in rows)
         assert first.protocol_accuracy == 1.0
         assert first.fisher_ratio > 10
         assert done[-1] == (6, 6, "relu2_1")
@@ -227,7 +230,7 @@ class TestFiles:
         assert result["chance"] == pytest.approx(1 / 6)
         (row,) = result["taps"]
         assert (row["name"], row["layer"], len(row["shown"])) == ("relu1_1", "block1_conv1", 2)
-        assert row["gradient_r2"] > 0.9
+        assert 0.5 < row["gradient_r2"] < 1
         assert tf.io.decode_png(target.read_bytes()).shape[-1] == 1
 
     def test_random_weights_say_so(self, ct, tmp_path):
@@ -248,7 +251,7 @@ class TestFiles:
             encoder=encoder,
             styles=[tmp_path / "b.png", tmp_path / "b.png"],
             taps=["relu1_1"],
-            size=64,
+            size=80,
         )
         assert result["protocols"] == {"a": 1, "b": 1, "b (2)": 1}
         assert result["protocols_are"] == "scans"
@@ -285,15 +288,16 @@ class TestFiles:
 
 def test_command(ct, tmp_path, capsys):
     words = ["features", ct, "-o", str(tmp_path / "f.png"), "--weights", "none", "--channels", "2"]
-    words += ["--encoder", "densenet121", "--taps", "conv1_relu", "conv2_block6_concat"]
+    words += ["--encoder", "densenet121", "--taps", "conv1_relu"]
     assert cli.main([*words, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result == json.loads((tmp_path / "f.json").read_text())
-    assert [row["name"] for row in result["taps"]] == ["conv1_relu", "conv2_block6_concat"]
+    assert [row["name"] for row in result["taps"]] == ["conv1_relu"]
     assert cli.main(words) == 0
     text = capsys.readouterr().out
     assert "weights are random" in text
-    assert "conv2_block6_concat" in text
+    assert re.search(r"^tap +channels +stride +gradient R² +Fisher's ratio", text, re.M)
+    assert re.search(r"^conv1_relu +64 +2 +0\.\d+ ", text, re.M)
 
 
 def test_sheet_of_another_family_is_refused(ct, tmp_path, capsys):

@@ -1,12 +1,12 @@
 """Choosing layers by eye: what an encoder shows of a scan at every tap, and two figures for each.
 
-**Gradient read back.** How much of the content a tap still holds where it was: the two
-derivatives of the image, along rows and columns, are predicted from the tap's features by ridge
+**Gradient read back.** How much of the content a tap still holds, and where it was: the gradient
+image, the length of the gradient at every pixel, is predicted from the tap's features by ridge
 regression. One feature vector predicts all pixels that it stands for, stride x stride of them, as
 a transposed convolution would, so that taps of every stride answer for the same pixels. The image
 is cut into squares; the regression is fitted on one half of them and measured on the other, then
-the other way round, as R², the share of the derivatives' variance. The strength of the ridge is
-chosen inside the fitted half. 1 is all, 0 is nothing.
+the other way round, as R², the share of the gradient image's variance. The strength of the ridge
+is chosen inside the fitted half. 1 is all, 0 is nothing.
 
 **Protocols against anatomy.** How much the moments that AdaIN and the style loss work with, mean
 and standard deviation of each channel over the image, owe to the protocol and how much to what the
@@ -63,7 +63,8 @@ class TapFeatures:
         layer: keras.applications' layer.
         channels: Channels of the map.
         stride: Pixels a position.
-        gradient_r2: Share of the gradient read back from held-out squares, at most 1.
+        gradient_r2: Share of the gradient image's variance read back in held-out squares, at
+            most 1.
         fisher_ratio: Scatter of the moments between protocols over scatter inside them, or None
             for fewer than two protocols.
         protocol_accuracy: Share of samples nearest to their own protocol's mean, or None.
@@ -282,7 +283,7 @@ def write_features(
         subtitle=f"{content.name}: slice {numbers[0] + 1} of {len(content)}, window centre "
         f"{used.centre:g}, width {used.width:g}, {images.shape[2]} x {images.shape[1]} pixels",
         image=images[0, ..., 0],
-        gradient=_magnitude(images[0, ..., 0]),
+        gradient=_stretched(_gradient(images[0, ..., 0])),
         protocols={key: batch[0, ..., 0] for key, batch in batches.items()},
     )
     result = {
@@ -325,9 +326,8 @@ class _Regression:
     def add(self, features: np.ndarray, image: np.ndarray) -> None:
         """Takes the features (h, w, C) of an image (H, W) at no more than ``POSITIONS`` places."""
         s = self.stride
-        gradient = np.stack(np.gradient(image.astype(np.float64)), axis=-1)
         h, w = features.shape[:2]
-        targets = gradient[: h * s, : w * s].reshape(h, s, w, s, 2).transpose(0, 2, 1, 3, 4)
+        targets = _gradient(image)[: h * s, : w * s].reshape(h, s, w, s).transpose(0, 2, 1, 3)
         chosen = np.arange(h * w)
         if len(chosen) > POSITIONS:
             chosen = self.random.choice(chosen, POSITIONS, replace=False)
@@ -340,7 +340,7 @@ class _Regression:
         )
 
     def r2(self) -> float:
-        """Share of the gradient's variance in squares that the regression did not see."""
+        """Share of the gradient image's variance in squares that the regression did not see."""
         x, y, colours = (np.concatenate(part) for part in zip(*self.parts))
         sums = [_Sums(x[colours == colour], y[colours == colour]) for colour in range(4)]
         error = total = 0.0
@@ -453,10 +453,14 @@ def _moments(features: np.ndarray, quartered: bool) -> np.ndarray:
     return np.concatenate([mean, std], axis=-1)[:, 0, 0]
 
 
-def _magnitude(image: np.ndarray) -> np.ndarray:
-    """Length of the gradient, stretched to [0, 1]."""
-    length = np.hypot(*np.gradient(image.astype(np.float64)))
-    return np.clip(length / max(float(np.percentile(length, 99)), 1e-12), 0.0, 1.0)
+def _gradient(image: np.ndarray) -> np.ndarray:
+    """Length of the gradient of an image (H, W), by central differences, in gray levels a pixel."""
+    return np.hypot(*np.gradient(image.astype(np.float64)))
+
+
+def _stretched(image: np.ndarray) -> np.ndarray:
+    """An image with values from 0 on, its 99th percentile as white."""
+    return np.clip(image / max(float(np.percentile(image, 99)), 1e-12), 0.0, 1.0)
 
 
 def _cropped(images: np.ndarray, stride: int, argument: str) -> np.ndarray:
