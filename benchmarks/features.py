@@ -26,19 +26,27 @@ from tfstyle.encoders import ENCODERS
 from tfstyle.experiments.extra_ct import extra_ct
 from tfstyle.experiments.features import write_features
 
+COMMAND = "python benchmarks/features.py"
 ROOT = Path(__file__).resolve().parent.parent
 SHEETS = ROOT / "docs" / "features"
+#: CT slices of pydicom-data, 512x512: a head, an abdomen and the head again, coarsely compressed.
+SLICES = ("693_J2KR.dcm", "explicit_VR-UN.dcm", "693_UNCI.dcm")
 #: Encoders whose sheets are on the page.
 SHOWN = ("vgg16", "resnet50", "densenet121")
 
 
 def stack(folder: Path) -> Path:
-    """The slices of pydicom-data, 512x512, as one file: they are of different patients."""
-    slices = [scan.pixels for scan in extra_ct() if scan.pixels.shape[1:] == (512, 512)]
-    voxels = np.concatenate(slices).transpose(2, 1, 0)
+    """The slices as one file; the one in the middle is on the sheets."""
+    scans = {Path(scan.files[0]).name: scan.pixels for scan in extra_ct()}
+    voxels = np.concatenate([scans[name] for name in SLICES]).transpose(2, 1, 0)
     path = folder / "pydicom-data.nii.gz"
     nib.save(nib.Nifti1Image(voxels, np.diag([-0.7, -0.7, 5.0, 1.0])), path)
     return path
+
+
+def order(key: tuple[str, bool]) -> tuple[int, bool]:
+    """Encoders as they are listed, trained before random."""
+    return list(ENCODERS).index(key[0]), key[1]
 
 
 def main() -> None:
@@ -51,26 +59,28 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "features.json")
     options = parser.parse_args()
     others = "imagenet" if options.weights == "imagenet" else None
-    runs = [(name, "lpips" if name == "vgg16" else others) for name in options.encoders]
-    if "vgg16" in options.encoders:
-        runs.insert(1, ("vgg16", None))
+    runs = []
+    for name in options.encoders:
+        runs += [("vgg16", "lpips"), ("vgg16", None)] if name == "vgg16" else [(name, others)]
     SHEETS.mkdir(parents=True, exist_ok=True)
-    results = []
+    results = {}
+    if options.output.is_file():  # some encoders may be done again
+        for row in json.loads(options.output.read_text())["results"]:
+            results[row["encoder"].lower(), row["weights"] == "random"] = row
     with tempfile.TemporaryDirectory() as folder:
         scan = stack(Path(folder))
         for name, weights in runs:
             target = Path(folder) / f"{name}_{weights or 'random'}.png"
             result = write_features(
-                scan, target, encoder=name, weights=weights, window="soft_tissue", channels=6
+                scan, target, encoder=name, weights=weights, window="soft_tissue", channels=7
             )
-            results.append(result)
+            results[name, weights is None] = result
+            ordered = [results[key] for key in sorted(results, key=order)]
+            text = json.dumps({"command": COMMAND, "results": ordered}, indent=1)
+            options.output.write_text(text + "\n")
             if name in SHOWN:
                 (SHEETS / target.name).write_bytes(target.read_bytes())
             print(name, result["weights"], *(f"{r['gradient_r2']:.3f}" for r in result["taps"]))
-    options.output.write_text(
-        json.dumps({"command": "python benchmarks/features.py", "results": results}, indent=1)
-        + "\n"
-    )
 
 
 if __name__ == "__main__":

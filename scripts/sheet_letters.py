@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 SIZES = (12, 13, 15, 20)
-LETTERS = "".join(map(chr, range(32, 127))) + "²·×…–°µ"
+LETTERS = "".join(map(chr, range(32, 127))) + "·…°"
 
 
 def letters(size: int) -> dict[str, np.ndarray]:

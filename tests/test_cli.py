@@ -81,7 +81,9 @@ def run(capsys):
 
 
 class TestHelp:
-    @pytest.mark.parametrize("command", ["train", "stylize", "export", "serve", "info", "phantom"])
+    @pytest.mark.parametrize(
+        "command", ["train", "stylize", "features", "export", "serve", "info", "phantom"]
+    )
     def test_each_command_has_examples(self, run, command):
         status, out, err = run(command, "--help")
         assert status == 0

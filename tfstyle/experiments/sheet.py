@@ -64,7 +64,7 @@ def contact_sheet(
         sheet[y - 9, MARGIN : width - MARGIN] = LINE
         _write(sheet, MARGIN, y - 2, row.name, 15, most=LABEL - GAP)
         _write(sheet, MARGIN, y + 20, f"{row.channels} channels, stride {row.stride}", 13, SOFT)
-        figures = [("gradient read back, R²", row.gradient_r2, row.gradient_r2)]
+        figures = [("gradient read back", row.gradient_r2, row.gradient_r2)]
         if row.fisher_ratio is not None:
             share = row.fisher_ratio / (1 + row.fisher_ratio)
             figures.append(("protocols against anatomy", row.fisher_ratio, share))
