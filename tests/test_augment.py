@@ -323,10 +323,10 @@ class TestFit:
         assert [w.path for w in net.trainable_weights] == [
             w.path for w in net.get_layer("head").weights
         ]
-        before = layer.get_weights()[:-3]
+        before = [layer.codes.numpy(), *layer.network.get_weights()]
         net.fit(images, images, batch_size=2, epochs=2, verbose=0)
         assert layer.counts == {"seen": 12, "stylized": 6, "gated": 0}
-        for old, new in zip(before, layer.get_weights()):
+        for old, new in zip(before, [layer.codes.numpy(), *layer.network.get_weights()]):
             np.testing.assert_array_equal(old, new)
         # Evaluation and prediction see the images as they are.
         expected = net.get_layer("head")(images)
@@ -529,6 +529,8 @@ class TestErrors:
             ({"styles": "batch", "style_weights": [1]}, 'styles="batch" has none'),
             ({"styles": np.zeros((2, 3))}, "codes: need the shape"),
             ({"styles": []}, "at least one scan"),
+            ({"styles": [1, 2]}, "need paths of scans or banks"),
+            ({"styles": 5}, "need paths of scans or banks"),
         ],
     )
     def test_arguments(self, model, bank, options, message):

@@ -340,6 +340,16 @@ class TestResuming:
         now = contents(out)
         assert all(now[name] == was for name, was in expected.items() if name != MANIFEST)
 
+    def test_killed(self, model, styles, pictures, tmp_path, whole):
+        expected, options = whole
+        out = tmp_path / "whole"
+        (out / "images" / ".a-1.png.x_3k9qab").write_bytes(b"half")
+        (out / "masks" / "deep" / ".c-1.png.abcdefgh").mkdir()
+        (out / "masks" / ".DS_Store").write_bytes(b"not ours")
+        augment_scans(model, pictures, out, styles, **options)
+        assert contents(out).keys() - expected.keys() == {"masks/.DS_Store"}
+        assert not (out / "masks" / "deep" / ".c-1.png.abcdefgh").exists()
+
     def test_unfinished_series(self, model, styles, tmp_path):
         write_series(tmp_path / "in" / "ct")
         out = tmp_path / "out"
@@ -356,6 +366,7 @@ class TestResuming:
             ({"strength": (0.1, 1)}, "strength: "),
             ({"gate": 0.5}, "gate: 0.5, but .* was begun with None"),
             ({"window": "range"}, "window: 'range'"),
+            ({"masks": None}, "masks: False, but .* was begun with True"),
         ],
     )
     def test_other_settings(self, model, styles, pictures, tmp_path, whole, change, message):

@@ -83,7 +83,8 @@ def run(capsys):
 
 class TestHelp:
     @pytest.mark.parametrize(
-        "command", ["train", "stylize", "augment", "export", "serve", "info", "phantom"]
+        "command",
+        ["train", "stylize", "augment", "features", "export", "serve", "info", "phantom"],
     )
     def test_each_command_has_examples(self, run, command):
         status, out, err = run(command, "--help")

@@ -10,10 +10,11 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
@@ -39,6 +40,7 @@ MANIFEST = "manifest.jsonl"
 SETTINGS = "settings.json"
 
 _FORMAT = 1
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}$")  # as tempfile makes them of a file's name
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def augment_scans(
     - ``gated``: true where ``structure`` is below `gate`, and the image is the original in its
       window, written like the others. The scores are those of what was refused.
 
-    Memory holds up to ``2 · workers + 1`` scans.
+    Memory holds up to ``2 · workers + 2`` scans.
 
     Args:
         network: The model.
@@ -167,6 +169,7 @@ def augment_scans(
         "strength": [low, high],
         "gate": None if gate is None else float(gate),
         "window": f"{window.centre:g},{window.width:g}" if isinstance(window, Window) else window,
+        "masks": masks is not None,
         "detail": detail,
         "slice_sigma": float(slice_sigma) if detail == "guided" else 0.0,
         "model_and_styles": _fingerprint(network, styles),
@@ -222,7 +225,7 @@ def augment_scans(
                             manifest.add(_failure(source.name, error, inputs))
                             report(source.name, 1)
                             continue
-                        collect(workers - 1)
+                        collect(workers)
                         unit = network.stylize(
                             used.to_unit(scan.pixels)[..., None],
                             styles.codes[style][None],
@@ -341,13 +344,14 @@ def _find(inputs: Path, without: Sequence[Path]) -> tuple[list[_Source], list[In
         raise InputFileError(inputs, "holds no DICOM, NIfTI or PNG files.")
     root = inputs if inputs.is_dir() else inputs.parent
     places = [_relative(_common(files), root) for files in found]
+    series = Counter(place for files, place in zip(found, places) if len(files.files) > 1)
     sources, taken = [], set()
     for files, place in zip(found, places):
         path = PurePosixPath(place)
         if len(files.files) > 1:
             name = f"{place}#{files.series}" if files.series else place
             stem = place if place != "." else root.resolve().name or "series"
-            if sum(len(f.files) > 1 and p == place for f, p in zip(found, places)) > 1:
+            if series[place] > 1:
                 stem += "-" + ".".join(files.series.split(".")[-2:])
             path = PurePosixPath(stem)
             ending = ""
@@ -415,6 +419,13 @@ def _begin(output: Path, common: dict) -> None:
             if key == "model_and_styles":
                 what = f"{output} was begun with another model or other styles"
             raise ArgumentError(f"{what}; go on with the same settings, or choose another folder.")
+    # A run that was killed may have left what it had under a temporary name.
+    for root, folders, files in os.walk(output):
+        for name in filter(_TEMPORARY.match, folders):
+            shutil.rmtree(os.path.join(root, name), ignore_errors=True)
+        for name in filter(_TEMPORARY.match, files):
+            Path(root, name).unlink(missing_ok=True)
+        folders[:] = [name for name in folders if not _TEMPORARY.match(name)]
 
 
 class _Draw:
@@ -626,8 +637,12 @@ class _Manifest:
         rows = []
         for line in text.splitlines():
             try:
-                rows.append(json.loads(line))
-            except ValueError:  # the end of a run that was stopped
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if isinstance(row, dict) and "status" in row:
+                rows.append(row)
+            else:  # the end of a run that was stopped
                 log.info("%s: passed over a line that is cut short.", self.path)
         return rows
 

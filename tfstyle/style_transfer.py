@@ -65,10 +65,12 @@ class StyleTransfer(KerasFile, keras.Model):
     """Gives content images the gray-scale style of other images: G = D(AdaIN(E(X), E(Y))).
 
     Args:
-        encoder: An :class:`tfstyle.encoders.Encoder`, or its name (``"vgg16"``), which is then
-            built with ImageNet weights.
-        layer: Tap at which AdaIN works; the decoder mirrors the encoder up to there. The
-            paper's is ``"relu4_1"``; shallower taps keep anatomy better.
+        encoder: An :class:`tfstyle.encoders.Encoder`, or its name (a key of
+            ``tfstyle.encoders.ENCODERS`` such as ``"vgg16"``), which is then built with ImageNet
+            weights, as deep as `layer` asks.
+        layer: Tap at which AdaIN works, from where the decoder goes back to the image; the
+            encoder's default unless given. The paper's is VGG's ``"relu4_1"``; shallower taps
+            keep anatomy better.
         decoder: A :class:`tfstyle.decoder.Decoder` for that tap; made from the encoder's tap
             table unless given.
         calibrate: Correct the gray scale of the whole generated image in :meth:`stylize` and what
@@ -80,7 +82,8 @@ class StyleTransfer(KerasFile, keras.Model):
         name: Keras model name.
 
     Raises:
-        ArgumentError: unknown encoder or layer.
+        ArgumentError: unknown encoder, a layer that the encoder has not or that is the image
+            itself, or a decoder for another map than the layer's.
 
     Example:
         >>> model = StyleTransfer(encoder="vgg16", layer="relu3_1")
@@ -101,7 +104,10 @@ class StyleTransfer(KerasFile, keras.Model):
         name: str | None = None,
     ):
         super().__init__(name=name or "style_transfer")
-        self.encoder = encoders.get(encoder) if isinstance(encoder, str) else encoder
+        if isinstance(encoder, str):
+            family = encoders.family(encoder)
+            encoder = family(depth=family.deepest([family.default_depth, layer or IMAGE_TAP]))
+        self.encoder = encoder
         self.layer = layer or self.encoder.default_layer
         if self.encoder.order(self.layer) > self.encoder.order(self.encoder.depth):
             raise ArgumentError(
@@ -110,6 +116,13 @@ class StyleTransfer(KerasFile, keras.Model):
             )
         self.adain = AdaIN(name="adain")
         self.decoder = decoder or Decoder.for_encoder(self.encoder, self.layer)
+        tap = self.encoder.tap(self.layer)
+        if (self.decoder.channels[0], self.decoder.strides[0]) != (tap.channels, tap.stride):
+            raise ArgumentError(
+                f"decoder: takes {self.decoder.channels[0]} channels of stride "
+                f"{self.decoder.strides[0]}, but {self.layer!r} has {tap.channels} of stride "
+                f"{tap.stride}; use Decoder.for_encoder(encoder, {self.layer!r})."
+            )
         self.calibrate = bool(calibrate)
         self.trackers = [keras.metrics.Mean(name=name) for name in LOSS_TERMS]
         self._settings: dict = {}
@@ -182,7 +195,8 @@ class StyleTransfer(KerasFile, keras.Model):
         return ops.concatenate([ops.concatenate(both, axis=1), levels], axis=2)
 
     @property
-    def _code_width(self) -> int:
+    def code_width(self) -> int:
+        """Length of the last axis of style codes; see :meth:`code_of`."""
         return self.encoder.tap(self.layer).channels + 1 + SHARES // 2
 
     def generate_from_code(self, content, code, strength=None, detail: str = "guided"):
@@ -331,7 +345,7 @@ class StyleTransfer(KerasFile, keras.Model):
         """The code of a style image or batch, or a code that was given, checked."""
         array = style if isinstance(style, np.ndarray) else np.asarray(style)
         if array.ndim == 3 and array.shape[1] == 2 and array.shape[2] > 1:
-            width = self._code_width
+            width = self.code_width
             code = array.astype(np.float32)
             if array.shape[2] != width or not np.isfinite(code).all() or (code[:, 1] < 0).any():
                 raise ArgumentError(

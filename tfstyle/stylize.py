@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -458,9 +459,11 @@ class _Work:
         sigma = self.slice_sigma if count > 1 else 0.0
         reach = slice_reach(sigma)
         step = max(self.batch_size, SMOOTHED_SLICES) if sigma else self.batch_size
+        # A short first part, so that the model need not wait long for it.
+        borders = [0, *range(min(self.batch_size, count), count, step), count]
         parts = []
-        for start in range(0, count, step):
-            wanted = [i for i in range(start, min(start + step, count)) if i not in done]
+        for start, stop in pairwise(borders):
+            wanted = [i for i in range(start, stop) if i not in done]
             if wanted:
                 # The neighbours that smoothing looks at come along and are dropped again.
                 first, last = max(wanted[0] - reach, 0), min(wanted[-1] + reach, count - 1)

@@ -293,6 +293,7 @@ class DomainClassifier(KerasFile, keras.Model):
             for layer in self.inception.layers:
                 if isinstance(layer, layers.BatchNormalization):
                     layer.momentum = 0.9  # the averages have to follow weights that start anywhere
+        self.supports_jit = False  # XLA has no resizing with antialiasing
         self.drop = layers.Dropout(self.dropout, name="drop")
         self.head = layers.Dense(
             len(self.domains), activation="softmax", dtype="float32", name="head"

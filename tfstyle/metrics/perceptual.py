@@ -243,6 +243,7 @@ class LPIPS(PairMean):
         super().__init__(name=name or f"lpips_{network}", dtype=dtype)
         self.network = network
         self.weights_from = None if weights is None else str(weights)
+        _shared(self.network, self.weights_from)  # now, in the scope of a strategy
 
     def scores(self, content, generated, mask=None):
         self._no_mask(mask)

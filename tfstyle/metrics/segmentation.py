@@ -371,7 +371,9 @@ class _ConfusionMetric(keras.metrics.MeanIoU):
         if self.ignored is not None:
             inside = inside & (rows != self.ignored)
         index = ops.where(inside, rows * self.classes + columns, count)
-        counted = ops.bincount(index, weights=weights, minlength=count + 1)[:count]
+        # Whole numbers add up exactly, however many there are.
+        each = ops.ones_like(index) if weights is None else weights
+        counted = ops.segment_sum(each, index, num_segments=count + 1)[:count]
         matrix = ops.reshape(ops.cast(counted, self.dtype), (self.classes, self.classes))
         self.total_cm.assign_add(matrix)
 
