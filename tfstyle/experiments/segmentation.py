@@ -213,9 +213,7 @@ def real_data(
     unseen = [name for name in protocols if name != TRAINING_PROTOCOL]
     torso = read_nifti(folder / "torso" / "ct.nii.gz", units="HU")
     # The label map's affine is that of a file cut below: it lies 246 mm higher than it says.
-    labels, covered = match_labels(
-        torso, folder / "torso" / "labels.nii.gz", offset_mm=(0, 0, 246)
-    )
+    labels, covered = match_labels(torso, folder / "torso" / "labels.nii.gz", offset_mm=(0, 0, 246))
     where = np.flatnonzero(covered)
     where = np.sort(np.random.default_rng([seed, 0x7A]).permutation(where)[:train])
     tested = read_scan(folder / "torso_dicom")
@@ -265,9 +263,7 @@ def _stack(
     for number in slices:
         plane = scan.pixels[number].astype(np.float32)
         own = np.zeros(plane.shape, np.uint8) if mask is None else mask[number]
-        shape = [
-            max(1, round(n * s / spacing_mm)) for n, s in zip(plane.shape, scan.spacing[1:])
-        ]
+        shape = [max(1, round(n * s / spacing_mm)) for n, s in zip(plane.shape, scan.spacing[1:])]
         plane, own = _resize(plane, shape), _nearest(own, shape)
         rows, columns = np.nonzero(plane > -500)
         centre = (rows.mean(), columns.mean()) if len(rows) else np.array(plane.shape) / 2
@@ -286,9 +282,9 @@ def _cut(plane: np.ndarray, corner: Sequence[int], size: int, fill: float) -> np
     rows = slice(max(0, top), min(height, top + size))
     columns = slice(max(0, left), min(width, left + size))
     if rows.start < rows.stop and columns.start < columns.stop:
-        result[
-            rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
-        ] = plane[rows, columns]
+        result[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = (
+            plane[rows, columns]
+        )
     return result
 
 
@@ -387,9 +383,7 @@ def labelled_data(
         plans = {f"trained on {train_domain}": [d for d in domains if d != train_domain]}
     else:
         plans = {f"without {domain}": [domain] for domain in domains}
-    return {
-        name: _split(records, tested, load, names, seed) for name, tested in plans.items()
-    }
+    return {name: _split(records, tested, load, names, seed) for name, tested in plans.items()}
 
 
 def _split(
