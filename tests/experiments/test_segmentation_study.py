@@ -80,7 +80,7 @@ class TestRuns:
         assert ours["augmentation"]["stylized"] >= 2
 
     def test_goes_on_where_it_stopped(self, study, tmp_path, preset):
-        result, file = study
+        result, _ = study
         kept = {**result, "rows": [r for r in result["rows"] if r["condition"] != "classical"]}
         for row in kept["rows"]:
             row["mark"] = True
@@ -105,7 +105,6 @@ class TestRuns:
             run_segmentation_study({}, tmp_path / "a.json", conditions=["adain_mse"])
 
     def test_page_holds_tables_and_pictures(self, study, tmp_path):
-        result, file = study
         text = results.write_results(
             tmp_path / "new" / "index.html", segmentation=study
         ).read_text()
