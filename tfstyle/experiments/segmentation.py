@@ -68,7 +68,7 @@ class SegmentationSettings:
         jitter: Of the window.
     """
 
-    steps: int = 200
+    steps: int = 150
     batch_size: int = 8
     depth: int = 3
     width: int = 8
