@@ -68,12 +68,12 @@ class SegmentationSettings:
         jitter: Of the window.
     """
 
-    steps: int = 150
-    batch_size: int = 8
+    steps: int = 100
+    batch_size: int = 6
     depth: int = 3
     width: int = 8
     learning_rate: float = 4e-3
-    views: int = 6
+    views: int = 4
     p: float = 0.75
     strength: tuple[float, float] = (0.5, 1.0)
     gate: float | None = 0.8
@@ -120,8 +120,8 @@ class SegmentationData:
 def phantom_data(
     seed: int,
     *,
-    size: int = 96,
-    spacing_mm: float = 1.4,
+    size: int = 64,
+    spacing_mm: float = 2.1,
     train: int = 24,
     style: int = 2,
     test: int = 8,
@@ -184,7 +184,7 @@ def real_data(
     folder: str | os.PathLike,
     seed: int,
     *,
-    size: int = 96,
+    size: int = 64,
     spacing_mm: float = 3.0,
     train: int = 24,
     every: int = 2,
@@ -584,7 +584,7 @@ class _Segmenter:
         self.unet.compile(
             optimizer=keras.optimizers.Adam(rate),
             loss=SegmentationLoss(dice=1.0, ignore_class=IGNORE),
-            jit_compile=settings.steps > 20,  # compiling takes longer than a few steps
+            jit_compile=False,  # on a CPU no faster, and it has to be compiled first
         )
         self.unet.optimizer.build(self.unet.trainable_variables)
 
