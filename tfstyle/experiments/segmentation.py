@@ -545,7 +545,7 @@ class _Views:
         network = self._networks[which]
         if (which, name) not in self._banks:
             bank = StyleBank.encode(network, data.styles, detail=settings.detail)
-            self._banks[which, name] = StyleAugmentation(
+            layer = StyleAugmentation(
                 network,
                 bank,
                 p=settings.p,
@@ -554,9 +554,10 @@ class _Views:
                 detail=settings.detail,
                 seed=0,
             )
-        layer = self._banks[which, name]
+            function = tf.function(lambda x, s: layer(x, seed=s), reduce_retracing=True)
+            self._banks[which, name] = layer, function
+        layer, augment = self._banks[which, name]
         layer.reset_counts()
-        augment = tf.function(lambda x, s: layer(x, seed=s), reduce_retracing=True)
         views = np.empty(original.shape, np.float32)
         for view in range(original.shape[1]):
             for start in range(0, len(original), 32):
