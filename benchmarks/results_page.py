@@ -9,6 +9,7 @@ Writes ``docs/results/index.html`` and what stands between the marks ``<!-- resu
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
@@ -37,7 +38,8 @@ def readme_part(studies: dict) -> str:
             parts.append(
                 results.markdown(results.SEGMENTATION_HEAD, results.segmentation_rows(study, name))
             )
-        parts.append(f"From `benchmarks/segmentation.json`: `{COMMANDS['segmentation']}`.")
+        file = studies["segmentation"][1].name
+        parts.append(f"From `benchmarks/{file}`: `{COMMANDS['segmentation']}`.")
     if "style_transfer" in studies:
         study = studies["style_transfer"][0]
         parts.append("**Style transfer.** " + " ".join(study["notes"]))
@@ -48,11 +50,23 @@ def readme_part(studies: dict) -> str:
 
 def main() -> None:
     """Writes the page and the README's part."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name in COMMANDS:
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=Path,
+            default=ROOT / "benchmarks" / f"{name}.json",
+            metavar="FILE",
+            help="default: %(default)s",
+        )
+    options = parser.parse_args()
     from tfstyle.experiments.results import write_results
 
     studies = {}
     for name in COMMANDS:
-        file = ROOT / "benchmarks" / f"{name}.json"
+        file = getattr(options, name)
         if file.is_file():
             studies[name] = (json.loads(file.read_text()), file)
     page = write_results(

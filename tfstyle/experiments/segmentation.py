@@ -691,6 +691,7 @@ def run_segmentation_study(
             "split": data.split,
             "classes": list(data.classes),
             "domains": list(data.tests),
+            "image_size": list(data.images.shape[1:3]),
             "training_images": len(data.images),
             "styles": len(data.styles),
         }
