@@ -20,6 +20,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -99,26 +100,8 @@ def training_scans(data: Path) -> list[Scan]:
     return scans + [spine_phantom(seed, size=512).scan for seed in range(8)]
 
 
-def train(
-    data: Path, output: Path, steps: int, first: int, start: str | None, mse: bool = False
-) -> Path:
-    """Trains the stages from number `first` on, from the preset `start`; returns the preset."""
-    for number in range(first, len(STAGES) + 1):
-        rules = {**RECIPE, **STAGES[number - 1], **(MSE if mse else {})}
-        start = train_stage(data, output / f"stage{number}", steps, rules, start)
-    return start
-
-
-def train_stage(
-    data: Path, output: Path, steps: int, rules: dict, start: str | Path | None = None
-) -> Path:
-    """Trains one stage, or goes on, in `output`; returns the preset folder."""
-    if (output / "preset" / "preset.json").is_file():
-        return output / "preset"
-    epochs = rules["epochs"]
-    before = 0 if start is None else presets.card(start)["steps"]
-    keras.utils.set_random_seed(rules["seed"])
-    scans = training_scans(data)
+def training_pairs(scans: list[Scan], rules: dict) -> Callable[[int], tf.data.Dataset]:
+    """From the number of batches to pass over to the batches that follow, for a recipe."""
     # Native 512x512 slices are few; they weigh as much as the coarse volumes together.
     sizes = np.array([min(scan.pixels.shape[1:]) for scan in scans])
     counts = np.array([len(scan) for scan in scans], float)
@@ -141,6 +124,30 @@ def train_stage(
             start=skip,
         )
 
+    return pairs
+
+
+def train(
+    data: Path, output: Path, steps: int, first: int, start: str | None, mse: bool = False
+) -> Path:
+    """Trains the stages from number `first` on, from the preset `start`; returns the preset."""
+    for number in range(first, len(STAGES) + 1):
+        rules = {**RECIPE, **STAGES[number - 1], **(MSE if mse else {})}
+        start = train_stage(data, output / f"stage{number}", steps, rules, start)
+    return start
+
+
+def train_stage(
+    data: Path, output: Path, steps: int, rules: dict, start: str | Path | None = None
+) -> Path:
+    """Trains one stage, or goes on, in `output`; returns the preset folder."""
+    if (output / "preset" / "preset.json").is_file():
+        return output / "preset"
+    epochs = rules["epochs"]
+    before = 0 if start is None else presets.card(start)["steps"]
+    keras.utils.set_random_seed(rules["seed"])
+    scans = training_scans(data)
+    pairs = training_pairs(scans, rules)
     with tf.distribute.MirroredStrategy().scope():
         depth = encoders.VGG16.deepest(
             [rules["layer"], *rules["content_layers"], *rules["style_layers"]]
