@@ -260,7 +260,7 @@ def evaluate(
     return result
 
 
-CARD = """# Model card: vgg16_ct
+CARD = """# Model card: {name}
 
 Gray-scale style transfer for CT slices with VGG16 features. Written by
 `python scripts/train_release.py release`; every figure comes from `{figures}`.
@@ -273,7 +273,7 @@ Gray-scale style transfer for CT slices with VGG16 features. Written by
 | Calibration | {calibrate} |
 | Encoder | VGG16, ImageNet (CC BY 4.0, Visual Geometry Group, Oxford), cut at `{layer}` |
 | Training | {steps} steps, at last of {batch} crops of {crop}x{crop} pixels, Adam, cosine decay |
-| Content loss | contextual, bilateral variant (w = {spatial}), h = {bandwidth}, at {content} |
+| Content loss | {loss}, at {content} |
 | Style loss | moments at {style}; histogram ({histogram}); paired windows ({paired}) |
 | Data | {data} |
 | Licence | Apache-2.0 (decoder), CC BY 4.0 (encoder) |
@@ -355,8 +355,12 @@ def release(preset: Path, figures: Path, home: Path) -> Path:
         steps=trained["steps"],
         batch=recipe["batch_size"],
         crop=recipe["crop"],
-        spatial=recipe["spatial_weight"],
-        bandwidth=recipe["bandwidth"],
+        name=home.name,
+        loss="MSE (AdaIN of Huang and Belongie, for comparison)"
+        if recipe["content_loss"] == "mse"
+        else "contextual, bilateral variant (w = {spatial_weight}), h = {bandwidth}".format(
+            **recipe
+        ),
         content=table(recipe["content_layers"]),
         style=table(recipe["style_layers"]),
         histogram=f"{recipe['histogram_weight']:g}",
