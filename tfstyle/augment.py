@@ -56,7 +56,8 @@ class StyleAugmentation(keras.layers.Layer):
             window such as ``(-160, 240)`` for HU. Stylized images are clipped to it.
         detail: ``"guided"`` or ``"plain"``, see :meth:`tfstyle.StyleTransfer.stylize`.
         style_weights: How often each style is drawn, relative to the others.
-        seed: Seed of a ``keras.random.SeedGenerator``.
+        seed: Seed of a ``keras.random.SeedGenerator``; a layer that is loaded draws from the
+            beginning.
         **kwargs: Name and dtype; images come out in the compute dtype, computed in float32.
 
     Call arguments:
