@@ -377,7 +377,7 @@ class TestResuming:
     def test_other_styles(self, model, styles, pictures, tmp_path, whole):
         other = StyleBank(styles.codes * 1.01, names=styles.names)
         with pytest.raises(ArgumentError, match="another model or other styles"):
-            augment_scans(model, pictures, tmp_path / "whole", other, gate=None)
+            augment_scans(model, pictures, tmp_path / "whole", other, **whole[1])
 
 
 class TestBadInputs:

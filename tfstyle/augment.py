@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -9,11 +10,14 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.backend.common import global_state
 
 from tfstyle.errors import ArgumentError
 from tfstyle.metrics.structure import structure_scores
 from tfstyle.style_bank import StyleBank
 from tfstyle.style_transfer import DETAILS, StyleTransfer
+
+log = logging.getLogger(__name__)
 
 #: Key of the images in Keras's and KerasCV's dictionaries.
 IMAGES = "images"
@@ -52,14 +56,19 @@ class StyleAugmentation(keras.layers.Layer):
             window such as ``(-160, 240)`` for HU. Stylized images are clipped to it.
         detail: ``"guided"`` or ``"plain"``, see :meth:`tfstyle.StyleTransfer.stylize`.
         style_weights: How often each style is drawn, relative to the others.
-        seed: Seed of a ``keras.random.SeedGenerator``.
+        seed: Seed of a ``keras.random.SeedGenerator``; a layer that is loaded draws from the
+            beginning.
         **kwargs: Name and dtype; images come out in the compute dtype, computed in float32.
 
     Call arguments:
         inputs: Images (H, W, C) or (B, H, W, C) of any numeric type, or a dictionary with them
             under ``"images"``. Each channel is a gray image of its own (neighbouring slices, or
             gray written three times), and all channels of an image get one style and strength.
-        training: Without it True, or what the model that calls says.
+        training: False leaves the images as they are. Unless given it is what a surrounding model
+            was told, by ``fit`` and ``predict`` for example. A model that was told nothing, as in
+            ``model(x)`` or an export, changes no image, unlike with Keras's own random layers; a
+            ``keras.Sequential`` of augmentations in ``dataset.map`` needs ``training=True``.
+            Outside of models it is True.
         seed: Integers (2,): the draws come from them alone, for example from
             ``tf.data.Dataset.counter()``. Needed for reproducible images under ``map`` with
             ``num_parallel_calls``, where the order of calls is open.
@@ -138,6 +147,7 @@ class StyleAugmentation(keras.layers.Layer):
             self.style_shares = self._constant("style_shares", shares.astype(np.float32))
         self.holds_weights = self._constant("holds_weights", np.ones((), np.float32))
         self._strategy = tf.distribute.get_strategy()
+        self._has_warned = False
         # In float64, so that saved sums are shared out to replicas without rounding.
         self.seen, self.stylized, self.gated = (
             keras.Variable(
@@ -195,7 +205,9 @@ class StyleAugmentation(keras.layers.Layer):
             )
         return {**inputs, IMAGES: super().__call__(inputs[IMAGES], **kwargs)}
 
-    def call(self, images, training=True, seed=None):
+    def call(self, images, training=None, seed=None):
+        if training is None:
+            training = not self._in_silent_model()
         images = tf.convert_to_tensor(images)
         rank = images.shape.rank
         if rank not in (3, 4):
@@ -231,6 +243,23 @@ class StyleAugmentation(keras.layers.Layer):
         self._count(self.stylized, stylized)
         self._count(self.gated, gated)
         return results[0] if rank == 3 else results
+
+    def _in_silent_model(self) -> bool:
+        """Whether a model calls that was not told whether this is training."""
+        # Keras has no public word for it; were it renamed, its own default of True would be left.
+        context = global_state.get_global_attribute("current_call_ctx")
+        caller = getattr(context, "entry_layer", None)
+        if not isinstance(caller, keras.Model):
+            return False
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "%s: the model %s was called without training=True or False, so that images are "
+                "left as they are.",
+                self.name,
+                caller.name,
+            )
+        return True
 
     def _augment(self, images, seed):
         """Augmented images, and how many were stylized and gated."""
@@ -343,7 +372,7 @@ class StyleAugmentation(keras.layers.Layer):
                 "no styles; load a saved model, or copy the weights with set_weights."
             )
 
-    def compute_output_spec(self, images, training=True, seed=None):
+    def compute_output_spec(self, images, training=None, seed=None):
         return keras.KerasTensor(images.shape, dtype=self.compute_dtype)
 
     def compute_output_shape(self, input_shape):

@@ -117,8 +117,8 @@ class StyleBank:
         return len(self.codes)
 
     def __repr__(self) -> str:
-        channels = self.codes.shape[2] - 1
-        return f"StyleBank({len(self)} styles, {channels} channels, detail={self.detail!r})"
+        width = self.codes.shape[2]
+        return f"StyleBank({len(self)} styles, codes of {width}, detail={self.detail!r})"
 
     # -- making ----------------------------------------------------------------------------
     @classmethod
@@ -299,7 +299,7 @@ def join(banks: Sequence[StyleBank]) -> StyleBank:
         banks: Banks of one model and mode.
 
     Raises:
-        ArgumentError: if there is none, or they differ in channels or mode.
+        ArgumentError: if there is none, or they differ in width or mode.
     """
     if not banks:
         raise ArgumentError("banks: at least one is needed.")

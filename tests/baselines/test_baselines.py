@@ -193,7 +193,8 @@ class TestGet:
             baselines.get(name, **options)
 
     @pytest.mark.parametrize("name", ["adain_mse", "contextual_transformation"])
-    def test_what_needs_training_says_so(self, name, tmp_path):
+    def test_what_needs_training_says_so(self, name, tmp_path, monkeypatch):
+        monkeypatch.setattr("tfstyle.presets.names", lambda: ("vgg16_ct",))
         with pytest.raises(ArgumentError, match=f"model: {name} .*train"):
             baselines.get(name)
         with pytest.raises(InputFileError, match="no such model file"):

@@ -172,7 +172,9 @@ def test_noise_depends_on_the_seed(encoder):
 def test_total_variation_smooths(encoder):
     content, style = image(0, (20, 20)), image(1, (20, 20))
     rough, smooth = (
-        np.abs(np.diff(small(encoder, tv_weight=w).stylize(content, style))).mean()
+        np.abs(
+            np.diff(small(encoder, style_weight=1.0, tv_weight=w).stylize(content, style))
+        ).mean()
         for w in (0.0, 100.0)
     )
     assert smooth < 0.8 * rough

@@ -131,13 +131,16 @@ class TestTraining:
     def test_learns_phantoms(self):
         images, masks = vertebrae(4)
         keras.utils.set_random_seed(0)
-        unet = UNet(classes=3, depth=3, width=8, normalization="batch", dropout=0.1)
-        unet.compile_default(learning_rate=5e-3, dice=1.0, class_weights={1: 2.0, 2: 4.0})
-        history = unet.fit(images, masks, batch_size=4, epochs=40, verbose=0).history
-        assert set(history) == {"loss", "pixel_accuracy", "mean_iou", "dice"}
-        assert history["loss"][-1] < 0.3 * history["loss"][0]
+        unet = UNet(classes=3, depth=2, width=8, normalization="batch", dropout=0.0)
+        unet.compile_default(learning_rate=5e-3, dice=1.0, class_weights={2: 2.0})
+        before = unet.evaluate(images, masks, verbose=0, return_dict=True)
+        assert set(before) == {"loss", "pixel_accuracy", "mean_iou", "dice"}
+        steps = np.tile(np.arange(4), 120)  # 120 steps over the same four images
+        unet.fit(images[steps], masks[steps], batch_size=4, verbose=0)
+        after = unet.evaluate(images, masks, verbose=0, return_dict=True)
+        assert after["loss"] < 0.1 * before["loss"]
         found = tfstyle.metrics.dice_by_class(masks, unet.segment(images)[..., 0], 3)
-        assert (found > 0.8).all()
+        assert (found > 0.9).all()
 
     def test_tf_data_under_a_strategy(self):
         images, masks = vertebrae(4, 32)

@@ -10,6 +10,9 @@ from tfstyle.encoders import Encoder
 from tfstyle.errors import ArgumentError
 from tfstyle.style_transfer import StyleTransfer
 
+#: The preset that ``scripts/train_release.py train --mse`` makes.
+PRESET = "vgg16_ct_mse"
+
 
 class AdaINMSE(Baseline):
     """A ``StyleTransfer`` trained with MSE between features instead of the contextual loss.
@@ -20,7 +23,8 @@ class AdaINMSE(Baseline):
 
     Args:
         model: A trained :class:`tfstyle.StyleTransfer`, or what ``StyleTransfer.open`` takes: a
-            preset folder, a run's folder, a ``.keras`` file.
+            preset folder, a run's folder, a ``.keras`` file. Unless given the preset
+            ``vgg16_ct_mse``, where it comes with tfstyle.
 
     Raises:
         ArgumentError: without a model, or where the model says that it was trained with another
@@ -37,6 +41,8 @@ class AdaINMSE(Baseline):
     method = "adain_mse"
 
     def __init__(self, model: StyleTransfer | str | None = None):
+        if model is None and PRESET in presets.names():
+            model = PRESET
         if model is None:
             raise ArgumentError(
                 "model: adain_mse needs a trained model. Train one with `tfstyle train "

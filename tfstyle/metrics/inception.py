@@ -242,6 +242,7 @@ class DomainClassifier(KerasFile, keras.Model):
             statistics of the batch normalisation stay as they are, which small sets need.
         dropout: Rate before the last layer.
         name: Keras model name.
+        pretrained: Whether to keep those statistics; as said above unless given.
 
     Call arguments:
         inputs: float tensor (B, H, W, 1) in [0, 1], any size.
