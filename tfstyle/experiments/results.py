@@ -150,6 +150,7 @@ def _segmentation(result: Mapping, file: str | os.PathLike, command: str | None)
         "seed; they differ in the gray levels of the training images alone.</p>",
         "<p>Histogram matching, AdaIN-MSE and ours know the target gray scales from scans without "
         "masks, which are neither trained on nor tested; plain and classical augmentation do not. "
+        "AdaIN-MSE is StyleAugmentation with a preset trained with MSE. "
         "Figures are the mean over unseen gray scales, then mean and standard deviation over "
         "seeds; differences are taken seed by seed.</p>",
         _command(command),

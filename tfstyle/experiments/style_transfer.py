@@ -33,7 +33,7 @@ METHODS: Mapping[str, str] = {
     "histogram_matching": "Histogram matching",
     "wct": "WCT, preset's decoder",
     "contextual_transformation": "Contextual transformation",
-    "adain_mse": "AdaIN-MSE",
+    "adain_mse": "AdaIN-MSE, plain",
     "ours_plain": "Ours, plain",
     "ours": "Ours, guided",
     "answer": "Content under the protocol",
