@@ -155,12 +155,15 @@ def _write_png(width: float, bits: int, image: np.ndarray, path: str) -> tuple[f
 
 
 def finish_slice(task: tuple, image: np.ndarray, path: Path, facts: dict, measured) -> dict:
-    """Writes one slice under a temporary name, renames it, and measures it; runs in a worker.
+    """Writes one slice under a temporary name, renames it, and notes it; runs in a worker.
+
+    The worker itself notes in the folder's account that the slice is finished, so that nothing
+    finished is lost if the main process is killed.
 
     Args:
         task: A writer's.
         image: Generated image, float32 (rows, columns) in [0, 1].
-        path: The slice's file.
+        path: The slice's file, of :meth:`SliceFolder.path`.
         facts: What is known of the slice already.
         measured: None, or (pixels, window, units, styles) for :func:`measure`.
 
@@ -171,14 +174,20 @@ def finish_slice(task: tuple, image: np.ndarray, path: Path, facts: dict, measur
     temporary = path.with_name(f".{path.name}")
     try:
         step, error = function(*arguments, image, str(temporary))
+        facts = {**facts, "file": path.name, "step": step, "error": error}
+        if measured is not None:
+            facts.update(measure(measured[0], image, *measured[1:]))
         os.replace(temporary, path)
+        # One write to a file opened for appending: lines of several workers do not mix.
+        account = os.open(path.parent.parent / _ACCOUNT, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(account, (json.dumps(facts) + "\n").encode())
+        finally:
+            os.close(account)
     except OSError as problem:
         raise OutputError(path, f"cannot be written ({problem.strerror or problem}).") from problem
     finally:
         temporary.unlink(missing_ok=True)
-    facts = {**facts, "step": step, "error": error}
-    if measured is not None:
-        facts.update(measure(measured[0], image, *measured[1:]))
     return facts
 
 
@@ -240,7 +249,7 @@ class SliceFolder:
         self.partial = target.with_name(f".{target.name}.partial")
         self.done: dict[int, dict] = {}
         self.state: dict = {}
-        self._lock = self._account = None
+        self._lock = None
         try:
             self.partial.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.partial / _LOCK, "w")  # noqa: SIM115 - held till close()
@@ -288,18 +297,14 @@ class SliceFolder:
         # A line that a killed run left unfinished would swallow the next.
         lines = "".join(json.dumps(facts) + "\n" for facts in self.done.values())
         write_atomically(self.partial / _ACCOUNT, lines.encode())
-        self._account = open(self.partial / _ACCOUNT, "a")  # noqa: SIM115 - held till close()
 
     def path(self, index: int) -> Path:
         """Where slice `index` is to be written."""
         return self.partial / _SLICES / self.names[index]
 
     def add(self, facts: dict) -> None:
-        """Notes that a slice is written."""
-        facts = {**facts, "file": self.names[facts["slice"]]}
+        """Takes in what :func:`finish_slice` gave."""
         self.done[facts["slice"]] = facts
-        self._account.write(json.dumps(facts) + "\n")
-        self._account.flush()
 
     def publish(self) -> list[Path]:
         """Gives the complete folder its name."""
@@ -315,9 +320,8 @@ class SliceFolder:
 
     def close(self) -> None:
         """Leaves the folder as it is: for a later run, or removed if none can go on with it."""
-        for file in (self._account, self._lock):
-            if file is not None:
-                file.close()
+        if self._lock is not None:
+            self._lock.close()
         if self.job is None or not self.done:
             shutil.rmtree(self.partial, ignore_errors=True)
 
