@@ -329,7 +329,9 @@ def release(preset: Path, figures: Path, home: Path) -> Path:
     text = CARD.format(
         figures=figures.as_posix(),
         layer=recipe["layer"],
-        calibrate="mean and contrast of the generated image" if model.calibrate else "none",
+        calibrate="`plain`: mean and contrast of the image; `guided`: its histogram, bounded"
+        if model.calibrate
+        else "none",
         weights=round((home / "weights.npz").stat().st_size / 1000),
         steps=trained["steps"],
         batch=recipe["batch_size"],

@@ -115,6 +115,20 @@ class TestStylize:
         changed[10, 20] = 0.9
         assert np.abs(model.stylize(changed, style) - guided)[11:, 21:].max() < 0.01
 
+    def test_large_images_keep_their_depth(self, model):
+        rows = np.linspace(0.1, 0.9, 2048 * 1500, dtype=np.float32).reshape(2048, 1500)
+        generated = model.stylize(rows, image(4, (64, 64)))
+        assert generated.shape == rows.shape
+        # The curves differ from place to place by less than the levels of a row rise.
+        assert len(np.unique(generated)) > 2**16
+
+    def test_fingerprint(self, model):
+        again = StyleTransfer(model.encoder, model.layer, model.decoder)
+        assert again.fingerprint() == model.fingerprint()
+        other = StyleTransfer(model.encoder, model.layer, model.decoder, calibrate=True)
+        assert other.fingerprint() != model.fingerprint()
+        assert small_model(seed=1).fingerprint() != model.fingerprint()
+
     @pytest.mark.parametrize("detail", ["plain", "guided"])
     def test_calibration_gives_the_styles_mean_and_contrast(self, model, detail):
         content, style = 0.3 + 0.2 * image(1, (48, 40)), 0.2 + 0.5 * image(2, (32, 32))

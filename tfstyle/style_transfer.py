@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -316,6 +317,15 @@ class StyleTransfer(KerasFile, keras.Model):
         """
         _checked_detail(detail)
         return self._code(as_batch(style, "style")[0], "style", detail, None, 8)
+
+    def fingerprint(self) -> str:
+        """Short text that is the same for models that generate the same images."""
+        digest = hashlib.sha256(repr((self.layer, self.calibrate, WORKING_SIZE)).encode())
+        for part in (self.encoder, self.decoder):
+            digest.update(repr(sorted(part.get_config().items())).encode())
+            for weight in part.get_weights():
+                digest.update(weight.tobytes())
+        return digest.hexdigest()[:32]
 
     def _code(self, style, name, detail, contents, batch_size) -> np.ndarray:
         """The code of a style image or batch, or a code that was given, checked."""

@@ -737,8 +737,9 @@ def _stacks(frames: list[Frame], name: str | None) -> list[list[Frame]]:
 class DicomSeries:
     """A sorted series in HU of one file a slice, described by its headers; pixels come when asked.
 
-    It has the attributes of a :class:`tfstyle.data.Scan` but for ``pixels``, and its pixels are
-    those of the scan, so that a series of any length takes the memory of the slices in use.
+    It has the attributes of a :class:`tfstyle.data.Scan`, and its slices are those of the scan, so
+    that a series of any length takes the memory of the slices in use. ``pixels`` reads all of
+    them, anew each time.
 
     Args:
         frames: The slices, sorted.
@@ -779,6 +780,11 @@ class DicomSeries:
             InputFileError: If the file is damaged.
         """
         return read_frame(self.frames[index])
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """All pixels, int16 HU (slices, rows, columns), read at each use."""
+        return self.load().pixels
 
     def load(self) -> Scan:
         """The whole series as a scan.
