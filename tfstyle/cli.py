@@ -61,7 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.json and result is not None:
             print(json.dumps(result, indent=2, default=_plain))
         sys.stdout.flush()
-        return 0
+        return EXIT_FAILURE if result and result.get("failed") else 0
     except KeyboardInterrupt:
         if arguments.debug:
             raise
@@ -140,17 +140,26 @@ def _train(arguments: argparse.Namespace) -> dict:
 def _stylize(arguments: argparse.Namespace) -> dict:
     from tfstyle.stylize import ServedStylizer, stylize_scans
 
+    other = arguments.method != "contextual"
+    if arguments.style is None and not other:
+        raise ArgumentError("--style: give a scan with the gray scale wanted.")
+    if other and arguments.server is not None:
+        raise ArgumentError("--method: a server runs the model it has; leave out one of the two.")
+    if arguments.set and not other:
+        raise ArgumentError("--set: sets options of another --method; name one.")
     with _progress(arguments, "stylizing") as update:
         if arguments.server is not None:
             from tfstyle.serving import Client
 
             stylizer = ServedStylizer(Client(arguments.server))
+        elif other:
+            stylizer = _load_baseline(arguments)
         else:
             stylizer = _load_model(arguments)
         results = stylize_scans(
             stylizer,
             arguments.inputs,
-            arguments.style,
+            arguments.style or (),
             arguments.output,
             window=arguments.window,
             style_window=arguments.style_window,
@@ -199,17 +208,77 @@ def _account(result: Any) -> dict[str, str]:
     return facts
 
 
-def _export(arguments: argparse.Namespace) -> dict:
-    from tfstyle.serving import export_stylize
+def _augment(arguments: argparse.Namespace) -> dict:
+    from tfstyle.augment_scans import augment_scans
+    from tfstyle.style_bank import StyleBank
 
-    with _progress(arguments, "exporting"):
+    with _progress(arguments, "augmenting") as update:
         model = _load_model(arguments)
-        name = None if arguments.model else arguments.preset
-        folder = export_stylize(model, arguments.output, arguments.version, preset=name)
+        bank = StyleBank.from_scans(
+            model,
+            arguments.styles,
+            windows=arguments.style_windows,
+            slices=arguments.style_slices,
+            detail=arguments.detail,
+        )
+        if arguments.save_bank is not None:
+            bank.save(arguments.save_bank)
+        result = augment_scans(
+            model,
+            arguments.input,
+            arguments.output,
+            bank,
+            per_image=arguments.per_image,
+            masks=arguments.masks,
+            link_masks=arguments.link_masks,
+            strength=arguments.strength,
+            gate=arguments.gate,
+            window=arguments.window,
+            detail=arguments.detail,
+            seed=arguments.seed,
+            workers=arguments.workers,
+            batch_size=arguments.batch_size,
+            progress=update,
+        )
+    if not arguments.json:
+        facts = {
+            "manifest": result.manifest,
+            "styles": len(bank),
+            "written": result.written,
+            "there before": result.kept,
+            "gated": f"{result.gated}, kept as they were",
+        }
+        if result.left_out:
+            facts["left out"] = f"{len(result.left_out)}, which hold no scan"
+        if result.without_mask:
+            facts["without mask"] = len(result.without_mask)
+        _print_facts(_console(), facts)
+    for source, reason in result.failed.items():
+        _complain(f"failed: {source}: {reason}")
+    if result.failed:
+        _complain(
+            f"error: {len(result.failed)} of the inputs failed; the same command tries them again"
+        )
+    return result.as_dict()
+
+
+def _export(arguments: argparse.Namespace) -> dict:
+    from tfstyle.serving import export_stylize, export_unet
+
+    output = arguments.output or f"saved_models/{'unet' if arguments.unet else 'stylize'}"
+    with _progress(arguments, "exporting"):
+        if arguments.unet:
+            from tfstyle.segmentation import UNet
+
+            folder = export_unet(UNet.load(arguments.unet), output, arguments.version)
+        else:
+            model = _load_model(arguments)
+            name = None if arguments.model else arguments.preset
+            folder = export_stylize(model, output, arguments.version, preset=name)
     if not arguments.json:
         console = _console()
         _print_facts(console, {"exported": folder})
-        console.print(f"Serve it with: {PROGRAM} serve --models {_escape(str(arguments.output))}")
+        console.print(f"Serve it with: {PROGRAM} serve --models {_escape(str(output))}")
     return {"folder": folder, "version": int(folder.name)}
 
 
@@ -330,10 +399,16 @@ def _load_model(arguments: argparse.Namespace) -> Any:
 
     if arguments.model is None:
         return StyleTransfer.from_preset(arguments.preset)
-    if arguments.model.endswith(".keras"):
-        return StyleTransfer.load(arguments.model)
-    trained = os.path.join(arguments.model, "preset")
-    return StyleTransfer.from_preset(trained if os.path.isdir(trained) else arguments.model)
+    return StyleTransfer.open(arguments.model)
+
+
+def _load_baseline(arguments: argparse.Namespace) -> Any:
+    from tfstyle import baselines
+
+    options = dict(arguments.set or ())
+    if arguments.model is not None or arguments.preset != DEFAULT_PRESET:
+        options["model"] = arguments.model or arguments.preset
+    return baselines.get(arguments.method, **options)
 
 
 # -- arguments -----------------------------------------------------------------------------
@@ -364,6 +439,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="""examples:
   tfstyle stylize ct_series/ --style reference.dcm -o stylized/
   tfstyle train --content ct/ --style other_scanner/ --output runs/first
+  tfstyle augment train/images augmented/ --styles other_scanners/ --masks train/masks
   tfstyle export -o saved_models/stylize
   tfstyle serve
   tfstyle info
@@ -385,6 +461,7 @@ Each command has its own help: tfstyle stylize --help""",
     for add in (
         _add_train,
         _add_stylize,
+        _add_augment,
         _add_features,
         _add_export,
         _add_serve,
@@ -404,7 +481,7 @@ def _add_reporting(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
+def _add_model(parser: argparse.ArgumentParser) -> Any:
     group = parser.add_argument_group("model").add_mutually_exclusive_group()
     group.add_argument(
         "--preset",
@@ -415,6 +492,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--model", metavar="PATH", help="a folder written by tfstyle train, or a .keras file"
     )
+    return group
 
 
 def _add_train(command: Callable) -> argparse.ArgumentParser:
@@ -553,7 +631,11 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
   tfstyle stylize slice.dcm --style head.dcm --window bone --style-window brain -o stylized/
   tfstyle stylize ct.nii.gz --style a.dcm --style b.dcm --style-weights 0.7 0.3 -o out.nii.gz
   tfstyle stylize slice.dcm --style head.dcm --format png -o slice.png
-  tfstyle stylize ct_series/ --style reference.dcm --server 127.0.0.1:8500 -o stylized/ --json""",
+  tfstyle stylize ct_series/ --style reference.dcm --server 127.0.0.1:8500 -o stylized/ --json
+  tfstyle stylize slice.dcm --style head.dcm --method histogram_matching -o matched/
+  tfstyle stylize slice.dcm --style head.dcm --method gatys --set encoder=vgg16 --set steps=100 \\
+      -o gatys/
+  tfstyle stylize ct_series/ --method random_gamma --set seed=3 --set fixed=true -o gamma/""",
     )
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="DICOM files or folders of series, NIfTI, PNG"
@@ -569,7 +651,6 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
     style.add_argument(
         "--style",
         action="append",
-        required=True,
         metavar="PATH",
         help="scan with the gray scale wanted; give it several times to blend",
     )
@@ -604,10 +685,9 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
     )
     style.add_argument(
         "--detail",
-        default="guided",
         choices=("guided", "plain"),
         help="guided: the source's own pixels under local tone curves; plain: the decoder's image "
-        "(default: guided)",
+        "(default: guided; plain for the other methods)",
     )
     content = parser.add_argument_group("content")
     content.add_argument("--window", default="auto", metavar="WINDOW", help=_WINDOW_HELP)
@@ -624,6 +704,21 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
     parser.add_argument(
         "--server", metavar="HOST:PORT", help="use a served model instead of a local one"
     )
+    method = parser.add_argument_group("other methods, to compare with")
+    method.add_argument(
+        "--method",
+        default="contextual",
+        metavar="NAME",
+        help="contextual: the preset or model (default); gatys, wct; histogram_matching, clahe, "
+        "random_gamma, window_jitter; contextual_transformation and adain_mse with --model",
+    )
+    method.add_argument(
+        "--set",
+        action="append",
+        type=_setting,
+        metavar="NAME=VALUE",
+        help="an option of the method, such as steps=100; give it several times",
+    )
     parser.add_argument(
         "--batch-size", type=_positive, default=4, metavar="N", help="slices a call (default: 4)"
     )
@@ -632,6 +727,105 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
         type=_count,
         metavar="N",
         help="processes that read and write slices; 0: none (default: as many as suit)",
+    )
+    return parser
+
+
+def _add_augment(command: Callable) -> argparse.ArgumentParser:
+    parser = command(
+        "augment",
+        _augment,
+        "write a training set in the gray scales of other scans",
+        "Writes every scan of a folder several times, each time with a style and a strength\n"
+        "drawn at random: OUT/images/ mirrors the input folder, OUT/masks/ has the masks,\n"
+        "untouched, and OUT/manifest.jsonl says what was done to each image. Results that keep\n"
+        "too little structure are replaced by the original.\n\n"
+        "The same command goes on after an interruption, or with more inputs or copies. Draws\n"
+        "depend on the seed, the place of a scan in the input folder and the number of the copy\n"
+        "alone. An input that cannot be read is noted in the manifest and the others go on; the\n"
+        "exit status is 1 then.",
+        """examples:
+  tfstyle augment train/images augmented/ --styles other_scanners/ --masks train/masks
+  tfstyle augment ct/ out/ --styles a.dcm b.nii.gz --style-windows bone soft-tissue --per-image 4
+  tfstyle augment ct/ out/ --styles other_scanners/ --style-slices 5 --save-bank styles.npz
+  tfstyle augment more/ more_out/ --styles styles.npz --strength 0.3 1 --seed 7""",
+    )
+    parser.add_argument(
+        "input", metavar="IN", help="folder of DICOM series, NIfTI volumes and PNG pictures"
+    )
+    parser.add_argument(
+        "output", metavar="OUT", help="new folder, or that of the run that is to go on"
+    )
+    parser.add_argument(
+        "--per-image",
+        type=_positive,
+        default=1,
+        metavar="K",
+        help="copies of each scan (default: 1)",
+    )
+    parser.add_argument(
+        "--masks",
+        metavar="FOLDER",
+        help="masks with the names of the inputs, any ending; for a series the name of its folder",
+    )
+    parser.add_argument(
+        "--link-masks", action="store_true", help="hard links to the masks instead of copies"
+    )
+    parser.add_argument("--window", default="auto", metavar="WINDOW", help=_WINDOW_HELP)
+    parser.add_argument(
+        "--seed", type=_count, default=0, metavar="N", help="of all draws (default: 0)"
+    )
+    style = parser.add_argument_group("style")
+    style.add_argument(
+        "--styles",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="scans, folders of scans, or banks that --save-bank wrote",
+    )
+    style.add_argument(
+        "--style-windows",
+        nargs="+",
+        default=["auto"],
+        metavar="WINDOW",
+        help="each style is taken through each of these (default: auto)",
+    )
+    style.add_argument(
+        "--style-slices",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="slices of each style scan, evenly spread (default: 1, the middle one)",
+    )
+    style.add_argument(
+        "--save-bank", metavar="FILE.npz", help="keep the encoded styles; they hold no images"
+    )
+    style.add_argument(
+        "--strength",
+        nargs=2,
+        type=float,
+        default=[0.5, 1.0],
+        metavar=("LOW", "HIGH"),
+        help="range of the strength, within 0 to 1 (default: 0.5 1)",
+    )
+    style.add_argument(
+        "--gate",
+        type=float,
+        default=0.8,
+        metavar="S",
+        help="least structure term of SSIM; -1 lets everything pass (default: 0.8)",
+    )
+    style.add_argument("--detail", default="guided", choices=("guided", "plain"))
+    _add_model(parser)
+    parser.add_argument(
+        "--workers",
+        type=_positive,
+        default=2,
+        metavar="N",
+        help="threads that read and write beside the model (default: 2)",
+    )
+    parser.add_argument(
+        "--batch-size", type=_positive, default=8, metavar="N", help="slices a call (default: 8)"
     )
     return parser
 
@@ -710,15 +904,17 @@ def _add_export(command: Callable) -> argparse.ArgumentParser:
         "height and width, in TensorFlow Serving's layout: FOLDER/VERSION/.",
         """examples:
   tfstyle export
-  tfstyle export --model runs/first -o saved_models/first --version 3""",
+  tfstyle export --model runs/first -o saved_models/first --version 3
+  tfstyle export --unet unet.keras""",
     )
-    _add_model(parser)
+    _add_model(parser).add_argument(
+        "--unet", metavar="FILE", help="export a U-Net (.keras) with the signature segment instead"
+    )
     parser.add_argument(
         "-o",
         "--output",
-        default="saved_models/stylize",
         metavar="FOLDER",
-        help="base folder of the model (default: %(default)s)",
+        help="base folder of the model (default: saved_models/stylize, or saved_models/unet)",
     )
     parser.add_argument(
         "--version", type=_positive, metavar="N", help="default: the next free number"
@@ -806,6 +1002,17 @@ def _add_phantom(command: Callable) -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     return parser
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """``steps=100`` as ``("steps", 100)``; what is no JSON is text."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, received {text!r}")
+    try:
+        return name.replace("-", "_"), json.loads(value)
+    except ValueError:
+        return name.replace("-", "_"), value
 
 
 def _positive(text: str) -> int:

@@ -4,6 +4,13 @@ import importlib
 
 from tfstyle.data.dicom import DicomSeries
 from tfstyle.data.dicom_write import write_derived_series
+from tfstyle.data.labelled import (
+    LabelledFiles,
+    LabelledScan,
+    find_labelled,
+    merge_classes,
+    read_labelled,
+)
 from tfstyle.data.nifti import match_labels, read_nifti, write_nifti
 from tfstyle.data.phantom import (
     LABELS,
@@ -14,7 +21,7 @@ from tfstyle.data.phantom import (
     spine_phantom,
 )
 from tfstyle.data.png import read_png, write_png
-from tfstyle.data.read import read_scan, read_scans
+from tfstyle.data.read import ScanFiles, list_scans, read_scan, read_scans
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import WINDOWS, Window, resolve_window, scan_to_unit
 
@@ -33,13 +40,20 @@ __all__ = [
     "PROTOCOLS",
     "WINDOWS",
     "DicomSeries",
+    "LabelledFiles",
+    "LabelledScan",
     "Phantom",
     "Protocol",
     "Scan",
+    "ScanFiles",
     "Window",
     "apply_protocol",
+    "find_labelled",
+    "list_scans",
     "match_labels",
+    "merge_classes",
     "pair_dataset",
+    "read_labelled",
     "read_nifti",
     "read_png",
     "read_scan",

@@ -36,7 +36,7 @@ def names() -> tuple[str, ...]:
 
 
 def folder(preset: str | os.PathLike) -> Path:
-    """Folder of a preset, given its name or the folder itself.
+    """Folder of a preset, given its name, the folder itself or that of a finished training run.
 
     Raises:
         WeightsError: if there is no such preset.
@@ -45,8 +45,9 @@ def folder(preset: str | os.PathLike) -> Path:
     if name in names():
         return _HOME / name
     path = Path(name)
-    if (path / CONFIG).is_file():
-        return path
+    for home in (path, path / "preset"):
+        if (home / CONFIG).is_file():
+            return home
     if path.is_dir():
         raise WeightsError(f"{path}: holds no {CONFIG}; it is not a preset folder.")
     raise WeightsError(
