@@ -394,6 +394,96 @@ def _phantom(arguments: argparse.Namespace) -> dict:
     return {"files": files}
 
 
+def _study_segmentation(arguments: argparse.Namespace) -> dict:
+    from tfstyle.experiments import results, segmentation
+
+    if arguments.images is None:
+        datasets = {"phantoms": segmentation.phantom_data}
+    else:
+        sets = segmentation.labelled_data(
+            arguments.images,
+            arguments.masks,
+            domain_from=arguments.domain_from,
+            subject_from=arguments.subject_from,
+            layout=arguments.layout,
+            train_domain=arguments.train_domain,
+            window=arguments.window,
+            classes="foreground" if arguments.classes == "foreground" else None,
+            size=arguments.size,
+            slices=arguments.slices,
+            seed=arguments.seed,
+        )
+        datasets = {name: lambda seed, data=data: data for name, data in sets.items()}
+    file = os.path.join(arguments.output, "segmentation.json")
+    with _progress(arguments, "study") as update:
+        result = segmentation.run_segmentation_study(
+            datasets,
+            file,
+            conditions=arguments.conditions,
+            seeds=range(arguments.seed, arguments.seed + arguments.seeds),
+            settings=segmentation.SegmentationSettings(
+                steps=arguments.steps,
+                batch_size=arguments.batch_size,
+                depth=arguments.depth,
+                width=arguments.width,
+            ),
+            preset=arguments.model or arguments.preset,
+            mse=arguments.mse,
+            progress=update,
+        )
+    page = results.write_results(
+        os.path.join(arguments.output, "index.html"), segmentation=(result, file)
+    )
+    if not arguments.json:
+        from rich.table import Table
+
+        console = _console()
+        for name in result["data"]:
+            table = Table(title=_escape(name), title_justify="left")
+            for number, title in enumerate(results.SEGMENTATION_HEAD):
+                table.add_column(title, justify="right" if number else "left")
+            for row in results.segmentation_rows(result, name):
+                table.add_row(*row)
+            console.print(table)
+        _print_facts(console, {"page": page, "figures": file})
+    return {"page": page, "figures": file, "summary": result["summary"]}
+
+
+def _study_style_transfer(arguments: argparse.Namespace) -> dict:
+    from tfstyle.experiments import results, style_transfer
+
+    file = os.path.join(arguments.output, "style_transfer.json")
+    with _progress(arguments, "study") as update:
+        result = style_transfer.run_style_transfer_study(
+            file,
+            methods=arguments.methods,
+            settings=style_transfer.StyleTransferSettings(
+                contents=arguments.contents,
+                size=arguments.size,
+                contextual_steps=arguments.contextual_steps,
+                seed=arguments.seed,
+            ),
+            preset=arguments.model or arguments.preset,
+            mse=arguments.mse,
+            progress=update,
+        )
+    page = results.write_results(
+        os.path.join(arguments.output, "index.html"), style_transfer=(result, file)
+    )
+    if not arguments.json:
+        from rich.table import Table
+
+        table = Table()
+        for number, title in enumerate(style_transfer.HEAD):
+            table.add_column(title, justify="right" if number else "left")
+        for row in style_transfer.table_rows(result):
+            table.add_row(*row)
+        console = _console()
+        console.print(table)
+        _print_facts(console, {"page": page, "figures": file})
+    return {"page": page, "figures": file, "rows": result["rows"]}
+
+
 def _load_model(arguments: argparse.Namespace) -> Any:
     from tfstyle.style_transfer import StyleTransfer
 
@@ -469,6 +559,7 @@ Each command has its own help: tfstyle stylize --help""",
         _add_phantom,
     ):
         _add_reporting(add(command))
+    _add_study(commands)
     return parser
 
 
@@ -1002,6 +1093,111 @@ def _add_phantom(command: Callable) -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     return parser
+
+
+def _add_study(commands: Any) -> None:
+    study = commands.add_parser(
+        "study",
+        help="does it help: segmentation on unseen gray scales, style transfer",
+        description="Studies with a page of results: tables and pictures in one HTML file.\n"
+        "The same command goes on after an interruption.",
+        epilog="""examples:
+  tfstyle study segmentation --images ct/ --masks masks/ --domain-from tag:Manufacturer -o study/
+  tfstyle study style-transfer -o study/""",
+    )
+    studies = study.add_subparsers(
+        title="studies", metavar="STUDY", required=True, parser_class=_Parser
+    )
+
+    def common(parser: argparse.ArgumentParser, run: Callable) -> None:
+        parser.set_defaults(run=run)
+        parser.add_argument(
+            "-o", "--output", required=True, metavar="DIR", help="folder of index.html and figures"
+        )
+        parser.add_argument("--seed", type=_count, default=0, metavar="N", help="default: 0")
+        _add_model(parser)
+        parser.add_argument("--mse", metavar="PATH", help="preset trained with MSE, for AdaIN-MSE")
+        _add_reporting(parser)
+
+    one = studies.add_parser(
+        "segmentation",
+        help="U-Net with and without style augmentation on unseen gray scales",
+        description="Trains a U-Net with and without augmentation and tests it on domains that it\n"
+        "was not trained on. Each domain is left out once, or --train-domain names the one to\n"
+        "train on. Of each tested domain a quarter of the subjects, at least one, gives styles\n"
+        "without its masks being used. Without --images the study is done on phantoms.",
+        epilog="""examples:
+  tfstyle study segmentation --images ct/ --masks masks/ --domain-from tag:Manufacturer -o study/
+  tfstyle study segmentation --images verse/ --domain-from csv:scanners.csv:scanner \\
+      --train-domain philips --seeds 3 -o study/
+  tfstyle study segmentation -o phantoms/ --seeds 2""",
+    )
+    data = one.add_argument_group("data")
+    data.add_argument("--images", metavar="DIR", help="DICOM series, NIfTI or PNG; or a data set")
+    data.add_argument("--masks", metavar="DIR", help="NIfTI, PNG or DICOM SEG of the same names")
+    data.add_argument(
+        "--domain-from",
+        default="folder",
+        metavar="SOURCE",
+        help="folder, tag:KEYWORD or csv:FILE:COLUMN (default: folder)",
+    )
+    data.add_argument("--subject-from", metavar="SOURCE", help="the same for the subject")
+    data.add_argument(
+        "--layout",
+        default="auto",
+        choices=("auto", "folders", "verse", "ctspine1k", "totalsegmentator"),
+    )
+    data.add_argument("--train-domain", metavar="NAME", help="train on this domain, test the rest")
+    data.add_argument("--window", default="auto", metavar="WINDOW", help=_WINDOW_HELP)
+    data.add_argument(
+        "--classes",
+        default="foreground",
+        choices=("foreground", "labels"),
+        help="one class for all labels, or one for each (default: foreground)",
+    )
+    data.add_argument("--size", type=_positive, default=128, metavar="PIXELS", help="default: 128")
+    data.add_argument(
+        "--slices",
+        type=_positive,
+        default=8,
+        metavar="N",
+        help="labelled slices of each scan, evenly spread (default: 8)",
+    )
+    runs = one.add_argument_group("runs")
+    runs.add_argument(
+        "--conditions",
+        nargs="+",
+        metavar="NAME",
+        help="of plain, classical, histogram_matching, adain_mse, ours, ours_classical",
+    )
+    runs.add_argument(
+        "--seeds", type=_positive, default=5, metavar="N", help="runs of each (default: 5)"
+    )
+    runs.add_argument("--steps", type=_positive, default=400, metavar="N", help="default: 400")
+    runs.add_argument("--batch-size", type=_positive, default=8, metavar="N", help="default: 8")
+    runs.add_argument("--depth", type=_positive, default=3, metavar="N", help="default: 3")
+    runs.add_argument("--width", type=_positive, default=16, metavar="N", help="default: 16")
+    common(one, _study_segmentation)
+    two = studies.add_parser(
+        "style-transfer",
+        help="LPIPS and conditional inception score of methods",
+        description="Compares methods of style transfer on phantoms: LPIPS, conditional inception\n"
+        "score, structure kept.",
+        epilog="""examples:
+  tfstyle study style-transfer -o study/
+  tfstyle study style-transfer -o study/ --methods histogram_matching ours --contents 4""",
+    )
+    two.add_argument("--methods", nargs="+", metavar="NAME", help="default: all")
+    two.add_argument("--contents", type=_positive, default=6, metavar="N", help="default: 6")
+    two.add_argument("--size", type=_positive, default=128, metavar="PIXELS", help="default: 128")
+    two.add_argument(
+        "--contextual-steps",
+        type=_count,
+        default=24,
+        metavar="N",
+        help="training of the contextual transformation; 0 leaves it out (default: 24)",
+    )
+    common(two, _study_style_transfer)
 
 
 def _setting(text: str) -> tuple[str, Any]:
