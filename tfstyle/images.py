@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -57,3 +58,30 @@ def as_batch(image: npt.ArrayLike, argument: str) -> tuple[np.ndarray, tuple[int
             "(tfstyle.data.windows)."
         )
     return batch, shape
+
+
+def is_style_code(array: np.ndarray) -> bool:
+    """Whether an array is a style code (B, 2, C + 1), C ≥ 1, and no image (H, W, 1)."""
+    return array.ndim == 3 and array.shape[1] == 2 and array.shape[2] > 1
+
+
+def blend_weights(weights: Sequence[float] | None, count: int) -> list[float]:
+    """Weights of several styles, divided by their sum.
+
+    Args:
+        weights: One for each style, at least 0, not all 0; None for equal ones.
+        count: Number of styles.
+
+    Raises:
+        ArgumentError: no styles, or weights that cannot be used.
+    """
+    if count == 0:
+        raise ArgumentError("style: the list of styles is empty.")
+    values = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
+    if values.shape != (count,) or not np.isfinite(values).all() or (values < 0).any():
+        raise ArgumentError(
+            f"style_weights: need {count} finite weights of at least 0, received {weights!r}."
+        )
+    if values.sum() == 0:
+        raise ArgumentError("style_weights: must not all be 0.")
+    return (values / values.sum()).tolist()

@@ -15,7 +15,7 @@ from tfstyle import encoders
 from tfstyle.decoder import Decoder
 from tfstyle.encoders import IMAGE_TAP, Encoder
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
-from tfstyle.images import as_batch
+from tfstyle.images import as_batch, blend_weights, is_style_code
 from tfstyle.layers import (
     AdaIN,
     apply_tone_grid,
@@ -274,7 +274,7 @@ class StyleTransfer(keras.Model):
             raise ArgumentError(f"batch_size: must be at least 1, received {batch_size!r}.")
         images, shape = as_batch(content, "content")
         if isinstance(style, (list, tuple)):
-            weights = _blend_weights(style_weights, len(style))
+            weights = blend_weights(style_weights, len(style))
             named = [(one, f"style[{i}]") for i, one in enumerate(style)]
         else:
             if style_weights is not None:
@@ -324,7 +324,7 @@ class StyleTransfer(keras.Model):
     def _code(self, style, name, detail, contents, batch_size) -> np.ndarray:
         """The code of a style image or batch, or a code that was given, checked."""
         array = style if isinstance(style, np.ndarray) else np.asarray(style)
-        if array.ndim == 3 and array.shape[1] == 2 and array.shape[2] > 1:
+        if is_style_code(array):
             channels = self.encoder.tap(self.layer).channels + 1
             code = array.astype(np.float32)
             if array.shape[2] != channels or not np.isfinite(code).all() or (code[:, 1] < 0).any():
@@ -691,19 +691,6 @@ def _checked_detail(detail: str) -> str:
             f"detail: unknown value {detail!r}; use one of {', '.join(map(repr, DETAILS))}."
         )
     return detail
-
-
-def _blend_weights(weights, count: int) -> list[float]:
-    if count == 0:
-        raise ArgumentError("style: the list of styles is empty.")
-    values = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
-    if values.shape != (count,) or not np.isfinite(values).all() or (values < 0).any():
-        raise ArgumentError(
-            f"style_weights: need {count} finite weights of at least 0, received {weights!r}."
-        )
-    if values.sum() == 0:
-        raise ArgumentError("style_weights: must not all be 0.")
-    return (values / values.sum()).tolist()
 
 
 __all__ = ["DETAILS", "IMAGE_TAP", "WORKING_SIZE", "StyleTransfer"]
