@@ -157,6 +157,7 @@ def _stylize(arguments: argparse.Namespace) -> dict:
             output_format=arguments.format,
             batch_size=arguments.batch_size,
             detail=arguments.detail,
+            workers=arguments.workers,
             progress=update,
         )
     if not arguments.json:
@@ -187,7 +188,9 @@ def _account(result: Any) -> dict[str, str]:
         )
     if result.structure is not None:
         facts["structure"] = f"{result.structure:.3f} of 1 kept (structure term of SSIM)"
-    facts["time"] = f"{result.seconds:.1f} s"
+    facts["time"] = f"{result.seconds:.1f} s in the model"
+    if result.resumed:
+        facts["resumed"] = f"{result.resumed} of {result.slices} slices were there already"
     return facts
 
 
@@ -481,7 +484,8 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
         "give scans the gray scale of another scan",
         "Gives scans the gray scale of another scan. A DICOM series becomes a derived DICOM\n"
         "series (new UIDs, ImageType DERIVED, source references; spacing and orientation kept),\n"
-        "NIfTI becomes NIfTI, PNG becomes PNG. Nothing is overwritten.",
+        "NIfTI becomes NIfTI, PNG becomes PNG. Nothing is overwritten. The same command goes on\n"
+        "where an interrupted one stopped.",
         """examples:
   tfstyle stylize ct_series/ --style reference.dcm -o stylized/
   tfstyle stylize slice.dcm --style head.dcm --window bone --style-window brain -o stylized/
@@ -576,6 +580,12 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--batch-size", type=_positive, default=4, metavar="N", help="slices a call (default: 4)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=_count,
+        metavar="N",
+        help="processes that read and write slices; 0: none (default: as many as suit)",
     )
     return parser
 

@@ -61,7 +61,7 @@ def as_batch(image: npt.ArrayLike, argument: str) -> tuple[np.ndarray, tuple[int
 
 
 def is_style_code(array: np.ndarray) -> bool:
-    """Whether an array is a style code (B, 2, C + 1), C ≥ 1, and no image (H, W, 1)."""
+    """Whether an array is formed as a style code, (B, 2, width > 1), and not as an image."""
     return array.ndim == 3 and array.shape[1] == 2 and array.shape[2] > 1
 
 

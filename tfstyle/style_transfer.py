@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,11 +21,13 @@ from tfstyle.layers import (
     AdaIN,
     apply_tone_grid,
     fit_tone_grid,
+    gray_levels,
+    match_levels,
     moments,
     reduce_size,
     smooth_slices,
 )
-from tfstyle.layers.guided import CELLS, LEVELS
+from tfstyle.layers.guided import CELLS, LEVELS, SHARES
 from tfstyle.layers.padding import reflect_indices
 from tfstyle.losses import (
     CONTENT_LOSSES,
@@ -43,10 +46,10 @@ LOSS_TERMS = ("loss", "content_loss", "style_loss", "histogram_loss", "paired_lo
 DETAILS = ("guided", "plain")
 
 #: Longest side of the images that the network sees in guided mode.
-WORKING_SIZE = 256
+WORKING_SIZE = 192
 
-#: Largest factor by which each of calibration's two rounds stretches or shrinks the contrast of a
-#: generated image. More brings the histograms still closer where the style shows more body and
+#: Largest factor by which each of calibration's two rounds stretches or shrinks the contrast of the
+#: decoder's image. More brings the histograms still closer where the style shows more body and
 #: less air than the content, and clips tissue to white for it.
 LARGEST_GAIN = 1.25
 
@@ -62,11 +65,12 @@ class StyleTransfer(keras.Model):
             paper's is ``"relu4_1"``; shallower taps keep anatomy better.
         decoder: A :class:`tfstyle.decoder.Decoder` for that tap; made from the encoder's tap
             table unless given.
-        calibrate: Apply AdaIN once more in :meth:`stylize` and what it calls, to the generated
-            image itself: one rising line for the whole image that gives it the style image's mean
-            gray level and, as far as ``LARGEST_GAIN`` allows in two rounds, its contrast. The
-            decoder's own error in both is gone, and no structure changes. False is the paper's
-            model. Training and ``model(inputs)`` do without.
+        calibrate: Correct the gray scale of the whole generated image in :meth:`stylize` and what
+            it calls. ``detail="plain"``: AdaIN once more on the image itself, a rising line that
+            gives it the style image's mean gray level and, as far as ``LARGEST_GAIN`` allows in
+            two rounds, its contrast. ``detail="guided"``: a rising curve of bounded slope that
+            brings its histogram towards the style's (:func:`tfstyle.layers.match_levels`). False
+            is the paper's model. Training and ``model(inputs)`` do without.
         name: Keras model name.
 
     Raises:
@@ -152,28 +156,38 @@ class StyleTransfer(keras.Model):
         return self.generate_from_code(content, self.code_of(style, detail), strength, detail)
 
     def code_of(self, style, detail: str = "guided"):
-        """The moments of `style` at the model's layer and of the image, all that AdaIN takes.
+        """All that generation takes from `style`: moments at the model's layer, gray levels.
 
         Args:
             style: float32 tensor (B, H, W, 1) in [0, 1].
             detail: Mode that the code is for; ``"guided"`` looks at the reduced image.
 
         Returns:
-            float32 tensor (B, 2, C + 1): μ and σ of each of the layer's C channels, and last those
-            of the image itself.
+            float32 tensor (B, 2, C + 1 + SHARES / 2): μ and σ of each of the layer's C channels,
+            then those of the image itself, and last, row after row,
+            :func:`tfstyle.layers.gray_levels`.
         """
+        own = moments(style, self.adain.epsilon)
+        levels = ops.reshape(gray_levels(style), (-1, 2, SHARES // 2))
         if _checked_detail(detail) == "guided":
             style = reduce_size(style, WORKING_SIZE)
-        mean, std = moments(self.encode(self._extend(style)), self.adain.epsilon)
-        own_mean, own_std = moments(style, self.adain.epsilon)
-        mean = ops.concatenate([mean, own_mean], axis=-1)
-        std = ops.concatenate([std, own_std], axis=-1)
-        return ops.concatenate([mean[:, 0], std[:, 0]], axis=1)  # (B, 1, C + 1) each
+        found = moments(self.encode(self._extend(style)), self.adain.epsilon)
+        both = [ops.concatenate(pair, axis=-1)[:, 0] for pair in zip(found, own)]
+        return ops.concatenate([ops.concatenate(both, axis=1), levels], axis=2)
+
+    @property
+    def _code_width(self) -> int:
+        return self.encoder.tap(self.layer).channels + 1 + SHARES // 2
 
     def generate_from_code(self, content, code, strength=None, detail: str = "guided"):
-        """:meth:`generate` with a code (B or 1, 2, C + 1) of :meth:`code_of` instead of a style."""
+        """:meth:`generate` with a code of :meth:`code_of`, B or 1, instead of a style."""
         if _checked_detail(detail) == "plain":
-            return self._decode(content, code, strength)
+            result = self._decode(content, code, strength)
+            if self.calibrate:
+                for _ in range(2):  # the second takes back what clipping moved
+                    gain, shift = self._calibration(result, content, code, strength)
+                    result = ops.clip(gain * result + shift, 0.0, 1.0)
+            return result
         return apply_tone_grid(content, self.tone_grid(content, code, strength))
 
     def tone_grid(self, content, code, strength=None):
@@ -186,27 +200,22 @@ class StyleTransfer(keras.Model):
         small = reduce_size(content, WORKING_SIZE)
         grid = fit_tone_grid(small, self._decode(small, code, strength))
         if self.calibrate:
-            knots = ops.linspace(0.0, 1.0, grid.shape[1])[:, None, None]
-            for _ in range(2):
-                gain, shift = self._calibration(apply_tone_grid(small, grid), small, code, strength)
-                grid = gain * (grid + knots) + shift - knots
+            levels = ops.reshape(code[:, :, -SHARES // 2 :], (-1, SHARES))
+            grid = match_levels(grid, content, levels, strength)
         return grid
 
     def _decode(self, content, code, strength):
         shape = ops.shape(content)
+        channels = self.encoder.tap(self.layer).channels
         features = self.encode(self._extend(content))
-        mean, std = code[:, 0, None, None, :-1], code[:, 1, None, None, :-1]
+        mean, std = code[:, 0, None, None, :channels], code[:, 1, None, None, :channels]
         result = self.decoder(self.adain.transfer(features, mean, std, strength=strength))
-        result = ops.clip(result[:, : shape[1], : shape[2]], 0.0, 1.0)
-        if self.calibrate:
-            for _ in range(2):  # the second takes back what clipping moved
-                gain, shift = self._calibration(result, content, code, strength)
-                result = ops.clip(gain * result + shift, 0.0, 1.0)
-        return result
+        return ops.clip(result[:, : shape[1], : shape[2]], 0.0, 1.0)
 
     def _calibration(self, generated, content, code, strength):
         """Gain and shift (B, 1, 1, 1) that give `generated` the moments which AdaIN aims at."""
-        mean, std = code[:, 0, None, None, -1:], code[:, 1, None, None, -1:]
+        last = self.encoder.tap(self.layer).channels
+        mean, std = (code[:, row, None, None, last : last + 1] for row in (0, 1))
         if strength is not None:
             own_mean, own_std = moments(content, self.adain.epsilon)
             mean = (1.0 - strength) * own_mean + strength * mean
@@ -308,8 +317,7 @@ class StyleTransfer(keras.Model):
                 sizes, so a code of the other mode gives a slightly different gray scale.
 
         Returns:
-            float32 array (B, 2, C + 1), B = 1 for one image: mean and standard deviation of the C
-            channels at the model's layer and, last, of the image itself.
+            float32 array (B, 2, C + 33), B = 1 for one image; see :meth:`code_of`.
 
         Raises:
             ArgumentError: an image or mode that cannot be used.
@@ -321,15 +329,24 @@ class StyleTransfer(keras.Model):
         _checked_detail(detail)
         return self._code(as_batch(style, "style")[0], "style", detail, None, 8)
 
+    def fingerprint(self) -> str:
+        """Short text that is the same for models that generate the same images."""
+        digest = hashlib.sha256(repr((self.layer, self.calibrate, WORKING_SIZE)).encode())
+        for part in (self.encoder, self.decoder):
+            digest.update(repr(sorted(part.get_config().items())).encode())
+            for weight in part.get_weights():
+                digest.update(weight.tobytes())
+        return digest.hexdigest()[:32]
+
     def _code(self, style, name, detail, contents, batch_size) -> np.ndarray:
         """The code of a style image or batch, or a code that was given, checked."""
         array = style if isinstance(style, np.ndarray) else np.asarray(style)
         if is_style_code(array):
-            channels = self.encoder.tap(self.layer).channels + 1
+            width = self._code_width
             code = array.astype(np.float32)
-            if array.shape[2] != channels or not np.isfinite(code).all() or (code[:, 1] < 0).any():
+            if array.shape[2] != width or not np.isfinite(code).all() or (code[:, 1] < 0).any():
                 raise ArgumentError(
-                    f"{name}: is no style code of this model, which has (B, 2, {channels}) finite "
+                    f"{name}: is no style code of this model, which has (B, 2, {width}) finite "
                     f"values, received shape {array.shape}."
                 )
         else:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.models import SIGNATURES
+from tests.models import CODE_WIDTH, SIGNATURES
 from tfstyle.errors import ArgumentError, ServingError, TfstyleError
 from tfstyle.serving import AsyncClient, Client
 from tfstyle.serving.status import StatusError
@@ -307,7 +307,7 @@ def test_status_and_metadata(each):
         "outputs": {"generated": image},
     }
     assert signatures["stylize_strength"]["inputs"]["strength"] == "float32 of any shape"
-    assert signatures["encode_style"]["outputs"] == {"code": "float32 (?, 2, 129)"}
+    assert signatures["encode_style"]["outputs"] == {"code": f"float32 (?, 2, {CODE_WIDTH})"}
 
 
 def test_threads_share_a_client(each, model, random):

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from tests.models import SIGNATURE_INPUTS, SIGNATURES
+from tests.models import CODE_WIDTH, SIGNATURE_INPUTS, SIGNATURES
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.serving import (
     Servable,
@@ -51,7 +51,7 @@ def test_layout_is_tensorflow_servings(saved_model):
 
 def test_signatures_have_dynamic_sizes(servable):
     assert set(servable.signatures) == SIGNATURES
-    code = [-1, 2, 129]  # relu2_1 has 128 channels
+    code = [-1, 2, CODE_WIDTH]
     sizes = {"content": [-1, -1, -1, 1], "style": [-1, -1, -1, 1], "generated": [-1, -1, -1, 1]}
     sizes["code"] = code
     for name, signature in servable.signatures.items():
@@ -124,7 +124,7 @@ def test_metadata_says_units_and_origin(saved_model):
             assert len(tensor["range"]) == 2
     assert data["signatures"]["serving_default"]["same_as"] == "stylize"
     code = data["signatures"]["encode_style"]["outputs"]["code"]
-    assert code["shape"] == ["batch or 1", 2, 129]
+    assert code["shape"] == ["batch or 1", 2, CODE_WIDTH]
     assert code["range"] == [None, None]
     assert data["operations"] == graph_operations(saved_model)
     assert data["parameters"] > 100_000
@@ -210,10 +210,10 @@ def test_the_style_encoder_is_skipped_with_a_code(saved_model):
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        (np.full((1, 2, 129), np.nan), "code : Tensor had NaN"),
-        (np.full((1, 2, 129), -1.0), "standard deviations must be at least 0"),
-        (np.ones((3, 2, 129)), "code: must hold one code, or as many as content"),
-        (np.ones((0, 2, 129)), "code: is empty"),
+        (np.full((1, 2, CODE_WIDTH), np.nan), "code : Tensor had NaN"),
+        (np.full((1, 2, CODE_WIDTH), -1.0), "standard deviations must be at least 0"),
+        (np.ones((3, 2, CODE_WIDTH)), "code: must hold one code, or as many as content"),
+        (np.ones((0, 2, CODE_WIDTH)), "code: is empty"),
     ],
 )
 def test_the_graph_refuses_bad_codes_itself(servable, code, message):

@@ -1,7 +1,14 @@
 """Layers of the generator."""
 
 from tfstyle.layers.adain import AdaIN, moments
-from tfstyle.layers.guided import apply_tone_grid, fit_tone_grid, reduce_size, smooth_slices
+from tfstyle.layers.guided import (
+    apply_tone_grid,
+    fit_tone_grid,
+    gray_levels,
+    match_levels,
+    reduce_size,
+    smooth_slices,
+)
 from tfstyle.layers.padding import ReflectionPadding2D
 
 __all__ = [
@@ -9,6 +16,8 @@ __all__ = [
     "ReflectionPadding2D",
     "apply_tone_grid",
     "fit_tone_grid",
+    "gray_levels",
+    "match_levels",
     "moments",
     "reduce_size",
     "smooth_slices",

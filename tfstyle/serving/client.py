@@ -438,7 +438,7 @@ class Client(_Plans):
             timeout: Seconds for each request; the client's unless given.
 
         Returns:
-            float32 array (B, 2, C + 1), B = 1 for one image; only for models with the same
+            float32 array (B, 2, C + 33), B = 1 for one image; only for models with the same
             encoder and layer. See :meth:`tfstyle.StyleTransfer.encode_style`.
 
         Raises:

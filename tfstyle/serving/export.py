@@ -57,8 +57,8 @@ def export_stylize(
 
     - ``stylize`` and ``serving_default``: ``content`` (B, H, W, 1) and ``style`` (B or 1, H', W',
       1) to ``generated`` (B, H, W, 1). A style batch of 1 is broadcast over the contents.
-    - ``encode_style``: ``style`` (B, H', W', 1) to ``code`` (B, 2, C + 1), to keep.
-    - ``stylize_with_code``: ``content`` and ``code`` (B or 1, 2, C + 1) to ``generated``, without
+    - ``encode_style``: ``style`` (B, H', W', 1) to ``code`` (B, 2, C + 33), to keep.
+    - ``stylize_with_code``: ``content`` and ``code`` (B or 1, 2, C + 33) to ``generated``, without
       the work that the style would take.
     - ``stylize_strength``, ``stylize_with_code_strength``: also take ``strength``, one value or
       one for each content, in [0, 1].

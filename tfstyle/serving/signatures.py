@@ -133,14 +133,14 @@ STRENGTH = Tensor(
 )
 
 
-def style_code(channels: int) -> Tensor:
-    """The tensor of style codes for a layer with `channels` − 1 channels."""
+def style_code(width: int) -> Tensor:
+    """The tensor of style codes with this many values in each of two rows."""
     return Tensor(
-        ("batch or 1", 2, channels),
-        "mean and standard deviation of each channel at the model's layer and, last, of the style "
-        "image itself; made by encode_style for the signatures with the same detail, and only for "
-        "models with the same encoder and layer",
-        "activation of the encoder; the last channel is a gray level",
+        ("batch or 1", 2, width),
+        "mean and standard deviation of each channel at the model's layer and of the style image "
+        "itself, then the image's gray levels; made by encode_style for the signatures with the "
+        "same detail, and only for models with the same encoder and layer",
+        "activation of the encoder; gray levels for the image's own values",
         range=(None, None),
     )
 
