@@ -8,7 +8,8 @@ For every encoder of ``tfstyle.encoders`` and for the contextual loss and MSE, a
 at the family's default tap with the same data, steps, seeds and weights of the losses, and measured
 on the same pairs of slices of a series that none was trained on. Features of different networks
 differ in size by orders of magnitude, so that every layer's weight is divided by the spread of its
-features over training images (by its square for MSE).
+features over training images (by its square for MSE), and every decoder's last convolution starts
+scaled so that its images have the same mean and spread.
 
 Figures 8 and 9 of Xu, Li and Shin compare generated images by extractor: here each content loss has
 its grid, one row a pair, one column an extractor, on slices of pydicom-data and a phantom that none
@@ -138,6 +139,15 @@ def spreads(encoder: Encoder, taps: Sequence[str], images: np.ndarray) -> dict[s
     return {tap: float(np.sqrt(np.var(np.asarray(maps[tap]), axis=(1, 2)).mean())) for tap in taps}
 
 
+def level_output(model: StyleTransfer, images: np.ndarray) -> None:
+    """Scales the last convolution of an untrained decoder: mean 0.5 and standard deviation 0.15."""
+    output = np.asarray(model({"content": images, "style": images}))
+    last = model.decoder.steps[-1]
+    kernel, bias = last.get_weights()
+    scale = 0.15 / max(float(output.std()), 1e-6)
+    last.set_weights([kernel * scale, (bias - output.mean()) * scale + 0.5])
+
+
 def compiled(encoder: Encoder, loss: str, images: np.ndarray, settings: Settings) -> StyleTransfer:
     """The untrained model of a row with its losses."""
     family = type(encoder)
@@ -146,6 +156,7 @@ def compiled(encoder: Encoder, loss: str, images: np.ndarray, settings: Settings
     scale = spreads(encoder, [*dict.fromkeys([*content, *style])], images)
     power = 2 if loss == "mse" else 0  # the contextual loss compares directions
     model = StyleTransfer(encoder, layer=family.default_layer)
+    level_output(model, images)
     schedule = keras.optimizers.schedules.CosineDecay(
         settings.learning_rate, settings.epochs * settings.steps, alpha=0.02
     )

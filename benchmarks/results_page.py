@@ -47,8 +47,8 @@ def readme_part(studies: dict) -> str:
         parts.append(f"From `benchmarks/{file}`: `{COMMANDS['segmentation']}`.")
     if "style_transfer" in studies:
         study = studies["style_transfer"][0]
-        right = 100 * study["classifier"]["accuracy"]
-        right = f"The classifier tells {right:.0f} % of held-out phantoms right."
+        share = 100 * study["classifier"]["accuracy"]
+        right = f"The classifier tells {share:.0f} % of held-out phantoms right."
         parts.append("**Style transfer.** " + " ".join([*study["notes"], right]))
         parts.append(results.markdown(HEAD, table_rows(study)))
         parts.append(f"From `benchmarks/style_transfer.json`: `{COMMANDS['style_transfer']}`.")

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tfstyle import __version__
@@ -147,11 +147,16 @@ def _stylize(arguments: argparse.Namespace) -> dict:
         raise ArgumentError("--method: a server runs the model it has; leave out one of the two.")
     if arguments.set and not other:
         raise ArgumentError("--set: sets options of another --method; name one.")
-    with _progress(arguments, "stylizing") as update:
+    with _progress(arguments, "stylizing") as update, ExitStack() as stack:
         if arguments.server is not None:
             from tfstyle.serving import Client
 
-            stylizer = ServedStylizer(Client(arguments.server))
+            client = Client(
+                arguments.server,
+                ca_certificate=arguments.server_ca,
+                headers=dict(arguments.server_header),
+            )
+            stylizer = ServedStylizer(stack.enter_context(client))
         elif other:
             stylizer = _load_baseline(arguments)
         else:
@@ -274,7 +279,13 @@ def _export(arguments: argparse.Namespace) -> dict:
         else:
             model = _load_model(arguments)
             name = None if arguments.model else arguments.preset
-            folder = export_stylize(model, output, arguments.version, preset=name)
+            folder = export_stylize(
+                model,
+                output,
+                arguments.version,
+                preset=name,
+                warm_up_size=arguments.warm_up_size,
+            )
     if not arguments.json:
         console = _console()
         _print_facts(console, {"exported": folder})
@@ -283,15 +294,22 @@ def _export(arguments: argparse.Namespace) -> dict:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from tfstyle.serving import serve
+    from tfstyle.serving import Batching, serve
 
     def ready(info: Any) -> None:
         if arguments.json:
-            facts = {"address": info.address, "backend": info.backend, "models": info.models}
+            facts = {
+                "address": info.address,
+                "rest_address": info.rest_address,
+                "backend": info.backend,
+                "models": info.models,
+            }
             print(json.dumps(facts, default=_plain), flush=True)
         else:
             console = _console()
             console.print(f"Serving {', '.join(info.models)} at [bold]{info.address}[/] (gRPC).")
+            if info.rest_address is not None:
+                console.print(f"REST: [bold]http://{info.rest_address}/v1/models[/]")
             console.print(f"Backend: {info.backend}. Stop with Ctrl-C.")
             sys.stdout.flush()
 
@@ -299,7 +317,10 @@ def _serve(arguments: argparse.Namespace) -> None:
         arguments.models,
         arguments.host,
         arguments.port,
+        rest_port=arguments.rest_port,
         backend=arguments.backend,
+        batching=None if arguments.batch is None else Batching(arguments.batch),
+        poll_seconds=arguments.poll,
         on_ready=ready,
     )
 
@@ -793,7 +814,23 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
     )
     _add_model(parser)
     parser.add_argument(
-        "--server", metavar="HOST:PORT", help="use a served model instead of a local one"
+        "--server",
+        metavar="HOST:PORT",
+        help="use a served model instead of a local one; http:// or https:// before it for REST, "
+        "grpcs:// for gRPC with TLS",
+    )
+    parser.add_argument(
+        "--server-ca",
+        metavar="PEM",
+        help="certificates to trust when calling the server (default: the system's)",
+    )
+    parser.add_argument(
+        "--server-header",
+        action="append",
+        default=[],
+        type=_header,
+        metavar="NAME:VALUE",
+        help="sent with every call to the server, as HTTP header or gRPC metadata",
     )
     method = parser.add_argument_group("other methods, to compare with")
     method.add_argument(
@@ -991,8 +1028,9 @@ def _add_export(command: Callable) -> argparse.ArgumentParser:
         "export",
         _export,
         "write a SavedModel for TensorFlow Serving",
-        "Writes a SavedModel with the signatures stylize and serving_default for any batch,\n"
-        "height and width, in TensorFlow Serving's layout: FOLDER/VERSION/.",
+        "Writes a SavedModel for any batch, height and width, in TensorFlow Serving's layout:\n"
+        "FOLDER/VERSION/. Signatures: stylize and serving_default, encode_style (image to style\n"
+        "code), stylize_with_code, and the same with strength and with plain detail.",
         """examples:
   tfstyle export
   tfstyle export --model runs/first -o saved_models/first --version 3
@@ -1010,6 +1048,13 @@ def _add_export(command: Callable) -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", type=_positive, metavar="N", help="default: the next free number"
     )
+    parser.add_argument(
+        "--warm-up-size",
+        type=_count,
+        default=256,
+        metavar="PIXELS",
+        help="side of the images with which servers warm up; 0: none (default: %(default)s)",
+    )
     return parser
 
 
@@ -1017,26 +1062,45 @@ def _add_serve(command: Callable) -> argparse.ArgumentParser:
     parser = command(
         "serve",
         _serve,
-        "serve exported models over gRPC",
-        "Serves exported models with TensorFlow Serving's gRPC protocol: tensorflow_model_server\n"
-        "where that is on PATH, otherwise an embedded server for one machine. There is no\n"
-        "encryption and no authentication.",
+        "serve exported models over gRPC and REST",
+        "Serves exported models with TensorFlow Serving's protocol: tensorflow_model_server where\n"
+        "that is on PATH, otherwise an embedded server for development, tests and small sites.\n"
+        "New versions are served as soon as they appear. There is no encryption and no\n"
+        "authentication.",
         """examples:
   tfstyle export && tfstyle serve
-  tfstyle serve --models saved_models --port 9000
+  tfstyle serve --models saved_models --port 9000 --rest-port 9001
+  tfstyle serve --models models.config --batch 8
   tfstyle serve --port 0 --json        takes a free port and prints it""",
     )
     parser.add_argument(
         "--models",
         default="saved_models",
-        metavar="FOLDER",
-        help="folder of models, or of one model's versions (default: %(default)s)",
+        metavar="PATH",
+        help="folder of models, or of one model's versions, or a models.config file "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
     )
     parser.add_argument(
-        "--port", type=int, default=8500, help="0 takes a free one (default: %(default)s)"
+        "--port", type=int, default=8500, help="of gRPC; 0 takes a free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rest-port", type=int, metavar="PORT", help="of REST; 0 takes a free one (default: off)"
+    )
+    parser.add_argument(
+        "--batch",
+        type=_positive,
+        metavar="N",
+        help="join requests with images of one size to batches of at most N (default: off)",
+    )
+    parser.add_argument(
+        "--poll",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="seconds between looks for new versions; 0: never (default: 1)",
     )
     parser.add_argument(
         "--backend", default="auto", choices=("auto", "tensorflow_model_server", "embedded")
@@ -1216,6 +1280,13 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, received {value}")
     return value
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition(":")
+    if not separator or not name.strip():
+        raise argparse.ArgumentTypeError(f"must be NAME:VALUE, received {text!r}")
+    return name.strip(), value.strip()
 
 
 def _count(text: str) -> int:

@@ -95,7 +95,10 @@ def test_weights_of_layers_follow_their_features(extractors):
     taps = ["relu1_1", "relu4_1"]
     scale = extractors.spreads(encoder, taps, images)
     for loss, power in (("contextual", 0), ("mse", 2)):
-        found = extractors.compiled(encoder, loss, images, settings)._settings
+        model = extractors.compiled(encoder, loss, images, settings)
+        output = np.asarray(model({"content": images, "style": images}))
+        assert (output.mean(), output.std()) == pytest.approx((0.5, 0.15), abs=0.01)
+        found = model._settings
         expected = extractors.RECIPE["content_weight"] / scale["relu4_1"] ** power
         assert found["content_layers"]["relu4_1"] == pytest.approx(expected, rel=1e-4)
         share = extractors.RECIPE["style_weight"] / (len(found["style_layers"]) - 1)

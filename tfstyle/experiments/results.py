@@ -158,7 +158,8 @@ def _segmentation(result: Mapping, file: str | os.PathLike, command: str | None)
     least = min((row["runs"] for row in result["summary"]), default=0)
     if least < 5:
         parts.append(
-            f'<p class="notice">As few as {least} seed(s) a condition: too few to speak of spread.</p>'
+            f'<p class="notice">As few as {least} seed(s) a condition: too few to speak of '
+            "spread.</p>"
         )
     for name, about in result["data"].items():
         parts += [
