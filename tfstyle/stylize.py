@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from tfstyle.baselines import Baseline
 from tfstyle.data import DicomSeries, Scan, Window, read_scan, read_scans, resolve_window
 from tfstyle.data.dicom import read_frame
 from tfstyle.data.dicom_write import source_frames
@@ -33,6 +35,8 @@ from tfstyle.outputs import (
     SliceFolder,
     finish_slice,
     measure,
+    measured_slices,
+    median,
     picture_bits,
     start_workers,
 )
@@ -41,9 +45,6 @@ from tfstyle.style_transfer import DETAILS
 log = logging.getLogger(__name__)
 
 FORMATS = ("auto", "dicom", "nifti", "png")
-
-#: Slices of a scan that are measured, at most, evenly spread.
-MEASURED_SLICES = 16
 
 #: Slices a call at least, where tone curves are smoothed along the slices: the neighbours at both
 #: ends are generated twice.
@@ -196,7 +197,7 @@ def stylize_scans(
     strength: float = 1.0,
     output_format: str = "auto",
     batch_size: int = 8,
-    detail: str = "guided",
+    detail: str | None = None,
     slice_sigma: float = 1.0,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -216,9 +217,11 @@ def stylize_scans(
     beside the one to come.
 
     Args:
-        stylizer: A :class:`tfstyle.StyleTransfer` or :class:`ServedStylizer`.
+        stylizer: A :class:`tfstyle.StyleTransfer`, :class:`ServedStylizer`, or one of
+            ``tfstyle.baselines``.
         inputs: DICOM files or folders of series, NIfTI, PNG, or folders of them.
         styles: Scans with the gray scale wanted; one slice of each is used. Several are blended.
+            May be empty for a baseline that needs none.
         output: Folder for the results; for one input that gives one file, that file's name.
         window: Window of the contents, see :func:`tfstyle.data.resolve_window`.
         style_window: Window of the styles.
@@ -233,7 +236,8 @@ def stylize_scans(
             ``"png"`` (8 bits, one file a slice, for viewing).
         batch_size: Slices a call.
         detail: ``"guided"`` keeps every pixel's own structure, ``"plain"`` is the decoder's
-            image; see :meth:`tfstyle.StyleTransfer.stylize`.
+            image; see :meth:`tfstyle.StyleTransfer.stylize`. Unless given ``"guided"``, or the
+            first of a baseline's ``details``.
         slice_sigma: In guided mode tone curves are smoothed along the slices of a scan with this
             standard deviation, in slices, so that neighbours do not flicker; 0 treats slices
             one by one, as a served model does.
@@ -259,7 +263,8 @@ def stylize_scans(
         raise ArgumentError(
             f"output_format: unknown value {output_format!r}; use one of {', '.join(FORMATS)}."
         )
-    if not styles:
+    baseline = isinstance(stylizer, Baseline)
+    if not styles and not (baseline and not stylizer.needs_style):
         raise ArgumentError("styles: at least one style scan is needed.")
     if style_weights is not None and len(style_weights) != len(styles):
         raise ArgumentError(
@@ -269,15 +274,17 @@ def stylize_scans(
         raise ArgumentError(f"batch_size: must be at least 1, received {batch_size}.")
     if not 0.0 <= strength <= 1.0:
         raise ArgumentError(f"strength: must lie in [0, 1], received {strength}.")
-    if detail not in DETAILS:
+    details = stylizer.details if baseline else DETAILS
+    detail = details[0] if detail is None else detail
+    if detail not in details:
         raise ArgumentError(
-            f"detail: unknown value {detail!r}; use one of {', '.join(map(repr, DETAILS))}."
+            f"detail: unknown value {detail!r}; use one of {', '.join(map(repr, details))}."
         )
     if not 0.0 <= slice_sigma < float("inf"):
         raise ArgumentError(f"slice_sigma: must be at least 0, received {slice_sigma}.")
     if workers is not None and workers < 0:
         raise ArgumentError(f"workers: must be at least 0, received {workers}.")
-    if detail == "plain" or isinstance(stylizer, ServedStylizer):
+    if detail == "plain" or baseline or isinstance(stylizer, ServedStylizer):
         slice_sigma = 0.0
     scans = [scan for path in inputs for scan in read_scans(path, series=series, lazy=True)]
     if not scans:
@@ -452,9 +459,11 @@ class _Work:
         sigma = self.slice_sigma if count > 1 else 0.0
         reach = slice_reach(sigma)
         step = max(self.batch_size, SMOOTHED_SLICES) if sigma else self.batch_size
+        # A short first part, so that the model need not wait long for it.
+        borders = [0, *range(min(self.batch_size, count), count, step), count]
         parts = []
-        for start in range(0, count, step):
-            wanted = [i for i in range(start, min(start + step, count)) if i not in done]
+        for start, stop in pairwise(borders):
+            wanted = [i for i in range(start, stop) if i not in done]
             if wanted:
                 # The neighbours that smoothing looks at come along and are dropped again.
                 first, last = max(wanted[0] - reach, 0), min(wanted[-1] + reach, count - 1)
@@ -464,7 +473,7 @@ class _Work:
     def _generate(self, pixels: np.ndarray, window: Window, count: int) -> np.ndarray:
         images = self.stylizer.stylize(
             window.to_unit(pixels)[..., None],
-            self.codes[0] if len(self.codes) == 1 else self.codes,
+            self.codes[0] if len(self.codes) == 1 else self.codes or None,
             strength=self.strength,
             style_weights=self.style_weights,
             detail=self.detail,
@@ -508,10 +517,6 @@ class _Work:
         seconds: float,
         resumed: int,
     ) -> StylizedScan:
-        def median(key: str) -> float | None:
-            values = [one[key] for one in facts if key in one]
-            return float(np.median(values)) if values else None
-
         size = scan.shape[1:] if isinstance(scan, DicomSeries) else scan.pixels.shape[1:]
         return StylizedScan(
             source=scan.name,
@@ -525,17 +530,12 @@ class _Work:
             quantisation=max(one["step"] for one in facts),
             round_trip=max(one["error"] for one in facts),
             style_windows=self.style_windows,
-            distance_before=median("before"),
-            distance_after=median("after"),
-            structure=median("structure"),
+            distance_before=median(facts, "before"),
+            distance_after=median(facts, "after"),
+            structure=median(facts, "structure"),
             seconds=seconds,
             resumed=resumed,
         )
-
-
-def measured_slices(count: int) -> set[int]:
-    """Slices that are measured: up to ``MEASURED_SLICES``, evenly spread."""
-    return set(np.linspace(0, count - 1, MEASURED_SLICES).round().astype(int).tolist())
 
 
 def _clipped(pixels: np.ndarray, window: Window) -> dict:

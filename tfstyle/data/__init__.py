@@ -21,7 +21,7 @@ from tfstyle.data.phantom import (
     spine_phantom,
 )
 from tfstyle.data.png import read_png, write_png
-from tfstyle.data.read import read_scan, read_scans
+from tfstyle.data.read import ScanFiles, list_scans, read_scan, read_scans
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import WINDOWS, Window, resolve_window, scan_to_unit
 
@@ -45,9 +45,11 @@ __all__ = [
     "Phantom",
     "Protocol",
     "Scan",
+    "ScanFiles",
     "Window",
     "apply_protocol",
     "find_labelled",
+    "list_scans",
     "match_labels",
     "merge_classes",
     "pair_dataset",

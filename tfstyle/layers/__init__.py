@@ -1,6 +1,7 @@
 """Layers of the generator."""
 
 from tfstyle.layers.adain import AdaIN, moments
+from tfstyle.layers.affine import ChannelAffine
 from tfstyle.layers.guided import (
     apply_tone_grid,
     fit_tone_grid,
@@ -13,6 +14,7 @@ from tfstyle.layers.padding import ReflectionPadding2D
 
 __all__ = [
     "AdaIN",
+    "ChannelAffine",
     "ReflectionPadding2D",
     "apply_tone_grid",
     "fit_tone_grid",
