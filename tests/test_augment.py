@@ -549,7 +549,7 @@ class TestErrors:
             StyleAugmentation(model, **{"styles": bank, **options})
 
     def test_styles_of_another_model(self, model, bank, tmp_path):
-        with pytest.raises(WeightsError, match="channels"):
+        with pytest.raises(WeightsError, match="columns"):
             StyleAugmentation(model, np.ones((2, 2, 9)))
         with pytest.raises(WeightsError, match="another encoder"):
             StyleAugmentation(small_model("relu1_1", seed=1), bank)

@@ -83,7 +83,8 @@ def run(capsys):
 
 class TestHelp:
     @pytest.mark.parametrize(
-        "command", ["train", "stylize", "augment", "export", "serve", "info", "phantom"]
+        "command",
+        ["train", "stylize", "augment", "features", "export", "serve", "info", "phantom"],
     )
     def test_each_command_has_examples(self, run, command):
         status, out, err = run(command, "--help")
@@ -301,6 +302,54 @@ class TestAugment:
         assert "tfstyle: failed: b.png: not a PNG file." in err
         assert "1 of the inputs failed" in err
         assert "Traceback" not in err
+
+
+class TestMethods:
+    def test_by_name(self, run, picture, tmp_path):
+        target = tmp_path / "out.png"
+        style = tmp_path / "style.png"
+        write_png(np.linspace(0.5, 1, 400).reshape(20, 20), style)
+        words = ["--method", "histogram-matching", "-o", target, "--json"]
+        status, out, err = run("stylize", picture, "--style", style, *words)
+        assert (status, err) == (0, "")
+        (scan,) = json.loads(out)["scans"]
+        assert scan["distance_after"] < 0.1 * scan["distance_before"]
+
+    def test_without_a_style_and_with_options(self, run, picture, tmp_path):
+        for name, options in (("a", []), ("b", ["--set", "seed=5"]), ("c", ["--set", "seed=5"])):
+            words = ["--method", "random_gamma", "--set", "fixed=true", *options]
+            status, _, err = run("stylize", picture, *words, "-o", tmp_path / f"{name}.png")
+            assert (status, err) == (0, "")
+        a, b, c = (read_scan(tmp_path / f"{name}.png").pixels for name in "abc")
+        assert (a != b).any()
+        np.testing.assert_array_equal(b, c)
+
+    def test_model_goes_to_the_method(self, run, picture, tmp_path):
+        words = ["--method", "contextual_transformation", "--model", tmp_path / "none.keras"]
+        status, _, err = run("stylize", picture, *words, "-o", tmp_path / "o.png")
+        assert status == 1
+        assert "none.keras: no such model file" in err
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["--method", "cyclegan"], "unknown name 'cyclegan'; use one of"),
+            (["--method", "contextual_transformation"], "is trained for one target domain"),
+            (["--method", "wct"], "at least one style scan"),
+            (["--method", "clahe", "--set", "bins"], "expected NAME=VALUE, received 'bins'"),
+            (["--method", "clahe", "--set", "tiles=3"], "clahe: has no option 'tiles'"),
+            (["--method", "clahe", "--set", "bins=few"], "clahe: an option cannot be used"),
+            (["--method", "clahe", "--model", "x"], "clahe: has no option 'model'"),
+            (["--method", "clahe", "--detail", "guided"], "detail: unknown value 'guided'"),
+            (["--method", "clahe", "--server", "localhost:1"], "leave out one of the two"),
+            (["--style", "x.png", "--set", "seed=3"], "--set: sets options of another --method"),
+        ],
+    )
+    def test_bad_usage(self, run, picture, tmp_path, words, message):
+        status, out, err = run("stylize", picture, "-o", tmp_path / "o.png", *words)
+        assert (status, out) == (2, "")
+        assert message in err
+        assert err.count("\n") == 1
 
 
 class TestPhantom:

@@ -36,7 +36,7 @@ class TestMaking:
         images = [image(1, (20, 30)), image(2, (16, 16, 1))]
         bank = StyleBank.encode(model, images, names=["a", "b"], weights=[1, 2])
         assert len(bank) == 2
-        assert repr(bank) == "StyleBank(2 styles, 64 channels, detail='guided')"
+        assert repr(bank) == "StyleBank(2 styles, codes of 97, detail='guided')"
         for code, one in zip(bank.codes, images):
             np.testing.assert_allclose(code, model.encode_style(one)[0])
         assert bank.quantiles.shape == (2, QUANTILES)
@@ -137,7 +137,7 @@ class TestCheck:
         bank = StyleBank.from_scans(model, folder)
         with pytest.raises(WeightsError, match="another encoder"):
             bank.check(small_model("relu1_1", seed=3))
-        with pytest.raises(WeightsError, match="64 channels, the model at relu2_1 has 128"):
+        with pytest.raises(WeightsError, match="columns, those of the model at relu2_1 161"):
             bank.check(small_model("relu2_1"))
         with pytest.raises(WeightsError, match="encoded for detail='guided'"):
             bank.check(model, "plain")

@@ -22,6 +22,7 @@ _LAZY = {
     "StyleTransfer": "tfstyle.style_transfer",
 }
 _MODULES = (
+    "baselines",
     "callbacks",
     "data",
     "encoders",
@@ -30,6 +31,7 @@ _MODULES = (
     "losses",
     "metrics",
     "presets",
+    "segmentation",
     "serving",
 )
 

@@ -42,7 +42,7 @@ class StyleAugmentation(keras.layers.Layer):
     Args:
         network: A :class:`tfstyle.StyleTransfer`, or the name or folder of a preset.
         styles: Where styles come from: ``"batch"``, another image of the same batch; a
-            :class:`tfstyle.StyleBank`; codes (N, 2, C + 1) of
+            :class:`tfstyle.StyleBank`; codes (N, 2, width) of
             :meth:`tfstyle.StyleTransfer.encode_style`; or one or several paths of scans, folders
             of scans, or saved banks, which are encoded here
             (:meth:`tfstyle.StyleBank.from_scans`).

