@@ -38,6 +38,11 @@ def readme_part(studies: dict) -> str:
             parts.append(
                 results.markdown(results.SEGMENTATION_HEAD, results.segmentation_rows(study, name))
             )
+        least = min(row["runs"] for row in study["summary"])
+        if least < 5:
+            parts.append(
+                f"Preliminary: as few as {least} seed(s) a condition, too few to speak of spread."
+            )
         file = studies["segmentation"][1].name
         parts.append(f"From `benchmarks/{file}`: `{COMMANDS['segmentation']}`.")
     if "style_transfer" in studies:

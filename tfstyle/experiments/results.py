@@ -155,6 +155,12 @@ def _segmentation(result: Mapping, file: str | os.PathLike, command: str | None)
         "seeds; differences are taken seed by seed.</p>",
         _command(command),
     ]
+    least = min((row["runs"] for row in result["summary"]), default=0)
+    if least < 5:
+        parts.append(
+            f'<p class="notice">As few as {least} seed(s) a condition: too few to speak of '
+            "spread.</p>"
+        )
     for name, about in result["data"].items():
         parts += [
             f"<h3>{escape(name.capitalize())}</h3>",

@@ -68,8 +68,8 @@ class SegmentationSettings:
         jitter: Of the window.
     """
 
-    steps: int = 100
-    batch_size: int = 6
+    steps: int = 150
+    batch_size: int = 8
     depth: int = 3
     width: int = 8
     learning_rate: float = 4e-3
