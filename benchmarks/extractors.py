@@ -8,8 +8,8 @@ For every encoder of ``tfstyle.encoders`` and for the contextual loss and MSE, a
 at the family's default tap with the same data, steps, seeds and weights of the losses, and measured
 on the same pairs of slices of a series that none was trained on. Features of different networks
 differ in size by orders of magnitude, so that every layer's weight is divided by the spread of its
-features over training images (by its square for MSE), and every decoder's last convolution starts
-scaled so that its images have the same mean and spread.
+features over training images (by its square for MSE), and every decoder's first convolution is
+scaled likewise before training.
 
 Figures 8 and 9 of Xu, Li and Shin compare generated images by extractor: here each content loss has
 its grid, one row a pair, one column an extractor, on slices of pydicom-data and a phantom that none
@@ -54,8 +54,6 @@ from tfstyle.training import Backup, environment, fit_resumable  # noqa: E402
 
 LOSSES = ("contextual", "mse")
 RANDOM = "random weights"
-#: The first slices of pydicom-data, which the figures show, are not trained on.
-SHOWN = 3
 #: What all rows share; the losses that keep a short training on its way are the release's.
 RECIPE = {
     "content_weight": 2.0,  # over all content layers together
@@ -80,7 +78,8 @@ class Settings:
         batch_size: Pairs a step.
         epochs: Epochs; a backup is made after each.
         steps: Steps an epoch.
-        learning_rate: Of Adam, at the start of a cosine decay.
+        learning_rate: Of Adam, after a warm-up over a twentieth of the steps and before a cosine
+            decay.
         size: Longest side of the test images in pixels.
         pairs: Test pairs.
         seed: Of weights and data.
@@ -104,7 +103,7 @@ SMALL = Settings(
     batch_size=4,
     epochs=6,
     steps=50,
-    learning_rate=2e-3,
+    learning_rate=1e-3,
     size=256,
     pairs=16,
     xla=False,
@@ -139,10 +138,15 @@ def spreads(encoder: Encoder, taps: Sequence[str], images: np.ndarray) -> dict[s
     return {tap: float(np.sqrt(np.var(np.asarray(maps[tap]), axis=(1, 2)).mean())) for tap in taps}
 
 
-def level_output(model: StyleTransfer, images: np.ndarray) -> None:
-    """Scales the last convolution of an untrained decoder: mean 0.5 and standard deviation 0.15."""
+def level(model: StyleTransfer, spread: float, images: np.ndarray) -> None:
+    """Scales an untrained decoder's first convolution to features of this spread.
+
+    The last one is scaled so that images have mean 0.5 and standard deviation 0.15.
+    """
+    first, *_, last = (step for step in model.decoder.steps if hasattr(step, "kernel"))
+    kernel, bias = first.get_weights()
+    first.set_weights([kernel / max(spread, 1e-6), bias])
     output = np.asarray(model({"content": images, "style": images}))
-    last = model.decoder.steps[-1]
     kernel, bias = last.get_weights()
     scale = 0.15 / max(float(output.std()), 1e-6)
     last.set_weights([kernel * scale, (bias - output.mean()) * scale + 0.5])
@@ -153,12 +157,14 @@ def compiled(encoder: Encoder, loss: str, images: np.ndarray, settings: Settings
     family = type(encoder)
     content = [family.default_layer] if loss == "mse" else [*family.default_content_layers]
     style = [tap for tap in family.default_style_layers if tap != IMAGE_TAP]
-    scale = spreads(encoder, [*dict.fromkeys([*content, *style])], images)
+    scale = spreads(encoder, [*{*content, *style, family.default_layer}], images)
     power = 2 if loss == "mse" else 0  # the contextual loss compares directions
     model = StyleTransfer(encoder, layer=family.default_layer)
-    level_output(model, images)
+    level(model, scale[model.layer], images)
+    steps = settings.epochs * settings.steps
+    warm = max(steps // 20, 1)  # the first steps of Adam at full rate would undo the scaling
     schedule = keras.optimizers.schedules.CosineDecay(
-        settings.learning_rate, settings.epochs * settings.steps, alpha=0.02
+        0.0, max(steps - warm, 1), 0.02, warmup_target=settings.learning_rate, warmup_steps=warm
     )
     model.compile(
         optimizer=keras.optimizers.Adam(schedule, clipnorm=50.0),
@@ -244,7 +250,11 @@ def reduced(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def measure(model: StyleTransfer, scan: Scan, settings: Settings) -> dict:
-    """Preservation and style over the test pairs: median, quartiles and mean of each figure."""
+    """Preservation and style over the test pairs: median, quartiles and mean of each figure.
+
+    The structure term of SSIM is 1 for a flat generated image, which keeps nothing: here it is 0
+    where the body varies by less than half of 255 gray levels.
+    """
     figures = {key: [] for key in ("structure", "edge_displacement_mm", "style_distance_ratio")}
     seconds = []
     for i, _, _, _, content, style in detail.pairs(scan, settings.pairs):
@@ -254,7 +264,9 @@ def measure(model: StyleTransfer, scan: Scan, settings: Settings) -> dict:
         begin = time.perf_counter()
         generated = model.stylize(x, y, detail="plain")
         seconds.append(time.perf_counter() - begin)
-        figures["structure"].append(metrics.structure_similarity(x, generated, body))
+        flat = generated[body].std() < 0.5 / 255
+        kept = 0.0 if flat else metrics.structure_similarity(x, generated, body)
+        figures["structure"].append(kept)
         figures["edge_displacement_mm"].append(
             metrics.edge_displacement(x, generated, spacing, body)
         )
@@ -354,12 +366,12 @@ slices of a series that none was trained on. Written by
 $ {command}
 ```
 
-Medians and quartiles. Structure is the structure term of SSIM inside the body (1 is all of it);
-edge displacement how far edges moved; style distance left W(generated, style) / W(content, style),
-with W the Wasserstein-1 distance of the histograms (0 is the style's). The rank is the mean of the
-ranks in the three among rows with trained encoders. Rows marked "{RANDOM}" have an encoder whose
-ImageNet weights were not on the machine: they show what the recipe does without them, say nothing
-of the network, and are not ranked.
+Medians and quartiles. Structure is the structure term of SSIM inside the body (1 is all of it, a
+flat image has 0); edge displacement how far edges moved; style distance left W(generated, style) /
+W(content, style), with W the Wasserstein-1 distance of the histograms (0 is the style's). The rank
+is the mean of the ranks in the three among rows with trained encoders. Rows marked "{RANDOM}" have
+an encoder whose ImageNet weights were not on the machine: they show what the recipe does without
+them, say nothing of the network, and are not ranked.
 
 {table}
 
@@ -393,8 +405,8 @@ def study(
                 f"{output}: holds rows of other settings; give another --output, or remove it."
             )
         rows = {(row["encoder"], row["content_loss"]): row for row in found["rows"]}
-    extra = [scan.name for scan in extra_ct()[:SHOWN]]
-    scans = [scan for scan in release.training_scans(data) if scan.name not in extra]
+    shown = {scan.name for scan in extra_ct()}
+    scans = [scan for scan in release.training_scans(data) if scan.name not in shown]
     (test,) = read_scans(data / "torso_dicom")
     folder = Path("runs/extractors")
     result = {}

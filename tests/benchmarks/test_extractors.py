@@ -23,7 +23,8 @@ def extractors(monkeypatch, tmp_path):
     spec.loader.exec_module(module)
     scan = spine_phantom(0, size=64).scan
     pair = scan.pixels[0] / 4096.0 + 0.25, scan.pixels[0].T / 2048.0 + 0.5
-    monkeypatch.setattr(module.release, "training_scans", lambda data: [scan])
+    scans = [scan, spine_phantom(2, size=256).scan]
+    monkeypatch.setattr(module.release, "training_scans", lambda data: scans)
     monkeypatch.setattr(module, "read_scans", lambda path: [spine_phantom(1, size=64).scan])
     monkeypatch.setattr(module.readme_figure, "pairs", lambda: [pair])
     monkeypatch.setattr(
@@ -95,12 +96,32 @@ def test_weights_of_layers_follow_their_features(extractors):
     taps = ["relu1_1", "relu4_1"]
     scale = extractors.spreads(encoder, taps, images)
     for loss, power in (("contextual", 0), ("mse", 2)):
+        extractors.keras.utils.set_random_seed(0)
         model = extractors.compiled(encoder, loss, images, settings)
         output = np.asarray(model({"content": images, "style": images}))
         assert (output.mean(), output.std()) == pytest.approx((0.5, 0.15), abs=0.01)
+        assert float(model.optimizer.learning_rate) == 0.0  # warms up
         found = model._settings
         expected = extractors.RECIPE["content_weight"] / scale["relu4_1"] ** power
         assert found["content_layers"]["relu4_1"] == pytest.approx(expected, rel=1e-4)
         share = extractors.RECIPE["style_weight"] / (len(found["style_layers"]) - 1)
         for tap in taps:
             assert found["style_layers"][tap] == pytest.approx(share / scale[tap], rel=1e-4)
+
+
+def test_a_flat_image_keeps_no_structure(extractors):
+    import numpy as np
+
+    class Flat:
+        def stylize(self, content, style, detail):
+            return np.full_like(content, 0.5)
+
+    class Same:
+        def stylize(self, content, style, detail):
+            return 0.2 + 0.6 * content
+
+    scan = spine_phantom(1, size=64).scan
+    settings = extractors.Settings(size=64, pairs=1)
+    flat, same = (extractors.measure(kind(), scan, settings) for kind in (Flat, Same))
+    assert flat["structure"]["median"] == 0.0
+    assert same["structure"]["median"] > 0.9

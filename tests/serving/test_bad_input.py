@@ -61,7 +61,8 @@ GARBAGE = {
 def test_garbage(server, port, content):
     with connect(getattr(server, port)) as connection:
         connection.sendall(content)
-        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # the server may have hung up already
+            connection.shutdown(socket.SHUT_WR)
         answer = received(connection)
     if port == "rest_port" and answer:
         assert answer.split(b" ", 2)[1] in (b"400", b"404")  # "PRI *" has the form of a request
