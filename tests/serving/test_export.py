@@ -80,8 +80,8 @@ OPERATIONS = {
     "MirrorPad", "Mul", "Neg", "NoOp", "Pack", "Placeholder", "Prod", "Range", "ReadVariableOp",
     "RealDiv", "Relu", "Reshape", "RestoreV2", "SaveV2", "Select", "SelectV2", "Shape",
     "ShardedFilename", "Size", "Slice", "Sqrt", "Square", "Squeeze", "StatefulPartitionedCall",
-    "StaticRegexFullMatch", "StridedSlice", "StringJoin", "Sub", "Sum", "Tile", "Transpose",
-    "VarHandleOp",
+    "StaticRegexFullMatch", "StridedSlice", "StringJoin", "Sub", "Sum", "Tile", "TopKV2",
+    "Transpose", "VarHandleOp",
 }
 # fmt: on
 
