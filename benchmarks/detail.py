@@ -1,12 +1,13 @@
 #!/usr/bin/env python
-"""Which way of keeping the content's detail: guided filters, tone grids, plain decoder.
+"""How much detail stays: guided, plain, AdaIN with MSE, histogram matching, and ways to guide.
 
-    python benchmarks/detail.py --data DATA
+    python benchmarks/detail.py --data DATA [--mse runs/vgg16_ct_mse/stage2/preset]
 
 Every variant gets the same pairs of slices of the test series, drawn as in
 ``scripts/train_release.py evaluate``. Measured are the style distance, the structure term of SSIM,
-the displacement of edges, halos at the skin line, the contrast-to-noise ratio of planted inserts
-of 2 to 10 mm, the seconds of a slice, and for volumes the flicker between neighbouring slices.
+LPIPS to the content's own slice in the style's window (what a perfect transfer would give), the
+displacement of edges, halos at the skin line, the contrast-to-noise ratio of planted inserts of 2
+to 10 mm, and for volumes the flicker between neighbouring slices.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import argparse
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -29,11 +29,28 @@ import train_release as release  # noqa: E402
 from tfstyle import StyleTransfer, metrics  # noqa: E402
 from tfstyle.data import read_scans, write_png  # noqa: E402
 from tfstyle.data.windows import Window  # noqa: E402
-from tfstyle.layers import apply_tone_grid, fit_tone_grid, reduce_size, smooth_slices  # noqa: E402
+from tfstyle.layers import (  # noqa: E402
+    apply_tone_grid,
+    fit_tone_grid,
+    gray_levels,
+    match_levels,
+    reduce_size,
+    smooth_slices,
+)
+from tfstyle.metrics import lpips  # noqa: E402
+from tfstyle.style_transfer import WORKING_SIZE  # noqa: E402
 from tfstyle.training import environment  # noqa: E402
 
 DIAMETERS = (2, 4, 6, 8, 10)  # mm
 CONTRAST = 30.0  # HU
+#: Variants whose LPIPS is measured: what is compared; the others are ways to guide.
+MAIN = (
+    "guided",
+    "plain",
+    "AdaIN with MSE, plain",
+    "AdaIN with MSE, guided",
+    "histogram matching (no network)",
+)
 
 
 def histogram_matching(content: np.ndarray, style: np.ndarray) -> np.ndarray:
@@ -66,62 +83,65 @@ def guided_filter(
 
 
 class Generator:
-    """Network outputs of one preset at several sizes, and the variants made from them."""
+    """A preset's images, and the variants made from what its decoder gives at several sizes."""
 
-    def __init__(self, preset: str):
+    def __init__(self, preset: str, mse: str | None = None):
         self.preset, self.model = preset, StyleTransfer.from_preset(preset)
+        self.mse = mse and StyleTransfer.from_preset(mse)
+        raw = StyleTransfer.from_preset(preset)
+        raw.calibrate = False
         images = tf.TensorSpec((None, None, None, 1), tf.float32)
         self._plain = tf.function(
-            lambda x, y: self.model.generate(x, y, detail="plain"),
-            input_signature=(images, images),
+            lambda x, y: raw.generate(x, y, detail="plain"), input_signature=(images, images)
         )
         self.tables: dict = {}
 
     def at(self, content, style, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Content and generated image with the longest side `size`, (1, h, w, 1)."""
+        """Content and decoder's image with the longest side `size`, (1, h, w, 1)."""
         key = id(content), id(style), size
         if key not in self.tables:
             small = [np.asarray(reduce_size(x[None, ..., None], size)) for x in (content, style)]
             self.tables[key] = small[0], self._plain(*small).numpy()
         return self.tables[key]
 
-    def tone(self, content, style, size: int = 256, **options) -> np.ndarray:
-        """The tone grid's image."""
+    def tone(self, content, style, size: int = WORKING_SIZE, match: bool = True, **options):
+        """The tone grid's image with other settings than the library's."""
         grid = fit_tone_grid(*self.at(content, style, size), **options)
-        return np.asarray(apply_tone_grid(content[None, ..., None], grid))[0, ..., 0]
+        content, style = content[None, ..., None], style[None, ..., None]
+        if match:
+            grid = match_levels(grid, content, gray_levels(style))
+        return np.asarray(apply_tone_grid(content, grid))[0, ..., 0]
 
     def variants(self) -> dict:
         """Name to function of content and style."""
         found = {
-            "plain": lambda x, y: self.at(x, y, 512)[1][0, ..., 0],
-            "histogram matching (no network)": histogram_matching,
+            "guided": self.model.stylize,
+            "plain": lambda x, y: self.model.stylize(x, y, detail="plain"),
         }
-        for size, radius, epsilon in (
-            (512, 8, 1e-3),
-            (512, 8, 1e-4),
-            (512, 16, 1e-3),
-            (256, 4, 1e-3),
-            (128, 2, 1e-3),
-        ):
-            name = f"guided filter, network at {size}, radius {radius}, epsilon {epsilon:g}"
-            found[name] = lambda x, y, s=size, r=radius, e=epsilon: guided_filter(
-                x, *(z[0, ..., 0] for z in self.at(x, y, s)), r, e
+        if self.mse:
+            found["AdaIN with MSE, plain"] = lambda x, y: self.mse.stylize(x, y, detail="plain")
+            found["AdaIN with MSE, guided"] = self.mse.stylize
+        found["histogram matching (no network)"] = histogram_matching
+        for radius, epsilon in ((8, 1e-3), (8, 1e-4), (16, 1e-3)):
+            name = f"guided filter, network at 512, radius {radius}, epsilon {epsilon:g}"
+            found[name] = lambda x, y, r=radius, e=epsilon: guided_filter(
+                x, *(z[0, ..., 0] for z in self.at(x, y, 512)), r, e
             )
 
         def add(name: str, **options) -> None:
             found[name] = lambda x, y: self.tone(x, y, **options)
 
-        add("one line for the image", cells=1, levels=2)
-        add("one curve for the image", cells=1)
-        for size in (512, 256, 192, 128):
-            add(f"tone grid, network at {size}", size=size)
-        for cells in (6, 8, 16):
-            add(f"tone grid, network at 256, {cells} cells", cells=cells)
-        for levels in (5, 9, 33):
-            add(f"tone grid, network at 256, {levels} levels", levels=levels)
+        add("guided without matched levels", match=False)
+        add("guided, one curve for the image", cells=1)
+        for size in (512, 256, 128):
+            add(f"guided, network at {size}", size=size)
+        for cells in (4, 8, 12):
+            add(f"guided, {cells} cells", cells=cells)
+        for levels in (5, 17):
+            add(f"guided, {levels} levels", levels=levels)
         for pull in (0.01, 1.0):
-            add(f"tone grid, network at 256, pull {pull:g}", pull=pull)
-        add("tone grid, network at 256, not monotone", monotone=False)
+            add(f"guided, pull {pull:g}", pull=pull)
+        add("guided, not monotone", monotone=False)
         return found
 
 
@@ -237,25 +257,30 @@ def study(scan, generator: Generator, count: int, lesions: int, pictures: Path) 
     """All variants over all pairs."""
     spacing = float(np.mean(scan.spacing[-2:]))
     variants = generator.variants()
-    keys = ("ratio", "structure", "edges", "halo_air", "halo_fat", "cnr", "small_cnr", "nothing")
+    keys = ("ratio", "structure", "lpips", "edges", "halo_air", "halo_fat")
+    keys += ("cnr", "small_cnr", "nothing")
     rows = {name: {key: [] for key in keys} for name in ("the slice itself", *variants)}
     for number, (i, _, a, b, content, style) in enumerate(pairs(scan, count)):
         hu = scan.pixels[i]
         body, halo = metrics.body_mask(hu), Halo(hu, spacing)
         generator.tables.clear()
-        images = {"the slice itself": Window(*release.WINDOWS[b]).to_unit(hu)}
+        truth = Window(*release.WINDOWS[b]).to_unit(hu)
+        images = {"the slice itself": truth}
         images |= {name: variant(content, style) for name, variant in variants.items()}
         for name, image in images.items():
             row = rows[name]
             row["ratio"].append(metrics.style_distance_ratio(content, style, image))
             row["structure"].append(metrics.structure_similarity(content, image, body))
+            pair = (x.astype(np.float32)[None, ..., None] for x in (truth, image))
+            if name in MAIN:
+                row["lpips"].append(float(lpips(*pair)[0]))
             row["edges"].append(metrics.edge_displacement(content, image, spacing, body))
             out, fat = halo.measure(content, image)
             row["halo_air"].append(out)
             row["halo_fat"].append(fat)
         if number < 6:
             shown = ["plain", next(n for n in images if n.startswith("guided filter"))]
-            shown += ["one curve for the image", "tone grid, network at 256"]
+            shown += ["histogram matching (no network)", "guided"]
             save_picture(
                 [content, images["the slice itself"], *(images[n] for n in shown)],
                 body,
@@ -288,36 +313,6 @@ def save_picture(images: list, body: np.ndarray, path: Path) -> None:
     zoomed = [np.kron(x[top : top + 128, left : left + 128], np.ones((4, 4))) for x in images]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_png(np.vstack([np.hstack(images), np.hstack(zoomed)]).clip(0, 1), path)
-
-
-def timing(generator: Generator, scan, repeats: int) -> dict:
-    """Seconds of a 512x512 slice, medians, all in one process in alternation."""
-    from tfstyle import style_transfer
-
-    content = Window(*release.WINDOWS["soft_tissue"]).to_unit(scan.pixels[0])
-    style = Window(*release.WINDOWS["lung"]).to_unit(scan.pixels[5])
-    calls = {}
-    default = style_transfer.WORKING_SIZE
-    for size in (128, 192, 256, 512):
-        style_transfer.WORKING_SIZE = size
-        model = StyleTransfer.from_preset(generator.preset)
-        code = model.encode_style(style)
-        model.stylize(content, code)  # traces with this size
-        model.stylize(content, style)
-        calls[f"guided, network at {size}, stored style"] = (model, code, "guided")
-        calls[f"guided, network at {size}, new style"] = (model, style, "guided")
-    style_transfer.WORKING_SIZE = default
-    model = generator.model
-    code = model.encode_style(style, detail="plain")
-    calls["plain, stored style"] = (model, code, "plain")
-    calls["plain, new style"] = (model, style, "plain")
-    seconds: dict = {name: [] for name in calls}
-    for _ in range(repeats + 1):
-        for name, (one, given, detail) in calls.items():
-            start = time.perf_counter()
-            one.stylize(content, given, detail=detail)
-            seconds[name].append(time.perf_counter() - start)
-    return {name: round(float(np.median(values[1:])), 4) for name, values in seconds.items()}
 
 
 def slices(generator: Generator, scan) -> dict:
@@ -359,26 +354,25 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of the real CT")
     parser.add_argument("--preset", default="vgg16_ct")
+    parser.add_argument("--mse", help="preset trained with MSE, to compare with")
     parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--lesions", type=int, default=20, help="pairs with planted inserts")
-    parser.add_argument("--repeats", type=int, default=5, help="of each timing")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/detail.json"))
     options = parser.parse_args()
     scan = read_scans(options.data / "torso_dicom")[0]
-    generator = Generator(options.preset)
+    generator = Generator(options.preset, options.mse)
     result = {
         "preset": Path(options.preset).name,
         "weights": weights_digest(generator.model),
         "pairs": options.pairs,
         "variants": study(scan, generator, options.pairs, options.lesions, Path("runs/detail")),
-        "seconds": timing(generator, scan, options.repeats),
         "slices": slices(generator, scan),
         "environment": environment(),
     }
     options.output.write_text(json.dumps(result, indent=1) + "\n")
     for name, row in result["variants"].items():
         print(f"{name:55s}", *(f"{k} {v.get('median', 'none')}" for k, v in row.items()))
-    print(json.dumps({k: result[k] for k in ("seconds", "slices")}, indent=1))
+    print(json.dumps(result["slices"], indent=1))
 
 
 def weights_digest(model: StyleTransfer) -> str:

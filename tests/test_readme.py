@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from tfstyle.data import WINDOWS
+from tfstyle.encoders import ENCODERS
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -23,6 +24,12 @@ def test_commands_named_are_the_commands():
 
     actions = _parser()._subparsers._group_actions[0].choices
     assert set(re.findall(r"^\| `tfstyle (\w+)` \|", README, re.M)) == set(actions)
+
+
+def test_encoders_table_is_the_code():
+    rows = re.findall(r"^\| [\w, ]+ \| (`[^|]+`) \| `(\w+)` \|", README, re.M)
+    found = {name: layer for names, layer in rows for name in re.findall(r"`(\w+)`", names)}
+    assert found == {name: family.default_layer for name, family in ENCODERS.items()}
 
 
 def test_python_examples_compile():

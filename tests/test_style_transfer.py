@@ -90,7 +90,7 @@ class TestStylize:
     def test_style_codes(self, model, detail):
         contents, styles = image(0, (3, 20, 24, 1)), image(1, (3, 24, 28, 1))
         codes = model.encode_style(styles, detail=detail)
-        assert codes.shape == (3, 2, 257)
+        assert codes.shape == (3, 2, 289)
         assert codes.dtype == np.float32
         for style, code in ((styles, codes), (styles[0], codes[:1])):
             np.testing.assert_allclose(
@@ -114,6 +114,20 @@ class TestStylize:
         changed = content.copy()
         changed[10, 20] = 0.9
         assert np.abs(model.stylize(changed, style) - guided)[11:, 21:].max() < 0.01
+
+    def test_large_images_keep_their_depth(self, model):
+        rows = np.linspace(0.1, 0.9, 2048 * 1500, dtype=np.float32).reshape(2048, 1500)
+        generated = model.stylize(rows, image(4, (64, 64)))
+        assert generated.shape == rows.shape
+        # The curves differ from place to place by less than the levels of a row rise.
+        assert len(np.unique(generated)) > 2**16
+
+    def test_fingerprint(self, model):
+        again = StyleTransfer(model.encoder, model.layer, model.decoder)
+        assert again.fingerprint() == model.fingerprint()
+        other = StyleTransfer(model.encoder, model.layer, model.decoder, calibrate=True)
+        assert other.fingerprint() != model.fingerprint()
+        assert small_model(seed=1).fingerprint() != model.fingerprint()
 
     @pytest.mark.parametrize("detail", ["plain", "guided"])
     def test_calibration_gives_the_styles_mean_and_contrast(self, model, detail):
@@ -157,8 +171,8 @@ class TestStylize:
             ({"slice_sigma": -1.0}, "slice_sigma"),
             ({"slice_sigma": float("nan")}, "slice_sigma"),
             ({"batch_size": 0}, "batch_size"),
-            ({"style": np.zeros((1, 2, 8))}, r"style: is no style code.*\(B, 2, 257\)"),
-            ({"style": np.zeros((2, 2, 257))}, "style: batch of 2 for 1"),
+            ({"style": np.zeros((1, 2, 8))}, r"style: is no style code.*\(B, 2, 289\)"),
+            ({"style": np.zeros((2, 2, 289))}, "style: batch of 2 for 1"),
             ({"content": np.zeros((4, 4, 3))}, r"content: shape \(4, 4, 3\)"),
             ({"content": np.zeros((0, 4))}, "content: is empty"),
             ({"content": np.full((8, 8), np.nan)}, "content: holds NaN"),

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
 import nibabel as nib
 import numpy as np
 import pydicom
@@ -10,7 +17,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
 from tfstyle.data import WINDOWS, Window, read_scan, scan_to_unit, write_png
-from tfstyle.errors import ArgumentError, InputFileError, OutputError
+from tfstyle.errors import ArgumentError, InputFileError, OutputError, ServingError
 from tfstyle.stylize import ServedStylizer, source_kind, style_image, stylize_scans
 
 
@@ -184,6 +191,167 @@ class TestDicom:
         assert len({done.files for done in results}) == 2
 
 
+class Known(Shift):
+    """A model that can be told from others; stops after some calls if it is told to."""
+
+    def __init__(self, stop_after=None, name="known"):
+        super().__init__()
+        self.stop_after, self.name = stop_after, name
+
+    def fingerprint(self):
+        return self.name
+
+    def stylize(self, *arguments, **options):
+        if len(self.calls) == self.stop_after:
+            raise KeyboardInterrupt
+        return super().stylize(*arguments, **options)
+
+
+class TestResume:
+    """Five slices in calls of one, stopped at the fourth: three are finished."""
+
+    options: ClassVar = {"window": "bone", "batch_size": 1, "slice_sigma": 0.0}
+
+    @pytest.fixture
+    def stopped(self, series, style_file, tmp_path):
+        with pytest.raises(KeyboardInterrupt):
+            stylize_scans(Known(3), [series], [style_file], tmp_path / "o", **self.options)
+        return tmp_path / "o"
+
+    def test_nothing_shows_before_the_end(self, stopped):
+        assert [path.name for path in stopped.iterdir()] == [".series.partial"]
+        slices = sorted(p.name for p in (stopped / ".series.partial" / "slices").iterdir())
+        assert slices == ["IM_0001.dcm", "IM_0002.dcm", "IM_0003.dcm"]
+
+    def test_goes_on_and_equals_a_run_in_one(self, stopped, series, style_file, tmp_path):
+        model, seen = Known(), []
+        done = only(
+            stylize_scans(
+                model,
+                [series],
+                [style_file],
+                stopped,
+                progress=lambda *a: seen.append(a),
+                **self.options,
+            )
+        )
+        assert done.resumed == 3
+        assert len(model.calls) == 2
+        assert [a for a, *_ in seen] == [3, 4, 5]
+        whole = only(
+            stylize_scans(Known(), [series], [style_file], tmp_path / "whole", **self.options)
+        )
+        for one, other in zip(done.files, whole.files, strict=True):
+            one, other = pydicom.dcmread(one), pydicom.dcmread(other)
+            np.testing.assert_array_equal(one.pixel_array, other.pixel_array)
+            assert one.ImagePositionPatient == other.ImagePositionPatient
+        assert len({pydicom.dcmread(file).SeriesInstanceUID for file in done.files}) == 1
+        apart = {"files": (), "seconds": 0.0, "resumed": 0}
+        assert replace(done, **apart) == replace(whole, **apart)
+        assert sorted(p.name for p in stopped.iterdir()) == [".tfstyle", "series"]
+
+    def test_a_line_cut_short_costs_its_slice_alone(self, stopped, series, style_file):
+        account = stopped / ".series.partial" / "account.jsonl"
+        account.write_text(account.read_text()[:-20])
+        model = Known()
+        done = only(stylize_scans(model, [series], [style_file], stopped, **self.options))
+        assert done.resumed == 2
+        assert len(model.calls) == len(done.files) - 2 == 3
+
+    @pytest.mark.parametrize("change", [{"strength": 0.5}, {"window": "lung"}, "model", "source"])
+    def test_other_work_starts_anew(self, stopped, series, style_file, change):
+        options = {**self.options, **(change if isinstance(change, dict) else {})}
+        if change == "source":
+            first = sorted(series.iterdir())[0]
+            dataset = pydicom.dcmread(first)
+            dataset.RescaleIntercept = float(dataset.RescaleIntercept) + 1
+            dataset.save_as(first)
+        model = Known(name="other" if change == "model" else "known")
+        done = only(stylize_scans(model, [series], [style_file], stopped, **options))
+        assert (done.resumed, len(model.calls)) == (0, 5)
+
+    def test_finished_work_is_not_done_again(self, series, style_file, tmp_path):
+        first = only(stylize_scans(Known(), [series], [style_file], tmp_path / "o", **self.options))
+        model = Known()
+        again = only(stylize_scans(model, [series], [style_file], tmp_path / "o", **self.options))
+        assert not model.calls
+        assert again.resumed == 5
+        assert {**again.as_dict(), "resumed": 0} == first.as_dict()
+        with pytest.raises(OutputError, match="exists already"):
+            stylize_scans(
+                Known(), [series], [style_file], tmp_path / "o", strength=0.5, **self.options
+            )
+
+    def test_two_runs_at_once(self, stopped, series, style_file):
+        with open(stopped / ".series.partial" / "lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with pytest.raises(OutputError, match="another process"):
+                stylize_scans(Known(), [series], [style_file], stopped, **self.options)
+        assert (stopped / ".series.partial" / "slices" / "IM_0001.dcm").exists()
+
+    def test_a_model_that_cannot_be_told_starts_anew(self, series, style_file, tmp_path):
+        class Stops(Shift):
+            def stylize(self, *arguments, **options):
+                if self.calls:
+                    raise KeyboardInterrupt
+                return super().stylize(*arguments, **options)
+
+        with pytest.raises(KeyboardInterrupt):
+            stylize_scans(Stops(), [series], [style_file], tmp_path / "o", **self.options)
+        assert not list((tmp_path / "o").iterdir())
+
+    def test_a_damaged_slice_keeps_the_others(self, series, style_file, tmp_path):
+        last = Path(read_scan(series).files[-1])
+        last.write_bytes(last.read_bytes()[:-3000])
+        with pytest.raises(InputFileError, match=last.name):
+            stylize_scans(Known(), [series], [style_file], tmp_path / "o", **self.options)
+        slices = tmp_path / "o" / ".series.partial" / "slices"
+        assert len(list(slices.iterdir())) >= 3
+
+    def test_pictures(self, series, style_file, tmp_path):
+        options = {**self.options, "output_format": "png"}
+        with pytest.raises(KeyboardInterrupt):
+            stylize_scans(Known(2), [series], [style_file], tmp_path / "o", **options)
+        done = only(stylize_scans(Known(), [series], [style_file], tmp_path / "o", **options))
+        assert done.resumed == 2
+        assert len(done.files) == 5
+
+    def test_killed_with_workers(self, series, style_file, tmp_path):
+        """Killed like by the kernel, in the middle, then run again; both with processes."""
+        code = """
+import os, sys
+import numpy as np
+from tfstyle import stylize
+class Model:
+    calls = 0
+    def fingerprint(self):
+        return "killed"
+    def stylize(self, content, style, **options):
+        self.calls += 1
+        print("slice", flush=True)
+        if self.calls == int(sys.argv[4]):
+            os.kill(os.getpid(), 9)
+        return (0.5 * content).astype(np.float32)
+(done,) = stylize.stylize_scans(Model(), [sys.argv[1]], [sys.argv[2]], sys.argv[3],
+                                batch_size=1, slice_sigma=0.0, workers=2)
+print("resumed", done.resumed)
+"""
+        command = [sys.executable, "-c", code, str(series), str(style_file), str(tmp_path / "o")]
+        killed = subprocess.run([*command, "4"], capture_output=True, text=True, timeout=300)
+        assert killed.returncode == -9, killed.stderr
+        assert [path.name for path in (tmp_path / "o").iterdir()] == [".series.partial"]
+        again = subprocess.run([*command, "9"], capture_output=True, text=True, timeout=300)
+        assert again.returncode == 0, again.stderr
+        *slices, last = again.stdout.split("\n")[:-1]
+        resumed = int(last.split()[1])
+        assert resumed >= 1
+        assert len(slices) == 5 - resumed
+        files = sorted((tmp_path / "o" / "series").iterdir())
+        scan, source = read_scan(tmp_path / "o" / "series"), read_scan(series)
+        assert len(files) == len(scan) == 5
+        np.testing.assert_allclose(scan.affine, source.affine)
+
+
 class TestNifti:
     @pytest.fixture
     def volume(self, tmp_path):
@@ -329,11 +497,23 @@ class TestOutput:
 
 class TestServed:
     class Recorder:
-        def __init__(self):
+        """A client that remembers; `code` is what it encodes every style to, or raises."""
+
+        def __init__(self, code=None):
+            self.code = code
+            self.encoded = 0
             self.calls = []
+            self.styles = []
+
+        def encode_style(self, style, detail):
+            self.encoded += 1
+            if isinstance(self.code, Exception):
+                raise self.code
+            return self.code
 
         def stylize(self, content, style, **options):
             self.calls.append(options)
+            self.styles.append(style)
             return content
 
     def test_passes_strength_on(self):
@@ -344,10 +524,28 @@ class TestServed:
         ServedStylizer(client).stylize(image, image[0, ..., 0], detail="plain")
         assert client.calls == [{}, {"strength": 0.5}, {"detail": "plain"}]
 
-    def test_refuses_blends(self):
+    def test_passes_blends_on(self):
+        client = self.Recorder()
         image = np.zeros((4, 4), np.float32)
-        with pytest.raises(ArgumentError, match="one style"):
-            ServedStylizer(self.Recorder()).stylize(image, [image, image])
+        ServedStylizer(client).stylize(image, [image, image], style_weights=[1, 3])
+        assert client.calls == [{"style_weights": [1, 3]}]
+
+    def test_a_style_is_encoded_once(self, slice_file, style_file, tmp_path):
+        client = self.Recorder(np.full((1, 2, 3), 0.25, np.float32))
+        stylize_scans(ServedStylizer(client), [slice_file], [style_file], tmp_path / "o")
+        assert client.encoded == 1
+        assert [style.shape for style in client.styles] == [(1, 2, 3)]
+
+    @pytest.mark.parametrize("code", ["FAILED_PRECONDITION", "INVALID_ARGUMENT"])
+    def test_a_model_without_codes_gets_the_image(self, code):
+        image = np.zeros((4, 4), np.float32)
+        client = self.Recorder(ServingError("no such signature", code))
+        assert ServedStylizer(client).encode_style(image) is image
+
+    def test_other_failures_are_not_hidden(self):
+        client = self.Recorder(ServingError("no server", "UNAVAILABLE"))
+        with pytest.raises(ServingError, match="no server"):
+            ServedStylizer(client).encode_style(np.zeros((4, 4), np.float32))
 
 
 def test_source_kind(series, style_file):

@@ -12,10 +12,17 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from tfstyle.augment import StyleAugmentation
+    from tfstyle.style_bank import StyleBank
     from tfstyle.style_transfer import StyleTransfer
 
-_LAZY = {"StyleTransfer": "tfstyle.style_transfer"}
+_LAZY = {
+    "StyleAugmentation": "tfstyle.augment",
+    "StyleBank": "tfstyle.style_bank",
+    "StyleTransfer": "tfstyle.style_transfer",
+}
 _MODULES = (
+    "baselines",
     "callbacks",
     "convert",
     "data",
@@ -25,6 +32,7 @@ _MODULES = (
     "losses",
     "metrics",
     "presets",
+    "segmentation",
     "serving",
 )
 
@@ -38,4 +46,4 @@ def __getattr__(name: str):
     raise AttributeError(f"module 'tfstyle' has no attribute {name!r}")
 
 
-__all__ = ["StyleTransfer", *_MODULES]
+__all__ = ["StyleAugmentation", "StyleBank", "StyleTransfer", *_MODULES]

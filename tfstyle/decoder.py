@@ -10,14 +10,17 @@ from tfstyle.errors import ArgumentError
 from tfstyle.layers.convolution import convolve
 from tfstyle.layers.padding import ReflectionPadding2D
 
+#: Width of a decoder that is no mirror: channels for each pixel of stride, and at most.
+_CHANNELS_PER_STRIDE, _MOST_CHANNELS = 32, 256
+
 
 @keras.saving.register_keras_serializable(package="tfstyle")
 class Decoder(keras.Model):
-    """Mirror of an encoder up to one tap, after Huang and Belongie (2017), section 6.
+    """Maps features at one tap of an encoder to an image, after Huang and Belongie (2017).
 
-    Every 3x3 convolution of the encoder is answered in reverse order, every pooling by nearest
-    neighbour upsampling, with padding by reflection throughout and no normalisation. The last
-    convolution gives one channel without activation.
+    3x3 convolutions with padding by reflection and ReLU, nearest neighbour upsampling between
+    them, and no normalisation, as in section 6 there. The last convolution gives one channel
+    without activation. :meth:`for_encoder` makes the one for a tap.
 
     Args:
         channels: Channels of the feature maps from the tap up to the image, for example
@@ -69,12 +72,50 @@ class Decoder(keras.Model):
         self.build((None, None, None, self.channels[0]))
 
     @classmethod
-    def for_encoder(cls, encoder: Encoder, layer: str) -> Decoder:
-        """Builds the mirror of `encoder` up to the tap `layer`."""
+    def for_encoder(cls, encoder: Encoder | type[Encoder], layer: str) -> Decoder:
+        """Builds the decoder for the tap `layer` of an encoder; see :meth:`plan`."""
+        return cls(*cls.plan(encoder, layer))
+
+    @staticmethod
+    def plan(
+        encoder: Encoder | type[Encoder], layer: str
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Channels and strides of the decoder for a tap, out of the encoder's tap table.
+
+        A VGG is mirrored: each 3x3 convolution up to the tap is answered by one, each pooling by
+        upsampling. The mirror of a residual or dense network would be far larger than the network,
+        whose blocks are many and whose maps are several times as wide as its 3x3 convolutions; and
+        at the size of the image, where the encoder has no map, there would be nothing. There every
+        stride from the tap's down to 1 has two maps (the tap itself is the first), of 32 channels
+        times the stride, at most 256 and at most the tap's; upsampling is by 2 each time.
+
+        Args:
+            encoder: The encoder or its class.
+            layer: Name of the tap.
+
+        Returns:
+            The arguments ``channels`` and ``strides``.
+
+        Raises:
+            ArgumentError: if the encoder has no such tap, or there is nothing to decode.
+
+        Example:
+            >>> Decoder.plan(ResNet50, "conv2_block1_out")
+            ((256, 128, 64, 64, 32, 32), (4, 4, 2, 2, 1, 1))
+        """
         taps = encoder.taps_table[: encoder.order(layer) + 1][::-1]
         if not taps:
             raise ArgumentError(f"layer: {layer!r} has nothing to decode; use a tap behind it.")
-        return cls([tap.channels for tap in taps], [tap.stride for tap in taps])
+        if encoder.plain:
+            return tuple(tap.channels for tap in taps), tuple(tap.stride for tap in taps)
+        tap, stride = taps[0], taps[0].stride
+        most = min(tap.channels, _MOST_CHANNELS)
+        maps = [(tap.channels, stride), (min(_CHANNELS_PER_STRIDE * stride, most), stride)]
+        while stride > 1:
+            stride //= 2
+            maps += 2 * [(min(_CHANNELS_PER_STRIDE * stride, most), stride)]
+        channels, strides = zip(*maps)
+        return channels, strides
 
     def build(self, input_shape):
         shape = (None, None, None, self.channels[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -57,3 +58,87 @@ def as_batch(image: npt.ArrayLike, argument: str) -> tuple[np.ndarray, tuple[int
             "(tfstyle.data.windows)."
         )
     return batch, shape
+
+
+def check_strength(strength: float) -> None:
+    """Refuses a strength outside [0, 1], NaN included.
+
+    Raises:
+        ArgumentError: if `strength` does not lie in [0, 1].
+    """
+    if not 0.0 <= strength <= 1.0:
+        raise ArgumentError(f"strength: must lie in [0, 1], received {strength!r}.")
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Refuses a number of images a call below 1.
+
+    Raises:
+        ArgumentError: if `batch_size` is below 1.
+    """
+    if batch_size < 1:
+        raise ArgumentError(f"batch_size: must be at least 1, received {batch_size!r}.")
+
+
+def check_style_count(count: int, contents: int, argument: str = "style") -> None:
+    """Refuses a batch of styles that is neither one for all contents nor one for each.
+
+    Raises:
+        ArgumentError: if `count` is neither 1 nor `contents`.
+    """
+    if count not in (1, contents):
+        raise ArgumentError(
+            f"{argument}: batch of {count} for {contents} contents; give one style, or "
+            "one for each content."
+        )
+
+
+def named_styles(
+    style: object, style_weights: Sequence[float] | None
+) -> list[tuple[float, object, str]]:
+    """The argument `style`, one or a list to blend, as a list of (weight, style, name in errors).
+
+    Args:
+        style: One style, or a list or tuple of them.
+        style_weights: One weight for each style of a list, at least 0, not all 0; equal weights
+            unless given.
+
+    Returns:
+        The styles with weights that sum to 1.
+
+    Raises:
+        ArgumentError: an empty list, or weights that cannot be used.
+    """
+    if isinstance(style, (list, tuple)):
+        weights = blend_weights(style_weights, len(style))
+        return [(w, one, f"style[{i}]") for i, (w, one) in enumerate(zip(weights, style))]
+    if style_weights is not None:
+        raise ArgumentError("style_weights: need a list of styles to blend.")
+    return [(1.0, style, "style")]
+
+
+def is_style_code(array: np.ndarray) -> bool:
+    """Whether an array is formed as a style code, (B, 2, width > 1), and not as an image."""
+    return array.ndim == 3 and array.shape[1] == 2 and array.shape[2] > 1
+
+
+def blend_weights(weights: Sequence[float] | None, count: int) -> list[float]:
+    """Weights of several styles, divided by their sum.
+
+    Args:
+        weights: One for each style, at least 0, not all 0; None for equal ones.
+        count: Number of styles.
+
+    Raises:
+        ArgumentError: no styles, or weights that cannot be used.
+    """
+    if count == 0:
+        raise ArgumentError("style: the list of styles is empty.")
+    values = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
+    if values.shape != (count,) or not np.isfinite(values).all() or (values < 0).any():
+        raise ArgumentError(
+            f"style_weights: need {count} finite weights of at least 0, received {weights!r}."
+        )
+    if values.sum() == 0:
+        raise ArgumentError("style_weights: must not all be 0.")
+    return (values / values.sum()).tolist()

@@ -1,4 +1,4 @@
-"""Plain facts about the installation, presets, scans and exported models, for ``tfstyle info``.
+"""Plain facts about the installation, presets, encoders, scans and models, for ``tfstyle info``.
 
 Every function returns plain types that JSON can hold. Facts about a scan never include names,
 dates, identifiers or other patient data.
@@ -29,14 +29,15 @@ PACKAGES = (
 
 
 def describe(target: str | os.PathLike) -> dict:
-    """Facts about a preset, an exported model, a trained model or scans, whatever `target` is.
+    """Facts about a preset, an encoder, a model or scans, whatever `target` is.
 
     Args:
-        target: Name or folder of a preset, a SavedModel's base or version folder, a ``.keras``
-            file, or a path with scans.
+        target: Name or folder of a preset, name of an encoder, a SavedModel's base or version
+            folder, a ``.keras`` file, or a path with scans.
 
     Returns:
-        dict with ``"kind"``: ``"preset"``, ``"saved_model"``, ``"model"`` or ``"scans"``.
+        dict with ``"kind"``: ``"preset"``, ``"encoder"``, ``"saved_model"``, ``"model"`` or
+        ``"scans"``.
 
     Raises:
         InputFileError: Neither of these.
@@ -46,16 +47,19 @@ def describe(target: str | os.PathLike) -> dict:
         >>> describe("vgg16_ct")["kind"]
         'preset'
     """
-    from tfstyle import presets
+    from tfstyle import encoders, presets
 
     path = Path(target)
     if not path.exists():
         if str(target) in presets.names():
             return describe_preset(str(target))
+        if str(target).lower() in encoders.ENCODERS:
+            return describe_encoder(str(target).lower())
         raise InputFileError(
             target,
-            "neither a file or folder nor a preset; the presets are "
-            f"{', '.join(presets.names()) or 'none'}.",
+            "neither a file or folder nor a preset or encoder; the presets are "
+            f"{', '.join(presets.names()) or 'none'}, the encoders "
+            f"{', '.join(encoders.ENCODERS)}.",
         )
     if (path / "preset.json").is_file():
         return describe_preset(str(path))
@@ -69,16 +73,17 @@ def describe(target: str | os.PathLike) -> dict:
 
 
 def describe_environment() -> dict:
-    """Versions of the packages that matter, devices, and the presets at hand.
+    """Versions of the packages that matter, devices, and the encoders and presets at hand.
 
     Returns:
-        dict with ``"versions"`` (None where not installed), ``"devices"`` and ``"presets"``.
+        dict with ``"versions"`` (None where not installed), ``"devices"``, ``"encoders"`` and
+        ``"presets"``.
     """
     import sys
 
     import tensorflow as tf
 
-    from tfstyle import presets
+    from tfstyle import encoders, presets
 
     versions: dict[str, str | None] = {
         "python": sys.version.split()[0],
@@ -96,7 +101,48 @@ def describe_environment() -> dict:
             {"name": device.name, "type": device.device_type}
             for device in tf.config.list_physical_devices()
         ],
+        "encoders": list(encoders.ENCODERS),
         "presets": [describe_preset(name) for name in presets.names()],
+    }
+
+
+def describe_encoder(name: str) -> dict:
+    """The tap table of an encoder and its defaults; no weights are needed.
+
+    Args:
+        name: A key of ``tfstyle.encoders.ENCODERS``.
+
+    Returns:
+        dict with ``"name"``, ``"layer"``, ``"content_layers"`` and ``"style_layers"`` (the
+        defaults), ``"depth"``, ``"preprocessing"`` and ``"taps"``.
+
+    Raises:
+        ArgumentError: unknown name.
+
+    Example:
+        >>> describe_encoder("resnet50")["taps"][0]
+        {'name': 'conv1_relu', 'keras_layer': 'conv1_relu', 'channels': 64, 'stride': 2}
+    """
+    from tfstyle import encoders
+
+    family = encoders.family(name)
+    return {
+        "kind": "encoder",
+        "name": name,
+        "layer": family.default_layer,
+        "content_layers": list(family.default_content_layers),
+        "style_layers": list(family.default_style_layers),
+        "depth": family.default_depth,
+        "preprocessing": family.imagenet_preprocessing,
+        "taps": [
+            {
+                "name": tap.name,
+                "keras_layer": tap.layer,
+                "channels": tap.channels,
+                "stride": tap.stride,
+            }
+            for tap in family.taps_table
+        ],
     }
 
 

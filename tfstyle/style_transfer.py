@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,18 +14,28 @@ from keras import ops
 from tfstyle import encoders
 from tfstyle.decoder import Decoder
 from tfstyle.encoders import IMAGE_TAP, Encoder
-from tfstyle.errors import ArgumentError, InputFileError, OutputError
-from tfstyle.images import as_batch
+from tfstyle.errors import ArgumentError
+from tfstyle.images import (
+    as_batch,
+    check_batch_size,
+    check_strength,
+    check_style_count,
+    is_style_code,
+    named_styles,
+)
+from tfstyle.keras_files import KerasFile
 from tfstyle.layers import (
     AdaIN,
     apply_tone_grid,
     fit_tone_grid,
+    gray_levels,
+    match_levels,
     moments,
     reduce_size,
     smooth_slices,
 )
-from tfstyle.layers.guided import CELLS, LEVELS
-from tfstyle.layers.padding import reflect_indices
+from tfstyle.layers.guided import CELLS, LEVELS, SHARES
+from tfstyle.layers.padding import extend_to_stride
 from tfstyle.losses import (
     CONTENT_LOSSES,
     STYLE_LOSSES,
@@ -43,34 +53,38 @@ LOSS_TERMS = ("loss", "content_loss", "style_loss", "histogram_loss", "paired_lo
 DETAILS = ("guided", "plain")
 
 #: Longest side of the images that the network sees in guided mode.
-WORKING_SIZE = 256
+WORKING_SIZE = 192
 
-#: Largest factor by which each of calibration's two rounds stretches or shrinks the contrast of a
-#: generated image. More brings the histograms still closer where the style shows more body and
+#: Largest factor by which each of calibration's two rounds stretches or shrinks the contrast of the
+#: decoder's image. More brings the histograms still closer where the style shows more body and
 #: less air than the content, and clips tissue to white for it.
 LARGEST_GAIN = 1.25
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
-class StyleTransfer(keras.Model):
+class StyleTransfer(KerasFile, keras.Model):
     """Gives content images the gray-scale style of other images: G = D(AdaIN(E(X), E(Y))).
 
     Args:
-        encoder: An :class:`tfstyle.encoders.Encoder`, or its name (``"vgg16"``), which is then
-            built with ImageNet weights.
-        layer: Tap at which AdaIN works; the decoder mirrors the encoder up to there. The
-            paper's is ``"relu4_1"``; shallower taps keep anatomy better.
+        encoder: An :class:`tfstyle.encoders.Encoder`, or its name (a key of
+            ``tfstyle.encoders.ENCODERS`` such as ``"vgg16"``), which is then built with ImageNet
+            weights, as deep as `layer` asks.
+        layer: Tap at which AdaIN works, from where the decoder goes back to the image; the
+            encoder's default unless given. The paper's is VGG's ``"relu4_1"``; shallower taps
+            keep anatomy better.
         decoder: A :class:`tfstyle.decoder.Decoder` for that tap; made from the encoder's tap
             table unless given.
-        calibrate: Apply AdaIN once more in :meth:`stylize` and what it calls, to the generated
-            image itself: one rising line for the whole image that gives it the style image's mean
-            gray level and, as far as ``LARGEST_GAIN`` allows in two rounds, its contrast. The
-            decoder's own error in both is gone, and no structure changes. False is the paper's
-            model. Training and ``model(inputs)`` do without.
+        calibrate: Correct the gray scale of the whole generated image in :meth:`stylize` and what
+            it calls. ``detail="plain"``: AdaIN once more on the image itself, a rising line that
+            gives it the style image's mean gray level and, as far as ``LARGEST_GAIN`` allows in
+            two rounds, its contrast. ``detail="guided"``: a rising curve of bounded slope that
+            brings its histogram towards the style's (:func:`tfstyle.layers.match_levels`). False
+            is the paper's model. Training and ``model(inputs)`` do without.
         name: Keras model name.
 
     Raises:
-        ArgumentError: unknown encoder or layer.
+        ArgumentError: unknown encoder, a layer that the encoder has not or that is the image
+            itself, or a decoder for another map than the layer's.
 
     Example:
         >>> model = StyleTransfer(encoder="vgg16", layer="relu3_1")
@@ -91,7 +105,10 @@ class StyleTransfer(keras.Model):
         name: str | None = None,
     ):
         super().__init__(name=name or "style_transfer")
-        self.encoder = encoders.get(encoder) if isinstance(encoder, str) else encoder
+        if isinstance(encoder, str):
+            family = encoders.family(encoder)
+            encoder = family(depth=family.deepest([family.default_depth, layer or IMAGE_TAP]))
+        self.encoder = encoder
         self.layer = layer or self.encoder.default_layer
         if self.encoder.order(self.layer) > self.encoder.order(self.encoder.depth):
             raise ArgumentError(
@@ -100,6 +117,13 @@ class StyleTransfer(keras.Model):
             )
         self.adain = AdaIN(name="adain")
         self.decoder = decoder or Decoder.for_encoder(self.encoder, self.layer)
+        tap = self.encoder.tap(self.layer)
+        if (self.decoder.channels[0], self.decoder.strides[0]) != (tap.channels, tap.stride):
+            raise ArgumentError(
+                f"decoder: takes {self.decoder.channels[0]} channels of stride "
+                f"{self.decoder.strides[0]}, but {self.layer!r} has {tap.channels} of stride "
+                f"{tap.stride}; use Decoder.for_encoder(encoder, {self.layer!r})."
+            )
         self.calibrate = bool(calibrate)
         self.trackers = [keras.metrics.Mean(name=name) for name in LOSS_TERMS]
         self._settings: dict = {}
@@ -152,28 +176,39 @@ class StyleTransfer(keras.Model):
         return self.generate_from_code(content, self.code_of(style, detail), strength, detail)
 
     def code_of(self, style, detail: str = "guided"):
-        """The moments of `style` at the model's layer and of the image, all that AdaIN takes.
+        """All that generation takes from `style`: moments at the model's layer, gray levels.
 
         Args:
             style: float32 tensor (B, H, W, 1) in [0, 1].
             detail: Mode that the code is for; ``"guided"`` looks at the reduced image.
 
         Returns:
-            float32 tensor (B, 2, C + 1): μ and σ of each of the layer's C channels, and last those
-            of the image itself.
+            float32 tensor (B, 2, C + 1 + SHARES / 2): μ and σ of each of the layer's C channels,
+            then those of the image itself, and last, row after row,
+            :func:`tfstyle.layers.gray_levels`.
         """
+        own = moments(style, self.adain.epsilon)
+        levels = ops.reshape(gray_levels(style), (-1, 2, SHARES // 2))
         if _checked_detail(detail) == "guided":
             style = reduce_size(style, WORKING_SIZE)
-        mean, std = moments(self.encode(self._extend(style)), self.adain.epsilon)
-        own_mean, own_std = moments(style, self.adain.epsilon)
-        mean = ops.concatenate([mean, own_mean], axis=-1)
-        std = ops.concatenate([std, own_std], axis=-1)
-        return ops.concatenate([mean[:, 0], std[:, 0]], axis=1)  # (B, 1, C + 1) each
+        found = moments(self.encode(self._extend(style)), self.adain.epsilon)
+        both = [ops.concatenate(pair, axis=-1)[:, 0] for pair in zip(found, own)]
+        return ops.concatenate([ops.concatenate(both, axis=1), levels], axis=2)
+
+    @property
+    def code_width(self) -> int:
+        """Length of the last axis of style codes; see :meth:`code_of`."""
+        return self.encoder.tap(self.layer).channels + 1 + SHARES // 2
 
     def generate_from_code(self, content, code, strength=None, detail: str = "guided"):
-        """:meth:`generate` with a code (B or 1, 2, C + 1) of :meth:`code_of` instead of a style."""
+        """:meth:`generate` with a code of :meth:`code_of`, B or 1, instead of a style."""
         if _checked_detail(detail) == "plain":
-            return self._decode(content, code, strength)
+            result = self._decode(content, code, strength)
+            if self.calibrate:
+                for _ in range(2):  # the second takes back what clipping moved
+                    gain, shift = self._calibration(result, content, code, strength)
+                    result = ops.clip(gain * result + shift, 0.0, 1.0)
+            return result
         return apply_tone_grid(content, self.tone_grid(content, code, strength))
 
     def tone_grid(self, content, code, strength=None):
@@ -186,27 +221,22 @@ class StyleTransfer(keras.Model):
         small = reduce_size(content, WORKING_SIZE)
         grid = fit_tone_grid(small, self._decode(small, code, strength))
         if self.calibrate:
-            knots = ops.linspace(0.0, 1.0, grid.shape[1])[:, None, None]
-            for _ in range(2):
-                gain, shift = self._calibration(apply_tone_grid(small, grid), small, code, strength)
-                grid = gain * (grid + knots) + shift - knots
+            levels = ops.reshape(code[:, :, -SHARES // 2 :], (-1, SHARES))
+            grid = match_levels(grid, content, levels, strength)
         return grid
 
     def _decode(self, content, code, strength):
         shape = ops.shape(content)
+        channels = self.encoder.tap(self.layer).channels
         features = self.encode(self._extend(content))
-        mean, std = code[:, 0, None, None, :-1], code[:, 1, None, None, :-1]
+        mean, std = code[:, 0, None, None, :channels], code[:, 1, None, None, :channels]
         result = self.decoder(self.adain.transfer(features, mean, std, strength=strength))
-        result = ops.clip(result[:, : shape[1], : shape[2]], 0.0, 1.0)
-        if self.calibrate:
-            for _ in range(2):  # the second takes back what clipping moved
-                gain, shift = self._calibration(result, content, code, strength)
-                result = ops.clip(gain * result + shift, 0.0, 1.0)
-        return result
+        return ops.clip(result[:, : shape[1], : shape[2]], 0.0, 1.0)
 
     def _calibration(self, generated, content, code, strength):
         """Gain and shift (B, 1, 1, 1) that give `generated` the moments which AdaIN aims at."""
-        mean, std = code[:, 0, None, None, -1:], code[:, 1, None, None, -1:]
+        last = self.encoder.tap(self.layer).channels
+        mean, std = (code[:, row, None, None, last : last + 1] for row in (0, 1))
         if strength is not None:
             own_mean, own_std = moments(content, self.adain.epsilon)
             mean = (1.0 - strength) * own_mean + strength * mean
@@ -216,15 +246,7 @@ class StyleTransfer(keras.Model):
         return gain, mean - gain * now_mean
 
     def _extend(self, images):
-        """Extends height and width to multiples of the stride, at least two strides."""
-        for axis in (1, 2):
-            size = images.shape[axis]
-            if size is not None and size % self.stride == 0 and size >= 2 * self.stride:
-                continue
-            size = ops.shape(images)[axis]
-            total = ops.maximum(-(-size // self.stride) * self.stride, 2 * self.stride)
-            images = ops.take(images, reflect_indices(size, total), axis=axis)
-        return images
+        return extend_to_stride(images, self.stride)
 
     def stylize(
         self,
@@ -264,24 +286,15 @@ class StyleTransfer(keras.Model):
         Example:
             >>> model.stylize(content, [style_a, style_b], style_weights=[0.7, 0.3])
         """
-        if not 0.0 <= strength <= 1.0:
-            raise ArgumentError(f"strength: must lie in [0, 1], received {strength!r}.")
+        check_strength(strength)
         if _checked_detail(detail) == "plain" and slice_sigma:
             raise ArgumentError('slice_sigma: there is nothing to smooth with detail="plain".')
         if not 0.0 <= slice_sigma < float("inf"):
             raise ArgumentError(f"slice_sigma: must be at least 0, received {slice_sigma!r}.")
-        if batch_size < 1:
-            raise ArgumentError(f"batch_size: must be at least 1, received {batch_size!r}.")
+        check_batch_size(batch_size)
         images, shape = as_batch(content, "content")
-        if isinstance(style, (list, tuple)):
-            weights = _blend_weights(style_weights, len(style))
-            named = [(one, f"style[{i}]") for i, one in enumerate(style)]
-        else:
-            if style_weights is not None:
-                raise ArgumentError("style_weights: need a list of styles to blend.")
-            weights, named = [1.0], [(style, "style")]
         code = 0.0
-        for weight, (one, name) in zip(weights, named):
+        for weight, one, name in named_styles(style, style_weights):
             one = self._code(one, name, detail, len(images), batch_size)
             code = code + np.float32(weight) * one
         parts = [slice(i, i + batch_size) for i in range(0, len(images), batch_size)]
@@ -308,8 +321,7 @@ class StyleTransfer(keras.Model):
                 sizes, so a code of the other mode gives a slightly different gray scale.
 
         Returns:
-            float32 array (B, 2, C + 1), B = 1 for one image: mean and standard deviation of the C
-            channels at the model's layer and, last, of the image itself.
+            float32 array (B, 2, C + 33), B = 1 for one image; see :meth:`code_of`.
 
         Raises:
             ArgumentError: an image or mode that cannot be used.
@@ -321,26 +333,32 @@ class StyleTransfer(keras.Model):
         _checked_detail(detail)
         return self._code(as_batch(style, "style")[0], "style", detail, None, 8)
 
+    def fingerprint(self) -> str:
+        """Short text that is the same for models that generate the same images."""
+        digest = hashlib.sha256(repr((self.layer, self.calibrate, WORKING_SIZE)).encode())
+        for part in (self.encoder, self.decoder):
+            digest.update(repr(sorted(part.get_config().items())).encode())
+            for weight in part.get_weights():
+                digest.update(weight.tobytes())
+        return digest.hexdigest()[:32]
+
     def _code(self, style, name, detail, contents, batch_size) -> np.ndarray:
         """The code of a style image or batch, or a code that was given, checked."""
         array = style if isinstance(style, np.ndarray) else np.asarray(style)
-        if array.ndim == 3 and array.shape[1] == 2 and array.shape[2] > 1:
-            channels = self.encoder.tap(self.layer).channels + 1
+        if is_style_code(array):
+            width = self.code_width
             code = array.astype(np.float32)
-            if array.shape[2] != channels or not np.isfinite(code).all() or (code[:, 1] < 0).any():
+            if array.shape[2] != width or not np.isfinite(code).all() or (code[:, 1] < 0).any():
                 raise ArgumentError(
-                    f"{name}: is no style code of this model, which has (B, 2, {channels}) finite "
+                    f"{name}: is no style code of this model, which has (B, 2, {width}) finite "
                     f"values, received shape {array.shape}."
                 )
         else:
             images = as_batch(style, name)[0]
             code = None
         count = len(images) if code is None else len(code)
-        if contents is not None and count not in (1, contents):
-            raise ArgumentError(
-                f"{name}: batch of {count} for {contents} contents; give one style, or "
-                "one for each content."
-            )
+        if contents is not None:
+            check_style_count(count, contents, name)
         if code is None:
             encode = self._traced("encode", detail)
             parts = [images[i : i + batch_size] for i in range(0, count, batch_size)]
@@ -430,22 +448,13 @@ class StyleTransfer(keras.Model):
                 f"style_loss: unknown value {style_loss!r}; use one of "
                 f"{', '.join(map(repr, STYLE_LOSSES))}."
             )
-        depth = self.encoder.order(self.encoder.depth)
-        chosen = {}
-        for argument, layers, default in (
-            ("content_layers", content_layers, self.encoder.default_content_layers),
-            ("style_layers", style_layers, self.encoder.default_style_layers),
-        ):
-            layers = (layers,) if isinstance(layers, str) else (layers or default)
-            if not isinstance(layers, Mapping):
-                layers = dict.fromkeys(layers, 1.0)
-            for name in layers:
-                if self.encoder.order(name) > depth:
-                    raise ArgumentError(
-                        f"{argument}: {name!r} lies behind {self.encoder.depth!r}, where the "
-                        "encoder was cut; build the encoder with a greater depth."
-                    )
-            chosen[argument] = {name: float(weight) for name, weight in layers.items()}
+        own = self.encoder
+        content_layers = content_layers or own.default_content_layers
+        style_layers = style_layers or own.default_style_layers
+        chosen = {
+            "content_layers": weigh_taps(own, content_layers, "content_layers"),
+            "style_layers": weigh_taps(own, style_layers, "style_layers"),
+        }
         self._settings = {
             "content_loss": content_loss,
             "style_loss": style_loss,
@@ -617,53 +626,13 @@ class StyleTransfer(keras.Model):
     def build_from_config(self, config):
         """Nothing to do: every weight exists after the constructor."""
 
-    def save(self, filepath, overwrite: bool = True, **kwargs):
-        """Writes the model, its losses and the optimizer's state to one ``.keras`` file.
-
-        Raises:
-            OutputError: if the file cannot be written or does not end in ``.keras``.
-        """
-        path = Path(filepath)
-        if path.suffix != ".keras":
-            raise OutputError(path, "model files end in .keras; choose such a name.")
-        if path.exists() and not overwrite:
-            raise OutputError(path, "exists already; choose another name or overwrite=True.")
-        temporary = path.with_name(f".{path.stem}-{os.getpid()}.keras")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            super().save(temporary, **kwargs)
-            os.replace(temporary, path)
-        except OSError as error:
-            raise OutputError(path, f"cannot be written ({error.strerror or error}).") from error
-        finally:
-            if path.parent.is_dir():
-                temporary.unlink(missing_ok=True)
-
-    @classmethod
-    def load(cls, filepath) -> StyleTransfer:
-        """Reads a model that :meth:`save` wrote.
-
-        Raises:
-            InputFileError: if the file is missing, damaged or holds something else.
-        """
-        path = Path(filepath)
-        if not path.is_file():
-            raise InputFileError(path, "no such model file.")
-        try:
-            model = keras.saving.load_model(path, safe_mode=True)
-        except Exception as error:
-            raise InputFileError(path, f"not a readable .keras model ({error}).") from error
-        if not isinstance(model, cls):
-            raise InputFileError(path, f"holds a {type(model).__name__}, not a {cls.__name__}.")
-        return model
-
     @classmethod
     def from_preset(cls, preset: str) -> StyleTransfer:
         """Loads a released preset by name, or a preset folder.
 
         Args:
             preset: A name from ``tfstyle.presets.names()``, for example ``"vgg16_ct"``, or the
-                path of a folder that :meth:`save_to_preset` wrote.
+                path of a folder that :meth:`save_to_preset` or ``tfstyle train`` wrote.
 
         Raises:
             WeightsError: unknown name, missing file or wrong checksum.
@@ -671,6 +640,25 @@ class StyleTransfer(keras.Model):
         from tfstyle import presets
 
         return presets.load(preset, cls)
+
+    @classmethod
+    def open(cls, source) -> StyleTransfer:
+        """Loads a model from wherever one may lie.
+
+        Args:
+            source: Name of a preset, a preset folder, a run's folder of ``tfstyle train``, or a
+                ``.keras`` file.
+
+        Raises:
+            InputFileError: if a ``.keras`` file is missing, damaged or holds something else.
+            WeightsError: if there is no such preset, or it is damaged.
+
+        Example:
+            >>> StyleTransfer.open("runs/first")
+        """
+        if str(source).endswith(".keras"):
+            return cls.load(source)
+        return cls.from_preset(str(source))
 
     def save_to_preset(self, folder, card: dict | None = None, half: bool = True) -> Path:
         """Writes a preset folder: ``preset.json`` and ``weights.npz``, no pickles.
@@ -685,6 +673,31 @@ class StyleTransfer(keras.Model):
         return presets.save(self, folder, card=card, half=half)
 
 
+def weigh_taps(
+    encoder: Encoder, layers: str | Sequence[str] | Mapping[str, float], argument: str
+) -> dict[str, float]:
+    """Taps of a loss with their weights.
+
+    Args:
+        encoder: Whose taps they are.
+        layers: A tap, several of weight 1, or a dict from tap to weight.
+        argument: What to call them in an error.
+
+    Raises:
+        ArgumentError: a tap that the encoder does not have, or behind its depth.
+    """
+    layers = (layers,) if isinstance(layers, str) else layers
+    if not isinstance(layers, Mapping):
+        layers = dict.fromkeys(layers, 1.0)
+    for name in layers:
+        if encoder.order(name) > encoder.order(encoder.depth):
+            raise ArgumentError(
+                f"{argument}: {name!r} lies behind {encoder.depth!r}, where the "
+                "encoder was cut; build the encoder with a greater depth."
+            )
+    return {name: float(weight) for name, weight in layers.items()}
+
+
 def _checked_detail(detail: str) -> str:
     if detail not in DETAILS:
         raise ArgumentError(
@@ -693,17 +706,4 @@ def _checked_detail(detail: str) -> str:
     return detail
 
 
-def _blend_weights(weights, count: int) -> list[float]:
-    if count == 0:
-        raise ArgumentError("style: the list of styles is empty.")
-    values = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
-    if values.shape != (count,) or not np.isfinite(values).all() or (values < 0).any():
-        raise ArgumentError(
-            f"style_weights: need {count} finite weights of at least 0, received {weights!r}."
-        )
-    if values.sum() == 0:
-        raise ArgumentError("style_weights: must not all be 0.")
-    return (values / values.sum()).tolist()
-
-
-__all__ = ["DETAILS", "IMAGE_TAP", "WORKING_SIZE", "StyleTransfer"]
+__all__ = ["DETAILS", "IMAGE_TAP", "WORKING_SIZE", "StyleTransfer", "weigh_taps"]

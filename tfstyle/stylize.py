@@ -5,40 +5,53 @@ The command ``tfstyle stylize`` is a thin layer over :func:`stylize_scans`.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, wait
+from dataclasses import asdict, dataclass, fields, replace
+from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from tfstyle.data import (
-    Scan,
-    Window,
-    read_scan,
-    read_scans,
-    resolve_window,
-    write_derived_series,
-    write_nifti,
-    write_png,
-)
-from tfstyle.errors import ArgumentError, OutputError
+from tfstyle.baselines import Baseline
+from tfstyle.data import DicomSeries, Scan, Window, read_scan, read_scans, resolve_window
+from tfstyle.data.dicom import read_frame
+from tfstyle.data.dicom_write import source_frames
+from tfstyle.errors import ArgumentError, OutputError, ServingError, WorkerError
+from tfstyle.files import write_atomically
 from tfstyle.layers.guided import slice_reach
+from tfstyle.outputs import (
+    DicomSlices,
+    OneFile,
+    PngSlices,
+    SliceFolder,
+    finish_slice,
+    measure,
+    measured_slices,
+    median,
+    picture_bits,
+    start_workers,
+)
 from tfstyle.style_transfer import DETAILS
 
 log = logging.getLogger(__name__)
 
 FORMATS = ("auto", "dicom", "nifti", "png")
 
-#: Slices of a scan that are measured, at most, evenly spread.
-MEASURED_SLICES = 16
-
 #: Slices a call at least, where tone curves are smoothed along the slices: the neighbours at both
 #: ends are generated twice.
-SMOOTHED_SLICES = 16
+SMOOTHED_SLICES = 48
+
+#: Folder in the output folder that says which scans are finished, and by which work.
+RECORDS = ".tfstyle"
 
 #: Called as ``progress(done, total, label)`` after each batch, counting slices.
 Progress = Callable[[int, int, str], None]
@@ -74,6 +87,27 @@ class ServedStylizer:
     def __init__(self, client):
         self.client = client
 
+    def encode_style(self, style: np.ndarray, detail: str = "guided") -> np.ndarray:
+        """The code of a style, so that the server looks at it once and not with every slice.
+
+        Args:
+            style: One float32 image (H', W') in [0, 1].
+            detail: The mode in which it will be used.
+
+        Returns:
+            float32 array (1, 2, C + 33); the image itself where the served model was exported
+            without codes.
+
+        Raises:
+            ServingError: If the server cannot be reached or refuses.
+        """
+        try:
+            return self.client.encode_style(style, detail)
+        except ServingError as error:
+            if error.code not in ("FAILED_PRECONDITION", "INVALID_ARGUMENT"):
+                raise
+        return style
+
     def stylize(
         self,
         content: np.ndarray,
@@ -88,24 +122,22 @@ class ServedStylizer:
 
         Args:
             content: float32 array (B, H, W, 1) in [0, 1].
-            style: One float32 image (H', W'); a served model does not blend.
-            strength: Sent to the signature ``stylize_strength`` unless 1.
-            style_weights: Not available.
-            detail: ``"plain"`` uses the signatures ``stylize_plain…``.
+            style: One float32 image (H', W') or code, or a list of them to blend.
+            strength: Sent to the signatures ``…_strength`` unless 1.
+            style_weights: One weight for each style of a list.
+            detail: ``"plain"`` uses the signatures ``…_plain…``.
             slice_sigma: Not available: a server sees slices one by one.
 
         Returns:
             float32 array (B, H, W, 1) in [0, 1].
 
         Raises:
-            ArgumentError: If several styles are given.
+            ArgumentError: If styles or weights cannot be used.
             ServingError: If the server cannot be reached or refuses.
         """
-        if isinstance(style, (list, tuple)) or style_weights is not None:
-            raise ArgumentError(
-                "style: a served model takes one style; blend several with a local preset instead."
-            )
         options = {} if strength == 1.0 else {"strength": strength}
+        if style_weights is not None:
+            options["style_weights"] = style_weights
         if detail != "guided":
             options["detail"] = detail
         return self.client.stylize(content, style, **options)
@@ -135,6 +167,7 @@ class StylizedScan:
         structure: Structure term of SSIM between content and generated, the median over up to
             16 slices; None where no slice has anything to compare.
         seconds: Time of the model or the server, without reading and writing.
+        resumed: Slices that an earlier, interrupted run of the same work had finished.
     """
 
     source: str
@@ -152,10 +185,20 @@ class StylizedScan:
     distance_after: float | None
     structure: float | None
     seconds: float
+    resumed: int = 0
 
     def as_dict(self) -> dict:
         """The same as plain types for JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, facts: dict) -> StylizedScan:
+        """What :meth:`as_dict` gave, also after a way through JSON."""
+        facts = {key: facts[key] for key in (field.name for field in fields(cls))}
+        facts["window"] = Window(**facts["window"])
+        facts["style_windows"] = tuple(Window(**one) for one in facts["style_windows"])
+        facts["files"], facts["size"] = tuple(facts["files"]), tuple(facts["size"])
+        return cls(**facts)
 
 
 def stylize_scans(
@@ -173,8 +216,9 @@ def stylize_scans(
     strength: float = 1.0,
     output_format: str = "auto",
     batch_size: int = 8,
-    detail: str = "guided",
+    detail: str | None = None,
     slice_sigma: float = 1.0,
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> list[StylizedScan]:
     """Gives scans the gray scale of other scans and writes the results.
@@ -184,10 +228,19 @@ def stylize_scans(
     units through the window of the content: they show as generated in that window, and are no
     measurement. Nothing is overwritten.
 
+    The slices of a DICOM series are read, generated and written at the same time, by several
+    processes where there are many, and a series of any length takes the memory of some dozens of
+    slices. A run that was stopped, even killed, goes on when it is started again with the same
+    inputs, options and model: what is finished stays, and no slice is generated twice. This holds
+    for folders of slices and a local model, and until then finished slices lie in a hidden folder
+    beside the one to come.
+
     Args:
-        stylizer: A :class:`tfstyle.StyleTransfer` or :class:`ServedStylizer`.
+        stylizer: A :class:`tfstyle.StyleTransfer`, :class:`ServedStylizer`, or one of
+            ``tfstyle.baselines``.
         inputs: DICOM files or folders of series, NIfTI, PNG, or folders of them.
         styles: Scans with the gray scale wanted; one slice of each is used. Several are blended.
+            May be empty for a baseline that needs none.
         output: Folder for the results; for one input that gives one file, that file's name.
         window: Window of the contents, see :func:`tfstyle.data.resolve_window`.
         style_window: Window of the styles.
@@ -202,10 +255,13 @@ def stylize_scans(
             ``"png"`` (8 bits, one file a slice, for viewing).
         batch_size: Slices a call.
         detail: ``"guided"`` keeps every pixel's own structure, ``"plain"`` is the decoder's
-            image; see :meth:`tfstyle.StyleTransfer.stylize`.
+            image; see :meth:`tfstyle.StyleTransfer.stylize`. Unless given ``"guided"``, or the
+            first of a baseline's ``details``.
         slice_sigma: In guided mode tone curves are smoothed along the slices of a scan with this
             standard deviation, in slices, so that neighbours do not flicker; 0 treats slices
             one by one, as a served model does.
+        workers: Processes that read and write slices; 0 does all in this process, None chooses by
+            the number of slices and of CPUs.
         progress: Called after each batch.
 
     Returns:
@@ -216,6 +272,7 @@ def stylize_scans(
         InputFileError: A file that cannot be read.
         OutputError: An output that exists already or cannot be written.
         ServingError: From a served model.
+        WorkerError: If a process that reads and writes slices was killed.
 
     Example:
         >>> model = tfstyle.StyleTransfer.from_preset("vgg16_ct")
@@ -225,7 +282,8 @@ def stylize_scans(
         raise ArgumentError(
             f"output_format: unknown value {output_format!r}; use one of {', '.join(FORMATS)}."
         )
-    if not styles:
+    baseline = isinstance(stylizer, Baseline)
+    if not styles and not (baseline and not stylizer.needs_style):
         raise ArgumentError("styles: at least one style scan is needed.")
     if style_weights is not None and len(style_weights) != len(styles):
         raise ArgumentError(
@@ -235,15 +293,19 @@ def stylize_scans(
         raise ArgumentError(f"batch_size: must be at least 1, received {batch_size}.")
     if not 0.0 <= strength <= 1.0:
         raise ArgumentError(f"strength: must lie in [0, 1], received {strength}.")
-    if detail not in DETAILS:
+    details = stylizer.details if baseline else DETAILS
+    detail = details[0] if detail is None else detail
+    if detail not in details:
         raise ArgumentError(
-            f"detail: unknown value {detail!r}; use one of {', '.join(map(repr, DETAILS))}."
+            f"detail: unknown value {detail!r}; use one of {', '.join(map(repr, details))}."
         )
     if not 0.0 <= slice_sigma < float("inf"):
         raise ArgumentError(f"slice_sigma: must be at least 0, received {slice_sigma}.")
-    if detail == "plain" or isinstance(stylizer, ServedStylizer):
+    if workers is not None and workers < 0:
+        raise ArgumentError(f"workers: must be at least 0, received {workers}.")
+    if detail == "plain" or baseline or isinstance(stylizer, ServedStylizer):
         slice_sigma = 0.0
-    scans = [scan for path in inputs for scan in read_scans(path, series=series)]
+    scans = [scan for path in inputs for scan in read_scans(path, series=series, lazy=True)]
     if not scans:
         raise ArgumentError("inputs: at least one input scan is needed.")
     windows = [resolve_window(window, scan) for scan in scans]
@@ -256,58 +318,310 @@ def stylize_scans(
     if hasattr(stylizer, "encode_style"):
         codes = [stylizer.encode_style(image, detail=detail) for image in style_images]
     kinds = [_output_kind(scan, output_format) for scan in scans]
-    targets = _plan(scans, kinds, Path(output))
+    work = _Work(
+        stylizer=stylizer,
+        codes=codes,
+        styles=style_images,
+        style_windows=tuple(style_windows),
+        style_weights=style_weights if len(codes) > 1 else None,
+        strength=strength,
+        detail=detail,
+        slice_sigma=slice_sigma,
+        batch_size=batch_size,
+    )
+    jobs = [work.job(scan, used, kind) for scan, used, kind in zip(scans, windows, kinds)]
+    targets, results = _plan(scans, kinds, Path(output), jobs)
     total = sum(len(scan) for scan in scans)
-    done = 0
-    results = []
-    for scan, used, kind, target in zip(scans, windows, kinds, targets):
-        generated, seconds = [], 0.0
-        sigma = slice_sigma if len(scan) > 1 else 0.0
-        reach = slice_reach(sigma)
-        step = max(batch_size, SMOOTHED_SLICES) if sigma else batch_size
-        for start in range(0, len(scan), step):
-            stop = min(start + step, len(scan))
-            # The neighbours that smoothing looks at come along and are dropped again.
-            first = max(start - reach, 0)
-            content = used.to_unit(scan.pixels[first : stop + reach])[..., None]
-            begin = time.perf_counter()
-            images = stylizer.stylize(
-                content,
-                codes[0] if len(codes) == 1 else codes,
-                strength=strength,
-                style_weights=style_weights if len(codes) > 1 else None,
-                detail=detail,
-                slice_sigma=sigma,
-            )
-            generated.append(images[start - first : stop - first, ..., 0])
-            seconds += time.perf_counter() - begin
-            done += stop - start
-            if progress is not None:
-                progress(done, total, scan.name)
-        unit = np.concatenate(generated)
-        files, step, error = _write(scan, unit, used, kind, target)
-        log.info("%s: wrote %d files, %s", scan.name, len(files), target)
-        before, after, structure = _figures(scan, used, unit, style_images)
-        results.append(
-            StylizedScan(
-                source=scan.name,
-                files=tuple(map(str, files)),
-                slices=len(scan),
-                size=tuple(scan.pixels.shape[1:]),
-                units=scan.units,
-                window=used,
-                clipped_below=float(np.mean(scan.pixels < used.lower)),
-                clipped_above=float(np.mean(scan.pixels > used.upper)),
-                quantisation=step,
-                round_trip=error,
-                style_windows=tuple(style_windows),
-                distance_before=before,
-                distance_after=after,
-                structure=structure,
-                seconds=seconds,
-            )
-        )
+    done = sum(len(scan) for scan, result in zip(scans, results) if result is not None)
+    with start_workers(total - done, workers) as pool:
+        for i, (scan, used, kind) in enumerate(zip(scans, windows, kinds)):
+            if results[i] is not None:
+                log.info("%s: finished by an earlier run, %s", scan.name, targets[i])
+                continue
+
+            def advance(count: int, name: str = scan.name) -> None:
+                nonlocal done
+                done += count
+                if progress is not None:
+                    progress(done, total, name)
+
+            try:
+                results[i] = work.run(scan, used, kind, targets[i], jobs[i], pool, advance)
+            except Exception as error:
+                if type(error).__name__ in ("TerminatedWorkerError", "BrokenProcessPool"):
+                    raise WorkerError(
+                        "a process that reads and writes slices was killed, perhaps for want of "
+                        "memory; give the same command again, with fewer workers if need be"
+                    ) from error
+                raise
+            log.info("%s: wrote %d files, %s", scan.name, len(results[i].files), targets[i])
+            if jobs[i] is not None:
+                _record(targets[i], jobs[i], results[i])
     return results
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is the same for all scans of a run."""
+
+    stylizer: Stylizer
+    codes: list[np.ndarray]
+    styles: list[np.ndarray]
+    style_windows: tuple[Window, ...]
+    style_weights: Sequence[float] | None
+    strength: float
+    detail: str
+    slice_sigma: float
+    batch_size: int
+
+    def job(self, scan: Scan | DicomSeries, window: Window, kind: str) -> str | None:
+        """Tells this work on a scan from any other; None where the model cannot be told."""
+        if not hasattr(self.stylizer, "fingerprint"):
+            return None
+        files = [(file, os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in scan.files]
+        facts = [
+            _version(),
+            self.stylizer.fingerprint(),
+            [hashlib.sha256(code.tobytes()).hexdigest() for code in self.codes],
+            None if self.style_weights is None else list(map(float, self.style_weights)),
+            [self.strength, self.detail, self.slice_sigma, window.centre, window.width, kind],
+            scan.name,
+            files,
+        ]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def run(
+        self,
+        scan: Scan | DicomSeries,
+        window: Window,
+        kind: str,
+        target: Path,
+        job: str | None,
+        pool: Executor,
+        advance: Callable[[int], None],
+    ) -> StylizedScan:
+        """Stylizes one scan."""
+        if kind == "nifti" or (kind == "png" and len(scan) == 1):
+            if isinstance(scan, DicomSeries):
+                scan = scan.load()
+            return self._one_file(scan, window, kind, target, pool, advance)
+        folder = SliceFolder(target, job)
+        try:
+            if kind == "dicom":
+                frames = getattr(scan, "frames", None) or source_frames(list(scan.files))
+                writer = DicomSlices(frames, window, folder.state or None)
+            else:
+                bits = 8 if isinstance(scan, DicomSeries) else picture_bits(scan)
+                writer = PngSlices(len(scan), window, bits)
+            folder.begin(writer.names, writer.state)
+            resumed = len(folder.done)
+            if resumed:
+                advance(resumed)
+                log.info("%s: goes on, %d slices are there", scan.name, resumed)
+            seconds = self._slices(scan, window, writer, folder, pool, advance)
+            files = folder.publish()
+        finally:
+            folder.close()
+        facts = [folder.done[i] for i in range(len(scan))]
+        return self._account(scan, window, files, facts, seconds, resumed)
+
+    def _slices(
+        self,
+        scan: Scan | DicomSeries,
+        window: Window,
+        writer: DicomSlices | PngSlices,
+        folder: SliceFolder,
+        pool: Executor,
+        advance: Callable[[int], None],
+    ) -> float:
+        """Generates and writes the slices that are missing; returns the model's seconds."""
+        measured = measured_slices(len(scan))
+        writing: deque[Future] = deque()
+        seconds = 0.0
+        parts = self._parts(len(scan), set(folder.done))
+        try:
+            for wanted, first, pixels in _read_ahead(scan, parts, pool):
+                begin = time.perf_counter()
+                generated = self._generate(pixels, window, len(scan))
+                seconds += time.perf_counter() - begin
+                for i in wanted:
+                    content = pixels[i - first]
+                    details = (content, window, scan.units, self.styles)
+                    writing.append(
+                        pool.submit(
+                            finish_slice,
+                            writer.task(i),
+                            generated[i - first],
+                            folder.path(i),
+                            {"slice": i, **_clipped(content, window)},
+                            details if i in measured else None,
+                        )
+                    )
+                advance(len(wanted))
+                # What is written lags behind by one part at most, and so does the memory.
+                while writing and (len(writing) > len(wanted) or writing[0].done()):
+                    folder.add(writing.popleft().result())
+            while writing:
+                folder.add(writing.popleft().result())
+        except BaseException:
+            for future in writing:
+                future.cancel()
+            wait([future for future in writing if not future.cancelled()], timeout=60)
+            for future in writing:
+                if future.done() and not future.cancelled() and future.exception() is None:
+                    folder.add(future.result())
+            raise
+        return seconds
+
+    def _parts(self, count: int, done: set[int]) -> list[tuple[list[int], int, int]]:
+        """Slices to do, and the first and last that have to be read for them, call by call."""
+        sigma = self.slice_sigma if count > 1 else 0.0
+        reach = slice_reach(sigma)
+        step = max(self.batch_size, SMOOTHED_SLICES) if sigma else self.batch_size
+        # A short first part, so that the model need not wait long for it.
+        borders = [0, *range(min(self.batch_size, count), count, step), count]
+        parts = []
+        for start, stop in pairwise(borders):
+            wanted = [i for i in range(start, stop) if i not in done]
+            if wanted:
+                # The neighbours that smoothing looks at come along and are dropped again.
+                first, last = max(wanted[0] - reach, 0), min(wanted[-1] + reach, count - 1)
+                parts.append((wanted, first, last))
+        return parts
+
+    def _generate(self, pixels: np.ndarray, window: Window, count: int) -> np.ndarray:
+        images = self.stylizer.stylize(
+            window.to_unit(pixels)[..., None],
+            self.codes[0] if len(self.codes) == 1 else self.codes or None,
+            strength=self.strength,
+            style_weights=self.style_weights,
+            detail=self.detail,
+            slice_sigma=self.slice_sigma if count > 1 else 0.0,
+        )
+        return images[..., 0]
+
+    def _one_file(
+        self,
+        scan: Scan,
+        window: Window,
+        kind: str,
+        target: Path,
+        pool: Executor,
+        advance: Callable[[int], None],
+    ) -> StylizedScan:
+        output, seconds = OneFile(scan, window, kind, target), 0.0
+        for wanted, first, pixels in _read_ahead(scan, self._parts(len(scan), set()), pool):
+            begin = time.perf_counter()
+            generated = self._generate(pixels, window, len(scan))
+            seconds += time.perf_counter() - begin
+            for i in wanted:
+                output.unit[i] = generated[i - first]
+            advance(len(wanted))
+        files, step, error = output.publish()
+        facts = [
+            {"step": step, "error": error, **_clipped(pixels, window)} for pixels in scan.pixels
+        ]
+        for i in measured_slices(len(scan)):
+            facts[i].update(
+                measure(scan.pixels[i], output.unit[i], window, scan.units, self.styles)
+            )
+        return self._account(scan, window, files, facts, seconds, 0)
+
+    def _account(
+        self,
+        scan: Scan | DicomSeries,
+        window: Window,
+        files: Sequence[Path],
+        facts: Sequence[dict],
+        seconds: float,
+        resumed: int,
+    ) -> StylizedScan:
+        size = scan.shape[1:] if isinstance(scan, DicomSeries) else scan.pixels.shape[1:]
+        return StylizedScan(
+            source=scan.name,
+            files=tuple(map(str, files)),
+            slices=len(scan),
+            size=tuple(size),
+            units=scan.units,
+            window=window,
+            clipped_below=float(np.mean([one["below"] for one in facts])),
+            clipped_above=float(np.mean([one["above"] for one in facts])),
+            quantisation=max(one["step"] for one in facts),
+            round_trip=max(one["error"] for one in facts),
+            style_windows=self.style_windows,
+            distance_before=median(facts, "before"),
+            distance_after=median(facts, "after"),
+            structure=median(facts, "structure"),
+            seconds=seconds,
+            resumed=resumed,
+        )
+
+
+def _clipped(pixels: np.ndarray, window: Window) -> dict:
+    return {
+        "below": float(np.mean(pixels < window.lower)),
+        "above": float(np.mean(pixels > window.upper)),
+    }
+
+
+def _read_ahead(
+    scan: Scan | DicomSeries, parts: Sequence[tuple[list[int], int, int]], pool: Executor
+) -> Iterator[tuple[list[int], int, np.ndarray]]:
+    """The parts with their pixels; while one is in use, the next is read."""
+    if isinstance(scan, Scan):
+        for wanted, first, last in parts:
+            yield wanted, first, scan.pixels[first : last + 1]
+        return
+    reading: dict[int, Future] = {}
+
+    def order(part: tuple[list[int], int, int]) -> None:
+        for i in range(part[1], part[2] + 1):
+            if i not in reading:
+                reading[i] = pool.submit(read_frame, scan.frames[i])
+
+    try:
+        for k, part in enumerate(parts):
+            wanted, first, last = part
+            order(part)
+            if k + 1 < len(parts):
+                order(parts[k + 1])
+            pixels = np.stack([reading[i].result() for i in range(first, last + 1)])
+            kept = parts[k + 1][1] if k + 1 < len(parts) else last + 1
+            for i in [i for i in reading if i < kept]:
+                del reading[i]
+            yield wanted, first, pixels
+    finally:
+        for future in reading.values():
+            future.cancel()
+
+
+def _version() -> str:
+    try:
+        return metadata.version("tfstyle")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _record(target: Path, job: str, result: StylizedScan) -> None:
+    """Notes in the output folder that a scan is finished, for a later run of the same work."""
+    folder = target.parent / RECORDS
+    folder.mkdir(exist_ok=True)
+    text = json.dumps({"job": job, "result": result.as_dict()}, indent=1) + "\n"
+    write_atomically(folder / f"{target.name}.json", text.encode())
+
+
+def _finished(target: Path, job: str | None) -> StylizedScan | None:
+    """The account of an earlier run, if it did the same work."""
+    try:
+        found = json.loads((target.parent / RECORDS / f"{target.name}.json").read_text())
+        if job is None or found["job"] != job:
+            return None
+        result = StylizedScan.from_dict(found["result"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not all(os.path.isfile(file) for file in result.files):
+        return None
+    return replace(result, resumed=result.slices)
 
 
 def style_image(
@@ -342,7 +656,7 @@ def style_image(
     return used.to_unit(scan.pixels[chosen]), used
 
 
-def source_kind(scan: Scan) -> str:
+def source_kind(scan: Scan | DicomSeries) -> str:
     """``"png"``, ``"nifti"`` or ``"dicom"``, by the files that a scan came from."""
     if scan.units == "gray":
         return "png"
@@ -350,7 +664,7 @@ def source_kind(scan: Scan) -> str:
     return "nifti" if first.endswith((".nii", ".nii.gz")) else "dicom"
 
 
-def _output_kind(scan: Scan, output_format: str) -> str:
+def _output_kind(scan: Scan | DicomSeries, output_format: str) -> str:
     source = source_kind(scan)
     kind = source if output_format == "auto" else output_format
     if kind == "dicom" and source != "dicom":
@@ -368,8 +682,17 @@ def _output_kind(scan: Scan, output_format: str) -> str:
 _SUFFIXES = {"nifti": (".nii", ".nii.gz"), "png": (".png",), "dicom": ()}
 
 
-def _plan(scans: Sequence[Scan], kinds: Sequence[str], output: Path) -> list[Path]:
-    """Chooses every output path before any work, and refuses those that exist."""
+def _plan(
+    scans: Sequence[Scan | DicomSeries],
+    kinds: Sequence[str],
+    output: Path,
+    jobs: list[str | None],
+) -> tuple[list[Path], list[StylizedScan | None]]:
+    """Chooses every output path before any work, and refuses those that exist.
+
+    Those that an earlier run of the same job finished are not refused: their accounts are given.
+    For an output that is one file, the jobs are set to None.
+    """
     name = output.name.lower()
     as_file = name.endswith((".nii", ".nii.gz", ".png", ".dcm")) and not output.is_dir()
     if as_file:
@@ -387,7 +710,7 @@ def _plan(scans: Sequence[Scan], kinds: Sequence[str], output: Path) -> list[Pat
                 output,
                 f"is one picture, but {scans[0].name} has {len(scans[0])} slices; give a folder.",
             )
-        targets = [output]
+        targets, jobs[0] = [output], None
     else:
         targets, taken = [], set()
         for scan, kind in zip(scans, kinds):
@@ -399,8 +722,9 @@ def _plan(scans: Sequence[Scan], kinds: Sequence[str], output: Path) -> list[Pat
             taken.add(label)
             suffix = {"dicom": "", "nifti": ".nii.gz", "png": ".png" if len(scan) == 1 else ""}
             targets.append(output / f"{label}{suffix[kind]}")
-    for target in targets:
-        if target.is_dir() and not any(target.iterdir()):
+    results = [_finished(target, job) for target, job in zip(targets, jobs)]
+    for target, result in zip(targets, results):
+        if result is not None or (target.is_dir() and not any(target.iterdir())):
             continue
         if target.exists():
             raise OutputError(target, "exists already and is not overwritten; choose another name.")
@@ -411,77 +735,9 @@ def _plan(scans: Sequence[Scan], kinds: Sequence[str], output: Path) -> list[Pat
         raise OutputError(folder, f"cannot be created ({error.strerror or error}).") from error
     if not os.access(folder, os.W_OK):
         raise OutputError(folder, "is not writable; choose another folder.")
-    return targets
+    return targets, results
 
 
 def _file_name(name: str) -> str:
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip(".")
     return safe or "scan"
-
-
-def _write(
-    scan: Scan, unit: np.ndarray, window: Window, kind: str, target: Path
-) -> tuple[list[Path], float, float]:
-    """Writes one scan; returns files, quantisation step and round-trip error."""
-    if kind == "dicom":
-        files = write_derived_series(
-            scan.files,
-            unit,
-            window,
-            target,
-            description="Gray scale changed by tfstyle style transfer; not for diagnosis",
-        )
-        step, back = _read_stored(files)
-        return files, step, float(np.abs(window.to_unit(back) - unit).max())
-    if kind == "nifti":
-        write_nifti(unit, scan, window, target)
-        back = read_scans(target)[0].pixels
-        step = 1.0 if back.dtype.kind in "iu" else 0.0
-        return [target], step, float(np.abs(window.to_unit(back) - unit).max())
-    bits = 16 if scan.units == "gray" and scan.pixels.dtype == np.uint16 else 8
-    if len(unit) == 1:
-        files = [target]
-    else:
-        target.mkdir(parents=True, exist_ok=True)
-        width = max(4, len(str(len(unit))))
-        files = [target / f"{i:0{width}d}.png" for i in range(1, len(unit) + 1)]
-    levels = 2**bits - 1
-    for image, file in zip(unit, files):
-        write_png(image, file, bits=bits)
-    return files, window.width / levels, 0.5 / levels
-
-
-def _read_stored(files: Sequence[Path]) -> tuple[float, np.ndarray]:
-    """Rescale slope and values of a written series, as a viewer would read them."""
-    import pydicom
-
-    slopes, slices = [], []
-    for file in files:
-        dataset = pydicom.dcmread(file)
-        slope = float(dataset.RescaleSlope)
-        slopes.append(slope)
-        slices.append(dataset.pixel_array * slope + float(dataset.RescaleIntercept))
-    return max(slopes), np.stack(slices)
-
-
-def _figures(
-    scan: Scan, window: Window, unit: np.ndarray, styles: Sequence[np.ndarray]
-) -> tuple[float | None, float | None, float | None]:
-    from tfstyle.metrics import body_mask, histogram_distance, structure_similarity
-
-    before, after, structure = [], [], []
-    for i in np.unique(np.linspace(0, len(scan) - 1, MEASURED_SLICES).round().astype(int)):
-        pixels, generated = scan.pixels[i], unit[i]
-        content = window.to_unit(pixels)
-        if min(content.shape) >= 11:
-            mask = body_mask(pixels) if scan.units == "HU" else None
-            structure.append(structure_similarity(content, generated, mask))
-        if len(styles) == 1:
-            before.append(histogram_distance(content, styles[0]))
-            after.append(histogram_distance(generated, styles[0]))
-    return _median(before), _median(after), _median(structure)
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-    finite = [float(v) for v in values if v is not None and np.isfinite(v)]
-    return float(np.median(finite)) if finite else None

@@ -42,7 +42,7 @@ class TrainingRun:
         style: Style scans; the content scans unless given.
         preset: Start from this preset's model instead of a new one. Losses at deeper taps than
             the preset holds take the encoder's weights anew.
-        encoder: Encoder of a new model, ``"vgg16"`` or ``"vgg19"``.
+        encoder: Encoder of a new model, a key of ``tfstyle.encoders.ENCODERS``.
         weights: Weights of the encoder: ``"imagenet"``, ``"lpips"``, a path, or ``"none"``.
         layer: Tap at which AdaIN works; the encoder's default unless given.
         content_loss: ``"contextual"`` or ``"mse"``.
@@ -463,9 +463,7 @@ def _load_scans(run: TrainingRun) -> tuple[list[Scan], list[Scan]]:
 def _build(run: TrainingRun) -> StyleTransfer:
     start = None if run.preset is None else StyleTransfer.from_preset(run.preset)
     if start is None:
-        family, layer = encoders.ENCODERS.get(run.encoder.lower()), run.layer
-        if family is None:
-            encoders.get(run.encoder)  # raises the error that lists the names
+        family, layer = encoders.family(run.encoder), run.layer
     else:
         family, layer = type(start.encoder), start.layer
         if run.layer not in (None, layer):

@@ -18,9 +18,9 @@ def test_first_losses_agree(tmp_path):
     benchmark.example("vgg16", 32, 2, example)
     losses = []
     for name in ("torch", "tfstyle"):
-        worker = benchmark.Worker(name, "vgg16", example, 1)
+        worker = benchmark.start(name, "vgg16", example, 1)
         try:
-            losses.append(worker.step()[1])
+            losses.append(worker.ask()[1])
         finally:
             worker.close()
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

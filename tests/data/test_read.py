@@ -1,10 +1,12 @@
 import os
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from tfstyle.data import read_scan, read_scans, write_png
+from tfstyle.data import DicomSeries, list_scans, read_scan, read_scans, write_png
 from tfstyle.data.read import find_files
 from tfstyle.errors import ArgumentError, InputFileError
 
@@ -120,3 +122,86 @@ def test_unknown_series(tmp_path, ct_values):
         read_scans(tmp_path, series="x")
     with pytest.raises(InputFileError, match="holds no series 'x'"):
         read_scans(tmp_path / "a.nii", series="x")
+
+
+def test_lazy_series_equal_scans(write_series, tmp_path, ct_values):
+    write_series([4, 0, 2], "lazy")
+    folder = tmp_path / "lazy"
+    save_nifti(folder / "z" / "volume.nii.gz", ct_values)
+    (scan, volume), (series, other) = read_scans(folder), read_scans(folder, lazy=True)
+    assert isinstance(series, DicomSeries)
+    assert not isinstance(other, DicomSeries)
+    np.testing.assert_array_equal(other.pixels, volume.pixels)
+    assert len(series) == 3
+    assert series.shape == scan.pixels.shape
+    for name in ("name", "spacing", "units", "header_window", "files"):
+        assert getattr(series, name) == getattr(scan, name)
+    np.testing.assert_array_equal(series.affine, scan.affine)
+    np.testing.assert_array_equal([series.read(i) for i in range(3)], scan.pixels)
+    np.testing.assert_array_equal(series.pixels, scan.pixels)
+    np.testing.assert_array_equal(series.load().pixels, scan.pixels)
+
+
+def test_reading_needs_no_tensorflow():
+    code = "import sys, tfstyle.data; tfstyle.data.read_scans; print('tensorflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
+
+
+class TestListScans:
+    def test_finds_what_read_scans_finds(self, tmp_path, write_series, write_ct, ct_values):
+        write_series([0, 2], "a/dicom")
+        write_series([0, 2, 4], "a/other", SeriesInstanceUID="1.2.3")
+        write_ct("one.dcm", SeriesInstanceUID="1.2.4")
+        save_nifti(tmp_path / "b" / "volume.nii.gz", ct_values)
+        save_nifti(tmp_path / "b" / "volume_seg.nii.gz", np.ones((3, 4, 5)), np.uint8)
+        write_png(np.zeros((4, 4)), tmp_path / "one.png")
+        (tmp_path / "readme.txt").write_text("not an image")
+        (tmp_path / "a" / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+        found, damaged = list_scans(tmp_path)
+        assert damaged == []
+        assert [(scan.kind, len(scan.files)) for scan in found] == [
+            ("dicom", 2),
+            ("dicom", 3),
+            ("nifti", 1),
+            ("dicom", 1),
+            ("png", 1),
+        ]
+        assert found[1].series == "1.2.3"
+        read = [scan for files in found for scan in files.read()]
+        assert sorted(map(repr, read)) == sorted(map(repr, read_scans(tmp_path)))
+
+    def test_one_file(self, tmp_path):
+        write_png(np.zeros((4, 4)), tmp_path / "one.png")
+        assert list_scans(tmp_path / "one.png")[0][0].files == (str(tmp_path / "one.png"),)
+        with pytest.raises(InputFileError, match="no such file"):
+            list_scans(tmp_path / "none")
+
+    def test_damage_stops_nothing(self, tmp_path, write_ct, ct_values):
+        write_ct("good.dcm")
+        (tmp_path / "empty.dcm").write_bytes(b"")
+        (tmp_path / "rubbish.dcm").write_bytes(b"rubbish")
+        (tmp_path / "cut.nii.gz").write_bytes(b"rubbish")
+        found, damaged = list_scans(tmp_path)
+        assert [os.path.basename(scan.files[0]) for scan in found] == ["cut.nii.gz", "good.dcm"]
+        assert [os.path.basename(error.path) for error in damaged] == ["empty.dcm", "rubbish.dcm"]
+        with pytest.raises(InputFileError, match=r"cut\.nii\.gz"):
+            found[0].read()
+
+    def test_label_maps_and_other_objects_read_as_nothing(self, tmp_path, ct_values, non_picture):
+        save_nifti(tmp_path / "ct.nii.gz", ct_values)
+        save_nifti(tmp_path / "vertebrae.nii.gz", np.arange(60).reshape(3, 4, 5), np.uint8)
+        (tmp_path / "broken.nii.gz").write_bytes(b"rubbish")
+        non_picture()
+        found = {os.path.basename(scan.files[0]): scan for scan in list_scans(tmp_path)[0]}
+        assert len(found["ct.nii.gz"].read()) == 1
+        assert found["vertebrae.nii.gz"].read() == []
+        assert found["rtstruct.dcm"].read() == []
+
+    def test_folders_passed_over(self, tmp_path):
+        for name in ("images/a.png", "masks/a.png", "masks2/a.png"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            write_png(np.zeros((4, 4)), tmp_path / name)
+        found, _ = list_scans(tmp_path, without=[tmp_path / "masks"])
+        places = [os.path.relpath(scan.files[0], tmp_path) for scan in found]
+        assert places == ["images/a.png", "masks2/a.png"]

@@ -7,8 +7,24 @@ import pytest
 import tensorflow as tf
 
 from tfstyle.errors import ArgumentError
-from tfstyle.layers import apply_tone_grid, fit_tone_grid, reduce_size, smooth_slices
-from tfstyle.layers.guided import LEVELS, slice_reach
+from tfstyle.layers import (
+    apply_tone_grid,
+    fit_tone_grid,
+    gray_levels,
+    match_levels,
+    reduce_size,
+    smooth_slices,
+)
+from tfstyle.layers.guided import (
+    LARGEST_BEND,
+    LARGEST_GAIN,
+    LEVELS,
+    ROUNDS,
+    SAMPLE,
+    SHARES,
+    slice_reach,
+)
+from tfstyle.metrics import histogram_distance
 
 from ..models import image
 
@@ -142,3 +158,61 @@ class TestSlices:
     def test_bad_sigma(self):
         with pytest.raises(ArgumentError, match="sigma"):
             smooth_slices(np.zeros((2, 2, 1, 1), np.float32), -1.0)
+
+
+class TestLevels:
+    @pytest.mark.parametrize("shape", [(2, 96, 96, 1), (1, 7, 300, 1), (1, 1, 1, 1)])
+    def test_they_are_the_histogram(self, shape):
+        x = np.random.default_rng(0).random(shape).astype(np.float32)
+        found = np.asarray(gray_levels(x))
+        assert found.shape == (shape[0], SHARES)
+        assert (np.diff(found) >= 0).all()
+        if shape[1:3] == (SAMPLE, SAMPLE):
+            expected = np.sort(x.reshape(shape[0], -1)).reshape(shape[0], SHARES, -1)
+            np.testing.assert_allclose(found, expected.mean(2), atol=1e-6)
+        else:
+            assert abs(found.mean() - x.mean()) < 0.05
+
+    def test_traced_with_unknown_size(self):
+        images = tf.TensorSpec((None, None, None, 1), tf.float32)
+        traced = tf.function(gray_levels, input_signature=[images])
+        x = image(1, (2, 130, 77, 1))
+        np.testing.assert_allclose(traced(x), gray_levels(x), atol=1e-6)
+
+    def test_own_levels_change_nothing(self):
+        x = np.random.default_rng(2).random((2, 60, 70, 1)).astype(np.float32)
+        grid = fit_tone_grid(x, x)
+        matched = match_levels(grid, x, gray_levels(x))
+        np.testing.assert_allclose(apply_tone_grid(x, matched), x, atol=2e-3)
+
+    def test_histogram_of_the_style_is_reached(self):
+        x = np.random.default_rng(3).uniform(0.2, 0.8, (2, 90, 90, 1)).astype(np.float32)
+        style = 0.25 + 0.7 * x[:1] ** 1.3
+        matched = match_levels(fit_tone_grid(x, x), x, gray_levels(style))
+        for one in np.asarray(apply_tone_grid(x, matched)):
+            assert histogram_distance(one, style) < 0.05 * histogram_distance(x[0], style)
+
+    def test_slopes_are_bounded_and_rise(self):
+        x = np.random.default_rng(4).random((1, 96, 96, 1)).astype(np.float32)
+        style = np.where(x > 0.5, 1.0, 0.0)  # asks for a step
+        grid = match_levels(fit_tone_grid(x, x), x, gray_levels(style))
+        curve = np.asarray(grid)[0].transpose(1, 2, 0) + np.linspace(0, 1, LEVELS)
+        slopes = np.diff(curve) * (LEVELS - 1)
+        limit = (LARGEST_GAIN * LARGEST_BEND) ** ROUNDS
+        assert slopes.min() >= 1 / limit - 1e-4
+        assert 1.5 < slopes.max() <= limit + 1e-4
+
+    @pytest.mark.parametrize("strength", [0.0, np.zeros((2, 1, 1, 1), np.float32)])
+    def test_strength_keeps_the_content(self, strength):
+        x = np.random.default_rng(5).random((2, 50, 50, 1)).astype(np.float32)
+        grid = match_levels(fit_tone_grid(x, x), x, gray_levels(0.5 * x[:1]), strength)
+        np.testing.assert_allclose(apply_tone_grid(x, grid), x, atol=2e-3)
+
+    def test_flat_images_stay_finite(self):
+        flat = np.full((1, 20, 20, 1), 0.3, np.float32)
+        for style in (flat, np.zeros_like(flat), image(6, (1, 30, 30, 1))):
+            grid = match_levels(fit_tone_grid(flat, flat), flat, gray_levels(style))
+            assert np.isfinite(np.asarray(grid)).all()
+            np.testing.assert_allclose(
+                apply_tone_grid(flat, grid).numpy().mean(), style.mean(), atol=0.02
+            )

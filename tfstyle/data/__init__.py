@@ -1,6 +1,16 @@
 """Reading, windowing and writing of images, phantoms, and the training pipeline."""
 
+import importlib
+
+from tfstyle.data.dicom import DicomSeries
 from tfstyle.data.dicom_write import write_derived_series
+from tfstyle.data.labelled import (
+    LabelledFiles,
+    LabelledScan,
+    find_labelled,
+    merge_classes,
+    read_labelled,
+)
 from tfstyle.data.nifti import match_labels, read_nifti, write_nifti
 from tfstyle.data.phantom import (
     LABELS,
@@ -10,23 +20,40 @@ from tfstyle.data.phantom import (
     apply_protocol,
     spine_phantom,
 )
-from tfstyle.data.pipeline import pair_dataset, slice_images
 from tfstyle.data.png import read_png, write_png
-from tfstyle.data.read import read_scan, read_scans
+from tfstyle.data.read import ScanFiles, list_scans, read_scan, read_scans
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import WINDOWS, Window, resolve_window, scan_to_unit
+
+_NEEDS_TENSORFLOW = ("pair_dataset", "slice_images")
+
+
+def __getattr__(name: str):
+    """Loads TensorFlow only when something needs it: reading and writing do not."""
+    if name in _NEEDS_TENSORFLOW:
+        return getattr(importlib.import_module("tfstyle.data.pipeline"), name)
+    raise AttributeError(f"module 'tfstyle.data' has no attribute {name!r}")
+
 
 __all__ = [
     "LABELS",
     "PROTOCOLS",
     "WINDOWS",
+    "DicomSeries",
+    "LabelledFiles",
+    "LabelledScan",
     "Phantom",
     "Protocol",
     "Scan",
+    "ScanFiles",
     "Window",
     "apply_protocol",
+    "find_labelled",
+    "list_scans",
     "match_labels",
+    "merge_classes",
     "pair_dataset",
+    "read_labelled",
     "read_nifti",
     "read_png",
     "read_scan",

@@ -514,7 +514,8 @@ def read_dicom(
     series: str | None = None,
     on_odd: str = "skip",
     as_given: bool = False,
-) -> list[Scan]:
+    lazy: bool = False,
+) -> list[Scan | DicomSeries]:
     """Reads the series that a set of DICOM files holds.
 
     Args:
@@ -526,6 +527,7 @@ def read_dicom(
             warning in the log that names them, ``"error"`` raises.
         as_given: Whether these very files were asked for: then scouts are read like slices, and an
             object without a picture is an error.
+        lazy: Give a :class:`DicomSeries` where slices can be read one by one.
 
     Returns:
         One scan a series (several, where a series repeats its positions), in the order of folder
@@ -578,7 +580,9 @@ def read_dicom(
             clusters = _clusters(fitting)
             if len(clusters) > 1:
                 fitting = _main_cluster(clusters, names[key], on_odd)
-            scans.extend(_load(stack, names[key]) for stack in _stacks(fitting, names[key]))
+            for stack in _stacks(fitting, names[key]):
+                one_by_one = lazy and DicomSeries.can_read(stack)
+                scans.append((DicomSeries if one_by_one else _load)(stack, names[key]))
     return scans
 
 
@@ -730,6 +734,87 @@ def _stacks(frames: list[Frame], name: str | None) -> list[list[Frame]]:
     return stacks
 
 
+class DicomSeries:
+    """A sorted series in HU of one file a slice, described by its headers; pixels come when asked.
+
+    It has the attributes of a :class:`tfstyle.data.Scan`, and its slices are those of the scan, so
+    that a series of any length takes the memory of the slices in use. ``pixels`` reads all of
+    them, anew each time.
+
+    Args:
+        frames: The slices, sorted.
+        name: Label of the series.
+
+    Example:
+        >>> (series,) = read_dicom(files, lazy=True)  # doctest: +SKIP
+        >>> first = series.read(0)  # doctest: +SKIP
+    """
+
+    units = "HU"
+
+    def __init__(self, frames: Sequence[Frame], name: str):
+        self.frames = tuple(frames)
+        self.name = name
+        self.affine, step = _geometry(list(frames), name)
+        self.spacing = (step, *frames[0].pixel_spacing)
+        self.header_window = _window_of_stack(frames)
+        self.files = tuple(frame.path for frame in frames)
+        self.shape = (len(frames), *frames[0].shape)
+
+    @staticmethod
+    def can_read(frames: Sequence[Frame]) -> bool:
+        """Whether slices can be read on their own: in HU, and each in a file of its own.
+
+        In other units the type of the pixels, and where low is bright, depends on all of them.
+        """
+        return all(frame.units == "HU" and frame.frames == 1 for frame in frames)
+
+    def __len__(self) -> int:
+        """Number of slices."""
+        return len(self.frames)
+
+    def read(self, index: int) -> np.ndarray:
+        """Pixels of one slice: int16 HU (rows, columns).
+
+        Raises:
+            InputFileError: If the file is damaged.
+        """
+        return read_frame(self.frames[index])
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """All pixels, int16 HU (slices, rows, columns), read at each use."""
+        return self.load().pixels
+
+    def load(self) -> Scan:
+        """The whole series as a scan.
+
+        Raises:
+            InputFileError: If a file is damaged.
+        """
+        return _load(list(self.frames), self.name)
+
+
+def read_frame(frame: Frame) -> np.ndarray:
+    """Decodes the pixels of a file that holds one frame, in its units."""
+    dataset = read_dataset(frame.path, pixels=True)
+    with damage_is_input_error(frame.path):
+        return _plane(frame, dataset, _decode(frame.path, dataset))
+
+
+def _plane(frame: Frame, dataset: Dataset, stored: np.ndarray) -> np.ndarray:
+    """One frame out of the stored values of its file, in its units."""
+    if frame.index >= len(stored):
+        raise InputFileError(frame.path, f"holds fewer frames than the {frame.frames} it names.")
+    if stored[frame.index].shape != frame.shape:
+        raise InputFileError(frame.where, "changed while it was read.")
+    return _values_of(frame, dataset, stored[frame.index])
+
+
+def _window_of_stack(frames: Sequence[Frame]) -> Window | None:
+    return frames[len(frames) // 2].window or next((f.window for f in frames if f.window), None)
+
+
 def _load(frames: list[Frame], name: str) -> Scan:
     """Decodes the pixels of a sorted stack."""
     units = frames[0].units
@@ -741,19 +826,12 @@ def _load(frames: list[Frame], name: str) -> Scan:
             dataset = read_dataset(frame.path, pixels=True)
             with damage_is_input_error(frame.path):
                 datasets[frame.path] = dataset, _decode(frame.path, dataset)
-        dataset, stored = datasets[frame.path]
-        if frame.index >= len(stored):
-            raise InputFileError(
-                frame.path, f"holds fewer frames than the {frame.frames} it names."
-            )
-        if stored[frame.index].shape != frame.shape:
-            raise InputFileError(frame.where, "changed while it was read.")
         with damage_is_input_error(frame.path):
-            planes.append(_values_of(frame, dataset, stored[frame.index]))
+            planes.append(_plane(frame, *datasets[frame.path]))
         if last_use[frame.path] == i:
             del datasets[frame.path]
     pixels = np.stack(planes)
-    window = frames[len(frames) // 2].window or next((f.window for f in frames if f.window), None)
+    window = _window_of_stack(frames)
     if units != "HU":
         pixels = compact(pixels)
         if frames[0].inverted:  # low values are bright: turn them and the window round

@@ -186,25 +186,24 @@ def write_derived_series(
         InputFileError: If a source cannot be read.
         OutputError: If the folder is not empty or cannot be written.
     """
-    frames = _source_frames([os.fspath(path) for path in scan_sources])
-    generated = np.asarray(generated)
-    shape = (len(frames), *frames[0].shape)
-    generated = np.clip(check_unit(generated, shape), 0, 1)
-    if not description.strip():
-        raise ArgumentError("description must say what was done to the images; it is empty.")
+    frames = source_frames([os.fspath(path) for path in scan_sources])
+    generated = check_unit(generated, (len(frames), *frames[0].shape))
+    series = DerivedSeries(
+        window,
+        description=description,
+        series_description=series_description,
+        series_number=series_number,
+    )
     out = Path(out_dir)
     temporary = _temporary_folder(out)
-    series = _Series(window, description.strip(), series_description, series_number)
     try:
         names = []
         headers: dict[str, Dataset] = {}
         for number, (frame, image) in enumerate(zip(frames, generated, strict=True), start=1):
             if frame.path not in headers:
                 headers = {frame.path: read_dataset(frame.path, pixels=False)}
-            names.append(f"IM_{number:04d}.dcm")
-            with damage_is_input_error(frame.path):
-                dataset = series.derive(headers[frame.path], frame, image, number)
-                dataset.save_as(temporary / names[-1], enforce_file_format=True)
+            names.append(series.file_name(number))
+            series.write(frame, image, number, temporary / names[-1], headers[frame.path])
         os.rename(temporary, out)  # replaces an empty folder
     except OSError as error:
         raise OutputError(out, f"cannot be written ({error.strerror or error}).") from error
@@ -213,8 +212,13 @@ def write_derived_series(
     return [out / name for name in names]
 
 
-def _source_frames(paths: list[str]) -> list[Frame]:
-    """One frame for each slice, in the order of the scan that was read from these files."""
+def source_frames(paths: list[str]) -> list[Frame]:
+    """One frame for each slice, in the order of the scan that was read from these files.
+
+    Raises:
+        ArgumentError: If the files do not form one scan.
+        InputFileError: If one cannot be read.
+    """
     if not paths:
         raise ArgumentError("scan_sources is empty; give the files of the source, scan.files.")
     frames: list[Frame] = []
@@ -255,20 +259,51 @@ def _code(value: str, scheme: str, meaning: str) -> DicomSequence:
     return DicomSequence([item])
 
 
-class _Series:
-    """What all images of the new series share."""
+class DerivedSeries:
+    """What all images of a derived series share, and how one of them is written.
+
+    See :func:`write_derived_series`. Pickles, so that several processes can write one series.
+
+    Args:
+        window: The window through which the source became [0, 1].
+        description: Beginning of Derivation Description (0008,2111).
+        series_description: Series Description (0008,103E), or None for the source's.
+        series_number: Series Number (0020,0011), or None for the source's plus 1000.
+        identity: What :attr:`identity` of an earlier object gave, to go on with its series.
+
+    Raises:
+        ArgumentError: If the description is empty.
+    """
 
     def __init__(
-        self, window: Window, description: str, series_description: str | None, number: int | None
+        self,
+        window: Window,
+        *,
+        description: str = "Gray scale changed by style transfer; not for diagnosis",
+        series_description: str | None = None,
+        series_number: int | None = None,
+        identity: dict[str, str] | None = None,
     ):
+        if not description.strip():
+            raise ArgumentError("description must say what was done to the images; it is empty.")
+        description = description.strip()
         self.window = window
-        self.uid = generate_uid(prefix=None)
-        self.study_uid = generate_uid(prefix=None)
-        self.frame_of_reference_uid = generate_uid(prefix=None)
         self.series_description = series_description
-        self.number = number
-        now = datetime.datetime.now()
-        self.date, self.time = now.strftime("%Y%m%d"), now.strftime("%H%M%S.%f")
+        self.number = series_number
+        if identity is None:
+            now = datetime.datetime.now()
+            identity = {
+                "uid": generate_uid(prefix=None),
+                "study_uid": generate_uid(prefix=None),
+                "frame_of_reference_uid": generate_uid(prefix=None),
+                "date": now.strftime("%Y%m%d"),
+                "time": now.strftime("%H%M%S.%f"),
+            }
+        #: New UIDs, date and time of the series, as text.
+        self.identity = identity
+        self.uid, self.study_uid = identity["uid"], identity["study_uid"]
+        self.frame_of_reference_uid = identity["frame_of_reference_uid"]
+        self.date, self.time = identity["date"], identity["time"]
         # What the file will say, at most 16 characters each, decides the stored values.
         self.slope = format_number_as_ds(window.width / _LEVELS)
         self.intercept = format_number_as_ds(window.lower)
@@ -283,6 +318,38 @@ class _Series:
             self.version = metadata.version("tfstyle")
         except metadata.PackageNotFoundError:
             self.version = "unknown"
+
+    @staticmethod
+    def file_name(number: int) -> str:
+        """Name of the file of slice `number`, from 1."""
+        return f"IM_{number:04d}.dcm"
+
+    def write(
+        self,
+        frame: Frame,
+        image: np.ndarray,
+        number: int,
+        path: str | os.PathLike,
+        header: Dataset | None = None,
+    ) -> None:
+        """Writes one image.
+
+        Args:
+            frame: The source frame.
+            image: Float (rows, columns) in [0, 1]; values beyond are clipped.
+            number: Slice number from 1.
+            path: The file.
+            header: The source's data set without pixels; read from `frame` unless given.
+
+        Raises:
+            InputFileError: If the source cannot be read.
+            OSError: If the file cannot be written.
+        """
+        if header is None:
+            header = read_dataset(frame.path, pixels=False)
+        with damage_is_input_error(frame.path):
+            image = np.clip(np.asarray(image, np.float64), 0, 1)
+            self.derive(header, frame, image, number).save_as(path, enforce_file_format=True)
 
     def derive(self, header: Dataset, frame: Frame, image: np.ndarray, number: int) -> Dataset:
         """The data set of one image.

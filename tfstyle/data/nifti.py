@@ -155,6 +155,22 @@ def match_labels(
     voxels = _label_type(voxels, path)
     affine = affine.copy()
     affine[:3, 3] += offset_mm
+    return resample_labels(scan, voxels, affine)
+
+
+def resample_labels(
+    scan: Scan, voxels: np.ndarray, affine: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`match_labels` with the label map at hand.
+
+    Args:
+        scan: A scan with an affine.
+        voxels: Labels, integer array of three axes.
+        affine: 4x4, from indices of `voxels` to patient coordinates in mm, like ``scan.affine``.
+
+    Returns:
+        As :func:`match_labels`, in the type of `voxels`.
+    """
     change = np.linalg.inv(affine) @ scan.affine  # scan index -> label index
     labels = np.zeros(scan.pixels.shape, voxels.dtype)
     covered = np.zeros(len(scan), bool)

@@ -329,9 +329,7 @@ class _Source:
         entry = self.entries[place.entry]
         window = entry.windows[int(rng.integers(len(entry.windows)))]
         if self.jitter:
-            width = window.width * float(np.exp(rng.uniform(-self.jitter, self.jitter)))
-            shift = float(rng.uniform(-self.jitter, self.jitter)) * window.width / 2
-            window = Window(window.centre + shift, width)
+            window = window.jittered(self.jitter, rng)
         top, left, size = place.top, place.left, place.size
         plane = entry.pixels[place.plane]
         patch = window.to_unit(plane[top : top + size, left : left + size])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from tfstyle.data.dicom import is_dicom, read_dicom
+from tfstyle.data.dicom import DicomSeries, is_dicom, read_dataset, read_dicom
 from tfstyle.data.nifti import nifti_name, read_nifti
 from tfstyle.data.png import picture_name, read_png
 from tfstyle.data.scan import Scan
@@ -71,7 +73,8 @@ def read_scans(
     series: str | None = None,
     on_odd: str = "skip",
     units: str = "auto",
-) -> list[Scan]:
+    lazy: bool = False,
+) -> list[Scan | DicomSeries]:
     """Reads every scan in a file or a tree of folders.
 
     In a folder, DICOM files are grouped by series and sorted by position, each NIfTI and PNG file
@@ -93,6 +96,8 @@ def read_scans(
         on_odd: ``"skip"`` or ``"error"`` for slices that do not fit their series.
         units: For NIfTI, ``"HU"`` or ``"US"`` to decide what the values mean, ``"auto"`` to judge
             by the values.
+        lazy: Give a :class:`tfstyle.data.DicomSeries` for each DICOM series in HU with one file a
+            slice: the same but that pixels are read when asked for.
 
     Returns:
         At least one scan, sorted by path.
@@ -107,7 +112,7 @@ def read_scans(
     if not os.path.exists(path):
         raise InputFileError(path, "no such file or folder.")
     if os.path.isdir(path):
-        scans = _read_folder(path, series, on_odd, units)
+        scans = _read_folder(path, series, on_odd, units, lazy)
     elif not os.path.isfile(path):
         raise InputFileError(path, "neither a file nor a folder.")
     elif os.path.getsize(path) == 0:
@@ -116,15 +121,17 @@ def read_scans(
         scan = read_nifti(path, units=units) if _is_nifti(path) else read_png(path)
         scans = [scan] if series in (None, scan.name) else []
     else:
-        scans = read_dicom([path], series=series, on_odd=on_odd, as_given=True)
+        scans = read_dicom([path], series=series, on_odd=on_odd, as_given=True, lazy=lazy)
     if series is not None and not scans:
         raise InputFileError(path, f"holds no series {series!r}.")
     return scans
 
 
-def _read_folder(path: str, series: str | None, on_odd: str, units: str) -> list[Scan]:
+def _read_folder(
+    path: str, series: str | None, on_odd: str, units: str, lazy: bool
+) -> list[Scan | DicomSeries]:
     dicom: list[str] = []
-    scans: list[Scan] = []
+    scans: list[Scan | DicomSeries] = []
     volumes: list[Scan] = []
     for file in find_files(path):
         if _is_nifti(file):
@@ -149,7 +156,7 @@ def _read_folder(path: str, series: str | None, on_odd: str, units: str) -> list
         else:
             scans.append(volume)
     if dicom:
-        found = read_dicom(dicom, series=series, on_odd=on_odd)
+        found = read_dicom(dicom, series=series, on_odd=on_odd, lazy=lazy)
         if not found and not scans and series is None:
             raise InputFileError(
                 path,
@@ -174,6 +181,113 @@ def _is_label_map(scan: Scan, other: Scan) -> bool:
         and scan.pixels.min() >= 0
         and scan.pixels.max() <= 255
     )
+
+
+def _labels_something_beside(scan: Scan) -> bool:
+    """Whether a NIfTI volume is a label map of another one in its folder."""
+    if scan.units != "US" or scan.pixels.dtype != np.int16 or scan.pixels.min() < 0:
+        return False
+    folder = os.path.dirname(scan.files[0])
+    for name in sorted(os.listdir(folder or ".")):
+        other = os.path.join(folder, name)
+        if _is_nifti(other) and other != scan.files[0]:
+            try:
+                if _is_label_map(scan, read_nifti(other)):
+                    return True
+            except InputFileError:
+                continue
+    return False
+
+
+@dataclass(frozen=True)
+class ScanFiles:
+    """Files that make up a scan, known before they are read.
+
+    Attributes:
+        files: The files, sorted; several for a DICOM series.
+        kind: ``"dicom"``, ``"nifti"`` or ``"png"``.
+        series: Series Instance UID, or "".
+    """
+
+    files: tuple[str, ...]
+    kind: str
+    series: str = ""
+
+    def read(self) -> list[Scan]:
+        """Reads the files as :func:`read_scans` reads a folder.
+
+        Returns:
+            One scan, several where a DICOM series repeats its positions, or none where the files
+            turn out to be scout images, objects without pictures, or labels of a volume beside.
+
+        Raises:
+            InputFileError: If a file is damaged.
+        """
+        if self.kind == "png":
+            return [read_png(self.files[0])]
+        if self.kind == "dicom":
+            return read_dicom(self.files)
+        scan = read_nifti(self.files[0])
+        if _labels_something_beside(scan):
+            logger.info("Left out: %s looks like a label map.", self.files[0])
+            return []
+        return [scan]
+
+
+def list_scans(
+    folder: str | os.PathLike, *, without: Sequence[str | os.PathLike] = ()
+) -> tuple[list[ScanFiles], list[InputFileError]]:
+    """Finds the scans in a tree of folders without reading their pixels.
+
+    The scans are those of :func:`read_scans`, but a damaged file stops nothing, here or when it
+    is read, and no more than one scan need be in memory.
+
+    Args:
+        folder: The folder; or one file.
+        without: Folders in it to pass over.
+
+    Returns:
+        The scans, sorted by their first file, and an error for each DICOM file whose header cannot
+        be read.
+
+    Raises:
+        InputFileError: If the folder does not exist or cannot be listed.
+    """
+    folder = os.fspath(folder)
+    if not os.path.exists(folder):
+        raise InputFileError(folder, "no such file or folder.")
+    found: list[ScanFiles] = []
+    damaged: list[InputFileError] = []
+    series: dict[tuple[str, str], list[str]] = {}
+    passed = [os.path.join(os.path.realpath(path), "") for path in without]
+    for file in find_files(folder) if os.path.isdir(folder) else [folder]:
+        if any(os.path.realpath(file).startswith(path) for path in passed):
+            continue
+        name = os.path.basename(file)
+        if _is_nifti(file):
+            if _LABEL_NAME.search(nifti_name(file)):
+                logger.info("Left out: %s looks like a label map by its name.", file)
+                continue
+            found.append(ScanFiles((file,), "nifti"))
+        elif _is_png(file):
+            found.append(ScanFiles((file,), "png"))
+        elif name.upper() == "DICOMDIR":
+            continue
+        elif is_dicom(file) or name.lower().endswith((".dcm", ".dicom")):
+            try:
+                header = read_dataset(file, pixels=False, tags=["SeriesInstanceUID"])
+                uid = str(header.get("SeriesInstanceUID") or "").strip()
+            except InputFileError as error:
+                damaged.append(error)
+                continue
+            except Exception as error:  # pydicom decodes attributes late
+                damaged.append(InputFileError(file, f"the DICOM file is damaged ({error})."))
+                continue
+            series.setdefault((uid, "" if uid else os.path.dirname(file)), []).append(file)
+        else:
+            logger.debug("Left out: %s is neither DICOM, NIfTI nor PNG.", file)
+    found.extend(ScanFiles(tuple(files), "dicom", uid) for (uid, _), files in series.items())
+    return sorted(found, key=lambda scan: scan.files), damaged
 
 
 def read_scan(

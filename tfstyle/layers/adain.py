@@ -74,11 +74,13 @@ class AdaIN(keras.layers.Layer):
         """The same with the style's moments at hand, both (B or 1, 1, 1, C)."""
         content_mean, content_std = moments(content, self.epsilon)
         x = ops.cast(content, content_mean.dtype)
-        result = style_std * (x - content_mean) / content_std + style_mean
+        # Everything that is the same for all positions first: the maps are large.
+        gain, mean = style_std / content_std, style_mean
         if strength is not None:
-            strength = ops.cast(strength, result.dtype)
-            result = (1.0 - strength) * x + strength * result
-        return ops.cast(result, content.dtype)
+            strength = ops.cast(strength, x.dtype)
+            gain = (1.0 - strength) + strength * gain
+            mean = (1.0 - strength) * content_mean + strength * mean
+        return ops.cast((x - content_mean) * gain + mean, content.dtype)
 
     def compute_output_shape(self, content_shape, style_shape=None):
         return content_shape

@@ -164,6 +164,29 @@ def max_pooling(x):
     return tf.maximum(columns[:, :, 0], columns[:, :, 1])
 
 
+def overlapping_max_pooling(x):
+    """3x3 maximum with stride 2 and a border of zeros, for maps without negative values.
+
+    As padding with one zero and ``keras.ops.max_pool(x, 3, 2)``; the gradient goes to one of
+    equal pixels.
+
+    Args:
+        x: float tensor (B, H, W, C), values at least 0; H and W are known and even.
+
+    Returns:
+        float tensor (B, H/2, W/2, C).
+    """
+    for axis in (2, 1):
+        shape = [_size(x, i) for i in range(4)]
+        pairs = tf.reshape(x, [*shape[:axis], shape[axis] // 2, 2, *shape[axis + 1 :]])
+        first, second = tf.unstack(pairs, axis=axis + 1)
+        before = [[0, 0]] * 4
+        before[axis] = [1, 0]
+        last = second[:, :, :-1] if axis == 2 else second[:, :-1]
+        x = tf.maximum(tf.maximum(tf.pad(last, before), first), second)
+    return x
+
+
 def convolve(layer: keras.layers.Conv2D, x, reflect: bool = False, doubled: bool = False):
     """A 3x3 ``Conv2D`` layer's result with "same" size, by the form with the fewest products.
 
@@ -192,7 +215,9 @@ def convolve(layer: keras.layers.Conv2D, x, reflect: bool = False, doubled: bool
             y = tf.nn.conv2d(x, kernel, 1, "VALID")
         else:
             y = tf.nn.conv2d(x, kernel, 1, "SAME")
-    return layer.activation(y + tf.cast(tf.convert_to_tensor(layer.bias), y.dtype))
+    if layer.use_bias:
+        y = y + tf.cast(tf.convert_to_tensor(layer.bias), y.dtype)
+    return layer.activation(y)
 
 
 def _combine(matrix, tensors):

@@ -64,3 +64,24 @@ def reflect_indices(size, total):
     period = ops.maximum(2 * (size - 1), 1)
     position = ops.mod(ops.arange(total, dtype="int32"), period)
     return ops.where(position < size, position, period - position)
+
+
+def extend_to_stride(images, stride: int):
+    """Extends images below and to the right by reflection, to multiples of an encoder's stride.
+
+    Args:
+        images: float tensor (B, H, W, C), any size, known or not when the graph is made.
+        stride: Pixels per position of the deepest feature map.
+
+    Returns:
+        float tensor (B, H', W', C) with sides that are multiples of `stride`, at least two strides;
+        `images` themselves where they are so already.
+    """
+    for axis in (1, 2):
+        size = images.shape[axis]
+        if size is not None and size % stride == 0 and size >= 2 * stride:
+            continue
+        size = ops.shape(images)[axis]
+        total = ops.maximum(-(-size // stride) * stride, 2 * stride)
+        images = ops.take(images, reflect_indices(size, total), axis=axis)
+    return images

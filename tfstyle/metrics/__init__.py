@@ -1,18 +1,50 @@
-"""Measures of style transfer: how much of the style arrived, how much of the content stayed."""
+"""Measures of style transfer: how much of the style arrived, how much of the content stayed.
 
-from tfstyle.metrics.preservation import (
-    body_mask,
-    edge_displacement,
-    structure_map,
-    structure_similarity,
-)
-from tfstyle.metrics.style import histogram_distance, style_distance_ratio
+Functions take arrays or tensors; the classes are the same as ``keras.metrics.Metric``, with sums
+and counts as state, so that batches and replicas add up. Their ``update_state(content, generated)``
+takes Keras's ``y_true`` and ``y_pred``.
+"""
 
-__all__ = [
-    "body_mask",
-    "edge_displacement",
-    "histogram_distance",
-    "structure_map",
-    "structure_similarity",
-    "style_distance_ratio",
-]
+from __future__ import annotations
+
+import importlib
+
+#: Where each name lives. Modules are imported on first use: some need Keras, some NumPy alone.
+_PLACES = {
+    "edges": ("EdgeDisplacement",),
+    "inception": (
+        "ConditionalInceptionScore",
+        "DomainClassifier",
+        "InceptionScore",
+        "conditional_inception_score",
+        "inception_score",
+    ),
+    "monotone": ("Monotonicity", "monotonicity", "monotonicity_scores"),
+    "perceptual": ("LPIPS", "PerceptualDistance", "lpips"),
+    "preservation": ("body_mask", "edge_displacement", "structure_map", "structure_similarity"),
+    "segmentation": (
+        "Dice",
+        "MeanIoU",
+        "PixelAccuracy",
+        "SegmenterAgreement",
+        "confusion_matrix",
+        "dice",
+        "dice_by_class",
+        "iou_by_class",
+        "mean_iou",
+        "pixel_accuracy",
+        "segmenter_agreement",
+    ),
+    "structure": ("StructureSimilarity", "structure_scores"),
+    "style": ("histogram_distance", "style_distance_ratio"),
+}
+_MODULE_OF = {name: module for module, names in _PLACES.items() for name in names}
+
+
+def __getattr__(name: str):
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(f"tfstyle.metrics.{_MODULE_OF[name]}"), name)
+    raise AttributeError(f"module 'tfstyle.metrics' has no attribute {name!r}")
+
+
+__all__ = sorted(_MODULE_OF)

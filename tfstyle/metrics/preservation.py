@@ -16,7 +16,8 @@ CLIPPED = 0.1
 EDGE = 0.05
 
 
-def _gaussian(size: int = 11, sigma: float = 1.5) -> np.ndarray:
+def gaussian(size: int = 11, sigma: float = 1.5) -> np.ndarray:
+    """Weights of a Gaussian window, summing to 1; by default those of SSIM."""
     x = np.arange(size) - (size - 1) / 2
     weights = np.exp(-(x**2) / (2 * sigma**2))
     return weights / weights.sum()
@@ -52,7 +53,7 @@ def structure_map(content: np.ndarray, generated: np.ndarray) -> tuple[np.ndarra
     (2004), equation 10.
     """
     x, y = _planes(content, generated, 11)
-    weights = _gaussian()
+    weights = gaussian()
     mean_x, mean_y = _filter(x, weights), _filter(y, weights)
     var_x = np.maximum(_filter(x * x, weights) - mean_x**2, 0.0)
     var_y = np.maximum(_filter(y * y, weights) - mean_y**2, 0.0)
@@ -188,7 +189,7 @@ def _planes(content, generated, least: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _slopes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Derivatives along rows and columns of the image smoothed with σ = 1."""
-    return tuple(np.gradient(_filter(np.pad(image, 3, mode="reflect"), _gaussian(7, 1.0))))
+    return tuple(np.gradient(_filter(np.pad(image, 3, mode="reflect"), gaussian(7, 1.0))))
 
 
 def _sample(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

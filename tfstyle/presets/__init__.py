@@ -36,7 +36,7 @@ def names() -> tuple[str, ...]:
 
 
 def folder(preset: str | os.PathLike) -> Path:
-    """Folder of a preset, given its name or the folder itself.
+    """Folder of a preset, given its name, the folder itself or that of a finished training run.
 
     Raises:
         WeightsError: if there is no such preset.
@@ -45,8 +45,9 @@ def folder(preset: str | os.PathLike) -> Path:
     if name in names():
         return _HOME / name
     path = Path(name)
-    if (path / CONFIG).is_file():
-        return path
+    for home in (path, path / "preset"):
+        if (home / CONFIG).is_file():
+            return home
     if path.is_dir():
         raise WeightsError(f"{path}: holds no {CONFIG}; it is not a preset folder.")
     raise WeightsError(
@@ -62,6 +63,63 @@ def card(preset: str | os.PathLike) -> dict:
         WeightsError: unknown preset or unreadable file.
     """
     return _config(folder(preset)).get("card", {})
+
+
+def table() -> dict[str, dict]:
+    """The presets that come with tfstyle, as ``README.md`` beside this file shows them.
+
+    Returns:
+        For each name a dict with ``"description"``, ``"encoder"``, ``"layer"``, ``"weights"``
+        (where the encoder's are from), ``"data"`` (the training data), ``"figures"`` (a line of
+        them), ``"licence"`` and ``"kilobytes"`` (of the weights file).
+
+    Raises:
+        WeightsError: a preset whose configuration cannot be read.
+
+    Example:
+        >>> presets.table()["vgg16_ct"]["layer"]
+        'relu1_2'
+    """
+    rows = {}
+    for name in names():
+        path = folder(name)
+        config = _config(path)
+        about = config["card"].get("about", {})
+        rows[name] = {
+            "description": about.get("description", ""),
+            "encoder": config["config"]["encoder"],
+            "layer": config["config"]["layer"],
+            **{key: about.get(key, "") for key in ("weights", "data", "figures", "licence")},
+            "kilobytes": round((path / WEIGHTS).stat().st_size / 1000),
+        }
+    return rows
+
+
+def readme() -> str:
+    """The text of ``README.md`` beside this file: :func:`table` in Markdown."""
+    head = ["preset", "what", "encoder", "encoder's weights", "training data", "figures", "licence"]
+    lines = [head, ["---"] * len(head)]
+    for name, row in table().items():
+        lines.append(
+            [
+                f"[`{name}`]({name}/README.md)",
+                row["description"],
+                f"`{row['encoder']}` to `{row['layer']}`; {row['kilobytes']} kB with the decoder",
+                *(row[key] for key in ("weights", "data", "figures", "licence")),
+            ]
+        )
+    rows = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"""# Presets
+
+Models that come with tfstyle, for `StyleTransfer.from_preset(name)` and `tfstyle stylize --preset
+NAME`. Written by `tfstyle.presets.readme()` from the `preset.json` of each folder.
+
+{rows}
+
+A preset is a folder of plain files: `preset.json` (format, configuration, checksum of the weights,
+model card), `weights.npz` (arrays, no pickles) and a model card for people. `save_to_preset` writes
+the first two for a model of your own, and `from_preset` takes the folder's path.
+"""
 
 
 def load(preset: str | os.PathLike, cls: type[StyleTransfer]) -> StyleTransfer:
@@ -111,16 +169,14 @@ def save(
     Raises:
         OutputError: if the folder holds something else or cannot be written.
         WeightsError: if the encoder has no name in ``tfstyle.encoders.ENCODERS``, the decoder is
-            not the encoder's mirror, or a weight does not fit half precision.
+            not what ``Decoder.for_encoder`` makes, or a weight does not fit half precision.
     """
     family = {cls: name for name, cls in encoders.ENCODERS.items()}.get(type(model.encoder))
-    mirror = Decoder.for_encoder(model.encoder, model.layer)
-    if family is None or (mirror.channels, mirror.strides) != (
-        model.decoder.channels,
-        model.decoder.strides,
-    ):
+    decoder = model.decoder.channels, model.decoder.strides
+    if family is None or decoder != Decoder.plan(model.encoder, model.layer):
         raise WeightsError(
-            "only models of a known encoder with its mirrored decoder make a preset; use save()."
+            "only models of a known encoder with the decoder that Decoder.for_encoder makes for it "
+            "become presets; use save()."
         )
     arrays = {}
     for key, variable in _variables(model).items():
@@ -180,13 +236,10 @@ def _config(path: Path) -> dict:
 
 def _variables(model: StyleTransfer) -> dict:
     """Variables of the encoder up to the model's layer and of the decoder, by a stable name."""
-    last = model.encoder.order(model.layer)
-    kept = {tap.layer for tap in model.encoder.taps_table[: last + 1]}
-    table = {}
-    for part, layers in (("encoder", model.encoder.blocks), ("decoder", model.decoder.steps)):
-        for layer in layers:
-            if part == "encoder" and layer.name not in kept:
-                continue
-            for variable in layer.weights:
-                table[f"{part}/{layer.name}/{variable.name}"] = variable
-    return table
+    parts = {"encoder": model.encoder.weighted_layers(model.layer), "decoder": model.decoder.steps}
+    return {
+        f"{part}/{layer.name}/{variable.name}": variable
+        for part, layers in parts.items()
+        for layer in layers
+        for variable in layer.weights
+    }

@@ -1,0 +1,299 @@
+"""All baselines behind one call: names, checks, shapes, ranges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pydicom.data import get_testdata_file
+
+import tfstyle
+from tfstyle import baselines
+from tfstyle.data import write_png
+from tfstyle.encoders import VGG16
+from tfstyle.errors import ArgumentError, InputFileError, WeightsError
+from tfstyle.stylize import stylize_scans
+
+from ..models import image, small_model
+
+NAMES = {
+    "adain_mse",
+    "contextual_transformation",
+    "gatys",
+    "wct",
+    "histogram_matching",
+    "clahe",
+    "random_gamma",
+    "window_jitter",
+}
+STYLED = ("adain_mse", "gatys", "wct", "histogram_matching")
+
+
+@pytest.fixture(scope="module")
+def ready():
+    """One of each, small and untrained."""
+    encoder = VGG16(weights=None, depth="relu2_1")
+    layers = {"content_layers": "relu2_1", "style_layers": ["relu1_1", "relu2_1"]}
+    options = {
+        "adain_mse": {"model": small_model("relu1_2")},
+        "contextual_transformation": {
+            "model": baselines.ContextualTransformation(encoder, widths=(4, 4))
+        },
+        "gatys": {"encoder": encoder, "steps": 2, **layers},
+        "wct": {"model": small_model("relu2_1")},
+        "random_gamma": {"fixed": True},
+        "window_jitter": {"fixed": True},
+    }
+    return {name: baselines.get(name, **options.get(name, {})) for name in baselines.names()}
+
+
+def test_names(ready):
+    assert set(baselines.names()) == NAMES
+    assert {name for name, one in ready.items() if one.needs_style} == set(STYLED)
+    for name in NAMES:
+        assert f"\n{name} " in baselines.__doc__
+        assert ready[name].method == name
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+class TestCall:
+    @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (33, 20), (18, 21, 1), (2, 16, 18, 1)])
+    def test_shapes_and_range(self, ready, name, shape):
+        content = np.random.default_rng(0).random(shape).astype(np.float32)
+        kept = content.copy()
+        generated = ready[name].stylize(content, image(1, (24, 20)))
+        assert generated.shape == shape
+        assert generated.dtype == np.float32
+        assert np.isfinite(generated).all()
+        assert generated.min() >= 0.0
+        assert generated.max() <= 1.0
+        np.testing.assert_array_equal(content, kept)
+
+    def test_constant_images(self, ready, name):
+        for level in (0.0, 0.5, 1.0):
+            generated = ready[name].stylize(np.full((16, 16), level), np.full((16, 16), 0.3))
+            assert np.isfinite(generated).all()
+
+    def test_batch_equals_single(self, ready, name):
+        contents, styles = image(0, (3, 20, 24, 1)), image(1, (3, 24, 18, 1))
+        batch = ready[name].stylize(contents, styles, batch_size=2)
+        for i in range(3):
+            one = ready[name].stylize(contents[i], styles[i])
+            np.testing.assert_allclose(batch[i], one, atol=1e-5)
+
+    def test_strength_goes_from_the_content_to_all(self, ready, name):
+        content, style = image(0, (24, 24)), image(1, (24, 24)) * 0.3
+        none, half, full = (ready[name].stylize(content, style, s) for s in (0.0, 0.5, 1.0))
+        if name not in ("adain_mse", "wct"):  # these decode the content's own features
+            np.testing.assert_allclose(none, content, atol=1e-6)
+        assert np.abs(full - none).max() > 1e-3
+        assert 0 < np.abs(half - none).mean() < np.abs(full - none).mean()
+
+    def test_reproducible(self, ready, name):
+        content, style = image(0, (20, 24)), image(1, (24, 24)) * 0.5
+        first = ready[name].stylize(content, style)
+        np.testing.assert_array_equal(ready[name].stylize(content, style), first)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"content": np.full((4, 4), np.nan)}, "content: holds NaN"),
+            ({"content": np.full((4, 4), 2.0)}, "content: values lie in"),
+            ({"content": np.zeros((4, 4, 3))}, r"content: shape \(4, 4, 3\)"),
+            ({"content": np.zeros((0, 4))}, "content: is empty"),
+            ({"style": np.full((4, 4), -1.0)}, "style: values lie in"),
+            ({"style": [np.eye(4), np.full((4, 4), np.nan)]}, r"style\[1\]: holds NaN"),
+            ({"style": []}, "list of styles is empty"),
+            ({"style": image(0, (2, 4, 4, 1))}, "batch of 2 for 1 contents"),
+            ({"strength": 1.5}, "strength: must lie in"),
+            ({"strength": float("nan")}, "strength: must lie in"),
+            ({"style_weights": [1.0]}, "style_weights: need a list"),
+            ({"style": [np.eye(4)] * 2, "style_weights": [1.0]}, "need 2 finite weights"),
+            ({"batch_size": 0}, "batch_size: must be at least 1"),
+            ({"detail": "sharp"}, "detail: .* has 'plain'"),
+            ({"slice_sigma": 1.0}, "slice_sigma"),
+        ],
+    )
+    def test_bad_input(self, ready, name, change, message):
+        good = {"content": image(0, (8, 8)), "style": image(1, (8, 8))}
+        with pytest.raises(ArgumentError, match=message):
+            ready[name].stylize(**{**good, **change})
+
+    def test_missing_style(self, ready, name):
+        if name in STYLED:
+            with pytest.raises(ArgumentError, match=f"style: {name} needs a style image"):
+                ready[name].stylize(image(0, (8, 8)))
+        else:
+            content = image(0, (16, 16))
+            with_style = ready[name].stylize(content, image(1, (8, 8)))
+            np.testing.assert_array_equal(ready[name].stylize(content), with_style)
+
+
+@pytest.mark.parametrize("name", STYLED)
+def test_blend(ready, name):
+    method = ready[name]
+    content, a, b = image(0, (20, 20)), image(1, (24, 20)) * 0.4, 0.6 + 0.4 * image(2, (20, 20))
+    one = method.stylize(content, a)
+    np.testing.assert_allclose(method.stylize(content, [a]), one, atol=1e-5)
+    np.testing.assert_allclose(
+        method.stylize(content, [a, b], style_weights=[3, 0]), one, atol=1e-4
+    )
+    both = method.stylize(content, [a, b])
+    swapped = method.stylize(content, [b, a], style_weights=[2, 2])
+    np.testing.assert_allclose(both, swapped, atol=1e-4)
+    assert np.abs(both - one).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["wct", "contextual_transformation"])
+def test_guided_keeps_the_contents_pixels(ready, name):
+    content, style = image(2, (300, 270)), image(3, (280, 300)) * 0.5
+    guided = ready[name].stylize(content, style, detail="guided")
+    changed = content.copy()
+    changed[10, 20] = 0.9
+    difference = np.abs(ready[name].stylize(changed, style, detail="guided") - guided)
+    assert difference[10, 20] > 1e-4
+    assert difference[60:, 60:].max() < 0.1 * difference[10, 20]
+
+
+class TestGet:
+    def test_unknown_name(self):
+        with pytest.raises(ArgumentError, match=r"unknown name 'cyclegan'; use one of .*gatys"):
+            baselines.get("cyclegan")
+
+    def test_unknown_option(self):
+        with pytest.raises(ArgumentError, match=r"clahe: has no option 'seed'; it has kernel_size"):
+            baselines.get("clahe", seed=1)
+        with pytest.raises(ArgumentError, match=r"histogram_matching: .*; it has none"):
+            baselines.get("histogram_matching", bins=3)
+
+    @pytest.mark.parametrize(
+        ("name", "options", "message"),
+        [
+            ("clahe", {"clip_limit": 0.0}, "clip_limit"),
+            ("clahe", {"clip_limit": "much"}, "clahe: an option cannot be used"),
+            ("clahe", {"kernel_size": 0}, "kernel_size"),
+            ("clahe", {"bins": 1}, "bins"),
+            ("random_gamma", {"low": 2.0, "high": 1.0}, "low and high"),
+            ("random_gamma", {"low": 0.0}, "low and high"),
+            ("window_jitter", {"jitter": 2.0}, "jitter"),
+            ("wct", {"model": []}, "model: the list of models is empty"),
+            ("wct", {"threshold": -1.0}, "threshold"),
+            ("gatys", {"style_loss": "moments"}, "style_loss: unknown value 'moments'"),
+            ("gatys", {"optimizer": "sgd"}, "optimizer: unknown value"),
+            ("gatys", {"start": "style"}, "start: unknown value"),
+            ("gatys", {"steps": 0}, "steps: must be a whole number"),
+            ("gatys", {"style_weight": -1.0}, "style_weight: must be at least 0"),
+            ("gatys", {"learning_rate": 0.0}, "learning_rate: must be above 0"),
+            ("gatys", {"encoder": "alexnet"}, "encoder: unknown name 'alexnet'"),
+            ("gatys", {"weights": None, "style_layers": "relu9_1"}, "unknown layer 'relu9_1'"),
+            ("gatys", {"encoder": VGG16(weights=None, depth="relu1_1")}, "lies behind 'relu1_1'"),
+        ],
+    )
+    def test_bad_options(self, name, options, message):
+        with pytest.raises(ArgumentError, match=message):
+            baselines.get(name, **options)
+
+    @pytest.mark.parametrize("name", ["adain_mse", "contextual_transformation"])
+    def test_what_needs_training_says_so(self, name, tmp_path, monkeypatch):
+        monkeypatch.setattr("tfstyle.presets.names", lambda: ("vgg16_ct",))
+        with pytest.raises(ArgumentError, match=f"model: {name} .*train"):
+            baselines.get(name)
+        with pytest.raises(InputFileError, match="no such model file"):
+            baselines.get(name, model=tmp_path / "none.keras")
+
+    def test_unknown_preset(self):
+        with pytest.raises(WeightsError, match="no 'nothing'"):
+            baselines.get("wct", model="nothing")
+
+    def test_missing_package(self, monkeypatch):
+        monkeypatch.setattr("tfstyle.baselines.base.find_spec", lambda package: None)
+        for name, package in (
+            ("histogram_matching", "scikit-image"),
+            ("clahe", "scikit-image"),
+            ("random_gamma", "scikit-image"),
+            ("gatys", "scipy"),
+        ):
+            with pytest.raises(ArgumentError, match=rf"{package}.*pip install 'tfstyle\[base"):
+                baselines.get(name)
+
+
+class TestAdaINMSE:
+    def test_recipe_is_the_papers_loss(self):
+        """Huang and Belongie, equations 11 to 13, in NumPy."""
+        encoder = VGG16(weights=None, depth="relu2_1")
+        model = baselines.AdaINMSE.recipe(
+            encoder, "relu2_1", style_layers=("relu1_1", "relu2_1"), style_weight=2.0
+        )
+        content, style = image(0, (1, 16, 16, 1)), image(1, (1, 16, 16, 1))
+        terms = model.losses_of(content, style)
+        taps = ("relu1_1", "relu2_1")
+        x, y, g = (
+            {k: np.asarray(v[0], np.float64) for k, v in encoder(images, taps=taps).items()}
+            for images in (content, style, terms["generated"])
+        )
+
+        def mean_std(features):
+            return features.mean((0, 1)), np.sqrt(features.var((0, 1)) + 1e-5)
+
+        (mx, sx), (my, sy) = mean_std(x["relu2_1"]), mean_std(y["relu2_1"])
+        target = sy * (x["relu2_1"] - mx) / sx + my
+        content_loss = np.mean((g["relu2_1"] - target) ** 2)
+        style_loss = sum(
+            np.sqrt(np.mean((a - b) ** 2))
+            for tap in taps
+            for a, b in zip(mean_std(g[tap]), mean_std(y[tap]))
+        )
+        assert float(terms["loss"][0]) == pytest.approx(content_loss + 2 * style_loss, rel=1e-3)
+
+    def test_is_the_plain_model(self, ready):
+        content, style = image(0, (20, 20)), image(1, (20, 20))
+        expected = ready["adain_mse"].model.stylize(content, style, 0.7, detail="plain")
+        np.testing.assert_array_equal(ready["adain_mse"].stylize(content, style, 0.7), expected)
+
+    def test_refuses_what_was_trained_otherwise(self, tmp_path):
+        with pytest.raises(ArgumentError, match="trained with another content loss"):
+            baselines.get("adain_mse", model="vgg16_ct")
+        model = small_model("relu1_2")
+        layers = {"content_layers": "relu1_2", "style_layers": "relu1_1"}
+        model.compile(content_loss="contextual", **layers)
+        with pytest.raises(ArgumentError, match="trained with another content loss"):
+            baselines.get("adain_mse", model=model)
+        model.compile(content_loss="mse", **layers)
+        path = tmp_path / "model.keras"
+        model.save(path)
+        run = tmp_path / "run"
+        model.save_to_preset(run / "preset", card={"training": {"content_loss": "mse"}}, half=False)
+        content, style = image(0, (20, 20)), image(1, (20, 20))
+        expected = baselines.get("adain_mse", model=model).stylize(content, style)
+        for place in (path, run, run / "preset"):
+            found = baselines.get("adain_mse", model=str(place)).stylize(content, style)
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+class TestScans:
+    def test_without_a_style(self, tmp_path):
+        (done,) = stylize_scans(
+            baselines.get("clahe"), [get_testdata_file("CT_small.dcm")], [], tmp_path / "out"
+        )
+        assert done.distance_before is None
+        assert len(done.files) == 1
+
+    def test_with_a_style(self, tmp_path):
+        write_png(np.linspace(0.5, 1.0, 40 * 30).reshape(40, 30), tmp_path / "style.png")
+        (done,) = stylize_scans(
+            baselines.get("histogram_matching"),
+            [get_testdata_file("CT_small.dcm")],
+            [tmp_path / "style.png"],
+            tmp_path / "out",
+        )
+        assert done.distance_after < 0.1 * done.distance_before
+        with pytest.raises(ArgumentError, match="at least one style"):
+            stylize_scans(
+                baselines.get("histogram_matching"),
+                [get_testdata_file("CT_small.dcm")],
+                [],
+                tmp_path / "other",
+            )
+
+
+def test_reachable_from_the_package():
+    assert tfstyle.baselines is baselines

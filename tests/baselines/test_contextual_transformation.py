@@ -1,0 +1,194 @@
+"""Contextual transformation: the equation, training with fit, saving, exporting."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfstyle
+from tfstyle.baselines import CascadedRefinement, ContextualTransformation, get
+from tfstyle.data import pair_dataset, spine_phantom
+from tfstyle.encoders import VGG16
+from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.losses import ContextualLoss
+from tfstyle.serving import export_stylize
+
+from ..models import image
+from .test_gatys import contextual
+
+LAYERS = {"content_layers": "relu2_1", "style_layers": {"relu1_2": 0.5, "relu2_1": 1.0}}
+
+
+def small(seed=0, widths=(6, 4)):
+    keras.utils.set_random_seed(seed)
+    return ContextualTransformation(VGG16(weights=None, depth="relu2_1"), widths=widths)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A few steps towards a brighter domain."""
+    model = small()
+    model.compile(optimizer=keras.optimizers.Adam(3e-3), jit_compile=False, **LAYERS)
+    scans = [spine_phantom(seed, size=64).scan for seed in range(2)]
+    pairs = pair_dataset(
+        scans, windows=("soft_tissue",), style_windows=("brain",), crop=16, batch_size=2
+    )
+    history = model.fit(pairs, steps_per_epoch=5, epochs=3, verbose=0, shuffle=False)
+    return model, history.history
+
+
+class TestLoss:
+    def test_equation(self):
+        model = small()
+        model.compile(
+            content_weight=0.7,
+            style_weight=2.0,
+            contextual=ContextualLoss(bandwidth=0.3),
+            **LAYERS,
+        )
+        content, style = image(0, (2, 12, 16, 1)), image(1, (2, 14, 10, 1)) * 0.5
+        generated = model({"content": content})
+        terms = model.losses_of(content, style, generated)
+        taps = ("relu1_2", "relu2_1")
+        x, y, g = (
+            {k: np.asarray(v) for k, v in model.encoder(images, taps=taps).items()}
+            for images in (content, style, generated)
+        )
+        for n in range(2):
+            against_content = contextual(g["relu2_1"][n], x["relu2_1"][n], 0.3)
+            against_style = 0.5 * contextual(g["relu1_2"][n], y["relu1_2"][n], 0.3)
+            against_style += contextual(g["relu2_1"][n], y["relu2_1"][n], 0.3)
+            for name, expected in (
+                ("content_loss", against_content),
+                ("style_loss", against_style),
+                ("loss", 0.7 * against_content + 2.0 * against_style),
+            ):
+                assert float(terms[name][n]) == pytest.approx(expected, rel=1e-3)
+
+    def test_layers_of_the_paper(self):
+        model = ContextualTransformation("vgg19", weights=None, widths=(2, 2))
+        assert model.encoder.depth == "relu4_2"
+        model.compile()
+        assert model._settings["content_layers"] == {"relu4_2": 1.0}
+        assert model._settings["style_layers"] == {"relu3_2": 1.0, "relu4_2": 1.0}
+
+    def test_fit_reports_the_mean_over_the_batches(self):
+        model = small()
+        model.compile(optimizer=keras.optimizers.SGD(0.0), jit_compile=False, **LAYERS)
+        data = {"content": image(0, (4, 8, 8, 1)), "style": image(1, (4, 8, 8, 1))}
+        found = model.evaluate(data, batch_size=2, verbose=0, return_dict=True)
+        terms = model.losses_of(data["content"], data["style"], model(data))
+        for name, values in terms.items():
+            assert found[name] == pytest.approx(float(np.mean(values)), rel=1e-4)
+
+
+class TestTraining:
+    def test_loss_falls(self, trained):
+        model, history = trained
+        assert set(history) == {"loss", "content_loss", "style_loss"}
+        assert history["loss"][-1] < history["loss"][0]
+        assert int(model.optimizer.iterations.numpy()) == 15
+
+    def test_encoder_stays_frozen(self):
+        model = small()
+        before = model.encoder.get_weights()
+        own = model.generator.get_weights()
+        model.compile(optimizer=keras.optimizers.Adam(1e-2), jit_compile=False, **LAYERS)
+        data = {"content": image(0, (2, 8, 8, 1)), "style": image(1, (2, 8, 8, 1))}
+        model.fit(data, batch_size=2, verbose=0)
+        for one, other in zip(before, model.encoder.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert any((a != b).any() for a, b in zip(own, model.generator.get_weights()))
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"content_layers": "relu9_9"}, "unknown layer 'relu9_9'"),
+            ({"style_layers": ["relu3_1"]}, "style_layers: 'relu3_1' lies behind 'relu2_1'"),
+        ],
+    )
+    def test_bad_layers(self, options, message):
+        with pytest.raises(ArgumentError, match=message):
+            small().compile(**{**LAYERS, **options})
+
+
+class TestGenerator:
+    def test_features_are_refined_from_small_to_full_size(self):
+        network = CascadedRefinement((8, 6, 4))
+        assert network.stride == 4
+        images = image(0, (2, 16, 24, 1))
+        assert network(images).shape == (2, 16, 24, 1)
+        assert network.compute_output_shape((2, 16, None, 1)) == (2, 16, None, 1)
+        # A change of one pixel reaches all through the smallest size.
+        changed = images.copy()
+        changed[0, 0, 0, 0] += 0.5
+        difference = np.abs(np.asarray(network(changed)) - np.asarray(network(images)))
+        assert difference[0, -1, -1, 0] > 0
+        assert difference[1].max() < 1e-6
+
+    def test_widths(self):
+        with pytest.raises(ArgumentError, match="widths"):
+            CascadedRefinement((8, 0))
+
+    def test_a_generator_of_your_own(self):
+        inputs = keras.Input((None, None, 1))
+        generator = keras.Model(inputs, keras.layers.Conv2D(1, 3, padding="same")(inputs))
+        generator.stride = 1
+        encoder = VGG16(weights=None, depth="relu2_1")
+        model = ContextualTransformation(encoder, generator=generator)
+        assert model.stylize(image(0, (9, 7))).shape == (9, 7)
+
+
+class TestSaving:
+    def test_new_process_loads_it_and_goes_on(self, trained, tmp_path):
+        model, _ = trained
+        model.save(tmp_path / "model.keras")
+        content = image(5, (21, 18))
+        np.save(tmp_path / "content.npy", content)
+        np.save(tmp_path / "expected.npy", model.stylize(content))
+        code = (
+            "import numpy as np, tfstyle\n"
+            "model = tfstyle.baselines.ContextualTransformation.load('model.keras')\n"
+            "found = model.stylize(np.load('content.npy'))\n"
+            "np.testing.assert_allclose(found, np.load('expected.npy'), atol=1e-5)\n"
+            "assert int(model.optimizer.iterations.numpy()) == 15\n"
+            "assert model._settings['style_layers'] == {'relu1_2': 0.5, 'relu2_1': 1.0}\n"
+            "data = {'content': np.ones((2, 8, 8, 1)), 'style': np.zeros((2, 8, 8, 1))}\n"
+            "model.fit(data, verbose=0)\n"
+            "assert int(model.optimizer.iterations.numpy()) == 16\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(tfstyle.__file__).parent.parent)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+
+    def test_by_name(self, trained, tmp_path):
+        model, _ = trained
+        assert get("contextual_transformation", model=model) is model
+        model.save(tmp_path / "model.keras")
+        content = image(5, (20, 20))
+        for place in (tmp_path / "model.keras", tmp_path):
+            again = get("contextual_transformation", model=str(place))
+            np.testing.assert_allclose(again.stylize(content), model.stylize(content), atol=1e-5)
+        keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "other.keras")
+        with pytest.raises(InputFileError, match="Sequential, not a ContextualTransformation"):
+            get("contextual_transformation", model=tmp_path / "other.keras")
+
+    def test_export(self, trained, tmp_path):
+        model, _ = trained
+        folder = export_stylize(model, tmp_path / "stylize")
+        served = tf.saved_model.load(str(folder))
+        content = image(6, (2, 19, 26, 1))
+        found = served.signatures["stylize_plain"](content=content, style=image(7, (1, 5, 6, 1)))
+        np.testing.assert_allclose(found["generated"], model.stylize(content), atol=1e-4)

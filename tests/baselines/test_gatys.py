@@ -1,0 +1,193 @@
+"""Gatys' method: its equations in NumPy, both optimisers, what it promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.optimize
+
+from tfstyle.baselines import Gatys
+from tfstyle.encoders import VGG16, VGG19
+from tfstyle.errors import ArgumentError
+
+from ..models import image
+
+TAPS = ("relu1_1", "relu1_2", "relu2_1")
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return VGG16(weights=None, depth="relu2_1")
+
+
+def small(encoder, **options):
+    layers = {"content_layers": "relu2_1", "style_layers": ["relu1_1", "relu2_1"]}
+    return Gatys(encoder, **{"steps": 6, **layers, **options})
+
+
+def gram(features):
+    """Equation 3: inner products of the vectorised maps."""
+    flat = features.reshape(-1, features.shape[-1]).T
+    return flat @ flat.T
+
+
+def contextual(g, x, h):
+    """Mechrez et al., equations 2 to 5."""
+    g, x = (v.reshape(-1, v.shape[-1]).astype(np.float64) for v in (g, x))
+    g, x = g - x.mean(0), x - x.mean(0)
+    g, x = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (g, x))
+    distance = np.maximum(1 - g @ x.T, 0)
+    relative = distance / (distance.min(1, keepdims=True) + 1e-5)
+    weights = np.exp((1 - relative) / h)
+    affinity = weights / weights.sum(1, keepdims=True)
+    return -np.log(affinity.max(0).mean())
+
+
+class TestEquations:
+    def test_content_style_and_total(self, encoder):
+        gatys = small(
+            encoder,
+            content_layers={"relu2_1": 1.0, "relu1_2": 0.5},
+            style_layers={"relu1_1": 0.2, "relu2_1": 0.7},
+            content_weight=0.3,
+            style_weight=40.0,
+            tv_weight=2.0,
+        )
+        images = [image(seed, (1, 16, 20, 1)) for seed in range(3)]
+        f, p, a = (
+            {tap: np.asarray(v[0], np.float64) for tap, v in encoder(x, taps=TAPS).items()}
+            for x in images
+        )
+        content = 0.0
+        for tap, share in (("relu2_1", 1.0), ("relu1_2", 0.5)):
+            equation_1 = 0.5 * np.sum((f[tap] - p[tap]) ** 2)
+            content += share * equation_1 * 2 / f[tap].size
+        style = 0.0
+        for tap, share in (("relu1_1", 0.2), ("relu2_1", 0.7)):
+            height, width, channels = f[tap].shape
+            difference = gram(f[tap]) - gram(a[tap])
+            equation_4 = np.sum(difference**2) / (4 * channels**2 * (height * width) ** 2)
+            style += share * equation_4
+        g = images[0][0, ..., 0].astype(np.float64)
+        variation = np.abs(np.diff(g, axis=0)).mean() + np.abs(np.diff(g, axis=1)).mean()
+        expected = 0.3 * content + 40.0 * style + 2.0 * variation
+        found = gatys.loss(images[0], gatys.features(images[1]), [(1.0, gatys.features(images[2]))])
+        assert float(found) == pytest.approx(expected, rel=1e-4)
+
+    def test_contextual_losses(self, encoder):
+        gatys = small(encoder, content_loss="contextual", style_loss="contextual", bandwidth=0.2)
+        images = [image(seed, (1, 16, 16, 1)) for seed in range(3)]
+        f, p, a = (
+            {tap: np.asarray(v[0]) for tap, v in encoder(x, taps=TAPS).items()} for x in images
+        )
+        expected = contextual(f["relu2_1"], p["relu2_1"], 0.2) + gatys.style_weight * np.mean(
+            [contextual(f[tap], a[tap], 0.2) for tap in ("relu1_1", "relu2_1")]
+        )
+        found = gatys.loss(images[0], gatys.features(images[1]), [(1.0, gatys.features(images[2]))])
+        assert float(found) == pytest.approx(expected, rel=1e-3)
+
+    def test_layers_of_the_papers(self):
+        gatys = Gatys("vgg19", weights=None)
+        assert gatys.content_layers == {"relu4_2": 1.0}
+        assert gatys.style_layers == {f"relu{n}_1": 0.2 for n in range(1, 6)}
+        assert isinstance(gatys.encoder, VGG19)
+        assert gatys.encoder.depth == "relu5_1"
+        contextual = Gatys("vgg16", weights=None, style_loss="contextual")
+        assert contextual.style_layers == {"relu3_2": 0.5, "relu4_2": 0.5}
+        assert contextual.encoder.depth == "relu4_2"
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+@pytest.mark.parametrize("start", ["content", "noise"])
+class TestOptimisers:
+    def test_loss_falls_and_runs_agree(self, encoder, optimizer, start):
+        seen = []
+        gatys = small(
+            encoder,
+            optimizer=optimizer,
+            start=start,
+            steps=8,
+            progress=lambda *step: seen.append(step),
+        )
+        content, style = image(0, (17, 20)), image(1, (24, 20)) * 0.4
+        first = gatys.stylize(content, style)
+        assert [step for step, _, _ in seen] == list(range(1, len(seen) + 1))
+        assert {steps for _, steps, _ in seen} == {8}
+        assert seen[-1][2] < 0.9 * seen[0][2]
+        assert np.abs(first - content).max() > 0.01
+        np.testing.assert_array_equal(gatys.stylize(content, style), first)
+
+
+class TestLBFGS:
+    def test_works_in_float64(self, encoder, monkeypatch):
+        seen = []
+        minimise = scipy.optimize.minimize
+
+        def spy(function, first, **options):
+            def checked(pixels):
+                value, gradient = function(pixels)
+                seen.append((pixels.dtype, type(value), gradient.dtype, gradient.shape))
+                return value, gradient
+
+            return minimise(checked, first, **options)
+
+        monkeypatch.setattr(scipy.optimize, "minimize", spy)
+        small(encoder, steps=2).stylize(image(0, (16, 16)), image(1, (16, 16)))
+        assert set(seen) == {(np.dtype("f8"), float, np.dtype("f8"), (256,))}
+
+    def test_goes_on_below_the_rounding_of_its_defaults(self, encoder):
+        """With SciPy's tolerances it would stop at the first steps of a small loss."""
+        steps = []
+        gatys = small(
+            encoder,
+            steps=40,
+            content_weight=1e-9,
+            style_weight=1e-8,
+            progress=lambda *step: steps.append(step),
+        )
+        gatys.stylize(image(0, (16, 16)), image(1, (16, 16)))
+        assert len(steps) >= 20
+        losses = [loss for _, _, loss in steps]
+        assert losses[-1] < 0.5 * losses[0]
+
+    def test_reports_the_loss_of_its_image(self, encoder):
+        last = []
+        gatys = small(encoder, progress=lambda *step: last.append(step[2]))
+        content, style = image(0, (16, 16)), image(1, (16, 16)) * 0.5
+        generated = gatys.stylize(content, style)
+        maps = [gatys.features(x[None, ..., None]) for x in (content, style)]
+        scales = {tap: 1 / np.mean(maps[1][tap]) for tap in maps[1]}
+        found = gatys.loss(generated[None, ..., None], maps[0], [(1.0, maps[1])], scales)
+        assert last[-1] == pytest.approx(float(found), rel=1e-3)
+
+
+def test_noise_depends_on_the_seed(encoder):
+    content, style = image(0, (16, 16)), image(1, (16, 16))
+    one, other = (
+        small(encoder, steps=1, start="noise", seed=seed).stylize(content, style) for seed in (0, 1)
+    )
+    assert np.abs(one - other).max() > 0.05
+
+
+def test_total_variation_smooths(encoder):
+    content, style = image(0, (20, 20)), image(1, (20, 20))
+    rough, smooth = (
+        np.abs(
+            np.diff(small(encoder, style_weight=1.0, tv_weight=w).stylize(content, style))
+        ).mean()
+        for w in (0.0, 100.0)
+    )
+    assert smooth < 0.8 * rough
+
+
+def test_progress_can_stop_it(encoder):
+    def stop(step, steps, loss):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        small(encoder, progress=stop).stylize(image(0, (16, 16)), image(1, (16, 16)))
+
+
+def test_depth_of_the_encoder_is_checked(encoder):
+    with pytest.raises(ArgumentError, match="content_layers: 'relu3_1' lies behind 'relu2_1'"):
+        small(encoder, content_layers="relu3_1")

@@ -1,0 +1,247 @@
+"""All seven encoders against keras.applications, tap by tap, and the rules that all keep."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfstyle import cli, encoders
+from tfstyle.decoder import Decoder
+from tfstyle.encoders import ENCODERS, VGG16, DenseNet121, ResNet50
+from tfstyle.encoders.weights import copy_application
+from tfstyle.errors import ArgumentError, OutputError, WeightsError
+
+CAFFE = keras.applications.resnet.preprocess_input
+TORCH = keras.applications.densenet.preprocess_input
+
+
+def images(shape=(1, 64, 32, 1)):
+    return np.random.default_rng(0).random(shape).astype(np.float32)
+
+
+def randomise(model):
+    """Batch normalisation that does something: keras.applications' starts as the identity."""
+    rng = np.random.default_rng(3)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            count = layer.gamma.shape[0]
+            layer.set_weights(
+                [
+                    rng.uniform(0.5, 1.5, count),
+                    rng.normal(0, 0.3, count),
+                    rng.normal(0, 0.5, count),
+                    rng.uniform(0.3, 2.0, count),
+                ]
+            )
+
+
+@pytest.fixture(scope="module", params=ENCODERS.values(), ids=ENCODERS)
+def pair(request):
+    """An encoder and keras.applications' model with the same random weights."""
+    keras.utils.set_random_seed(1)
+    model = getattr(keras.applications, request.param.__name__)(include_top=False, weights=None)
+    randomise(model)
+    encoder = request.param(weights=None, depth=None)
+    copy_application(encoder, model, "random weights")
+    return encoder, model
+
+
+class TestAgainstKerasApplications:
+    def test_every_tap(self, pair):
+        encoder, model = pair
+        x = images()
+        names = encoder.available_taps
+        assert names == tuple(tap.name for tap in encoder.taps_table)
+        found = encoder(x, taps=names)
+        layers = [model.get_layer(encoder.tap(name).layer).output for name in names]
+        preprocess = TORCH if "Dense" in type(encoder).__name__ else CAFFE
+        expected = keras.Model(model.input, layers)(
+            preprocess(np.repeat(x, 3, -1) * 255.0), training=False
+        )
+        for name, values in zip(names, expected):
+            tap, scale = encoder.tap(name), np.abs(values).max()
+            assert values.shape == (1, 64 // tap.stride, 32 // tap.stride, tap.channels)
+            assert scale > 0
+            np.testing.assert_allclose(found[name] / scale, values / scale, atol=1e-5, err_msg=name)
+
+    def test_is_frozen(self, pair):
+        encoder, _ = pair
+        assert encoder.trainable_variables == []
+        assert encoder.variables
+        assert not any(variable.trainable for variable in encoder.variables)
+
+    def test_weighted_layers_hold_all_weights_once(self, pair):
+        encoder, _ = pair
+        listed = [variable for layer in encoder.weighted_layers() for variable in layer.weights]
+        assert len(listed) == len({id(v) for v in listed}) == len(encoder.weights)
+        names = [layer.name for layer in encoder.weighted_layers()]
+        assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("family", ENCODERS.values(), ids=ENCODERS)
+class TestTables:
+    """What needs no weights."""
+
+    def test_defaults_are_taps_that_the_default_depth_has(self, family):
+        depth = family.order(family.default_depth)
+        layers = [family.default_layer, *family.default_content_layers]
+        for name in (*layers, *family.default_style_layers):
+            assert 0 <= family.order(name) <= depth
+
+    def test_every_tap_has_a_decoder_of_sensible_size(self, family):
+        for tap in family.taps_table:
+            channels, strides = Decoder.plan(family, tap.name)
+            assert (channels[0], strides[0], strides[-1]) == (tap.channels, tap.stride, 1)
+            assert all(a in (b, 2 * b) for a, b in pairwise(strides))
+            weights = sum(9 * a * b for a, b in zip(channels, (*channels[1:], 1)))
+            assert weights < (8e6 if not family.plain else 21e6)
+
+    def test_sizes_that_are_no_multiples(self, family):
+        """compute_output_shape against the arithmetic of keras.applications' own graph."""
+        model = getattr(keras.applications, family.__name__)
+        if family in (VGG16, ResNet50, DenseNet121):
+            graph = model(include_top=False, weights=None, input_shape=(75, 53, 3))
+            encoder = family(weights=None, depth=family.default_layer)
+            for name in encoder.available_taps:
+                shape = graph.get_layer(family.tap(name).layer).output.shape
+                found = encoder.compute_output_shape((None, 75, 53, 1), taps=[name])[name]
+                assert found == shape
+                assert encoder(images((2, 75, 53, 1)), taps=[name])[name].shape[1:] == shape[1:]
+
+
+def test_vgg_decoders_are_mirrors():
+    assert Decoder.plan(VGG16, "relu3_1") == ((256, 128, 128, 64, 64), (4, 2, 2, 1, 1))
+    assert Decoder.plan(VGG16, "relu1_1") == ((64,), (1,))
+
+
+def test_command_names_every_encoder():
+    assert tuple(ENCODERS) == cli.ENCODERS
+
+
+SHALLOW = [
+    (VGG16, "relu2_1"),
+    (ResNet50, "conv2_block2_out"),
+    (DenseNet121, "pool2_pool"),
+]
+
+
+@pytest.mark.parametrize(("family", "depth"), SHALLOW)
+class TestShallow:
+    def test_fast_forms_are_equal(self, family, depth):
+        encoder = family(weights=None, depth=depth)
+        x = tf.constant(images((2, 64, 64, 1)))
+
+        def run(fast):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                maps = encoder(x, taps=encoder.available_taps, fast=fast)
+                total = tf.add_n([tf.reduce_mean(m * m) for m in maps.values()])
+            return maps, tape.gradient(total, x)
+
+        (plain, gradient), (fast, fast_gradient) = run(False), run(True)
+        for name, values in plain.items():
+            scale = np.abs(values).max()
+            np.testing.assert_allclose(fast[name] / scale, values / scale, atol=1e-5)
+        scale = np.abs(gradient).max()
+        np.testing.assert_allclose(fast_gradient / scale, gradient / scale, atol=1e-4)
+
+    def test_stays_frozen_in_a_trainable_model(self, family, depth):
+        encoder = family(weights=None, depth=depth)
+        parent = keras.Sequential([keras.layers.Conv2D(1, 1), encoder])
+        parent.build((None, 32, 32, 1))
+        x = images()
+        before = encoder(x)[depth]
+        parent.trainable = True
+        assert not encoder.trainable
+        assert len(parent.trainable_variables) == 2  # the convolution's alone
+        np.testing.assert_array_equal(encoder(x, training=True)[depth], before)
+        encoder.trainable = True
+        assert encoder.trainable_variables == []
+
+    def test_npz_round_trip(self, family, depth, tmp_path):
+        first = family(weights=None, depth=depth, preprocessing="torch")
+        path = tmp_path / "weights.npz"
+        first.save_npz(path)
+        second = family(weights=path, depth=depth, preprocessing="caffe")
+        assert second.preprocessing == "torch"
+        for a, b in zip(first.weights, second.weights):
+            np.testing.assert_array_equal(a, b)
+        deeper = family.taps_table[family.order(depth) + 1].name
+        with pytest.raises(WeightsError, match=r"weights\.npz: has no .*another model"):
+            family(weights=path, depth=deeper)
+        with pytest.raises(OutputError, match=r"end in \.npz"):
+            first.save_npz(tmp_path / "weights.h5")
+
+    def test_config_round_trip(self, family, depth):
+        encoder = family(weights=None, depth=depth, preprocessing="torch")
+        again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(encoder))
+        assert (type(again), again.depth, again.preprocessing) == (family, depth, "torch")
+        assert [w.shape for w in again.weights] == [w.shape for w in encoder.weights]
+
+    def test_blocks_are_serialisable(self, family, depth):
+        for block in family(weights=None, depth=depth).blocks:
+            again = keras.saving.deserialize_keras_object(
+                keras.saving.serialize_keras_object(block)
+            )
+            assert (type(again), again.name) == (type(block), block.name)
+
+    def test_half_precision(self, family, depth):
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy("mixed_float16")
+        try:
+            encoder = family(weights=None, depth=depth)
+        finally:
+            keras.config.set_dtype_policy(before)
+        assert encoder(images())[depth].dtype == tf.float16
+
+
+@pytest.fixture(scope="module")
+def application(tmp_path_factory):
+    """keras.applications' ResNet50 with the classifier, and its weights without and with it."""
+    folder = tmp_path_factory.mktemp("h5")
+    model = keras.applications.ResNet50(weights=None)
+    randomise(model)
+    model.save_weights(folder / "top.weights.h5")
+    body = keras.Model(model.input, model.get_layer("conv5_block3_out").output)
+    body.save_weights(folder / "notop.weights.h5")
+    return model, folder
+
+
+@pytest.mark.parametrize("name", ["top.weights.h5", "notop.weights.h5"])
+def test_weights_files_of_keras_applications(application, name):
+    model, folder = application
+    encoder = ResNet50(weights=str(folder / name), depth="conv2_block1_out")
+    assert encoder.preprocessing == "caffe"
+    expected = ResNet50(weights=None, depth="conv2_block1_out")
+    copy_application(expected, model, "model")
+    for a, b in zip(encoder.weights, expected.weights):
+        np.testing.assert_array_equal(a, b)
+    assert np.ptp(encoder.weights[0]) > 0
+
+
+def test_weights_file_of_another_family(application):
+    with pytest.raises(WeightsError, match=r"notop\.weights\.h5' of DenseNet121 could not"):
+        DenseNet121(weights=str(application[1] / "notop.weights.h5"), depth="conv1_relu")
+
+
+def test_weights_of_another_model(application):
+    with pytest.raises(WeightsError, match=r"mine: has no block1_conv1"):
+        copy_application(VGG16(weights=None, depth="relu1_1"), application[0], "mine")
+
+
+@pytest.mark.parametrize("family", [ResNet50, DenseNet121])
+@pytest.mark.parametrize("name", ["relu3_1", "conv9_block1_out", ""])
+def test_layers_of_another_family(family, name):
+    with pytest.raises(ArgumentError, match=rf"{name}.*{family.__name__}.*conv1_relu, conv2_block"):
+        family(weights=None, depth=name)
+
+
+def test_unknown_family():
+    with pytest.raises(ArgumentError, match=r"'resnet34'; use one of vgg16, .*densenet201"):
+        encoders.family("resnet34")
+    with pytest.raises(ArgumentError, match="encoder: unknown name 3"):
+        encoders.family(3)

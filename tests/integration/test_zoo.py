@@ -1,0 +1,146 @@
+"""Every encoder trains, stylizes, and comes back from files in a new process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfstyle
+from tfstyle.encoders import ENCODERS, DenseNet121, ResNet50
+from tfstyle.errors import ArgumentError
+
+from ..models import image
+
+ROOT = Path(__file__).resolve().parents[2]
+#: A shallow tap with the whole pattern of the family before it.
+LAYERS = {"vgg": "relu2_1", "resnet": "conv2_block1_out", "densenet": "pool2_pool"}
+LOAD = """
+import sys
+from pathlib import Path
+import numpy as np
+import tfstyle
+folder = Path(sys.argv[1])
+given = np.load(folder / "given.npz")
+results = {}
+for file in sorted(folder.glob("*.keras")):
+    for kind, model in (
+        ("keras", tfstyle.StyleTransfer.load(file)),
+        ("preset", tfstyle.StyleTransfer.from_preset(folder / file.stem)),
+    ):
+        results[f"{file.stem}/{kind}"] = model.stylize(
+            given["content"], given["style"], detail="plain"
+        )
+np.savez(folder / "results.npz", **results)
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Folder with a model file and a preset of each encoder, and what they generate."""
+    folder = tmp_path_factory.mktemp("zoo")
+    content, style = image(0, (37, 21)), image(1, (24, 40))
+    np.savez(folder / "given.npz", content=content, style=style)
+    expected = {}
+    for name, family in ENCODERS.items():
+        keras.utils.set_random_seed(0)
+        layer = LAYERS[name.rstrip("0123456789")]
+        encoder = family(weights=None, depth=layer)
+        model = tfstyle.StyleTransfer(encoder, layer=layer)
+        frozen = [np.array(v) for v in encoder.weights[:3]]
+        before = np.array(model.decoder.weights[-2])
+        model.compile(
+            optimizer="adam",
+            content_loss="mse",
+            content_layers=[layer],
+            style_layers=[encoder.taps_table[0].name, layer],
+            run_eagerly=True,
+        )
+        pairs = tf.data.Dataset.from_tensors(
+            {"content": image(2, (2, 32, 32, 1)), "style": image(3, (2, 32, 32, 1))}
+        )
+        history = model.fit(pairs.repeat(2), steps_per_epoch=2, shuffle=False, verbose=0)
+        assert np.isfinite(history.history["loss"][0])
+        assert not np.array_equal(before, model.decoder.weights[-2])
+        for a, b in zip(frozen, encoder.weights):
+            np.testing.assert_array_equal(a, b)
+        # Untrained decoders give values far outside [0, 1]; clipped, all would be equal.
+        last = model.decoder.steps[-1]
+        last.set_weights([w * 0 for w in last.get_weights()])
+        kernel, bias = last.get_weights()
+        last.set_weights([kernel + 1e-3, bias + 0.2])
+        expected[name] = model.stylize(content, style, detail="plain")
+        model.save(folder / f"{name}.keras")
+        model.save_to_preset(folder / name, half=False)
+    return folder, expected
+
+
+def test_all_come_back_in_a_new_process(trained):
+    folder, expected = trained
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, str(folder)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    results = np.load(folder / "results.npz")
+    assert len(results.files) == 2 * len(ENCODERS)
+    for name, generated in expected.items():
+        assert generated.shape == (37, 21)
+        assert np.ptp(generated) > 1e-3
+        for kind in ("keras", "preset"):
+            np.testing.assert_allclose(results[f"{name}/{kind}"], generated, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "layer"), [(ResNet50, "conv5_block3_out"), (DenseNet121, "relu")]
+)
+def test_deepest_tap(family, layer):
+    """Sizes that are no multiples of 32, extended and cropped back."""
+    model = tfstyle.StyleTransfer(family(weights=None, depth=None), layer=layer)
+    content = tf.constant(image(0, (1, 37, 70, 1)))
+    extended = model._extend(content)
+    assert extended.shape == (1, 64, 96, 1)
+    assert model.encode(extended).shape[1:3] == (2, 3)
+    generated = model.stylize(content.numpy(), image(1, (40, 33)), detail="plain")
+    assert generated.shape == (1, 37, 70, 1)
+    assert np.isfinite(generated).all()
+
+
+class TestBadInput:
+    def test_image_cannot_be_decoded(self):
+        for family in (ResNet50, DenseNet121):
+            with pytest.raises(ArgumentError, match="layer: 'image' has nothing to decode"):
+                tfstyle.StyleTransfer(family(weights=None, depth="conv1_relu"), layer="image")
+
+    def test_layer_behind_the_depth(self):
+        with pytest.raises(ArgumentError, match=r"'pool2_pool' lies behind 'conv1_relu'.*depth="):
+            tfstyle.StyleTransfer(DenseNet121(weights=None, depth="conv1_relu"), layer="pool2_pool")
+
+    def test_layer_of_another_family(self):
+        with pytest.raises(ArgumentError, match="unknown layer 'relu3_1' for ResNet50"):
+            tfstyle.StyleTransfer("resnet50", layer="relu3_1")
+        with pytest.raises(ArgumentError, match="unknown layer 'conv2_block1_out' for DenseNet121"):
+            tfstyle.StyleTransfer("densenet121", layer="conv2_block1_out")
+
+    def test_losses_of_another_family(self):
+        model = tfstyle.StyleTransfer(
+            ResNet50(weights=None, depth="conv1_relu"), layer="conv1_relu"
+        )
+        with pytest.raises(ArgumentError, match="unknown layer 'relu1_1' for ResNet50"):
+            model.compile(content_layers=["conv1_relu"], style_layers=["relu1_1"])
+
+    def test_decoder_for_another_map(self):
+        encoder = ResNet50(weights=None, depth="conv2_block1_out")
+        decoder = tfstyle.StyleTransfer(encoder, layer="conv1_relu").decoder
+        with pytest.raises(
+            ArgumentError, match=r"decoder: takes 64 channels of stride 2.*256 of stride 4"
+        ):
+            tfstyle.StyleTransfer(encoder, layer="conv2_block1_out", decoder=decoder)

@@ -1,0 +1,182 @@
+"""Inception scores by their equations, and the classifier behind them."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from tfstyle import metrics
+from tfstyle.errors import ArgumentError, WeightsError
+from tfstyle.metrics import inception
+
+
+def probabilities(shape, seed=0):
+    p = np.random.default_rng(seed).random(shape) ** 3
+    return p / p.sum(-1, keepdims=True)
+
+
+class TestScores:
+    def test_equations(self):
+        p = probabilities((4, 3, 5))
+        total = 0.0
+        for content in p:
+            marginal = content.mean(0)
+            for image in content:
+                total += np.sum(image * np.log(image / marginal)) / 12
+        assert metrics.conditional_inception_score(p) == pytest.approx(total)
+        marginal = p.mean((0, 1))
+        expected = np.mean(np.sum(p * np.log(p / marginal), axis=-1))
+        assert metrics.inception_score(p) == pytest.approx(expected)
+        assert metrics.inception_score(p, exponential=True) == pytest.approx(np.exp(expected))
+
+    def test_what_they_tell_apart(self):
+        sure = np.eye(3)
+        by_style = np.broadcast_to(sure, (5, 3, 3))  # every content in three styles
+        by_content = np.broadcast_to(sure[:, None], (3, 4, 3))  # one style a content
+        assert metrics.conditional_inception_score(by_style) == pytest.approx(np.log(3))
+        assert metrics.conditional_inception_score(by_content) == pytest.approx(0)
+        assert metrics.inception_score(by_content) == pytest.approx(np.log(3))
+        unsure = np.full((2, 3, 3), 1 / 3)
+        assert metrics.inception_score(unsure) == metrics.conditional_inception_score(unsure) == 0
+
+    def test_bad_input(self):
+        with pytest.raises(ArgumentError, match="sum to 1"):
+            metrics.inception_score([[0.5, 0.2]])
+        with pytest.raises(ArgumentError, match="at least 2 styles"):
+            metrics.conditional_inception_score(probabilities((4, 1, 3)))
+        with pytest.raises(ArgumentError, match="classes"):
+            metrics.inception_score([1.0])
+
+    @pytest.mark.parametrize("exponential", [False, True])
+    def test_metrics_are_the_functions(self, exponential):
+        p = probabilities((6, 3, 4))
+        p[0, 0] = [1, 0, 0, 0]
+        metric = metrics.InceptionScore(4, exponential)
+        conditional = metrics.ConditionalInceptionScore(exponential)
+        for part in (p[:2], p[2:]):
+            metric.update_state(part.reshape(-1, 4))
+            conditional.update_state(part)
+        options = {"exponential": exponential}
+        assert float(metric.result()) == pytest.approx(
+            metrics.inception_score(p, **options), rel=1e-5
+        )
+        assert float(conditional.result()) == pytest.approx(
+            metrics.conditional_inception_score(p, **options), rel=1e-5
+        )
+        for one in (metric, conditional):
+            again = type(one).from_config(one.get_config())
+            assert again.get_config() == one.get_config()
+            one.reset_state()
+            assert float(one.result()) == (1.0 if exponential else 0.0)
+
+    def test_weights(self):
+        p = probabilities((4, 3, 4))
+        metric = metrics.InceptionScore(4)
+        metric.update_state(p.reshape(-1, 4), np.repeat([1, 1, 0, 0], 3))
+        assert float(metric.result()) == pytest.approx(metrics.inception_score(p[:2]), rel=1e-5)
+        metric = metrics.ConditionalInceptionScore()
+        metric.update_state(p, [1, 1, 0, 0])
+        assert float(metric.result()) == pytest.approx(
+            metrics.conditional_inception_score(p[:2]), rel=1e-5
+        )
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    keras.utils.set_random_seed(0)
+    return metrics.DomainClassifier(["dark", "bright"], size=75, weights=None)
+
+
+def small_inception(size, weights):
+    """Stands in for Inception-V3, which takes half a minute to trace for training."""
+    return keras.Sequential(
+        [
+            keras.Input((size, size, 3)),
+            keras.layers.Conv2D(4, 3, 4),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+
+
+def domains(count=8, size=40):
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 2
+    images = 0.4 * rng.random((count, size, size, 1)) + 0.6 * labels[:, None, None, None]
+    return images.astype(np.float32), labels
+
+
+class TestClassifier:
+    def test_learns_domains(self, monkeypatch):
+        monkeypatch.setattr(inception, "_inception", small_inception)
+        keras.utils.set_random_seed(0)
+        classifier = metrics.DomainClassifier(["dark", "bright"], size=75, weights=None)
+        images, labels = domains()
+        history = classifier.fine_tune(
+            images,
+            labels,
+            epochs=30,
+            batch_size=4,
+            learning_rate=3e-2,
+            validation_data=domains(),
+            verbose=0,
+        ).history
+        assert set(history) == {"accuracy", "loss", "val_accuracy", "val_loss"}
+        assert history["loss"][-1] < 0.5 * history["loss"][0]
+        p = classifier.probabilities(images)
+        assert p.shape == (8, 2)
+        np.testing.assert_allclose(p.sum(-1), 1, atol=1e-5)
+        assert (p.argmax(-1) == labels).all()
+        assert metrics.inception_score(p) > 0.3
+
+    @pytest.mark.parametrize("pretrained", [False, True])
+    def test_statistics_of_pretrained_weights_stay(self, monkeypatch, pretrained):
+        monkeypatch.setattr(inception, "_inception", small_inception)
+        classifier = metrics.DomainClassifier(
+            ["a", "b"], size=75, weights=None, pretrained=pretrained
+        )
+        norm = classifier.inception.layers[1]
+        before = norm.moving_mean.numpy()
+        classifier(domains()[0], training=True)
+        assert np.array_equal(norm.moving_mean, before) is pretrained
+
+    def test_preprocessing_is_inceptions(self, classifier):
+        x = np.random.default_rng(1).random((2, 75, 75, 1)).astype(np.float32)
+        rgb = keras.applications.inception_v3.preprocess_input(np.repeat(x * 255, 3, -1))
+        features = classifier.inception(rgb, training=False)
+        np.testing.assert_allclose(classifier(x), classifier.head(features), atol=1e-5)
+
+    def test_saved_and_loaded(self, classifier, tmp_path):
+        classifier.save(tmp_path / "domains.keras")
+        again = metrics.DomainClassifier.load(tmp_path / "domains.keras")
+        assert again.domains == ["dark", "bright"]
+        assert again.pretrained is False
+        images, _ = domains()
+        np.testing.assert_allclose(again(images), classifier(images), atol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"domains": ["one"]}, "domains"),
+            ({"domains": ["a", "a"]}, "domains"),
+            ({"size": 74}, "size"),
+            ({"dropout": 1}, "dropout"),
+        ],
+    )
+    def test_bad_arguments(self, options, message):
+        with pytest.raises(ArgumentError, match=message):
+            metrics.DomainClassifier(**{"domains": ["a", "b"], "weights": None, **options})
+
+    def test_missing_weights(self):
+        with pytest.raises(WeightsError, match=r"none\.h5"):
+            metrics.DomainClassifier(["a", "b"], weights="none.h5")
+
+    @pytest.mark.parametrize(
+        ("labels", "message"),
+        [([0, 1], "one whole number an image"), ([0.0] * 8, "whole number"), ([2] * 8, "0 to 1")],
+    )
+    def test_bad_labels(self, classifier, labels, message):
+        with pytest.raises(ArgumentError, match=message):
+            classifier.fine_tune(domains()[0], labels)

@@ -1,0 +1,239 @@
+"""Segmentation metrics: functions by hand, Keras metrics against functions and against Keras."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from tfstyle import metrics
+from tfstyle.errors import ArgumentError
+
+TRUTH = np.array([[0, 0, 0, 1], [1, 1, 2, 2]])
+PREDICTION = np.array([[0, 0, 1, 1], [1, 0, 2, 2]])
+masks = arrays(np.uint8, (2, 5, 4), elements=st.integers(0, 3))
+
+
+def scores(mask, classes=4, seed=0):
+    """Logits whose largest is the mask's class."""
+    noise = np.random.default_rng(seed).normal(size=(*mask.shape, classes))
+    return (noise + 10 * np.eye(classes)[mask]).astype(np.float32)
+
+
+class TestFunctions:
+    def test_by_hand(self):
+        matrix = metrics.confusion_matrix(TRUTH, PREDICTION, 4)
+        np.testing.assert_array_equal(
+            matrix, [[2, 1, 0, 0], [1, 2, 0, 0], [0, 0, 2, 0], [0, 0, 0, 0]]
+        )
+        assert metrics.pixel_accuracy(TRUTH, PREDICTION, 4) == 6 / 8
+        iou = metrics.iou_by_class(TRUTH, PREDICTION, 4)
+        np.testing.assert_allclose(iou, [2 / 4, 2 / 4, 1, np.nan])
+        assert metrics.mean_iou(TRUTH, PREDICTION, 4) == pytest.approx(2 / 3)
+        dice = metrics.dice_by_class(TRUTH, PREDICTION, 4)
+        np.testing.assert_allclose(dice, [4 / 6, 4 / 6, 1, np.nan])
+        assert metrics.dice(TRUTH, PREDICTION, 4, target_classes=[1, 2]) == pytest.approx(5 / 6)
+
+    def test_a_class_in_one_of_both_counts(self):
+        truth, prediction = np.zeros(4, int), np.array([0, 0, 0, 1])
+        assert metrics.mean_iou(truth, prediction, 3) == pytest.approx((3 / 4 + 0) / 2)
+        assert metrics.dice(truth, prediction, 3, target_classes=[1]) == 0
+
+    def test_nothing_to_average(self):
+        truth = np.zeros(4, int)
+        assert np.isnan(metrics.dice(truth, truth, 3, target_classes=[1, 2]))
+        assert np.isnan(metrics.mean_iou(truth, truth, 3, target_classes=[2]))
+        assert np.isnan(metrics.pixel_accuracy(truth, truth, 3, ignore_class=0))
+
+    def test_floats_are_scores_and_integers_are_classes(self):
+        for prediction in (PREDICTION, PREDICTION[..., None], scores(PREDICTION)):
+            assert metrics.pixel_accuracy(TRUTH, prediction, 4) == 6 / 8
+        assert metrics.pixel_accuracy(TRUTH[..., None], scores(PREDICTION), 4) == 6 / 8
+
+    def test_ignored_pixels(self):
+        truth = np.where(TRUTH == 1, 255, TRUTH)
+        assert metrics.pixel_accuracy(truth, PREDICTION, 4, ignore_class=255) == 4 / 5
+        assert metrics.mean_iou(truth, PREDICTION, 4, ignore_class=255) == pytest.approx(
+            (2 / 3 + 0 + 1) / 3
+        )
+
+    @settings(max_examples=50, deadline=None)
+    @given(masks, masks)
+    def test_dice_and_iou_belong_together(self, truth, prediction):
+        iou = metrics.iou_by_class(truth, prediction, 4)
+        dice = metrics.dice_by_class(truth, prediction, 4)
+        np.testing.assert_allclose(dice, 2 * iou / (1 + iou))
+        np.testing.assert_allclose(metrics.iou_by_class(prediction, truth, 4), iou)
+        assert metrics.mean_iou(truth, truth, 4) == 1
+
+    @pytest.mark.parametrize(
+        ("truth", "prediction", "message"),
+        [
+            (TRUTH, PREDICTION[:1], "do not fit"),
+            (TRUTH, PREDICTION.astype(float), "do not fit"),
+            (TRUTH.T, PREDICTION.T.astype(float), "last axis of 4"),
+            (TRUTH + 3, PREDICTION, "truth: must hold whole numbers from 0 to 3"),
+            (TRUTH, PREDICTION - 1, "prediction: must hold"),
+            (TRUTH + 0.5, PREDICTION, "truth: must hold whole"),
+        ],
+    )
+    def test_bad_input(self, truth, prediction, message):
+        with pytest.raises(ArgumentError, match=message):
+            metrics.mean_iou(truth, prediction, 4)
+
+    def test_bad_arguments(self):
+        with pytest.raises(ArgumentError, match="classes"):
+            metrics.dice(TRUTH, PREDICTION, 1)
+        with pytest.raises(ArgumentError, match="target_classes"):
+            metrics.dice(TRUTH, PREDICTION, 4, target_classes=[4])
+
+
+PAIRS = [
+    (metrics.Dice, metrics.dice),
+    (metrics.MeanIoU, metrics.mean_iou),
+    (metrics.PixelAccuracy, metrics.pixel_accuracy),
+]
+
+
+class TestMetrics:
+    @pytest.mark.parametrize(("metric", "function"), PAIRS)
+    @pytest.mark.parametrize("kind", ["classes", "scores"])
+    def test_all_pixels_together(self, metric, function, kind):
+        rng = np.random.default_rng(0)
+        truth, prediction = rng.integers(0, 4, (2, 3, 6, 5))
+        metric = metric(4)
+        for i in range(3):  # batches of different content
+            given = prediction[i : i + 1]
+            metric.update_state(
+                truth[i : i + 1, ..., None].astype(np.float32),
+                given.astype(np.uint8) if kind == "classes" else scores(given),
+            )
+        assert float(metric.result()) == pytest.approx(function(truth, prediction, 4), rel=1e-6)
+        metric.reset_state()
+        metric.update_state(truth, truth)
+        assert float(metric.result()) == 1
+
+    def test_like_keras(self):
+        rng = np.random.default_rng(1)
+        truth, prediction = rng.integers(0, 3, (2, 2, 8, 8))
+        theirs = keras.metrics.MeanIoU(5)
+        theirs.update_state(truth, prediction)
+        ours = metrics.MeanIoU(5)
+        ours.update_state(truth, prediction)
+        assert float(ours.result()) == pytest.approx(float(theirs.result()), rel=1e-6)
+
+    def test_choice_of_classes_and_ignored_pixels(self):
+        metric = metrics.Dice(4, target_classes=[1, 2], ignore_class=255)
+        truth = TRUTH.copy()
+        truth[0, 0] = 255
+        metric.update_state(truth[None], PREDICTION[None])
+        assert float(metric.result()) == pytest.approx(5 / 6)
+        np.testing.assert_allclose(metric.by_class(), [2 / 4, 4 / 6, 1, np.nan])
+        assert np.isnan(float(metrics.Dice(4).result()))
+
+    def test_weights(self):
+        metric = metrics.PixelAccuracy(4)
+        wrong = np.where(TRUTH == 0, 1, 0)
+        both = np.stack([TRUTH, TRUTH]), np.stack([TRUTH, wrong])
+        metric.update_state(*both, sample_weight=[3.0, 1.0])
+        assert float(metric.result()) == pytest.approx(3 / 4)
+        metric.reset_state()
+        pixels = np.stack([np.ones_like(TRUTH), np.zeros_like(TRUTH)])
+        metric.update_state(*both, sample_weight=pixels)
+        assert float(metric.result()) == 1
+
+    def test_classes_out_of_range_do_not_count(self):
+        metric = metrics.PixelAccuracy(4)
+        metric.update_state(np.array([[0, 1, 7]]), np.array([[0, 2, 1]]))
+        assert float(metric.result()) == 0.5
+
+    def test_recall_by_class(self):
+        metric = metrics.PixelAccuracy(4)
+        metric.update_state(TRUTH, PREDICTION)
+        np.testing.assert_allclose(metric.by_class(), [2 / 3, 2 / 3, 1, np.nan])
+
+    def test_more_pixels_than_float32_counts(self):
+        metric = metrics.PixelAccuracy(2)
+        zeros = np.zeros((5, 2048, 2048), np.uint8)  # 21 million in one cell, in one batch
+        metric.update_state(zeros, zeros)
+        assert float(keras.ops.sum(metric.total_cm)) == zeros.size
+
+    @pytest.mark.parametrize("metric", [metrics.Dice, metrics.MeanIoU])
+    def test_config(self, metric):
+        first = metric(4, target_classes=[1, 3], ignore_class=9, name="mine")
+        again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(first))
+        assert again.get_config() == first.get_config()
+        first = metrics.PixelAccuracy(3)
+        again = metrics.PixelAccuracy.from_config(first.get_config())
+        assert again.get_config() == first.get_config()
+
+    def test_floats_without_classes(self):
+        with pytest.raises(ArgumentError, match="last axis of 4 classes"):
+            metrics.Dice(4).update_state(TRUTH.T, PREDICTION.T.astype(np.float32))
+        with pytest.raises(ArgumentError, match="does not fit"):
+            metrics.Dice(4).update_state(TRUTH, PREDICTION.astype(np.float32))
+
+    def test_inside_xla(self):
+        metric = metrics.Dice(4)
+        update = tf.function(metric.update_state, jit_compile=True)
+        update(tf.constant(TRUTH), tf.constant(PREDICTION))
+        update(tf.constant(TRUTH), tf.constant(scores(PREDICTION)))
+        assert float(metric.result()) == pytest.approx(metrics.dice(TRUTH, PREDICTION, 4))
+
+
+class Threshold:
+    """A segmenter of two classes that answers to the gray level alone."""
+
+    def __call__(self, images):
+        x = keras.ops.convert_to_tensor(images)
+        return keras.ops.concatenate([0.5 - x, x - 0.5], axis=-1)
+
+
+class TestSegmenterAgreement:
+    content = np.random.default_rng(0).random((2, 8, 9, 1)).astype(np.float32)
+
+    @pytest.mark.parametrize("measure", ["dice", "mean_iou", "pixel_accuracy"])
+    def test_by_hand(self, measure):
+        generated = np.clip(self.content + 0.2, 0, 1)
+        before, after = (x[..., 0] > 0.5 for x in (self.content, generated))
+        expected = getattr(metrics, measure)(before.astype(int), after.astype(int), 2)
+        found = metrics.segmenter_agreement(
+            Threshold(), self.content, generated, 2, measure=measure
+        )
+        assert found == pytest.approx(expected)
+        metric = metrics.SegmenterAgreement(Threshold(), 2, measure)
+        metric.update_state(self.content[:1], generated[:1])
+        metric.update_state(self.content[1:], generated[1:])
+        assert float(metric.result()) == pytest.approx(expected, rel=1e-6)
+
+    def test_its_weights_are_not_the_metrics(self):
+        model = keras.Sequential([keras.Input((None, None, 1)), keras.layers.Conv2D(2, 1)])
+        metric = metrics.SegmenterAgreement(model, 2)
+        metric.update_state(self.content, self.content)
+        assert float(metric.result()) == 1
+        assert [v.shape for v in metric.variables] == [(2, 2)]
+
+    def test_saved_model_comes_back_by_its_path(self, tmp_path):
+        model = keras.Sequential([keras.Input((None, None, 1)), keras.layers.Conv2D(2, 1)])
+        model.save(tmp_path / "model.keras")
+        metric = metrics.SegmenterAgreement(tmp_path / "model.keras", 2, "mean_iou")
+        again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(metric))
+        for one in (metric, again):
+            one.update_state(self.content, 1 - self.content)
+        assert float(metric.result()) == float(again.result())
+
+    def test_without_its_segmenter(self):
+        metric = metrics.SegmenterAgreement(Threshold(), 2)
+        again = metrics.SegmenterAgreement.from_config(metric.get_config())
+        with pytest.raises(ArgumentError, match="without its segmenter"):
+            again.update_state(self.content, self.content)
+
+    def test_unknown_measure(self):
+        with pytest.raises(ArgumentError, match="measure"):
+            metrics.segmenter_agreement(
+                Threshold(), self.content, self.content, 2, measure="jaccard"
+            )

@@ -1,0 +1,81 @@
+"""The structure term in the graph against its definition in NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfstyle import metrics
+from tfstyle.errors import ArgumentError
+
+
+def pairs(size=(40, 37)):
+    """Images with flat, clipped and textured parts, and what might be made of them."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[: size[0], : size[1]]
+    content = np.stack([rng.uniform(0.1, 0.9, size) for _ in range(3)])
+    content[0] = np.clip(0.5 + 0.7 * np.sin(x / 5) * np.cos(y / 7), 0, 1)
+    content[1, :, :18] = 0.5
+    content[1, :, 28:] = 1.0
+    generated = np.clip(content**1.5 * 0.8 + rng.normal(0, 0.05, content.shape), 0, 1)
+    return content[..., None].astype(np.float32), generated[..., None].astype(np.float32)
+
+
+def reference(content, generated, masks=(None,) * 9):
+    return [metrics.structure_similarity(*triple) for triple in zip(content, generated, masks)]
+
+
+def test_equals_the_definition():
+    content, generated = pairs()
+    scores = metrics.structure_scores(content, generated)
+    np.testing.assert_allclose(scores, reference(content, generated), atol=2e-5)
+    assert np.ptp(scores) > 0.01
+
+
+def test_mask():
+    content, generated = pairs()
+    masks = np.zeros(content.shape, bool)
+    masks[:, 9:30, 12:25] = True
+    scores = metrics.structure_scores(content, generated, masks)
+    np.testing.assert_allclose(scores, reference(content, generated, masks), atol=2e-5)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_in_a_graph_of_any_size(jit):
+    spec = tf.TensorSpec((None, None, None, 1))
+    graph = tf.function(metrics.structure_scores, input_signature=[spec, spec], jit_compile=jit)
+    for size in ((40, 37), (11, 30)):
+        content, generated = pairs(size)
+        np.testing.assert_allclose(
+            graph(content, generated), reference(content, generated), atol=2e-5
+        )
+
+
+def test_half_precision_is_judged_in_float32():
+    content, generated = (x.astype(np.float16) for x in pairs())
+    scores = metrics.structure_scores(content, generated)
+    assert scores.dtype == tf.float32
+    np.testing.assert_allclose(scores, reference(content, generated), atol=2e-5)
+
+
+def test_images_without_structure():
+    flat = np.full((2, 20, 20, 1), 0.5, np.float32)
+    other = np.random.default_rng(0).random(flat.shape).astype(np.float32)
+    np.testing.assert_array_equal(metrics.structure_scores(flat, other), [1, 1])
+    assert np.isnan(metrics.structure_scores(flat, other, empty=float("nan"))).all()
+    np.testing.assert_array_equal(metrics.structure_scores(flat, other, empty=0.0), [0, 0])
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((2, 10, 30, 1),) * 2,
+        ((2, 30, 30, 3),) * 2,
+        ((30, 30),) * 2,
+        ((2, 30, 30, 1), (2, 30, 31, 1)),
+    ],
+)
+def test_bad_shapes(shapes):
+    with pytest.raises(ArgumentError, match="at least 11"):
+        metrics.structure_scores(*(np.zeros(shape, np.float32) for shape in shapes))

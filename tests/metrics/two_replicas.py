@@ -1,0 +1,45 @@
+"""Run by test_replicas.py: every metric on two replicas is the metric on one device."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfstyle import metrics
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+rng = np.random.default_rng(0)
+content = rng.random((4, 40, 40, 1)).astype(np.float32)
+generated = np.clip(content + rng.normal(0, 0.1, content.shape), 0, 1).astype(np.float32)
+masks = rng.integers(0, 3, (4, 40, 40)).astype(np.uint8)
+other = rng.integers(0, 3, (4, 40, 40)).astype(np.uint8)
+p = rng.dirichlet(np.ones(3), (4, 2)).astype(np.float32)
+
+CASES = [
+    (lambda: metrics.LPIPS(weights=None), (content, generated)),
+    (metrics.StructureSimilarity, (content, generated)),
+    (metrics.EdgeDisplacement, (content, generated)),
+    (metrics.Monotonicity, (content, generated)),
+    (lambda: metrics.Dice(3), (masks, other)),
+    (lambda: metrics.PixelAccuracy(3), (masks, other)),
+    (lambda: metrics.SegmenterAgreement(lambda x: x * [[-1.0, 1.0]], 2), (content, generated)),
+    (lambda: metrics.InceptionScore(3), (p[:, 0],)),
+    (metrics.ConditionalInceptionScore, (p,)),
+]
+strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
+assert strategy.num_replicas_in_sync == 2
+for make, values in CASES:
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        metric = make()
+    data = tf.data.Dataset.from_tensor_slices(values).batch(4)
+    for batch in strategy.experimental_distribute_dataset(data):
+        tf.function(lambda batch: strategy.run(metric.update_state, batch))(batch)  # noqa: B023
+    alone = make()
+    alone.update_state(*values)
+    found, expected = float(metric.result()), float(alone.result())
+    assert np.isclose(found, expected, rtol=1e-4), (metric.name, found, expected)
+    print(metric.name, found)
+print("all agree")

@@ -1,0 +1,96 @@
+"""Export of the U-Net as a servable."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfstyle.errors import ArgumentError, OutputError
+from tfstyle.segmentation import UNet
+from tfstyle.serving import Servable, export_unet, list_versions, read_metadata
+
+
+@pytest.fixture(scope="module")
+def unet():
+    keras.utils.set_random_seed(1)
+    return UNet(classes=3, depth=2, width=4, normalization="batch")
+
+
+@pytest.fixture(scope="module")
+def exported(unet, tmp_path_factory):
+    return export_unet(unet, tmp_path_factory.mktemp("models") / "unet")
+
+
+def test_layout_and_metadata(unet, exported):
+    assert exported.name == "1"
+    data = read_metadata(exported)
+    assert data["model"]["class"] == "UNet"
+    assert data["model"]["classes"] == 3
+    assert set(data["signatures"]) == {"segment", "serving_default"}
+    assert data["signatures"]["segment"]["outputs"]["mask"]["range"] == [0, 2]
+    assert data["parameters"] == unet.count_params()
+    assert [op for op in data["operations"] if not hasattr(tf.raw_ops, op)] == []
+
+
+@pytest.fixture(scope="module")
+def servable(exported):
+    servable = Servable("unet", 1, exported)
+    yield servable
+    servable.close()
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (2, 17, 30), (1, 32, 32)])
+@pytest.mark.parametrize("signature", ["segment", "serving_default"])
+def test_servable_equals_the_model(unet, servable, size, signature):
+    image = np.random.default_rng(0).random((*size, 1), dtype=np.float32)
+    served = servable.run(signature, {"image": image})
+    np.testing.assert_allclose(served["probabilities"], unet.probabilities(image), atol=1e-5)
+    np.testing.assert_array_equal(served["mask"], unet.segment(image))
+    assert served["mask"].dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    "image", [np.full((1, 8, 8, 1), np.nan, np.float32), np.zeros((0, 8, 8, 1), np.float32)]
+)
+def test_graph_refuses_bad_input(servable, image):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="image"):
+        servable.run("segment", {"image": image})
+
+
+def test_existing_version_is_kept(unet, exported):
+    with pytest.raises(OutputError, match="exists already"):
+        export_unet(unet, exported.parent, 1)
+    assert list(list_versions(exported.parent)) == [1]
+
+
+class AtRandom:
+    classes = 2
+
+    def probabilities(self, images):
+        half = 0.5 + 0.1 * tf.random.uniform(tf.shape(images))
+        return tf.concat([half, 1 - half], axis=-1)
+
+    def get_config(self):
+        return {"classes": 2}
+
+
+def test_nothing_appears_when_the_model_does_not_serve(tmp_path):
+    with pytest.raises(OutputError, match="differs from the model"):
+        export_unet(AtRandom(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ArgumentError, match="probabilities"):
+        export_unet(object(), tmp_path)
+
+
+def test_command(unet, tmp_path, monkeypatch, capsys):
+    from tfstyle.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    unet.save("unet.keras")
+    assert main(["export", "--unet", "unet.keras", "--json"]) == 0
+    assert '"version": 1' in capsys.readouterr().out
+    assert read_metadata(tmp_path / "saved_models" / "unet" / "1")["model"]["classes"] == 3
+    assert main(["export", "--unet", "none.keras"]) == 1
+    assert "no such model file" in capsys.readouterr().err

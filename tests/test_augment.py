@@ -1,0 +1,584 @@
+"""StyleAugmentation alone, in tf.data, in models, saved, and among the layers of KerasCV."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfstyle
+from tests.models import image, small_model
+from tfstyle import StyleAugmentation, StyleBank
+from tfstyle.data import write_png
+from tfstyle.errors import ArgumentError, InputFileError, WeightsError
+from tfstyle.metrics import structure_scores
+
+SIZE = 16
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model("relu1_1")
+
+
+@pytest.fixture(scope="module")
+def bank(model):
+    styles = [0.3 * image(20, (24, 24)), image(21, (32, 16)), 0.5 + 0.5 * image(22, (20, 20))]
+    return StyleBank.encode(model, styles, names=["dark", "middle", "bright"])
+
+
+@pytest.fixture(scope="module")
+def images():
+    return image(1, (6, SIZE, SIZE, 1))
+
+
+def always(model, styles, **options):
+    """A layer that stylizes every image in full."""
+    return StyleAugmentation(model, styles, p=1, strength=1, **{"gate": None, **options})
+
+
+def changed(before, after) -> np.ndarray:
+    """Which images differ."""
+    return np.any(np.asarray(before) != np.asarray(after), axis=(1, 2, 3))
+
+
+class TestImages:
+    def test_are_those_of_stylize(self, model, bank, images):
+        one = StyleBank(bank.codes[1:2])
+        result = StyleAugmentation(model, one, p=1, strength=0.7, gate=None)(images)
+        expected = model.stylize(images, bank.codes[1:2], strength=0.7)
+        np.testing.assert_allclose(result, expected, atol=1e-5)
+        assert changed(images, result).all()
+
+    def test_plain_detail(self, model, images):
+        plain = StyleBank.encode(model, [image(21, (32, 16))], detail="plain")
+        result = always(model, plain, detail="plain")(images)
+        expected = model.stylize(images, plain.codes, detail="plain")
+        np.testing.assert_allclose(result, expected, atol=1e-5)
+
+    def test_styles_and_strengths_differ_within_a_batch(self, model, bank, images):
+        batch = np.repeat(images[:1], 24, axis=0)
+        fixed = np.asarray(always(model, bank, seed=5)(batch))
+        expected = [model.stylize(images[0], code[None]) for code in bank.codes]
+        match = np.abs(fixed[:, None] - np.stack(expected)[None]).max(axis=(2, 3, 4)) < 1e-5
+        assert (match.sum(axis=1) == 1).all()
+        assert match.any(axis=0).all()
+        drawn = StyleAugmentation(model, bank.codes[:1], p=1, strength=(0, 1), gate=None, seed=2)
+        assert len(np.unique(np.asarray(drawn(batch)).mean(axis=(1, 2, 3)).round(6))) == 24
+
+    def test_weights(self, model, bank, images):
+        layer = always(model, bank, style_weights=[0, 1, 0], seed=1)
+        np.testing.assert_allclose(layer(images), model.stylize(images, bank.codes[1:2]), atol=1e-5)
+        weighted = StyleBank(bank.codes, weights=np.array([0, 0, 2.0]))
+        np.testing.assert_allclose(
+            always(model, weighted)(images), model.stylize(images, bank.codes[2:]), atol=1e-6
+        )
+
+    def test_batch_is_another_image_of_the_batch(self, model, images):
+        pair = images[:2] * np.float32([0.4, 1.0])[:, None, None, None]
+        expected = np.stack([model.stylize(a, b) for a, b in (pair, pair[::-1])])
+        np.testing.assert_allclose(always(model, "batch")(pair), expected, atol=1e-5)
+        levels = np.linspace(0.2, 1, 6, dtype=np.float32)[:, None, None, None]
+        batch = images[:1] * levels
+        results = [np.asarray(always(model, "batch", seed=s)(batch)) for s in range(12)]
+        possible = np.stack([[model.stylize(a, b) for b in batch] for a in batch])
+        taken = np.zeros((6, 6), bool)
+        for result in results:
+            near = np.abs(result[:, None] - possible).max(axis=(2, 3, 4)) < 1e-5
+            assert (near.sum(axis=1) == 1).all()
+            taken |= near
+        assert not taken.diagonal().any()
+        assert taken.sum() > 20  # of 30
+
+    def test_a_batch_of_one_has_no_other(self, model, images):
+        layer = always(model, "batch")
+        np.testing.assert_array_equal(layer(images[:1]), images[:1])
+        assert layer.counts == {"seen": 1, "stylized": 0, "gated": 0}
+
+    @pytest.mark.parametrize(
+        ("dtype", "value_range"),
+        [("uint8", (0, 255)), ("int16", (-160, 240)), ("float64", (-1, 1))],
+    )
+    def test_value_range(self, model, bank, images, dtype, value_range):
+        low, high = value_range
+        values = (low + (high - low) * images).astype(dtype)
+        result = always(model, bank.codes[:1], value_range=value_range)(values)
+        unit = (values.astype(np.float32) - low) / (high - low)
+        expected = low + (high - low) * model.stylize(unit, bank.codes[:1])
+        assert result.dtype == tf.float32
+        np.testing.assert_allclose(result, expected, atol=1e-5 * (high - low))
+
+    def test_values_beyond_the_range_are_clipped(self, model, bank, images):
+        wild = 3 * images - 1
+        result = np.asarray(always(model, bank)(wild))
+        assert result.min() >= 0
+        assert result.max() <= 1
+
+    def test_channels_are_gray_images_of_one_style(self, model, bank):
+        volume = image(3, (4, SIZE, SIZE, 3))
+        result = always(model, bank, seed=9)(volume, seed=(1, 2))
+        apart = [always(model, bank, seed=9)(volume[..., i : i + 1], seed=(1, 2)) for i in range(3)]
+        np.testing.assert_allclose(result, np.concatenate(apart, axis=-1), atol=1e-5)
+        thrice = always(model, "batch")(np.repeat(volume[..., :1], 3, axis=-1), seed=(3, 4))
+        once = always(model, "batch")(volume[..., :1], seed=(3, 4))
+        np.testing.assert_allclose(thrice, np.repeat(once, 3, axis=-1), atol=1e-5)
+
+    def test_unbatched(self, model, bank, images):
+        layer = always(model, bank.codes[:1])
+        np.testing.assert_allclose(
+            layer(images[0]), model.stylize(images[0], bank.codes[:1]), atol=1e-6
+        )
+        assert layer.counts == {"seen": 1, "stylized": 1, "gated": 0}
+
+    def test_any_size_in_one_trace(self, model, bank):
+        layer = always(model, bank.codes[:1])
+        traced = tf.function(layer, input_signature=[tf.TensorSpec((None, None, None, 1))])
+        for shape in ((3, 20, 33, 1), (1, 40, 12, 1)):
+            batch = image(4, shape)
+            np.testing.assert_allclose(
+                traced(batch), model.stylize(batch, bank.codes[:1]), atol=1e-5
+            )
+        assert traced(np.zeros((0, 16, 16, 1), np.float32)).shape == (0, 16, 16, 1)
+        assert layer(np.zeros((0, 16, 16, 1), np.float32)).shape == (0, 16, 16, 1)
+
+    def test_identity_outside_of_training(self, model, bank, images):
+        layer = always(model, bank)
+        np.testing.assert_array_equal(layer(images, training=False), images)
+        whole = (255 * images).astype(np.uint8)
+        same = always(model, bank, value_range=(0, 255))(whole, training=False)
+        np.testing.assert_array_equal(same, whole)
+        assert layer.counts["seen"] == 0
+
+    def test_half_precision(self, model, bank, images):
+        layer = always(model, bank.codes[:1], dtype="mixed_float16")
+        result = layer(images)
+        assert result.dtype == tf.float16
+        np.testing.assert_allclose(result, model.stylize(images, bank.codes[:1]), atol=2e-3)
+
+
+class TestShare:
+    @pytest.mark.parametrize(
+        ("p", "allowed"), [(0, {0}), (0.5, {3}), (0.4, {2, 3}), (0.05, {0, 1}), (1, {6})]
+    )
+    def test_of_a_batch(self, model, bank, images, p, allowed):
+        layer = StyleAugmentation(model, bank, p=p, gate=None, seed=0)
+        run = tf.function(layer)
+        masks = np.stack([changed(images, run(images)) for _ in range(60)])
+        assert set(masks.sum(axis=1)) == allowed
+        # 360 draws: six standard deviations.
+        assert abs(masks.mean() - p) <= 6 * np.sqrt(p * (1 - p) / 360)
+        if p == 0.5:
+            assert (np.abs(masks.mean(axis=0) - p) < 0.4).all()
+
+    def test_of_single_images(self, model, bank, images):
+        layer = StyleAugmentation(model, bank, p=0.3, gate=None, seed=0)
+        data = tf.data.Dataset.from_tensors(images[0]).repeat(200).map(layer)
+        hits = [bool((out.numpy() != images[0]).any()) for out in data]
+        assert 0.15 < np.mean(hits) < 0.45
+        assert layer.counts == {"seen": 200, "stylized": sum(hits), "gated": 0}
+
+    def test_network_runs_on_no_more(self, model, bank, images):
+        layer = StyleAugmentation(model, bank, p=0.5, gate=None)
+        sizes = []
+        call = layer.network.generate_from_code
+        layer.network.generate_from_code = lambda content, *a: (
+            sizes.append(content.shape[0]) or call(content, *a)
+        )
+        layer(images)
+        assert sizes == [3]
+
+
+class TestDictionaries:
+    def test_the_rest_is_the_same_object(self, model, bank, images):
+        rest = {
+            "segmentation_masks": np.arange(6 * SIZE * SIZE).reshape(6, SIZE, SIZE, 1),
+            "labels": [1, 2, 3],
+            "bounding_boxes": {"boxes": np.zeros((6, 1, 4)), "classes": np.zeros((6, 1))},
+            "name": "six",
+        }
+        before = {"images": images, **rest}
+        after = always(model, bank)(before)
+        assert list(after) == list(before)
+        assert all(after[key] is value for key, value in rest.items())
+        assert before["images"] is images
+        assert changed(images, after["images"]).all()
+
+    def test_in_a_pipeline(self, model, bank, images):
+        masks = (images > 0.5).astype(np.uint8)
+        boxes = tf.ragged.constant([[[0.0] * 4] * (i % 3) for i in range(6)], ragged_rank=1)
+        data = tf.data.Dataset.from_tensor_slices(
+            {
+                "images": (255 * images).astype(np.uint8),
+                "segmentation_masks": masks,
+                "labels": np.arange(6, dtype=np.int64),
+                "bounding_boxes": {"boxes": boxes},
+                "name": [f"scan {i}" for i in range(6)],
+            }
+        )
+        layer = always(model, bank, value_range=(0, 255))
+        for dataset in (data.batch(3).map(layer), data.map(layer).ragged_batch(3)):
+            batches = list(dataset)
+            assert len(batches) == 2
+            for i, batch in enumerate(batches):
+                part = slice(3 * i, 3 * i + 3)
+                assert batch["images"].dtype == tf.float32
+                found = batch["segmentation_masks"]
+                found = found.to_tensor() if isinstance(found, tf.RaggedTensor) else found
+                assert found.dtype == tf.uint8
+                np.testing.assert_array_equal(found, masks[part])
+                assert batch["labels"].dtype == tf.int64
+                np.testing.assert_array_equal(batch["labels"], np.arange(6)[part])
+                assert batch["bounding_boxes"]["boxes"].to_list() == boxes[part].to_list()
+                assert batch["name"].numpy().tolist() == [b"scan %d" % k for k in range(6)[part]]
+        assert layer.counts["stylized"] == 12
+
+    def test_without_images(self, model, bank):
+        with pytest.raises(ArgumentError, match=r"'images', received image"):
+            always(model, bank)({"image": np.zeros((16, 16, 1))})
+
+
+class TestGate:
+    def test_under_the_threshold_the_original_comes_back(self, model, bank, images):
+        full = np.asarray(always(model, bank, seed=3)(images))
+        scores = structure_scores(images, full).numpy()
+        gate = float(np.sort(scores)[2:4].mean())
+        layer = always(model, bank, gate=gate, seed=3)
+        result = layer(images)
+        assert 0 < (scores < gate).sum() < 6
+        np.testing.assert_array_equal(changed(images, result), scores >= gate)
+        np.testing.assert_allclose(result[scores >= gate], full[scores >= gate], atol=1e-5)
+        refused = int((scores < gate).sum())
+        assert layer.counts == {"seen": 6, "stylized": 6 - refused, "gated": refused}
+
+    def test_worst_channel_decides(self, model, bank):
+        batch = image(3, (2, SIZE, SIZE, 2))
+        full = np.asarray(always(model, bank, seed=3)(batch))
+        scores = np.stack(
+            [structure_scores(batch[..., i : i + 1], full[..., i : i + 1]) for i in range(2)], 1
+        )
+        gate = float(scores.mean(axis=1)[0])
+        result = always(model, bank, gate=gate, seed=3)(batch)
+        np.testing.assert_array_equal(changed(batch, result), scores.min(axis=1) >= gate)
+
+    def test_counts_start_again(self, model, bank, images):
+        layer = always(model, bank, gate=1)
+        layer(images)
+        assert layer.counts == {"seen": 6, "stylized": 0, "gated": 6}
+        layer.reset_counts()
+        assert layer.counts == {"seen": 0, "stylized": 0, "gated": 0}
+
+    def test_parallel_calls_count_every_image(self, model, bank):
+        data = tf.data.Dataset.from_tensor_slices(image(2, (150, 12, 12, 1))).batch(2)
+        layer = StyleAugmentation(model, bank, p=0.5, gate=None)
+        assert sum(1 for _ in data.map(layer, num_parallel_calls=8)) == 75
+        assert layer.counts == {"seen": 150, "stylized": 75, "gated": 0}
+
+
+class TestSeed:
+    def test_equal_seeds_equal_streams(self, model, bank, images):
+        one, two, other = (
+            StyleAugmentation(model, bank, gate=None, seed=seed) for seed in (4, 4, 5)
+        )
+        first = [one(images).numpy() for _ in range(2)]
+        np.testing.assert_array_equal(first, [two(images).numpy() for _ in range(2)])
+        assert (first[0] != first[1]).any()
+        assert (first[0] != other(images).numpy()).any()
+
+    def test_given_seeds_do_not_depend_on_the_order_of_calls(self, model, bank, images):
+        numbers = tf.data.Dataset.counter().take(12)
+
+        def run(parallel):
+            layer = StyleAugmentation(model, bank, gate=None)
+            data = numbers.map(
+                lambda i: layer(images, seed=tf.stack([7, i])), num_parallel_calls=parallel
+            )
+            return np.stack([out.numpy() for out in data])
+
+        np.testing.assert_array_equal(run(None), run(8))
+
+    def test_xla_draws_the_same(self, model, bank, images):
+        layer = StyleAugmentation(model, bank, gate=0.0)
+        compiled = tf.function(lambda x: layer(x, seed=(1, 2)), jit_compile=True)
+        np.testing.assert_allclose(compiled(images), layer(images, seed=(1, 2)), atol=1e-5)
+
+
+def segmenter(layer=None):
+    inputs = keras.Input((SIZE, SIZE, 1))
+    x = inputs if layer is None else layer(inputs)
+    return keras.Model(inputs, keras.layers.Conv2D(1, 3, padding="same", name="head")(x))
+
+
+class TestFit:
+    def test_as_first_layer(self, model, bank, images):
+        layer = StyleAugmentation(model, bank, p=0.5, gate=None, seed=1)
+        net = segmenter(layer)
+        net.compile("sgd", "mse", jit_compile=False)
+        assert [w.path for w in net.trainable_weights] == [
+            w.path for w in net.get_layer("head").weights
+        ]
+        before = [layer.codes.numpy(), *layer.network.get_weights()]
+        net.fit(images, images, batch_size=2, epochs=2, verbose=0)
+        assert layer.counts == {"seen": 12, "stylized": 6, "gated": 0}
+        for old, new in zip(before, [layer.codes.numpy(), *layer.network.get_weights()]):
+            np.testing.assert_array_equal(old, new)
+        # Evaluation and prediction see the images as they are.
+        expected = net.get_layer("head")(images)
+        np.testing.assert_allclose(net.predict(images, verbose=0), expected, atol=1e-5)
+        net.evaluate(images, images, verbose=0)
+        assert layer.counts["seen"] == 12
+
+    def test_never_trained(self, model, bank, images):
+        layer = always(model, bank)
+        net = segmenter(layer)
+        net.trainable = False
+        net.trainable = True
+        assert not layer.trainable
+        assert len(net.trainable_weights) == 2
+        # The model that it was made of is another, and as trainable as before.
+        assert model.decoder.trainable_weights
+        assert all(a is not b for a, b in zip(model.weights, layer.network.weights))
+
+    def test_training_the_original_changes_nothing(self, bank, images):
+        original = small_model("relu1_1")
+        layer = always(original, bank.codes[:1])
+        before = layer(images).numpy()
+        for weight in original.decoder.weights:
+            weight.assign(weight * 0.0)
+        np.testing.assert_array_equal(layer(images), before)
+
+    def test_in_tf_data(self, model, bank, images):
+        layer = StyleAugmentation(model, bank, p=0.5, gate=None, seed=1)
+        data = tf.data.Dataset.from_tensor_slices({"images": images, "segmentation_masks": images})
+        data = data.batch(2).map(layer).map(lambda d: (d["images"], d["segmentation_masks"]))
+        net = segmenter()
+        net.compile("sgd", "mse", jit_compile=False)
+        history = net.fit(data, epochs=2, verbose=0).history["loss"]
+        assert np.isfinite(history).all()
+        counts = layer.counts  # Keras may draw a batch to look at before it begins
+        assert counts["seen"] >= 12
+        assert counts["stylized"] * 2 == counts["seen"]
+
+    def test_compiled(self, model, bank, images):
+        layer = StyleAugmentation(model, bank, p=0.5, seed=1, gate=None)
+        net = segmenter(layer)
+        net.compile("sgd", "mse", jit_compile=True)
+        net.fit(images, images, batch_size=6, verbose=0)
+        assert layer.counts == {"seen": 6, "stylized": 3, "gated": 0}
+
+    def test_a_model_that_is_told_nothing_changes_no_image(self, model, bank, images, caplog):
+        layer = always(model, bank, name="augment")
+        net = segmenter(layer)
+        for _ in range(2):
+            expected = net.get_layer("head")(images)
+            np.testing.assert_allclose(net(images), expected, atol=1e-5)
+        assert caplog.text.count("augment: the model") == 1
+        assert layer.counts["seen"] == 0
+        assert np.abs(net(images, training=True) - expected).max() > 1e-3
+
+    def test_in_a_sequential_model_and_keras_pipeline(self, model, bank, images):
+        layer = always(model, bank.codes[:1])
+        chain = keras.Sequential([layer, keras.layers.Rescaling(2.0)])
+        expected = 2 * model.stylize(images, bank.codes[:1])
+        np.testing.assert_allclose(chain(images, training=True), expected, atol=1e-5)
+        np.testing.assert_allclose(chain.predict(images, verbose=0), 2 * images, atol=1e-5)
+        pipeline = keras.layers.Pipeline([keras.layers.Rescaling(0.5), layer])
+        out = next(iter(tf.data.Dataset.from_tensor_slices(images).batch(6).map(pipeline)))
+        np.testing.assert_allclose(out, model.stylize(images / 2, bank.codes[:1]), atol=1e-5)
+
+    def test_two_replicas(self):
+        script = Path(__file__).parent / "integration" / "augmentation_replicas.py"
+        done = subprocess.run(
+            [sys.executable, str(script)], env=environment(), capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        found = json.loads(done.stdout.splitlines()[-1])
+        # 10 images in batches of 4: two of 2 + 2, and one of 1 + 1; p = 0.5, two epochs.
+        assert found["model"] == {"seen": 20, "stylized": 10, "gated": 0}
+        assert found["draws differ"]
+        assert found["loaded"] == found["model"]
+        assert found["loaded equal"] < 1e-6
+        for place in ("pipeline", "pipeline in scope", "layer in scope"):
+            counts = found[place]
+            assert counts["seen"] >= 20, place
+            assert counts["stylized"] * 2 == counts["seen"], place
+
+
+class TestSaving:
+    def test_new_process_needs_neither_preset_nor_scans(self, model, tmp_path, images):
+        folder = tmp_path / "styles-of-patient-x"
+        folder.mkdir()
+        for i in range(2):
+            write_png(image(30 + i, (24, 24)), folder / f"{i}.png")
+        layer = StyleAugmentation(
+            model,
+            folder,
+            p=0.75,
+            strength=(0.2, 0.9),
+            gate=-0.5,
+            value_range=(0, 1),
+            style_weights=[1, 3],
+            seed=11,
+            name="augment",
+        )
+        net = segmenter(layer)
+        first = layer(images).numpy()
+        layer(images)
+        expected = layer(images, seed=(5, 6)).numpy()
+        net.save(tmp_path / "net.keras")
+        with zipfile.ZipFile(tmp_path / "net.keras") as archive:
+            assert "patient-x" not in archive.read("config.json").decode()
+        np.savez(tmp_path / "arrays.npz", images=images, expected=expected, first=first)
+        for file in folder.iterdir():
+            file.unlink()
+        code = (
+            "import numpy as np, keras, tfstyle\n"
+            "import tfstyle.augment\n"
+            "net = keras.saving.load_model('net.keras', safe_mode=True)\n"
+            "a = dict(np.load('arrays.npz'))\n"
+            "layer = net.get_layer('augment')\n"
+            "assert (layer.p, layer.strength, layer.gate) == (0.75, (0.2, 0.9), -0.5)\n"
+            "assert layer.counts['seen'] == 18, layer.counts\n"
+            # Draws begin again, as those of Keras's layers.
+            "np.testing.assert_allclose(layer(a['images']), a['first'], atol=1e-5)\n"
+            "again = layer(a['images'], seed=(5, 6))\n"
+            "np.testing.assert_allclose(again, a['expected'], atol=1e-5)\n"
+            "assert not net.get_layer('augment').trainable_weights\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    @pytest.mark.parametrize("styles", ["bank", "batch"])
+    def test_a_configuration_alone_does_not_stylize(self, model, bank, images, styles):
+        layer = StyleAugmentation(model, bank if styles == "bank" else "batch", p=1, gate=None)
+        config = json.loads(json.dumps(layer.get_config()))
+        copy = StyleAugmentation.from_config(config)
+        np.testing.assert_array_equal(copy(images, training=False), images)
+        with pytest.raises(ArgumentError, match="holds no weights and no styles"):
+            copy(images)
+        copy.set_weights(layer.get_weights())
+        np.testing.assert_array_equal(copy(images, seed=(1, 2)), layer(images, seed=(1, 2)))
+
+    def test_weights_file(self, model, bank, images, tmp_path):
+        net, other = (segmenter(always(model, bank.codes[i : i + 1])) for i in range(2))
+        net.save_weights(tmp_path / "net.weights.h5")
+        other.load_weights(tmp_path / "net.weights.h5")
+        np.testing.assert_allclose(
+            other(images, training=True), net(images, training=True), atol=1e-6
+        )
+
+    def test_export_changes_no_image(self, model, bank, images, tmp_path):
+        net = segmenter(always(model, bank))
+        net.export(tmp_path / "served", verbose=False)
+        served = tf.saved_model.load(str(tmp_path / "served"))
+        np.testing.assert_allclose(served.serve(images), net.predict(images, verbose=0), atol=1e-5)
+
+
+class TestKerasCV:
+    """With keras-cv 0.9, an optional extra."""
+
+    @pytest.fixture
+    def keras_cv(self):
+        return pytest.importorskip("keras_cv")
+
+    @pytest.fixture
+    def data(self, images):
+        three = np.repeat(images, 3, axis=-1)
+        return {"images": 255 * three, "segmentation_masks": (images > 0.5).astype(np.float32)}
+
+    def test_in_an_augmenter(self, keras_cv, model, bank, data):
+        layer = always(model, bank, value_range=(0, 255), seed=1)
+        augmenter = keras_cv.layers.Augmenter(
+            [keras_cv.layers.RandomFlip("horizontal", seed=1), layer]
+        )
+        (out,) = tf.data.Dataset.from_tensor_slices(data).batch(6).map(augmenter)
+        assert out["images"].shape == data["images"].shape
+        masks = np.asarray(out["segmentation_masks"])
+        flipped = [(m == d[:, ::-1]).all() for m, d in zip(masks, data["segmentation_masks"])]
+        kept = [(m == d).all() for m, d in zip(masks, data["segmentation_masks"])]
+        assert all(a or b for a, b in zip(flipped, kept))
+        assert layer.counts["stylized"] == 6
+
+    def test_in_a_random_pipeline(self, keras_cv, model, bank, data):
+        layer = always(model, bank, value_range=(0, 255), seed=1)
+        pipeline = keras_cv.layers.RandomAugmentationPipeline(
+            [layer], augmentations_per_image=1, rate=1.0
+        )
+        (out,) = tf.data.Dataset.from_tensor_slices(data).batch(6).map(pipeline)
+        np.testing.assert_array_equal(out["segmentation_masks"], data["segmentation_masks"])
+        assert changed(data["images"], out["images"]).all()
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"p": 1.5}, r"p: must be a number in \[0, 1\], received 1.5"),
+            ({"p": "often"}, "p: must be a number"),
+            ({"strength": (0.9, 0.1)}, r"strength: must be \(low, high\)"),
+            ({"strength": (0, 2)}, r"strength: must be a number in \[0, 1\]"),
+            ({"strength": (0, 1, 2)}, "strength: must be two numbers"),
+            ({"gate": 2}, "gate: must be"),
+            ({"gate": float("nan")}, "gate: must be"),
+            ({"value_range": (1, 1)}, "value_range: black must lie below white"),
+            ({"value_range": (0, float("inf"))}, "value_range: must be"),
+            ({"detail": "sharp"}, "detail: unknown value 'sharp'"),
+            ({"style_weights": [1, 2]}, "need one for each of 3 styles"),
+            ({"styles": "batch", "style_weights": [1]}, 'styles="batch" has none'),
+            ({"styles": np.zeros((2, 3))}, "codes: need the shape"),
+            ({"styles": []}, "at least one scan"),
+            ({"styles": [1, 2]}, "need paths of scans or banks"),
+            ({"styles": 5}, "need paths of scans or banks"),
+        ],
+    )
+    def test_arguments(self, model, bank, options, message):
+        with pytest.raises(ArgumentError, match=message):
+            StyleAugmentation(model, **{"styles": bank, **options})
+
+    def test_styles_of_another_model(self, model, bank, tmp_path):
+        with pytest.raises(WeightsError, match="columns"):
+            StyleAugmentation(model, np.ones((2, 2, 9)))
+        with pytest.raises(WeightsError, match="another encoder"):
+            StyleAugmentation(small_model("relu1_1", seed=1), bank)
+        with pytest.raises(WeightsError, match="encoded for detail='guided'"):
+            StyleAugmentation(model, bank, detail="plain")
+        with pytest.raises(InputFileError, match="no such file"):
+            StyleAugmentation(model, tmp_path / "none.png")
+        with pytest.raises(WeightsError, match="there is no 'unheard'"):
+            StyleAugmentation("unheard")
+
+    @pytest.mark.parametrize(
+        ("images", "options", "message"),
+        [
+            (np.zeros((4, 4)), {}, r"need \(H, W, C\) or \(B, H, W, C\)"),
+            (np.zeros((1, 16, 16, 1), np.uint8), {}, "say what is black and white"),
+            (np.zeros((1, 10, 16, 1)), {"gate": 0.5}, "at least 11 rows"),
+            (np.zeros((16, 16, 1)), {"styles": "batch"}, "needs a batch"),
+        ],
+    )
+    def test_images(self, model, bank, images, options, message):
+        with pytest.raises(ArgumentError, match=message):
+            always(model, **{"styles": bank, **options})(images)
+
+
+def test_released_preset_by_name(images):
+    layer = StyleAugmentation(styles="batch", p=1, gate=None)
+    batch = np.concatenate([images, images])
+    assert changed(batch, layer(batch)).all()
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(tfstyle.__file__).parent.parent)}

@@ -1,0 +1,40 @@
+"""Facts for `tfstyle info` that need no scan and no weights."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tfstyle import cli, info
+from tfstyle.encoders import ENCODERS
+from tfstyle.errors import ArgumentError, InputFileError
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoder(name):
+    facts = info.describe(name.upper())
+    assert facts["kind"] == "encoder"
+    taps = [tap["name"] for tap in facts["taps"]]
+    assert taps == [tap.name for tap in ENCODERS[name].taps_table]
+    assert {facts["layer"], *facts["content_layers"], *facts["style_layers"]} <= set(taps)
+    assert facts["preprocessing"] == ("torch" if "dense" in name else "caffe")
+    json.dumps(facts)
+
+
+def test_environment_lists_encoders():
+    assert info.describe_environment()["encoders"] == list(ENCODERS)
+
+
+def test_unknown_target():
+    with pytest.raises(InputFileError, match=r"resnet34: neither .* vgg16_ct.*resnet50"):
+        info.describe("resnet34")
+    with pytest.raises(ArgumentError, match="resnet34"):
+        info.describe_encoder("resnet34")
+
+
+def test_command_prints_the_taps(capsys):
+    assert cli.main(["info", "resnet50"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["conv3_block4_out", "conv3_block4_out", "512", "8"] in lines
+    assert ["preprocessing:", "caffe"] in lines

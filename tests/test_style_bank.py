@@ -1,0 +1,220 @@
+"""Style banks: made, checked, joined, saved."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pydicom.data import get_testdata_file
+
+from tests.models import image, small_model
+from tfstyle.data import write_png
+from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
+from tfstyle.style_bank import QUANTILES, StyleBank, join
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model("relu1_1")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "styles"
+    (path / "deeper").mkdir(parents=True)
+    write_png(image(1, (20, 30)), path / "b.png")
+    write_png(image(2, (20, 20)), path / "deeper" / "a.png")
+    return path
+
+
+@pytest.fixture
+def ct():
+    return get_testdata_file("CT_small.dcm")
+
+
+class TestMaking:
+    def test_of_images(self, model):
+        images = [image(1, (20, 30)), image(2, (16, 16, 1))]
+        bank = StyleBank.encode(model, images, names=["a", "b"], weights=[1, 2])
+        assert len(bank) == 2
+        assert repr(bank) == "StyleBank(2 styles, codes of 97, detail='guided')"
+        for code, one in zip(bank.codes, images):
+            np.testing.assert_allclose(code, model.encode_style(one)[0])
+        assert bank.quantiles.shape == (2, QUANTILES)
+        np.testing.assert_allclose(bank.quantiles[0].mean(), images[0].mean(), atol=2e-3)
+        assert (np.diff(bank.quantiles) >= 0).all()
+        assert not bank.codes.flags.writeable
+
+    def test_of_scans(self, model, folder, ct):
+        bank = StyleBank.from_scans(model, [folder, ct])
+        assert bank.names == ("b", "a", "CT_small")
+        assert bank.files[0] == (str(folder / "b.png"),)
+        assert StyleBank.from_scans(model, str(folder)).names == ("b", "a")
+
+    def test_windows_and_slices(self, model, ct, tmp_path, write_volume):
+        volume = write_volume(tmp_path / "volume.nii.gz", 10)
+        windows = ["bone", "soft_tissue", (300, 900)]
+        bank = StyleBank.from_scans(model, [ct, volume], windows=windows, slices=2)
+        assert bank.names == (
+            "CT_small bone",
+            "CT_small soft_tissue",
+            "CT_small 300/900",
+            *(f"volume[{i}] {w}" for i in (2, 7) for w in ("bone", "soft_tissue", "300/900")),
+        )
+        middle = StyleBank.from_scans(model, volume)
+        assert middle.names == ("volume[5]",)
+        assert len(StyleBank.from_scans(model, volume, slices=99)) == 10
+
+    def test_window_that_does_not_suit_is_passed_over(self, model, folder, ct):
+        bank = StyleBank.from_scans(model, [folder, ct], windows=["bone", "range"])
+        assert bank.names[:2] == ("b range", "a range")
+        with pytest.raises(ArgumentError, match="is in Hounsfield units"):
+            StyleBank.from_scans(model, folder, windows="bone")
+
+    def test_damaged_file_in_a_folder_is_passed_over(self, model, folder, caplog):
+        (folder / "bad.nii").write_bytes(b"rubbish")
+        (folder / "bad.dcm").write_bytes(b"rubbish")
+        assert StyleBank.from_scans(model, folder).names == ("b", "a")
+        assert "Left out of the styles" in caplog.text
+        assert caplog.text.count("bad.") >= 2
+        with pytest.raises(InputFileError, match=r"bad\.nii"):
+            StyleBank.from_scans(model, folder / "bad.nii")
+
+    def test_flat_slices_are_left_out(self, model, tmp_path, caplog, write_volume):
+        volume = write_volume(tmp_path / "volume.nii.gz", 4, flat=(0, 3))
+        assert StyleBank.from_scans(model, volume, slices=4).names == ("volume[1]", "volume[2]")
+        assert "volume[0] shows nothing" in caplog.text
+        write_png(np.zeros((20, 20)), tmp_path / "black.png")
+        with pytest.raises(InputFileError, match=r"black\.png: shows nothing"):
+            StyleBank.from_scans(model, tmp_path / "black.png")
+
+    def test_equal_names_become_different(self, model):
+        bank = StyleBank(np.ones((3, 2, 65)), names=["a", "a", "a-2"])
+        assert bank.names == ("a", "a-2", "a-2-2")
+        assert StyleBank(np.ones((2, 2, 65))).names == ("style-0", "style-1")
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"codes": np.ones((2, 3, 65))}, "codes: need the shape"),
+            ({"codes": np.ones((0, 2, 65))}, "at least one style"),
+            ({"codes": "x"}, "codes: not a numeric array"),
+            ({"codes": np.full((1, 2, 65), np.nan)}, "codes: holds NaN"),
+            ({"codes": -np.ones((1, 2, 65))}, "must not be negative"),
+            ({"names": ["a", "b"]}, "received 2 names"),
+            ({"weights": [1, 2]}, r"weights of shape \(2,\)"),
+            ({"weights": [-1]}, "weights: must be at least 0"),
+            ({"weights": [0]}, "not all 0"),
+            ({"quantiles": np.zeros((1, 3))}, "quantiles: need the shape"),
+            ({"probe": np.zeros((2, 3))}, "probe: need the shape"),
+            ({"files": [(), ()]}, "files: need one entry"),
+        ],
+    )
+    def test_bad_values(self, options, message):
+        with pytest.raises(ArgumentError, match=message):
+            StyleBank(**{"codes": np.ones((1, 2, 65)), **options})
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"paths": []}, "at least one scan"),
+            ({"windows": []}, "windows: at least one"),
+            ({"slices": 0}, "slices: must be at least 1"),
+        ],
+    )
+    def test_bad_arguments(self, model, folder, options, message):
+        with pytest.raises(ArgumentError, match=message):
+            StyleBank.from_scans(model, **{"paths": folder, **options})
+        with pytest.raises(ArgumentError, match="at least one image"):
+            StyleBank.encode(model, [])
+
+
+class TestCheck:
+    def test_the_same_encoder_in_another_object(self, model, folder):
+        bank = StyleBank.from_scans(model, folder)
+        bank.check(small_model("relu1_1"))
+
+    def test_others(self, model, folder):
+        bank = StyleBank.from_scans(model, folder)
+        with pytest.raises(WeightsError, match="another encoder"):
+            bank.check(small_model("relu1_1", seed=3))
+        with pytest.raises(WeightsError, match="columns, those of the model at relu2_1 161"):
+            bank.check(small_model("relu2_1"))
+        with pytest.raises(WeightsError, match="encoded for detail='guided'"):
+            bank.check(model, "plain")
+
+
+class TestFiles:
+    def test_round_trip(self, model, folder, tmp_path):
+        bank = StyleBank.from_scans(model, folder, windows=["auto", "range"])
+        path = tmp_path / "new" / "bank.npz"
+        bank.save(path)
+        back = StyleBank.load(path)
+        assert back.names == bank.names
+        assert back.detail == bank.detail
+        for name in ("codes", "weights", "quantiles", "probe"):
+            np.testing.assert_array_equal(getattr(back, name), getattr(bank, name))
+        assert str(tmp_path) not in path.read_bytes().decode("latin-1")
+        assert [file.name for file in path.parent.iterdir()] == ["bank.npz"]
+
+    def test_of_codes_alone(self, tmp_path):
+        StyleBank(np.ones((2, 2, 65))).save(tmp_path / "codes.npz")
+        back = StyleBank.load(tmp_path / "codes.npz")
+        assert back.quantiles is None
+        assert back.probe is None
+
+    def test_among_scans(self, model, folder, tmp_path):
+        StyleBank.from_scans(model, folder).save(tmp_path / "bank.npz")
+        bank = StyleBank.from_scans(model, [tmp_path / "bank.npz", folder / "b.png"])
+        assert bank.names == ("b", "a", "b-2")
+        assert bank.files == ((), (), (str(folder / "b.png"),))
+        np.testing.assert_allclose(bank.codes[0], bank.codes[2], rtol=1e-5)
+        with pytest.raises(WeightsError, match="another encoder"):
+            StyleBank.from_scans(small_model("relu1_1", seed=3), tmp_path / "bank.npz")
+
+    def test_bad_files(self, model, tmp_path):
+        with pytest.raises(OutputError, match=r"end in \.npz"):
+            StyleBank(np.ones((1, 2, 65))).save(tmp_path / "bank.bin")
+        with pytest.raises(InputFileError, match="no such file"):
+            StyleBank.load(tmp_path / "none.npz")
+        (tmp_path / "bad.npz").write_bytes(b"rubbish")
+        with pytest.raises(InputFileError, match="not a readable style bank"):
+            StyleBank.load(tmp_path / "bad.npz")
+        np.savez(tmp_path / "other.npz", codes=np.ones((1, 2, 65)))
+        with pytest.raises(InputFileError, match="not a readable style bank"):
+            StyleBank.load(tmp_path / "other.npz")
+        np.savez(tmp_path / "new.npz", about=np.array('{"format": 9}'))
+        with pytest.raises(InputFileError, match="of format 9, not 1"):
+            StyleBank.load(tmp_path / "new.npz")
+
+
+class TestJoin:
+    def test_keeps_order_and_weights(self):
+        one = StyleBank(np.ones((1, 2, 65)), names=["a"], weights=np.array([2.0]))
+        two = StyleBank(np.zeros((2, 2, 65)), names=["b", "c"])
+        joined = join([one, two])
+        assert joined.names == ("a", "b", "c")
+        np.testing.assert_array_equal(joined.weights, [2, 1, 1])
+        np.testing.assert_array_equal(joined.codes[:, 0, 0], [1, 0, 0])
+        assert joined.quantiles is None
+
+    def test_bad_arguments(self):
+        with pytest.raises(ArgumentError, match="at least one"):
+            join([])
+        with pytest.raises(ArgumentError, match="different models or modes"):
+            join([StyleBank(np.ones((1, 2, 65))), StyleBank(np.ones((1, 2, 33)))])
+
+
+@pytest.fixture
+def write_volume():
+    """``write_volume(path, slices, flat)`` writes a NIfTI volume in HU, some slices flat."""
+    import nibabel as nib
+
+    def write(path, slices, flat=()):
+        values = 1500 * image(7, (slices, 16, 16, 1))[..., 0] - 700
+        values[list(flat)] = 0
+        values[slices // 2, 0, 0] = -1000
+        affine = np.diag([-1.0, -1, 1, 1])
+        nib.save(nib.Nifti1Image(values.transpose(2, 1, 0).astype(np.int16), affine), path)
+        return path
+
+    return write

@@ -1,0 +1,446 @@
+"""StyleAugmentation: training images in the gray scale of other scans, as a Keras layer."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras.src.backend.common import global_state
+
+from tfstyle.errors import ArgumentError
+from tfstyle.metrics.structure import structure_scores
+from tfstyle.style_bank import StyleBank
+from tfstyle.style_transfer import DETAILS, StyleTransfer
+
+log = logging.getLogger(__name__)
+
+#: Key of the images in Keras's and KerasCV's dictionaries.
+IMAGES = "images"
+
+#: Least height and width of images that the gate can judge.
+GATE_SIZE = 11
+
+
+@keras.saving.register_keras_serializable(package="tfstyle")
+class StyleAugmentation(keras.layers.Layer):
+    """Gives training images the gray scale of other scans, at random, and keeps their anatomy.
+
+    For ``tf.data`` (``dataset.map(layer)``) and for use inside a model, as Keras's own random
+    layers: it acts in training and is the identity otherwise. Images come as a tensor or in a
+    dictionary under ``"images"``, as in Keras and KerasCV; whatever else the dictionary holds
+    (``"segmentation_masks"``, ``"labels"``, ``"bounding_boxes"``, …) is handed on as it is, since
+    no pixel moves.
+
+    The layer holds a frozen copy of the network and the codes of its styles, so that a saved model
+    needs neither preset nor scans; and it is never trained, whatever ``trainable`` says.
+
+    Args:
+        network: A :class:`tfstyle.StyleTransfer`, or the name or folder of a preset.
+        styles: Where styles come from: ``"batch"``, another image of the same batch; a
+            :class:`tfstyle.StyleBank`; codes (N, 2, width) of
+            :meth:`tfstyle.StyleTransfer.encode_style`; or one or several paths of scans, folders
+            of scans, or saved banks, which are encoded here
+            (:meth:`tfstyle.StyleBank.from_scans`).
+        p: Share of images that are stylized. Of a batch of B images, p·B are, rounded up or down
+            at random, and the network runs on no more.
+        strength: ``(low, high)`` within [0, 1], drawn evenly for each image; or one number.
+        gate: Least structure term of SSIM between an image and its stylized form
+            (:func:`tfstyle.metrics.structure_scores`). Below it the image stays as it was and
+            is counted in ``gated``. None lets everything pass.
+        value_range: The values that mean black and white: ``(0, 1)``; ``(0, 255)`` for 8 bits; a
+            window such as ``(-160, 240)`` for HU. Stylized images are clipped to it.
+        detail: ``"guided"`` or ``"plain"``, see :meth:`tfstyle.StyleTransfer.stylize`.
+        style_weights: How often each style is drawn, relative to the others.
+        seed: Seed of a ``keras.random.SeedGenerator``; a layer that is loaded draws from the
+            beginning.
+        **kwargs: Name and dtype; images come out in the compute dtype, computed in float32.
+
+    Call arguments:
+        inputs: Images (H, W, C) or (B, H, W, C) of any numeric type, or a dictionary with them
+            under ``"images"``. Each channel is a gray image of its own (neighbouring slices, or
+            gray written three times), and all channels of an image get one style and strength.
+        training: False leaves the images as they are. Unless given it is what a surrounding model
+            was told, by ``fit`` and ``predict`` for example. A model that was told nothing, as in
+            ``model(x)`` or an export, changes no image, unlike with Keras's own random layers; a
+            ``keras.Sequential`` of augmentations in ``dataset.map`` needs ``training=True``.
+            Outside of models it is True.
+        seed: Integers (2,): the draws come from them alone, for example from
+            ``tf.data.Dataset.counter()``. Needed for reproducible images under ``map`` with
+            ``num_parallel_calls``, where the order of calls is open.
+
+    Returns:
+        What came in, with the images in the compute dtype and in ``value_range``.
+
+    Raises:
+        ArgumentError: an argument, shape or dtype that cannot be used.
+        InputFileError: a style that cannot be read.
+        WeightsError: an unknown preset, or codes of another model.
+
+    Attributes:
+        seen: Number of images in training so far, a variable.
+        stylized: Number of those that came out stylized, a variable.
+        gated: Number of those that the gate replaced by the original, a variable.
+
+    The variables count in ``tf.data``, in models and over replicas; see :attr:`counts`. A pipeline
+    counts what it made, which may be ahead of what was trained on.
+
+    Example:
+        >>> augment = StyleAugmentation(styles=["scanner_a/", "scanner_b/"], p=0.5, seed=1)
+        >>> data = tf.data.Dataset.from_tensor_slices({"images": x, "segmentation_masks": y})
+        >>> data = data.batch(8).map(augment).prefetch(2)
+        >>> augment.counts
+        {'seen': 128, 'stylized': 63, 'gated': 1}
+
+    In a model, on its device:
+
+        >>> model = keras.Sequential([StyleAugmentation(styles="batch"), unet])
+    """
+
+    def __init__(
+        self,
+        network: StyleTransfer | str | os.PathLike = "vgg16_ct",
+        styles: str | os.PathLike | Sequence | np.ndarray | StyleBank = "batch",
+        p: float = 0.5,
+        strength: float | tuple[float, float] = (0.5, 1.0),
+        gate: float | None = 0.8,
+        value_range: tuple[float, float] = (0.0, 1.0),
+        detail: str = "guided",
+        style_weights: Sequence[float] | None = None,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(autocast=False, **kwargs)
+        self.p = _number("p", p, 0.0, 1.0)
+        self.strength = number_range("strength", strength, 0.0, 1.0)
+        self.gate = None if gate is None else _number("gate", gate, -1.0, 1.0)
+        self.value_range = number_range("value_range", value_range, -math.inf, math.inf)
+        if not self.value_range[0] < self.value_range[1]:
+            raise ArgumentError(f"value_range: black must lie below white, received {value_range}.")
+        if detail not in DETAILS:
+            raise ArgumentError(
+                f"detail: unknown value {detail!r}; use one of {', '.join(map(repr, DETAILS))}."
+            )
+        self.detail = detail
+        self.seed = seed
+        if not isinstance(network, StyleTransfer):
+            network = StyleTransfer.from_preset(os.fspath(network))
+        bank = None
+        if not (isinstance(styles, str) and styles == "batch"):
+            bank = _bank(styles, network, detail, style_weights)
+        elif style_weights is not None:
+            raise ArgumentError('style_weights: styles="batch" has none.')
+        # A copy: training the original does not change what the layer does, nor freezing the copy
+        # the original; and the copy's weights live where the layer's do.
+        self.network = type(network).from_config(network.get_config())
+        self.network.set_weights(network.get_weights())
+        self.network.trainable = False
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.codes = self.style_shares = None
+        if bank is not None:
+            shares = np.cumsum(bank.weights / bank.weights.sum())
+            self.codes = self._constant("style_codes", bank.codes)
+            self.style_shares = self._constant("style_shares", shares.astype(np.float32))
+        self.holds_weights = self._constant("holds_weights", np.ones((), np.float32))
+        self._strategy = tf.distribute.get_strategy()
+        self._has_warned = False
+        # In float64, so that saved sums are shared out to replicas without rounding.
+        self.seen, self.stylized, self.gated = (
+            keras.Variable(
+                0.0,
+                dtype="float64",
+                trainable=False,
+                autocast=False,
+                aggregation="sum",
+                synchronization="on_read",
+                name=name,
+            )
+            for name in ("seen", "stylized", "gated")
+        )
+        self.built = True
+
+    def _constant(self, name: str, value: np.ndarray):
+        return self.add_weight(
+            shape=value.shape,
+            initializer=lambda shape, dtype=None: tf.constant(value),
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+            name=name,
+        )
+
+    @property
+    def trainable(self):
+        """Always False."""
+        return False
+
+    @trainable.setter
+    def trainable(self, value):
+        pass  # `model.trainable = True` must not set the network free
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images so far: ``seen`` in training, ``stylized``, and ``gated``, back to original."""
+        return {
+            name: round(float(getattr(self, name).value.numpy()))
+            for name in ("seen", "stylized", "gated")
+        }
+
+    def reset_counts(self) -> None:
+        """Sets the counts to 0."""
+        for variable in (self.seen, self.stylized, self.gated):
+            variable.assign(0.0)
+
+    def __call__(self, inputs, **kwargs):
+        # Outside of Keras's own call: it would convert the rest of a dictionary.
+        if not isinstance(inputs, Mapping):
+            return super().__call__(inputs, **kwargs)
+        if IMAGES not in inputs:
+            raise ArgumentError(
+                f"inputs: a dictionary needs the key {IMAGES!r}, received {', '.join(inputs)}."
+            )
+        return {**inputs, IMAGES: super().__call__(inputs[IMAGES], **kwargs)}
+
+    def call(self, images, training=None, seed=None):
+        if training is None:
+            training = not self._in_silent_model()
+        images = tf.convert_to_tensor(images)
+        rank = images.shape.rank
+        if rank not in (3, 4):
+            raise ArgumentError(
+                f"images: need (H, W, C) or (B, H, W, C), received shape {images.shape}."
+            )
+        if images.shape[-1] is None:
+            raise ArgumentError("images: the number of channels must be known.")
+        if images.dtype.is_integer and self.value_range[1] <= 1:
+            raise ArgumentError(
+                f"images: integers ({images.dtype.name}) with value_range={self.value_range}; say "
+                "what is black and white, for example value_range=(0, 255)."
+            )
+        if rank == 3 and self.codes is None:
+            raise ArgumentError(
+                'images: styles="batch" needs a batch; use it behind dataset.batch(), or give a '
+                "style bank."
+            )
+        if self.gate is not None:
+            sides = [side for side in images.shape[-3:-1] if side is not None]
+            if min(sides, default=GATE_SIZE) < GATE_SIZE:
+                raise ArgumentError(
+                    f"images: the gate needs at least {GATE_SIZE} rows and columns, received shape "
+                    f"{images.shape}; use gate=None."
+                )
+        original = tf.cast(images, self.compute_dtype)
+        if not training or self.p == 0:
+            return original
+        self._check_weights()
+        batch = images[None] if rank == 3 else images
+        results, stylized, gated = self._augment(batch, self._draw_seed(seed))
+        self._count(self.seen, tf.shape(batch)[0])
+        self._count(self.stylized, stylized)
+        self._count(self.gated, gated)
+        return results[0] if rank == 3 else results
+
+    def _in_silent_model(self) -> bool:
+        """Whether a model calls that was not told whether this is training."""
+        # Keras has no public word for it; were it renamed, its own default of True would be left.
+        context = global_state.get_global_attribute("current_call_ctx")
+        caller = getattr(context, "entry_layer", None)
+        if not isinstance(caller, keras.Model):
+            return False
+        if not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "%s: the model %s was called without training=True or False, so that images are "
+                "left as they are.",
+                self.name,
+                caller.name,
+            )
+        return True
+
+    def _augment(self, images, seed):
+        """Augmented images, and how many were stylized and gated."""
+        seeds = tf.unstack(tf.random.split(seed, 5, alg="philox"))
+        size = images.shape[0]
+        known = size is not None
+        size = size if known else tf.shape(images)[0]
+        # Of p·B images, the last is done with the probability that is left.
+        if known:
+            count = max(math.ceil(self.p * size - 1e-4), min(size, 1))
+        else:
+            count = tf.cast(tf.math.ceil(self.p * tf.cast(size, tf.float32) - 1e-4), tf.int32)
+            count = tf.maximum(count, tf.minimum(size, 1))
+        rows = tf.range(size)
+        if self.p < 1:
+            rows = tf.argsort(_uniform(seeds[0], [size]))[:count]
+        left = self.p * tf.cast(size, tf.float32) - tf.cast(count - 1, tf.float32)
+        chosen = (tf.range(count) < count - 1) | (_uniform(seeds[1], []) < left)
+        if self.codes is None:
+            chosen &= size > 1
+
+        def stylize():
+            return self._stylize(images, rows, chosen, size, seeds[2:])
+
+        def leave():
+            return tf.cast(images, self.compute_dtype), *(tf.zeros((), tf.int32),) * 2
+
+        if known and size == 0:
+            return leave()
+        if known and count == 1 and self.p < 1:
+            return tf.cond(chosen[0], stylize, leave)
+        # A replica may get no image of the last batch, which convolutions do not bear.
+        return stylize() if known else tf.cond(size > 0, stylize, leave)
+
+    def _stylize(self, images, rows, chosen, size, seeds):
+        count, channels = tf.shape(rows)[0], images.shape[-1]
+        content = self._planes(tf.gather(images, rows))
+        if self.codes is None:
+            # Any other image of the batch.
+            steps = 1 + tf.cast(
+                _uniform(seeds[0], [count]) * tf.cast(size - 1, tf.float32), tf.int32
+            )
+            partners = (rows + tf.minimum(steps, size - 1)) % size
+            codes = self.network.code_of(self._planes(tf.gather(images, partners)), self.detail)
+        else:
+            shares = tf.convert_to_tensor(self.style_shares)
+            style = tf.searchsorted(shares, _uniform(seeds[0], [count]), side="right")
+            style = tf.minimum(style, shares.shape[0] - 1)
+            codes = tf.repeat(tf.gather(tf.convert_to_tensor(self.codes), style), channels, axis=0)
+        low, high = self.strength
+        strength = low + (high - low) * _uniform(seeds[1], [count])
+        strength = tf.repeat(strength, channels)[:, None, None, None]
+        generated = self.network.generate_from_code(content, codes, strength, self.detail)
+        passed = tf.ones([count], tf.bool)
+        if self.gate is not None:
+            scores = structure_scores(content, generated)
+            passed = tf.reduce_min(tf.reshape(scores, [count, channels]), axis=1) >= self.gate
+        low, high = self.value_range
+        generated = tf.cast(
+            low + (high - low) * self._images(generated, channels), self.compute_dtype
+        )
+        original = tf.cast(images, self.compute_dtype)
+        kept = chosen & passed
+        updates = tf.where(kept[:, None, None, None], generated, tf.gather(original, rows))
+        results = tf.tensor_scatter_nd_update(original, rows[:, None], updates)
+        results.set_shape(images.shape)
+        stylized, gated = (tf.reduce_sum(tf.cast(v, tf.int32)) for v in (kept, chosen & ~passed))
+        return results, stylized, gated
+
+    def _planes(self, images):
+        """Every channel as a gray image: (B, H, W, C) to float32 (B·C, H, W, 1) in [0, 1]."""
+        low, high = self.value_range
+        unit = tf.clip_by_value((tf.cast(images, tf.float32) - low) / (high - low), 0.0, 1.0)
+        if images.shape[-1] == 1:
+            return unit
+        shape = tf.shape(images)
+        return tf.reshape(tf.transpose(unit, [0, 3, 1, 2]), [-1, shape[1], shape[2], 1])
+
+    def _images(self, planes, channels):
+        """The way back of :meth:`_planes`, still in [0, 1]."""
+        if channels == 1:
+            return planes
+        shape = tf.shape(planes)
+        planes = tf.reshape(planes, [-1, channels, shape[1], shape[2]])
+        return tf.transpose(planes, [0, 2, 3, 1])
+
+    def _draw_seed(self, seed):
+        seed = self.seed_generator.next() if seed is None else tf.reshape(seed, [2])
+        # Replicas hold equal seeds and must not make equal draws.
+        replica = tf.distribute.get_replica_context()
+        number = 0 if replica is None else replica.replica_id_in_sync_group
+        return tf.random.fold_in(tf.cast(seed, tf.int64), number, alg="philox")
+
+    def _count(self, variable, amount):
+        # The variable's own addition, which no parallel call interrupts; Keras's would read first.
+        value = variable.value
+        inside = tf.distribute.get_replica_context() is not None
+        if not (inside and tf.distribute.get_strategy() is self._strategy):
+            # In a pipeline, say: what replicas hold is summed up when read, so one will do.
+            value = self._strategy.experimental_local_results(value)[0]
+        value.assign_add(tf.cast(amount, tf.float64))
+
+    def _check_weights(self):
+        with tf.init_scope():
+            held = self._strategy.experimental_local_results(self.holds_weights.value)[0]
+            held = bool(held.numpy())
+        if not held:
+            raise ArgumentError(
+                f"{self.name}: was made from its configuration alone, which holds no weights and "
+                "no styles; load a saved model, or copy the weights with set_weights."
+            )
+
+    def compute_output_spec(self, images, training=None, seed=None):
+        return keras.KerasTensor(images.shape, dtype=self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "network": keras.saving.serialize_keras_object(self.network),
+            "styles": "batch" if self.codes is None else list(self.codes.shape),
+            "p": self.p,
+            "strength": list(self.strength),
+            "gate": self.gate,
+            "value_range": list(self.value_range),
+            "detail": self.detail,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["network"] = keras.saving.deserialize_keras_object(config["network"])
+        if config["styles"] != "batch":
+            config["styles"] = np.zeros(config["styles"], np.float32)
+        layer = cls(**config)
+        layer.holds_weights.assign(0.0)  # until they are loaded
+        return layer
+
+
+def _uniform(seed, shape):
+    """float32 in [0, 1), the same on every device and under XLA."""
+    return tf.random.stateless_uniform(shape, seed, alg="philox")
+
+
+def _bank(styles, network: StyleTransfer, detail: str, weights) -> StyleBank:
+    if isinstance(styles, StyleBank):
+        bank = styles
+    elif isinstance(styles, np.ndarray) or tf.is_tensor(styles):
+        bank = StyleBank(np.asarray(styles), detail=detail)
+    else:
+        bank = StyleBank.from_scans(network, styles, detail=detail)
+    bank.check(network, detail)
+    if weights is not None:
+        bank = StyleBank(bank.codes, weights=np.asarray(weights), detail=detail)
+    return bank
+
+
+def _number(name: str, value: float, low: float, high: float) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not low <= number <= high or math.isinf(number):
+        raise ArgumentError(f"{name}: must be a number in [{low:g}, {high:g}], received {value!r}.")
+    return number
+
+
+def number_range(name: str, value, low: float, high: float) -> tuple[float, float]:
+    """Checks a pair (first, last) with low ≤ first ≤ last ≤ high; one number counts twice.
+
+    Raises:
+        ArgumentError: naming the argument `name`.
+    """
+    try:
+        first, last = (value, value) if np.ndim(value) == 0 else value
+    except (TypeError, ValueError):
+        raise ArgumentError(f"{name}: must be two numbers, received {value!r}.") from None
+    first, last = _number(name, first, low, high), _number(name, last, low, high)
+    if first > last:
+        raise ArgumentError(f"{name}: must be (low, high), received {value!r}.")
+    return first, last

@@ -1,0 +1,704 @@
+"""Augmented sets on disk: every scan of a folder several times, in the gray scale of others.
+
+The command ``tfstyle augment`` is a thin layer over :func:`augment_scans`. For augmentation while
+training see :class:`tfstyle.StyleAugmentation`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from tfstyle.augment import number_range
+from tfstyle.data import Scan, ScanFiles, Window, list_scans, resolve_window
+from tfstyle.errors import ArgumentError, InputFileError, OutputError, TfstyleError
+from tfstyle.files import write_atomically
+from tfstyle.outputs import measure_scan, write_generated
+from tfstyle.style_bank import StyleBank
+from tfstyle.style_transfer import DETAILS, StyleTransfer
+from tfstyle.stylize import Progress, source_kind
+
+log = logging.getLogger(__name__)
+
+#: In the output folder: one JSON object a line for each image written or failed.
+MANIFEST = "manifest.jsonl"
+#: In the output folder: what all images have in common, so that a run goes on as it began.
+SETTINGS = "settings.json"
+
+_FORMAT = 1
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}$")  # as tempfile makes them of a file's name
+
+
+@dataclass(frozen=True)
+class AugmentedSet:
+    """What :func:`augment_scans` did.
+
+    Attributes:
+        manifest: The file that tells of every image; see :func:`augment_scans`.
+        written: Images written by this run.
+        kept: Images that an earlier run had finished.
+        gated: Of all these, those that are the original, since too little structure was kept.
+        failed: Inputs that could not be read, and why.
+        left_out: Inputs that hold no scan: scout images, reports, label maps.
+        without_mask: Inputs for which there was no mask.
+    """
+
+    manifest: str
+    written: int
+    kept: int
+    gated: int
+    failed: dict[str, str]
+    left_out: tuple[str, ...]
+    without_mask: tuple[str, ...]
+
+    def as_dict(self) -> dict:
+        """The same as plain types for JSON."""
+        return asdict(self)
+
+
+def augment_scans(
+    network: StyleTransfer,
+    inputs: str | os.PathLike,
+    output: str | os.PathLike,
+    styles: StyleBank,
+    *,
+    per_image: int = 1,
+    masks: str | os.PathLike | None = None,
+    link_masks: bool = False,
+    strength: tuple[float, float] = (0.5, 1.0),
+    gate: float | None = 0.8,
+    window: str | Window = "auto",
+    detail: str = "guided",
+    slice_sigma: float = 1.0,
+    seed: int = 0,
+    workers: int = 2,
+    batch_size: int = 8,
+    progress: Progress | None = None,
+) -> AugmentedSet:
+    """Writes every scan of a folder `per_image` times, each time in the gray scale of a style.
+
+    ``output/images/`` mirrors the input folder, with the number of the copy behind each name:
+    ``a/b.png`` becomes ``images/a/b-1.png``, …; a NIfTI volume keeps its ending, and a DICOM
+    series becomes a folder with a derived series. Whole scans get one style. Masks go to
+    ``output/masks/`` under the same names, byte for byte, since no pixel moves.
+
+    Style and strength of a copy depend on `seed`, on where its source lies in the input folder
+    (for a series on its folder and UID) and on the number of the copy alone: not on the order, the
+    other inputs, `workers`, or interruptions. A scan is never given a style made of its own files.
+
+    The same call goes on after an interruption, or with more inputs or copies: what is finished is
+    not done again. Files are either whole or not there. An input that cannot be read is noted in
+    the manifest and the others go on; a later run tries it again.
+
+    ``output/manifest.jsonl`` has one JSON object a line, in the end sorted by source and copy:
+
+    - ``status``: ``"done"``, ``"failed"`` with its ``reason``, or ``"left out"`` for what holds no
+      scan;
+    - ``source``, ``part`` (from 0, where a DICOM series repeats its positions), ``parts``,
+      ``copy`` (from 1);
+    - ``image`` and ``mask``, paths in `output`; ``mask`` is null where there is none;
+    - ``style``, its name in the bank, and ``strength``;
+    - ``window``, centre and width through which the scan became gray levels and back;
+    - ``structure``, the structure term of SSIM; ``distance_before`` and ``distance_after``, the
+      Wasserstein distance of the gray levels to those of the style, without and with it: medians
+      over up to 16 slices, null where there is nothing to measure;
+    - ``gated``: true where ``structure`` is below `gate`, and the image is the original in its
+      window, written like the others. The scores are those of what was refused.
+
+    Memory holds up to ``2 · workers + 2`` scans.
+
+    Args:
+        network: The model.
+        inputs: A folder of DICOM series, NIfTI and PNG, or one file. Label maps among NIfTI files
+            are left out as by :func:`tfstyle.data.read_scans`.
+        output: A new folder, or that of an earlier run.
+        styles: The styles, encoded by `network`.
+        per_image: Copies of each scan.
+        masks: Folder of masks with the names of the inputs, endings apart; for a series the name
+            of its folder. Any kind of file, or a folder. May lie in `inputs`.
+        link_masks: Make hard links to masks where the file system can, instead of copies.
+        strength: ``(low, high)`` within [0, 1], drawn evenly.
+        gate: Least structure term of SSIM; None lets everything pass.
+        window: Window of the inputs, see :func:`tfstyle.data.resolve_window`.
+        detail: See :meth:`tfstyle.StyleTransfer.stylize`.
+        slice_sigma: See :meth:`tfstyle.StyleTransfer.stylize`; for scans of several slices.
+        seed: Seed of all draws, at least 0.
+        workers: Threads that read and write beside the model.
+        batch_size: Slices a call of the model.
+        progress: Called as ``progress(done, total, label)``, counting images.
+
+    Returns:
+        An account.
+
+    Raises:
+        ArgumentError: An option that cannot be used, or differs from what `output` began with.
+        InputFileError: If the input folder or that of the masks cannot be listed, or holds no
+            scan.
+        OutputError: If `output` holds something else or cannot be written.
+        WeightsError: If the styles are of another model.
+
+    Example:
+        >>> model = tfstyle.StyleTransfer.from_preset("vgg16_ct")
+        >>> bank = tfstyle.StyleBank.from_scans(model, "other_scanners/")
+        >>> augment_scans(model, "train/images", "augmented/", bank, masks="train/masks")
+    """
+    low, high = _check_options(
+        per_image, strength, gate, detail, slice_sigma, seed, workers, batch_size
+    )
+    styles.check(network, detail)
+    inputs, output = Path(inputs), Path(output)
+    places = _check_places(inputs, output, masks)
+    sources, damaged = _find(inputs, places)
+    common = {
+        "format": _FORMAT,
+        "seed": int(seed),
+        "strength": [low, high],
+        "gate": None if gate is None else float(gate),
+        "window": f"{window.centre:g},{window.width:g}" if isinstance(window, Window) else window,
+        "masks": masks is not None,
+        "detail": detail,
+        "slice_sigma": float(slice_sigma) if detail == "guided" else 0.0,
+        "model_and_styles": _fingerprint(network, styles),
+    }
+    _begin(output, common)
+    writer = _Writer(output, styles, gate, None if masks is None else _Masks(masks, link_masks))
+    draw = _Draw(styles, low, high, seed)
+    total, done, written = len(sources) * per_image, 0, 0
+
+    def report(label: str, count: int) -> None:
+        nonlocal done
+        done = min(done + count, total)
+        if progress is not None:
+            progress(done, total, label)
+
+    with _Manifest(output) as manifest, ThreadPoolExecutor(workers) as pool:
+        for error in damaged:
+            manifest.add(_failure(_relative(error.path, inputs), error, inputs))
+        todo = [source for source in sources if not manifest.complete(source.name, per_image)]
+        report("", total - len(todo) * per_image)
+        kept = manifest.count({source.name for source in sources}, per_image)
+        pending: dict[Future, str] = {}
+
+        def collect(limit: int) -> None:
+            """Waits until no more than `limit` images are being written."""
+            nonlocal written
+            while len(pending) > limit:
+                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                    name = pending.pop(future)
+                    try:
+                        future.result()
+                        written += 1
+                    except (ArgumentError, InputFileError) as error:
+                        manifest.add(_failure(name, error, inputs))
+                    report(name, 1)
+
+        try:
+            for source, scans, error in _read_ahead(pool, todo, window, workers):
+                if error is not None:
+                    manifest.add(_failure(source.name, error, inputs))
+                elif not scans:
+                    manifest.add({"status": "left out", "source": source.name})
+                if not scans:
+                    report(source.name, per_image)
+                for part, (scan, used) in enumerate(scans):
+                    for copy in range(1, per_image + 1):
+                        if manifest.has(source.name, part, copy):
+                            report(source.name, 1)
+                            continue
+                        try:
+                            style, share = draw(source.name, part, copy, scan)
+                        except ArgumentError as error:
+                            manifest.add(_failure(source.name, error, inputs))
+                            report(source.name, 1)
+                            continue
+                        collect(workers)
+                        unit = network.stylize(
+                            used.to_unit(scan.pixels)[..., None],
+                            styles.codes[style][None],
+                            strength=share,
+                            batch_size=batch_size,
+                            detail=detail,
+                            slice_sigma=common["slice_sigma"] if len(scan) > 1 else 0.0,
+                        )
+                        job = _Job(source, part, len(scans), copy, scan, used, style, share)
+                        future = pool.submit(writer.write, job, unit[..., 0], manifest)
+                        pending[future] = source.name
+            collect(0)
+        except BaseException:
+            # What is being written is finished; what waits is not begun.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        rows = manifest.tidy()
+    done_rows = [row for row in rows if row["status"] == "done" and row["copy"] <= per_image]
+    here = {source.name for source in sources}
+    return AugmentedSet(
+        manifest=str(manifest.path),
+        written=written,
+        kept=kept,
+        gated=sum(row["gated"] for row in done_rows if row["source"] in here),
+        failed={row["source"]: row["reason"] for row in rows if row["status"] == "failed"},
+        left_out=tuple(row["source"] for row in rows if row["status"] == "left out"),
+        without_mask=tuple(
+            dict.fromkeys(
+                row["source"]
+                for row in done_rows
+                if masks is not None and row["mask"] is None and row["source"] in here
+            )
+        ),
+    )
+
+
+# -- what there is to do -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One entry of the input folder.
+
+    Attributes:
+        name: What the manifest calls it and draws depend on: its path in the input folder; for a
+            DICOM series of several files its folder and UID.
+        files: The files, not read yet.
+        stem: Path in the output, without number and ending.
+        ending: Of the output.
+        label: Path by which its mask is found.
+    """
+
+    name: str
+    files: ScanFiles
+    stem: str
+    ending: str
+    label: PurePosixPath
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One image that is to be written."""
+
+    source: _Source
+    part: int
+    parts: int
+    copy: int
+    scan: Scan
+    window: Window
+    style: int
+    strength: float
+
+
+def _check_options(
+    per_image, strength, gate, detail, slice_sigma, seed, workers, batch_size
+) -> tuple[float, float]:
+    for name, value, least in (
+        ("per_image", per_image, 1),
+        ("workers", workers, 1),
+        ("batch_size", batch_size, 1),
+        ("seed", seed, 0),
+    ):
+        if int(value) != value or value < least:
+            raise ArgumentError(f"{name}: must be a whole number from {least}, received {value!r}.")
+    if gate is not None and not -1 <= gate <= 1:
+        raise ArgumentError(f"gate: must lie in [-1, 1] or be None, received {gate!r}.")
+    if detail not in DETAILS:
+        raise ArgumentError(
+            f"detail: unknown value {detail!r}; use one of {', '.join(map(repr, DETAILS))}."
+        )
+    if not 0.0 <= slice_sigma < float("inf"):
+        raise ArgumentError(f"slice_sigma: must be at least 0, received {slice_sigma!r}.")
+    return number_range("strength", strength, 0.0, 1.0)
+
+
+def _check_places(inputs: Path, output: Path, masks) -> list[Path]:
+    """Refuses folders that hold each other; returns what to pass over among the inputs."""
+    source, target = inputs.resolve(), output.resolve()
+    if target == source or source in target.parents:
+        raise OutputError(output, f"lies in the input folder {inputs}; choose another place.")
+    if target in source.parents:
+        raise OutputError(output, f"holds the input folder {inputs}; choose another place.")
+    if masks is None:
+        return []
+    folder = Path(masks).resolve()
+    if not folder.is_dir():
+        raise InputFileError(masks, "no such folder of masks.")
+    if folder == source:
+        raise ArgumentError("masks: must be another folder than that of the images.")
+    return [folder] if source in folder.parents else []
+
+
+def _find(inputs: Path, without: Sequence[Path]) -> tuple[list[_Source], list[InputFileError]]:
+    found, damaged = list_scans(inputs, without=without)
+    if not found and not damaged:
+        raise InputFileError(inputs, "holds no DICOM, NIfTI or PNG files.")
+    root = inputs if inputs.is_dir() else inputs.parent
+    places = [_relative(_common(files), root) for files in found]
+    series = Counter(place for files, place in zip(found, places) if len(files.files) > 1)
+    sources, taken = [], set()
+    for files, place in zip(found, places):
+        path = PurePosixPath(place)
+        if len(files.files) > 1:
+            name = f"{place}#{files.series}" if files.series else place
+            stem = place if place != "." else root.resolve().name or "series"
+            if series[place] > 1:
+                stem += "-" + ".".join(files.series.split(".")[-2:])
+            path = PurePosixPath(stem)
+            ending = ""
+        else:
+            name = place
+            stem, ending = _split_ending(place)
+            ending = {"dicom": "", "png": ".png"}.get(files.kind, ending)
+        label, number = stem, 1
+        while label + ending in taken:
+            number += 1
+            label = f"{stem}-{number}"
+        taken.add(label + ending)
+        sources.append(_Source(name, files, label, ending, path))
+    return sources, damaged
+
+
+def _common(files: ScanFiles) -> str:
+    if len(files.files) == 1:
+        return files.files[0]
+    return os.path.commonpath([os.path.dirname(file) for file in files.files])
+
+
+def _relative(path: str, root: Path) -> str:
+    root = root if root.is_dir() else root.parent
+    return Path(os.path.relpath(path, root)).as_posix()
+
+
+def _split_ending(path: str) -> tuple[str, str]:
+    """The path without the endings of image files, and the ending; others are part of the name."""
+    for ending in (".nii.gz", ".nii", ".png", ".dcm", ".dicom"):
+        if path.lower().endswith(ending) and not path.lower().endswith("/" + ending):
+            return path[: -len(ending)], path[-len(ending) :]
+    return path, ""
+
+
+def _fingerprint(network: StyleTransfer, styles: StyleBank) -> str:
+    digest = hashlib.sha256(json.dumps([network.fingerprint(), styles.names]).encode())
+    for array in (styles.codes, styles.weights):
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _begin(output: Path, common: dict) -> None:
+    """Makes the folder, or sees to it that it was begun in the same way."""
+    settings = output / SETTINGS
+    try:
+        before = json.loads(settings.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise OutputError(
+                output, "exists and is no augmented set; choose a new or empty folder."
+            ) from None
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(output, f"cannot be created ({error.strerror}).") from error
+        write_atomically(settings, (json.dumps(common, indent=2) + "\n").encode())
+        return
+    except (OSError, ValueError) as error:
+        raise OutputError(settings, f"cannot be read ({error}).") from error
+    for key, value in common.items():
+        was = before.get(key) if isinstance(before, dict) else None
+        if was != value:
+            what = f"{key}: {value!r}, but {output} was begun with {was!r}"
+            if key == "model_and_styles":
+                what = f"{output} was begun with another model or other styles"
+            raise ArgumentError(f"{what}; go on with the same settings, or choose another folder.")
+    # A run that was killed may have left what it had under a temporary name.
+    for root, folders, files in os.walk(output):
+        for name in filter(_TEMPORARY.match, folders):
+            shutil.rmtree(os.path.join(root, name), ignore_errors=True)
+        for name in filter(_TEMPORARY.match, files):
+            Path(root, name).unlink(missing_ok=True)
+        folders[:] = [name for name in folders if not _TEMPORARY.match(name)]
+
+
+class _Draw:
+    """Style and strength of each copy, by what it is and nothing else."""
+
+    def __init__(self, styles: StyleBank, low: float, high: float, seed: int):
+        self.weights = styles.weights
+        self.files = [{os.path.realpath(file) for file in files} for files in styles.files]
+        self.low, self.high, self.seed = low, high, int(seed)
+
+    def __call__(self, name: str, part: int, copy: int, scan: Scan) -> tuple[int, float]:
+        """Draws.
+
+        Raises:
+            ArgumentError: If every style is of the scan's own files.
+        """
+        weights = self.weights.copy()
+        own = {os.path.realpath(file) for file in scan.files}
+        for index, files in enumerate(self.files):
+            if files & own:
+                weights[index] = 0.0
+        if not weights.any():
+            raise ArgumentError(f"styles: all of them are of {name} itself; give others.")
+        digest = hashlib.sha256(f"{part}:{name}".encode()).digest()
+        rng = np.random.default_rng([self.seed, copy, *np.frombuffer(digest, np.uint32).tolist()])
+        shares = np.cumsum(weights / weights.sum())
+        style = int(np.searchsorted(shares, rng.random(), side="right"))
+        style = min(style, int(np.flatnonzero(weights)[-1]))
+        return style, self.low + (self.high - self.low) * float(rng.random())
+
+
+# -- reading and writing, in threads -------------------------------------------------------
+
+
+def _read_ahead(
+    pool: ThreadPoolExecutor, sources: Sequence[_Source], window: str | Window, ahead: int
+) -> Iterator[tuple[_Source, list[tuple[Scan, Window]], Exception | None]]:
+    """Reads sources in order, a few before they are needed."""
+
+    def read(source: _Source) -> list[tuple[Scan, Window]]:
+        return [(scan, resolve_window(window, scan)) for scan in source.files.read()]
+
+    waiting = iter(sources)
+    reading: deque[tuple[_Source, Future]] = deque()
+    while True:
+        for source in islice(waiting, ahead - len(reading)):
+            reading.append((source, pool.submit(read, source)))
+        if not reading:
+            return
+        source, future = reading.popleft()
+        try:
+            scans, error = future.result(), None
+        except Exception as problem:  # whatever one file has in store, the others go on
+            scans, error = [], problem
+        yield source, scans, error
+
+
+class _Writer:
+    """Judges, writes and notes one image; called from several threads."""
+
+    def __init__(self, output: Path, styles: StyleBank, gate: float | None, masks: _Masks | None):
+        self.output, self.styles, self.gate, self.masks = output, styles, gate, masks
+
+    def write(self, job: _Job, unit: np.ndarray, manifest: _Manifest) -> None:
+        """Writes mask and image, then the row that says so.
+
+        Raises:
+            InputFileError: If the source or its mask cannot be read.
+            OutputError: If something cannot be written.
+        """
+        levels = self.styles.quantiles
+        styles = [] if levels is None else [levels[job.style]]
+        figures = measure_scan(job.scan, job.window, unit, styles)
+        structure = figures["structure"]
+        gated = self.gate is not None and structure is not None and structure < self.gate
+        if gated:
+            unit = job.window.to_unit(job.scan.pixels)
+        stem = job.source.stem + (f"-part{job.part + 1}" if job.parts > 1 else "")
+        target = self.output / "images" / f"{stem}-{job.copy}{job.source.ending}"
+        mask = None
+        if self.masks is not None:
+            mask = self.masks.hand_on(job.source.label, self.output / "masks", f"{stem}-{job.copy}")
+        try:
+            if target.is_dir():  # of a run that was stopped before it could note it
+                shutil.rmtree(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(target, f"cannot be written ({error.strerror}).") from error
+        write_generated(job.scan, unit, job.window, source_kind(job.scan), target)
+        manifest.add(
+            {
+                "status": "done",
+                "source": job.source.name,
+                "part": job.part,
+                "parts": job.parts,
+                "copy": job.copy,
+                "image": target.relative_to(self.output).as_posix(),
+                "mask": mask,
+                "style": self.styles.names[job.style],
+                "strength": round(job.strength, 6),
+                "window": [job.window.centre, job.window.width],
+                "structure": _rounded(structure),
+                "distance_before": _rounded(figures["before"]),
+                "distance_after": _rounded(figures["after"]),
+                "gated": gated,
+            }
+        )
+
+
+class _Masks:
+    """The folder of masks, looked into once a folder."""
+
+    def __init__(self, folder: str | os.PathLike, link: bool):
+        self.folder, self.link = Path(folder), link
+        self.names: dict[PurePosixPath, dict[str, list[str]]] = {}
+
+    def hand_on(self, label: PurePosixPath, output: Path, stem: str) -> str | None:
+        """Copies or links the mask of an input to `output`, under the name `stem`.
+
+        Returns:
+            The path written, from the parent of `output`, or None if there is no mask.
+        """
+        source = self._find(label)
+        if source is None:
+            return None
+        ending = source.name[len(_mask_stem(source.name)) :] if source.is_file() else ""
+        target = output / f"{stem}{ending}"
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        except OSError as error:
+            raise OutputError(target, f"cannot be written ({error.strerror}).") from error
+        try:
+            copy = self._link if self.link else shutil.copy2
+            if source.is_dir():
+                shutil.copytree(source, temporary / target.name, copy_function=copy)
+                if target.is_dir():
+                    shutil.rmtree(target)
+            else:
+                copy(source, temporary / target.name)
+            os.replace(temporary / target.name, target)
+        except (OSError, shutil.Error) as error:
+            raise OutputError(target, f"cannot be made of {source} ({error}).") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return target.relative_to(output.parent).as_posix()
+
+    def _find(self, label: PurePosixPath) -> Path | None:
+        folder = label.parent
+        if folder not in self.names:
+            names: dict[str, list[str]] = {}
+            path = self.folder / folder
+            for name in sorted(os.listdir(path)) if path.is_dir() else []:
+                if not name.startswith("."):
+                    names.setdefault(_mask_stem(name), []).append(name)
+            self.names[folder] = names
+        fitting = self.names[folder].get(_mask_stem(label.name), [])
+        if label.name in fitting:
+            fitting = [label.name]
+        if len(fitting) > 1:
+            raise InputFileError(
+                self.folder / folder, f"holds several masks for {label}: {', '.join(fitting)}."
+            )
+        return self.folder / folder / fitting[0] if fitting else None
+
+    @staticmethod
+    def _link(source, target) -> None:
+        try:
+            os.link(os.path.realpath(source), target)
+        except OSError:  # another file system, or one without links
+            shutil.copy2(source, target)
+
+
+def _mask_stem(name: str) -> str:
+    for ending in (".nii.gz", ".nrrd", ".nii", ".png", ".dcm", ".dicom", ".tif", ".tiff", ".npy"):
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name
+
+
+class _Manifest:
+    """The rows of :data:`MANIFEST`: those of finished images stay, others are found anew."""
+
+    def __init__(self, output: Path):
+        self.path = output / MANIFEST
+        self._lock = threading.Lock()
+        self._rows: list[dict] = []
+        self._done: dict[tuple[str, int, int], dict] = {}
+        for row in self._read():
+            paths = [output / row[key] for key in ("image", "mask") if row.get(key)]
+            if row["status"] == "done" and all(path.exists() for path in paths):
+                self._keep(row)
+        self._write()
+
+    def __enter__(self) -> _Manifest:
+        self._file = open(self.path, "a", encoding="utf-8")
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._file.close()
+
+    def _read(self) -> list[dict]:
+        try:
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise OutputError(self.path, f"cannot be read ({error.strerror}).") from error
+        rows = []
+        for line in text.splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if isinstance(row, dict) and "status" in row:
+                rows.append(row)
+            else:  # the end of a run that was stopped
+                log.info("%s: passed over a line that is cut short.", self.path)
+        return rows
+
+    def _write(self) -> None:
+        text = "".join(json.dumps(row) + "\n" for row in self._rows)
+        write_atomically(self.path, text.encode())
+
+    def _keep(self, row: dict) -> None:
+        if row["status"] == "done":
+            self._done[row["source"], row["part"], row["copy"]] = row
+        self._rows.append(row)
+
+    def add(self, row: dict) -> None:
+        with self._lock:
+            self._keep(row)
+            try:
+                self._file.write(json.dumps(row) + "\n")
+                self._file.flush()
+            except OSError as error:
+                raise OutputError(self.path, f"cannot be written ({error.strerror}).") from error
+
+    def has(self, source: str, part: int, copy: int) -> bool:
+        return (source, part, copy) in self._done
+
+    def complete(self, source: str, copies: int) -> bool:
+        """Whether every copy of every part of a source is there."""
+        first = self._done.get((source, 0, 1))
+        return first is not None and all(
+            self.has(source, part, copy)
+            for part in range(first["parts"])
+            for copy in range(1, copies + 1)
+        )
+
+    def count(self, sources: set[str], copies: int) -> int:
+        return sum(name in sources and copy <= copies for name, _, copy in self._done)
+
+    def tidy(self) -> list[dict]:
+        """Sorts the rows, one an image and one a failure, in place of the order of events."""
+        with self._lock:
+            rows = {
+                (row["source"], row.get("part", -1), row.get("copy", 0)): row for row in self._rows
+            }
+            self._rows = [rows[key] for key in sorted(rows)]
+            self._write()
+        return self._rows
+
+
+def _failure(name: str, error: Exception, inputs: Path) -> dict:
+    reason = str(error)
+    if isinstance(error, InputFileError):  # relative, as all paths of the manifest
+        path = _relative(error.path, inputs)
+        reason = error.problem if path == name else f"{path}: {error.problem}"
+    elif not isinstance(error, (TfstyleError, OSError)):
+        reason = f"{type(error).__name__}: {error}"
+    return {"status": "failed", "source": name, "reason": reason}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)

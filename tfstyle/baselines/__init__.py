@@ -1,0 +1,108 @@
+"""Other ways of changing gray scales, all behind the call of ``StyleTransfer.stylize``.
+
+========================== ============================================ ======== ==================
+name                       what it is                                   style    needs
+========================== ============================================ ======== ==================
+contextual_transformation  generator for one domain (Mechrez 2018)      no       a trained model
+adain_mse                  AdaIN with its own paper's loss (Huang 2017) yes      a trained model
+gatys                      optimised pixels (Gatys 2016)                yes      an encoder, time
+wct                        whitening and colouring (Li 2017)            yes      a preset
+histogram_matching         one curve from two histograms                yes      nothing
+clahe                      local equalisation (Zuiderveld 1994)         no       nothing
+random_gamma               a random power law                           no       nothing
+window_jitter              a random window near the content's           no       nothing
+========================== ============================================ ======== ==================
+
+Those without style are given content alone; a style in the call is checked and not used.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+from tfstyle.baselines.adain_mse import AdaINMSE
+from tfstyle.baselines.base import Baseline
+from tfstyle.baselines.classical import CLAHE, HistogramMatching, RandomGamma, WindowJitter
+from tfstyle.baselines.contextual_transformation import (
+    CascadedRefinement,
+    ContextualTransformation,
+)
+from tfstyle.baselines.gatys import Gatys
+from tfstyle.baselines.wct import WCT, colour, whiten
+from tfstyle.errors import ArgumentError, TfstyleError
+
+#: Baselines by the name that :func:`get` and the command line use.
+BASELINES: dict[str, type[Baseline]] = {
+    kind.method: kind
+    for kind in (
+        AdaINMSE,
+        ContextualTransformation,
+        Gatys,
+        WCT,
+        HistogramMatching,
+        CLAHE,
+        RandomGamma,
+        WindowJitter,
+    )
+}
+
+
+def names() -> tuple[str, ...]:
+    """Names of all baselines."""
+    return tuple(BASELINES)
+
+
+def get(name: str, **options) -> Baseline:
+    """Makes a baseline that is ready to stylize.
+
+    Args:
+        name: One of :func:`names`, for example ``"gatys"``.
+        **options: Of the class; for ``"contextual_transformation"`` and ``"adain_mse"``, which
+            need training, ``model``: the trained model or its path.
+
+    Raises:
+        ArgumentError: unknown name or option, an option that cannot be used, a missing model, or
+            a package that is not installed.
+        InputFileError: if a model file is missing or damaged.
+        WeightsError: if there is no such preset, or weights cannot be had.
+
+    Example:
+        >>> baselines.get("histogram_matching").stylize(content, style)
+        >>> baselines.get("gatys", encoder="vgg16", steps=100).stylize(content, style)
+    """
+    kind = BASELINES.get(name.lower().replace("-", "_"))
+    if kind is None:
+        raise ArgumentError(f"method: unknown name {name!r}; use one of {', '.join(BASELINES)}.")
+    known = inspect.signature(kind.ready if "ready" in vars(kind) else kind.__init__).parameters
+    known = [option for option in known if option != "self"]
+    unknown = sorted({*options} - {*known})
+    if unknown:
+        raise ArgumentError(
+            f"{kind.method}: has no option {', '.join(map(repr, unknown))}; "
+            f"it has {', '.join(known) or 'none'}."
+        )
+    try:
+        return kind.ready(**options)
+    except TfstyleError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"{kind.method}: an option cannot be used ({error}).") from error
+
+
+__all__ = [
+    "BASELINES",
+    "CLAHE",
+    "WCT",
+    "AdaINMSE",
+    "Baseline",
+    "CascadedRefinement",
+    "ContextualTransformation",
+    "Gatys",
+    "HistogramMatching",
+    "RandomGamma",
+    "WindowJitter",
+    "colour",
+    "get",
+    "names",
+    "whiten",
+]

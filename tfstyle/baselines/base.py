@@ -1,0 +1,200 @@
+"""The call that every baseline answers: that of ``StyleTransfer.stylize``, with its checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from tfstyle import encoders
+from tfstyle.encoders import Encoder
+from tfstyle.errors import ArgumentError
+from tfstyle.images import (
+    as_batch,
+    check_batch_size,
+    check_strength,
+    check_style_count,
+    named_styles,
+)
+from tfstyle.layers import apply_tone_grid, fit_tone_grid, reduce_size
+from tfstyle.style_transfer import DETAILS, WORKING_SIZE
+
+#: Style images (1 or B, H', W', 1) with their weights, which sum to 1.
+Styles = Sequence[tuple[float, Any]]
+
+
+class Baseline:
+    """A method of changing gray scales behind the call of :meth:`tfstyle.StyleTransfer.stylize`.
+
+    A subclass gives ``_generate``.
+    """
+
+    #: Name in :data:`tfstyle.baselines.BASELINES`.
+    method: str = ""
+    #: Whether the gray scale comes from the style images of the call.
+    needs_style: bool = True
+    #: Modes of :meth:`stylize`, as those of ``StyleTransfer``; the first is the default.
+    details: tuple[str, ...] = ("plain",)
+
+    @classmethod
+    def ready(cls, **options) -> Baseline:
+        """Makes the object that :func:`tfstyle.baselines.get` returns."""
+        return cls(**options)
+
+    def stylize(
+        self,
+        content: np.ndarray,
+        style: np.ndarray | Sequence[np.ndarray] | None = None,
+        strength: float = 1.0,
+        style_weights: Sequence[float] | None = None,
+        batch_size: int = 8,
+        detail: str = "plain",
+        slice_sigma: float = 0.0,
+    ) -> np.ndarray:
+        """Gives `content` another gray scale.
+
+        Args:
+            content: float array (H, W), (H, W, 1) or (B, H, W, 1) with values in [0, 1].
+            style: one image (H', W') or (H', W', 1); a batch (B, H', W', 1) with one style for
+                each content; or a list of images, blended with `style_weights`. May be left out,
+                and is checked and not used, where ``needs_style`` is False.
+            strength: 0 leaves the content's gray scale, 1 changes it in full.
+            style_weights: One weight for each style of a list, at least 0, not all 0; they are
+                divided by their sum. Equal weights unless given.
+            batch_size: Images a call of a network.
+            detail: One of ``details``: ``"plain"`` is the method's own image, as in its paper;
+                ``"guided"``, where a network generates it, gives the content's own pixels its gray
+                scale, see :meth:`tfstyle.StyleTransfer.stylize`.
+            slice_sigma: Smoothing along slices is a matter of ``StyleTransfer`` alone: 0.
+
+        Returns:
+            float32 array of the content's shape, in [0, 1].
+
+        Raises:
+            ArgumentError: shapes, values, strength, weights or detail that cannot be used.
+        """
+        check_strength(strength)
+        check_batch_size(batch_size)
+        if detail not in self.details:
+            raise ArgumentError(
+                f"detail: {self.method} has {' and '.join(map(repr, self.details))}, "
+                f"received {detail!r}."
+            )
+        if slice_sigma:
+            raise ArgumentError("slice_sigma: baselines do not smooth along slices; leave it 0.")
+        images, shape = as_batch(content, "content")
+        styles = self._styles(style, style_weights, len(images))
+        generated = self._generate(images, styles, float(strength), detail, batch_size)
+        return np.clip(generated, 0.0, 1.0).astype(np.float32).reshape(shape)
+
+    def _styles(self, style, style_weights, contents: int) -> list[tuple[float, np.ndarray]]:
+        if style is None:
+            if self.needs_style:
+                raise ArgumentError(f"style: {self.method} needs a style image.")
+            return []
+        checked = []
+        for weight, one, name in named_styles(style, style_weights):
+            images = as_batch(one, name)[0]
+            check_style_count(len(images), contents, name)
+            checked.append((weight, images))
+        return checked
+
+    def _generate(
+        self,
+        images: np.ndarray,
+        styles: Styles,
+        strength: float,
+        detail: str,
+        batch_size: int,
+    ) -> np.ndarray:
+        """Images like `images`, float32 (B, H, W, 1) in [0, 1], that need not be clipped."""
+        raise TypeError(f"{type(self).__name__} must define _generate().")
+
+
+class NetworkBaseline(Baseline):
+    """A baseline whose images one pass through a network makes; a subclass gives ``_plain``.
+
+    ``generate`` takes what ``StyleTransfer.generate`` takes, so that
+    :func:`tfstyle.serving.export_stylize` exports such a baseline as well.
+    """
+
+    details = ("plain", *(name for name in DETAILS if name != "plain"))
+
+    def generate(self, content, style, strength=None, detail: str = "plain"):
+        """Generates images of any size; traceable with unknown batch, height and width.
+
+        Args:
+            content: float32 tensor (B, H, W, 1) in [0, 1], H and W at least 1.
+            style: float32 tensor (B or 1, H', W', 1) in [0, 1]; a list of pairs of a weight and
+                such a tensor, weights summing to 1; or None where ``needs_style`` is False.
+            strength: scalar in [0, 1], or a tensor that broadcasts to (B, 1, 1, 1), or None for 1.
+            detail: See :meth:`stylize`.
+
+        Returns:
+            float32 tensor (B, H, W, 1), clipped to [0, 1].
+        """
+        styles = style if isinstance(style, list) else [(1.0, style)] if style is not None else []
+        if detail == "plain":
+            return ops.clip(self._plain(content, styles, strength), 0.0, 1.0)
+        small = reduce_size(content, WORKING_SIZE)
+        styles = [(weight, reduce_size(one, WORKING_SIZE)) for weight, one in styles]
+        generated = ops.clip(self._plain(small, styles, strength), 0.0, 1.0)
+        return apply_tone_grid(content, fit_tone_grid(small, generated))
+
+    def _plain(self, content, styles: Styles, strength):
+        raise TypeError(f"{type(self).__name__} must define _plain().")
+
+    def _generate(self, images, styles, strength, detail, batch_size):
+        results = []
+        for start in range(0, len(images), batch_size):
+            part = slice(start, start + batch_size)
+            own = [(weight, one if len(one) == 1 else one[part]) for weight, one in styles]
+            result = self.generate(ops.convert_to_tensor(images[part]), own, strength, detail)
+            results.append(ops.convert_to_numpy(result))
+        return np.concatenate(results)
+
+
+def cut_encoder(
+    encoder: Encoder | str, weights: str | None, layers_of: Callable[[type[Encoder]], Iterable[str]]
+) -> Encoder:
+    """An encoder that ends at the deepest tap wanted.
+
+    Args:
+        encoder: A name in ``tfstyle.encoders.ENCODERS``; or an encoder, which is returned as it is.
+        weights: Of an encoder given by name.
+        layers_of: From an encoder's class to the taps wanted.
+
+    Raises:
+        ArgumentError: unknown name, or a tap that the encoder has not.
+        WeightsError: weights that cannot be had.
+    """
+    if isinstance(encoder, Encoder):
+        return encoder
+    family = encoders.ENCODERS.get(encoder.lower())
+    if family is None:
+        return encoders.get(encoder)  # raises the error that lists the names
+    return family(weights=weights, depth=family.deepest(layers_of(family)))
+
+
+def known_taps(
+    family: Encoder | type[Encoder], paper: tuple[str, ...], default: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The taps that a paper names after VGG's layers, or the family's own for other families."""
+    return paper if {*paper} <= {tap.name for tap in family.taps_table} else default
+
+
+def require(package: str, method: str) -> None:
+    """Refuses with instructions where a package of the extra ``baselines`` is not installed.
+
+    Raises:
+        ArgumentError: if `package` cannot be imported.
+    """
+    if find_spec(package) is None:
+        name = {"skimage": "scikit-image"}.get(package, package)
+        raise ArgumentError(
+            f"{method}: needs {name}, which is not installed; "
+            "install it: pip install 'tfstyle[baselines]'."
+        )

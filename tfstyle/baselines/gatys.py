@@ -1,0 +1,290 @@
+"""Style transfer by optimising pixels: Gatys, Ecker and Bethge, CVPR 2016."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from tfstyle.baselines.base import Baseline, cut_encoder, known_taps, require
+from tfstyle.encoders import Encoder
+from tfstyle.errors import ArgumentError
+from tfstyle.layers.padding import extend_to_stride
+from tfstyle.losses import contextual_loss, gram_loss, mse_loss, total_variation_loss
+from tfstyle.style_transfer import weigh_taps
+
+#: The layers of the paper, of VGG; for contextual losses those of Mechrez et al.
+CONTENT_LAYERS = ("relu4_2",)
+STYLE_LAYERS = {
+    "gram": ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
+    "contextual": ("relu3_2", "relu4_2"),
+}
+CONTENT_LOSSES = ("mse", "contextual")
+OPTIMIZERS = ("lbfgs", "adam")
+STARTS = ("content", "noise")
+
+#: Gray levels by which the first step of L-BFGS may change a pixel.
+FIRST_STEP = 0.05
+
+
+class Gatys(Baseline):
+    """The image that minimises a content and a style loss, found by changing its pixels.
+
+    With F, P and A the features of the generated image g, of the content and of the style::
+
+        L(g) = w · Σ_l v_l · mean (F_l − P_l)² + α · Σ_l w_l · E_l + β · TV(g)
+        E_l  = Σ (G_l − A_l)² / (4 N_l² M_l²)
+
+    where G and A in E_l are the Gram matrices of N_l channels over M_l positions (equations 3 to
+    5). The content term is the paper's equation 1 divided by half the number of feature values, so
+    that weights mean the same at any size; the weight of a paper's ratio does not carry over.
+    Features are divided by their layer's mean over the style image, which stands for the paper's
+    network with weights scaled to mean activation 1; pooling is the encoder's, by maximum.
+
+    Each image is optimised by itself, so that it does not depend on the others of a batch, and is
+    the same in every run. It takes `steps` passes forward and back: a minute or more for a slice
+    on a CPU.
+
+    Args:
+        encoder: An :class:`tfstyle.encoders.Encoder`, or its name.
+        weights: Of an encoder given by name, see :class:`tfstyle.encoders.VGG16`.
+        content_layers: Taps of the content loss, or a dict from tap to weight v; ``relu4_2``, or
+            the default of a family that has no such tap. A list has equal weights with sum 1.
+        style_layers: Taps of the style loss, the same; ``relu1_1`` to ``relu5_1`` for Gram
+            matrices, ``relu3_2`` and ``relu4_2`` for the contextual loss.
+        content_loss: ``"mse"``, or ``"contextual"`` (Mechrez 2018).
+        style_loss: ``"gram"``, or ``"contextual"``.
+        content_weight: w.
+        style_weight: α.
+        tv_weight: β, of :func:`tfstyle.losses.total_variation_loss`.
+        bandwidth: h of the contextual losses.
+        optimizer: ``"lbfgs"`` (SciPy's, with pixels kept in [0, 1]) or ``"adam"``.
+        steps: Steps at most.
+        learning_rate: Of Adam, in gray levels.
+        start: ``"content"``, or ``"noise"`` for uniform noise as in the paper.
+        seed: Of the noise, which is the same for every image of one size.
+        progress: Called as ``progress(step, steps, loss)`` after each step of an image; what it
+            raises ends the optimisation.
+
+    Raises:
+        ArgumentError: unknown names, numbers out of range, or SciPy is not installed.
+        WeightsError: weights that cannot be had.
+
+    Example:
+        >>> gatys = Gatys("vgg19", steps=300, start="noise")
+        >>> generated = gatys.stylize(content, style)
+
+    `strength` s blends the styles with the content as one more style of weight 1 − s, so that 0
+    leaves the content; several styles add up as E_l of each with its weight.
+
+    Reference: Gatys, Ecker and Bethge, "Image style transfer using convolutional neural networks",
+    CVPR 2016, equations 1, 3 to 5 and 7.
+    """
+
+    method = "gatys"
+
+    def __init__(
+        self,
+        encoder: Encoder | str = "vgg19",
+        weights: str | None = "imagenet",
+        content_layers: Sequence[str] | Mapping[str, float] | None = None,
+        style_layers: Sequence[str] | Mapping[str, float] | None = None,
+        content_loss: str = "mse",
+        style_loss: str = "gram",
+        content_weight: float = 1.0,
+        style_weight: float = 100.0,
+        tv_weight: float = 0.0,
+        bandwidth: float = 0.1,
+        optimizer: str = "lbfgs",
+        steps: int = 300,
+        learning_rate: float = 0.02,
+        start: str = "content",
+        seed: int = 0,
+        progress: Callable[[int, int, float], None] | None = None,
+    ):
+        for name, value, known in (
+            ("content_loss", content_loss, CONTENT_LOSSES),
+            ("style_loss", style_loss, tuple(STYLE_LAYERS)),
+            ("optimizer", optimizer, OPTIMIZERS),
+            ("start", start, STARTS),
+        ):
+            if value not in known:
+                raise ArgumentError(
+                    f"{name}: unknown value {value!r}; use one of {', '.join(map(repr, known))}."
+                )
+        for name, value in (
+            ("content_weight", content_weight),
+            ("style_weight", style_weight),
+            ("tv_weight", tv_weight),
+        ):
+            if not 0.0 <= value < float("inf"):
+                raise ArgumentError(f"{name}: must be at least 0, received {value!r}.")
+        for name, value in (("bandwidth", bandwidth), ("learning_rate", learning_rate)):
+            if not 0.0 < value < float("inf"):
+                raise ArgumentError(f"{name}: must be above 0, received {value!r}.")
+        if int(steps) != steps or steps < 1:
+            raise ArgumentError(f"steps: must be a whole number of at least 1, received {steps!r}.")
+        if optimizer == "lbfgs":
+            require("scipy", self.method)
+
+        def layers_of(family):
+            content = content_layers or known_taps(
+                family, CONTENT_LAYERS, family.default_content_layers
+            )
+            style = style_layers or known_taps(
+                family, STYLE_LAYERS[style_loss], family.default_style_layers
+            )
+            return [(one,) if isinstance(one, str) else one for one in (content, style)]
+
+        self.encoder = cut_encoder(
+            encoder, weights, lambda family: [tap for part in layers_of(family) for tap in part]
+        )
+        content, style = layers_of(self.encoder)
+        self.content_layers = _shares(self.encoder, content, "content_layers")
+        self.style_layers = _shares(self.encoder, style, "style_layers")
+        self.content_loss, self.style_loss = content_loss, style_loss
+        self.content_weight, self.style_weight = float(content_weight), float(style_weight)
+        self.tv_weight, self.bandwidth = float(tv_weight), float(bandwidth)
+        self.optimizer, self.steps = optimizer, int(steps)
+        self.learning_rate, self.start, self.seed = float(learning_rate), start, int(seed)
+        self.progress = progress
+        self._taps = sorted({*self.content_layers, *self.style_layers}, key=self.encoder.order)
+        self._stride = max(self.encoder.tap(name).stride for name in self._taps)
+        self._slope = tf.function(self._value_and_gradient, autograph=False)
+
+    def features(self, images):
+        """Feature maps at every layer of the losses; images are extended to whole strides."""
+        return self.encoder(extend_to_stride(images, self._stride), taps=self._taps)
+
+    def loss(self, generated, content, styles, scales=None):
+        """L(g) for one image, given features.
+
+        Args:
+            generated: float tensor (1, H, W, 1), g.
+            content: dict of P_l, from tap to tensor (1, h, w, C), as :meth:`features` gives.
+            styles: List of pairs of a weight and a dict of the style's features.
+            scales: dict from tap to the factor of its features; 1 unless given.
+
+        Returns:
+            float32 scalar.
+        """
+        scales = scales or dict.fromkeys(self._taps, 1.0)
+        features = self.features(generated)
+
+        def term(function, name, target):
+            scale = scales[name]
+            return function(features[name] * scale, target[name] * scale)
+
+        def contextual(a, b):
+            return contextual_loss(a, b, self.bandwidth)
+
+        content_loss = mse_loss if self.content_loss == "mse" else contextual
+        style_loss = gram_loss if self.style_loss == "gram" else contextual
+        total = self.tv_weight * total_variation_loss(generated) if self.tv_weight else 0.0
+        if self.content_weight:
+            total += self.content_weight * sum(
+                share * term(content_loss, name, content)
+                for name, share in self.content_layers.items()
+            )
+        if self.style_weight:
+            total += self.style_weight * sum(
+                weight * share * term(style_loss, name, style)
+                for weight, style in styles
+                for name, share in self.style_layers.items()
+            )
+        return ops.sum(total)
+
+    def _value_and_gradient(self, generated, content, weights, styles, scales):
+        styles = list(zip(tf.unstack(weights, num=len(styles)), styles))
+        with tf.GradientTape() as tape:
+            tape.watch(generated)
+            value = self.loss(generated, content, styles, scales)
+        gradient = tape.gradient(value, generated, unconnected_gradients="zero")
+        return value, gradient
+
+    def _generate(self, images, styles, strength, detail, batch_size):
+        results = np.empty_like(images)
+        for number, image in enumerate(images.clip(0.0, 1.0)):
+            own = [(w, one[number if len(one) > 1 else 0][None]) for w, one in styles]
+            results[number] = self._optimise(image[None], own, strength)[0]
+        return results
+
+    def _optimise(self, image, styles, strength):
+        """The optimised image (1, H, W, 1)."""
+        content = self.features(tf.constant(image))
+        targets = [self.features(tf.constant(style)) for _, style in styles]
+        shares = [weight for weight, _ in styles]
+        scales = {}
+        for name in self._taps:
+            mean = sum(w * tf.reduce_mean(target[name]) for w, target in zip(shares, targets))
+            scales[name] = 1.0 / tf.maximum(mean, 1e-8)
+        shares = [strength * share for share in shares]
+        if strength < 1.0:
+            targets, shares = [*targets, content], [*shares, 1.0 - strength]
+        weights = tf.constant(shares, tf.float32)
+
+        def slope(pixels):
+            value, gradient = self._slope(pixels, content, weights, targets, scales)
+            return float(value), gradient
+
+        start = image
+        if self.start == "noise":
+            start = np.random.default_rng(self.seed).random(image.shape, np.float32)
+        return (self._lbfgs if self.optimizer == "lbfgs" else self._adam)(start, slope)
+
+    def _lbfgs(self, start, slope):
+        from scipy.optimize import Bounds, minimize
+
+        # The network computes in float32, L-BFGS in float64. The tolerances are 0, since their
+        # defaults lie far below the rounding of float32: it ends after `steps`, or where rounding
+        # leaves nothing to gain.
+        def evaluate(pixels):
+            value, gradient = slope(tf.constant(pixels.reshape(start.shape), tf.float32))
+            return factor * value, factor * np.asarray(gradient, np.float64).ravel()
+
+        factor = 1.0
+        first = start.astype(np.float64).ravel()
+        steepest = np.abs(evaluate(first)[1]).max()
+        if steepest == 0.0:
+            return start
+        factor = FIRST_STEP / float(steepest)
+        done = 0
+
+        def report(intermediate_result):
+            nonlocal done
+            done += 1
+            if self.progress is not None:
+                self.progress(done, self.steps, float(intermediate_result.fun) / factor)
+
+        found = minimize(
+            evaluate,
+            first,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=Bounds(0.0, 1.0),
+            callback=report,
+            options={"maxiter": self.steps, "maxfun": 4 * self.steps, "ftol": 0.0, "gtol": 0.0},
+        )
+        return found.x.reshape(start.shape).astype(np.float32)
+
+    def _adam(self, start, slope):
+        pixels = tf.Variable(start)
+        adam = keras.optimizers.Adam(self.learning_rate)
+        for step in range(self.steps):
+            value, gradient = slope(tf.convert_to_tensor(pixels))
+            adam.apply([gradient], [pixels])
+            pixels.assign(tf.clip_by_value(pixels, 0.0, 1.0))
+            if self.progress is not None:
+                self.progress(step + 1, self.steps, value)
+        return pixels.numpy()
+
+
+def _shares(encoder, layers, argument: str) -> dict[str, float]:
+    """Taps and their weights; a list shares out 1, as the paper's w_l."""
+    taps = weigh_taps(encoder, layers, argument)
+    if isinstance(layers, Mapping):
+        return taps
+    return {name: 1.0 / len(taps) for name in taps}

@@ -1,0 +1,435 @@
+"""Inception scores of generated images: Huang, Liu, Belongie and Kautz, ECCV 2018 (MUNIT)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import layers, ops
+
+from tfstyle.errors import ArgumentError, WeightsError
+from tfstyle.images import as_batch
+from tfstyle.keras_files import KerasFile
+
+#: Smallest input of Inception-V3 without its top, in pixels.
+LEAST = 75
+
+
+# ---------------------------------------------------------------------------------------------
+# Scores
+
+
+def inception_score(probabilities: npt.ArrayLike, *, exponential: bool = False) -> float:
+    """Inception score: how clear and how varied generated images are, all contents together.
+
+        IS = E_x1 E_x1→2 [ KL( p(y2 | x1→2) ‖ p(y2) ) ]
+        p(y2) = E_x1 E_x1→2 [ p(y2 | x1→2) ]
+
+    with x1 a content image, x1→2 an image generated from it, and y2 its domain as a classifier
+    sees it. High where every image is clearly of one domain and all domains occur.
+
+    Args:
+        probabilities: float array (..., classes), p(y2 | x1→2) of every generated image.
+        exponential: Give exp(IS), as Salimans et al. and the authors' code do; the tables of MUNIT
+            give IS itself.
+
+    Returns:
+        A number from 0 to log(classes), or its exponential.
+
+    Raises:
+        ArgumentError: no image, or rows that are no probabilities.
+
+    Example:
+        >>> inception_score([[1, 0], [0, 1]])       # log 2
+        0.6931471805599453
+
+    References: Huang et al., "Multimodal unsupervised image-to-image translation",
+    arXiv:1804.04732, section 5.2; Salimans et al., "Improved techniques for training GANs",
+    NIPS 2016, section 4.
+    """
+    p = _probabilities(probabilities)
+    score = _divergence(p.reshape(1, -1, p.shape[-1]))
+    return float(np.exp(score)) if exponential else score
+
+
+def conditional_inception_score(
+    probabilities: npt.ArrayLike, *, exponential: bool = False
+) -> float:
+    """Conditional inception score: how clear and varied the images of one content are.
+
+        CIS = E_x1 E_x1→2 [ KL( p(y2 | x1→2) ‖ p(y2 | x1) ) ]
+        p(y2 | x1) = E_x1→2 [ p(y2 | x1→2) ]
+
+    As :func:`inception_score`, but the marginal is that of the images generated from one content
+    x1. A model that gives a content always the same style has a CIS of 0 whatever its IS.
+
+    Args:
+        probabilities: float array (contents, styles, classes), p(y2 | x1→2) of the image that each
+            content became under each style; at least two styles.
+        exponential: Give exp(CIS), as the authors' code does; the tables of MUNIT give CIS itself.
+
+    Returns:
+        A number from 0 to log(classes), or its exponential.
+
+    Raises:
+        ArgumentError: a wrong shape, a single style, or rows that are no probabilities.
+
+    Example:
+        >>> p = classifier.predict(generated)       # contents·styles images, styles fastest
+        >>> conditional_inception_score(p.reshape(contents, styles, -1))
+
+    Reference: Huang et al., "Multimodal unsupervised image-to-image translation",
+    arXiv:1804.04732, section 5.2.
+    """
+    p = _probabilities(probabilities)
+    if p.ndim != 3 or p.shape[1] < 2:
+        raise ArgumentError(
+            "probabilities: need shape (contents, styles, classes) with at least 2 styles, "
+            f"received {p.shape}."
+        )
+    score = _divergence(p)
+    return float(np.exp(score)) if exponential else score
+
+
+def _probabilities(values: npt.ArrayLike) -> np.ndarray:
+    p = np.asarray(values, np.float64)
+    if p.ndim < 2 or p.size == 0:
+        raise ArgumentError(f"probabilities: need shape (..., classes), received {p.shape}.")
+    if not (p >= 0).all() or not np.allclose(p.sum(axis=-1), 1.0, atol=1e-3):
+        raise ArgumentError(
+            "probabilities: rows must be at least 0 and sum to 1; apply a softmax to logits."
+        )
+    return p / p.sum(axis=-1, keepdims=True)
+
+
+def _divergence(p: np.ndarray) -> float:
+    """Mean KL divergence of p (groups, images, classes) from the mean of its group."""
+    marginal = p.mean(axis=1, keepdims=True)
+    terms = np.where(p > 0, p * np.log(np.where(p > 0, p / np.maximum(marginal, 1e-300), 1.0)), 0.0)
+    return float(max(terms.sum(axis=-1).mean(), 0.0))
+
+
+@keras.saving.register_keras_serializable(package="tfstyle")
+class InceptionScore(keras.metrics.Metric):
+    """:func:`inception_score` of all images seen, as a Keras metric.
+
+    The state is the sum of the probabilities, of p·log p, and a count, so that the score is that
+    of all batches and replicas together: ``IS = mean Σ p·log p − Σ p̄·log p̄``.
+
+    Args:
+        classes: Number of classes.
+        exponential: See :func:`inception_score`.
+        name: ``"inception_score"`` unless given.
+        dtype: Of the sums.
+
+    Example:
+        >>> metric = InceptionScore(classes=5)
+        >>> metric.update_state(classifier(generated))
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        exponential: bool = False,
+        name: str = "inception_score",
+        dtype=None,
+    ):
+        super().__init__(name=name, dtype=dtype)
+        self.classes = int(classes)
+        self.exponential = bool(exponential)
+        self.sums = self.add_variable((self.classes,), "zeros", name="sums")
+        self.entropy = self.add_variable((), "zeros", name="entropy")
+        self.count = self.add_variable((), "zeros", name="count")
+
+    def update_state(self, probabilities, sample_weight=None):
+        """Adds a batch.
+
+        Args:
+            probabilities: float (B, classes) of generated images.
+            sample_weight: Weights (B,), or None.
+        """
+        p = ops.cast(probabilities, self.dtype)
+        weight = ops.ones_like(p[..., :1])
+        if sample_weight is not None:
+            weight = weight * ops.reshape(ops.cast(sample_weight, self.dtype), (-1, 1))
+        self.sums.assign_add(ops.sum(weight * p, axis=0))
+        self.entropy.assign_add(ops.sum(weight * _plogp(p)))
+        self.count.assign_add(ops.sum(weight))
+
+    def result(self):
+        count = ops.maximum(self.count, 1e-7)
+        score = ops.maximum(self.entropy / count - ops.sum(_plogp(self.sums / count)), 0.0)
+        return ops.exp(score) if self.exponential else score
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "classes": self.classes,
+            "exponential": self.exponential,
+        }
+
+
+@keras.saving.register_keras_serializable(package="tfstyle")
+class ConditionalInceptionScore(keras.metrics.Metric):
+    """:func:`conditional_inception_score` of all contents seen, as a Keras metric.
+
+    Args:
+        exponential: See :func:`conditional_inception_score`.
+        name: ``"conditional_inception_score"`` unless given.
+        dtype: Of the sum.
+
+    Example:
+        >>> metric = ConditionalInceptionScore()
+        >>> metric.update_state(p)                # (contents, styles, classes)
+    """
+
+    def __init__(
+        self, exponential: bool = False, name: str = "conditional_inception_score", dtype=None
+    ):
+        super().__init__(name=name, dtype=dtype)
+        self.exponential = bool(exponential)
+        self.total = self.add_variable((), "zeros", name="total")
+        self.count = self.add_variable((), "zeros", name="count")
+
+    def update_state(self, probabilities, sample_weight=None):
+        """Adds the generated images of some contents, all styles of a content together.
+
+        Args:
+            probabilities: float (contents, styles, classes).
+            sample_weight: Weights (contents,), or None.
+        """
+        p = ops.cast(probabilities, self.dtype)
+        marginal = _plogp(ops.mean(p, axis=1))
+        scores = ops.mean(ops.sum(_plogp(p), axis=-1), axis=1) - ops.sum(marginal, axis=-1)
+        weight = ops.ones_like(scores)
+        if sample_weight is not None:
+            weight = weight * ops.reshape(ops.cast(sample_weight, self.dtype), (-1,))
+        self.total.assign_add(ops.sum(weight * scores))
+        self.count.assign_add(ops.sum(weight))
+
+    def result(self):
+        score = ops.maximum(self.total / ops.maximum(self.count, 1e-7), 0.0)
+        return ops.exp(score) if self.exponential else score
+
+    def get_config(self):
+        return {**super().get_config(), "exponential": self.exponential}
+
+
+def _plogp(p):
+    return p * ops.log(ops.maximum(p, 1e-30))
+
+
+# ---------------------------------------------------------------------------------------------
+# The classifier
+
+
+@keras.saving.register_keras_serializable(package="tfstyle")
+class DomainClassifier(KerasFile, keras.Model):
+    """Inception-V3 that tells the domains (protocols, scanners) of gray images apart.
+
+    It owns its preprocessing: images of any size are resized to a square, replicated to three
+    channels and scaled to [−1, 1].
+
+    Args:
+        domains: Names of the domains; a label is an index of this list.
+        size: Side in pixels to which images are resized: 299 as in the paper, down to 75 for small
+            images and quick experiments.
+        weights: ``"imagenet"`` (downloaded by keras.applications), the path of an ``.h5`` file of
+            its weights without top, or None for random weights. With weights to start from, the
+            statistics of the batch normalisation stay as they are, which small sets need. From
+            random weights it takes some hundred steps until those statistics, and with them the
+            predictions, mean anything.
+        dropout: Rate before the last layer.
+        name: Keras model name.
+        pretrained: Whether to keep those statistics; as said above unless given.
+
+    Call arguments:
+        inputs: float tensor (B, H, W, 1) in [0, 1], any size.
+
+    Returns:
+        float32 tensor (B, domains): probabilities.
+
+    Raises:
+        ArgumentError: fewer than two domains, repeated names, or a size below 75.
+        WeightsError: weights that cannot be had.
+
+    Example:
+        >>> classifier = DomainClassifier(["bone", "lung", "brain"], size=139)
+        >>> classifier.fine_tune(images, labels, epochs=5)
+        >>> classifier.save("domains.keras")        # DomainClassifier.load reads it
+        >>> p = classifier.probabilities(generated)
+        >>> conditional_inception_score(p.reshape(contents, styles, -1))
+
+    References: Szegedy et al., "Rethinking the inception architecture for computer vision", CVPR
+    2016; fine-tuned on the domains as in Huang et al., arXiv:1804.04732, section 5.2.
+    """
+
+    def __init__(
+        self,
+        domains: Sequence[str],
+        size: int = 299,
+        weights: str | Path | None = "imagenet",
+        dropout: float = 0.2,
+        name: str | None = None,
+        pretrained: bool | None = None,
+    ):
+        super().__init__(name=name or "domain_classifier")
+        self.domains = [str(d) for d in domains]
+        if len(self.domains) < 2 or len(set(self.domains)) != len(self.domains):
+            raise ArgumentError(
+                f"domains: need at least two different names, received {self.domains}."
+            )
+        if isinstance(size, bool) or not isinstance(size, int) or size < LEAST:
+            raise ArgumentError(
+                f"size: must be a whole number of at least {LEAST}, received {size!r}."
+            )
+        if not 0 <= dropout < 1:
+            raise ArgumentError(f"dropout: must lie in [0, 1), received {dropout!r}.")
+        self.size = size
+        self.dropout = float(dropout)
+        self.pretrained = bool(weights is not None if pretrained is None else pretrained)
+        self.inception = _inception(size, weights)
+        if not self.pretrained:
+            for layer in self.inception.layers:
+                if isinstance(layer, layers.BatchNormalization):
+                    layer.momentum = 0.9  # the averages have to follow weights that start anywhere
+        self.supports_jit = False  # XLA has no resizing with antialiasing
+        self.drop = layers.Dropout(self.dropout, name="drop")
+        self.head = layers.Dense(
+            len(self.domains), activation="softmax", dtype="float32", name="head"
+        )
+        self.build((None, None, None, 1))
+
+    def build(self, input_shape):
+        if not self.built:
+            self.head.build((None, self.inception.output_shape[-1]))
+            self.built = True
+
+    def call(self, inputs, training=None):
+        x = ops.cast(inputs, "float32")
+        if x.shape[1:3] != (self.size, self.size):
+            x = ops.image.resize(x, (self.size, self.size), antialias=True)
+        x = ops.repeat(2.0 * x - 1.0, 3, axis=-1)
+        x = self.inception(x, training=training and not self.pretrained)
+        return self.head(self.drop(x, training=training))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], len(self.domains))
+
+    def fine_tune(
+        self,
+        images: npt.ArrayLike,
+        labels: npt.ArrayLike,
+        *,
+        epochs: int = 5,
+        batch_size: int = 16,
+        learning_rate: float = 1e-4,
+        validation_data: tuple | None = None,
+        verbose: int | str = "auto",
+    ) -> keras.callbacks.History:
+        """Trains all layers on images of known domain, with Adam and cross entropy.
+
+        For sets that do not fit in memory call ``compile`` and ``fit`` with a ``tf.data`` pipeline
+        of images and labels.
+
+        Args:
+            images: float array (N, H, W, 1) in [0, 1].
+            labels: whole numbers (N,), indices of :attr:`domains`.
+            epochs: Passes through the images.
+            batch_size: Images a step.
+            learning_rate: Adam's.
+            validation_data: A pair of images and labels of scans that are not among the others.
+            verbose: As in ``fit``.
+
+        Returns:
+            Keras's history with ``loss`` and ``accuracy``.
+
+        Raises:
+            ArgumentError: images or labels that cannot be used.
+
+        Example:
+            >>> history = classifier.fine_tune(images, labels, epochs=3)
+        """
+        images, labels = self._checked(images, labels)
+        if validation_data is not None:
+            validation_data = self._checked(*validation_data)
+        self.compile(
+            optimizer=keras.optimizers.Adam(learning_rate),
+            loss="sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+        )
+        return self.fit(
+            images,
+            labels,
+            epochs=epochs,
+            batch_size=batch_size,
+            validation_data=validation_data,
+            verbose=verbose,
+        )
+
+    def probabilities(self, images: npt.ArrayLike, batch_size: int = 16) -> np.ndarray:
+        """p(domain | image) of many images.
+
+        Args:
+            images: float array (N, H, W, 1) in [0, 1].
+            batch_size: Images at a time.
+
+        Returns:
+            float32 array (N, domains).
+
+        Raises:
+            ArgumentError: images that cannot be used.
+        """
+        images, _ = as_batch(images, "images")
+        return self.predict(images, batch_size=batch_size, verbose=0)
+
+    def _checked(self, images: npt.ArrayLike, labels: npt.ArrayLike) -> tuple:
+        images, _ = as_batch(images, "images")
+        labels = np.asarray(labels)
+        if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+            raise ArgumentError(
+                f"labels: need one whole number an image ({len(images)}), received shape "
+                f"{labels.shape} of {labels.dtype}."
+            )
+        if not 0 <= labels.min() <= labels.max() < len(self.domains):
+            raise ArgumentError(
+                f"labels: must lie in 0 to {len(self.domains) - 1}, received {labels.min()} to "
+                f"{labels.max()}."
+            )
+        return images, labels
+
+    def get_config(self):
+        return {
+            "domains": self.domains,
+            "size": self.size,
+            "dropout": self.dropout,
+            "pretrained": self.pretrained,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(weights=None, **config)
+
+
+def _inception(size: int, weights: str | Path | None) -> keras.Model:
+    """keras.applications' Inception-V3 without top, averaged over its positions."""
+    if weights not in (None, "imagenet") and not Path(weights).is_file():
+        raise WeightsError(f"{weights}: no such weights file.")
+    try:
+        return keras.applications.InceptionV3(
+            include_top=False,
+            weights=None if weights is None else str(weights),
+            input_shape=(size, size, 3),
+            pooling="avg",
+        )
+    except Exception as error:
+        if weights is None:
+            raise
+        raise WeightsError(
+            f"weights {str(weights)!r} of InceptionV3 could not be loaded by keras.applications: "
+            f"{str(error).splitlines()[0] if str(error) else error!r}"
+        ) from error

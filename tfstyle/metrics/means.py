@@ -1,0 +1,47 @@
+"""The base of the metrics that are a mean over pairs of images."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from tfstyle.errors import ArgumentError
+
+
+class PairMean(keras.metrics.Mean):
+    """Mean of one score a pair of images over all pairs seen.
+
+    The state is a sum and a count, added up over batches and replicas. Pairs without a score
+    (NaN: nothing in them to measure) are left out; the result is 0 while there are none.
+
+    A metric gives :meth:`scores`.
+    """
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Adds a batch.
+
+        Args:
+            y_true: content, float (B, H, W, 1) in [0, 1].
+            y_pred: generated, float (B, H, W, 1) in [0, 1].
+            sample_weight: Weights (B,), or a mask (B, H, W, 1) of the pixels to look at, or None.
+        """
+        content, generated = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
+        mask = None
+        if sample_weight is not None and len(ops.shape(sample_weight)) > 2:
+            mask, sample_weight = ops.cast(sample_weight, "bool"), None
+            if len(mask.shape) == 3:
+                mask = mask[..., None]
+        scores = ops.cast(self.scores(content, generated, mask), self.dtype)
+        there = ops.isfinite(scores)
+        weights = ops.cast(there, self.dtype)
+        if sample_weight is not None:
+            weights = weights * ops.reshape(ops.cast(sample_weight, self.dtype), (-1,))
+        super().update_state(ops.where(there, scores, ops.zeros_like(scores)), weights)
+
+    def scores(self, content, generated, mask=None):
+        """One score an image, (B,); NaN where there is nothing to measure."""
+        raise TypeError(f"{type(self).__name__} must define scores().")
+
+    def _no_mask(self, mask) -> None:
+        if mask is not None:
+            raise ArgumentError(f"{self.name}: takes weights (B,) alone, no mask.")

@@ -1,0 +1,113 @@
+"""The structure term of SSIM for batches, inside a graph: for gates, metrics and `tf.data`."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfstyle.errors import ArgumentError
+from tfstyle.metrics.means import PairMean
+from tfstyle.metrics.preservation import CLIPPED, FLAT, STRUCTURE_CONSTANT, gaussian
+
+
+def structure_scores(content, generated, mask=None, *, empty: float = 1.0):
+    """Structure term of SSIM per image: :func:`structure_similarity` for batches, in the graph.
+
+    The mean of ``s = (σ_xy + c) / (σ_x·σ_y + c)`` over the complete 11x11 Gaussian windows whose
+    content is neither flat nor clipped. Made to judge, not to train: windows are counted by
+    thresholds, which have no gradient.
+
+    Args:
+        content: float tensor (B, H, W, 1) in [0, 1], H and W at least 11, static or not.
+        generated: float tensor (B, H, W, 1) in [0, 1].
+        mask: bool tensor (B, H, W, 1); only windows centred inside it count.
+        empty: Score of an image in which no window counts. 1 by default: there was no structure to
+            lose, so a threshold lets it pass. ``float("nan")`` gives what
+            :func:`structure_similarity` gives.
+
+    Returns:
+        float32 tensor (B,) in [−1, 1], at any dtype of the images; 1 where structure is kept in
+        full. Equal to :func:`structure_similarity` up to float32.
+
+    Raises:
+        ArgumentError: for images that are no gray batches of one size, where shapes are static.
+
+    Example:
+        >>> kept = structure_scores(images, stylized) >= 0.9   # (B,), inside tf.data's map
+
+    Reference: Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment", IEEE TIP 13:4
+    (2004), equation 10.
+    """
+    content, generated = ops.convert_to_tensor(content), ops.convert_to_tensor(generated)
+    check_pairs(content, generated, 11)
+    # About mid-gray, where float32 keeps the digits of a small variance.
+    x = ops.cast(content, "float32") - 0.5
+    y = ops.cast(generated, "float32") - 0.5
+    clipped = ops.cast(ops.logical_or(x <= -0.5, x >= 0.5), "float32")
+    planes = _filter(ops.concatenate([x, y, x * x, y * y, x * y, clipped], axis=-1))
+    mean_x, mean_y, square_x, square_y, product, clipped = (planes[..., i] for i in range(6))
+    var_x = ops.maximum(square_x - mean_x * mean_x, 0.0)
+    var_y = ops.maximum(square_y - mean_y * mean_y, 0.0)
+    covariance = product - mean_x * mean_y
+    c = STRUCTURE_CONSTANT
+    structure = (covariance + c) / (ops.sqrt(var_x * var_y) + c)
+    counts = ops.logical_and(ops.sqrt(var_x) >= FLAT, clipped <= CLIPPED)
+    if mask is not None:
+        counts = ops.logical_and(counts, ops.cast(mask, "bool")[:, 5:-5, 5:-5, 0])
+    counts = ops.cast(counts, "float32")
+    total, count = ops.sum(structure * counts, axis=(1, 2)), ops.sum(counts, axis=(1, 2))
+    mean = total / ops.maximum(count, 1.0)
+    return ops.where(count > 0, mean, ops.full_like(mean, empty))
+
+
+@keras.saving.register_keras_serializable(package="tfstyle")
+class StructureSimilarity(PairMean):
+    """Mean of :func:`structure_scores` over all pairs seen, as a Keras metric.
+
+    Pairs in which no window counts are left out.
+
+    Example:
+        >>> metric = StructureSimilarity()
+        >>> metric.update_state(content, generated)
+        >>> metric.update_state(content, generated, body_masks)   # windows inside the body alone
+    """
+
+    def __init__(self, name: str = "structure_similarity", dtype=None):
+        super().__init__(name=name, dtype=dtype)
+
+    def scores(self, content, generated, mask=None):
+        return structure_scores(content, generated, mask, empty=float("nan"))
+
+
+def check_pairs(content, generated, least: int = 1) -> None:
+    """Refuses what is known, before the graph runs, not to be a pair of gray batches.
+
+    Args:
+        content: tensor (B, H, W, 1).
+        generated: tensor (B, H, W, 1).
+        least: Smallest height and width.
+
+    Raises:
+        ArgumentError: naming both shapes.
+    """
+    shapes = tuple(content.shape), tuple(generated.shape)
+    agree = all(len(shape) == 4 and shape[-1] == 1 for shape in shapes) and all(
+        a is None or b is None or a == b for a, b in zip(*shapes)
+    )
+    sides = [side for shape in shapes for side in shape[1:3] if side is not None]
+    if not agree or min(sides, default=least) < least:
+        raise ArgumentError(
+            "content and generated: need the same shape (B, H, W, 1) with height and width at "
+            f"least {least}, received {shapes[0]} and {shapes[1]}."
+        )
+
+
+def _filter(planes):
+    """The 11x11 Gaussian over complete windows, separably, on every channel."""
+    weights = gaussian().astype(np.float32)
+    channels = planes.shape[-1]
+    for shape in ((11, 1, 1, 1), (1, 11, 1, 1)):
+        kernel = np.tile(weights.reshape(shape), (1, 1, channels, 1))
+        planes = ops.depthwise_conv(planes, kernel, padding="valid")
+    return planes

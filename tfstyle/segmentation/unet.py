@@ -1,0 +1,303 @@
+"""The U-Net: Ronneberger, Fischer and Brox, MICCAI 2015."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import layers, ops
+
+from tfstyle.errors import ArgumentError
+from tfstyle.images import as_batch
+from tfstyle.keras_files import KerasFile
+from tfstyle.layers.padding import extend_to_stride
+from tfstyle.metrics.segmentation import Dice, MeanIoU, PixelAccuracy
+from tfstyle.segmentation.loss import SegmentationLoss
+
+NORMALIZATIONS = (None, "batch", "group")
+OUTPUTS = ("logits", "probabilities")
+
+
+class _Block(layers.Layer):
+    """Two 3x3 convolutions with ReLU, normalised where wanted."""
+
+    def __init__(self, channels: int, normalization: str | None, groups: int, name: str):
+        super().__init__(name=name)
+        self.channels = channels
+        self.convolutions = [
+            layers.Conv2D(
+                channels,
+                3,
+                padding="same",
+                use_bias=normalization is None,
+                kernel_initializer="he_normal",
+                name=f"conv{i}",
+            )
+            for i in (1, 2)
+        ]
+        if normalization == "batch":
+            # 0.99 would need hundreds of steps before the averages mean anything.
+            self.norms = [layers.BatchNormalization(momentum=0.9, name=f"norm{i}") for i in (1, 2)]
+        elif normalization == "group":
+            self.norms = [layers.GroupNormalization(groups, name=f"norm{i}") for i in (1, 2)]
+        else:
+            self.norms = [None, None]
+
+    def build(self, input_shape):
+        shape = tuple(input_shape)
+        for convolution, norm in zip(self.convolutions, self.norms):
+            convolution.build(shape)
+            shape = (*shape[:-1], self.channels)
+            if norm is not None:
+                norm.build(shape)
+        self.built = True
+
+    def call(self, x, training=None):
+        for convolution, norm in zip(self.convolutions, self.norms):
+            x = convolution(x)
+            if norm is not None:
+                x = norm(x, training=training)
+            x = ops.relu(x)
+        return x
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.channels)
+
+
+@keras.saving.register_keras_serializable(package="tfstyle")
+class UNet(KerasFile, keras.Model):
+    """U-Net for gray images of any size: a contracting and an expanding path, joined by levels.
+
+    On every level two 3x3 convolutions with ReLU; 2x2 max pooling on the way down, a 2x2
+    transposed convolution on the way up, and the map of the same level beside it. Unlike the
+    paper's, convolutions keep the size (same padding), so the mask is as large as the image; images
+    whose sides are no multiple of 2^depth are extended by reflection below and to the right, and
+    the result is cropped back.
+
+    Args:
+        classes: Number of classes, background included, at least 2.
+        depth: Number of poolings; the paper's is 4. Sides are extended to multiples of 2^depth.
+        width: Channels of the first level, doubled on every level below; the paper's is 64.
+        normalization: None as in the paper, ``"batch"`` or ``"group"``, between convolution and
+            ReLU. Batch normalisation trains fastest; group normalisation does not depend on the
+            batch, for batches of few images.
+        groups: Groups of the group normalisation; must divide `width`.
+        dropout: Rate in [0, 1) of the dropout at the end of the contracting path.
+        output: What calling the model gives: ``"logits"``, or ``"probabilities"`` (softmax).
+        name: Keras model name.
+
+    Call arguments:
+        inputs: float tensor (B, H, W, 1) in [0, 1], H and W at least 1.
+
+    Returns:
+        float32 tensor (B, H, W, classes): logits, or probabilities that sum to 1.
+
+    Raises:
+        ArgumentError: an argument that cannot be used.
+
+    Example:
+        >>> unet = UNet(classes=4, depth=3, width=16, normalization="batch")
+        >>> unet.compile_default(class_weights=[0.5, 1, 1, 1])
+        >>> unet.fit(dataset, epochs=10)           # of images (B, H, W, 1), masks (B, H, W)
+        >>> mask = unet.segment(image)             # uint8, of the image's shape
+
+    Reference: Ronneberger, Fischer and Brox, "U-Net: convolutional networks for biomedical image
+    segmentation", arXiv:1505.04597, figure 1.
+    """
+
+    def __init__(
+        self,
+        classes: int = 2,
+        depth: int = 4,
+        width: int = 64,
+        normalization: str | None = None,
+        groups: int = 8,
+        dropout: float = 0.5,
+        output: str = "logits",
+        name: str | None = None,
+    ):
+        super().__init__(name=name or "unet")
+        for argument, value, least in (
+            ("classes", classes, 2),
+            ("depth", depth, 1),
+            ("width", width, 1),
+            ("groups", groups, 1),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ArgumentError(
+                    f"{argument}: must be a whole number of at least {least}, received {value!r}."
+                )
+        if normalization not in NORMALIZATIONS:
+            raise ArgumentError(
+                f"normalization: must be one of {NORMALIZATIONS}, received {normalization!r}."
+            )
+        if normalization == "group" and width % groups:
+            raise ArgumentError(f"groups: {groups} does not divide the width {width}.")
+        if not 0 <= dropout < 1:
+            raise ArgumentError(f"dropout: must lie in [0, 1), received {dropout!r}.")
+        if output not in OUTPUTS:
+            raise ArgumentError(f"output: must be one of {OUTPUTS}, received {output!r}.")
+        self.classes, self.depth, self.width = classes, depth, width
+        self.normalization, self.groups = normalization, groups
+        self.dropout, self.output_kind = float(dropout), output
+        channels = [width * 2**level for level in range(depth + 1)]
+        self.down = [self._block(c, f"down{i}") for i, c in enumerate(channels)]
+        self.pools = [layers.MaxPooling2D(2, name=f"pool{i}") for i in range(depth)]
+        self.drops = [layers.Dropout(self.dropout, name=f"dropout{i}") for i in range(2)]
+        self.ups = [
+            layers.Conv2DTranspose(c, 2, 2, kernel_initializer="he_normal", name=f"up{i}_transpose")
+            for i, c in enumerate(channels[:-1])
+        ]
+        self.up = [self._block(c, f"up{i}") for i, c in enumerate(channels[:-1])]
+        # float32 whatever the policy: the loss needs its digits.
+        self.head = layers.Conv2D(classes, 1, dtype="float32", name="head")
+        self.build((None, None, None, 1))
+
+    @property
+    def stride(self) -> int:
+        """Image sizes that are multiples of it need no padding."""
+        return 2**self.depth
+
+    def _block(self, channels: int, name: str) -> _Block:
+        return _Block(channels, self.normalization, self.groups, name=name)
+
+    def build(self, input_shape):
+        if self.built:
+            return
+        channels = 1
+        for block in self.down:
+            block.build((None, None, None, channels))
+            channels = block.channels
+        for transpose, block in zip(self.ups[::-1], self.up[::-1]):
+            transpose.build((None, None, None, channels))
+            channels = block.channels
+            block.build((None, None, None, 2 * channels))
+        self.head.build((None, None, None, channels))
+        self.built = True
+
+    def call(self, inputs, training=None):
+        shape = ops.shape(inputs)
+        x = extend_to_stride(inputs, self.stride)
+        kept = []
+        for level, block in enumerate(self.down):
+            x = block(x, training=training)
+            if level >= self.depth - 1:  # the last two levels, as in the authors' network
+                x = self.drops[level - self.depth + 1](x, training=training)
+            if level < self.depth:
+                kept.append(x)
+                x = self.pools[level](x)
+        for level in reversed(range(self.depth)):
+            x = ops.concatenate([kept[level], self.ups[level](x)], axis=-1)
+            x = self.up[level](x, training=training)
+        x = self.head(x)[:, : shape[1], : shape[2]]
+        return x if self.output_kind == "logits" else ops.softmax(x, axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:3], self.classes)
+
+    # -- training --------------------------------------------------------------------------
+    def compile_default(
+        self,
+        learning_rate: float = 1e-3,
+        class_weights: Sequence[float] | Mapping[int, float] | None = None,
+        dice: float = 0.0,
+        ignore_class: int | None = None,
+        target_classes: Sequence[int] | None = None,
+        **options,
+    ) -> None:
+        """Compiles with Adam, :class:`SegmentationLoss`, pixel accuracy, mean IoU and Dice.
+
+        It is ``compile(Adam(learning_rate), SegmentationLoss(...), metrics=[...])``; call
+        ``compile`` for anything else.
+
+        Args:
+            learning_rate: Adam's.
+            class_weights: See :class:`SegmentationLoss`.
+            dice: Weight of the Dice term of the loss.
+            ignore_class: True class without loss and without count.
+            target_classes: Classes that IoU and Dice are averaged over; all unless given.
+            **options: Further arguments of ``compile``, for example ``jit_compile``.
+        """
+        self.compile(
+            optimizer=keras.optimizers.Adam(learning_rate),
+            loss=SegmentationLoss(class_weights, dice, self.output_kind == "logits", ignore_class),
+            metrics=[
+                PixelAccuracy(self.classes, ignore_class),
+                MeanIoU(self.classes, target_classes, ignore_class),
+                Dice(self.classes, target_classes, ignore_class),
+            ],
+            **options,
+        )
+
+    # -- inference -------------------------------------------------------------------------
+    def probabilities(self, images):
+        """Softmax probabilities whatever :attr:`output_kind`; traceable with unknown sizes.
+
+        Args:
+            images: float tensor (B, H, W, 1) in [0, 1].
+
+        Returns:
+            float32 tensor (B, H, W, classes).
+        """
+        scores = self(images, training=False)
+        return ops.softmax(scores, axis=-1) if self.output_kind == "logits" else scores
+
+    def segment(self, image: npt.ArrayLike, batch_size: int = 8) -> np.ndarray:
+        """The most probable class of every pixel.
+
+        Args:
+            image: numeric array (H, W), (H, W, 1) or (B, H, W, 1), gray levels in [0, 1].
+            batch_size: Images at a time.
+
+        Returns:
+            uint8 array (int32 for more than 256 classes) of the image's shape.
+
+        Raises:
+            ArgumentError: wrong shape, not finite, or gray levels outside [0, 1].
+
+        Example:
+            >>> unet.segment(scan_to_unit(scan, "bone"))   # (slices, H, W, 1)
+        """
+        images, shape = as_batch(image, "image")
+        kind = np.uint8 if self.classes <= 256 else np.int32
+        masks = [
+            ops.convert_to_numpy(ops.argmax(self._scores(images[i : i + batch_size]), axis=-1))
+            for i in range(0, len(images), batch_size)
+        ]
+        return np.concatenate(masks).astype(kind).reshape(shape)
+
+    def _scores(self, images):
+        """The model's call as a graph that is traced once for all sizes."""
+        if self._graph is None:
+            import tensorflow as tf
+
+            spec = tf.TensorSpec((None, None, None, 1), tf.float32)
+            self._graph = tf.function(
+                lambda x: self(x, training=False), input_signature=[spec], autograph=False
+            )
+        return self._graph(images)
+
+    _graph = None
+
+    def export_servable(
+        self, folder: str | Path = "saved_models/unet", version: int | None = None
+    ) -> Path:
+        """Exports for TensorFlow Serving; see :func:`tfstyle.serving.export_unet`."""
+        from tfstyle.serving import export_unet
+
+        return export_unet(self, folder, version)
+
+    def get_config(self):
+        return {
+            "classes": self.classes,
+            "depth": self.depth,
+            "width": self.width,
+            "normalization": self.normalization,
+            "groups": self.groups,
+            "dropout": self.dropout,
+            "output": self.output_kind,
+            "name": self.name,
+        }

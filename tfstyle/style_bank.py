@@ -1,0 +1,401 @@
+"""Style banks: styles encoded once, to draw from while augmenting."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tfstyle.data import Scan, list_scans, read_scans, resolve_window
+from tfstyle.data.windows import WindowSpec
+from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
+from tfstyle.files import write_atomically
+
+if TYPE_CHECKING:
+    from tfstyle.style_transfer import StyleTransfer
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+
+#: Gray levels that are kept of each style, at evenly spaced shares of its pixels.
+QUANTILES = 256
+
+#: Slices whose gray levels have a smaller standard deviation show nothing.
+FLAT = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class StyleBank:
+    """Styles as codes of one model, with what is needed to name, weight and measure them.
+
+    It holds no image: a code is the mean and standard deviation of each feature channel, and the
+    quantiles are those of the gray levels.
+
+    Attributes:
+        codes: float32 (N, 2, width), see :meth:`tfstyle.StyleTransfer.encode_style`.
+        names: One label a style; equal ones become different by a number. ``style-0`` … unless
+            given.
+        weights: float64 (N,), how often each is drawn, relative to the others; equal unless given.
+        quantiles: float32 (N, 256), gray levels in [0, 1], or None where only codes are known.
+        detail: The mode that the codes are for, see :meth:`tfstyle.StyleTransfer.stylize`.
+        probe: float32 (2, width), code of a fixed test image, by which :meth:`check` knows the
+            encoder again; or None.
+        files: The files that each style came from, as far as known; not saved.
+
+    Raises:
+        ArgumentError: if the arrays do not fit each other or hold values that cannot be used.
+
+    Example:
+        >>> bank = StyleBank.from_scans(model, ["scanner_a/", "scanner_b/"], windows=["bone"])
+        >>> bank.save("styles.npz")
+        >>> layer = tfstyle.StyleAugmentation(model, StyleBank.load("styles.npz"))
+    """
+
+    codes: np.ndarray
+    names: tuple[str, ...] = ()
+    weights: np.ndarray | None = None
+    quantiles: np.ndarray | None = None
+    detail: str = "guided"
+    probe: np.ndarray | None = None
+    files: tuple[tuple[str, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        codes = _numbers(self.codes, "codes", np.float32)
+        if codes.ndim != 3 or len(codes) == 0 or codes.shape[1] != 2 or codes.shape[2] < 2:
+            raise ArgumentError(
+                "codes: need the shape (N, 2, width) of encode_style with at least one style, "
+                f"received {codes.shape}."
+            )
+        if (codes[:, 1] < 0).any():
+            raise ArgumentError("codes: standard deviations, codes[:, 1], must not be negative.")
+        count = len(codes)
+        names = tuple(map(str, self.names)) or tuple(f"style-{i}" for i in range(count))
+        weights = np.ones(count) if self.weights is None else self.weights
+        weights = _numbers(weights, "weights", np.float64)
+        if len(names) != count or weights.shape != (count,):
+            raise ArgumentError(
+                f"names and weights: need one for each of {count} styles, received {len(names)} "
+                f"names and weights of shape {weights.shape}."
+            )
+        if (weights < 0).any() or not weights.sum() > 0:
+            raise ArgumentError("weights: must be at least 0, and not all 0.")
+        quantiles, probe = self.quantiles, self.probe
+        if quantiles is not None:
+            quantiles = _numbers(quantiles, "quantiles", np.float32)
+            if quantiles.shape != (count, QUANTILES):
+                raise ArgumentError(
+                    f"quantiles: need the shape {(count, QUANTILES)}, received {quantiles.shape}."
+                )
+        if probe is not None:
+            probe = _numbers(probe, "probe", np.float32)
+            if probe.shape != codes.shape[1:]:
+                raise ArgumentError(
+                    f"probe: need the shape {codes.shape[1:]}, received {probe.shape}."
+                )
+        if self.files and len(self.files) != count:
+            raise ArgumentError(f"files: need one entry for each of {count} styles.")
+        for name, value in (
+            ("codes", codes),
+            ("names", _distinct(names)),
+            ("weights", weights),
+            ("quantiles", quantiles),
+            ("probe", probe),
+            ("files", tuple(tuple(map(str, f)) for f in self.files)),
+        ):
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        """Number of styles."""
+        return len(self.codes)
+
+    def __repr__(self) -> str:
+        width = self.codes.shape[2]
+        return f"StyleBank({len(self)} styles, codes of {width}, detail={self.detail!r})"
+
+    # -- making ----------------------------------------------------------------------------
+    @classmethod
+    def encode(
+        cls,
+        network: StyleTransfer,
+        images: Sequence[np.ndarray],
+        *,
+        names: Sequence[str] = (),
+        weights: Sequence[float] | None = None,
+        detail: str = "guided",
+        files: Sequence[Sequence[str]] = (),
+    ) -> StyleBank:
+        """Encodes images, which may differ in size.
+
+        Args:
+            network: The model that will use the codes.
+            images: float arrays (H, W) or (H, W, 1) in [0, 1].
+            names: See the class.
+            weights: See the class.
+            detail: The mode in which the codes will be used.
+            files: See the class.
+
+        Raises:
+            ArgumentError: if there is no image, or one cannot be used.
+        """
+        if len(images) == 0:
+            raise ArgumentError("images: a style bank needs at least one image.")
+        shares = (np.arange(QUANTILES) + 0.5) / QUANTILES
+        return cls(
+            codes=np.concatenate([network.encode_style(image, detail=detail) for image in images]),
+            names=tuple(names),
+            weights=None if weights is None else np.asarray(weights),
+            quantiles=np.stack([np.quantile(image, shares) for image in images]),
+            detail=detail,
+            probe=_probe(network, detail),
+            files=tuple(map(tuple, files)),
+        )
+
+    @classmethod
+    def from_scans(
+        cls,
+        network: StyleTransfer,
+        paths: str | os.PathLike | Sequence[str | os.PathLike],
+        *,
+        windows: Sequence[WindowSpec] = ("auto",),
+        slices: int = 1,
+        detail: str = "guided",
+    ) -> StyleBank:
+        """Encodes slices of scans, each through each window, and joins saved banks.
+
+        Args:
+            network: The model that will use the codes.
+            paths: One or several of: a DICOM, NIfTI or PNG file; a folder of them, of which each
+                scan is taken that can be read; a bank that :meth:`save` wrote (``.npz``).
+            windows: Windows of the styles, see :func:`tfstyle.data.resolve_window`. One that does
+                not suit a scan (a name in HU for a picture) is passed over for that scan.
+            slices: Slices to take of each scan, evenly spread; the middle one for 1. Slices that
+                show nothing through a window are left out.
+            detail: The mode in which the codes will be used.
+
+        Returns:
+            The bank, in the order of the paths.
+
+        Raises:
+            ArgumentError: no path, no window, no window that suits a scan, or nothing to see.
+            InputFileError: a file that cannot be read.
+            WeightsError: a saved bank of another model or mode.
+        """
+        try:
+            paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+            paths = [os.fspath(path) for path in paths]
+        except TypeError as error:
+            raise ArgumentError(f"paths: need paths of scans or banks ({error}).") from None
+        windows = [windows] if isinstance(windows, str) else list(windows)
+        if not paths:
+            raise ArgumentError("paths: a style bank needs at least one scan.")
+        if not windows:
+            raise ArgumentError("windows: at least one is needed; 'auto' is the default.")
+        if slices < 1:
+            raise ArgumentError(f"slices: must be at least 1, received {slices!r}.")
+        banks = []
+        for path in paths:
+            if path.lower().endswith(".npz"):
+                bank = cls.load(path)
+                bank.check(network, detail)
+            else:
+                images, names, files = [], [], []
+                for scan in _scans(path):
+                    for image, name in _views(scan, windows, slices):
+                        images.append(image)
+                        names.append(name)
+                        files.append(scan.files)
+                bank = cls.encode(network, images, names=names, detail=detail, files=files)
+            banks.append(bank)
+        return join(banks)
+
+    def check(self, network: StyleTransfer, detail: str = "guided") -> None:
+        """Makes sure that `network` can use the codes.
+
+        Raises:
+            WeightsError: if they are of another encoder, layer or mode.
+        """
+        width = network.code_width
+        if self.codes.shape[2] != width:
+            raise WeightsError(
+                f"style bank: its codes have {self.codes.shape[2]} columns, those of the model at "
+                f"{network.layer} {width}; encode the styles anew with this model."
+            )
+        if self.detail != detail:
+            raise WeightsError(
+                f"style bank: encoded for detail={self.detail!r}, not for {detail!r}; use that "
+                "mode, or encode the styles anew."
+            )
+        if self.probe is not None:
+            now = _probe(network, detail)
+            if not np.allclose(now, self.probe, rtol=1e-2, atol=1e-2 * np.abs(now).max()):
+                raise WeightsError(
+                    "style bank: encoded by another encoder than the model's; encode the styles "
+                    "anew with this model."
+                )
+
+    # -- files -----------------------------------------------------------------------------
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the bank as one ``.npz`` of plain arrays.
+
+        Args:
+            path: Output file, ending in ``.npz``; an older one is replaced as a whole.
+
+        Raises:
+            OutputError: if it cannot be written or the name ends otherwise.
+        """
+        path = Path(path)
+        if path.suffix != ".npz":
+            raise OutputError(path, "style banks end in .npz; choose such a name.")
+        about = {"format": FORMAT, "names": self.names, "detail": self.detail}
+        arrays = {"about": np.array(json.dumps(about)), "codes": self.codes}
+        for name in ("weights", "quantiles", "probe"):
+            if getattr(self, name) is not None:
+                arrays[name] = getattr(self, name)
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(path, f"cannot be written ({error.strerror or error}).") from error
+        write_atomically(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> StyleBank:
+        """Reads a bank that :meth:`save` wrote.
+
+        Raises:
+            InputFileError: if the file is missing, damaged or something else.
+        """
+        path = os.fspath(path)
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            about = json.loads(str(arrays.pop("about")))
+            if about["format"] != FORMAT:
+                raise InputFileError(
+                    path, f"a style bank of format {about['format']!r}, not {FORMAT}; encode anew."
+                )
+            return cls(names=tuple(about["names"]), detail=about["detail"], **arrays)
+        except FileNotFoundError:
+            raise InputFileError(path, "no such file.") from None
+        except InputFileError:
+            raise
+        except Exception as error:
+            raise InputFileError(path, f"not a readable style bank ({error}).") from error
+
+
+def join(banks: Sequence[StyleBank]) -> StyleBank:
+    """One bank of the styles of several, in their order, with their weights.
+
+    Args:
+        banks: Banks of one model and mode.
+
+    Raises:
+        ArgumentError: if there is none, or they differ in width or mode.
+    """
+    if not banks:
+        raise ArgumentError("banks: at least one is needed.")
+    if len({(bank.codes.shape[2], bank.detail) for bank in banks}) > 1:
+        raise ArgumentError("banks: are of different models or modes; encode them with one.")
+    measured = all(bank.quantiles is not None for bank in banks)
+    return StyleBank(
+        codes=np.concatenate([bank.codes for bank in banks]),
+        names=tuple(name for bank in banks for name in bank.names),
+        weights=np.concatenate([bank.weights for bank in banks]),
+        quantiles=np.concatenate([bank.quantiles for bank in banks]) if measured else None,
+        detail=banks[0].detail,
+        probe=next((bank.probe for bank in banks if bank.probe is not None), None),
+        files=tuple(f for bank in banks for f in bank.files or ((),) * len(bank)),
+    )
+
+
+def _scans(path: str) -> Iterator[Scan]:
+    """The scans of a file or folder, one at a time; what is damaged in a folder is passed over."""
+    if not os.path.isdir(path):
+        yield from read_scans(path)
+        return
+    found, damaged = list_scans(path)
+    count = 0
+    for files in found:
+        try:
+            scans = files.read()
+        except InputFileError as error:
+            damaged.append(error)
+            continue
+        count += len(scans)
+        yield from scans
+    for error in damaged:
+        log.warning("Left out of the styles: %s", error)
+    if not count:
+        raise InputFileError(path, "holds no scan that can be read; give other styles.")
+
+
+def _views(scan: Scan, specs: Sequence[WindowSpec], slices: int) -> list[tuple[np.ndarray, str]]:
+    """Slices of a scan through windows, with their names."""
+    windows, problem = [], None
+    for spec in specs:
+        try:
+            windows.append((spec, resolve_window(spec, scan)))
+        except ArgumentError as error:
+            problem = error
+    if not windows:
+        raise problem
+    count = len(scan)
+    chosen = min(slices, count)
+    views = []
+    for index in (int((i + 0.5) / chosen * count) for i in range(chosen)):
+        for spec, window in windows:
+            image = window.to_unit(scan.pixels[index])
+            name = scan.name if count == 1 else f"{scan.name}[{index}]"
+            if len(specs) > 1:
+                shown = f"{window.centre:g}/{window.width:g}"
+                name += f" {spec if isinstance(spec, str) else shown}"
+            if image.std() < FLAT:
+                log.warning("Left out: style %s shows nothing but one gray level.", name)
+            else:
+                views.append((image, name))
+    if not views:
+        raise InputFileError(
+            scan.files[0] if scan.files else scan.name,
+            "shows nothing but one gray level through its window; choose another window.",
+        )
+    return views
+
+
+def _probe(network: StyleTransfer, detail: str) -> np.ndarray:
+    """Code (2, width) of a fixed image with edges at several scales."""
+    y, x = np.mgrid[:32, :32]
+    image = ((x * y) % 17 / 16 + (x // 8 + y // 8) % 2) / 2
+    return network.encode_style(image.astype(np.float32), detail=detail)[0]
+
+
+def _numbers(values, name: str, kind) -> np.ndarray:
+    try:
+        array = np.array(values, dtype=kind)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"{name}: not a numeric array ({error}).") from None
+    if not np.isfinite(array).all():
+        raise ArgumentError(f"{name}: holds NaN or infinite values.")
+    array.setflags(write=False)
+    return array
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    taken: set[str] = set()
+    result = []
+    for name in names:
+        label, number = name, 1
+        while label in taken:
+            number += 1
+            label = f"{name}-{number}"
+        taken.add(label)
+        result.append(label)
+    return tuple(result)
