@@ -310,6 +310,9 @@ def _convert(arguments: argparse.Namespace) -> dict:
     if not arguments.json:
         difference, latency = report.difference, report.latency
         psnr = "-" if difference.psnr_db is None else f"{difference.psnr_db:.1f} dB"
+        masks = ""
+        if difference.equal_share is not None:
+            masks = f"; {difference.equal_share:.2%} of the masks' pixels are the same"
         _print_facts(
             _console(),
             {
@@ -317,7 +320,7 @@ def _convert(arguments: argparse.Namespace) -> dict:
                 "report": f"{arguments.output}.json",
                 "difference": f"at most {difference.max_difference:.2g} gray levels of [0, 1], "
                 f"{difference.mean_difference:.2g} on average, PSNR {psnr}, on "
-                f"{difference.pairs} pairs of slices",
+                f"{difference.pairs} pairs of slices{masks}",
                 "time": f"{latency.converted_ms:.1f} ms an image, the SavedModel "
                 f"{latency.saved_model_ms:.1f} ms, {latency.threads} threads",
                 "checks": "the converted model does not check its input",

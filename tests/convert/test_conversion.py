@@ -154,6 +154,25 @@ def test_int8(convert, plain, ct):
     assert whole.model["bytes"] - report.model["bytes"] > 2 * 76_000
 
 
+def test_segmentation(convert, load, tmp_path):
+    from tfstyle.segmentation import UNet
+    from tfstyle.serving import Servable, export_unet
+
+    export_unet(UNet(3, depth=2, width=4), tmp_path / "unet", warm_up_size=0)
+    report = convert(source=tmp_path / "unet", signature="segment")
+    assert report.difference.equal_share > 0.999
+    assert report.difference.max_difference < 1e-4
+    given = {"image": image(1, (1, 32, 32, 1))}
+    servable = Servable("unet", 1, tmp_path / "unet" / "1")
+    try:
+        expected = servable.run("segment", given)
+    finally:
+        servable.close()
+    found = load()(given)
+    np.testing.assert_allclose(found["probabilities"], expected["probabilities"], rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(found["mask"], found["probabilities"].argmax(-1)[..., None])
+
+
 def test_any_saved_model_converts(convert, blur, load, ct):
     report = convert(source=blur, signature="blur", size=None)
     assert report.saved_model["model"] is None

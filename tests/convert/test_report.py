@@ -53,6 +53,21 @@ def test_codes_are_measured_by_their_span():
     assert found.psnr_db == pytest.approx(40, abs=0.01)
 
 
+def test_masks_are_counted():
+    mask = np.int32([[[[0], [1], [2], [2]]]])
+
+    def exact(inputs):
+        return {"mask": mask, "probabilities": inputs["content"]}
+
+    def off(inputs):
+        return {"mask": np.minimum(mask, 1), "probabilities": inputs["content"]}
+
+    found = measure_difference(exact, off, IMAGES)
+    assert found.equal_share == 0.5
+    assert found.max_difference == 0
+    assert measure_difference(keep, keep, IMAGES).equal_share is None
+
+
 @pytest.mark.parametrize(
     ("converted", "message"),
     [

@@ -51,6 +51,8 @@ class Difference:
         psnr_db: 10·log10(peak² / mean squared difference) over all pairs; the peak is 1 for
             images, the SavedModel's span of values for anything else. None where all is equal.
         lowest_psnr_db: The same of the worst pair.
+        equal_share: For outputs of whole numbers, such as masks, which the other figures leave
+            out: share of values that are the same. None where there are none.
     """
 
     pairs: int
@@ -59,6 +61,7 @@ class Difference:
     mean_difference: float
     psnr_db: float | None
     lowest_psnr_db: float | None
+    equal_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ def measure_difference(
         ConversionError: The converted model fails, or gives other shapes or values that are not
             finite.
     """
-    largest, absolute, squares, psnrs, sizes = 0.0, [], [], [], []
+    largest, absolute, squares, sizes, equal = 0.0, [], [], [], []
     for inputs in samples:
         expected = saved_model(inputs)
         try:
@@ -146,7 +149,7 @@ def measure_difference(
         except Exception as error:
             first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ConversionError(f"the converted model does not run: {first_line}") from error
-        error, peak = [], 0.0
+        errors, peak = [], 0.0
         for name, values in expected.items():
             if name not in found or found[name].shape != values.shape:
                 shape = found[name].shape if name in found else None
@@ -154,15 +157,17 @@ def measure_difference(
                     f"the converted model's output {name!r} has shape {shape}, the SavedModel's "
                     f"{values.shape}."
                 )
-            error.append((found[name].astype(np.float64) - values).ravel())
+            if values.dtype.kind in "iub":
+                equal.append(float(np.mean(found[name] == values)))
+                continue
+            errors.append(np.abs(found[name].astype(np.float64) - values).ravel())
             peak = max(peak, 1.0 if values.ndim == 4 else float(np.ptp(values)))
-        error = np.abs(np.concatenate(error)) / peak if peak else np.concatenate(error)
+        error = np.concatenate(errors) if errors else np.zeros(1)
         if not np.isfinite(error).all():
             raise ConversionError("the converted model gives NaN or infinite values.")
-        largest = max(largest, float(error.max()) * peak)
-        absolute.append(float(error.mean()) * peak)
-        squares.append(float(np.mean(error**2)))
-        psnrs.append(_psnr(squares[-1]))
+        largest = max(largest, float(error.max()))
+        absolute.append(float(error.mean()))
+        squares.append(float(np.mean((error / (peak or 1.0)) ** 2)))
         size = list(next(iter(inputs.values())).shape[1:3])
         if size not in sizes:
             sizes.append(size)
@@ -172,7 +177,8 @@ def measure_difference(
         max_difference=largest,
         mean_difference=float(np.mean(absolute)),
         psnr_db=_rounded(_psnr(float(np.mean(squares)))),
-        lowest_psnr_db=_rounded(min(psnrs)),
+        lowest_psnr_db=_rounded(_psnr(max(squares))),
+        equal_share=float(np.mean(equal)) if equal else None,
     )
 
 

@@ -1,0 +1,221 @@
+#!/usr/bin/env python
+"""Size, difference and time of the released preset, converted, beside its SavedModel.
+
+    pip install '.[tflite,onnx,demo]'
+    python benchmarks/conversion.py --data DATA
+
+Converts the preset's signatures to TFLite and ONNX in every precision, for images of one size and
+for any, calibrates int8 on the CT slices of the package pydicom-data, and compares on
+``DATA/torso_dicom``, a series that neither training nor calibration has seen. Times are those of
+one call with one image; for each number of threads a process of its own calls the SavedModel
+(through TensorFlow's session loader, as a server does) and all converted models in turn, on the
+same images.
+
+``--work FOLDER`` keeps the converted models and uses those that are there; ``--rounds 0`` only
+converts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx"}
+PRECISIONS = ("float32", "float16", "int8")
+
+
+def models(signature: str, size: int) -> dict[str, dict]:
+    """Name of each converted model to the settings of its conversion."""
+    found = {}
+    for target in SUFFIXES:
+        for precision in PRECISIONS:
+            found[f"{target} {precision}"] = {
+                "target": target,
+                "precision": precision,
+                "size": size,
+            }
+        found[f"{target} int8, any size"] = {"target": target, "precision": "int8", "size": None}
+    return {name: {"signature": signature, **settings} for name, settings in found.items()}
+
+
+def file_of(work: Path, settings: dict) -> Path:
+    """Where a converted model is kept."""
+    size = settings["size"] or "any"
+    name = f"{settings['signature']}_{size}_{settings['precision']}{SUFFIXES[settings['target']]}"
+    return work / name
+
+
+def convert_all(work: Path, data: Path, signatures: list[str], sizes: list[int]) -> None:
+    """Exports the preset and converts it in all ways, where that is not done yet."""
+    import tfstyle
+    from tfstyle.convert import to_onnx, to_tflite
+    from tfstyle.convert.samples import packaged_scans
+    from tfstyle.serving import export_stylize
+
+    if not (work / "stylize" / "1").is_dir():
+        model = tfstyle.StyleTransfer.from_preset("vgg16_ct")
+        export_stylize(model, work / "stylize", preset="vgg16_ct")
+    calibrate = [file for scan in packaged_scans() for file in scan.files]
+    for signature in signatures:
+        for size in sizes:
+            for name, settings in models(signature, size).items():
+                path = file_of(work, settings)
+                if path.exists():
+                    continue
+                convert = {"tflite": to_tflite, "onnx": to_onnx}[settings["target"]]
+                report = convert(
+                    work / "stylize",
+                    path,
+                    signature=signature,
+                    precision=settings["precision"],
+                    size=settings["size"],
+                    calibrate=calibrate if settings["precision"] == "int8" else (),
+                    compare=data / "torso_dicom",
+                )
+                print(signature, size, name, report.difference, flush=True)
+
+
+def measure(work: Path, data: Path, signatures: list[str], sizes: list[int], rounds: int) -> list:
+    """Rows of milliseconds, in this process with the threads that TensorFlow has."""
+    import tensorflow as tf
+
+    from tfstyle.convert import OnnxModel, TFLiteModel
+    from tfstyle.convert.report import threads
+    from tfstyle.convert.samples import image_pairs, read_all, signature_inputs
+    from tfstyle.serving import Servable
+
+    count = threads()
+    servable = Servable("stylize", 1, work / "stylize" / "1", intra_op_threads=count)
+    scans = read_all(data / "torso_dicom")
+    rows = []
+    for signature in signatures:
+        for size in sizes:
+            runners = {"SavedModel": lambda inputs, name=signature: servable.run(name, inputs)}
+            for name, settings in models(signature, size).items():
+                load = {"tflite": TFLiteModel, "onnx": OnnxModel}[settings["target"]]
+                runners[name] = load(file_of(work, settings), count)
+            takes = runners["tflite float32"].inputs
+            specs = {name: tf.TensorSpec(shape) for name, shape in takes.items()}
+            samples = signature_inputs(servable, signature, specs, image_pairs(scans, 3, size))
+            seconds = {name: [] for name in runners}
+            for inputs in samples:
+                for turn in range(rounds + 1):
+                    for name, run in runners.items():
+                        start = time.perf_counter()
+                        run(inputs)
+                        if turn:  # the first one plans and warms up
+                            seconds[name].append(time.perf_counter() - start)
+            base = seconds["SavedModel"]
+            rows.append(
+                {
+                    "signature": signature,
+                    "size": size,
+                    "threads": count,
+                    "calls": len(base),
+                    "milliseconds": {
+                        n: round(statistics.median(s) * 1000, 2) for n, s in seconds.items()
+                    },
+                    "ratio_to_saved_model": {
+                        n: round(statistics.median(b / a for a, b in zip(base, s)), 3)
+                        for n, s in seconds.items()
+                        if n != "SavedModel"
+                    },
+                    "load_average": round(os.getloadavg()[0], 2),
+                }
+            )
+    return rows
+
+
+def reports(work: Path, signatures: list[str], sizes: list[int]) -> list[dict]:
+    """What the conversions' own reports say of size and difference."""
+    rows = []
+    for signature in signatures:
+        for size in sizes:
+            for name, settings in models(signature, size).items():
+                path = file_of(work, settings)
+                report = json.loads(path.with_name(f"{path.name}.json").read_text())
+                rows.append(
+                    {
+                        "signature": signature,
+                        "size": size if settings["size"] else None,
+                        "model": name,
+                        "bytes": report["model"]["bytes"],
+                        **report["difference"],
+                        "reached": all(report["reached"].values()),
+                    }
+                )
+    return [row for i, row in enumerate(rows) if row not in rows[:i]]  # any size: once
+
+
+def main() -> None:
+    """Converts and measures; writes ``benchmarks/conversion.json``."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--sizes", nargs="+", type=int, default=[256, 512])
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--signatures", nargs="+", default=["stylize", "stylize_plain"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--work", type=Path)
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).resolve().with_suffix(".json")
+    )
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    what = options.data, options.signatures, options.sizes
+    if options.worker:
+        print(json.dumps(measure(options.work, *what, options.rounds)))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        work = options.work or Path(temporary)
+        work.mkdir(exist_ok=True)
+        convert_all(work, *what)
+        if options.rounds == 0:
+            return
+        rows = []
+        for threads in options.threads:
+            command = [sys.executable, __file__, "--worker", "--work", work]
+            command += ["--data", options.data, "--rounds", str(options.rounds)]
+            command += ["--signatures", *options.signatures, "--sizes", *map(str, options.sizes)]
+            done = subprocess.run(
+                command,
+                env={
+                    **os.environ,
+                    "TF_NUM_INTRAOP_THREADS": str(threads),
+                    "TF_NUM_INTEROP_THREADS": str(threads),
+                    "OMP_NUM_THREADS": str(threads),
+                },
+                stdout=subprocess.PIPE,
+                check=True,
+            )
+            rows += json.loads(done.stdout.splitlines()[-1])
+            for row in rows[-len(options.signatures) * len(options.sizes) :]:
+                print(json.dumps(row), flush=True)
+        from tfstyle.convert.report import versions
+        from tfstyle.training import environment
+
+        result = {
+            "preset": "vgg16_ct",
+            "calibrated_on": "CT slices of pydicom-data",
+            "compared_on": "torso_dicom",
+            "models": reports(work, *what[1:]),
+            "latency": rows,
+            "environment": {**environment(), **versions()},
+        }
+        options.output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
