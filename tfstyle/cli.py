@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tfstyle import __version__
@@ -147,11 +147,16 @@ def _stylize(arguments: argparse.Namespace) -> dict:
         raise ArgumentError("--method: a server runs the model it has; leave out one of the two.")
     if arguments.set and not other:
         raise ArgumentError("--set: sets options of another --method; name one.")
-    with _progress(arguments, "stylizing") as update:
+    with _progress(arguments, "stylizing") as update, ExitStack() as stack:
         if arguments.server is not None:
             from tfstyle.serving import Client
 
-            stylizer = ServedStylizer(Client(arguments.server))
+            client = Client(
+                arguments.server,
+                ca_certificate=arguments.server_ca,
+                headers=dict(arguments.server_header),
+            )
+            stylizer = ServedStylizer(stack.enter_context(client))
         elif other:
             stylizer = _load_baseline(arguments)
         else:
@@ -274,7 +279,13 @@ def _export(arguments: argparse.Namespace) -> dict:
         else:
             model = _load_model(arguments)
             name = None if arguments.model else arguments.preset
-            folder = export_stylize(model, output, arguments.version, preset=name)
+            folder = export_stylize(
+                model,
+                output,
+                arguments.version,
+                preset=name,
+                warm_up_size=arguments.warm_up_size,
+            )
     if not arguments.json:
         console = _console()
         _print_facts(console, {"exported": folder})
@@ -283,15 +294,22 @@ def _export(arguments: argparse.Namespace) -> dict:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from tfstyle.serving import serve
+    from tfstyle.serving import Batching, serve
 
     def ready(info: Any) -> None:
         if arguments.json:
-            facts = {"address": info.address, "backend": info.backend, "models": info.models}
+            facts = {
+                "address": info.address,
+                "rest_address": info.rest_address,
+                "backend": info.backend,
+                "models": info.models,
+            }
             print(json.dumps(facts, default=_plain), flush=True)
         else:
             console = _console()
             console.print(f"Serving {', '.join(info.models)} at [bold]{info.address}[/] (gRPC).")
+            if info.rest_address is not None:
+                console.print(f"REST: [bold]http://{info.rest_address}/v1/models[/]")
             console.print(f"Backend: {info.backend}. Stop with Ctrl-C.")
             sys.stdout.flush()
 
@@ -299,7 +317,10 @@ def _serve(arguments: argparse.Namespace) -> None:
         arguments.models,
         arguments.host,
         arguments.port,
+        rest_port=arguments.rest_port,
         backend=arguments.backend,
+        batching=None if arguments.batch is None else Batching(arguments.batch),
+        poll_seconds=arguments.poll,
         on_ready=ready,
     )
 
@@ -394,6 +415,96 @@ def _phantom(arguments: argparse.Namespace) -> dict:
     return {"files": files}
 
 
+def _study_segmentation(arguments: argparse.Namespace) -> dict:
+    from tfstyle.experiments import results, segmentation
+
+    if arguments.images is None:
+        datasets = {"phantoms": segmentation.phantom_data}
+    else:
+        sets = segmentation.labelled_data(
+            arguments.images,
+            arguments.masks,
+            domain_from=arguments.domain_from,
+            subject_from=arguments.subject_from,
+            layout=arguments.layout,
+            train_domain=arguments.train_domain,
+            window=arguments.window,
+            classes="foreground" if arguments.classes == "foreground" else None,
+            size=arguments.size,
+            slices=arguments.slices,
+            seed=arguments.seed,
+        )
+        datasets = {name: lambda seed, data=data: data for name, data in sets.items()}
+    file = os.path.join(arguments.output, "segmentation.json")
+    with _progress(arguments, "study") as update:
+        result = segmentation.run_segmentation_study(
+            datasets,
+            file,
+            conditions=arguments.conditions,
+            seeds=range(arguments.seed, arguments.seed + arguments.seeds),
+            settings=segmentation.SegmentationSettings(
+                steps=arguments.steps,
+                batch_size=arguments.batch_size,
+                depth=arguments.depth,
+                width=arguments.width,
+            ),
+            preset=arguments.model or arguments.preset,
+            mse=arguments.mse,
+            progress=update,
+        )
+    page = results.write_results(
+        os.path.join(arguments.output, "index.html"), segmentation=(result, file)
+    )
+    if not arguments.json:
+        from rich.table import Table
+
+        console = _console()
+        for name in result["data"]:
+            table = Table(title=_escape(name), title_justify="left")
+            for number, title in enumerate(results.SEGMENTATION_HEAD):
+                table.add_column(title, justify="right" if number else "left")
+            for row in results.segmentation_rows(result, name):
+                table.add_row(*row)
+            console.print(table)
+        _print_facts(console, {"page": page, "figures": file})
+    return {"page": page, "figures": file, "summary": result["summary"]}
+
+
+def _study_style_transfer(arguments: argparse.Namespace) -> dict:
+    from tfstyle.experiments import results, style_transfer
+
+    file = os.path.join(arguments.output, "style_transfer.json")
+    with _progress(arguments, "study") as update:
+        result = style_transfer.run_style_transfer_study(
+            file,
+            methods=arguments.methods,
+            settings=style_transfer.StyleTransferSettings(
+                contents=arguments.contents,
+                size=arguments.size,
+                contextual_steps=arguments.contextual_steps,
+                seed=arguments.seed,
+            ),
+            preset=arguments.model or arguments.preset,
+            mse=arguments.mse,
+            progress=update,
+        )
+    page = results.write_results(
+        os.path.join(arguments.output, "index.html"), style_transfer=(result, file)
+    )
+    if not arguments.json:
+        from rich.table import Table
+
+        table = Table()
+        for number, title in enumerate(style_transfer.HEAD):
+            table.add_column(title, justify="right" if number else "left")
+        for row in style_transfer.table_rows(result):
+            table.add_row(*row)
+        console = _console()
+        console.print(table)
+        _print_facts(console, {"page": page, "figures": file})
+    return {"page": page, "figures": file, "rows": result["rows"]}
+
+
 def _load_model(arguments: argparse.Namespace) -> Any:
     from tfstyle.style_transfer import StyleTransfer
 
@@ -469,6 +580,7 @@ Each command has its own help: tfstyle stylize --help""",
         _add_phantom,
     ):
         _add_reporting(add(command))
+    _add_study(commands)
     return parser
 
 
@@ -702,7 +814,23 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
     )
     _add_model(parser)
     parser.add_argument(
-        "--server", metavar="HOST:PORT", help="use a served model instead of a local one"
+        "--server",
+        metavar="HOST:PORT",
+        help="use a served model instead of a local one; http:// or https:// before it for REST, "
+        "grpcs:// for gRPC with TLS",
+    )
+    parser.add_argument(
+        "--server-ca",
+        metavar="PEM",
+        help="certificates to trust when calling the server (default: the system's)",
+    )
+    parser.add_argument(
+        "--server-header",
+        action="append",
+        default=[],
+        type=_header,
+        metavar="NAME:VALUE",
+        help="sent with every call to the server, as HTTP header or gRPC metadata",
     )
     method = parser.add_argument_group("other methods, to compare with")
     method.add_argument(
@@ -900,8 +1028,9 @@ def _add_export(command: Callable) -> argparse.ArgumentParser:
         "export",
         _export,
         "write a SavedModel for TensorFlow Serving",
-        "Writes a SavedModel with the signatures stylize and serving_default for any batch,\n"
-        "height and width, in TensorFlow Serving's layout: FOLDER/VERSION/.",
+        "Writes a SavedModel for any batch, height and width, in TensorFlow Serving's layout:\n"
+        "FOLDER/VERSION/. Signatures: stylize and serving_default, encode_style (image to style\n"
+        "code), stylize_with_code, and the same with strength and with plain detail.",
         """examples:
   tfstyle export
   tfstyle export --model runs/first -o saved_models/first --version 3
@@ -919,6 +1048,13 @@ def _add_export(command: Callable) -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", type=_positive, metavar="N", help="default: the next free number"
     )
+    parser.add_argument(
+        "--warm-up-size",
+        type=_count,
+        default=256,
+        metavar="PIXELS",
+        help="side of the images with which servers warm up; 0: none (default: %(default)s)",
+    )
     return parser
 
 
@@ -926,26 +1062,45 @@ def _add_serve(command: Callable) -> argparse.ArgumentParser:
     parser = command(
         "serve",
         _serve,
-        "serve exported models over gRPC",
-        "Serves exported models with TensorFlow Serving's gRPC protocol: tensorflow_model_server\n"
-        "where that is on PATH, otherwise an embedded server for one machine. There is no\n"
-        "encryption and no authentication.",
+        "serve exported models over gRPC and REST",
+        "Serves exported models with TensorFlow Serving's protocol: tensorflow_model_server where\n"
+        "that is on PATH, otherwise an embedded server for development, tests and small sites.\n"
+        "New versions are served as soon as they appear. There is no encryption and no\n"
+        "authentication.",
         """examples:
   tfstyle export && tfstyle serve
-  tfstyle serve --models saved_models --port 9000
+  tfstyle serve --models saved_models --port 9000 --rest-port 9001
+  tfstyle serve --models models.config --batch 8
   tfstyle serve --port 0 --json        takes a free port and prints it""",
     )
     parser.add_argument(
         "--models",
         default="saved_models",
-        metavar="FOLDER",
-        help="folder of models, or of one model's versions (default: %(default)s)",
+        metavar="PATH",
+        help="folder of models, or of one model's versions, or a models.config file "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
     )
     parser.add_argument(
-        "--port", type=int, default=8500, help="0 takes a free one (default: %(default)s)"
+        "--port", type=int, default=8500, help="of gRPC; 0 takes a free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rest-port", type=int, metavar="PORT", help="of REST; 0 takes a free one (default: off)"
+    )
+    parser.add_argument(
+        "--batch",
+        type=_positive,
+        metavar="N",
+        help="join requests with images of one size to batches of at most N (default: off)",
+    )
+    parser.add_argument(
+        "--poll",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="seconds between looks for new versions; 0: never (default: 1)",
     )
     parser.add_argument(
         "--backend", default="auto", choices=("auto", "tensorflow_model_server", "embedded")
@@ -1004,6 +1159,111 @@ def _add_phantom(command: Callable) -> argparse.ArgumentParser:
     return parser
 
 
+def _add_study(commands: Any) -> None:
+    study = commands.add_parser(
+        "study",
+        help="does it help: segmentation on unseen gray scales, style transfer",
+        description="Studies with a page of results: tables and pictures in one HTML file.\n"
+        "The same command goes on after an interruption.",
+        epilog="""examples:
+  tfstyle study segmentation --images ct/ --masks masks/ --domain-from tag:Manufacturer -o study/
+  tfstyle study style-transfer -o study/""",
+    )
+    studies = study.add_subparsers(
+        title="studies", metavar="STUDY", required=True, parser_class=_Parser
+    )
+
+    def common(parser: argparse.ArgumentParser, run: Callable) -> None:
+        parser.set_defaults(run=run)
+        parser.add_argument(
+            "-o", "--output", required=True, metavar="DIR", help="folder of index.html and figures"
+        )
+        parser.add_argument("--seed", type=_count, default=0, metavar="N", help="default: 0")
+        _add_model(parser)
+        parser.add_argument("--mse", metavar="PATH", help="preset trained with MSE, for AdaIN-MSE")
+        _add_reporting(parser)
+
+    one = studies.add_parser(
+        "segmentation",
+        help="U-Net with and without style augmentation on unseen gray scales",
+        description="Trains a U-Net with and without augmentation and tests it on domains that it\n"
+        "was not trained on. Each domain is left out once, or --train-domain names the one to\n"
+        "train on. Of each tested domain a quarter of the subjects, at least one, gives styles\n"
+        "without its masks being used. Without --images the study is done on phantoms.",
+        epilog="""examples:
+  tfstyle study segmentation --images ct/ --masks masks/ --domain-from tag:Manufacturer -o study/
+  tfstyle study segmentation --images verse/ --domain-from csv:scanners.csv:scanner \\
+      --train-domain philips --seeds 3 -o study/
+  tfstyle study segmentation -o phantoms/ --seeds 2""",
+    )
+    data = one.add_argument_group("data")
+    data.add_argument("--images", metavar="DIR", help="DICOM series, NIfTI or PNG; or a data set")
+    data.add_argument("--masks", metavar="DIR", help="NIfTI, PNG or DICOM SEG of the same names")
+    data.add_argument(
+        "--domain-from",
+        default="folder",
+        metavar="SOURCE",
+        help="folder, tag:KEYWORD or csv:FILE:COLUMN (default: folder)",
+    )
+    data.add_argument("--subject-from", metavar="SOURCE", help="the same for the subject")
+    data.add_argument(
+        "--layout",
+        default="auto",
+        choices=("auto", "folders", "verse", "ctspine1k", "totalsegmentator"),
+    )
+    data.add_argument("--train-domain", metavar="NAME", help="train on this domain, test the rest")
+    data.add_argument("--window", default="auto", metavar="WINDOW", help=_WINDOW_HELP)
+    data.add_argument(
+        "--classes",
+        default="foreground",
+        choices=("foreground", "labels"),
+        help="one class for all labels, or one for each (default: foreground)",
+    )
+    data.add_argument("--size", type=_positive, default=128, metavar="PIXELS", help="default: 128")
+    data.add_argument(
+        "--slices",
+        type=_positive,
+        default=8,
+        metavar="N",
+        help="labelled slices of each scan, evenly spread (default: 8)",
+    )
+    runs = one.add_argument_group("runs")
+    runs.add_argument(
+        "--conditions",
+        nargs="+",
+        metavar="NAME",
+        help="of plain, classical, histogram_matching, adain_mse, ours, ours_classical",
+    )
+    runs.add_argument(
+        "--seeds", type=_positive, default=5, metavar="N", help="runs of each (default: 5)"
+    )
+    runs.add_argument("--steps", type=_positive, default=400, metavar="N", help="default: 400")
+    runs.add_argument("--batch-size", type=_positive, default=8, metavar="N", help="default: 8")
+    runs.add_argument("--depth", type=_positive, default=3, metavar="N", help="default: 3")
+    runs.add_argument("--width", type=_positive, default=16, metavar="N", help="default: 16")
+    common(one, _study_segmentation)
+    two = studies.add_parser(
+        "style-transfer",
+        help="LPIPS and conditional inception score of methods",
+        description="Compares methods of style transfer on phantoms: LPIPS, conditional inception\n"
+        "score, structure kept.",
+        epilog="""examples:
+  tfstyle study style-transfer -o study/
+  tfstyle study style-transfer -o study/ --methods histogram_matching ours --contents 4""",
+    )
+    two.add_argument("--methods", nargs="+", metavar="NAME", help="default: all")
+    two.add_argument("--contents", type=_positive, default=6, metavar="N", help="default: 6")
+    two.add_argument("--size", type=_positive, default=128, metavar="PIXELS", help="default: 128")
+    two.add_argument(
+        "--contextual-steps",
+        type=_count,
+        default=24,
+        metavar="N",
+        help="training of the contextual transformation; 0 leaves it out (default: 24)",
+    )
+    common(two, _study_style_transfer)
+
+
 def _setting(text: str) -> tuple[str, Any]:
     """``steps=100`` as ``("steps", 100)``; what is no JSON is text."""
     name, equals, value = text.partition("=")
@@ -1020,6 +1280,13 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, received {value}")
     return value
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition(":")
+    if not separator or not name.strip():
+        raise argparse.ArgumentTypeError(f"must be NAME:VALUE, received {text!r}")
+    return name.strip(), value.strip()
 
 
 def _count(text: str) -> int:

@@ -42,7 +42,17 @@ class WeightsError(TfstyleError):
 
 
 class ServingError(TfstyleError):
-    """A served model cannot be reached or refused the request."""
+    """A served model cannot be reached or refused the request.
+
+    Args:
+        message: What went wrong.
+        code: The status that the server or the connection gave, such as ``"NOT_FOUND"``, by its
+            name in gRPC; None where there was none.
+    """
+
+    def __init__(self, message: str, code: str | None = None):
+        super().__init__(message)
+        self.code = code
 
 
 class WorkerError(TfstyleError):

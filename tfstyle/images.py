@@ -110,14 +110,28 @@ def named_styles(
         ArgumentError: an empty list, or weights that cannot be used.
     """
     if isinstance(style, (list, tuple)):
-        weights = _blend_weights(style_weights, len(style))
+        weights = blend_weights(style_weights, len(style))
         return [(w, one, f"style[{i}]") for i, (w, one) in enumerate(zip(weights, style))]
     if style_weights is not None:
         raise ArgumentError("style_weights: need a list of styles to blend.")
     return [(1.0, style, "style")]
 
 
-def _blend_weights(weights, count: int) -> list[float]:
+def is_style_code(array: np.ndarray) -> bool:
+    """Whether an array is formed as a style code, (B, 2, width > 1), and not as an image."""
+    return array.ndim == 3 and array.shape[1] == 2 and array.shape[2] > 1
+
+
+def blend_weights(weights: Sequence[float] | None, count: int) -> list[float]:
+    """Weights of several styles, divided by their sum.
+
+    Args:
+        weights: One for each style, at least 0, not all 0; None for equal ones.
+        count: Number of styles.
+
+    Raises:
+        ArgumentError: no styles, or weights that cannot be used.
+    """
     if count == 0:
         raise ArgumentError("style: the list of styles is empty.")
     values = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)

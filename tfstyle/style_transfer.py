@@ -20,6 +20,7 @@ from tfstyle.images import (
     check_batch_size,
     check_strength,
     check_style_count,
+    is_style_code,
     named_styles,
 )
 from tfstyle.keras_files import KerasFile
@@ -344,7 +345,7 @@ class StyleTransfer(KerasFile, keras.Model):
     def _code(self, style, name, detail, contents, batch_size) -> np.ndarray:
         """The code of a style image or batch, or a code that was given, checked."""
         array = style if isinstance(style, np.ndarray) else np.asarray(style)
-        if array.ndim == 3 and array.shape[1] == 2 and array.shape[2] > 1:
+        if is_style_code(array):
             width = self.code_width
             code = array.astype(np.float32)
             if array.shape[2] != width or not np.isfinite(code).all() or (code[:, 1] < 0).any():

@@ -25,7 +25,7 @@ from tfstyle.baselines import Baseline
 from tfstyle.data import DicomSeries, Scan, Window, read_scan, read_scans, resolve_window
 from tfstyle.data.dicom import read_frame
 from tfstyle.data.dicom_write import source_frames
-from tfstyle.errors import ArgumentError, OutputError, WorkerError
+from tfstyle.errors import ArgumentError, OutputError, ServingError, WorkerError
 from tfstyle.files import write_atomically
 from tfstyle.layers.guided import slice_reach
 from tfstyle.outputs import (
@@ -87,6 +87,27 @@ class ServedStylizer:
     def __init__(self, client):
         self.client = client
 
+    def encode_style(self, style: np.ndarray, detail: str = "guided") -> np.ndarray:
+        """The code of a style, so that the server looks at it once and not with every slice.
+
+        Args:
+            style: One float32 image (H', W') in [0, 1].
+            detail: The mode in which it will be used.
+
+        Returns:
+            float32 array (1, 2, C + 33); the image itself where the served model was exported
+            without codes.
+
+        Raises:
+            ServingError: If the server cannot be reached or refuses.
+        """
+        try:
+            return self.client.encode_style(style, detail)
+        except ServingError as error:
+            if error.code not in ("FAILED_PRECONDITION", "INVALID_ARGUMENT"):
+                raise
+        return style
+
     def stylize(
         self,
         content: np.ndarray,
@@ -101,24 +122,22 @@ class ServedStylizer:
 
         Args:
             content: float32 array (B, H, W, 1) in [0, 1].
-            style: One float32 image (H', W'); a served model does not blend.
-            strength: Sent to the signature ``stylize_strength`` unless 1.
-            style_weights: Not available.
-            detail: ``"plain"`` uses the signatures ``stylize_plain…``.
+            style: One float32 image (H', W') or code, or a list of them to blend.
+            strength: Sent to the signatures ``…_strength`` unless 1.
+            style_weights: One weight for each style of a list.
+            detail: ``"plain"`` uses the signatures ``…_plain…``.
             slice_sigma: Not available: a server sees slices one by one.
 
         Returns:
             float32 array (B, H, W, 1) in [0, 1].
 
         Raises:
-            ArgumentError: If several styles are given.
+            ArgumentError: If styles or weights cannot be used.
             ServingError: If the server cannot be reached or refuses.
         """
-        if isinstance(style, (list, tuple)) or style_weights is not None:
-            raise ArgumentError(
-                "style: a served model takes one style; blend several with a local preset instead."
-            )
         options = {} if strength == 1.0 else {"strength": strength}
+        if style_weights is not None:
+            options["style_weights"] = style_weights
         if detail != "guided":
             options["detail"] = detail
         return self.client.stylize(content, style, **options)

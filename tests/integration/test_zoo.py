@@ -65,7 +65,7 @@ def trained(tmp_path_factory):
         pairs = tf.data.Dataset.from_tensors(
             {"content": image(2, (2, 32, 32, 1)), "style": image(3, (2, 32, 32, 1))}
         )
-        history = model.fit(pairs.repeat(2), steps_per_epoch=2, verbose=0)
+        history = model.fit(pairs.repeat(2), steps_per_epoch=2, shuffle=False, verbose=0)
         assert np.isfinite(history.history["loss"][0])
         assert not np.array_equal(before, model.decoder.weights[-2])
         for a, b in zip(frozen, encoder.weights):

@@ -7,9 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfstyle
-from tfstyle.serving import Client, EmbeddedServer, Limits, export_stylize
+from tfstyle.serving import (
+    Client,
+    EmbeddedServer,
+    Limits,
+    Servable,
+    export_servable,
+    export_stylize,
+)
+from tfstyle.serving.signatures import Signature, Tensor
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +49,7 @@ def model() -> tfstyle.StyleTransfer:
 def models_folder(model: tfstyle.StyleTransfer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like saved_models, with stylize/1."""
     folder = tmp_path_factory.mktemp("saved_models")
-    export_stylize(model, folder / "stylize", preset="test_preset")
+    export_stylize(model, folder / "stylize", preset="test_preset", warm_up_size=16)
     return folder
 
 
@@ -50,9 +59,20 @@ def saved_model(models_folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def servable(saved_model: Path) -> Iterator[Servable]:
+    """The export, loaded once for the tests that run its graph in this process."""
+    servable = Servable("stylize", 1, saved_model)
+    yield servable
+    servable.close()
+
+
+@pytest.fixture(scope="session")
 def server(models_folder: Path) -> Iterator[EmbeddedServer]:
+    """The server that most tests share, gRPC and REST, with low limits."""
     limits = Limits(message_bytes=2**20, image_side=300, pixels=100_000)
-    with EmbeddedServer(models_folder, port=0, limits=limits) as server:
+    with EmbeddedServer(
+        models_folder, port=0, rest_port=0, limits=limits, warm_up=False, poll_seconds=0
+    ) as server:
         yield server
 
 
@@ -65,3 +85,45 @@ def client(server: EmbeddedServer) -> Iterator[Client]:
 @pytest.fixture
 def random() -> np.random.Generator:
     return np.random.default_rng(20)
+
+
+NUMBERS = Tensor(("batch", "size"), "numbers", "1", (None, None))
+AMOUNT = Tensor(None, "what is added", "1", (None, None), shape_note="scalar, [1] or [batch]")
+
+
+def _positive(x, amount):
+    check = tf.debugging.Assert(tf.reduce_all(x >= 0.0), ["x: must be at least 0"])
+    with tf.control_dependencies([check]):
+        return tf.identity(x), tf.reshape(amount, [-1, 1])
+
+
+def export_sum(folder: Path, version: int | None = None, factor: float = 1.0) -> Path:
+    """A servable that loads in no time: y = factor · x + amount, for x of at least 0."""
+    scale = tf.Variable(factor)
+    table = {
+        "add": Signature(
+            {"x": NUMBERS, "amount": AMOUNT},
+            {"y": NUMBERS},
+            lambda x, amount: {"y": scale * x + amount},
+            _positive,
+        )
+    }
+    examples = {"x": np.ones((2, 3), np.float32), "amount": np.float32(0.5)}
+    return export_servable(
+        table,
+        folder,
+        version,
+        name="sum",
+        default="add",
+        examples=examples,
+        warm_up={"x": (1, 3), "amount": (1,)},
+    )
+
+
+@pytest.fixture(scope="session")
+def sum_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the versions 1 and 2 of ``sum``; the factor is the version."""
+    folder = tmp_path_factory.mktemp("sums") / "sum"
+    for version in (1, 2):
+        export_sum(folder, version, float(version))
+    return folder

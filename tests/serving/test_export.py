@@ -6,11 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import prediction_log_pb2
 
-from tests.models import SIGNATURES
+from tests.models import CODE_WIDTH, SIGNATURE_INPUTS, SIGNATURES
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
-from tfstyle.serving import Servable, export_stylize, list_versions, read_metadata
+from tfstyle.serving import (
+    Servable,
+    export_servable,
+    export_stylize,
+    list_versions,
+    read_metadata,
+)
 from tfstyle.serving.export import graph_operations
+from tfstyle.serving.signatures import Signature, Tensor
 
 
 class Stand:
@@ -40,28 +49,48 @@ def test_layout_is_tensorflow_servings(saved_model):
     assert all(p.stat().st_mode & 0o004 for p in saved_model.rglob("*"))
 
 
-def test_signatures_have_dynamic_sizes(saved_model):
-    servable = Servable("stylize", 1, saved_model)
-    try:
-        assert set(servable.signatures) == SIGNATURES
-        for name, signature in servable.signatures.items():
-            extra = {"strength"} if name.endswith("_strength") else set()
-            assert set(signature.inputs) == {"content", "style"} | extra
-            assert set(signature.outputs) == {"generated"}
-            assert signature.method_name == "tensorflow/serving/predict"
-            images = [signature.inputs["content"], signature.inputs["style"]]
-            for info in [*images, signature.outputs["generated"]]:
-                assert info.dtype == tf.float32.as_datatype_enum
-                assert [d.size for d in info.tensor_shape.dim] == [-1, -1, -1, 1]
-    finally:
-        servable.close()
+def test_signatures_have_dynamic_sizes(servable):
+    assert set(servable.signatures) == SIGNATURES
+    code = [-1, 2, CODE_WIDTH]
+    sizes = {"content": [-1, -1, -1, 1], "style": [-1, -1, -1, 1], "generated": [-1, -1, -1, 1]}
+    sizes["code"] = code
+    for name, signature in servable.signatures.items():
+        assert set(signature.inputs) == SIGNATURE_INPUTS[name]
+        encodes = name.startswith("encode_style")
+        assert set(signature.outputs) == {"code" if encodes else "generated"}
+        assert signature.method_name == "tensorflow/serving/predict"
+        for key, info in [*signature.inputs.items(), *signature.outputs.items()]:
+            assert info.dtype == tf.float32.as_datatype_enum
+            if key == "strength":
+                assert info.tensor_shape.unknown_rank
+            else:
+                assert [d.size for d in info.tensor_shape.dim] == sizes[key]
+
+
+# Every operation of the graph, each registered by the core of TensorFlow that the official
+# tensorflow/serving image is linked with. An addition is no mistake in itself: look whether it is
+# an operation of core TensorFlow with a CPU kernel, then add it.
+# fmt: off
+OPERATIONS = {
+    "Abs", "AddV2", "All", "Any", "Assert", "AssignVariableOp", "AvgPool", "BatchMatMulV2",
+    "BiasAdd", "BroadcastArgs", "BroadcastTo", "Cast", "CheckNumerics", "ConcatV2", "Const",
+    "Conv2D", "DisableCopyOnRead", "Equal", "ExpandDims", "FloorDiv", "FloorMod", "GatherV2",
+    "Greater", "GreaterEqual", "Identity", "Less", "LessEqual", "LogicalAnd", "LogicalNot",
+    "LogicalOr", "MatMul", "MaxPool", "Maximum", "Mean", "MergeV2Checkpoints", "Minimum",
+    "MirrorPad", "Mul", "Neg", "NoOp", "Pack", "Placeholder", "Prod", "Range", "ReadVariableOp",
+    "RealDiv", "Relu", "Reshape", "RestoreV2", "SaveV2", "Select", "SelectV2", "Shape",
+    "ShardedFilename", "Size", "Slice", "Sqrt", "Square", "Squeeze", "StatefulPartitionedCall",
+    "StaticRegexFullMatch", "StridedSlice", "StringJoin", "Sub", "Sum", "Tile", "TopKV2",
+    "Transpose", "VarHandleOp",
+}
+# fmt: on
 
 
 def test_graph_holds_core_operations_alone(saved_model):
     operations = graph_operations(saved_model)
     assert {"Conv2D", "Assert", "CheckNumerics"} <= set(operations)
-    assert [op for op in operations if not hasattr(tf.raw_ops, op)] == []
-    assert [op for op in operations if "PyFunc" in op] == []
+    assert sorted(set(operations) - OPERATIONS) == []
+    assert [op for op in OPERATIONS if not hasattr(tf.raw_ops, op)] == []
     # Functions are listed by what they hold, not as operations of their own.
     assert [op for op in operations if op.startswith("__inference")] == []
 
@@ -84,11 +113,19 @@ def test_metadata_says_units_and_origin(saved_model):
         "stride": 2,
     }
     assert data["versions"]["tensorflow"] == tf.__version__
-    for signature in SIGNATURES:
-        for tensors in ("inputs", "outputs"):
-            for tensor in data["signatures"][signature][tensors].values():
-                assert tensor["range"] == [0.0, 1.0]
-                assert tensor["units"]
+    assert set(data["signatures"]) == SIGNATURES
+    for name, signature in data["signatures"].items():
+        assert set(signature["inputs"]) == SIGNATURE_INPUTS[name]
+        assert signature["detail"] == ("plain" if "plain" in name else "guided")
+        for tensor in [*signature["inputs"].values(), *signature["outputs"].values()]:
+            assert tensor["units"]
+            assert tensor["meaning"]
+            assert tensor["shape"]
+            assert len(tensor["range"]) == 2
+    assert data["signatures"]["serving_default"]["same_as"] == "stylize"
+    code = data["signatures"]["encode_style"]["outputs"]["code"]
+    assert code["shape"] == ["batch or 1", 2, CODE_WIDTH]
+    assert code["range"] == [None, None]
     assert data["operations"] == graph_operations(saved_model)
     assert data["parameters"] > 100_000
 
@@ -116,24 +153,126 @@ def test_missing_metadata_is_named(tmp_path):
         ((2, 16, 33, 1), (2, 5, 40, 1)),
     ],
 )
-def test_servable_equals_the_model(model, saved_model, random, content, style):
+def test_servable_equals_the_model(model, servable, random, content, style):
     content = random.random(content, dtype=np.float32)
     style = random.random(style, dtype=np.float32)
-    servable = Servable("stylize", 1, saved_model)
-    try:
-        inputs = {"content": content, "style": style}
-        expected = model.stylize(content, style)
-        for name in ("stylize", "serving_default"):
-            generated = servable.run(name, inputs)["generated"]
+    inputs = {"content": content, "style": style}
+    expected = model.stylize(content, style)
+    for name in ("stylize", "serving_default"):
+        generated = servable.run(name, inputs)["generated"]
+        np.testing.assert_allclose(generated, expected, rtol=0, atol=1e-5)
+    half = servable.run("stylize_strength", {**inputs, "strength": np.float32(0.5)})
+    expected = model.stylize(content, style, 0.5)
+    np.testing.assert_allclose(half["generated"], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("detail", ["guided", "plain"])
+def test_codes_stand_for_styles(model, servable, random, detail):
+    suffix = "" if detail == "guided" else "_plain"
+    content = random.random((2, 20, 31, 1), dtype=np.float32)
+    styles = random.random((2, 17, 12, 1), dtype=np.float32)
+    codes = servable.run(f"encode_style{suffix}", {"style": styles})["code"]
+    np.testing.assert_allclose(codes, model.encode_style(styles, detail), rtol=1e-5, atol=1e-5)
+    for own, style in ((codes, styles), (codes[:1], styles[:1])):
+        inputs = {"content": content, "code": own}
+        for strength in (None, np.float32(0.3), np.float32([0.3, 0.3])):
+            name = f"stylize_with_code{suffix}"
+            given = inputs
+            if strength is not None:
+                name, given = f"{name}_strength", {**inputs, "strength": strength}
+            expected = model.stylize(
+                content, style, 1.0 if strength is None else 0.3, detail=detail
+            )
+            generated = servable.run(name, given)["generated"]
             np.testing.assert_allclose(generated, expected, rtol=0, atol=1e-5)
-        plain = servable.run("stylize_plain", inputs)["generated"]
-        expected = model.stylize(content, style, detail="plain")
-        np.testing.assert_allclose(plain, expected, rtol=0, atol=1e-5)
-        half = servable.run("stylize_strength", {**inputs, "strength": np.float32(0.5)})
-        expected = model.stylize(content, style, 0.5)
-        np.testing.assert_allclose(half["generated"], expected, rtol=0, atol=1e-5)
+
+
+def test_the_style_encoder_is_skipped_with_a_code(saved_model):
+    content = (saved_model / "saved_model.pb").read_bytes()
+    (meta_graph,) = saved_model_pb2.SavedModel.FromString(content).meta_graphs
+    functions = {f.signature.name: f for f in meta_graph.graph_def.library.function}
+
+    def convolutions(signature):
+        node = meta_graph.signature_def[signature].outputs["generated"].name.split(":")[0]
+        (call,) = [n for n in meta_graph.graph_def.node if n.name == node]
+        seen, pending = 0, [call.attr["f"].func.name]
+        while pending:
+            function = functions[pending.pop()]
+            for inner in function.node_def:
+                seen += inner.op == "Conv2D"
+                if "f" in inner.attr:
+                    pending.append(inner.attr["f"].func.name)
+        return seen
+
+    assert 0 < convolutions("stylize_with_code") < convolutions("stylize")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (np.full((1, 2, CODE_WIDTH), np.nan), "code : Tensor had NaN"),
+        (np.full((1, 2, CODE_WIDTH), -1.0), "standard deviations must be at least 0"),
+        (np.ones((3, 2, CODE_WIDTH)), "code: must hold one code, or as many as content"),
+        (np.ones((0, 2, CODE_WIDTH)), "code: is empty"),
+    ],
+)
+def test_the_graph_refuses_bad_codes_itself(servable, code, message):
+    content = np.zeros((2, 8, 8, 1), np.float32)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        servable.run("stylize_with_code", {"content": content, "code": code.astype(np.float32)})
+
+
+def test_warm_up_requests_are_tensorflow_servings(saved_model):
+    path = saved_model / "assets.extra" / "tf_serving_warmup_requests"
+    assert path.stat().st_size < 20_000
+    requests = {}
+    for record in tf.data.TFRecordDataset(str(path)):
+        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+        request = log.predict_log.request
+        assert request.model_spec.name == "stylize"
+        requests[request.model_spec.signature_name] = {
+            name: tf.make_ndarray(proto) for name, proto in request.inputs.items()
+        }
+    assert set(requests) == SIGNATURES - {"serving_default"}
+    for name, inputs in requests.items():
+        assert set(inputs) == SIGNATURE_INPUTS[name]
+        assert all(array.dtype == np.float32 for array in inputs.values())
+    assert requests["stylize_strength"]["content"].shape == (1, 16, 16, 1)
+    assert requests["stylize_strength"]["strength"].shape == (1,)
+
+
+def test_no_warm_up(tmp_path):
+    folder = export_stylize(Stand(keep), tmp_path, warm_up_size=0)
+    assert not (folder / "assets.extra" / "tf_serving_warmup_requests").exists()
+    with pytest.raises(ArgumentError, match="warm_up_size"):
+        export_stylize(Stand(keep), tmp_path, warm_up_size=-1)
+
+
+def test_any_kind_of_model_can_be_exported(tmp_path):
+    image = Tensor(("batch", "height", "width", 1), "a slice", "gray level")
+    mask = Tensor(("batch", "height", "width"), "labels", "1", (0, 3), "int64")
+    table = {
+        "segment": Signature(
+            {"image": image},
+            {"mask": mask},
+            lambda image: {"mask": tf.cast(image[..., 0] * 3.0, tf.int64)},
+            notes={"labels": ["background", "bone"]},
+        )
+    }
+    examples = {"image": np.full((2, 5, 7, 1), 0.5, np.float32)}
+    folder = export_servable(
+        table, tmp_path / "unet", name="unet", default="segment", examples=examples
+    )
+    data = read_metadata(folder)
+    assert data["signatures"]["segment"]["outputs"]["mask"]["range"] == [0, 3]
+    assert data["signatures"]["serving_default"]["labels"] == ["background", "bone"]
+    servable = Servable("unet", 1, folder)
+    try:
+        mask = servable.run("serving_default", examples)["mask"]
     finally:
         servable.close()
+    assert mask.dtype == np.int64
+    assert (mask == 1).all()
 
 
 def test_next_free_version(model, tmp_path):

@@ -2,35 +2,52 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
+import requests
 import tensorflow as tf
 from google.protobuf import text_format
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
     model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
+    regression_pb2,
 )
 from tensorflow_serving.config import model_server_config_pb2
 
 from tests.models import SIGNATURES
 from tfstyle.errors import ArgumentError, InputFileError, ServingError
-from tfstyle.serving import Client, EmbeddedServer, Limits, ServerInfo, serve
-from tfstyle.serving.server import model_server_config
-from tfstyle.serving.services import clean_message
+from tfstyle.serving import (
+    Batching,
+    Client,
+    EmbeddedServer,
+    Limits,
+    Servable,
+    ServerInfo,
+    serve,
+)
+from tfstyle.serving.server import batching_parameters, model_server_config
+from tfstyle.serving.status import clean_message
+from tfstyle.serving.versions import ServedModel, models_of_config
 
 ROOT = Path(__file__).parents[2]
 GOOD = np.full((1, 8, 8, 1), 0.5, np.float32)
@@ -54,7 +71,7 @@ def predict_request(inputs=None, **spec):
     for key, value in spec.items():
         setattr(request.model_spec, key, value)
     for name, value in ({"content": GOOD, "style": GOOD} if inputs is None else inputs).items():
-        proto = value if not isinstance(value, np.ndarray) else tf.make_tensor_proto(value)
+        proto = value if isinstance(value, TensorProto) else tf.make_tensor_proto(value)
         request.inputs[name].CopyFrom(proto)
     return request
 
@@ -288,14 +305,39 @@ def test_status(stubs):
 
 
 def test_what_is_not_offered(stubs):
-    prediction, models = stubs
     for method, request in (
-        (prediction.Classify, classification_pb2.ClassificationRequest()),
-        (models.HandleReloadConfigRequest, model_management_pb2.ReloadConfigRequest()),
+        (stubs[0].Classify, classification_pb2.ClassificationRequest()),
+        (stubs[0].Regress, regression_pb2.RegressionRequest()),
+        (stubs[0].MultiInference, inference_pb2.MultiInferenceRequest()),
     ):
         code, details = refused(method, request)
         assert code == "UNIMPLEMENTED"
         assert "tensorflow_model_server" in details
+
+
+def test_health(server):
+    with grpc.insecure_channel(server.address) as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check
+        for service in ("", "tensorflow.serving.PredictionService"):
+            answer = check(health_pb2.HealthCheckRequest(service=service), timeout=20)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        assert refused(check, health_pb2.HealthCheckRequest(service="other"))[0] == "NOT_FOUND"
+
+
+def test_a_client_in_the_style_of_the_documentation(server, model, random):
+    """TensorFlow Serving's example clients: plain stubs, make_tensor_proto, a future."""
+    content = random.random((1, 12, 12, 1), dtype=np.float32)
+    channel = grpc.insecure_channel(server.address)
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "stylize"
+    request.model_spec.signature_name = "serving_default"
+    request.inputs["content"].CopyFrom(tf.make_tensor_proto(content, shape=content.shape))
+    request.inputs["style"].CopyFrom(tf.make_tensor_proto(content, shape=content.shape))
+    result = stub.Predict.future(request, 20.0).result()
+    values = np.array(tf.make_ndarray(result.outputs["generated"]))
+    channel.close()
+    np.testing.assert_allclose(values, model.stylize(content, content), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -320,136 +362,296 @@ def test_tensorflows_messages_are_made_readable(message, clean):
     assert clean_message(message) == ("content : Tensor had NaN values" if clean is None else clean)
 
 
-# -- life ----------------------------------------------------------------------------------
+# -- life, with a servable that loads in no time -----------------------------------------------
+
+
+NUMBERS = np.ones((1, 2), np.float32)
+SUM = {"x": NUMBERS, "amount": np.float32(1)}
+
+
+def start_sum(sum_folder, **options):
+    return EmbeddedServer(sum_folder, port=0, warm_up=False, poll_seconds=0, **options)
 
 
 class Gate:
-    """Holds every run of a servable until it is opened."""
+    """Holds every run of every graph until it is opened."""
 
-    def __init__(self, server, monkeypatch):
+    def __init__(self, monkeypatch):
         self.entered, self.opened = threading.Semaphore(0), threading.Event()
-        (servable,) = server._servables
-        run = servable.run
+        run = Servable.run
 
         def held(*args, **kwargs):
             self.entered.release()
             assert self.opened.wait(20)
             return run(*args, **kwargs)
 
-        monkeypatch.setattr(servable, "run", held)
+        monkeypatch.setattr(Servable, "run", held)
 
 
-def test_requests_beyond_the_queue_are_refused(models_folder, monkeypatch):
+def sum_request(**inputs):
+    return predict_request({**SUM, **inputs}, name="sum")
+
+
+def test_requests_beyond_the_queue_are_refused(sum_folder, monkeypatch):
     limits = Limits(running=1, waiting=1)
-    with EmbeddedServer(models_folder, port=0, limits=limits) as server:
-        gate = Gate(server, monkeypatch)
-        with grpc.insecure_channel(server.address) as channel:
-            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-            first = stub.Predict.future(predict_request(), timeout=20)
-            assert gate.entered.acquire(timeout=20)
-            second = stub.Predict.future(predict_request(), timeout=20)
-            # The second waits; it counts from the moment that the server has seen it.
-            deadline, codes = time.monotonic() + 20, []
-            while "RESOURCE_EXHAUSTED" not in codes and time.monotonic() < deadline:
-                third = stub.Predict.future(predict_request(), timeout=0.2)
-                codes.append(third.exception().code().name)
-            assert codes[-1] == "RESOURCE_EXHAUSTED"
-            gate.opened.set()
-            assert first.result().outputs["generated"].dtype
-            assert second.result().outputs["generated"].dtype
+    gate = Gate(monkeypatch)
+    with (
+        start_sum(sum_folder, limits=limits) as server,
+        Client(server.address, "sum") as client,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        first = stub.Predict.future(sum_request(), timeout=20)
+        assert gate.entered.acquire(timeout=20)
+        second = stub.Predict.future(sum_request(), timeout=20)
+        # The second waits; it counts from the moment that the server has seen it.
+        deadline, codes = time.monotonic() + 20, []
+        while "RESOURCE_EXHAUSTED" not in codes and time.monotonic() < deadline:
+            third = stub.Predict.future(sum_request(), timeout=0.2)
+            codes.append(third.exception().code().name)
+        assert codes[-1] == "RESOURCE_EXHAUSTED"
+        # Status has places of its own.
+        assert client.status() == {2: "AVAILABLE"}
+        gate.opened.set()
+        assert first.result().outputs["y"].dtype
+        assert second.result().outputs["y"].dtype
 
 
-def test_deadline_that_passes_while_waiting(models_folder, monkeypatch):
-    with EmbeddedServer(models_folder, port=0, limits=Limits(running=1)) as server:
-        gate = Gate(server, monkeypatch)
-        with Client(server.address) as client:
-            with pytest.raises(ServingError, match=r"no answer within 0\.5 s"):
-                client.stylize(GOOD, GOOD, timeout=0.5)
-            gate.opened.set()
-            assert client.stylize(GOOD, GOOD).shape == GOOD.shape
+def test_deadline_that_passes_while_waiting(sum_folder, monkeypatch):
+    gate = Gate(monkeypatch)
+    with (
+        start_sum(sum_folder, limits=Limits(running=1)) as server,
+        Client(server.address, "sum") as client,
+    ):
+        with pytest.raises(ServingError, match=r"no answer within 0\.5 s") as caught:
+            client.predict(SUM, timeout=0.5)
+        assert caught.value.code == "DEADLINE_EXCEEDED"
+        gate.opened.set()
+        np.testing.assert_array_equal(client.predict(SUM)["y"], [[3, 3]])
 
 
-def test_stop_lets_requests_in_progress_finish(models_folder, monkeypatch):
-    server = EmbeddedServer(models_folder, port=0).start()
-    gate = Gate(server, monkeypatch)
+def test_a_client_that_cancels_frees_its_place(sum_folder, monkeypatch):
+    gate = Gate(monkeypatch)
+    with (
+        start_sum(sum_folder, limits=Limits(running=1, waiting=1)) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        first = stub.Predict.future(sum_request(), timeout=20)
+        assert gate.entered.acquire(timeout=20)
+        for _ in range(5):
+            stub.Predict.future(sum_request(), timeout=20).cancel()
+        gate.opened.set()
+        assert first.result().outputs["y"].dtype
+        assert stub.Predict(sum_request(), timeout=20).outputs["y"].dtype
+
+
+def test_stop_lets_requests_in_progress_finish(sum_folder, monkeypatch):
+    gate = Gate(monkeypatch)
+    server = start_sum(sum_folder, rest_port=0).start()
+    url = f"http://{server.rest_address}/v1/models/sum:predict"
+    answers = []
+    body = {"inputs": {"x": [[1.0, 1.0]], "amount": [1.0]}}
+    rest = threading.Thread(target=lambda: answers.append(requests.post(url, json=body)))
     with grpc.insecure_channel(server.address) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        call = stub.Predict.future(predict_request(), timeout=20)
+        call = stub.Predict.future(sum_request(), timeout=20)
+        rest.start()
+        assert gate.entered.acquire(timeout=20)
         assert gate.entered.acquire(timeout=20)
         stopping = threading.Thread(target=server.stop, kwargs={"grace": 15})
         stopping.start()
         time.sleep(0.3)
         assert stopping.is_alive()
         gate.opened.set()
-        assert set(call.result().outputs) == {"generated"}
-        stopping.join(15)
+        assert set(call.result().outputs) == {"y"}
+        rest.join(20)
+        assert answers[0].json() == {"outputs": [[3.0, 3.0]]}
+        stopping.join(20)
         assert not stopping.is_alive()
 
 
-def test_unexpected_failure_is_internal_and_the_server_goes_on(models_folder, monkeypatch, caplog):
-    with EmbeddedServer(models_folder, port=0) as server, Client(server.address) as client:
-        (servable,) = server._servables
+def test_unexpected_failure_is_internal_and_the_server_goes_on(sum_folder, monkeypatch, caplog):
+    with start_sum(sum_folder) as server, Client(server.address, "sum") as client:
         with monkeypatch.context() as patch:
-            patch.setattr(servable, "run", lambda *a, **k: 1 / 0)
+            patch.setattr(Servable, "run", lambda *a, **k: 1 / 0)
             with pytest.raises(ServingError, match="INTERNAL: internal error"):
-                client.stylize(GOOD, GOOD)
+                client.predict(SUM)
         assert "ZeroDivisionError" in caplog.text
-        assert client.stylize(GOOD, GOOD).shape == GOOD.shape
+        np.testing.assert_array_equal(client.predict(SUM)["y"], [[3, 3]])
 
 
-def test_start_and_stop(models_folder):
-    server = EmbeddedServer(models_folder, port=0)
-    with pytest.raises(ServingError, match="not running"):
-        _ = server.port
+def test_requests_are_joined_and_answered_one_by_one(sum_folder, monkeypatch):
+    gate = Gate(monkeypatch)
+    with start_sum(
+        sum_folder, limits=Limits(running=1), batching=Batching(8, timeout=0.0)
+    ) as server:
+        with grpc.insecure_channel(server.address) as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            calls = [
+                stub.Predict.future(sum_request(x=np.float32([[i, 2 * i]])), timeout=20)
+                for i in range(6)
+            ]
+            bad = stub.Predict.future(sum_request(x=np.float32([[-1, 2]])), timeout=20)
+            assert gate.entered.acquire(timeout=20)
+            gate.opened.set()
+            for i, call in enumerate(calls):
+                y = tf.make_ndarray(call.result().outputs["y"])
+                np.testing.assert_array_equal(y, [[2 * i + 1, 4 * i + 1]])
+            assert bad.exception().code().name == "INVALID_ARGUMENT"
+            assert bad.exception().details() == "x: must be at least 0"
+        sizes = ":tensorflow:serving:batching_session:processed_batch_size"
+        page = server.metrics.page()
+        runs = int(re.search(rf"^{sizes}_count{{}} (\d+)$", page, re.M)[1])
+        assert runs < 8
+        assert f"{sizes}_sum{{}} 7" in page or f"{sizes}_sum{{}} 7.0" in page
+
+
+def test_no_request_is_lost_while_versions_change(sum_folder, tmp_path):
+    folder = tmp_path / "sum"
+    shutil.copytree(sum_folder / "1", folder / "1")
+    problems, answers = [], {2.0: 0, 3.0: 0}
+    done = threading.Event()
+
+    def work(address):
+        with Client(address, "sum", retries=0) as client:
+            while not done.is_set():
+                try:
+                    (y,) = {float(v) for v in client.predict(SUM)["y"].ravel()}
+                    answers[y] += 1
+                except Exception as error:
+                    problems.append(error)
+
+    with EmbeddedServer(folder, port=0, poll_seconds=0.05) as server:
+        threads = [threading.Thread(target=work, args=(server.address,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        with Client(server.address, "sum") as client:
+            for version, wanted in ((2, {1: "END", 2: "AVAILABLE"}), (None, {1: "AVAILABLE"})):
+                if version:
+                    shutil.copytree(sum_folder / "2", tmp_path / "new")
+                    (tmp_path / "new").rename(folder / "2")
+                else:
+                    shutil.rmtree(folder / "2")
+                deadline = time.monotonic() + 30
+                while not wanted.items() <= client.status().items():
+                    assert time.monotonic() < deadline
+                    time.sleep(0.02)
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert problems == []
+    assert min(answers.values()) > 0
+
+
+def test_reload_over_the_protocol(sum_folder, tmp_path):
+    for name in ("sum", "other"):
+        shutil.copytree(sum_folder / "1", tmp_path / name / "1")
+
+    def config(*names):
+        request = model_management_pb2.ReloadConfigRequest()
+        for name in names:
+            entry = request.config.model_config_list.config.add()
+            entry.name, entry.model_platform = name, "tensorflow"
+            entry.base_path = str(tmp_path / name)
+            entry.version_labels["stable"] = 1
+        return request
+
+    with (
+        EmbeddedServer(tmp_path / "sum", port=0, poll_seconds=0) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        reload = model_service_pb2_grpc.ModelServiceStub(channel).HandleReloadConfigRequest
+        assert reload(config("sum", "other"), timeout=20).status.error_code == 0
+        with Client(server.address, "other", version_label="stable") as client:
+            np.testing.assert_array_equal(client.predict(SUM)["y"], [[2, 2]])
+        twice = config("sum", "sum")
+        assert refused(reload, twice)[0] == "INVALID_ARGUMENT"
+        assert set(server.models) == {"sum", "other"}
+
+
+def test_start_and_stop(sum_folder):
+    server = start_sum(sum_folder)
+    for attribute in ("port", "rest_port"):
+        with pytest.raises(ServingError, match="not running"):
+            getattr(server, attribute)
     server.stop()  # nothing to stop
     assert server.start() is server
     assert server.address == f"127.0.0.1:{server.port}"
+    assert server.rest_address is None
     with pytest.raises(ServingError, match="already listens"):
         server.start()
     first = server.address
     server.stop()
     server.stop()
-    with Client(first) as client, pytest.raises(ServingError, match="no server can be reached"):
+    with (
+        Client(first, retries=0) as client,
+        pytest.raises(ServingError, match="no server can be reached"),
+    ):
         client.status()
-    with server, Client(server.address) as client:  # and again
-        assert client.status() == {1: "AVAILABLE"}
+    with server, Client(server.address, "sum") as client:  # and again
+        assert client.status() == {2: "AVAILABLE"}
 
 
-def test_port_taken(server, models_folder):
+def test_port_taken(server, sum_folder):
     with pytest.raises(ServingError, match=f"127.0.0.1:{server.port} cannot be listened on"):
-        EmbeddedServer(models_folder, port=server.port).start()
+        EmbeddedServer(sum_folder, port=server.port).start()
+    with pytest.raises(ServingError, match=f"127.0.0.1:{server.rest_port} cannot be listened on"):
+        EmbeddedServer(sum_folder, port=0, rest_port=server.rest_port).start()
 
 
-def test_several_models(models_folder, saved_model):
-    models = {"a": models_folder / "stylize", "b": models_folder / "stylize"}
-    with EmbeddedServer(models, port=0) as server:
+def test_several_models(sum_folder):
+    models = {"a": sum_folder, "b": sum_folder}
+    with EmbeddedServer(models, port=0, warm_up=False) as server:
         for name in models:
             with Client(server.address, name) as client:
-                assert client.status() == {1: "AVAILABLE"}
-                assert client.stylize(GOOD, GOOD).shape == GOOD.shape
+                assert client.status() == {2: "AVAILABLE"}
+                assert client.predict(SUM)["y"].shape == (1, 2)
 
 
-def test_warns_when_not_on_loopback(models_folder, monkeypatch, caplog):
+def test_models_config_file(sum_folder, tmp_path):
+    file = tmp_path / "models.config"
+    file.write_text(
+        f'model_config_list {{ config {{ name: "sum" base_path: "{sum_folder}" '
+        'model_platform: "tensorflow" model_version_policy { all {} } '
+        'version_labels { key: "stable" value: 1 } } }'
+    )
+    with EmbeddedServer(file, port=0) as server:
+        for choice, factor in (({}, 2), ({"version": 1}, 1), ({"version_label": "stable"}, 1)):
+            with Client(server.address, "sum", **choice) as client:
+                np.testing.assert_array_equal(client.predict(SUM)["y"], NUMBERS * factor + 1)
+        # Warmed up with the records that the export wrote.
+        assert f'model_path="{sum_folder / "1"}",status="OK"' in server.metrics.page()
+
+
+def test_warns_when_not_on_loopback(sum_folder, monkeypatch, caplog):
     import tfstyle.serving.server as module
 
     bind = module._bind
     monkeypatch.setattr(module, "_bind", lambda server, _, port: bind(server, "127.0.0.1", port))
-    with EmbeddedServer(models_folder, host="0.0.0.0", port=0):
+    with EmbeddedServer(sum_folder, host="0.0.0.0", port=0, warm_up=False):
         assert "without encryption or authentication" in caplog.text
 
 
 @pytest.mark.parametrize("port", [-1, 65536, "8500", True])
-def test_bad_port(models_folder, port):
+def test_bad_port(sum_folder, port):
     with pytest.raises(ArgumentError, match="port"):
-        EmbeddedServer(models_folder, port=port)
+        EmbeddedServer(sum_folder, port=port)
+    with pytest.raises(ArgumentError, match="rest_port"):
+        EmbeddedServer(sum_folder, rest_port=port)
     with pytest.raises(ArgumentError, match="port"):
-        serve(models_folder, port=port)
+        serve(sum_folder, port=port)
 
 
-@pytest.mark.parametrize("field", ["message_bytes", "image_side", "pixels", "running", "waiting"])
+@pytest.mark.parametrize("field", [field.name for field in fields(Limits)])
 def test_bad_limits(field):
     with pytest.raises(ArgumentError, match=field):
         Limits(**{field: -1})
+
+
+def test_bad_poll_seconds(sum_folder):
+    with pytest.raises(ArgumentError, match="poll_seconds"):
+        EmbeddedServer(sum_folder, poll_seconds=-1)
 
 
 def test_damaged_model_ends_the_start(tmp_path):
@@ -463,7 +665,7 @@ def test_damaged_model_ends_the_start(tmp_path):
 # -- serve() -------------------------------------------------------------------------------
 
 
-def test_serve_in_a_thread(models_folder, model, random):
+def test_serve_in_a_thread(sum_folder):
     stop, ready, infos = threading.Event(), threading.Event(), []
 
     def on_ready(info):
@@ -472,35 +674,39 @@ def test_serve_in_a_thread(models_folder, model, random):
 
     thread = threading.Thread(
         target=serve,
-        args=(models_folder,),
-        kwargs={"port": 0, "backend": "embedded", "on_ready": on_ready, "stop": stop},
+        args=(sum_folder,),
+        kwargs={
+            "port": 0,
+            "rest_port": 0,
+            "backend": "embedded",
+            "on_ready": on_ready,
+            "stop": stop,
+        },
     )
     thread.start()
     try:
         assert ready.wait(30)
         (info,) = infos
-        expected = ServerInfo("embedded", info.address, {"stylize": models_folder / "stylize"})
-        assert info == expected
-        content, style = random.random((9, 14)), random.random((7, 7))
-        with Client(info.address) as client:
-            generated = client.stylize(content, style)
-        np.testing.assert_allclose(generated, model.stylize(content, style), rtol=0, atol=1e-5)
+        assert info == ServerInfo("embedded", info.address, {"sum": sum_folder}, info.rest_address)
+        for target in (info.address, f"http://{info.rest_address}"):
+            with Client(target, "sum") as client:
+                np.testing.assert_array_equal(client.predict(SUM)["y"], [[3, 3]])
     finally:
         stop.set()
         thread.join(20)
     assert not thread.is_alive()
 
 
-def test_serve_arguments(models_folder, tmp_path, monkeypatch):
+def test_serve_arguments(sum_folder, tmp_path, monkeypatch):
     with pytest.raises(ArgumentError, match="backend"):
-        serve(models_folder, backend="other")
+        serve(sum_folder, backend="other")
     with pytest.raises(ArgumentError, match="grace"):
-        serve(models_folder, grace=-1)
+        serve(sum_folder, grace=-1)
     with pytest.raises(InputFileError, match="holds no model"):
         serve(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ServingError, match="tensorflow_model_server is not on PATH"):
-        serve(models_folder, backend="tensorflow_model_server")
+        serve(sum_folder, backend="tensorflow_model_server")
 
 
 def start_process(models, *options, path=None):
@@ -517,16 +723,16 @@ def start_process(models, *options, path=None):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_process_ends_cleanly_on_signals(models_folder, model, random, number):
-    process = start_process(models_folder, "--port=0", "--backend=embedded")
+def test_process_ends_cleanly_on_signals(sum_folder, number):
+    process = start_process(sum_folder, "--port=0", "--rest-port=0", "--backend=embedded")
     try:
         info = json.loads(process.stdout.readline())
         assert info["backend"] == "embedded"
-        assert info["models"] == {"stylize": str(models_folder / "stylize")}
-        content, style = random.random((11, 16)), random.random((10, 5))
-        with Client(info["address"]) as client:
-            generated = client.stylize(content, style)
-            np.testing.assert_allclose(generated, model.stylize(content, style), rtol=0, atol=1e-5)
+        assert info["models"] == {"sum": str(sum_folder)}
+        with Client(info["address"], "sum", retries=0) as client:
+            np.testing.assert_array_equal(client.predict(SUM)["y"], [[3, 3]])
+            url = f"http://{info['rest_address']}/v1/models/sum"
+            assert requests.get(url, timeout=20).status_code == 200
             process.send_signal(number)
             _, log = process.communicate(timeout=120)
             assert process.returncode == 0, log
@@ -553,6 +759,9 @@ FAKE = """#!{python}
 import json, pathlib, signal, socket, sys
 record = pathlib.Path({record!r})
 flags = dict(argument.removeprefix("--").split("=", 1) for argument in sys.argv[1:])
+for name in flags:
+    if name.endswith("_file"):
+        pathlib.Path(flags[name]).read_text()
 facts = {{"flags": flags, "config": pathlib.Path(flags["model_config_file"]).read_text()}}
 record.write_text(json.dumps(facts))
 if {mode!r} == "fails":
@@ -563,7 +772,12 @@ def terminate(number, frame):
     if {mode!r} == "obeys":
         sys.exit(0)
 signal.signal(signal.SIGTERM, terminate)
-with socket.create_server(("127.0.0.1", int(flags["port"]))):
+servers = [
+    socket.create_server(("127.0.0.1", int(flags[name])))
+    for name in ("port", "rest_api_port")
+    if name in flags
+]
+if servers:
     while True:
         signal.pause()
 """
@@ -584,19 +798,29 @@ def fake(tmp_path):
     return make
 
 
-def test_tensorflow_model_server_is_started_and_terminated(models_folder, fake):
+def test_tensorflow_model_server_is_started_and_terminated(sum_folder, fake):
     folder, record = fake("obeys")
-    process = start_process(models_folder, "--port=0", path=folder)
+    process = start_process(sum_folder, "--port=0", "--rest-port=0", "--batch=4", path=folder)
     try:
         info = json.loads(process.stdout.readline())
         assert info["backend"] == "tensorflow_model_server"
         facts = json.loads(record.read_text())
-        assert set(facts["flags"]) == {"port", "model_config_file"}
+        assert set(facts["flags"]) == {
+            "allow_version_labels_for_unavailable_models",
+            "batching_parameters_file",
+            "enable_batching",
+            "file_system_poll_wait_seconds",
+            "model_config_file",
+            "monitoring_config_file",
+            "port",
+            "rest_api_port",
+        }
         assert info["address"] == f"127.0.0.1:{facts['flags']['port']}"
+        assert info["rest_address"] == f"127.0.0.1:{facts['flags']['rest_api_port']}"
         config = text_format.Parse(facts["config"], model_server_config_pb2.ModelServerConfig())
         (entry,) = config.model_config_list.config
-        assert entry.name == "stylize"
-        assert entry.base_path == str(models_folder / "stylize")
+        assert entry.name == "sum"
+        assert entry.base_path == str(sum_folder)
         assert entry.model_platform == "tensorflow"
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=120)
@@ -609,29 +833,29 @@ def test_tensorflow_model_server_is_started_and_terminated(models_folder, fake):
         process.communicate()
 
 
-def run_with_fake(models_folder, folder, monkeypatch, **options):
+def run_with_fake(sum_folder, folder, monkeypatch, **options):
     monkeypatch.setenv("PATH", str(folder))
-    serve(models_folder, port=0, **options)
+    serve(sum_folder, port=0, **options)
 
 
-def test_tensorflow_model_server_that_ends_by_itself(models_folder, fake, monkeypatch):
+def test_tensorflow_model_server_that_ends_by_itself(sum_folder, fake, monkeypatch):
     folder, record = fake("fails")
     with pytest.raises(ServingError, match="ended by itself with exit status 3"):
-        run_with_fake(models_folder, folder, monkeypatch)
+        run_with_fake(sum_folder, folder, monkeypatch)
     assert record.exists()
 
 
-def test_tensorflow_model_server_that_hangs_is_killed(models_folder, fake, monkeypatch, caplog):
+def test_tensorflow_model_server_that_hangs_is_killed(sum_folder, fake, monkeypatch, caplog):
     folder, record = fake("hangs")
     stop = threading.Event()
     run_with_fake(
-        models_folder, folder, monkeypatch, grace=0.5, stop=stop, on_ready=lambda info: stop.set()
+        sum_folder, folder, monkeypatch, grace=0.5, stop=stop, on_ready=lambda info: stop.set()
     )
     assert json.loads(record.read_text())["signal"] == signal.SIGTERM
     assert "is killed" in caplog.text
 
 
-def test_embedded_backend_leaves_tensorflow_model_server_alone(models_folder, fake, monkeypatch):
+def test_embedded_backend_leaves_tensorflow_model_server_alone(sum_folder, fake, monkeypatch):
     folder, record = fake("obeys")
     stop, infos = threading.Event(), []
 
@@ -639,44 +863,40 @@ def test_embedded_backend_leaves_tensorflow_model_server_alone(models_folder, fa
         infos.append(info)
         stop.set()
 
-    run_with_fake(
-        models_folder, folder, monkeypatch, backend="embedded", stop=stop, on_ready=on_ready
-    )
+    run_with_fake(sum_folder, folder, monkeypatch, backend="embedded", stop=stop, on_ready=on_ready)
     assert [info.backend for info in infos] == ["embedded"]
     assert not record.exists()
 
 
-def test_port_of_another_program_is_not_shared(models_folder, fake, monkeypatch):
+def test_port_of_another_program_is_not_shared(sum_folder, fake, monkeypatch):
     folder, record = fake("obeys")
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         monkeypatch.setenv("PATH", str(folder))
         with pytest.raises(ServingError, match=f"port {port} is taken"):
-            serve(models_folder, port=port)
+            serve(sum_folder, port=port)
     assert not record.exists()
 
 
-def test_signal_handlers_are_given_back(models_folder):
+def test_signal_handlers_are_given_back(sum_folder):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     stop = threading.Event()
-    serve(models_folder, port=0, backend="embedded", stop=stop, on_ready=lambda _: stop.set())
+    serve(sum_folder, port=0, backend="embedded", stop=stop, on_ready=lambda _: stop.set())
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
-def test_names_are_escaped_in_the_config(tmp_path):
-    folder = tmp_path / 'a "b"\\c'
-    text = model_server_config({'na"me': folder})
+def test_config_says_what_is_served(tmp_path):
+    models = {
+        'na"me': ServedModel('na"me', tmp_path / 'a "b"\\c'),
+        "b": ServedModel("b", tmp_path, latest=2, labels={"stable": 3}),
+        "c": ServedModel("c", tmp_path, latest=None),
+        "d": ServedModel("d", tmp_path, specific=(4, 5)),
+    }
+    text = model_server_config(models)
     config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
-    (entry,) = config.model_config_list.config
-    assert (entry.name, entry.base_path) == ('na"me', str(folder))
+    assert models_of_config(config) == models
 
 
-# -- files for platform engineers -----------------------------------------------------------
-
-
-def test_models_config_of_the_repository():
-    text = (ROOT / "serving" / "models.config").read_text()
-    config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
-    entries = {entry.name: entry for entry in config.model_config_list.config}
-    assert entries["stylize"].base_path == "/models/stylize"
-    assert entries["stylize"].model_platform == "tensorflow"
+def test_batching_parameters():
+    text = batching_parameters(Batching(4, timeout=0.003))
+    assert text == "max_batch_size { value: 4 }\nbatch_timeout_micros { value: 3000 }\n"

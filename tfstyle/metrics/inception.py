@@ -239,7 +239,9 @@ class DomainClassifier(KerasFile, keras.Model):
             images and quick experiments.
         weights: ``"imagenet"`` (downloaded by keras.applications), the path of an ``.h5`` file of
             its weights without top, or None for random weights. With weights to start from, the
-            statistics of the batch normalisation stay as they are, which small sets need.
+            statistics of the batch normalisation stay as they are, which small sets need. From
+            random weights it takes some hundred steps until those statistics, and with them the
+            predictions, mean anything.
         dropout: Rate before the last layer.
         name: Keras model name.
         pretrained: Whether to keep those statistics; as said above unless given.

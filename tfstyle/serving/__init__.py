@@ -3,10 +3,11 @@
 Three steps, each usable on its own:
 
 - :func:`export_stylize` writes a trained model as ``saved_models/stylize/<version>/``, the layout
-  that TensorFlow Serving watches;
-- :func:`serve` serves such folders over gRPC with ``tensorflow_model_server`` where that is on
-  PATH, otherwise with :class:`EmbeddedServer`, which answers the same protocol;
-- :class:`Client` calls either of them (or TensorFlow Serving anywhere) with NumPy arrays.
+  that TensorFlow Serving watches; :func:`export_servable` does it for any table of signatures;
+- :func:`serve` serves such folders over gRPC and REST with ``tensorflow_model_server`` where that
+  is on PATH, otherwise with :class:`EmbeddedServer`, which answers the same protocol;
+- :class:`Client` and :class:`AsyncClient` call either of them (or TensorFlow Serving anywhere)
+  with NumPy arrays or DICOM.
 
 Importing this package starts nothing and does not import TensorFlow: each name below is loaded
 when it is first used.
@@ -25,17 +26,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfstyle.serving.client import Client
-    from tfstyle.serving.export import export_stylize, read_metadata
+    from tfstyle.serving.client import AsyncClient, Client
+    from tfstyle.serving.export import export_servable, export_stylize, read_metadata
+    from tfstyle.serving.scheduler import Batching
     from tfstyle.serving.segment import export_unet
     from tfstyle.serving.servable import Servable, list_versions, resolve_models
     from tfstyle.serving.server import EmbeddedServer, Limits, ServerInfo, serve
 
 _MODULES = {
+    "AsyncClient": "client",
     "Client": "client",
+    "export_servable": "export",
     "export_stylize": "export",
     "export_unet": "segment",
     "read_metadata": "export",
+    "Batching": "scheduler",
     "Servable": "servable",
     "list_versions": "servable",
     "resolve_models": "servable",
@@ -46,11 +51,14 @@ _MODULES = {
 }
 
 __all__ = [
+    "AsyncClient",
+    "Batching",
     "Client",
     "EmbeddedServer",
     "Limits",
     "Servable",
     "ServerInfo",
+    "export_servable",
     "export_stylize",
     "export_unet",
     "list_versions",

@@ -1,4 +1,9 @@
-"""SavedModel export in TensorFlow Serving's layout: ``<folder>/<version>/``."""
+"""SavedModel export in TensorFlow Serving's layout: ``<folder>/<version>/``.
+
+:func:`export_servable` is for any kind of model: it takes a table of signatures
+(:mod:`tfstyle.serving.signatures`), writes, checks and publishes. :func:`export_stylize` is the
+table of a style transfer model put through it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ import os
 import platform
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Mapping
 from importlib import metadata as importlib_metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,25 +22,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
-from tfstyle.serving.servable import DEFAULT_SIGNATURE, SERVE_TAG, Servable
+from tfstyle.serving.servable import DEFAULT_SIGNATURE, SERVE_TAG, WARM_UP_FILE, Servable
+from tfstyle.serving.signatures import STYLIZE, Signature, stylize_signatures
 
 if TYPE_CHECKING:
-    import tensorflow as tf
     from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
     from tfstyle.style_transfer import StyleTransfer
 
 logger = logging.getLogger(__name__)
 
-STYLIZE = "stylize"
-STYLIZE_STRENGTH = "stylize_strength"
-STYLIZE_PLAIN = "stylize_plain"
-STYLIZE_PLAIN_STRENGTH = "stylize_plain_strength"
-# By detail: the signature without and the one with strength.
-_NAMES = {
-    "guided": (STYLIZE, STYLIZE_STRENGTH),
-    "plain": (STYLIZE_PLAIN, STYLIZE_PLAIN_STRENGTH),
-}
 METADATA_FILE = "tfstyle.json"
 METADATA_FORMAT = "tfstyle-servable/1"
 
@@ -46,59 +42,6 @@ _PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
 # A damaged export is wrong by far more; a GPU's lower-precision convolutions stay below it.
 _CHECK_TOLERANCE = 1e-3
 
-_IMAGE = {
-    "dtype": "float32",
-    "range": [0.0, 1.0],
-    "units": "display gray level: a scan after its window, 0 black, 1 white",
-}
-_CONTENT = {
-    **_IMAGE,
-    "shape": ["batch", "height", "width", 1],
-    "meaning": "images whose anatomy is kept; any height and width of at least 1",
-}
-_STYLE = {
-    **_IMAGE,
-    "shape": ["batch or 1", "style height", "style width", 1],
-    "meaning": "images whose gray-scale style is taken; one for all contents, or one for each",
-}
-_GENERATED = {
-    **_IMAGE,
-    "shape": ["batch", "height", "width", 1],
-    "meaning": "the content images in the style's gray scale",
-}
-_STRENGTH = {
-    "dtype": "float32",
-    "range": [0.0, 1.0],
-    "units": "1",
-    "shape": "scalar, [1] or [batch]",
-    "meaning": "0 keeps the content's own feature statistics, 1 takes the style's in full",
-}
-_SIGNATURES = {
-    STYLIZE: {
-        "inputs": {"content": _CONTENT, "style": _STYLE},
-        "outputs": {"generated": _GENERATED},
-    },
-    DEFAULT_SIGNATURE: {
-        "inputs": {"content": _CONTENT, "style": _STYLE},
-        "outputs": {"generated": _GENERATED},
-        "same_as": STYLIZE,
-    },
-    STYLIZE_STRENGTH: {
-        "inputs": {"content": _CONTENT, "style": _STYLE, "strength": _STRENGTH},
-        "outputs": {"generated": _GENERATED},
-    },
-    STYLIZE_PLAIN: {
-        "inputs": {"content": _CONTENT, "style": _STYLE},
-        "outputs": {"generated": _GENERATED},
-        "detail": "plain: the decoder's image; the others give the content's own pixels",
-    },
-    STYLIZE_PLAIN_STRENGTH: {
-        "inputs": {"content": _CONTENT, "style": _STYLE, "strength": _STRENGTH},
-        "outputs": {"generated": _GENERATED},
-        "detail": "plain",
-    },
-}
-
 
 def export_stylize(
     model: StyleTransfer,
@@ -106,6 +49,7 @@ def export_stylize(
     version: int | None = None,
     *,
     preset: str | None = None,
+    warm_up_size: int = 256,
 ) -> Path:
     """Export a style transfer model as a servable SavedModel.
 
@@ -113,29 +57,34 @@ def export_stylize(
 
     - ``stylize`` and ``serving_default``: ``content`` (B, H, W, 1) and ``style`` (B or 1, H', W',
       1) to ``generated`` (B, H, W, 1). A style batch of 1 is broadcast over the contents.
-    - ``stylize_strength``: also takes ``strength``, one value or one for each content, in [0, 1].
-    - ``stylize_plain`` and ``stylize_plain_strength``: the same with ``detail="plain"``; the
-      signatures above are guided. See :meth:`tfstyle.StyleTransfer.stylize`.
+    - ``encode_style``: ``style`` (B, H', W', 1) to ``code`` (B, 2, C + 33), to keep.
+    - ``stylize_with_code``: ``content`` and ``code`` (B or 1, 2, C + 33) to ``generated``, without
+      the work that the style would take.
+    - ``stylize_strength``, ``stylize_with_code_strength``: also take ``strength``, one value or
+      one for each content, in [0, 1].
+    - ``stylize_plain…``, ``encode_style_plain``, ``stylize_with_code_plain…``: the same with
+      ``detail="plain"``; the signatures above are guided. See
+      :meth:`tfstyle.StyleTransfer.stylize`.
 
     The graph checks its inputs itself, so every server answers INVALID_ARGUMENT for NaN or
-    infinite values, empty images and a style batch that does not fit. It holds only operations
-    of core TensorFlow and only the variables that generation uses.
-
-    The version folder appears complete or not at all: everything is written beside it under a
-    hidden name, loaded back through the session loader, run, compared with the model and only
-    then renamed. ``assets.extra/tfstyle.json`` records units, ranges, the model and versions.
+    infinite values, empty images and a style batch that does not fit. See
+    :func:`export_servable` for the rest.
 
     Args:
-        model: The model; anything with its ``generate(content, style, strength, detail)``.
+        model: The model; anything with its ``generate(content, style, strength, detail)``, and
+            for the signatures with codes ``code_of`` and ``generate_from_code``.
         folder: The servable's base path; made if missing.
         version: Version number, at least 1; the next free one unless given.
         preset: Name of the preset that the model came from, for the metadata.
+        warm_up_size: Height and width of the images in the warm-up records, in pixels; those that
+            clients will send. 0 writes no records.
 
     Returns:
         The version folder, for example ``saved_models/stylize/1``.
 
     Raises:
-        ArgumentError: ``version`` is no whole number of at least 1, or ``model`` cannot generate.
+        ArgumentError: ``version`` is no whole number of at least 1, ``warm_up_size`` is below 0,
+            or ``model`` cannot generate.
         OutputError: The folder cannot be written, the version exists, or the exported graph
             does not work as the model does.
 
@@ -149,31 +98,97 @@ def export_stylize(
             f"model: {type(model).__name__} has no generate(content, style, strength, "
             "detail); give a tfstyle.StyleTransfer"
         )
-    return export_servable(lambda target: _write(model, target, preset), folder, version)
+    if (
+        isinstance(warm_up_size, bool)
+        or not isinstance(warm_up_size, (int, np.integer))
+        or warm_up_size < 0
+    ):
+        raise ArgumentError(
+            f"warm_up_size: must be a whole number of at least 0, received {warm_up_size!r}"
+        )
+    _check_version(version)
+    try:
+        signatures = stylize_signatures(model)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"model: its code_of() cannot be traced with unknown sizes: {error}"
+        ) from error
+    random = np.random.default_rng(0)
+    examples: dict[str, np.ndarray] = {
+        "content": random.random((2, 19, 26, 1), dtype=np.float32),
+        "style": random.random((1, 13, 22, 1), dtype=np.float32),
+        "strength": np.float32(0.5),
+    }
+    side = int(warm_up_size)
+    warm_up = {
+        "content": (1, side, side, 1),
+        "style": (1, side, side, 1),
+        "strength": (1,),
+    }
+    if "encode_style" in signatures:
+        examples["code"] = np.asarray(model.code_of(examples["style"]))
+        warm_up["code"] = (1, *examples["code"].shape[1:])
+    encoder = getattr(model, "encoder", None)
+    facts = {
+        "class": type(model).__name__,
+        "preset": preset,
+        "encoder": getattr(encoder, "name", None) or (type(encoder).__name__ if encoder else None),
+        "layer": getattr(model, "layer", None),
+        "stride": getattr(model, "stride", None),
+    }
+    return export_servable(
+        signatures,
+        folder,
+        version,
+        name="stylize",
+        default=STYLIZE,
+        examples=examples,
+        warm_up=warm_up if side else None,
+        model=facts,
+    )
 
 
 def export_servable(
-    write: Callable[[Path], None], folder: str | Path, version: int | None = None
+    signatures: Mapping[str, Signature],
+    folder: str | Path,
+    version: int | None = None,
+    *,
+    name: str,
+    default: str,
+    examples: Mapping[str, np.ndarray],
+    warm_up: Mapping[str, tuple[int, ...]] | None = None,
+    model: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Publishes a SavedModel as a version folder that is complete or not there.
+    """Write a table of signatures as one version of a servable.
+
+    The graph holds only operations of core TensorFlow, which every TensorFlow Serving registers,
+    and only the variables that the signatures use. The version folder appears complete or not at
+    all: everything is written beside it under a hidden name, loaded back through the session
+    loader, run, compared with the functions it came from and only then renamed.
+    ``assets.extra/tfstyle.json`` records units, ranges, the model and versions;
+    ``assets.extra/tf_serving_warmup_requests`` holds one request for each signature, which servers
+    run before they call the version available.
 
     Args:
-        write: Writes the SavedModel into the empty folder that it is given, and checks it; see
-            :func:`write_servable`.
+        signatures: Signature name to signature.
         folder: The servable's base path; made if missing.
         version: Version number, at least 1; the next free one unless given.
+        name: The servable's name, as its warm-up requests give it.
+        default: The signature that ``serving_default`` repeats.
+        examples: Input name to an array of that input, for the comparison.
+        warm_up: Input name to its shape in the warm-up records; no records unless given.
+        model: Facts of the model for the metadata.
 
     Returns:
         The version folder.
 
     Raises:
-        ArgumentError: ``version`` is no whole number of at least 1.
-        OutputError: The folder cannot be written or the version exists.
+        ArgumentError: ``version`` is no whole number of at least 1, or a function cannot be
+            traced with unknown sizes.
+        OutputError: The folder cannot be written, the version exists, the graph has operations
+            that a model server lacks, or it does not give what the functions give.
     """
-    if version is not None and (
-        isinstance(version, bool) or not isinstance(version, int) or version < 1
-    ):
-        raise ArgumentError(f"version: must be a whole number of at least 1, received {version!r}")
+    _check_version(version)
     base = Path(folder)
     if version is not None and (base / str(version)).exists():
         raise OutputError(
@@ -186,7 +201,10 @@ def export_servable(
         base.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
         try:
-            write(temporary)
+            _write(signatures, temporary, name, default, model or {})
+            if warm_up is not None:
+                _write_warm_up(signatures, temporary, name, warm_up)
+            _check(signatures, temporary, name, examples)
             target = _publish(temporary, base, version)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -262,43 +280,34 @@ def _read_meta_graph(version_folder: Path) -> MetaGraphDef:
     raise InputFileError(path, f"holds no graph with the tag '{SERVE_TAG}'")
 
 
-def _write(model: StyleTransfer, folder: Path, preset: str | None) -> None:
-    try:
-        functions = _trace(model)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(
-            f"model: its generate() cannot be traced with unknown sizes: {error}"
-        ) from error
-    variables, operations = write_servable(
-        folder, "stylize", {DEFAULT_SIGNATURE: functions[STYLIZE], **functions}
-    )
-    write_metadata(folder, _describe(model, preset, operations, variables))
-    _check(model, folder)
+def _check_version(version: int | None) -> None:
+    if version is not None and (
+        isinstance(version, bool) or not isinstance(version, int) or version < 1
+    ):
+        raise ArgumentError(f"version: must be a whole number of at least 1, received {version!r}")
 
 
-def write_servable(folder: Path, name: str, signatures: dict[str, Any]) -> tuple[list, list[str]]:
-    """Saves concrete functions with what they use, and refuses what no model server can run.
-
-    Args:
-        folder: An empty folder.
-        name: Name of the module in the graph.
-        signatures: Signature names and concrete functions.
-
-    Returns:
-        The variables saved, and the names of all operations.
-
-    Raises:
-        OutputError: The folder cannot be written, or an operation is not TensorFlow's own.
-    """
+def _write(
+    signatures: Mapping[str, Signature],
+    folder: Path,
+    name: str,
+    default: str,
+    model: Mapping[str, Any],
+) -> None:
     import tensorflow as tf
 
+    functions = {key: _trace(key, signature) for key, signature in signatures.items()}
     servable = tf.Module(name=name)
     # tf.saved_model.save keeps what the module holds: the captured variables alone, without the
     # optimizer's state and without Keras' own description of the model.
-    variables = {id(v): v for f in signatures.values() for v in f.graph.variables}
+    variables = {id(v): v for f in functions.values() for v in f.graph.variables}
     servable.model_variables = list(variables.values())
     try:
-        tf.saved_model.save(servable, str(folder), signatures=signatures)
+        tf.saved_model.save(
+            servable,
+            str(folder),
+            signatures={DEFAULT_SIGNATURE: functions[default], **functions},
+        )
     except tf.errors.OpError as error:
         raise OutputError(
             folder.parent, f"the SavedModel cannot be written here ({error.message})"
@@ -310,135 +319,72 @@ def write_servable(folder: Path, name: str, signatures: dict[str, Any]) -> tuple
             folder.parent,
             f"the model uses operations that TensorFlow Serving cannot run: {', '.join(foreign)}",
         )
-    return servable.model_variables, operations
-
-
-def write_metadata(folder: Path, description: dict[str, Any]) -> None:
-    """Writes what :func:`read_metadata` reads."""
+    described = {key: signature.describe() for key, signature in signatures.items()}
+    described[DEFAULT_SIGNATURE] = {**described[default], "same_as": default}
+    description = {
+        "format": METADATA_FORMAT,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "model": dict(model),
+        "versions": {
+            **{package: _version_of(package) for package in ("tensorflow", "keras", "numpy")},
+            "tfstyle": _tfstyle_version(),
+            "python": platform.python_version(),
+        },
+        "signatures": described,
+        "operations": operations,
+        "parameters": int(sum(np.prod(v.shape) for v in servable.model_variables)),
+        "intended_use": "research and development; not for diagnosis",
+    }
     extra = folder / "assets.extra"
     extra.mkdir(exist_ok=True)
     (extra / METADATA_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-def _trace(model: StyleTransfer) -> dict[str, Any]:
-    """Signature names and their concrete functions."""
+def _trace(name: str, signature: Signature) -> Any:
+    """The concrete function of a signature, its guard before it."""
     import tensorflow as tf
 
-    def image(name: str) -> tf.TensorSpec:
-        return tf.TensorSpec([None, None, None, 1], tf.float32, name=name)
+    def guarded(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        return signature.function(*(signature.guard(*tensors) if signature.guard else tensors))
 
-    def pair(detail: str) -> tuple[Callable, Callable]:
-        def stylize(content: tf.Tensor, style: tf.Tensor) -> dict[str, tf.Tensor]:
-            content, style = _checked_images(content, style)
-            return {"generated": model.generate(content, style, None, detail)}
-
-        def stylize_strength(
-            content: tf.Tensor, style: tf.Tensor, strength: tf.Tensor
-        ) -> dict[str, tf.Tensor]:
-            content, style = _checked_images(content, style)
-            strength = _checked_strength(strength, tf.shape(content)[0])
-            return {"generated": model.generate(content, style, strength, detail)}
-
-        return stylize, stylize_strength
-
-    def concrete(function: Callable, *specs: tf.TensorSpec) -> Any:
-        return tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
-
-    images = image("content"), image("style")
-    strength = tf.TensorSpec(None, tf.float32, name="strength")
-    functions = {}
-    for detail, (name, name_strength) in _NAMES.items():
-        stylize, stylize_strength = pair(detail)
-        functions[name] = concrete(stylize, *images)
-        functions[name_strength] = concrete(stylize_strength, *images, strength)
-    return functions
+    specs = [tensor.spec(key) for key, tensor in signature.inputs.items()]
+    try:
+        function = tf.function(guarded, input_signature=specs, autograph=False)
+        return function.get_concrete_function()
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"model: its signature '{name}' cannot be traced with unknown sizes: {error}"
+        ) from error
 
 
-def _checked_images(content: tf.Tensor, style: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The same tensors behind the graph's own checks, so that every server refuses bad input."""
-    import tensorflow as tf
+def _write_warm_up(
+    signatures: Mapping[str, Signature],
+    folder: Path,
+    name: str,
+    shapes: Mapping[str, tuple[int, ...]],
+) -> None:
+    """One request for each signature, as TensorFlow Serving's SavedModel warm-up wants them.
 
-    contents, styles = tf.shape(content), tf.shape(style)
-    checks = [
-        _assert(tf.reduce_all(contents > 0), "content: is empty; its shape is", contents),
-        _assert(tf.reduce_all(styles > 0), "style: is empty; its shape is", styles),
-        _assert(
-            tf.logical_or(tf.equal(styles[0], 1), tf.equal(styles[0], contents[0])),
-            "style: must hold one image, or as many as content; batch sizes of style and content",
-            styles[0],
-            contents[0],
-        ),
-    ]
-    with tf.control_dependencies(checks):
-        return (
-            tf.debugging.check_numerics(content, "content"),
-            tf.debugging.check_numerics(style, "style"),
-        )
-
-
-def _checked_strength(strength: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """One value or one an image, as (1 or B, 1, 1, 1)."""
-    import tensorflow as tf
-
-    values = tf.reshape(strength, [-1])
-    count = tf.size(values)
-    fits = tf.logical_or(tf.equal(count, 1), tf.equal(count, images))
-    in_range = tf.reduce_all(tf.logical_and(values >= 0.0, values <= 1.0))  # False for NaN
-    checks = [
-        _assert(fits, "strength: must be one value, or one for each content; values given", count),
-        _assert(in_range, "strength: must lie in [0, 1]"),
-    ]
-    with tf.control_dependencies(checks):
-        return tf.reshape(values, [-1, 1, 1, 1])
-
-
-def _assert(condition: tf.Tensor, message: str, *values: tf.Tensor) -> Any:
-    import tensorflow as tf
-
-    # With text and int32 alone this is a single Assert operation, without a branch around it.
-    return tf.debugging.Assert(condition, [message, *values], summarize=4)
-
-
-def _describe(
-    model: StyleTransfer, preset: str | None, operations: list[str], variables: list
-) -> dict[str, Any]:
-    encoder = getattr(model, "encoder", None)
-    encoder_name = getattr(encoder, "name", None) or (type(encoder).__name__ if encoder else None)
-    facts = {
-        "class": type(model).__name__,
-        "preset": preset,
-        "encoder": encoder_name,
-        "layer": getattr(model, "layer", None),
-        "stride": getattr(model, "stride", None),
-    }
-    return describe_servable(facts, _SIGNATURES, operations, variables)
-
-
-def describe_servable(
-    model: dict[str, Any], signatures: dict[str, Any], operations: list[str], variables: list
-) -> dict[str, Any]:
-    """The metadata of a servable: what :func:`read_metadata` returns.
-
-    Args:
-        model: Facts about the model.
-        signatures: Inputs and outputs of every signature, with units and ranges.
-        operations: Names of all operations in the graph.
-        variables: The variables saved.
+    Each tensor is its shape and a single value, which stands for all: what a warm-up prepares
+    depends on sizes alone, and the file stays small.
     """
-    return {
-        "format": METADATA_FORMAT,
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "model": model,
-        "versions": {
-            **{name: _version_of(name) for name in ("tensorflow", "keras", "numpy")},
-            "tfstyle": _tfstyle_version(),
-            "python": platform.python_version(),
-        },
-        "signatures": signatures,
-        "operations": operations,
-        "parameters": int(sum(np.prod(v.shape) for v in variables)),
-        "intended_use": "research and development; not for diagnosis",
-    }
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+    path = folder / "assets.extra" / WARM_UP_FILE
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for key, signature in signatures.items():
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = name
+            request.model_spec.signature_name = key
+            for tensor_name, tensor in signature.inputs.items():
+                proto = tf.make_tensor_proto(
+                    0.5, dtype=tf.as_dtype(tensor.dtype), shape=shapes[tensor_name]
+                )
+                request.inputs[tensor_name].CopyFrom(proto)
+            log = prediction_log_pb2.PredictionLog()
+            log.predict_log.request.CopyFrom(request)
+            writer.write(log.SerializeToString())
 
 
 def _version_of(package: str) -> str | None:
@@ -454,40 +400,43 @@ def _tfstyle_version() -> str:
     return tfstyle.__version__
 
 
-def _check(model: StyleTransfer, folder: Path) -> None:
-    """Loads the export as a server would and compares it with the model."""
+def _check(
+    signatures: Mapping[str, Signature],
+    folder: Path,
+    name: str,
+    examples: Mapping[str, np.ndarray],
+) -> None:
+    """Loads the export as a server would and compares it with the functions it came from."""
     import tensorflow as tf
 
-    random = np.random.default_rng(0)
-    content = random.random((2, 19, 26, 1), dtype=np.float32)
-    style = random.random((1, 13, 22, 1), dtype=np.float32)
-    strength = np.float32(0.5)
     try:
-        servable = Servable("stylize", 0, folder)
+        servable = Servable(name, 0, folder)
     except InputFileError as error:
         raise OutputError(folder.parent, f"the export {error.problem}") from error
     try:
-        inputs = {"content": content, "style": style}
-        for detail, name, value in (
-            (detail, name, value)
-            for detail, names in _NAMES.items()
-            for name, value in zip(names, (None, strength))
-        ):
-            expected = np.asarray(
-                model.generate(tf.constant(content), tf.constant(style), value, detail)
-            )
-            given = inputs if value is None else {**inputs, "strength": value}
-            served = servable.run(name, given)["generated"]
-            same = served.shape == expected.shape
-            difference = float(np.max(np.abs(served - expected))) if same else float("nan")
-            if not difference <= _CHECK_TOLERANCE:
-                raise OutputError(
-                    folder.parent,
-                    f"the exported signature '{name}' differs from the model (largest difference "
-                    f"{difference:g}); nothing was exported",
-                )
+        for key, signature in signatures.items():
+            inputs = {k: examples[k] for k in signature.inputs}
+            expected = signature.function(*(tf.constant(value) for value in inputs.values()))
+            served = servable.run(key, inputs)
+            for output, value in expected.items():
+                _compare(folder.parent, key, served[output], np.asarray(value))
     finally:
         servable.close()
+
+
+def _compare(base: Path, signature: str, served: np.ndarray, expected: np.ndarray) -> None:
+    same = served.shape == expected.shape
+    difference = float("nan")
+    if same:
+        difference = float(np.max(np.abs(served.astype(np.float64) - expected.astype(np.float64))))
+    # Gray levels and probabilities lie in [0, 1]; codes are larger and differ in proportion.
+    scale = max(1.0, float(np.max(np.abs(expected), initial=0.0)))
+    if not difference <= _CHECK_TOLERANCE * scale:
+        raise OutputError(
+            base,
+            f"the exported signature '{signature}' differs from the model (largest difference "
+            f"{difference:g}); nothing was exported",
+        )
 
 
 def _publish(temporary: Path, base: Path, version: int | None) -> Path:

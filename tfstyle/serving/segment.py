@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfstyle.errors import ArgumentError, InputFileError, OutputError
-from tfstyle.serving.export import (
-    describe_servable,
-    export_servable,
-    write_metadata,
-    write_servable,
-)
-from tfstyle.serving.servable import DEFAULT_SIGNATURE, Servable
+from tfstyle.errors import ArgumentError
+from tfstyle.serving.export import export_servable
+from tfstyle.serving.signatures import GRAY, Signature, Tensor
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
     from tfstyle.segmentation import UNet
 
 SEGMENT = "segment"
 
-# Largest difference of a probability between the model and its export.
-_CHECK_TOLERANCE = 1e-3
-
-_IMAGE = {
-    "dtype": "float32",
-    "range": [0.0, 1.0],
-    "units": "display gray level: a scan after its window, 0 black, 1 white",
-    "shape": ["batch", "height", "width", 1],
-    "meaning": "images to segment; any height and width of at least 1",
-}
+IMAGE = Tensor(
+    ("batch", "height", "width", 1), "images to segment; any height and width of at least 1", GRAY
+)
 
 
 def export_unet(
-    model: UNet, folder: str | Path = "saved_models/unet", version: int | None = None
+    model: UNet,
+    folder: str | Path = "saved_models/unet",
+    version: int | None = None,
+    *,
+    warm_up_size: int = 256,
 ) -> Path:
     """Export a U-Net as a servable SavedModel.
 
@@ -47,6 +41,7 @@ def export_unet(
         model: The model; anything with its ``probabilities(images)`` and ``classes``.
         folder: The servable's base path; made if missing.
         version: Version number, at least 1; the next free one unless given.
+        warm_up_size: Side of the image in the warm-up request; 0 writes none.
 
     Returns:
         The version folder, for example ``saved_models/unet/1``.
@@ -65,83 +60,52 @@ def export_unet(
             f"model: {type(model).__name__} has no probabilities(images); give a "
             "tfstyle.segmentation.UNet"
         )
-    return export_servable(lambda target: _write(model, target), folder, version)
+    image = np.random.default_rng(0).random((2, 19, 26, 1), dtype=np.float32)
+    return export_servable(
+        {SEGMENT: segment_signature(model)},
+        folder,
+        version,
+        name="unet",
+        default=SEGMENT,
+        examples={"image": image},
+        warm_up={"image": (1, warm_up_size, warm_up_size, 1)} if warm_up_size else None,
+        model={"class": type(model).__name__, **model.get_config()},
+    )
 
 
-def _write(model: UNet, folder: Path) -> None:
-    try:
-        function = _trace(model)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(
-            f"model: its probabilities() cannot be traced with unknown sizes: {error}"
-        ) from error
-    signatures = {SEGMENT: function, DEFAULT_SIGNATURE: function}
-    variables, operations = write_servable(folder, "unet", signatures)
-    described = {
-        "inputs": {"image": _IMAGE},
-        "outputs": {
-            "mask": {
-                "dtype": "int32",
-                "range": [0, model.classes - 1],
-                "units": "class number",
-                "shape": ["batch", "height", "width", 1],
-                "meaning": "most probable class of every pixel",
-            },
-            "probabilities": {
-                "dtype": "float32",
-                "range": [0.0, 1.0],
-                "units": "1",
-                "shape": ["batch", "height", "width", model.classes],
-                "meaning": "probability of every class; sums to 1",
-            },
-        },
-    }
-    facts = {"class": type(model).__name__, **model.get_config()}
-    names = {SEGMENT: described, DEFAULT_SIGNATURE: {**described, "same_as": SEGMENT}}
-    write_metadata(folder, describe_servable(facts, names, operations, variables))
-    _check(model, folder)
-
-
-def _trace(model: UNet) -> Any:
+def segment_signature(model: UNet) -> Signature:
+    """The signature ``segment`` of a model."""
     import tensorflow as tf
 
     def segment(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        probabilities = model.probabilities(image)
+        mask = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
+        return {"mask": mask[..., None], "probabilities": probabilities}
+
+    def guard(image: tf.Tensor) -> tuple[tf.Tensor]:
         size = tf.shape(image)
         there = tf.debugging.Assert(
             tf.reduce_all(size > 0), ["image: is empty; its shape is", size], summarize=4
         )
         with tf.control_dependencies([there]):
-            image = tf.debugging.check_numerics(image, "image")
-        probabilities = model.probabilities(image)
-        mask = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
-        return {"mask": mask[..., None], "probabilities": probabilities}
+            return (tf.debugging.check_numerics(image, "image"),)
 
-    spec = tf.TensorSpec([None, None, None, 1], tf.float32, name="image")
-    return tf.function(segment, input_signature=[spec], autograph=False).get_concrete_function()
-
-
-def _check(model: UNet, folder: Path) -> None:
-    """Loads the export as a server would and compares it with the model."""
-    import tensorflow as tf
-
-    image = np.random.default_rng(0).random((2, 19, 26, 1), dtype=np.float32)
-    expected = np.asarray(model.probabilities(tf.constant(image)))
-    try:
-        servable = Servable("unet", 0, folder)
-    except InputFileError as error:
-        raise OutputError(folder.parent, f"the export {error.problem}") from error
-    try:
-        for name in (SEGMENT, DEFAULT_SIGNATURE):
-            served = servable.run(name, {"image": image})
-            found = served["probabilities"]
-            same = found.shape == expected.shape
-            difference = float(np.max(np.abs(found - expected))) if same else float("nan")
-            agrees = np.array_equal(served["mask"][..., 0], found.argmax(axis=-1))
-            if not difference <= _CHECK_TOLERANCE or not agrees:
-                raise OutputError(
-                    folder.parent,
-                    f"the exported signature '{name}' differs from the model (largest difference "
-                    f"{difference:g}); nothing was exported",
-                )
-    finally:
-        servable.close()
+    sizes = "batch", "height", "width"
+    classes = int(model.classes)
+    return Signature(
+        inputs={"image": IMAGE},
+        outputs={
+            "mask": Tensor(
+                (*sizes, 1),
+                "most probable class of every pixel",
+                "class number",
+                range=(0, classes - 1),
+                dtype="int32",
+            ),
+            "probabilities": Tensor(
+                (*sizes, classes), "probability of every class; sums to 1", "1"
+            ),
+        },
+        function=segment,
+        guard=guard,
+    )

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SERVE_TAG = "serve"
+# TensorFlow Serving's name and place for the requests that a version runs before it is available.
+WARM_UP_FILE = "tf_serving_warmup_requests"
 DEFAULT_SIGNATURE = "serving_default"
 # tf.saved_model.save adds this one for its own initialisation; it takes and gives no tensors.
 _INIT_SIGNATURE = "__saved_model_init_op"
@@ -250,6 +252,41 @@ class Servable:
             options=options,
         )
         return dict(zip(names, values, strict=True))
+
+    def warm_up(self) -> int:
+        """Run the warm-up requests that the SavedModel carries, if it does.
+
+        They are ``PredictionLog`` records in ``assets.extra/tf_serving_warmup_requests``, as for
+        TensorFlow Serving; those of other calls than Predict are left out.
+
+        Returns:
+            Number of requests that were run.
+
+        Raises:
+            InputFileError: The file is damaged, or a request in it fails.
+        """
+        import tensorflow as tf
+        from tensorflow_serving.apis import prediction_log_pb2
+
+        path = self.path / "assets.extra" / WARM_UP_FILE
+        if not path.is_file():
+            return 0
+        count = 0
+        try:
+            for record in tf.compat.v1.io.tf_record_iterator(str(path)):
+                log = prediction_log_pb2.PredictionLog.FromString(record)
+                if log.WhichOneof("log_type") != "predict_log":
+                    continue
+                request = log.predict_log.request
+                inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
+                self.run(request.model_spec.signature_name or DEFAULT_SIGNATURE, inputs)
+                count += 1
+        except Exception as error:
+            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputFileError(
+                path, f"request {count + 1} fails ({first_line}); export the model again"
+            ) from error
+        return count
 
     def close(self) -> None:
         """Release the session; runs in progress are cancelled. May be called again."""

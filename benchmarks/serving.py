@@ -1,0 +1,412 @@
+#!/usr/bin/env python
+"""The embedded server under load, on loopback: overhead, throughput, latencies, and faults.
+
+    python benchmarks/serving.py
+
+The server is a process of its own (``python -m tfstyle.serving``) with the preset ``vgg16_ct``;
+clients are threads of this one, over gRPC. Three parts:
+
+- overhead: one client, 256x256 images. The same call is made in this process, on the session that
+  the server uses, and over the network, in turns; the figure is the median of their ratio minus 1.
+- load: 1, 4 and 16 clients that call as fast as they are answered, with and without batching, with
+  a style image and with a stored style code.
+- faults: 2 000 requests from 4 clients. Meanwhile a new version is published and deleted again,
+  the configuration is reloaded, processes of further clients are killed in the middle of their
+  calls, and garbage arrives on both ports. Every answer is compared with the model in this
+  process, and the server's memory is read all along.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+import numpy as np  # noqa: E402
+
+SIDE = 256
+CLIENTS = (1, 4, 16)
+KINDS = ("style", "code")
+TOLERANCE = 1e-4
+
+#: A client that calls for ever, to be killed.
+CALLER = """
+import sys, numpy as np
+from tfstyle.serving import Client
+image = np.full((256, 256), 0.5)
+with Client(sys.argv[1]) as client:
+    while True:
+        client.stylize(image, image)
+        print("called", flush=True)
+"""
+
+
+class Server:
+    """``python -m tfstyle.serving`` with free ports."""
+
+    def __init__(self, models: Path, threads: int, batch: int | None = None):
+        options = ["--port=0", "--rest-port=0", "--backend=embedded", "--poll=0.5"]
+        if batch:
+            options.append(f"--batch={batch}")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tfstyle.serving", str(models), *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment_with(threads),
+            cwd=ROOT,
+        )
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit("the server did not start")
+        info = json.loads(line)
+        self.address, self.rest_address = info["address"], info["rest_address"]
+
+    def megabytes(self) -> float:
+        """Memory that the server holds in RAM."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def stop(self) -> int:
+        """Ends it as a supervisor would; returns its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(60)
+        finally:
+            self.process.kill()
+            self.process.stdout.close()
+
+
+def environment_with(threads: int) -> dict[str, str]:
+    """The environment of processes that compute with so many threads."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "TF_NUM_INTRAOP_THREADS": str(threads),
+        "TF_NUM_INTEROP_THREADS": str(threads),
+    }
+
+
+def images(count: int) -> np.ndarray:
+    """Smooth random contents (count, SIDE, SIDE, 1)."""
+    random = np.random.default_rng(0)
+    coarse = random.random((count, SIDE // 16, SIDE // 16, 1), dtype=np.float32)
+    return np.kron(coarse, np.ones((1, 16, 16, 1), np.float32))
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    """Median and high percentiles in milliseconds."""
+    marks = np.percentile(np.array(seconds) * 1e3, [50, 95, 99])
+    return dict(zip(("p50_ms", "p95_ms", "p99_ms"), (round(float(m), 1) for m in marks)))
+
+
+def measure_overhead(models: Path, servable, rounds: int, threads: int) -> dict:
+    """Median of (served / in process) − 1 over rounds in which both take a turn."""
+    from tfstyle.serving import Client
+
+    content, style = images(2)[:1], images(2)[1:]
+    result = {}
+    server = Server(models, threads)
+    try:
+        with Client(server.address) as client:
+            code = client.encode_style(style)
+            calls = {
+                "style": ("stylize", {"content": content, "style": style}),
+                "code": ("stylize_with_code", {"content": content, "code": code}),
+            }
+            for kind, (signature, inputs) in calls.items():
+                own, served = [], []
+                for turn in range(rounds + 5):
+                    begin = time.perf_counter()
+                    expected = servable.run(signature, inputs)["generated"]
+                    middle = time.perf_counter()
+                    answer = client.predict(inputs, signature)["generated"]
+                    end = time.perf_counter()
+                    if np.abs(answer - expected).max() > TOLERANCE:
+                        raise SystemExit("the server's answer is not the model's")
+                    if turn >= 5:  # the first calls prepare
+                        own.append(middle - begin)
+                        served.append(end - middle)
+                ratio = np.array(served) / np.array(own)
+                result[kind] = {
+                    "in_process_ms": round(float(np.median(own)) * 1e3, 2),
+                    "served_ms": round(float(np.median(served)) * 1e3, 2),
+                    "overhead": round(float(np.median(ratio)) - 1, 4),
+                }
+                print(kind, result[kind], flush=True)
+    finally:
+        server.stop()
+    return result
+
+
+def measure_load(
+    server: Server, kind: str, clients: int, seconds: float, batched: bool
+) -> dict[str, float]:
+    """Some clients that call as fast as they are answered, for some time."""
+    from tfstyle.serving import Client
+
+    contents, style = images(16), images(1)
+    times, failures = [], []
+    start, stop = threading.Barrier(clients + 1), threading.Event()
+
+    def work(number: int) -> None:
+        with Client(server.address) as client:
+            given = client.encode_style(style) if kind == "code" else style
+            client.stylize(contents[number % 16], given)
+            start.wait()
+            while not stop.is_set():
+                begin = time.perf_counter()
+                try:
+                    client.stylize(contents[number % 16], given)
+                except Exception as error:
+                    failures.append(repr(error))
+                    continue
+                times.append(time.perf_counter() - begin)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(clients)]
+    for thread in threads:
+        thread.start()
+    start.wait()
+    begin = time.perf_counter()
+    time.sleep(seconds)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    elapsed = time.perf_counter() - begin
+    row = {
+        "input": kind,
+        "clients": clients,
+        "batching": batched,
+        "images_per_second": round(len(times) / elapsed, 2),
+        **summary(times),
+        "requests": len(times),
+        "failures": len(failures),
+    }
+    print(row, flush=True)
+    return row
+
+
+def garbage(address: str) -> None:
+    """Bytes that are no request, and a connection that says nothing and stays."""
+    host, port = address.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(os.urandom(4096))
+    silent = socket.create_connection((host, int(port)), timeout=10)
+    threading.Timer(20, silent.close).start()
+
+
+def measure_faults(models: Path, servable, requests: int, threads: int, batch: int) -> dict:
+    """Many requests while everything around them goes wrong."""
+    from tfstyle.serving import Client
+
+    contents = images(8)
+    style = images(9)[8:]
+    code = servable.run("encode_style", {"style": style})["code"]
+    expected = servable.run("stylize", {"content": contents, "style": style})["generated"]
+    server = Server(models, threads, batch)
+    lock = threading.Lock()
+    counts = {"done": 0, "failed": 0, "wrong": 0}
+    times, problems, memory, events = [], [], [], []
+    killed = 0
+
+    def work(number: int) -> None:
+        with Client(server.address) as client:
+            while True:
+                with lock:
+                    if counts["done"] >= requests:
+                        return
+                    turn = counts["done"]
+                    counts["done"] += 1
+                place = (turn + number) % len(contents)
+                begin = time.perf_counter()
+                try:
+                    generated = client.stylize(contents[place], style if turn % 2 else code)
+                except Exception as error:
+                    with lock:
+                        counts["failed"] += 1
+                        problems.append(repr(error)[:200])
+                    continue
+                difference = float(np.abs(generated - expected[place]).max())
+                with lock:
+                    times.append(time.perf_counter() - begin)
+                    if not difference <= TOLERANCE:
+                        counts["wrong"] += 1
+                        problems.append(f"difference {difference:g}")
+
+    def until(share: float) -> None:
+        while counts["done"] < share * requests:
+            time.sleep(0.05)
+
+    def state(version: int, wanted: str) -> None:
+        end = time.monotonic() + 60
+        with Client(server.address) as client:
+            while client.status().get(version) != wanted:
+                if time.monotonic() > end:
+                    raise SystemExit(f"version {version} did not become {wanted}")
+                time.sleep(0.2)
+        events.append({"done": counts["done"], "event": f"version {version} {wanted}"})
+
+    def sample() -> None:
+        while counts["done"] < requests:
+            memory.append((counts["done"], round(server.megabytes(), 1)))
+            time.sleep(1)
+
+    def callers() -> list[subprocess.Popen]:
+        made = [
+            subprocess.Popen(
+                [sys.executable, "-c", CALLER, server.address],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment_with(1),
+            )
+            for _ in range(2)
+        ]
+        for process in made:
+            process.stdout.readline()
+        return made
+
+    try:
+        workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+        for thread in [*workers, threading.Thread(target=sample)]:
+            thread.start()
+        for share in (0.1, 0.5, 0.7):
+            until(share)
+            for process in callers():  # in the middle of a call
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                process.stdout.close()
+                killed += 1
+            for address in (server.address, server.rest_address):
+                garbage(address)
+            events.append({"done": counts["done"], "event": "clients killed, garbage sent"})
+            if share == 0.1:
+                until(0.25)
+                shutil.copytree(models / "stylize" / "1", models / "stylize" / ".new")
+                os.rename(models / "stylize" / ".new", models / "stylize" / "2")
+                state(2, "AVAILABLE")
+                state(1, "END")
+            if share == 0.5:
+                reload(server.address, models)
+                events.append({"done": counts["done"], "event": "configuration reloaded"})
+                shutil.rmtree(models / "stylize" / "2")
+                state(1, "AVAILABLE")
+                state(2, "END")
+        for thread in workers:
+            thread.join()
+        status = server.stop()
+    finally:
+        server.process.kill()
+        shutil.rmtree(models / "stylize" / "2", ignore_errors=True)
+    # Both quarters have one version loaded: before the first switch and after the last.
+    early = [m for done, m in memory if 0.1 * requests <= done < 0.25 * requests]
+    late = [m for done, m in memory if done >= 0.75 * requests]
+    result = {
+        "requests": requests,
+        "failed": counts["failed"],
+        "wrong": counts["wrong"],
+        "problems": problems[:5],
+        "clients_killed": killed,
+        **summary(times),
+        "memory_mb": {
+            "early_median": float(np.median(early)),
+            "late_median": float(np.median(late)),
+            "highest": max(m for _, m in memory),
+        },
+        "memory_samples": memory[:: max(1, len(memory) // 40)],
+        "events": events,
+        "exit_status": status,
+    }
+    print({k: v for k, v in result.items() if k not in ("memory_samples", "events")}, flush=True)
+    return result
+
+
+def reload(address: str, models: Path) -> None:
+    """The same configuration once more, over the protocol."""
+    import grpc
+    from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
+
+    request = model_management_pb2.ReloadConfigRequest()
+    entry = request.config.model_config_list.config.add()
+    entry.name, entry.model_platform = "stylize", "tensorflow"
+    entry.base_path = str(models / "stylize")
+    with grpc.insecure_channel(address) as channel:
+        stub = model_service_pb2_grpc.ModelServiceStub(channel)
+        stub.HandleReloadConfigRequest(request, timeout=60)
+
+
+def main() -> None:
+    """Measures and writes ``benchmarks/serving.json``."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, default=2, help="of the server's graph")
+    parser.add_argument("--rounds", type=int, default=60, help="of the overhead")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each row of the load")
+    parser.add_argument("--requests", type=int, default=2000, help="of the fault run")
+    parser.add_argument("--batch", type=int, default=8, help="largest batch")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=("overhead", "load", "faults"),
+        default=["overhead", "load", "faults"],
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).resolve().with_suffix(".json")
+    )
+    options = parser.parse_args()
+    os.environ.update(environment_with(options.threads))
+    import tfstyle
+    from tfstyle.serving import Servable, export_stylize
+    from tfstyle.training import environment
+
+    result = {
+        "side": SIDE,
+        "threads": options.threads,
+        "max_batch_size": options.batch,
+        "environment": environment(),
+        "load_average_before": os.getloadavg()[0],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        models = Path(folder) / "saved_models"
+        model = tfstyle.StyleTransfer.from_preset("vgg16_ct")
+        export_stylize(model, models / "stylize", preset="vgg16_ct", warm_up_size=SIDE)
+        del model
+        servable = Servable("stylize", 1, models / "stylize" / "1")
+        if "overhead" in options.parts:
+            result["overhead"] = measure_overhead(models, servable, options.rounds, options.threads)
+        if "load" in options.parts:
+            result["load"] = []
+            for batched in (False, True):
+                server = Server(models, options.threads, options.batch if batched else None)
+                try:
+                    for kind in KINDS:
+                        for clients in CLIENTS:
+                            result["load"].append(
+                                measure_load(server, kind, clients, options.seconds, batched)
+                            )
+                finally:
+                    server.stop()
+        if "faults" in options.parts:
+            result["faults"] = measure_faults(
+                models, servable, options.requests, options.threads, options.batch
+            )
+        servable.close()
+    options.output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
