@@ -103,11 +103,14 @@ def test_report_beside_the_model(plain):
     assert "CT_small" not in json.dumps(stored)  # names of files may be those of patients
 
 
-def test_guided_with_free_sizes(convert, load, servable):
+def test_guided_with_free_sizes(convert, load, servable, target):
     report = convert(signature="stylize", size=None)
-    # As slices come, with the network at its working size.
-    assert report.difference.sizes == [[128, 128]]
+    assert report.difference.sizes == [[128, 128]]  # as the slice comes
     assert report.difference.max_difference < 1e-4
+    operations = report.model["operations"]
+    if target == "tflite":  # none of TensorFlow's
+        assert not [n for n in operations if n.startswith(("CUSTOM", "DELEGATE", "MIRROR_PAD"))]
+    assert operations[{"tflite": "CONV_2D", "onnx": "Conv"}[target]] == 6
     model = load()
     for content, style in (((1, 37, 51, 1), (1, 40, 33, 1)), ((2, 24, 24, 1), (1, 24, 24, 1))):
         given = {"content": image(5, content), "style": image(6, style) ** 2}
@@ -120,6 +123,15 @@ def test_strength(convert, load, servable):
     given = {"content": image(1, (1, 16, 16, 1)), "style": image(2, (1, 16, 16, 1)) ** 2}
     given["strength"] = np.float32([0.25])
     expected = servable.run("stylize_plain_strength", given)["generated"]
+    np.testing.assert_allclose(load()(given)["generated"], expected, rtol=0, atol=1e-4)
+
+
+def test_code_of_a_style(convert, load, servable):
+    convert(signature="stylize_with_code_plain", size=16)
+    style = image(2, (1, 16, 16, 1)) ** 2
+    code = servable.run("encode_style_plain", {"style": style})["code"]
+    given = {"content": image(1, (1, 16, 16, 1)), "code": code}
+    expected = servable.run("stylize_with_code_plain", given)["generated"]
     np.testing.assert_allclose(load()(given)["generated"], expected, rtol=0, atol=1e-4)
 
 
@@ -142,24 +154,18 @@ def test_int8(convert, plain, ct):
     assert whole.model["bytes"] - report.model["bytes"] > 2 * 76_000
 
 
-def test_int8_needs_wide_convolutions(convert, ct, tmp_path):
-    import tensorflow as tf
-
-    kernel = tf.Variable(np.full((3, 3, 1, 1), 1 / 9, np.float32))
-    module = tf.Module()
-    module.kernel = kernel
-    spec = tf.TensorSpec([None, None, None, 1], name="content")
-    blur = tf.function(
-        lambda content: {"y": tf.nn.conv2d(content, module.kernel, 1, "SAME")},
-        input_signature=[spec],
-    )
-    tf.saved_model.save(module, str(tmp_path / "blur"), signatures={"stylize_plain": blur})
-    with pytest.raises(ConversionError, match="no convolution"):
-        convert(source=tmp_path / "blur", precision="int8", calibrate=[ct])
-    # Any model that was exported converts, also one of other origin.
-    report = convert(source=tmp_path / "blur")
+def test_any_saved_model_converts(convert, blur, load, ct):
+    report = convert(source=blur, signature="blur", size=None)
     assert report.saved_model["model"] is None
-    assert report.model["outputs"] == ["y"]
+    assert report.model["outputs"] == ["blurred"]
+    content = image(1, (2, 9, 7, 1))
+    found = load()({"content": content})["blurred"]
+    assert found[0, 4, 3, 0] == pytest.approx(content[0, 3:6, 2:5].mean(), rel=1e-4)
+
+
+def test_int8_needs_wide_convolutions(convert, blur, ct):
+    with pytest.raises(ConversionError, match="no convolution"):
+        convert(source=blur, signature="blur", precision="int8", calibrate=[ct])
 
 
 @pytest.mark.parametrize(
@@ -200,17 +206,17 @@ def test_output_that_cannot_be(convert, target, tmp_path):
     assert visible(tmp_path) == []
 
 
-def test_nothing_appears_when_the_report_cannot_be_made(convert, tmp_path, monkeypatch):
+def test_nothing_appears_when_the_report_cannot_be_made(convert, blur, tmp_path, monkeypatch):
     def fail(*arguments):
         raise ConversionError("gives NaN")
 
     monkeypatch.setattr(conversion.reports, "measure_difference", fail)
     with pytest.raises(ConversionError, match="gives NaN"):
-        convert()
+        convert(source=blur, signature="blur")
     assert visible(tmp_path) == []
 
 
-def test_model_that_appears_meanwhile_is_kept(convert, target, tmp_path, monkeypatch):
+def test_model_that_appears_meanwhile_is_kept(convert, blur, target, tmp_path, monkeypatch):
     path = tmp_path / f"model.{target}"
     real = conversion.reports.measure_latency
 
@@ -220,7 +226,7 @@ def test_model_that_appears_meanwhile_is_kept(convert, target, tmp_path, monkeyp
 
     monkeypatch.setattr(conversion.reports, "measure_latency", slow)
     with pytest.raises(OutputError, match="exists already"):
-        convert()
+        convert(source=blur, signature="blur")
     assert path.read_text() == "of another conversion"
     assert visible(tmp_path) == [path.name]
 
@@ -256,14 +262,6 @@ def test_files_that_are_no_models(load, target, tmp_path):
     path.write_bytes(b"not a model")
     with pytest.raises(InputFileError, match=path.name):
         load()
-
-
-def test_tflite_has_litert_operations_alone(saved_model, ct, tmp_path):
-    pytest.importorskip("ai_edge_litert")
-    report = to_tflite(saved_model, tmp_path / "a.tflite", size=32, compare=ct)
-    operations = report.model["operations"]
-    assert operations["CONV_2D"] == 6
-    assert not [n for n in operations if n.startswith(("CUSTOM", "DELEGATE", "MIRROR_PAD"))]
 
 
 def test_signature_that_tflite_cannot_run(ct, tmp_path):

@@ -118,13 +118,18 @@ def convert(
     servable = Servable("saved_model", 0, folder, intra_op_threads=threads)
     work = output.parent / f".convert-{uuid.uuid4().hex}"
     try:
-        samples = signature_inputs(
-            servable, graph.inputs, image_pairs(scans, COMPARISON_PAIRS, wanted.size)
+        samples, calibration = (
+            signature_inputs(
+                servable,
+                wanted.signature,
+                graph.inputs,
+                image_pairs(given, count, wanted.size) if given else [],
+            )
+            for given, count in (
+                (scans, COMPARISON_PAIRS),
+                (calibration_scans, CALIBRATION_PAIRS),
+            )
         )
-        calibration = []
-        if calibration_scans:
-            pairs = image_pairs(calibration_scans, CALIBRATION_PAIRS, wanted.size)
-            calibration = signature_inputs(servable, graph.inputs, pairs)
         work.mkdir()
         converted = build(Source(folder, graph, calibration, samples, work))
         report = _report(wanted, output, servable, graph, converted, samples, threads)

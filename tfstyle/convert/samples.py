@@ -10,6 +10,7 @@ import numpy as np
 
 from tfstyle.data import Scan, read_scans, scan_to_unit
 from tfstyle.errors import ArgumentError
+from tfstyle.serving.signatures import ENCODE_NAMES
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 WINDOWS = (("soft_tissue", "bone"), ("bone", "soft_tissue"), ("soft_tissue", "lung"))
 #: What an input of unknown rank, ``strength``, is given.
 STRENGTH = 0.5
-ENCODE_STYLE = "encode_style"
 
 
 def read_all(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Scan]:
@@ -96,6 +96,7 @@ def _image(scan: Scan, index: int, window: str, size: int | None) -> np.ndarray:
 
 def signature_inputs(
     servable: Servable,
+    signature: str,
     inputs: Mapping[str, tf.TensorSpec],
     pairs: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> list[dict[str, np.ndarray]]:
@@ -106,30 +107,37 @@ def signature_inputs(
 
     Args:
         servable: The SavedModel.
+        signature: Name of the signature.
         inputs: Input name to shape and dtype, as in :class:`tfstyle.convert.graph.PlainGraph`.
         pairs: See :func:`image_pairs`.
 
     Raises:
         ArgumentError: The signature takes something else.
     """
+    encode = ENCODE_NAMES["plain" if "_plain" in signature else "guided"]
     return [
-        {name: _value(servable, name, spec, *pair) for name, spec in inputs.items()}
+        {name: _value(servable, encode, name, spec, *pair) for name, spec in inputs.items()}
         for pair in pairs
     ]
 
 
 def _value(
-    servable: Servable, name: str, spec: tf.TensorSpec, content: np.ndarray, style: np.ndarray
+    servable: Servable,
+    encode: str,
+    name: str,
+    spec: tf.TensorSpec,
+    content: np.ndarray,
+    style: np.ndarray,
 ) -> np.ndarray:
     if spec.shape.rank == 4 and spec.shape[-1] == 1:
         return style if name == "style" else content
     if spec.shape.rank == 1:
         return np.full(1, STRENGTH, np.float32)
-    if spec.shape.rank == 3 and ENCODE_STYLE in servable.signatures:
-        takes = servable.signatures[ENCODE_STYLE].inputs
-        (code,) = servable.run(ENCODE_STYLE, dict.fromkeys(takes, style)).values()
+    if spec.shape.rank == 3 and encode in servable.signatures:
+        takes = servable.signatures[encode].inputs
+        (code,) = servable.run(encode, dict.fromkeys(takes, style)).values()
         return code
     raise ArgumentError(
         f"signature: its input {name!r} of shape {spec.shape} is neither an image, a strength nor "
-        f"a style code that the signature {ENCODE_STYLE!r} gives."
+        f"a style code that the signature {encode!r} gives."
     )
