@@ -275,7 +275,12 @@ def _export(arguments: argparse.Namespace) -> dict:
         if arguments.unet:
             from tfstyle.segmentation import UNet
 
-            folder = export_unet(UNet.load(arguments.unet), output, arguments.version)
+            folder = export_unet(
+                UNet.load(arguments.unet),
+                output,
+                arguments.version,
+                warm_up_size=arguments.warm_up_size,
+            )
         else:
             model = _load_model(arguments)
             name = None if arguments.model else arguments.preset

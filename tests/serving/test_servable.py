@@ -120,7 +120,7 @@ def test_warm_up_runs_the_requests_of_the_saved_model(tmp_path, sum_folder):
     shutil.copytree(sum_folder / "1", folder)
     servable = Servable("sum", 1, folder)
     try:
-        assert servable.warm_up() == 1  # the export's own
+        assert servable.warm_up() == 2  # the export's own: add and serving_default
         one = np.ones((1, 2), np.float32)
         other = prediction_log_pb2.PredictionLog()
         other.classify_log.request.model_spec.name = "sum"
