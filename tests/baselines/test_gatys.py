@@ -7,7 +7,7 @@ import pytest
 import scipy.optimize
 
 from tfstyle.baselines import Gatys
-from tfstyle.encoders import VGG16, VGG19
+from tfstyle.encoders import VGG16, VGG19, ResNet50
 from tfstyle.errors import ArgumentError
 
 from ..models import image
@@ -92,6 +92,10 @@ class TestEquations:
         assert gatys.style_layers == {f"relu{n}_1": 0.2 for n in range(1, 6)}
         assert isinstance(gatys.encoder, VGG19)
         assert gatys.encoder.depth == "relu5_1"
+        other = Gatys("resnet50", weights=None, steps=1)
+        assert tuple(other.content_layers) == ResNet50.default_content_layers
+        assert tuple(other.style_layers) == ResNet50.default_style_layers
+        assert other.stylize(image(0, (33, 40)), image(1, (32, 32))).shape == (33, 40)
         contextual = Gatys("vgg16", weights=None, style_loss="contextual")
         assert contextual.style_layers == {"relu3_2": 0.5, "relu4_2": 0.5}
         assert contextual.encoder.depth == "relu4_2"
