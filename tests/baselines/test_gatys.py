@@ -99,6 +99,7 @@ class TestEquations:
         contextual = Gatys("vgg16", weights=None, style_loss="contextual")
         assert contextual.style_layers == {"relu3_2": 0.5, "relu4_2": 0.5}
         assert contextual.encoder.depth == "relu4_2"
+        assert (gatys.optimizer, contextual.optimizer) == ("lbfgs", "adam")
 
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])

@@ -20,8 +20,8 @@ from tfstyle.style_transfer import weigh_taps
 #: The layers of the paper, of VGG.
 CONTENT_LAYERS = ("relu4_2",)
 STYLE_LAYERS = ("relu3_2", "relu4_2")
-#: h of the losses. The softer match of a large h tells the gray scale, which hard ones ignore: the
-#: best of few matches differ little between an image and its negative.
+#: h of the losses. With hard matches, 0.1 say, the losses of an image and of its negative differ so
+#: little that training may end with either.
 BANDWIDTH = 0.5
 #: Name of the model in a folder that ``ContextualTransformation.open`` takes.
 MODEL_FILE = "model.keras"
