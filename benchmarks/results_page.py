@@ -76,6 +76,11 @@ def main() -> None:
         file = getattr(options, name)
         if file.is_file():
             studies[name] = (json.loads(file.read_text()), file)
+    if "segmentation" in studies:
+        from tfstyle.experiments.segmentation import complete_seeds
+
+        result, file = studies["segmentation"]
+        studies["segmentation"] = complete_seeds(result), file
     page = write_results(
         ROOT / "docs" / "results" / "index.html",
         **studies,

@@ -24,6 +24,7 @@ _LAZY = {
 _MODULES = (
     "baselines",
     "callbacks",
+    "convert",
     "data",
     "encoders",
     "errors",

@@ -388,9 +388,9 @@ def _split_ending(path: str) -> tuple[str, str]:
 
 
 def _fingerprint(network: StyleTransfer, styles: StyleBank) -> str:
-    digest = hashlib.sha256(json.dumps([network.layer, styles.names]).encode())
-    for array in (*network.get_weights(), styles.codes, styles.weights):
-        digest.update(np.ascontiguousarray(array).tobytes())
+    digest = hashlib.sha256(json.dumps([network.fingerprint(), styles.names]).encode())
+    for array in (styles.codes, styles.weights):
+        digest.update(array.tobytes())
     return digest.hexdigest()
 
 

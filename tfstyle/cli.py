@@ -275,7 +275,12 @@ def _export(arguments: argparse.Namespace) -> dict:
         if arguments.unet:
             from tfstyle.segmentation import UNet
 
-            folder = export_unet(UNet.load(arguments.unet), output, arguments.version)
+            folder = export_unet(
+                UNet.load(arguments.unet),
+                output,
+                arguments.version,
+                warm_up_size=arguments.warm_up_size,
+            )
         else:
             model = _load_model(arguments)
             name = None if arguments.model else arguments.preset
@@ -291,6 +296,39 @@ def _export(arguments: argparse.Namespace) -> dict:
         _print_facts(console, {"exported": folder})
         console.print(f"Serve it with: {PROGRAM} serve --models {_escape(str(output))}")
     return {"folder": folder, "version": int(folder.name)}
+
+
+def _convert(arguments: argparse.Namespace) -> dict:
+    from tfstyle import convert
+
+    function = {"tflite": convert.to_tflite, "onnx": convert.to_onnx, "trt": convert.to_trt}
+    with _progress(arguments, "converting"):
+        report = function[arguments.to](
+            arguments.saved_model,
+            arguments.output,
+            signature=arguments.signature,
+            precision=arguments.precision,
+            size=arguments.size,
+            calibrate=arguments.calibrate,
+            compare=arguments.compare,
+        )
+    if not arguments.json:
+        difference, latency = report.difference, report.latency
+        psnr = "-" if difference.psnr_db is None else f"{difference.psnr_db:.1f} dB"
+        _print_facts(
+            _console(),
+            {
+                "written": f"{arguments.output}, {report.model['bytes'] / 1e6:.2f} MB",
+                "report": f"{arguments.output}.json",
+                "difference": f"at most {difference.max_difference:.2g} gray levels of [0, 1], "
+                f"{difference.mean_difference:.2g} on average, PSNR {psnr}, on "
+                f"{difference.pairs} pairs of slices",
+                "time": f"{latency.converted_ms:.1f} ms an image, the SavedModel "
+                f"{latency.saved_model_ms:.1f} ms, {latency.threads} threads",
+                "checks": "the converted model does not check its input",
+            },
+        )
+    return report.as_dict()
 
 
 def _serve(arguments: argparse.Namespace) -> None:
@@ -552,6 +590,7 @@ def _parser() -> argparse.ArgumentParser:
   tfstyle train --content ct/ --style other_scanner/ --output runs/first
   tfstyle augment train/images augmented/ --styles other_scanners/ --masks train/masks
   tfstyle export -o saved_models/stylize
+  tfstyle convert saved_models/stylize --to tflite --size 256 -o stylize.tflite
   tfstyle serve
   tfstyle info
 
@@ -575,6 +614,7 @@ Each command has its own help: tfstyle stylize --help""",
         _add_augment,
         _add_features,
         _add_export,
+        _add_convert,
         _add_serve,
         _add_info,
         _add_phantom,
@@ -1054,6 +1094,69 @@ def _add_export(command: Callable) -> argparse.ArgumentParser:
         default=256,
         metavar="PIXELS",
         help="side of the images with which servers warm up; 0: none (default: %(default)s)",
+    )
+    return parser
+
+
+def _add_convert(command: Callable) -> argparse.ArgumentParser:
+    parser = command(
+        "convert",
+        _convert,
+        "convert an exported model to TFLite, ONNX or TensorRT",
+        "Converts one signature of a SavedModel for another runtime, compares the two on real\n"
+        "slices and writes a report beside the model: size, difference, time. TFLite and ONNX\n"
+        "need extras of tfstyle: pip install 'tfstyle[tflite]', 'tfstyle[onnx]'. TensorRT needs\n"
+        "NVIDIA's container: serving/tensorrt/convert.sh. Nothing is overwritten.",
+        """examples:
+  tfstyle convert saved_models/stylize --to tflite --size 256 -o stylize.tflite
+  tfstyle convert saved_models/stylize --to onnx -o stylize.onnx
+  tfstyle convert saved_models/stylize --to tflite --precision int8 --calibrate ct/ \\
+      --size 512 -o stylize_int8.tflite""",
+    )
+    parser.add_argument(
+        "saved_model", metavar="SAVED_MODEL", help="an exported model or one of its versions"
+    )
+    parser.add_argument("--to", required=True, choices=("tflite", "onnx", "trt"), help="target")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="file to write, ending in .tflite or .onnx; a folder for trt",
+    )
+    parser.add_argument(
+        "--signature",
+        default="stylize",
+        metavar="NAME",
+        help="what to convert, such as stylize_plain (default: %(default)s); tfstyle info lists "
+        "them",
+    )
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        choices=("float32", "float16", "int8"),
+        help="float16: weights in half precision; int8: convolutions in 8-bit integers "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--size",
+        type=_positive,
+        metavar="N",
+        help="take images of N x N pixels, one at a time (default: any number and size)",
+    )
+    parser.add_argument(
+        "--calibrate",
+        nargs="+",
+        default=(),
+        metavar="SCANS",
+        help="scans to calibrate int8 on: DICOM files or folders, NIfTI, PNG",
+    )
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        default=(),
+        metavar="SCANS",
+        help="scans to compare on (default: CT slices of pydicom-data, or of pydicom)",
     )
     return parser
 

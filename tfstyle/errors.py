@@ -57,3 +57,7 @@ class ServingError(TfstyleError):
 
 class WorkerError(TfstyleError):
     """Another worker of a training over several machines cannot be reached or has stopped."""
+
+
+class ConversionError(TfstyleError):
+    """A model cannot be converted: a package is missing, or the target cannot run the model."""

@@ -146,6 +146,16 @@ def test_summary_pairs_by_seed():
     assert classical["runs"] == 1
 
 
+def test_seeds_that_lack_a_condition_are_left_out():
+    rows = [
+        {"data": "d", "condition": c, "seed": s, "pixel_accuracy": 0, "mean_iou": 0, "seen": None}
+        for c, s in (("plain", 0), ("plain", 1), ("ours", 0))
+    ]
+    result = segmentation.complete_seeds({"rows": rows, "data": {}})
+    assert [(r["condition"], r["seed"]) for r in result["rows"]] == [("plain", 0), ("ours", 0)]
+    assert [entry["runs"] for entry in result["summary"]] == [1, 1]
+
+
 @pytest.fixture
 def folders(tmp_path):
     """Three domains of three pictures with masks; a bright square is the structure."""

@@ -32,6 +32,13 @@ class TestAdaIN:
         for a, b in zip(moments(AdaIN()(x, y)), moments(y)):
             np.testing.assert_allclose(a, b, rtol=1e-4)
 
+    def test_moments_of_many_pixels(self):
+        x = np.abs(maps(10, (1, 512, 512, 3)))
+        mean, std = moments(tf.constant(x))
+        exact = x.astype(np.float64)
+        np.testing.assert_allclose(np.ravel(mean), exact.mean((0, 1, 2)), rtol=5e-6)
+        np.testing.assert_allclose(np.ravel(std), exact.std((0, 1, 2)), rtol=5e-6)
+
     def test_strength_interpolates(self):
         x, y = maps(4), maps(5)
         full = np.asarray(AdaIN()(x, y))

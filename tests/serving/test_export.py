@@ -233,7 +233,7 @@ def test_warm_up_requests_are_tensorflow_servings(saved_model):
         requests[request.model_spec.signature_name] = {
             name: tf.make_ndarray(proto) for name, proto in request.inputs.items()
         }
-    assert set(requests) == SIGNATURES - {"serving_default"}
+    assert set(requests) == SIGNATURES
     for name, inputs in requests.items():
         assert set(inputs) == SIGNATURE_INPUTS[name]
         assert all(array.dtype == np.float32 for array in inputs.values())

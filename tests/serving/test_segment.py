@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfstyle.errors import ArgumentError, OutputError
+from tfstyle.errors import ArgumentError, OutputError, ServingError
 from tfstyle.segmentation import UNet
-from tfstyle.serving import Servable, export_unet, list_versions, read_metadata
+from tfstyle.serving import (
+    AsyncClient,
+    Client,
+    EmbeddedServer,
+    Servable,
+    export_unet,
+    list_versions,
+    read_metadata,
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +67,43 @@ def test_servable_equals_the_model(unet, servable, size, signature):
 def test_graph_refuses_bad_input(servable, image):
     with pytest.raises(tf.errors.InvalidArgumentError, match="image"):
         servable.run("segment", {"image": image})
+
+
+@pytest.fixture(scope="module")
+def server(exported):
+    with EmbeddedServer(
+        exported.parent, port=0, rest_port=0, poll_seconds=0, warm_up=False
+    ) as server:
+        yield server
+
+
+@pytest.mark.parametrize("transport", ["grpc", "rest"])
+def test_client(unet, server, transport):
+    images = np.random.default_rng(0).random((3, 18, 20, 1), dtype=np.float32)
+    address = server.address if transport == "grpc" else server.rest_address
+    with Client(address, "unet", transport=transport, max_request_pixels=2 * 18 * 20) as client:
+        masks, probabilities = client.segment(images, probabilities=True)
+        np.testing.assert_array_equal(masks, unet.segment(images))
+        np.testing.assert_allclose(probabilities, unet.probabilities(images), atol=1e-5)
+        one = client.segment(images[0, ..., 0])
+        assert (one.dtype, one.shape) == (np.int32, (18, 20))
+        np.testing.assert_array_equal(one, masks[0, ..., 0])
+        with pytest.raises(ArgumentError, match="image: values lie"):
+            client.segment(images * 1000)
+        with pytest.raises(ServingError, match="encode_style"):
+            client.encode_style(images[0])
+
+
+def test_async_client(unet, server):
+    image = np.random.default_rng(0).random((18, 20), dtype=np.float32)
+
+    async def work():
+        async with AsyncClient(server.address, "unet") as client:
+            return await client.segment(image)
+
+    np.testing.assert_array_equal(
+        asyncio.run(work()), unet.segment(image[None, ..., None])[0, ..., 0]
+    )
 
 
 def test_existing_version_is_kept(unet, exported):

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
 
 from tfstyle.errors import ArgumentError, InputFileError
 from tfstyle.serving import Servable, resolve_models
@@ -78,25 +79,66 @@ def test_missing_variables(tmp_path, saved_model):
         Servable("stylize", 1, folder)
 
 
-def test_latest_version_is_the_highest_number(tmp_path, saved_model):
+def test_latest_version_is_the_highest_number(tmp_path, sum_folder):
     for version in ("9", "10"):
-        shutil.copytree(saved_model, tmp_path / "stylize" / version)
-    servable = Servable.load_latest("stylize", tmp_path / "stylize")
+        shutil.copytree(sum_folder / "1", tmp_path / "sum" / version)
+    servable = Servable.load_latest("sum", tmp_path / "sum")
     servable.close()
     servable.close()  # a second time does nothing
     assert servable.version == 10
 
 
-def test_run_gives_the_outputs_asked_for(saved_model, random):
-    servable = Servable("stylize", 1, saved_model)
+def test_run_gives_the_outputs_asked_for(servable, random):
     image = random.random((1, 8, 8, 1), dtype=np.float32)
+    inputs = {"content": image, "style": image}
+    assert set(servable.run("stylize", inputs, ["generated"])) == {"generated"}
+    with pytest.raises(KeyError, match="other"):
+        servable.run("stylize", inputs, ["other"])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="content : Tensor had NaN"):
+        servable.run("stylize", {"content": image * np.nan, "style": image})
+
+
+def records(folder, *logs):
+    extra = folder / "assets.extra"
+    extra.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
+        for log in logs:
+            writer.write(log.SerializeToString())
+
+
+def predict_log(signature, **inputs):
+    log = prediction_log_pb2.PredictionLog()
+    request = log.predict_log.request
+    request.model_spec.name, request.model_spec.signature_name = "sum", signature
+    for name, value in inputs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    return log
+
+
+def test_warm_up_runs_the_requests_of_the_saved_model(tmp_path, sum_folder):
+    folder = tmp_path / "1"
+    shutil.copytree(sum_folder / "1", folder)
+    servable = Servable("sum", 1, folder)
     try:
-        inputs = {"content": image, "style": image}
-        assert set(servable.run("stylize", inputs, ["generated"])) == {"generated"}
-        with pytest.raises(KeyError, match="other"):
-            servable.run("stylize", inputs, ["other"])
-        with pytest.raises(tf.errors.InvalidArgumentError, match="content : Tensor had NaN"):
-            servable.run("stylize", {"content": image * np.nan, "style": image})
+        assert servable.warm_up() == 2  # the export's own: add and serving_default
+        one = np.ones((1, 2), np.float32)
+        other = prediction_log_pb2.PredictionLog()
+        other.classify_log.request.model_spec.name = "sum"
+        good = predict_log("", x=one, amount=np.float32([1]))
+        records(folder, good, other, good)
+        assert servable.warm_up() == 2
+        for bad in (
+            predict_log("add", x=-one, amount=np.float32([1])),
+            predict_log("none", x=one),
+        ):
+            records(folder, good, bad)
+            with pytest.raises(InputFileError, match=r"warmup_requests: request 2 fails"):
+                servable.warm_up()
+        (folder / "assets.extra" / "tf_serving_warmup_requests").write_bytes(b"garbage" * 9)
+        with pytest.raises(InputFileError, match="request 1 fails"):
+            servable.warm_up()
+        shutil.rmtree(folder / "assets.extra")
+        assert servable.warm_up() == 0
     finally:
         servable.close()
 

@@ -805,6 +805,27 @@ def summarize(rows: Sequence[Mapping]) -> list[dict]:
     return result
 
 
+def complete_seeds(result: Mapping) -> dict:
+    """A study under way without the seeds that some condition still lacks.
+
+    Args:
+        result: Of :func:`run_segmentation_study`, or its file's content.
+
+    Returns:
+        The same with fewer rows and the summary of those, so that all conditions of a data set are
+        compared on the same seeds.
+    """
+    conditions: dict[str, set] = {}
+    found: dict[tuple, set] = {}
+    for row in result["rows"]:
+        conditions.setdefault(row["data"], set()).add(row["condition"])
+        found.setdefault((row["data"], row["seed"]), set()).add(row["condition"])
+    rows = [
+        row for row in result["rows"] if found[row["data"], row["seed"]] == conditions[row["data"]]
+    ]
+    return {**result, "rows": rows, "summary": summarize(rows)}
+
+
 def _mean(values: Sequence[float]) -> dict:
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {

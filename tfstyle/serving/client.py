@@ -18,7 +18,7 @@ import numpy as np
 from tfstyle.errors import ArgumentError, ServingError
 from tfstyle.images import as_batch, blend_weights, is_style_code
 from tfstyle.serving.servable import DEFAULT_SIGNATURE
-from tfstyle.serving.signatures import ENCODE_NAMES, STYLIZE_NAMES, WITH_CODE_NAMES
+from tfstyle.serving.signatures import ENCODE_NAMES, SEGMENT, STYLIZE_NAMES, WITH_CODE_NAMES
 from tfstyle.serving.status import StatusError
 from tfstyle.serving.transports import Address, Choice, connect, connect_async
 
@@ -195,7 +195,7 @@ class _Plans:
         for answer in parts:
             code = answer.get("code")
             if code is None or not is_style_code(code):
-                self._not_stylize(answer, "'code' as float32 (?, 2, ?)")
+                self._unexpected(answer, "a stylize", "'code' as float32 (?, 2, ?)")
             codes.append(code)
         return np.concatenate(codes)
 
@@ -244,6 +244,27 @@ class _Plans:
             largest = max(largest, styles[0].size)
         parts = yield from self._in_parts(len(contents), largest, request)
         return np.concatenate(parts).reshape(shape)
+
+    def _segment(self, image: npt.ArrayLike, probabilities: bool, timeout: float | None) -> _Plan:
+        images, shape = as_batch(image, "image")
+        wanted = ("mask", "probabilities") if probabilities else ("mask",)
+        parts = yield from self._in_parts(
+            len(images),
+            images[0].size,
+            lambda part: self._predict({"image": images[part]}, SEGMENT, wanted, timeout),
+        )
+        for part in parts:
+            mask = part.get("mask")
+            if mask is None or mask.ndim != 4 or mask.shape[1:] != images.shape[1:]:
+                self._unexpected(
+                    part,
+                    "a segment",
+                    f"'mask' as int32 (?, {', '.join(map(str, images.shape[1:]))})",
+                )
+        masks = np.concatenate([part["mask"] for part in parts]).reshape(shape)
+        if not probabilities:
+            return masks
+        return masks, np.concatenate([part["probabilities"] for part in parts])
 
     def _code(
         self, style: npt.ArrayLike, argument: str, contents: int, detail: str, timeout: float | None
@@ -331,13 +352,13 @@ class _Plans:
     def _generated(self, answer: dict[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
         generated = answer.get("generated")
         if generated is None or generated.shape != shape or generated.dtype != np.float32:
-            self._not_stylize(answer, f"'generated' as float32 {shape}")
+            self._unexpected(answer, "a stylize", f"'generated' as float32 {shape}")
         return generated
 
-    def _not_stylize(self, answer: dict[str, np.ndarray], expected: str) -> NoReturn:
+    def _unexpected(self, answer: dict[str, np.ndarray], kind: str, expected: str) -> NoReturn:
         received = ", ".join(f"'{k}' as {v.dtype} {v.shape}" for k, v in sorted(answer.items()))
         raise ServingError(
-            f"{self.target}: the model '{self.model_name}' is not a stylize servable: expected "
+            f"{self.target}: the model '{self.model_name}' is not {kind} servable: expected "
             f"{expected}, received {received or 'nothing'}"
         )
 
@@ -446,6 +467,30 @@ class Client(_Plans):
             ServingError: The server cannot be reached or refused the request.
         """
         return self._run(self._encode_style(style, detail, timeout))
+
+    def segment(
+        self, image: npt.ArrayLike, *, probabilities: bool = False, timeout: float | None = None
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """The most probable class of every pixel, from a served U-Net.
+
+        Args:
+            image: (H, W), (H, W, 1) or (B, H, W, 1), values in [0, 1].
+            probabilities: Return those of every class as well.
+            timeout: Seconds for each request; the client's unless given.
+
+        Returns:
+            int32 array of the image's shape; with `probabilities` also float32 (B, H, W,
+            classes).
+
+        Raises:
+            ArgumentError: An image that cannot be used; nothing is sent.
+            ServingError: The server cannot be reached or refused the request.
+
+        Example:
+            >>> with Client("127.0.0.1:8500", "unet") as client:          # doctest: +SKIP
+            ...     mask = client.segment(image)
+        """
+        return self._run(self._segment(image, probabilities, timeout))
 
     def stylize_scans(
         self,
@@ -604,6 +649,12 @@ class AsyncClient(_Plans):
     ) -> np.ndarray:
         """See :meth:`Client.encode_style`."""
         return await self._run(self._encode_style(style, detail, timeout))
+
+    async def segment(
+        self, image: npt.ArrayLike, *, probabilities: bool = False, timeout: float | None = None
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """See :meth:`Client.segment`."""
+        return await self._run(self._segment(image, probabilities, timeout))
 
     async def predict(
         self,

@@ -203,7 +203,7 @@ def export_servable(
         try:
             _write(signatures, temporary, name, default, model or {})
             if warm_up is not None:
-                _write_warm_up(signatures, temporary, name, warm_up)
+                _write_warm_up(signatures, temporary, name, default, warm_up)
             _check(signatures, temporary, name, examples)
             target = _publish(temporary, base, version)
         finally:
@@ -361,6 +361,7 @@ def _write_warm_up(
     signatures: Mapping[str, Signature],
     folder: Path,
     name: str,
+    default: str,
     shapes: Mapping[str, tuple[int, ...]],
 ) -> None:
     """One request for each signature, as TensorFlow Serving's SavedModel warm-up wants them.
@@ -373,7 +374,8 @@ def _write_warm_up(
 
     path = folder / "assets.extra" / WARM_UP_FILE
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for key, signature in signatures.items():
+        # serving_default has the same graph, but a server prepares it anew.
+        for key, signature in {DEFAULT_SIGNATURE: signatures[default], **signatures}.items():
             request = predict_pb2.PredictRequest()
             request.model_spec.name = name
             request.model_spec.signature_name = key

@@ -9,14 +9,12 @@ import numpy as np
 
 from tfstyle.errors import ArgumentError
 from tfstyle.serving.export import export_servable
-from tfstyle.serving.signatures import GRAY, Signature, Tensor
+from tfstyle.serving.signatures import GRAY, SEGMENT, Signature, Tensor
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
     from tfstyle.segmentation import UNet
-
-SEGMENT = "segment"
 
 IMAGE = Tensor(
     ("batch", "height", "width", 1), "images to segment; any height and width of at least 1", GRAY

@@ -273,14 +273,15 @@ class Servable:
             return 0
         count = 0
         try:
-            for record in tf.compat.v1.io.tf_record_iterator(str(path)):
-                log = prediction_log_pb2.PredictionLog.FromString(record)
-                if log.WhichOneof("log_type") != "predict_log":
-                    continue
-                request = log.predict_log.request
-                inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
-                self.run(request.model_spec.signature_name or DEFAULT_SIGNATURE, inputs)
-                count += 1
+            with _quiet_tensorflow():
+                for record in tf.compat.v1.io.tf_record_iterator(str(path)):
+                    log = prediction_log_pb2.PredictionLog.FromString(record)
+                    if log.WhichOneof("log_type") != "predict_log":
+                        continue
+                    request = log.predict_log.request
+                    inputs = {k: tf.make_ndarray(proto) for k, proto in request.inputs.items()}
+                    self.run(request.model_spec.signature_name or DEFAULT_SIGNATURE, inputs)
+                    count += 1
         except Exception as error:
             first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputFileError(

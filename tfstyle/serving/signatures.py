@@ -25,6 +25,7 @@ STYLIZE_WITH_CODE = "stylize_with_code"
 STYLIZE_WITH_CODE_STRENGTH = "stylize_with_code_strength"
 STYLIZE_WITH_CODE_PLAIN = "stylize_with_code_plain"
 STYLIZE_WITH_CODE_PLAIN_STRENGTH = "stylize_with_code_plain_strength"
+SEGMENT = "segment"
 
 #: By detail: from a style image, without and with strength.
 STYLIZE_NAMES = {

@@ -1,0 +1,278 @@
+"""What holds for TFLite and ONNX alike; each test runs for both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.models import image
+from tfstyle.convert import OnnxModel, TFLiteModel, conversion, to_onnx, to_tflite
+from tfstyle.errors import ArgumentError, ConversionError, InputFileError, OutputError
+
+TARGETS = {
+    "tflite": (to_tflite, TFLiteModel, "ai_edge_litert"),
+    "onnx": (to_onnx, OnnxModel, "onnxruntime"),
+}
+
+
+@pytest.fixture(params=sorted(TARGETS))
+def target(request):
+    pytest.importorskip(TARGETS[request.param][2], reason=f"no extra {request.param!r}")
+    return request.param
+
+
+@pytest.fixture
+def convert(target, saved_model, ct, tmp_path):
+    """Converts to a file in `tmp_path`; plain and 32x32 pixels unless told."""
+
+    def start(output=None, source=saved_model, **options):
+        output = output or tmp_path / f"model.{target}"
+        options = {"signature": "stylize_plain", "size": 32, "compare": ct, **options}
+        return TARGETS[target][0](source, output, **options)
+
+    return start
+
+
+@pytest.fixture
+def load(target, tmp_path):
+    def start(path=None, **options):
+        return TARGETS[target][1](path or tmp_path / f"model.{target}", **options)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def plain_models(saved_model, ct, tmp_path_factory):
+    """Gives file and report of the plain signature for 32x32 pixels, converted when first asked."""
+    made = {}
+
+    def make(target):
+        if target not in made:
+            path = tmp_path_factory.mktemp("plain") / f"model.{target}"
+            report = TARGETS[target][0](
+                saved_model, path, signature="stylize_plain", size=32, compare=ct
+            )
+            made[target] = path, report
+        return made[target]
+
+    return make
+
+
+@pytest.fixture
+def plain(plain_models, target):
+    return plain_models(target)
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_float32(plain, load, servable):
+    path, report = plain
+    assert report.difference.max_difference < 1e-4
+    assert report.difference.sizes == [[32, 32]]
+    assert report.reached == {"max_difference <= 0.0001": True}
+    model = load(path, threads=1)
+    assert set(model.inputs) == {"content", "style"}
+    assert model.outputs == ("generated",)
+    given = {"content": image(3, (1, 32, 32, 1)), "style": image(4, (1, 32, 32, 1)) ** 2}
+    expected = servable.run("stylize_plain", given)["generated"]
+    assert expected.std() > 0.05
+    np.testing.assert_allclose(model(given)["generated"], expected, rtol=0, atol=1e-4)
+
+
+def test_report_beside_the_model(plain):
+    path, report = plain
+    assert visible(path.parent) == [path.name, f"{path.name}.json"]
+    stored = json.loads(path.with_name(f"{path.name}.json").read_text())
+    assert stored == json.loads(report.to_json())
+    assert stored["format"] == "tfstyle-conversion/1"
+    content = path.read_bytes()
+    assert stored["model"]["bytes"] == len(content)
+    assert stored["model"]["sha256"] == hashlib.sha256(content).hexdigest()
+    assert stored["model"]["inputs"]["style"] == {"dtype": "float32", "shape": [1, 32, 32, 1]}
+    assert sum(stored["model"]["operations"].values()) > 20
+    assert stored["saved_model"]["model"]["preset"] == "test_preset"
+    assert stored["dropped"] == {"Assert": 3, "CheckNumerics": 2}
+    assert stored["latency"]["saved_model_ms"] > 0
+    assert stored["versions"]["tensorflow"]
+    assert "CT_small" not in json.dumps(stored)  # names of files may be those of patients
+
+
+def test_guided_with_free_sizes(convert, load, servable, target):
+    report = convert(signature="stylize", size=None)
+    assert report.difference.sizes == [[128, 128]]  # as the slice comes
+    assert report.difference.max_difference < 1e-4
+    operations = report.model["operations"]
+    if target == "tflite":  # none of TensorFlow's
+        assert not [n for n in operations if n.startswith(("CUSTOM", "DELEGATE", "MIRROR_PAD"))]
+    assert operations[{"tflite": "CONV_2D", "onnx": "Conv"}[target]] == 6
+    model = load()
+    for content, style in (((1, 37, 51, 1), (1, 40, 33, 1)), ((2, 24, 24, 1), (1, 24, 24, 1))):
+        given = {"content": image(5, content), "style": image(6, style) ** 2}
+        expected = servable.run("stylize", given)["generated"]
+        np.testing.assert_allclose(model(given)["generated"], expected, rtol=0, atol=1e-4)
+
+
+def test_strength(convert, load, servable):
+    convert(signature="stylize_plain_strength", size=16)
+    given = {"content": image(1, (1, 16, 16, 1)), "style": image(2, (1, 16, 16, 1)) ** 2}
+    given["strength"] = np.float32([0.25])
+    expected = servable.run("stylize_plain_strength", given)["generated"]
+    np.testing.assert_allclose(load()(given)["generated"], expected, rtol=0, atol=1e-4)
+
+
+def test_code_of_a_style(convert, load, servable):
+    convert(signature="stylize_with_code_plain", size=16)
+    style = image(2, (1, 16, 16, 1)) ** 2
+    code = servable.run("encode_style_plain", {"style": style})["code"]
+    given = {"content": image(1, (1, 16, 16, 1)), "code": code}
+    expected = servable.run("stylize_with_code_plain", given)["generated"]
+    np.testing.assert_allclose(load()(given)["generated"], expected, rtol=0, atol=1e-4)
+
+
+def test_float16(convert, plain):
+    whole = plain[1]
+    report = convert(precision="float16")
+    assert report.difference.psnr_db >= 45
+    assert report.difference.max_difference > whole.difference.max_difference
+    # 76 000 parameters, nearly all of them weights of convolutions.
+    assert whole.model["bytes"] - report.model["bytes"] > 1.5 * 76_000
+
+
+def test_int8(convert, plain, ct):
+    whole = plain[1]
+    report = convert(precision="int8", calibrate=[ct])
+    assert report.difference.psnr_db >= 30
+    assert report.method["calibration_pairs"] == 3
+    # 3 of the 6 convolutions have 64 channels on both sides; those of the image stay as they are.
+    assert report.method["int8"].startswith("3 convolutions")
+    assert whole.model["bytes"] - report.model["bytes"] > 2 * 76_000
+
+
+def test_any_saved_model_converts(convert, blur, load, ct):
+    report = convert(source=blur, signature="blur", size=None)
+    assert report.saved_model["model"] is None
+    assert report.model["outputs"] == ["blurred"]
+    content = image(1, (2, 9, 7, 1))
+    found = load()({"content": content})["blurred"]
+    assert found[0, 4, 3, 0] == pytest.approx(content[0, 3:6, 2:5].mean(), rel=1e-4)
+
+
+def test_int8_needs_wide_convolutions(convert, blur, ct):
+    with pytest.raises(ConversionError, match="no convolution"):
+        convert(source=blur, signature="blur", precision="int8", calibrate=[ct])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"precision": "int8"}, ArgumentError, "calibrate: int8 needs scans"),
+        ({"precision": "int4"}, ArgumentError, "precision.*'int4'"),
+        ({"calibrate": ["x"]}, ArgumentError, "only int8 is calibrated"),
+        ({"signature": "other"}, ArgumentError, "signature"),
+        ({"size": 0}, ArgumentError, "size"),
+        ({"source": "/nowhere"}, InputFileError, "no such folder"),
+        ({"compare": ["/nowhere"]}, InputFileError, "/nowhere"),
+    ],
+)
+def test_bad_arguments(convert, tmp_path, options, error, message):
+    with pytest.raises(error, match=message):
+        convert(**options)
+    assert visible(tmp_path) == []
+
+
+def test_nothing_is_overwritten(convert, target, tmp_path):
+    path = tmp_path / f"model.{target}"
+    path.write_text("mine")
+    with pytest.raises(OutputError, match="exists already"):
+        convert()
+    path.unlink()
+    (tmp_path / f"model.{target}.json").write_text("mine")
+    with pytest.raises(OutputError, match=r"json: exists already"):
+        convert()
+    assert visible(tmp_path) == [f"model.{target}.json"]
+
+
+def test_output_that_cannot_be(convert, target, tmp_path):
+    with pytest.raises(OutputError, match=rf"ends in \.{target}"):
+        convert(tmp_path / "model.bin")
+    with pytest.raises(OutputError, match="does not exist"):
+        convert(tmp_path / "no" / f"model.{target}")
+    assert visible(tmp_path) == []
+
+
+def test_nothing_appears_when_the_report_cannot_be_made(convert, blur, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise ConversionError("gives NaN")
+
+    monkeypatch.setattr(conversion.reports, "measure_difference", fail)
+    with pytest.raises(ConversionError, match="gives NaN"):
+        convert(source=blur, signature="blur")
+    assert visible(tmp_path) == []
+
+
+def test_model_that_appears_meanwhile_is_kept(convert, blur, target, tmp_path, monkeypatch):
+    path = tmp_path / f"model.{target}"
+    real = conversion.reports.measure_latency
+
+    def slow(*arguments):
+        path.write_text("of another conversion")
+        return real(*arguments)
+
+    monkeypatch.setattr(conversion.reports, "measure_latency", slow)
+    with pytest.raises(OutputError, match="exists already"):
+        convert(source=blur, signature="blur")
+    assert path.read_text() == "of another conversion"
+    assert visible(tmp_path) == [path.name]
+
+
+def test_missing_packages_are_named(convert, load, target, tmp_path, monkeypatch):
+    monkeypatch.setattr(conversion, "find_spec", lambda name: None)
+    with pytest.raises(ConversionError, match=rf"pip install 'tfstyle\[{target}\]'"):
+        convert()
+    with pytest.raises(ConversionError, match=rf"pip install 'tfstyle\[{target}\]'"):
+        load()
+    assert visible(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"content": np.zeros((1, 32, 32, 1))}, "takes content, style; received content"),
+        ({"content": np.zeros((1, 32, 32, 1)), "style": np.zeros((1, 32, 8, 1))}, "style: shape"),
+        ({"content": np.zeros((32, 32)), "style": np.zeros((1, 32, 32, 1))}, "content: shape"),
+        ({"content": np.full((1, 32, 32, 1), np.nan), "style": np.zeros((1, 32, 32, 1))}, "NaN"),
+        ({"content": "x", "style": np.zeros((1, 32, 32, 1))}, "content: not a numeric"),
+    ],
+)
+def test_runners_check_what_the_graph_no_longer_checks(plain, load, inputs, message):
+    with pytest.raises(ArgumentError, match=message):
+        load(plain[0])(inputs)
+
+
+def test_files_that_are_no_models(load, target, tmp_path):
+    with pytest.raises(InputFileError, match="no such file"):
+        load()
+    path = tmp_path / f"model.{target}"
+    path.write_bytes(b"not a model")
+    with pytest.raises(InputFileError, match=path.name):
+        load()
+
+
+def test_signature_that_tflite_cannot_run(ct, tmp_path):
+    import tensorflow as tf
+
+    pytest.importorskip("ai_edge_litert")
+    spec = tf.TensorSpec([None, None, None, 1], name="content")
+    function = tf.function(
+        lambda content: {"y": tf.linalg.cholesky(content[..., 0])}, input_signature=[spec]
+    )
+    tf.saved_model.save(tf.Module(), str(tmp_path / "odd"), signatures={"odd": function})
+    with pytest.raises(ConversionError, match="'odd' cannot be converted to TFLite"):
+        to_tflite(tmp_path / "odd", tmp_path / "odd.tflite", signature="odd", compare=ct)
+    assert visible(tmp_path) == ["odd"]

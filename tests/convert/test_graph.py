@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.models import image
+from tfstyle.convert.graph import operation_counts, plain_graph, saved_model_folder
+from tfstyle.errors import ArgumentError, InputFileError
+
+
+def save(folder, function, *specs):
+    module = tf.Module()
+    traced = tf.function(function, input_signature=specs, autograph=False)
+    tf.saved_model.save(module, str(folder), signatures={"run": traced})
+    return folder
+
+
+def run(graph, **inputs):
+    outputs = graph.function(**{name: tf.constant(value) for name, value in inputs.items()})
+    return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+
+def operations(graph):
+    return Counter(node.op for node in graph.frozen()[0].node)
+
+
+@pytest.mark.parametrize("signature", ["stylize", "stylize_plain"])
+@pytest.mark.parametrize("size", [None, 32])
+def test_gives_what_the_signature_gives(saved_model, servable, signature, size):
+    graph = plain_graph(saved_model, signature, size)
+    content, style = image(1, (1, 32, 32, 1)), image(2, (1, 32, 32, 1)) ** 2
+    if size is None:
+        content = image(1, (2, 31, 45, 1))
+    expected = servable.run(signature, {"content": content, "style": style})["generated"]
+    found = run(graph, content=content, style=style)
+    assert set(found) == {"generated"}
+    np.testing.assert_allclose(found["generated"], expected, rtol=0, atol=2e-5)
+
+
+def test_checks_and_costly_forms_are_gone(saved_model):
+    graph = plain_graph(saved_model, "stylize")
+    assert graph.dropped == {"Assert": 3, "CheckNumerics": 2}
+    found = operations(graph)
+    assert not set(found) & {"Assert", "CheckNumerics", "MirrorPad", "ReadVariableOp", "MatMul"}
+    assert not [name for name in found if "PartitionedCall" in name]
+
+
+def test_sizes_are_known_throughout(saved_model):
+    graph = plain_graph(saved_model, "stylize_plain", 32)
+    assert {n: s.shape.as_list() for n, s in graph.inputs.items()} == {
+        "content": [1, 32, 32, 1],
+        "style": [1, 32, 32, 1],
+    }
+    assert graph.function.structured_outputs["generated"].shape.as_list() == [1, 32, 32, 1]
+
+
+def test_strength_of_unknown_rank_is_a_vector_of_one(saved_model, servable):
+    graph = plain_graph(saved_model, "stylize_plain_strength", 16)
+    assert graph.inputs["strength"].shape.as_list() == [1]
+    given = {"content": image(1, (1, 16, 16, 1)), "style": image(2, (1, 16, 16, 1))}
+    given["strength"] = np.float32([0.3])
+    expected = servable.run("stylize_plain_strength", given)["generated"]
+    np.testing.assert_allclose(run(graph, **given)["generated"], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("axes", "joined"),
+    [([[2], [0]], True), ([[1], [0]], False), ([[2], [1]], False), ([[1, 2], [0, 1]], False)],
+)
+def test_tensordot_becomes_a_matrix_product_where_it_is_one(tmp_path, axes, joined):
+    a, b = tf.TensorSpec([None, None, None]), tf.TensorSpec([None, None])
+    save(tmp_path, lambda a, b: {"y": tf.tensordot(a, b, axes)}, a, b)
+    graph = plain_graph(tmp_path, "run")
+    left = np.random.default_rng(0).random((2, 4, 4), dtype=np.float32)
+    right = np.random.default_rng(1).random((4, 4), dtype=np.float32)
+    expected = np.tensordot(left, right, axes)
+    np.testing.assert_allclose(run(graph, a=left, b=right)["y"], expected, rtol=1e-5)
+    assert (operations(graph)["BatchMatMulV2"] == 1) is joined
+    assert (operations(graph)["MatMul"] == 0) is joined
+
+
+@pytest.mark.parametrize(
+    ("paddings", "mode", "sliced"),
+    [
+        ([[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT", True),
+        ([[0, 0], [0, 0], [1, 1], [0, 0]], "REFLECT", True),
+        ([[0, 0], [2, 2], [1, 1], [0, 0]], "REFLECT", False),
+        ([[0, 0], [0, 1], [1, 1], [0, 0]], "REFLECT", False),
+        ([[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC", False),
+    ],
+)
+def test_reflection_by_one_pixel_becomes_slices(tmp_path, paddings, mode, sliced):
+    spec = tf.TensorSpec([None, None, None, 2])
+    save(tmp_path, lambda x: {"y": tf.pad(x, paddings, mode=mode)}, spec)
+    graph = plain_graph(tmp_path, "run")
+    for size in ((1, 3, 4, 2), (2, 7, 5, 2)):
+        x = np.random.default_rng(0).random(size, dtype=np.float32)
+        kind = {"REFLECT": "reflect", "SYMMETRIC": "symmetric"}[mode]
+        np.testing.assert_array_equal(run(graph, x=x)["y"], np.pad(x, paddings, mode=kind))
+    assert (operations(graph)["MirrorPad"] == 0) is sliced
+
+
+@pytest.mark.parametrize(
+    ("take", "expanded"),
+    [
+        (lambda x: x[..., None], True),
+        (lambda x: x[:, None], True),
+        (lambda x: x[None], True),
+        (lambda x: x[..., None, :], True),
+        (lambda x: x[:, None, ...], True),
+        (lambda x: x[None, ..., None], False),
+        (lambda x: x[:, 1:, None], False),
+        (lambda x: x[:, ::2, None], False),
+        (lambda x: x[0, :, None], False),
+    ],
+)
+def test_slice_that_only_adds_an_axis(tmp_path, take, expanded):
+    spec = tf.TensorSpec([None, None, None], name="x")
+    save(tmp_path, lambda x: {"y": take(x)}, spec)
+    graph = plain_graph(tmp_path, "run")
+    x = np.random.default_rng(0).random((2, 3, 4), dtype=np.float32)
+    np.testing.assert_array_equal(run(graph, x=x)["y"], take(x))
+    assert (operations(graph)["ExpandDims"] == 1) is expanded
+
+
+def test_saved_again_it_is_a_model_with_one_signature(saved_model, tmp_path):
+    graph = plain_graph(saved_model, "stylize_plain", 16)
+    graph.save(tmp_path / "plain")
+    again = plain_graph(tmp_path / "plain", "stylize_plain")
+    assert again.dropped == {}
+    assert {n: s.shape for n, s in again.inputs.items()} == {
+        n: s.shape for n, s in graph.inputs.items()
+    }
+    assert operation_counts(tmp_path / "plain")["Conv2D"] == 6
+
+
+def test_folder_of_versions_means_the_latest(saved_model, tmp_path):
+    assert saved_model_folder(saved_model) == saved_model / "1"
+    assert saved_model_folder(saved_model / "1") == saved_model / "1"
+    with pytest.raises(InputFileError, match="not a SavedModel"):
+        saved_model_folder(tmp_path)
+    with pytest.raises(InputFileError, match="no such folder"):
+        saved_model_folder(tmp_path / "missing")
+
+
+def test_damaged_saved_model(tmp_path):
+    (tmp_path / "saved_model.pb").write_bytes(b"\xff\xff\xff\xff")
+    with pytest.raises(InputFileError, match="cannot be loaded"):
+        plain_graph(tmp_path)
+
+
+def test_unknown_signature_names_those_there_are(saved_model):
+    with pytest.raises(ArgumentError, match=r"'nothing'.*stylize_plain"):
+        plain_graph(saved_model, "nothing")
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, True])
+def test_bad_size(saved_model, size):
+    with pytest.raises(ArgumentError, match="size"):
+        plain_graph(saved_model, size=size)

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfstyle.convert import samples
+from tfstyle.data import Scan
+from tfstyle.errors import ArgumentError, InputFileError
+
+
+def scan(slices: int, rows: int = 20, units: str = "HU", seed: int = 0) -> Scan:
+    pixels = np.random.default_rng(seed).integers(-200, 400, (slices, rows, 24))
+    return Scan(pixels.astype(np.int16), units=units)
+
+
+def test_pairs_spread_over_all_slices():
+    pairs = samples.image_pairs([scan(6), scan(4, rows=30, seed=1)], 5)
+    assert [content.shape for content, _ in pairs] == [(1, 20, 24, 1)] * 3 + [(1, 30, 24, 1)] * 2
+    # The style is another slice, in another window.
+    assert [style.shape[1] for _, style in pairs] == [30, 30, 20, 20, 20]
+    for pair in pairs:
+        for one in pair:
+            assert one.dtype == np.float32
+            assert one.min() >= 0
+            assert one.max() <= 1
+    assert len({content.tobytes() for content, _ in pairs}) == 5
+
+
+def test_one_slice_is_enough():
+    pairs = samples.image_pairs([scan(1)], 3)
+    assert len(pairs) == 3
+    for content, style in pairs:
+        assert content.shape == style.shape == (1, 20, 24, 1)
+        assert np.abs(content - style).max() > 0.01  # the windows differ
+
+
+def test_size():
+    for pair in samples.image_pairs([scan(3, units="US")], 2, size=16):
+        for one in pair:
+            assert one.shape == (1, 16, 16, 1)
+            assert one.min() >= 0
+            assert one.max() <= 1
+
+
+def test_packaged_scans_are_ct():
+    scans = samples.packaged_scans()
+    assert scans
+    assert all(one.units == "HU" for one in scans)
+
+
+def test_without_pydicom_data_there_is_still_a_slice(monkeypatch):
+    import tfstyle.experiments.extra_ct as extra_ct
+
+    monkeypatch.setattr(extra_ct, "extra_ct", lambda: [])
+    (scan,) = samples.packaged_scans()
+    assert scan.pixels.shape == (1, 128, 128)
+
+
+def test_paths(ct, tmp_path):
+    assert len(samples.read_all(ct)) == 1
+    assert len(samples.read_all([ct, ct])) == 2
+    with pytest.raises(ArgumentError, match="none given"):
+        samples.read_all([])
+    with pytest.raises(InputFileError, match="missing"):
+        samples.read_all([tmp_path / "missing"])
+
+
+class WithCodes:
+    """A SavedModel whose style code is the style's mean."""
+
+    def __init__(self, *signatures: str):
+        self.signatures = {name: SimpleNamespace(inputs={"style": None}) for name in signatures}
+
+    def run(self, name, inputs):
+        value = inputs["style"].mean() + name.endswith("_plain")
+        return {"code": np.full((1, 2, 3), value, np.float32)}
+
+
+IMAGE = tf.TensorSpec([None, None, None, 1])
+
+
+def test_inputs_by_kind():
+    content, style = np.zeros((1, 4, 4, 1), np.float32), np.full((1, 5, 5, 1), 0.25, np.float32)
+    inputs = {
+        "content": IMAGE,
+        "style": IMAGE,
+        "strength": tf.TensorSpec([1]),
+        "style_code": tf.TensorSpec([None, 2, 3]),
+    }
+    servable = WithCodes("encode_style", "encode_style_plain")
+    (found,) = samples.signature_inputs(servable, "stylize", inputs, [(content, style)])
+    assert found["content"] is content
+    assert found["style"] is style
+    np.testing.assert_array_equal(found["strength"], np.float32([samples.STRENGTH]))
+    np.testing.assert_array_equal(found["style_code"], np.full((1, 2, 3), 0.25))
+    # Each mode has codes of its own.
+    (found,) = samples.signature_inputs(
+        servable, "stylize_with_code_plain_strength", inputs, [(content, style)]
+    )
+    np.testing.assert_array_equal(found["style_code"], np.full((1, 2, 3), 1.25))
+
+
+@pytest.mark.parametrize("shape", [[None, 2, 3], [None, None], [None, 8, 8, 3]])
+def test_inputs_that_cannot_be_filled(shape):
+    pair = np.zeros((1, 4, 4, 1), np.float32), np.zeros((1, 4, 4, 1), np.float32)
+    with pytest.raises(ArgumentError, match="'other'"):
+        samples.signature_inputs(WithCodes(), "stylize", {"other": tf.TensorSpec(shape)}, [pair])

@@ -1,0 +1,357 @@
+"""One signature of a SavedModel as a plain graph, which is what every converter starts from.
+
+Variables become constants, functions are inlined, and the checks that make a server refuse bad
+input (``Assert``, ``CheckNumerics``) are taken out: the runtimes converted to cannot run them.
+Whoever runs a converted model checks its input, as :func:`tfstyle.images.as_batch` does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.serving.servable import SERVE_TAG, list_versions
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+#: Operations that are left out of converted models.
+CHECKS = ("Assert", "CheckNumerics")
+
+
+@dataclass(frozen=True)
+class PlainGraph:
+    """A frozen graph without checks.
+
+    Attributes:
+        signature: Name of the signature that it was.
+        function: The ``ConcreteFunction``: takes the inputs by name, gives a dict by name.
+        inputs: Input name to its shape (None where a size is free) and dtype.
+        outputs: Names of the outputs.
+        dropped: How many operations of each of ``CHECKS`` were taken out.
+    """
+
+    signature: str
+    function: Any
+    inputs: dict[str, tf.TensorSpec]
+    outputs: tuple[str, ...]
+    dropped: dict[str, int]
+
+    def save(self, folder: str | Path) -> None:
+        """Writes a SavedModel with this one signature."""
+        import tensorflow as tf
+
+        module = tf.Module(name=self.signature)
+        tf.saved_model.save(module, str(folder), signatures={self.signature: self.function})
+
+    def frozen(self) -> tuple[tf.compat.v1.GraphDef, dict[str, str], dict[str, str]]:
+        """The graph, and the tensor name of each input and output."""
+        tensors = dict(zip(sorted(self.inputs), self.function.inputs))
+        outputs = self.function.structured_outputs
+        return (
+            self.function.graph.as_graph_def(),
+            {name: tensor.name for name, tensor in tensors.items()},
+            {name: outputs[name].name for name in self.outputs},
+        )
+
+
+def saved_model_folder(path: str | Path) -> Path:
+    """The version folder that `path` means: itself, or the latest version in it.
+
+    Args:
+        path: A folder with ``saved_model.pb``, or one with version folders.
+
+    Raises:
+        InputFileError: It is neither.
+    """
+    folder = Path(path)
+    if (folder / "saved_model.pb").is_file():
+        return folder
+    versions = list_versions(folder)
+    if versions and (versions[max(versions)] / "saved_model.pb").is_file():
+        return versions[max(versions)]
+    problem = "is not a SavedModel: it holds neither saved_model.pb nor a version folder with one"
+    if not folder.exists():
+        problem = "no such folder"
+    raise InputFileError(path, f"{problem}; export a model with `tfstyle export`.")
+
+
+def plain_graph(
+    saved_model: str | Path, signature: str = "stylize", size: int | None = None
+) -> PlainGraph:
+    """Reads one signature of a SavedModel as a plain graph.
+
+    Args:
+        saved_model: Version folder, or the base folder of versions.
+        signature: Name of the signature.
+        size: Makes every image one of ``size`` x ``size`` pixels and every batch one of 1; free
+            sizes stay free unless given. An input of unknown rank, such as ``strength``, is a
+            vector of 1 in either case.
+
+    Raises:
+        InputFileError: It is no SavedModel.
+        ArgumentError: It has no such signature, or the size cannot be used.
+
+    Example:
+        >>> graph = plain_graph("saved_models/stylize", size=256)      # doctest: +SKIP
+        >>> graph.inputs["content"].shape                              # doctest: +SKIP
+        TensorShape([1, 256, 256, 1])
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import (
+        convert_variables_to_constants_v2,
+    )
+
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+        raise ArgumentError(f"size: must be a whole number of at least 1, received {size!r}.")
+    folder = saved_model_folder(saved_model)
+    loaded = _load(folder)  # holds the variables
+    if signature not in loaded.signatures:
+        raise ArgumentError(
+            f"signature: {folder} has no {signature!r}; it has "
+            f"{', '.join(sorted(loaded.signatures)) or 'none'}."
+        )
+    served = loaded.signatures[signature]
+    frozen = convert_variables_to_constants_v2(served)
+    outputs = tuple(sorted(served.structured_outputs))  # the order of a flattened dict
+    names = [tensor.name for tensor in frozen.outputs]
+    ends = [tensor.op.name for tensor in (*frozen.inputs, *frozen.outputs)]
+    graph_def, dropped = _without_checks(frozen.graph.as_graph_def())
+    _join_tensordots(graph_def)
+    _reflect_by_slices(graph_def)
+    _expand_by_operation(graph_def)
+    with quiet_tensorflow():
+        graph_def = tf.compat.v1.graph_util.extract_sub_graph(graph_def, ends)
+    given = served.structured_input_signature[1]
+    specs = {
+        name: tf.TensorSpec(_shape(given[name].shape, size), given[name].dtype, name=name)
+        for name in sorted(given)
+    }
+    placeholders = dict(zip(specs, (tensor.name for tensor in frozen.inputs)))
+
+    def generate(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        # Shapes are inferred anew from the inputs' while the nodes come in.
+        found = tf.graph_util.import_graph_def(
+            graph_def,
+            input_map={placeholders[name]: tensor for name, tensor in inputs.items()},
+            return_elements=names,
+            name="model",
+        )
+        return {name: tf.identity(tensor, name) for name, tensor in zip(outputs, found)}
+
+    function = tf.function(generate, autograph=False).get_concrete_function(**specs)
+    return PlainGraph(signature, function, specs, outputs, dropped)
+
+
+def operation_counts(folder: str | Path) -> Counter[str]:
+    """Names of the operations in a SavedModel and its functions, and how often each is there."""
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    saved_model = SavedModel()
+    saved_model.ParseFromString((Path(folder) / "saved_model.pb").read_bytes())
+    counts: Counter[str] = Counter()
+    for meta_graph in saved_model.meta_graphs:
+        graph_def = meta_graph.graph_def
+        counts.update(node.op for node in graph_def.node)
+        for function in graph_def.library.function:
+            counts.update(node.op for node in function.node_def)
+    return counts
+
+
+def _load(folder: Path) -> Any:
+    import tensorflow as tf
+
+    try:
+        with quiet_tensorflow():
+            return tf.saved_model.load(str(folder), tags=[SERVE_TAG])
+    except Exception as error:
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputFileError(
+            folder, f"cannot be loaded as a SavedModel ({first_line}); export the model again."
+        ) from error
+
+
+def _shape(shape: tf.TensorShape, size: int | None) -> list[int | None]:
+    """The shape of an input with the sizes that were asked for."""
+    if shape.rank is None:
+        return [1]
+    sizes = shape.as_list()
+    if size is not None and sizes:
+        sizes[0] = 1
+        if len(sizes) == 4:
+            sizes[1:3] = size, size
+    return sizes
+
+
+def _without_checks(
+    graph_def: tf.compat.v1.GraphDef,
+) -> tuple[tf.compat.v1.GraphDef, dict[str, int]]:
+    """A copy without checks, and the number of each that there was."""
+    import tensorflow as tf
+
+    dropped = Counter(node.op for node in graph_def.node if node.op in CHECKS)
+    plain = tf.compat.v1.GraphDef()
+    plain.CopyFrom(graph_def)
+    del plain.node[:]
+    for node in graph_def.node:
+        if node.op == "Assert":
+            continue
+        node = plain.node.add(name=node.name, op=node.op, input=node.input, attr=node.attr)
+        if node.op == "CheckNumerics":
+            node.op = "Identity"
+            del node.attr["message"]
+        # In a graph without state, nothing but a check is worth waiting for.
+        kept = [name for name in node.input if not name.startswith("^")]
+        del node.input[:]
+        node.input.extend(kept)
+        node.attr.pop("_output_shapes", None)
+    return plain, dict(dropped)
+
+
+def _join_tensordots(graph_def: tf.compat.v1.GraphDef) -> None:
+    """Makes one matrix product of each ``tf.tensordot`` that is one, in place.
+
+    With unknown sizes ``tf.tensordot`` leaves 27 operations that turn both factors into matrices
+    and the product back. LiteRT's converter refuses them, and ONNX Runtime would run them.
+    """
+    nodes = {node.name: node for node in graph_def.node}
+
+    def constant(name: str) -> list[int] | None:
+        return _constant(nodes.get(name))
+
+    for node in graph_def.node:
+        scope = node.name
+        if node.op != "Reshape" or node.input[0] != f"{scope}/MatMul":
+            continue
+        free, axes = constant(f"{scope}/free"), constant(f"{scope}/axes")
+        second = constant(f"{scope}/axes_1"), constant(f"{scope}/free_1")
+        factors = [nodes.get(f"{scope}/{name}") for name in ("transpose", "transpose_1")]
+        # The last axis of the first factor with the first axis of a matrix.
+        if free is None or axes != [len(free)] or free != list(range(len(free))):
+            continue
+        if second != ([0], [1]) or None in factors:
+            continue
+        data_type = node.attr["T"]
+        node.op = "BatchMatMulV2"
+        del node.input[:]
+        node.input.extend(factor.input[0] for factor in factors)
+        node.attr.clear()
+        node.attr["T"].CopyFrom(data_type)
+
+
+def _reflect_by_slices(graph_def: tf.compat.v1.GraphDef) -> None:
+    """Makes padding by one reflected pixel of slices and concatenations, in place.
+
+    LiteRT's MirrorPad finds the source of every value anew and takes as long as a convolution.
+    """
+    import tensorflow as tf
+
+    nodes = {node.name: node for node in graph_def.node}
+
+    def one_pixel(name: str, source: str, axis: int, begin: int, rank: int, data_type: int) -> str:
+        """The pixel at `begin` along `axis`, all else whole."""
+        bounds = [
+            _add_constant(graph_def, f"{name}/{part}", [value * (i == axis) for i in range(rank)])
+            for part, value in (("begin", begin), ("end", begin + 1))
+        ]
+        strides = _add_constant(graph_def, f"{name}/strides", [1] * rank)
+        made = graph_def.node.add(name=name, op="StridedSlice", input=[source, *bounds, strides])
+        made.attr["T"].type = data_type
+        made.attr["Index"].type = tf.int32.as_datatype_enum
+        for mask in ("begin_mask", "end_mask"):
+            made.attr[mask].i = (1 << rank) - 1 - (1 << axis)
+        return name
+
+    for node in [node for node in graph_def.node if node.op == "MirrorPad"]:
+        paddings = _constant(nodes.get(node.input[1].partition(":")[0]))
+        axes = [i for i, pair in enumerate(paddings or []) if pair == [1, 1]]
+        if not axes or node.attr["mode"].s != b"REFLECT":
+            continue
+        if any(pair not in ([0, 0], [1, 1]) for pair in paddings):
+            continue
+        data_type, x = node.attr["T"].type, node.input[0]
+        for axis in axes:
+            last = axis == axes[-1]
+            name = node.name if last else f"{node.name}/axis{axis}"
+            parts = [
+                one_pixel(f"{name}/{side}{axis}", x, axis, begin, len(paddings), data_type)
+                for side, begin in (("before", 1), ("behind", -2))
+            ]
+            joined = node if last else graph_def.node.add(name=name)
+            joined.op = "ConcatV2"
+            del joined.input[:]
+            along = _add_constant(graph_def, f"{name}/axis", axis)
+            joined.input.extend([parts[0], x, parts[1], along])
+            joined.attr.clear()
+            joined.attr["N"].i = 3
+            joined.attr["T"].type = data_type
+            joined.attr["Tidx"].type = tf.int32.as_datatype_enum
+            x = name
+
+
+def _expand_by_operation(graph_def: tf.compat.v1.GraphDef) -> None:
+    """Makes ``x[..., None]``, a slice that takes all and adds an axis, the operation for that.
+
+    LiteRT has no slice of free sizes that adds an axis.
+    """
+    nodes = {node.name: node for node in graph_def.node}
+    for node in [node for node in graph_def.node if node.op == "StridedSlice"]:
+        strides = _constant(nodes.get(node.input[3].partition(":")[0]))
+        mask = {
+            kind: node.attr[f"{kind}_mask"].i
+            for kind in ("begin", "end", "new_axis", "ellipsis", "shrink_axis")
+        }
+        new, rest, length = mask["new_axis"], mask["ellipsis"], len(strides or [])
+        whole = (mask["begin"] & mask["end"]) | new | rest
+        if new == 0 or new & (new - 1) or mask["shrink_axis"]:
+            continue
+        if strides != [1] * length or whole != (1 << length) - 1:
+            continue
+        axis, data_type = new.bit_length() - 1, node.attr["T"].type
+        axis -= length if 0 < rest < new else 0  # behind the dots: counted from the end
+        name = f"{node.name}/axis"
+        _add_constant(graph_def, name, axis)
+        node.op = "ExpandDims"
+        del node.input[1:]
+        node.input.append(name)
+        node.attr.clear()
+        node.attr["T"].type = data_type
+        node.attr["Tdim"].type = graph_def.node[-1].attr["dtype"].type
+
+
+def _add_constant(graph_def: tf.compat.v1.GraphDef, name: str, values: int | list[int]) -> str:
+    import tensorflow as tf
+
+    made = graph_def.node.add(name=name, op="Const")
+    made.attr["dtype"].type = tf.int32.as_datatype_enum
+    made.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(values, tf.int32))
+    return name
+
+
+def _constant(node: tf.compat.v1.NodeDef | None) -> Any:
+    """The value of a constant as plain numbers; None for anything else."""
+    import tensorflow as tf
+
+    if node is None or node.op != "Const":
+        return None
+    return tf.make_ndarray(node.attr["value"].tensor).tolist()
+
+
+@contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Keeps TensorFlow's notices about what is deprecated or noteworthy to it off the log."""
+    import tensorflow as tf
+
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
