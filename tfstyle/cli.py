@@ -880,8 +880,9 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
         "--method",
         default="contextual",
         metavar="NAME",
-        help="contextual: the preset or model (default); gatys, wct; histogram_matching, clahe, "
-        "random_gamma, window_jitter; contextual_transformation and adain_mse with --model",
+        help="contextual: the preset or model (default); adain_mse, gatys, wct, "
+        "histogram_matching, clahe, random_gamma, window_jitter; contextual_transformation with "
+        "--model",
     )
     method.add_argument(
         "--set",

@@ -39,7 +39,7 @@ MANY_SLICES = 32
 MEASURED_SLICES = 16
 
 #: Beginning of Derivation Description (0008,2111) of what tfstyle writes.
-DESCRIPTION = "Gray scale changed by tfstyle style transfer; not for diagnosis"
+DESCRIPTION = "Gray scale changed by tfstyle; not for diagnosis"
 
 _JOB, _ACCOUNT, _LOCK, _SLICES = "job.json", "account.jsonl", "lock", "slices"
 

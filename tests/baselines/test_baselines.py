@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 from pydicom.data import get_testdata_file
@@ -31,6 +32,7 @@ STYLED = ("adain_mse", "gatys", "wct", "histogram_matching")
 @pytest.fixture(scope="module")
 def ready():
     """One of each, small and untrained."""
+    keras.utils.set_random_seed(0)
     encoder = VGG16(weights=None, depth="relu2_1")
     layers = {"content_layers": "relu2_1", "style_layers": ["relu1_1", "relu2_1"]}
     options = {

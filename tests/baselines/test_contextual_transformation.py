@@ -26,9 +26,9 @@ from .test_gatys import contextual
 LAYERS = {"content_layers": "relu2_1", "style_layers": {"relu1_2": 0.5, "relu2_1": 1.0}}
 
 
-def small(seed=0, widths=(6, 4)):
+def small(seed=0):
     keras.utils.set_random_seed(seed)
-    return ContextualTransformation(VGG16(weights=None, depth="relu2_1"), widths=widths)
+    return ContextualTransformation(VGG16(weights=None, depth="relu2_1"), widths=(6, 4))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from scipy.linalg import pinvh, sqrtm
 
 from tfstyle.baselines import WCT, colour, whiten
-from tfstyle.encoders import VGG16, VGG19
+from tfstyle.encoders import VGG16, VGG19, ResNet50
 from tfstyle.style_transfer import StyleTransfer
 
 from ..models import image, small_model
@@ -70,7 +70,8 @@ def test_one_style_for_all_contents():
 
 
 @pytest.mark.parametrize(
-    ("encoder", "layer"), [(VGG16, "relu1_2"), (VGG16, "relu3_1"), (VGG19, "relu2_2")]
+    ("encoder", "layer"),
+    [(VGG16, "relu1_2"), (VGG16, "relu3_1"), (VGG19, "relu2_2"), (ResNet50, "conv1_relu")],
 )
 @pytest.mark.parametrize("strength", [0.0, 0.6, 1.0])
 def test_decodes_the_blend_of_equation_4(encoder, layer, strength):

@@ -4,9 +4,9 @@
 name                       what it is                                   style    needs
 ========================== ============================================ ======== ==================
 contextual_transformation  generator for one domain (Mechrez 2018)      no       a trained model
-adain_mse                  AdaIN with its own paper's loss (Huang 2017) yes      a trained model
+adain_mse                  AdaIN with its own paper's loss (Huang 2017) yes      a preset or model
 gatys                      optimised pixels (Gatys 2016)                yes      an encoder, time
-wct                        whitening and colouring (Li 2017)            yes      a preset
+wct                        whitening and colouring (Li 2017)            yes      a preset or model
 histogram_matching         one curve from two histograms                yes      nothing
 clahe                      local equalisation (Zuiderveld 1994)         no       nothing
 random_gamma               a random power law                           no       nothing
@@ -57,8 +57,8 @@ def get(name: str, **options) -> Baseline:
 
     Args:
         name: One of :func:`names`, for example ``"gatys"``.
-        **options: Of the class; for ``"contextual_transformation"`` and ``"adain_mse"``, which
-            need training, ``model``: the trained model or its path.
+        **options: Of the class; for ``"contextual_transformation"``, which needs training,
+            ``model``: the trained model or its path.
 
     Raises:
         ArgumentError: unknown name or option, an option that cannot be used, a missing model, or

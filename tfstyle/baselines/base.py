@@ -173,9 +173,7 @@ def cut_encoder(
     """
     if isinstance(encoder, Encoder):
         return encoder
-    family = encoders.ENCODERS.get(encoder.lower())
-    if family is None:
-        return encoders.get(encoder)  # raises the error that lists the names
+    family = encoders.family(encoder)
     return family(weights=weights, depth=family.deepest(layers_of(family)))
 
 

@@ -20,6 +20,9 @@ from tfstyle.style_transfer import weigh_taps
 #: The layers of the paper, of VGG.
 CONTENT_LAYERS = ("relu4_2",)
 STYLE_LAYERS = ("relu3_2", "relu4_2")
+#: h of the losses. With hard matches, 0.1 say, the losses of an image and of its negative differ so
+#: little that training may end with either.
+BANDWIDTH = 0.5
 #: Name of the model in a folder that ``ContextualTransformation.open`` takes.
 MODEL_FILE = "model.keras"
 
@@ -51,7 +54,11 @@ class CascadedRefinement(keras.Model):
     ICCV 2017, section 3.
     """
 
-    def __init__(self, widths: Sequence[int] = (256, 256, 128, 64, 32), name: str | None = None):
+    def __init__(
+        self,
+        widths: Sequence[int] = (256, 256, 128, 64, 32),
+        name: str | None = None,
+    ):
         super().__init__(name=name or "cascaded_refinement")
         self.widths = tuple(int(width) for width in widths)
         if not self.widths or min(self.widths) < 1:
@@ -218,14 +225,14 @@ class ContextualTransformation(KerasFile, NetworkBaseline, keras.Model):
                 ``relu4_2``, or the default of a family that has no such tap.
             style_layers: Taps of the loss against the target domain, the same; ``relu3_2`` and
                 ``relu4_2``.
-            contextual: L_CX with other settings than ``ContextualLoss()``.
+            contextual: L_CX with other settings than ``ContextualLoss(BANDWIDTH)``.
             jit_compile: XLA; ``"auto"`` is Keras's choice.
             **kwargs: Passed to ``keras.Model.compile``.
 
         Raises:
             ArgumentError: unknown layer, or a layer behind the encoder's depth.
         """
-        self._contextual = contextual or ContextualLoss()
+        self._contextual = contextual or ContextualLoss(BANDWIDTH)
         self._settings = {
             "content_weight": float(content_weight),
             "style_weight": float(style_weight),

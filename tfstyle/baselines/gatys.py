@@ -61,7 +61,8 @@ class Gatys(Baseline):
         style_weight: α.
         tv_weight: β, of :func:`tfstyle.losses.total_variation_loss`.
         bandwidth: h of the contextual losses.
-        optimizer: ``"lbfgs"`` (SciPy's, with pixels kept in [0, 1]) or ``"adam"``.
+        optimizer: ``"lbfgs"`` (SciPy's, with pixels kept in [0, 1]) or ``"adam"``. Unless given
+            L-BFGS, and Adam where a loss is contextual: L-BFGS halts at its kinks.
         steps: Steps at most.
         learning_rate: Of Adam, in gray levels.
         start: ``"content"``, or ``"noise"`` for uniform noise as in the paper.
@@ -98,13 +99,15 @@ class Gatys(Baseline):
         style_weight: float = 100.0,
         tv_weight: float = 0.0,
         bandwidth: float = 0.1,
-        optimizer: str = "lbfgs",
+        optimizer: str | None = None,
         steps: int = 300,
         learning_rate: float = 0.02,
         start: str = "content",
         seed: int = 0,
         progress: Callable[[int, int, float], None] | None = None,
     ):
+        if optimizer is None:
+            optimizer = "adam" if "contextual" in (content_loss, style_loss) else "lbfgs"
         for name, value, known in (
             ("content_loss", content_loss, CONTENT_LOSSES),
             ("style_loss", style_loss, tuple(STYLE_LAYERS)),
