@@ -352,6 +352,71 @@ class TestMethods:
         assert err.count("\n") == 1
 
 
+class TestConvert:
+    @pytest.fixture
+    def called(self, monkeypatch):
+        """What the library is asked for, and a report that it could give."""
+        from tfstyle import convert
+
+        calls = []
+        report = convert.ConversionReport(
+            target="onnx",
+            precision="int8",
+            signature="stylize_plain",
+            size=64,
+            model={"bytes": 1_234_567},
+            saved_model={},
+            method={},
+            dropped={},
+            difference=convert.Difference(6, [[64, 64]], 0.0123, 0.004, 41.25, 39.0, 0.987),
+            latency=convert.Latency(1, 30, 20.0, 10.0, 0.5),
+            reached={"psnr_db >= 30": True},
+            versions={},
+            created="2026-01-01T00:00:00+00:00",
+        )
+
+        def to_onnx(*arguments, **options):
+            calls.append((arguments, options))
+            return report
+
+        monkeypatch.setattr(convert, "to_onnx", to_onnx)
+        return calls
+
+    WORDS = ("convert", "model", "--to", "onnx", "-o", "out.onnx", "--signature", "stylize_plain")
+
+    def test_prints_the_report(self, run, called):
+        words = ("--precision", "int8", "--size", 64, "--calibrate", "a", "b", "--compare", "c")
+        status, out, err = run(*self.WORDS, *words)
+        assert (status, err) == (0, "")
+        ((arguments, options),) = called
+        assert arguments == ("model", "out.onnx")
+        assert options == {
+            "signature": "stylize_plain",
+            "precision": "int8",
+            "size": 64,
+            "calibrate": ["a", "b"],
+            "compare": ["c"],
+        }
+        for text in ("1.23 MB", "out.onnx.json", "41.2", "98.70%", "10.0 ms", "1 thread\n"):
+            assert text in out
+
+    def test_json(self, run, called):
+        status, out, _ = run(*self.WORDS, "--json")
+        assert status == 0
+        report = json.loads(out)
+        assert report["format"] == "tfstyle-conversion/1"
+        assert report["latency"]["ratio"] == 0.5
+        assert called[0][1]["size"] is None
+
+    def test_errors(self, run, tmp_path):
+        status, _, err = run("convert", tmp_path, "--to", "onnx", "-o", tmp_path / "x.onnx")
+        assert status == 1
+        assert "is not a SavedModel" in err
+        status, _, err = run("convert", tmp_path, "--to", "coreml", "-o", "x")
+        assert status == 2
+        assert "coreml" in err
+
+
 class TestPhantom:
     def test_files(self, run, tmp_path):
         status, out, err = run(

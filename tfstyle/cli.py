@@ -327,7 +327,8 @@ def _convert(arguments: argparse.Namespace) -> dict:
                 f"{difference.mean_difference:.2g} on average, PSNR {psnr}, on "
                 f"{difference.pairs} pairs of slices{masks}",
                 "time": f"{latency.converted_ms:.1f} ms an image, the SavedModel "
-                f"{latency.saved_model_ms:.1f} ms, {latency.threads} threads",
+                f"{latency.saved_model_ms:.1f} ms, {latency.threads} "
+                + ("thread" if latency.threads == 1 else "threads"),
                 "checks": "the converted model does not check its input",
             },
         )

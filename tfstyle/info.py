@@ -24,6 +24,8 @@ PACKAGES = (
     "grpcio",
     "tensorflow-serving-api",
     "tensorboard",
+    "ai-edge-litert",
+    "onnxruntime",
     "keras-cv",
 )
 
