@@ -110,7 +110,7 @@ def named_styles(
         ArgumentError: an empty list, or weights that cannot be used.
     """
     if isinstance(style, (list, tuple)):
-        weights = blend_weights(style_weights, len(style))
+        weights = _blend_weights(style_weights, len(style))
         return [(w, one, f"style[{i}]") for i, (w, one) in enumerate(zip(weights, style))]
     if style_weights is not None:
         raise ArgumentError("style_weights: need a list of styles to blend.")
@@ -122,7 +122,7 @@ def is_style_code(array: np.ndarray) -> bool:
     return array.ndim == 3 and array.shape[1] == 2 and array.shape[2] > 1
 
 
-def blend_weights(weights: Sequence[float] | None, count: int) -> list[float]:
+def _blend_weights(weights: Sequence[float] | None, count: int) -> list[float]:
     """Weights of several styles, divided by their sum.
 
     Args:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import logging
 import os
 import shutil
 import threading
@@ -29,8 +28,6 @@ from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import OutputError
 from tfstyle.files import write_atomically
-
-logger = logging.getLogger(__name__)
 
 #: Slices from which on other processes decode and write. Starting them takes about a second.
 MANY_SLICES = 32
@@ -139,14 +136,13 @@ class PngSlices:
         count: Number of slices.
         window: Window of the content.
         bits: 8 or 16.
-        names: File names, numbered unless given.
     """
 
     state: dict = {}  # noqa: RUF012 - nothing to remember
 
-    def __init__(self, count: int, window: Window, bits: int, names: Sequence[str] | None = None):
+    def __init__(self, count: int, window: Window, bits: int):
         width = max(4, len(str(count)))
-        self.names = names or [f"{i:0{width}d}.png" for i in range(1, count + 1)]
+        self.names = [f"{i:0{width}d}.png" for i in range(1, count + 1)]
         self.window, self.bits = window, bits
 
     def task(self, index: int) -> tuple:

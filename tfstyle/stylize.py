@@ -14,19 +14,20 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import asdict, dataclass, fields, replace
-from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from tfstyle import __version__
 from tfstyle.baselines import Baseline
 from tfstyle.data import DicomSeries, Scan, Window, read_scan, read_scans, resolve_window
 from tfstyle.data.dicom import read_frame
 from tfstyle.data.dicom_write import source_frames
 from tfstyle.errors import ArgumentError, OutputError, ServingError, WorkerError
 from tfstyle.files import write_atomically
+from tfstyle.images import check_batch_size, check_strength
 from tfstyle.layers.guided import slice_reach
 from tfstyle.outputs import (
     DicomSlices,
@@ -289,10 +290,8 @@ def stylize_scans(
         raise ArgumentError(
             f"style_weights: {len(style_weights)} weights for {len(styles)} styles; give one each."
         )
-    if batch_size < 1:
-        raise ArgumentError(f"batch_size: must be at least 1, received {batch_size}.")
-    if not 0.0 <= strength <= 1.0:
-        raise ArgumentError(f"strength: must lie in [0, 1], received {strength}.")
+    check_batch_size(batch_size)
+    check_strength(strength)
     details = stylizer.details if baseline else DETAILS
     detail = details[0] if detail is None else detail
     if detail not in details:
@@ -328,6 +327,7 @@ def stylize_scans(
         detail=detail,
         slice_sigma=slice_sigma,
         batch_size=batch_size,
+        model=stylizer.fingerprint() if hasattr(stylizer, "fingerprint") else None,
     )
     jobs = [work.job(scan, used, kind) for scan, used, kind in zip(scans, windows, kinds)]
     targets, results = _plan(scans, kinds, Path(output), jobs)
@@ -373,15 +373,20 @@ class _Work:
     detail: str
     slice_sigma: float
     batch_size: int
+    #: Fingerprint of the model, None where it cannot be told from others.
+    model: str | None
 
     def job(self, scan: Scan | DicomSeries, window: Window, kind: str) -> str | None:
         """Tells this work on a scan from any other; None where the model cannot be told."""
-        if not hasattr(self.stylizer, "fingerprint"):
+        if self.model is None:
             return None
-        files = [(file, os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in scan.files]
+        files = [
+            (file, status.st_size, status.st_mtime_ns)
+            for file, status in ((file, os.stat(file)) for file in scan.files)
+        ]
         facts = [
-            _version(),
-            self.stylizer.fingerprint(),
+            __version__,
+            self.model,
             [hashlib.sha256(code.tobytes()).hexdigest() for code in self.codes],
             None if self.style_weights is None else list(map(float, self.style_weights)),
             [self.strength, self.detail, self.slice_sigma, window.centre, window.width, kind],
@@ -593,13 +598,6 @@ def _read_ahead(
     finally:
         for future in reading.values():
             future.cancel()
-
-
-def _version() -> str:
-    try:
-        return metadata.version("tfstyle")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _record(target: Path, job: str, result: StylizedScan) -> None:

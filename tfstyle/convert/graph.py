@@ -7,15 +7,13 @@ Whoever runs a converted model checks its input, as :func:`tfstyle.images.as_bat
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.logs import quiet_tensorflow
 from tfstyle.serving.servable import SERVE_TAG, list_versions
 
 if TYPE_CHECKING:
@@ -341,17 +339,3 @@ def _constant(node: tf.compat.v1.NodeDef | None) -> Any:
     if node is None or node.op != "Const":
         return None
     return tf.make_ndarray(node.attr["value"].tensor).tolist()
-
-
-@contextmanager
-def quiet_tensorflow() -> Iterator[None]:
-    """Keeps TensorFlow's notices about what is deprecated or noteworthy to it off the log."""
-    import tensorflow as tf
-
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from tfstyle.convert.conversion import (
 from tfstyle.convert.report import ConversionReport
 from tfstyle.convert.tflite import WIDE
 from tfstyle.errors import ConversionError, InputFileError
+from tfstyle.logs import errors_only
 
 #: Version of the operator set; ONNX Runtime 1.14 of 2023 and later run it.
 OPSET = 18
@@ -160,7 +160,7 @@ def _build(source: Source, precision: str) -> Converted:
 def _converted(source: Source) -> Any:
     graph = source.graph
     graph_def, inputs, outputs = graph.frozen()
-    with _quiet_tf2onnx():
+    with errors_only(logging.getLogger()):  # the converters' progress and advice
         import tf2onnx
 
         try:
@@ -228,7 +228,7 @@ def _quantized(source: Source, model: Any, path: Path) -> tuple[Path, str]:
             "more; int8 would gain nothing."
         )
     quantized = path.with_name("quantized.onnx")
-    with _quiet_tf2onnx():
+    with errors_only(logging.getLogger()):  # the converters' progress and advice
         quantize_static(
             path,
             quantized,
@@ -243,15 +243,3 @@ def _quantized(source: Source, model: Any, path: Path) -> tuple[Path, str]:
     return quantized, (
         f"{len(wide)} convolutions of {WIDE} channels and more, weights and activations"
     )
-
-
-@contextmanager
-def _quiet_tf2onnx() -> Iterator[None]:
-    """Keeps the converters' progress and advice off the log."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(level)

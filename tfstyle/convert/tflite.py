@@ -23,9 +23,9 @@ from tfstyle.convert.conversion import (
     convert,
     require,
 )
-from tfstyle.convert.graph import quiet_tensorflow
 from tfstyle.convert.report import ConversionReport
 from tfstyle.errors import ConversionError, InputFileError
+from tfstyle.logs import quiet_tensorflow
 
 _EXTRA = "tflite"
 _RUNTIME = {"ai_edge_litert": "ai-edge-litert"}

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 from tfstyle.convert.conversion import Conversion, Converted, Paths, Source, convert
-from tfstyle.convert.graph import operation_counts, quiet_tensorflow
+from tfstyle.convert.graph import operation_counts
 from tfstyle.convert.report import ConversionReport, Runner
 from tfstyle.errors import ArgumentError, ConversionError
+from tfstyle.logs import quiet_tensorflow
 from tfstyle.serving.servable import Servable
 
 #: NVIDIA's last image with TensorFlow, 2.17: the last version that is built with TensorRT.

@@ -28,7 +28,8 @@ from tfstyle.data.nifti import match_labels, read_nifti
 from tfstyle.data.read import read_scan
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import WindowSpec, resolve_window
-from tfstyle.errors import ArgumentError, InputFileError, OutputError
+from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.experiments.study_file import read_study
 from tfstyle.files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -747,25 +748,7 @@ def _locked(output: Path) -> Iterator[None]:
 
 
 def _read_study(output: Path, settings: dict) -> dict:
-    if not output.exists():
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(output, f"cannot be written ({error.strerror or error}).") from error
-        return {"settings": settings, "data": {}, "rows": [], "summary": []}
-    try:
-        result = json.loads(output.read_text())
-        before = result["settings"]
-        result["rows"], result["data"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(output, "holds something else; choose another name.") from error
-    changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
-    if changed:
-        raise ArgumentError(
-            f"{output}: holds runs of other settings ({', '.join(changed)}); choose another name, "
-            "or remove it."
-        )
-    return result
+    return read_study(output, settings, {"data": {}, "rows": [], "summary": []}, "runs")
 
 
 def summarize(rows: Sequence[Mapping]) -> list[dict]:

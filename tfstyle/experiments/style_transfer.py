@@ -21,8 +21,9 @@ import numpy as np
 
 from tfstyle import metrics
 from tfstyle.data import PROTOCOLS, apply_protocol, spine_phantom, write_png
-from tfstyle.errors import ArgumentError, OutputError
+from tfstyle.errors import ArgumentError
 from tfstyle.experiments import page
+from tfstyle.experiments.study_file import read_study
 from tfstyle.files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -134,7 +135,12 @@ def run_style_transfer_study(
     if "adain_mse" in methods and mse is None:
         raise ArgumentError("mse: the method adain_mse needs a preset trained with MSE.")
     output = Path(output)
-    result = _read(output, json.loads(json.dumps(dataclasses.asdict(settings))))
+    result = read_study(
+        output,
+        json.loads(json.dumps(dataclasses.asdict(settings))),
+        {"rows": [], "pictures": {}, "notes": []},
+        "methods",
+    )
     images = _Images(settings)
     classifier, accuracy = _classifier(settings, output)
     result["classifier"] = {"accuracy": accuracy}
@@ -382,23 +388,3 @@ def _picture(
         "caption": "Odd rows: styles. Even rows: content, and what it became. Columns: "
         f"{', '.join(settings.protocols)}.",
     }
-
-
-def _read(output: Path, settings: dict) -> dict:
-    if not output.exists():
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(output, f"cannot be written ({error.strerror or error}).") from error
-        return {"settings": settings, "rows": [], "pictures": {}, "notes": []}
-    try:
-        result = json.loads(output.read_text())
-        before = result["settings"]
-        result["rows"], result["pictures"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(output, "holds something else; choose another name.") from error
-    if before != settings:
-        raise ArgumentError(
-            f"{output}: holds methods of other settings; choose another name, or remove it."
-        )
-    return result

@@ -286,13 +286,13 @@ def match_levels(grid, content, levels, strength=None):
         levels = (1.0 - strength) * _shares(sample) + strength * levels
     count = grid.shape[1]
     knots = ops.linspace(0.0, 1.0, count)
+    # Knots without pixels follow the knots around.
+    around = ops.exp(-0.5 * ops.square((knots[:, None] - knots) * 0.5 * (count - 1)))
     spread = ops.std(levels, axis=1, keepdims=True) + FLAT
     for _ in range(ROUNDS):  # the second takes back what clipping moved
         now = _shares(apply_tone_grid(sample, grid))
         hats = _hats(now, knots)
         n, change = ops.mean(hats, axis=2), ops.mean(hats * (levels - now)[:, None], axis=2)
-        # Knots without pixels follow the knots around.
-        around = ops.exp(-0.5 * ops.square((knots[:, None] - knots) * 0.5 * (count - 1)))
         near = ops.matmul(change, around) / (ops.matmul(n, around) + 1e-6)
         curve = (change + 1e-3 * near) / (n + 1e-3) + knots
         gain = spread / (ops.std(now, axis=1, keepdims=True) + FLAT)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from tfstyle.errors import ArgumentError, ServingError
-from tfstyle.images import as_batch, blend_weights, is_style_code
+from tfstyle.images import as_batch, check_strength, is_style_code, named_styles
 from tfstyle.serving.servable import DEFAULT_SIGNATURE
 from tfstyle.serving.signatures import ENCODE_NAMES, SEGMENT, STYLIZE_NAMES, WITH_CODE_NAMES
 from tfstyle.serving.status import StatusError
@@ -209,19 +209,16 @@ class _Plans:
         timeout: float | None,
     ) -> _Plan:
         contents, shape = as_batch(content, "content")
-        if not 0.0 <= strength <= 1.0:
-            raise ArgumentError(f"strength: must lie in [0, 1], received {strength!r}")
+        check_strength(strength)
         _checked_detail(detail)
+        named = named_styles(style, style_weights)
         if isinstance(style, (list, tuple)):
-            weights = blend_weights(style_weights, len(style))
             code = 0.0
-            for number, (weight, one) in enumerate(zip(weights, style, strict=True)):
-                own = yield from self._code(one, f"style[{number}]", len(contents), detail, timeout)
+            for weight, one, argument in named:
+                own = yield from self._code(one, argument, len(contents), detail, timeout)
                 code = code + np.float32(weight) * own
             name, styles = "code", code
         else:
-            if style_weights is not None:
-                raise ArgumentError("style_weights: need a list of styles to blend.")
             name, styles = _style_or_code(style, "style", len(contents))
             count = self._step(max(contents[0].size, styles[0].size))
             if name == "style" and len(styles) == 1 and count < len(contents):

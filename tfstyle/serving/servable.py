@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.logs import quiet_tensorflow
 
 if TYPE_CHECKING:
     from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
@@ -114,20 +114,6 @@ def _tensor_names(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
     return {name: info.name for name, info in tensors.items()}
 
 
-@contextmanager
-def _quiet_tensorflow() -> Iterator[None]:
-    """Keep TensorFlow's deprecation notice about the v1 loader, used on purpose, off the log."""
-    import tensorflow as tf
-
-    tf_logger = tf.get_logger()
-    level = tf_logger.level
-    tf_logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        tf_logger.setLevel(level)
-
-
 class Servable:
     """One version of one model, loaded through TensorFlow's session loader (tag ``serve``).
 
@@ -173,7 +159,7 @@ class Servable:
         )
         session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         try:
-            with session.graph.as_default(), _quiet_tensorflow():
+            with session.graph.as_default(), quiet_tensorflow():
                 meta_graph = tf.compat.v1.saved_model.loader.load(
                     session, [SERVE_TAG], str(self.path)
                 )
@@ -273,7 +259,7 @@ class Servable:
             return 0
         count = 0
         try:
-            with _quiet_tensorflow():
+            with quiet_tensorflow():
                 for record in tf.compat.v1.io.tf_record_iterator(str(path)):
                     log = prediction_log_pb2.PredictionLog.FromString(record)
                     if log.WhichOneof("log_type") != "predict_log":
