@@ -79,7 +79,7 @@ class TestImages:
         np.testing.assert_allclose(layer(images), model.stylize(images, bank.codes[1:2]), atol=1e-5)
         weighted = StyleBank(bank.codes, weights=np.array([0, 0, 2.0]))
         np.testing.assert_allclose(
-            always(model, weighted)(images), model.stylize(images, bank.codes[2:]), atol=1e-6
+            always(model, weighted)(images), model.stylize(images, bank.codes[2:]), atol=1e-5
         )
 
     def test_batch_is_another_image_of_the_batch(self, model, images):
@@ -134,7 +134,7 @@ class TestImages:
     def test_unbatched(self, model, bank, images):
         layer = always(model, bank.codes[:1])
         np.testing.assert_allclose(
-            layer(images[0]), model.stylize(images[0], bank.codes[:1]), atol=1e-6
+            layer(images[0]), model.stylize(images[0], bank.codes[:1]), atol=1e-5
         )
         assert layer.counts == {"seen": 1, "stylized": 1, "gated": 0}
 

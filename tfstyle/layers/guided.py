@@ -148,7 +148,12 @@ def fit_tone_grid(
     knots = ops.linspace(0.0, 1.0, levels)[:, None, None]  # (K, 1, 1) beside (B, K, i, j)
     evenness = _edge_weights(x)[:, None]
     u = x[:, None] - knots
+    # About the mean of r, and the line below about the middle of the gray scale: what is left
+    # after the subtractions of a line's fit is small beside the sums, and float32 rounds those.
     r = r[:, None]
+    offset = ops.mean(r, axis=(2, 3), keepdims=True)
+    r = r - offset
+    about = knots - 0.5
     hats = evenness * ops.relu(1.0 - ops.abs(u) * (levels - 1))
     hats_u = hats * u
 
@@ -165,14 +170,14 @@ def fit_tone_grid(
         ops.sum(v, axis=1, keepdims=True)
         for v in (
             n,
-            su + n * knots,
+            su + n * about,
             sr,
-            suu + 2 * su * knots + n * knots * knots,
-            sur + sr * knots,
+            suu + 2 * su * about + n * about * about,
+            sur + sr * about,
         )
     ]
     mean, middle, slope = _line(everything, 0.0, 1e-5, lowest)
-    line = mean + slope * (knots - middle)
+    line = mean + slope * (about - middle)
 
     curve = _knots(whole, slope, lowest)
     curve = (n * curve + LINE_PULL * line) / (n + LINE_PULL)
@@ -184,7 +189,7 @@ def fit_tone_grid(
         + ops.concatenate([steps, steps[:, -1:]], axis=1)
     )
     n = sums[0]
-    grid = (n * _knots(sums, slopes, lowest) + pull * curve) / (n + pull + 1e-9)
+    grid = (n * _knots(sums, slopes, lowest) + pull * curve) / (n + pull + 1e-9) + offset
     return _rising(grid + knots) - knots if monotone else grid
 
 
