@@ -26,7 +26,15 @@ import numpy as np
 from tfstyle.augment import number_range
 from tfstyle.data import Scan, ScanFiles, Window, list_scans, resolve_window
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, TfstyleError
-from tfstyle.files import write_atomically
+from tfstyle.files import (
+    is_inside,
+    parse_json,
+    read_json,
+    read_limited,
+    safe_name,
+    write_atomically,
+)
+from tfstyle.limits import limits
 from tfstyle.outputs import measure_scan, write_generated
 from tfstyle.style_bank import StyleBank
 from tfstyle.style_transfer import DETAILS, StyleTransfer
@@ -352,7 +360,7 @@ def _find(inputs: Path, without: Sequence[Path]) -> tuple[list[_Source], list[In
             name = f"{place}#{files.series}" if files.series else place
             stem = place if place != "." else root.resolve().name or "series"
             if series[place] > 1:
-                stem += "-" + ".".join(files.series.split(".")[-2:])
+                stem += "-" + safe_name(".".join(files.series.split(".")[-2:]), "series")
             path = PurePosixPath(stem)
             ending = ""
         else:
@@ -398,7 +406,7 @@ def _begin(output: Path, common: dict) -> None:
     """Makes the folder, or sees to it that it was begun in the same way."""
     settings = output / SETTINGS
     try:
-        before = json.loads(settings.read_text(encoding="utf-8"))
+        before = read_json(settings)
     except FileNotFoundError:
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise OutputError(
@@ -508,6 +516,8 @@ class _Writer:
         mask = None
         if self.masks is not None:
             mask = self.masks.hand_on(job.source.label, self.output / "masks", f"{stem}-{job.copy}")
+        if not is_inside(self.output, target):
+            raise OutputError(target, f"a link leads out of {self.output}; remove it.")
         try:
             if target.is_dir():  # of a run that was stopped before it could note it
                 shutil.rmtree(target)
@@ -606,6 +616,26 @@ def _mask_stem(name: str) -> str:
     return name
 
 
+def _is_done(row: dict) -> bool:
+    """Whether a row of the manifest says, in full, that an image is finished."""
+    return (
+        row["status"] == "done"
+        and isinstance(row.get("source"), str)
+        and _is_below(row.get("image"))
+        and (row.get("mask") is None or _is_below(row["mask"]))
+        and all(type(row.get(key)) is int for key in ("part", "parts", "copy"))
+        and 0 <= row["part"] < row["parts"] <= limits().frames
+    )
+
+
+def _is_below(path: object) -> bool:
+    """Whether a path of the manifest stays in the output folder."""
+    if not isinstance(path, str) or "\0" in path:
+        return False
+    parts = PurePosixPath(path)
+    return not parts.is_absolute() and ".." not in parts.parts
+
+
 class _Manifest:
     """The rows of :data:`MANIFEST`: those of finished images stay, others are found anew."""
 
@@ -615,9 +645,10 @@ class _Manifest:
         self._rows: list[dict] = []
         self._done: dict[tuple[str, int, int], dict] = {}
         for row in self._read():
-            paths = [output / row[key] for key in ("image", "mask") if row.get(key)]
-            if row["status"] == "done" and all(path.exists() for path in paths):
-                self._keep(row)
+            if _is_done(row):
+                paths = [output / row[key] for key in ("image", "mask") if row.get(key)]
+                if all(map(os.path.exists, paths)):
+                    self._keep(row)
         self._write()
 
     def __enter__(self) -> _Manifest:
@@ -629,7 +660,7 @@ class _Manifest:
 
     def _read(self) -> list[dict]:
         try:
-            text = self.path.read_text(encoding="utf-8", errors="replace")
+            text = read_limited(self.path, "manifest_bytes").decode("utf-8", "replace")
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -637,7 +668,7 @@ class _Manifest:
         rows = []
         for line in text.splitlines():
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError:
                 row = None
             if isinstance(row, dict) and "status" in row:

@@ -27,7 +27,7 @@ from tfstyle.data.read import read_scans
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import OutputError
-from tfstyle.files import write_atomically
+from tfstyle.files import parse_json, read_json, read_limited, write_atomically
 
 #: Slices from which on other processes decode and write. Starting them takes about a second.
 MANY_SLICES = 32
@@ -332,20 +332,26 @@ class SliceFolder:
     def _resume(self) -> bool:
         """Takes up what an earlier run of the same job left; False if there is nothing."""
         try:
-            found = json.loads((self.partial / _JOB).read_text())
-            lines = (self.partial / _ACCOUNT).read_text().splitlines()
+            found = read_json(self.partial / _JOB)
+            account = read_limited(self.partial / _ACCOUNT, "manifest_bytes")
         except (OSError, ValueError):
             return False
-        if self.job is None or found.get("job") != self.job:
+        if not isinstance(found, dict) or self.job is None or found.get("job") != self.job:
             return False
-        self.state = found["state"]
-        for line in lines:
+        state = found.get("state")
+        if not isinstance(state, dict) or not all(isinstance(v, str) for v in state.values()):
+            return False
+        self.state = state
+        for line in account.decode("utf-8", "replace").splitlines():
             try:
-                facts = json.loads(line)
-            except ValueError:
+                facts = parse_json(line)
+                index, name = facts["slice"], facts["file"]
+                written = (self.partial / _SLICES / name).is_file()
+            except (ValueError, KeyError, TypeError, OSError):
                 continue  # the line at which the run was killed
-            if (self.partial / _SLICES / facts["file"]).is_file():
-                self.done[facts["slice"]] = facts
+            # A name, not a path that leads elsewhere.
+            if type(index) is int and Path(name).name == name and written:
+                self.done[index] = facts
         return True
 
     def _clear(self) -> None:

@@ -26,7 +26,7 @@ from tfstyle.data import DicomSeries, Scan, Window, read_scan, read_scans, resol
 from tfstyle.data.dicom import read_frame
 from tfstyle.data.dicom_write import source_frames
 from tfstyle.errors import ArgumentError, OutputError, ServingError, WorkerError
-from tfstyle.files import write_atomically
+from tfstyle.files import is_inside, read_json, write_atomically
 from tfstyle.images import check_batch_size, check_strength
 from tfstyle.layers.guided import slice_reach
 from tfstyle.outputs import (
@@ -611,13 +611,17 @@ def _record(target: Path, job: str, result: StylizedScan) -> None:
 def _finished(target: Path, job: str | None) -> StylizedScan | None:
     """The account of an earlier run, if it did the same work."""
     try:
-        found = json.loads((target.parent / RECORDS / f"{target.name}.json").read_text())
+        found = read_json(target.parent / RECORDS / f"{target.name}.json")
         if job is None or found["job"] != job:
             return None
         result = StylizedScan.from_dict(found["result"])
-    except (OSError, ValueError, KeyError, TypeError):
+        ours = all(
+            is_inside(target.parent, os.path.abspath(file)) and os.path.isfile(file)
+            for file in result.files
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    if not all(os.path.isfile(file) for file in result.files):
+    if not ours or not isinstance(result.slices, int):
         return None
     return replace(result, resumed=result.slices)
 

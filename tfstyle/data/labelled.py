@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import csv
 import fnmatch
-import json
 import logging
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,12 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tfstyle.data.dicom import is_dicom, read_dataset
+from tfstyle.data.dicom import check_size, damage_is_input_error, is_dicom, read_dataset
 from tfstyle.data.nifti import match_labels, resample_labels
 from tfstyle.data.png import read_png
 from tfstyle.data.read import find_files, read_scan
 from tfstyle.data.scan import Scan
 from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.files import read_json, read_limited
+from tfstyle.limits import check
 
 logger = logging.getLogger(__name__)
 
@@ -398,14 +400,30 @@ def read_dicom_seg(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
         ArgumentError: highdicom is not installed.
     """
     try:
-        from highdicom.seg import segread
+        from highdicom.seg import Segmentation
     except ImportError:
         raise ArgumentError(
             "highdicom is needed to read DICOM SEG: pip install 'tfstyle[dicom-seg]'."
         ) from None
     path = os.fspath(path)
+    dataset = read_dataset(path, pixels=True)
     try:
-        volume = segread(path).get_volume(combine_segments=True, dtype=np.uint16)
+        check_size(path, dataset)
+        segmentation = Segmentation.from_dataset(dataset, copy=False)
+        geometry = segmentation.get_volume_geometry()
+        if geometry is None:
+            raise ValueError("its frames are no regular stack")
+        # Frames far apart span many slices, whatever their number.
+        count = math.prod(geometry.spatial_shape)
+        check(path, "scan_pixels", count, f"spans {geometry.spatial_shape} voxels")
+        volume = segmentation.get_volume(combine_segments=True, dtype=np.uint16)
+        if (
+            abs(np.linalg.det(volume.affine[:3, :3])) < 1e-12
+            or not np.isfinite(volume.affine).all()
+        ):
+            raise ValueError("its affine is singular")
+    except InputFileError:
+        raise
     except Exception as error:  # highdicom raises many kinds
         reason = " ".join(str(error).split())
         raise InputFileError(path, f"cannot be read as a DICOM segmentation ({reason}).") from error
@@ -615,10 +633,11 @@ def _is_mask(file: str, alone: bool) -> bool:
 def _tag(file: str, keyword: str) -> str:
     """A value of a DICOM header as text, "" where there is none."""
     dataset = read_dataset(file, pixels=False, tags=[keyword])
-    value = dataset.get(keyword)
-    if value is None and keyword == "SOPClassUID":
-        value = getattr(dataset.file_meta, "MediaStorageSOPClassUID", None)
-    return "" if value is None else str(value).strip()
+    with damage_is_input_error(file):
+        value = dataset.get(keyword)
+        if value is None and keyword == "SOPClassUID":
+            value = getattr(dataset.file_meta, "MediaStorageSOPClassUID", None)
+        return "" if value is None else str(value).strip()
 
 
 def _source(spec: str, root: Path, argument: str):
@@ -654,7 +673,11 @@ def _tag_or_sidecar(file: str, keyword: str) -> str:
     if not sidecar.is_file():
         return ""
     try:
-        values = json.loads(sidecar.read_text(encoding="utf-8"))
+        values = read_json(sidecar)
+    except InputFileError:
+        raise
+    except OSError as error:
+        raise InputFileError(sidecar, f"cannot be read ({error.strerror}).") from error
     except ValueError as error:
         raise InputFileError(sidecar, f"is not JSON ({error}).") from error
     return str(values.get(keyword, "")).strip() if isinstance(values, dict) else ""
@@ -665,10 +688,17 @@ def _table(file: str, column: str, root: Path) -> dict[str, str]:
     path = next((p for p in (Path(file), root / file) if p.is_file()), None)
     if path is None:
         raise InputFileError(file, "no such table.")
-    text = path.read_text(encoding="utf-8-sig")
-    header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
-    rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter))
+    try:
+        text = read_limited(path).decode("utf-8-sig")
+        header = text.partition("\n")[0]
+        delimiter = max(",;\t", key=header.count)
+        rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter))
+    except InputFileError:
+        raise
+    except OSError as error:
+        raise InputFileError(path, f"cannot be read ({error.strerror}).") from error
+    except (ValueError, csv.Error) as error:
+        raise InputFileError(path, f"is no table of UTF-8 text ({error}).") from error
     names = list(rows[0]) if rows else []
     if column not in names:
         raise InputFileError(

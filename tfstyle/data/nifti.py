@@ -42,13 +42,10 @@ def _header(path: str) -> nib.Nifti1Header:
         offset = float(header["vox_offset"])
         if not 0 <= offset < 2**62:
             raise ValueError(f"voxels from byte {offset:g} on")
-        shape = header.get_data_shape()
     except Exception as error:  # nibabel raises many kinds on damaged files
         reason = " ".join(str(error).split())
         raise InputFileError(path, f"not a NIfTI file, or damaged ({reason}).") from error
     check(path, "text_bytes", int(offset), f"{int(offset)} bytes stand before the voxels")
-    count = math.prod(int(n) for n in shape)
-    check(path, "scan_pixels", count, f"a volume of {' x '.join(map(str, shape))} voxels")
     return header
 
 
@@ -74,8 +71,10 @@ def _load(path: str) -> tuple[np.ndarray, np.ndarray, bytes]:
     if len(shape) < 2 or min(shape) < 1:
         raise InputFileError(path, f"an image of shape {tuple(shape)}; give a 3-D volume.")
     size = os.path.getsize(path) * (1100 if path.lower().endswith(".gz") else 1)
-    if math.prod(int(n) for n in shape) * kind.itemsize > size:  # before memory is taken
+    count = math.prod(int(n) for n in shape)
+    if count * kind.itemsize > size:  # before memory is taken
         raise InputFileError(path, f"the file is cut short: too small for {tuple(shape)} voxels.")
+    check(path, "scan_pixels", count, f"a volume of {' x '.join(map(str, shape))} voxels")
     try:
         with np.errstate(all="ignore"):  # values too large for the header's scale become infinite
             voxels = np.asanyarray(nib.arrayproxy.ArrayProxy(path, header))

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
+from tfstyle.files import read_json, read_limited
 from tfstyle.serving.servable import DEFAULT_SIGNATURE, SERVE_TAG, WARM_UP_FILE, Servable
 from tfstyle.serving.signatures import STYLIZE, Signature, stylize_signatures
 
@@ -231,7 +232,9 @@ def read_metadata(version_folder: str | Path) -> dict[str, Any]:
     """
     path = Path(version_folder) / "assets.extra" / METADATA_FILE
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
+    except InputFileError:
+        raise
     except FileNotFoundError:
         raise InputFileError(
             path, "no such file; this SavedModel was not exported by tfstyle"
@@ -269,7 +272,7 @@ def _read_meta_graph(version_folder: Path) -> MetaGraphDef:
     path = version_folder / "saved_model.pb"
     saved_model = SavedModel()
     try:
-        saved_model.ParseFromString(path.read_bytes())
+        saved_model.ParseFromString(read_limited(path, "file_bytes"))
     except OSError as error:
         raise InputFileError(path, f"cannot be read ({error.strerror or error})") from error
     except DecodeError as error:
