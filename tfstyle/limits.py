@@ -29,9 +29,9 @@ class Limits:
         scan_pixels: Frames × rows × columns of a DICOM file or series, voxels of a NIfTI volume.
             Reading takes up to 48 bytes of memory a pixel, for float64 files that become HU.
         frames: Frames of one DICOM file.
-        file_bytes: Size of a DICOM file, a PNG or a ``saved_model.pb``, and what is packed in a file
-            when unpacked: a deflated DICOM data set, the arrays of a ``.npz``, the members of a
-            ``.keras`` archive.
+        file_bytes: Size of a DICOM file, a PNG or a ``saved_model.pb``, and of what is packed in a
+            file when unpacked: a deflated DICOM data set, the arrays of a ``.npz``, the members of
+            a ``.keras`` archive.
         text_bytes: Size of a JSON file, a table, a ``models.config``, or of what stands before the
             voxels of a NIfTI file.
         manifest_bytes: Size of the manifest of an augmented set or the account of a series, which

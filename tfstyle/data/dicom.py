@@ -491,13 +491,23 @@ def _decode(path: str, dataset: Dataset) -> np.ndarray:
     return stored.reshape(-1, rows, columns)
 
 
+_CODESTREAMS = frozenset(
+    (
+        *pydicom.uid.JPEGTransferSyntaxes,
+        *pydicom.uid.JPEGLSTransferSyntaxes,
+        *pydicom.uid.JPEG2000TransferSyntaxes,
+        *pydicom.uid.HTJ2KTransferSyntaxes,
+    )
+)
+
+
 def _check_compressed(path: str, dataset: Dataset) -> None:
     """Refuses compressed pictures that say, in their own header, to be of another size.
 
     Decoders take memory and time by that header, not by Rows and Columns.
     """
     syntax = dataset.file_meta.TransferSyntaxUID
-    if not syntax.is_encapsulated or syntax == pydicom.uid.RLELossless:
+    if syntax not in _CODESTREAMS:
         return
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     try:

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.files import read_limited
 from tfstyle.logs import quiet_tensorflow
+from tfstyle.serving.file_operations import refuse_file_operations
 
 if TYPE_CHECKING:
-    from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
+    from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef, TensorInfo
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +116,29 @@ def _tensor_names(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
     return {name: info.name for name, info in tensors.items()}
 
 
+def read_meta_graph(version_folder: Path) -> MetaGraphDef:
+    """The serving graph of a SavedModel, read without running anything.
+
+    Raises:
+        InputFileError: ``saved_model.pb`` is missing, too large or damaged, or has no such graph.
+    """
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    path = version_folder / "saved_model.pb"
+    saved_model = SavedModel()
+    try:
+        saved_model.ParseFromString(read_limited(path, "file_bytes"))
+    except OSError as error:
+        raise InputFileError(path, f"cannot be read ({error.strerror or error})") from error
+    except DecodeError as error:
+        raise InputFileError(path, "is damaged; export the model again") from error
+    for meta_graph in saved_model.meta_graphs:
+        if SERVE_TAG in meta_graph.meta_info_def.tags:
+            return meta_graph
+    raise InputFileError(path, f"holds no graph with the tag '{SERVE_TAG}'")
+
+
 class Servable:
     """One version of one model, loaded through TensorFlow's session loader (tag ``serve``).
 
@@ -126,13 +151,15 @@ class Servable:
         path: The version folder, with ``saved_model.pb``.
         intra_op_threads: Threads within one operation; 0 lets TensorFlow choose.
         inter_op_threads: Threads across operations; 0 lets TensorFlow choose.
+        allow_file_ops: Load it even if it can reach for files or run code beyond its graph, see
+            :mod:`tfstyle.serving.file_operations`.
 
     Attributes:
         signatures: Signature name to ``SignatureDef``.
         all_signatures: The same with TensorFlow's internal ones, as ``GetModelMetadata`` gives.
 
     Raises:
-        InputFileError: ``path`` is not a SavedModel that can be loaded.
+        InputFileError: ``path`` is not a SavedModel that can be loaded, or one that is refused.
 
     Example:
         >>> servable = Servable("stylize", 1, "saved_models/stylize/1")      # doctest: +SKIP
@@ -147,12 +174,15 @@ class Servable:
         *,
         intra_op_threads: int = 0,
         inter_op_threads: int = 0,
+        allow_file_ops: bool = False,
     ):
         import tensorflow as tf
 
         self.name = name
         self.version = version
         self.path = Path(path)
+        if not allow_file_ops:
+            refuse_file_operations(read_meta_graph(self.path), self.path)
         config = tf.compat.v1.ConfigProto(
             intra_op_parallelism_threads=intra_op_threads,
             inter_op_parallelism_threads=inter_op_threads,
