@@ -496,7 +496,9 @@ _CODESTREAMS = frozenset(
         *pydicom.uid.JPEGTransferSyntaxes,
         *pydicom.uid.JPEGLSTransferSyntaxes,
         *pydicom.uid.JPEG2000TransferSyntaxes,
-        *pydicom.uid.HTJ2KTransferSyntaxes,
+        pydicom.uid.HTJ2KLossless,
+        pydicom.uid.HTJ2KLosslessRPCL,
+        pydicom.uid.HTJ2K,
     )
 )
 
