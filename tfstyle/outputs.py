@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from tfstyle.data.dicom import Frame
-from tfstyle.data.dicom_write import DerivedSeries, write_derived_series
+from tfstyle.data.dicom_write import DerivedSeries, is_identity, write_derived_series
 from tfstyle.data.nifti import write_nifti
 from tfstyle.data.png import write_png
 from tfstyle.data.read import read_scans
@@ -338,20 +338,17 @@ class SliceFolder:
             return False
         if not isinstance(found, dict) or self.job is None or found.get("job") != self.job:
             return False
-        state = found.get("state")
-        if not isinstance(state, dict) or not all(isinstance(v, str) for v in state.values()):
+        self.state = found.get("state")
+        if self.state != {} and not is_identity(self.state):
+            self.state = {}
             return False
-        self.state = state
         for line in account.decode("utf-8", "replace").splitlines():
             try:
                 facts = parse_json(line)
-                index, name = facts["slice"], facts["file"]
-                written = (self.partial / _SLICES / name).is_file()
-            except (ValueError, KeyError, TypeError, OSError):
+                if _is_account(facts) and (self.partial / _SLICES / facts["file"]).is_file():
+                    self.done[facts["slice"]] = facts
+            except (ValueError, OSError):
                 continue  # the line at which the run was killed
-            # A name, not a path that leads elsewhere.
-            if type(index) is int and Path(name).name == name and written:
-                self.done[index] = facts
         return True
 
     def _clear(self) -> None:
@@ -362,6 +359,11 @@ class SliceFolder:
     def begin(self, names: Sequence[str], state: dict) -> None:
         """Says how the slices will be called, and what a later run needs to go on."""
         self.names = names
+        self.done = {
+            index: facts
+            for index, facts in self.done.items()
+            if 0 <= index < len(names) and facts["file"] == names[index]
+        }
         (self.partial / _SLICES).mkdir(exist_ok=True)
         write_atomically(
             self.partial / _JOB, json.dumps({"job": self.job, "state": state}).encode()
@@ -396,6 +398,19 @@ class SliceFolder:
             self._lock.close()
         if self.job is None or not self.done:
             shutil.rmtree(self.partial, ignore_errors=True)
+
+
+def _is_account(facts: object) -> bool:
+    """Whether a line of the account says all that :func:`finish_slice` notes of a slice."""
+    if not isinstance(facts, dict) or not isinstance(facts.get("file"), str):
+        return False
+    figures = {key: value for key, value in facts.items() if key != "file"}
+    return (
+        type(facts.get("slice")) is int
+        and {"step", "error", "below", "above"} <= figures.keys()
+        and all(isinstance(value, (int, float)) for value in figures.values())
+        and Path(facts["file"]).name == facts["file"]  # not a path that leads elsewhere
+    )
 
 
 class OneFile:

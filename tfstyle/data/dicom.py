@@ -496,9 +496,6 @@ _CODESTREAMS = frozenset(
         *pydicom.uid.JPEGTransferSyntaxes,
         *pydicom.uid.JPEGLSTransferSyntaxes,
         *pydicom.uid.JPEG2000TransferSyntaxes,
-        pydicom.uid.HTJ2KLossless,
-        pydicom.uid.HTJ2KLosslessRPCL,
-        pydicom.uid.HTJ2K,
     )
 )
 

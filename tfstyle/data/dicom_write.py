@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -257,6 +258,21 @@ def _code(value: str, scheme: str, meaning: str) -> DicomSequence:
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
     return DicomSequence([item])
+
+
+_IDENTITY = {
+    **dict.fromkeys(("uid", "study_uid", "frame_of_reference_uid"), re.compile(r"[0-9.]{1,64}")),
+    **dict.fromkeys(("date", "time"), re.compile(r"[0-9.]{1,16}")),
+}
+
+
+def is_identity(value: object) -> bool:
+    """Whether a value, read from a file say, is what :attr:`DerivedSeries.identity` gave."""
+    return (
+        isinstance(value, dict)
+        and value.keys() == _IDENTITY.keys()
+        and all(isinstance(v, str) and _IDENTITY[k].fullmatch(v) for k, v in value.items())
+    )
 
 
 class DerivedSeries:

@@ -117,8 +117,8 @@ def refuse_file_operations(meta_graph: MetaGraphDef, path: Path, *, objects: boo
         raise InputFileError(
             path,
             "this SavedModel can reach for files or run code beyond its graph "
-            f"({', '.join(found)}) and is refused. If you trust where it is from, allow it: --allow-file-ops, or "
-            "allow_file_ops=True.",
+            f"({', '.join(found)}) and is refused. If you trust where it is from, allow it: "
+            "--allow-file-ops, or allow_file_ops=True.",
         )
 
 

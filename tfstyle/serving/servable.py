@@ -8,6 +8,7 @@ there under another name and renamed when it is complete.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,11 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfstyle.errors import ArgumentError, InputFileError
-from tfstyle.files import read_limited
+from tfstyle.files import check_records, read_limited
+from tfstyle.limits import check
 from tfstyle.logs import quiet_tensorflow
 from tfstyle.serving.file_operations import refuse_file_operations
 
 if TYPE_CHECKING:
+    from tensorflow.core.framework.tensor_pb2 import TensorProto
     from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef, TensorInfo
 
 logger = logging.getLogger(__name__)
@@ -132,11 +135,24 @@ def read_meta_graph(version_folder: Path) -> MetaGraphDef:
     except OSError as error:
         raise InputFileError(path, f"cannot be read ({error.strerror or error})") from error
     except DecodeError as error:
-        raise InputFileError(path, "is damaged; export the model again") from error
+        raise InputFileError(
+            path, "is damaged and cannot be loaded as a SavedModel; export the model again"
+        ) from error
     for meta_graph in saved_model.meta_graphs:
         if SERVE_TAG in meta_graph.meta_info_def.tags:
             return meta_graph
     raise InputFileError(path, f"holds no graph with the tag '{SERVE_TAG}'")
+
+
+def _check_claim(path: Path, proto: TensorProto) -> None:
+    """Refuses a tensor of a few bytes that would become one of many."""
+    import tensorflow as tf
+
+    sizes = [dim.size for dim in proto.tensor_shape.dim]
+    size = math.prod(sizes) * max(1, tf.as_dtype(proto.dtype).size or 1)
+    if proto.tensor_shape.unknown_rank or min(sizes, default=0) < 0:
+        raise InputFileError(path, "holds a tensor without a shape; export the model again")
+    check(path, "file_bytes", size, f"holds a tensor of {size} bytes")
 
 
 class Servable:
@@ -289,15 +305,20 @@ class Servable:
             return 0
         count = 0
         try:
+            check_records(path)
             with quiet_tensorflow():
                 for record in tf.compat.v1.io.tf_record_iterator(str(path)):
                     log = prediction_log_pb2.PredictionLog.FromString(record)
                     if log.WhichOneof("log_type") != "predict_log":
                         continue
                     request = log.predict_log.request
+                    for proto in request.inputs.values():
+                        _check_claim(path, proto)
                     inputs = {k: tf.make_ndarray(proto) for k, proto in request.inputs.items()}
                     self.run(request.model_spec.signature_name or DEFAULT_SIGNATURE, inputs)
                     count += 1
+        except InputFileError:
+            raise
         except Exception as error:
             first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputFileError(
