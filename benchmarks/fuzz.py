@@ -48,7 +48,8 @@ LIMITS = {
     "TFSTYLE_LIMIT_FRAMES": "4096",
 }
 MEMORY = 2**30  # bytes above what the idle worker has
-SECONDS = 10.0  # a case that takes longer hangs
+SECONDS = 10.0  # of a processor; a case that takes longer hangs
+WAITING = 12  # times as long by the clock, on a machine that has other work
 
 OUTSIDE = "elsewhere"  # a folder of the sandbox that no reader has any business in
 INTERESTING = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000)
@@ -1268,6 +1269,15 @@ def work(
     os._exit(0)
 
 
+def cpu_seconds(process: int) -> float:
+    """Time that a process has had of the processors; 0 when it is gone."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def run_reader(name: str, count: int, seed: int, root: Path, notes: Path) -> dict:
     """All cases of one reader, whatever becomes of the workers."""
     context = multiprocessing.get_context("fork")
@@ -1285,11 +1295,15 @@ def run_reader(name: str, count: int, seed: int, root: Path, notes: Path) -> dic
             target=work, args=(name, first, count, seed, sandbox, shared, notes)
         )
         worker.start()
-        hung = False
+        hung, case, busy = False, -1, 0.0
         while worker.is_alive():
             worker.join(0.2)
-            now = time.monotonic() * 1000
-            if shared[0] >= 0 and now - shared[1] > SECONDS * 1000 and worker.is_alive():
+            if shared[0] != case:
+                case, busy = shared[0], cpu_seconds(worker.pid)
+            spent = cpu_seconds(worker.pid) - busy
+            waited = time.monotonic() - shared[1] / 1000
+            late = spent > SECONDS or waited > WAITING * SECONDS
+            if case >= 0 and late and shared[0] == case and worker.is_alive():
                 hung = True
                 worker.kill()
                 worker.join()

@@ -59,8 +59,10 @@ def read_limited(path: str | os.PathLike, limit: str = "text_bytes") -> bytes:
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         check(path, limit, size, f"a file of {size} bytes")
+        data = file.read(size)
         most = getattr(limits(), limit)
-        data = file.read(most + 1)  # what is no plain file has no size to look at
+        while len(data) <= most and (more := file.read(2**16)):  # what has no size, such as a pipe
+            data += more
     check(path, limit, len(data), f"a file of more than {most} bytes")
     return data
 

@@ -276,9 +276,13 @@ def damage_is_input_error(path: str) -> Iterator[None]:
     """Makes InputFileError of what pydicom raises on damaged attributes, which it decodes late."""
     try:
         yield
-    except (TfstyleError, OSError, MemoryError):
+    except TfstyleError:
         raise
+    except MemoryError as error:
+        raise InputFileError(path, "takes more memory than there is.") from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the system, not of pydicom
         reason = " ".join(str(error).split())
         raise InputFileError(path, f"the DICOM file is damaged ({reason}).") from error
 
@@ -645,6 +649,8 @@ def to_hounsfield(values: np.ndarray) -> np.ndarray:
     """Rounds to int16 HU; values below -1500, which mark padding, become -1024."""
     if values.dtype.kind == "f":
         values = np.rint(values)
+    elif values.dtype.kind == "u" or values.dtype.itemsize == 1:  # no room for what is below 0
+        values = values.astype(np.int32 if values.dtype.itemsize <= 2 else np.float64)
     values = np.where(values < LOWEST_HU, AIR_HU, values)
     return np.minimum(values, np.iinfo(np.int16).max).astype(np.int16)
 
