@@ -12,7 +12,7 @@ import struct
 import tracemalloc
 import zipfile
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import keras
 import nibabel as nib
@@ -203,7 +203,7 @@ class TestSizes:
         dataset = pydicom.dcmread(path)  # two slices of three are stored: 1 and 3, now far apart
         group = dataset.PerFrameFunctionalGroupsSequence[-1]
         group.PlanePositionSequence[0].ImagePositionPatient = [0, 0, 1e9]
-        with peak(20), pytest.raises(InputFileError, match="segmentation|spans"):
+        with peak(20), pytest.raises(InputFileError, match=r"segmentation|spans"):
             read_dicom_seg(save(dataset, tmp_path / "far.dcm"))
 
     def test_files_of_a_folder(self, tmp_path):
@@ -489,6 +489,26 @@ class TestPaths:
             pytest.raises(OutputError, match="a link leads"),
         ):
             writer.write(job, np.zeros(scan.pixels.shape), manifest)
+        assert list(outside.iterdir()) == []
+
+    def test_links_in_place_of_working_folders(self, tmp_path):
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        out = tmp_path / "out"
+        out.mkdir()
+        (out / ".scan.partial").symlink_to(outside)
+        with pytest.raises(OutputError, match="a link leads out of"):
+            outputs.SliceFolder(out / "scan", "j")
+        (out / stylize.RECORDS).symlink_to(outside)
+        with pytest.raises(OutputError, match="a link leads out of"):
+            stylize._record(out / "scan.nii", "j", None)
+        (out / "masks").symlink_to(outside)
+        mask = tmp_path / "in" / "a_mask.png"
+        mask.parent.mkdir()
+        mask.write_bytes(b"x")
+        masks = augment._Masks(mask.parent, link=False)
+        with pytest.raises(OutputError, match="a link leads out of"):
+            masks.hand_on(PurePosixPath("a_mask"), out / "masks", "a")
         assert list(outside.iterdir()) == []
 
     @pytest.mark.parametrize(

@@ -563,6 +563,8 @@ class _Masks:
             return None
         ending = source.name[len(_mask_stem(source.name)) :] if source.is_file() else ""
         target = output / f"{stem}{ending}"
+        if not is_inside(output.parent, target.parent):
+            raise OutputError(target, f"a link leads out of {output.parent}; remove it.")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))

@@ -27,7 +27,7 @@ from tfstyle.data.read import read_scans
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import OutputError
-from tfstyle.files import parse_json, read_json, read_limited, write_atomically
+from tfstyle.files import is_inside, parse_json, read_json, read_limited, write_atomically
 
 #: Slices from which on other processes decode and write. Starting them takes about a second.
 MANY_SLICES = 32
@@ -318,6 +318,8 @@ class SliceFolder:
         self._lock = None
         try:
             self.partial.mkdir(parents=True, exist_ok=True)
+            if not is_inside(target.parent, self.partial / _SLICES):
+                raise OutputError(self.partial, f"a link leads out of {target.parent}; remove it.")
             self._lock = open(self.partial / _LOCK, "w")  # noqa: SIM115 - held till close()
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

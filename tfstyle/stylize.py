@@ -603,6 +603,8 @@ def _read_ahead(
 def _record(target: Path, job: str, result: StylizedScan) -> None:
     """Notes in the output folder that a scan is finished, for a later run of the same work."""
     folder = target.parent / RECORDS
+    if not is_inside(target.parent, folder):
+        raise OutputError(folder, f"a link leads out of {target.parent}; remove it.")
     folder.mkdir(exist_ok=True)
     text = json.dumps({"job": job, "result": result.as_dict()}, indent=1) + "\n"
     write_atomically(folder / f"{target.name}.json", text.encode())
