@@ -636,6 +636,30 @@ def test_limits_hold_for_one_slice_too(tmp_path):
         read_frame(frame)
 
 
+def test_place_that_nifti_cannot_hold(tmp_path):
+    path = save(
+        ct(ImagePositionPatient=["1e300"] * 3, PixelSpacing=["1e300", "1e-300"]), tmp_path / "a"
+    )
+    scan = read_scan(path)
+    with pytest.raises(OutputError, match="does not fit NIfTI"):
+        outputs.write_generated(
+            scan,
+            np.zeros((1, 6, 8)),
+            stylize.resolve_window("range", scan),
+            "nifti",
+            tmp_path / "a.nii",
+        )
+    assert not (tmp_path / "a.nii").exists()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.uint32, np.uint64])
+def test_values_without_room_for_air(tmp_path, kind):
+    values = np.array([0, 1, 100, np.iinfo(kind).max], kind).reshape(4, 1, 1)
+    nib.save(nib.Nifti1Image(values, np.diag([-1.0, -1, 1, 1])), tmp_path / "a.nii")
+    scan = read_scan(tmp_path / "a.nii", units="HU")
+    assert sorted(scan.pixels.ravel()) == [0, 1, 100, min(np.iinfo(kind).max, 32767)]
+
+
 def test_labels_within_limits(tmp_path):
     scan = read_scan(save_nifti(tmp_path / "a.nii"))
     with limited(scan_pixels=7), pytest.raises(InputFileError, match="scan_pixels"):

@@ -252,7 +252,12 @@ def write_nifti(unit: np.ndarray, scan: Scan, window: Window, path: str | os.Pat
     affine = np.diag([*scan.spacing, 1.0])[[2, 1, 0, 3]] if scan.affine is None else scan.affine
     # Axes in the usual order of NIfTI: columns, rows, slices.
     affine = _RAS_TO_LPS @ affine[:, [2, 1, 0, 3]]
-    image = nib.Nifti1Image(np.ascontiguousarray(values.transpose(2, 1, 0)), affine)
+    try:
+        image = nib.Nifti1Image(np.ascontiguousarray(values.transpose(2, 1, 0)), affine)
+    except (ValueError, np.linalg.LinAlgError, nib.spatialimages.HeaderDataError) as error:
+        raise OutputError(
+            path, f"the place of {scan.name} in space does not fit NIfTI ({error})."
+        ) from error
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = b"tfstyle, " + (_HU_MARK if scan.units == "HU" else b"units US")
     data = image.to_bytes()
