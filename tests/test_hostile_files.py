@@ -652,7 +652,7 @@ def test_place_that_nifti_cannot_hold(tmp_path):
     assert not (tmp_path / "a.nii").exists()
 
 
-@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.uint32, np.uint64])
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.uint32])
 def test_values_without_room_for_air(tmp_path, kind):
     values = np.array([0, 1, 100, np.iinfo(kind).max], kind).reshape(4, 1, 1)
     nib.save(nib.Nifti1Image(values, np.diag([-1.0, -1, 1, 1])), tmp_path / "a.nii")
