@@ -1102,19 +1102,19 @@ def read_keras_case(rng: random.Random, folder: Path, out: Path) -> None:
 
 
 READERS = {
-    "dicom": Reader(0.07, dicom_seeds, make_dicom, read_dicom_case),
-    "dicom-seg": Reader(0.006, seg_seeds, make_seg, read_seg_case),
-    "nifti": Reader(0.22, nifti_seeds, make_nifti, read_nifti_case),
-    "tables": Reader(0.19, table_seeds, make_table, read_table_case),
-    "png": Reader(0.12, png_seeds, make_png, read_png_case, True),
-    "style banks": Reader(0.1, array_seeds, make_arrays, read_arrays_case),
-    "weights": Reader(0.07, weight_seeds, make_weights, read_weights_case, True),
-    "presets": Reader(0.003, preset_seeds, make_preset, read_preset_case, True),
-    "runs": Reader(0.06, run_seeds, make_run, read_run_case, True),
-    "requests": Reader(0.15, rest_seeds, make_rest, read_rest_case),
-    "model folders": Reader(0.006, model_seeds, make_model, read_model_case, True),
-    "models loaded": Reader(0.0015, model_seeds, make_loaded, read_loaded_case, True),
-    "keras archives": Reader(0.001, keras_seeds, make_keras, read_keras_case, True),
+    "dicom": Reader(0.05, dicom_seeds, make_dicom, read_dicom_case),
+    "dicom-seg": Reader(0.005, seg_seeds, make_seg, read_seg_case),
+    "nifti": Reader(0.21, nifti_seeds, make_nifti, read_nifti_case),
+    "tables": Reader(0.24, table_seeds, make_table, read_table_case),
+    "png": Reader(0.1, png_seeds, make_png, read_png_case, True),
+    "style banks": Reader(0.11, array_seeds, make_arrays, read_arrays_case),
+    "weights": Reader(0.05, weight_seeds, make_weights, read_weights_case, True),
+    "presets": Reader(0.0015, preset_seeds, make_preset, read_preset_case, True),
+    "runs": Reader(0.04, run_seeds, make_run, read_run_case, True),
+    "requests": Reader(0.22, rest_seeds, make_rest, read_rest_case),
+    "model folders": Reader(0.005, model_seeds, make_model, read_model_case, True),
+    "models loaded": Reader(0.001, model_seeds, make_loaded, read_loaded_case, True),
+    "keras archives": Reader(0.0006, keras_seeds, make_keras, read_keras_case, True),
 }
 COUNTS = ("read", "refused", "unexpected", "outside")
 
@@ -1368,8 +1368,7 @@ def main(arguments: list[str] | None = None) -> int:
                 shutil.copytree(sandbox.case, options.keep, dirs_exist_ok=True)
             os._exit(outcome in ("unexpected", "outside"))
         notes = Path(folder, "notes.jsonl")
-        before = json.loads(output.read_text()) if options.update else {}
-        readers = before.get("readers", {})
+        readers = {}
         shares = sum(reader.share for reader in READERS.values())
         for name in names:
             count = options.each or max(1, round(options.cases * READERS[name].share / shares))
@@ -1378,6 +1377,8 @@ def main(arguments: list[str] | None = None) -> int:
             facts = {key: value for key, value in readers[name].items() if key != "failing_cases"}
             print(name, json.dumps(facts), flush=True)
         lines = notes.read_text().splitlines() if notes.exists() else []
+    before = json.loads(output.read_text()) if options.update and output.exists() else {}
+    readers = {**before.get("readers", {}), **readers}
     failures = [f for f in before.get("failures", ()) if f["reader"] not in names]
     failures += [json.loads(line) for line in lines]
     report = {

@@ -67,7 +67,7 @@ def fuzz(monkeypatch):
         ("model folders", 150),
         ("models loaded", 40),
         ("presets", 20),
-        ("keras archives", 10),
+        ("keras archives", 20),
     ],
 )
 def test_no_reader_falls_that_takes_tensorflow(fuzz, tmp_path, monkeypatch, reader, cases):
