@@ -555,7 +555,9 @@ class TestPaths:
         for files in (["/etc/passwd"], [str(target.parent / ".." / "x")], [3], 5):
             record.write_text(json.dumps({"job": "j", "result": {**result, "files": files}}))
             assert stylize._finished(target, "j") is None
-        for text in ("[]", "null", DEEP, '{"job": "j", "result": []}'):
+        result["window"] = {"centre": 10**400, "width": 1}
+        odd = json.dumps({"job": "j", "result": result})
+        for text in ("[]", "null", DEEP, '{"job": "j", "result": []}', odd):
             record.write_text(text)
             assert stylize._finished(target, "j") is None
 

@@ -621,7 +621,7 @@ def _finished(target: Path, job: str | None) -> StylizedScan | None:
             is_inside(target.parent, os.path.abspath(file)) and os.path.isfile(file)
             for file in result.files
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
     if not ours or not isinstance(result.slices, int):
         return None
