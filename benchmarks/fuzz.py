@@ -1190,7 +1190,7 @@ def run_case(name: str, number: int, seed: int, sandbox: Sandbox) -> tuple[str, 
         reader.read(rng, sandbox.case, sandbox.out)
     except TfstyleError as error:
         outcome, note = "refused", type(error).__name__
-        str(error).encode("utf-8", "surrogateescape")
+        str(error)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
