@@ -135,11 +135,8 @@ def test_stylize_gives_each_scan_as_one_process_and_goes_on(model, tmp_path):
     assert result.failed == {"damaged.png": "not a PNG file."}
     (inputs / "damaged.png").unlink()
     stylize.stylize_scans(model, [inputs], style, tmp_path / "single")
-    for i in range(3):
-        made = (output / f"{i}" / f"{i}.png").read_bytes()
-        assert made == (tmp_path / "single" / f"{i}.png").read_bytes()
-    made, alone = (nib.load(folder / "v.nii.gz") for folder in (output, tmp_path / "single"))
-    assert np.array_equal(made.get_fdata(), alone.get_fdata())  # gzip notes the time
+    for made, alone in [("v.nii.gz",) * 2, *((f"{i}/{i}.png", f"{i}.png") for i in range(3))]:
+        assert (output / made).read_bytes() == (tmp_path / "single" / alone).read_bytes()
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*.png")}
     again = beam.stylize_scans(model, [inputs], style, output)
     assert (again.written, again.kept, again.failed) == (0, 4, {})
