@@ -7,6 +7,7 @@ killed. Here the loss ends the process, and :mod:`tfstyle.beam.run` starts it ag
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -51,6 +52,8 @@ def _run(output: str, chunks: int, options: tuple[str, ...]) -> dict[str, int]:
 
     from tfstyle.beam.pipeline import build
 
+    # Runners of other machines say here where to look at the job.
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     pipeline = beam.Pipeline(options=PipelineOptions(list(options)))
     build(pipeline, output, chunks)
     result = pipeline.run()
