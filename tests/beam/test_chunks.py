@@ -30,8 +30,10 @@ from tfstyle.beam.chunks import (
     write_chunks,
     write_work,
 )
+from tfstyle.beam.driver import ERROR
+from tfstyle.beam.run import _failure
 from tfstyle.data import ScanFiles, write_png
-from tfstyle.errors import OutputError
+from tfstyle.errors import OutputError, WeightsError, WorkerError
 from tfstyle.style_bank import StyleBank
 
 
@@ -205,3 +207,29 @@ def test_no_result_lies_in_the_place_or_inside_of_another(stems):
     assert FAILED not in named
     for one in named:
         assert not any(other.startswith(one + "/") for other in named)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        (
+            "Traceback …\n  raise OutputError(target, …)\nRuntimeError: tfstyle.errors.OutputError: "
+            "/out/a.png: cannot be written (No space left on device). [while running 'Work']\n",
+            OutputError,
+            "/out/a.png: cannot be written (No space left on device).",
+        ),
+        (
+            "tfstyle.errors.WeightsError: m.keras: is another.\n",
+            WeightsError,
+            "m.keras: is another.",
+        ),
+        ("Traceback …\nOSError: no job server\n", WorkerError, "OSError: no job server"),
+        (None, WorkerError, "ended with status 1"),
+    ],
+)
+def test_the_error_of_a_worker_comes_back_as_what_it_was(tmp_path, text, kind, message):
+    if text is not None:
+        (tmp_path / ERROR).write_text(text)
+    error = _failure(tmp_path, 1)
+    assert type(error) is kind
+    assert message in str(error)
