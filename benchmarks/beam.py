@@ -283,7 +283,11 @@ def launcher(folder: Path, options) -> list[dict]:
             for i in range(count):
                 path = place / f"{i // 1000:04d}" / f"{i:07d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                os.link(sample, path)
+                if i % 50_000 == 0:  # file systems limit the names of one file
+                    shutil.copy(sample, path)
+                    named = path
+                else:
+                    os.link(named, path)
         else:
             dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
             for i in range(count):
@@ -338,8 +342,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             write_pictures(Path(folder, "styles"), 3, 64, seed=1)
             result[part] = PARTS[part](Path(folder), options)
-    result["environment"] = environment() | {"apache-beam": apache_beam.__version__}
-    options.output.write_text(json.dumps(result, indent=1) + "\n")
+        result["environment"] = environment() | {"apache-beam": apache_beam.__version__}
+        options.output.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -213,8 +213,9 @@ def test_no_result_lies_in_the_place_or_inside_of_another(stems):
     ("text", "kind", "message"),
     [
         (
-            "Traceback …\n  raise OutputError(target, …)\nRuntimeError: tfstyle.errors.OutputError: "
-            "/out/a.png: cannot be written (No space left on device). [while running 'Work']\n",
+            "Traceback …\n  raise OutputError(target, …)\nRuntimeError: tfstyle.errors."
+            "OutputError: /out/a.png: cannot be written (No space left on device). "
+            "[while running 'Work']\n",
             OutputError,
             "/out/a.png: cannot be written (No space left on device).",
         ),
