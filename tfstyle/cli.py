@@ -229,7 +229,7 @@ def _stylize_on_beam(arguments: argparse.Namespace) -> dict:
         }
         if result.left_out:
             facts["left out"] = f"{len(result.left_out)}, which hold no scan"
-        _print_facts(_console(), facts | _failed(result))
+        _print_facts(_console(), facts | {"failed": len(result.failed)})
     _complain_of_failed(result)
     return result.as_dict()
 
@@ -312,13 +312,9 @@ def _augment(arguments: argparse.Namespace) -> dict:
             facts["left out"] = f"{len(result.left_out)}, which hold no scan"
         if result.without_mask:
             facts["without mask"] = len(result.without_mask)
-        _print_facts(_console(), facts | _failed(result))
+        _print_facts(_console(), facts | {"failed": len(result.failed)})
     _complain_of_failed(result)
     return result.as_dict()
-
-
-def _failed(result: Any) -> dict[str, int]:
-    return {"failed": len(result.failed)} if result.failed else {}
 
 
 def _complain_of_failed(result: Any) -> None:

@@ -111,7 +111,9 @@ def write_work(
     facts = {
         "command": "augment" if bank else "stylize",
         "model": network.fingerprint(),
-        "styles": styles.files if bank else list(styles),
+        "styles": [list(map(os.path.abspath, files)) for files in styles.files]
+        if bank
+        else list(styles),
         "options": {key: _plain(value) for key, value in asdict(options).items()},
     }
     try:

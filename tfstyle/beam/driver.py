@@ -6,7 +6,6 @@ killed. Here the loss ends the process, and :mod:`tfstyle.beam.run` starts it ag
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -19,8 +18,8 @@ from pathlib import Path
 #: Exit status where a worker process of the local runner was lost.
 LOST = 75
 
-#: In the folder ``.beam``: what went wrong, and Beam's counters at the end.
-ERROR, COUNTS = "error.txt", "counters.json"
+#: In the folder ``.beam``: what went wrong.
+ERROR = "error.txt"
 
 
 def main(output: str, folder: str, chunks: str, launcher: str, *options: str) -> None:
@@ -36,17 +35,16 @@ def main(output: str, folder: str, chunks: str, launcher: str, *options: str) ->
     _end_with(int(launcher))
     threading.excepthook = _thread_failed
     try:
-        counts = _run(output, int(chunks), options)
+        _run(output, int(chunks), options)
     except BaseException:
         text = traceback.format_exc()
         print(text, file=sys.stderr)
         Path(folder, ERROR).write_text(text, encoding="utf-8")
         _exit(1)
-    Path(folder, COUNTS).write_text(json.dumps(counts), encoding="utf-8")
     _exit(0)
 
 
-def _run(output: str, chunks: int, options: tuple[str, ...]) -> dict[str, int]:
+def _run(output: str, chunks: int, options: tuple[str, ...]) -> None:
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -56,19 +54,9 @@ def _run(output: str, chunks: int, options: tuple[str, ...]) -> dict[str, int]:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     pipeline = beam.Pipeline(options=PipelineOptions(list(options)))
     build(pipeline, output, chunks)
-    result = pipeline.run()
-    state = result.wait_until_finish()
+    state = pipeline.run().wait_until_finish()
     if state != "DONE":
         raise RuntimeError(f"the pipeline ended in the state {state}")
-    try:
-        found = result.metrics().query()["counters"]
-    except Exception:  # some runners have none to give
-        return {}
-    return {
-        counter.key.metric.name: counter.result
-        for counter in found
-        if counter.key.metric.namespace == "tfstyle"
-    }
 
 
 def _thread_failed(arguments: threading.ExceptHookArgs) -> None:

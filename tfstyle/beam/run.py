@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import asdict, dataclass, replace
@@ -44,8 +45,7 @@ from tfstyle.beam.chunks import (
     write_chunks,
     write_work,
 )
-from tfstyle.beam.driver import COUNTS, ERROR, LOST
-from tfstyle.data import Window
+from tfstyle.beam.driver import ERROR, LOST
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, TfstyleError, WorkerError
 from tfstyle.files import write_atomically
 from tfstyle.style_bank import StyleBank
@@ -203,9 +203,6 @@ def stylize_scans(
     named, damaged = _find_all([Path(os.path.abspath(path)) for path in inputs], output)
     work = chosen.work(network, styles)
     settings = {key: value for key, value in asdict(chosen).items() if key != "batch_size"}
-    for key, value in settings.items():
-        if isinstance(value, Window):
-            settings[key] = [value.centre, value.width]
     begin_set(
         output,
         {
@@ -307,7 +304,7 @@ class _Run:
             for root, source in self.sources
             if not manifest.complete(source.name, self.copies)
         ]
-        for name in ("chunks", ERROR, COUNTS):
+        for name in ("chunks", ERROR):
             _remove(self.folder / name)
 
     def finish(self) -> list[dict]:
@@ -420,7 +417,7 @@ class _Pipeline:
         notes, attempts = _Notes(folder / "rows"), 0
         while attempts < ATTEMPTS:
             before = notes.count()
-            status = self._drive(output, folder, chunks, lambda: report(notes.count()))
+            status = self._drive(output, folder, chunks, lambda: report(notes.glance()))
             if status == 0:
                 report(notes.count())
                 return
@@ -468,9 +465,19 @@ class _Notes:
     """Counts what workers have noted, reading only what is new."""
 
     def __init__(self, folder: Path):
-        self.folder, self.places, self.found = folder, {}, 0
+        self.folder, self.places, self.found, self.next = folder, {}, 0, 0.0
+
+    def glance(self) -> int:
+        """As :meth:`count`, or the last count where counting would take much of the time."""
+        begin = time.monotonic()
+        if begin >= self.next:
+            self.count()
+            now = time.monotonic()
+            self.next = now + 20 * (now - begin)
+        return self.found
 
     def count(self) -> int:
+        """Outcomes that have been noted so far."""
         for path in self.folder.glob("*/*.jsonl"):
             place = self.places.get(path, 0)
             try:
