@@ -2,16 +2,17 @@
 """``tfstyle augment --beam`` on Beam's local runner: kills, speed, and what the launcher needs.
 
     pip install '.[beam]'
-    python benchmarks/beam.py
+    python benchmarks/beam.py --data DATA
 
-Three parts. *Kills*: 2 000 small pictures of noise are augmented by the command in one process, by
+Four parts. *Kills*: 2 000 small pictures of noise are augmented by the command in one process, by
 the command on Beam, and by the command on Beam while worker processes, the process that drives the
 pipeline, and the command itself are killed (SIGKILL) at random moments of the work; the command is
 given again until it ends. Every file must be there once and be equal byte for byte. *Speed*:
 pictures of 512x512 by one process and by one, two … workers of Beam, with the highest resident size
-of a worker and of the command itself. *Launcher*: time and memory to list inputs, to divide the
-work and to join the manifest, by the number of inputs; the workers' rows are made up for this part
-alone.
+of a worker and of the command itself. *Series*: the same for ``tfstyle stylize`` and series of 50
+slices of 512x512 in JPEG 2000, made of ``torso_dicom`` in DATA as by ``throughput.py``. *Launcher*:
+time and memory to list inputs, to divide the work and to join the manifest, by the number of inputs;
+the workers' rows are made up for this part alone.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 WORKER, DRIVER = b"apache_beam.runners.worker.sdk_worker_main", b"tfstyle.beam.driver"
 
@@ -114,12 +115,12 @@ def command(inputs: Path, output: Path, styles: Path, options, workers: int | No
     return line if workers is None else [*line, "--beam", f"--direct_num_workers={workers}"]
 
 
-def start(line: list[str], threads: int) -> subprocess.Popen:
+def start(line: list[str], threads: int, stdout: int = subprocess.PIPE) -> subprocess.Popen:
     """Starts a command in a session of its own."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment |= {"TF_NUM_INTRAOP_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
     return subprocess.Popen(
-        line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        line, env=environment, stdout=stdout, stderr=subprocess.DEVNULL, text=True
     )
 
 
@@ -163,20 +164,21 @@ def finished(output: Path) -> int:
 def timed(line: list[str], output: Path, threads: int) -> dict:
     """One run from beginning to end; with its start and end where it is one of Beam."""
     begin = time.time()
-    process = start(line, threads)
+    process = start(line, threads, subprocess.DEVNULL)
     memory = {"command": 0, "driver": 0, "worker": 0}
     while process.poll() is None:
         own, driver = [process.pid], processes(DRIVER, output)
         for name, pids in zip(memory, (own, driver, processes(WORKER, output))):
             memory[name] = max([memory[name], *map(highest_memory, pids)])
         time.sleep(0.2)
-    text = process.communicate()[0]
     seconds = time.time() - begin
-    result = json.loads(text)
-    images = [path.stat().st_mtime for path in (output / "images").rglob("*.png")]
+    if process.returncode not in (0, 1):
+        raise SystemExit(f"{' '.join(line)}: ended with {process.returncode}")
+    kind = "*.dcm" if "stylize" in line else "*.png"
+    images = [path.stat().st_mtime for path in output.rglob(kind)]
     first, last = min(images) - begin, max(images) - begin
     return {
-        "images": result["written"],
+        "images": len(images),
         "seconds": round(seconds, 1),
         "first_image_after": round(first, 1),
         "after_last_image": round(seconds - last, 1),
@@ -263,6 +265,30 @@ def speed(folder: Path, options) -> dict:
     return {"size": 512, "runs": runs}
 
 
+def series(folder: Path, options) -> dict:
+    """Series of DICOM by the number of workers."""
+    from throughput import make_series
+
+    source, runs = options.data / "torso_dicom", []
+    style = sorted(source.glob("*.dcm"))[5]
+    (folder / "series").mkdir()
+    for i in range(options.series):
+        make_series(source, folder / "series" / f"{i:03d}", 50)
+    cpus = os.cpu_count()
+    for workers in [None, *range(1, cpus + 1)]:
+        output = folder / f"stylized-{workers}"
+        threads = max(1, cpus // (workers or 1))
+        line = [sys.executable, "-m", "tfstyle", "stylize", str(folder / "series")]
+        line += ["--style", str(style), "--window", "soft-tissue", "--style-window=-600,1500"]
+        line += ["-o", str(output), "--preset", options.preset, "--json"]
+        if workers is not None:
+            line += ["--beam", f"--direct_num_workers={workers}"]
+        facts = {"workers": workers or "one process, no Beam", "threads_each": threads}
+        runs.append(facts | timed(line, output, threads))
+        print(runs[-1], flush=True)
+    return {"size": 512, "slices_a_series": 50, "runs": runs}
+
+
 def launcher(folder: Path, options) -> list[dict]:
     """What it takes to know of many inputs; PNG are told by name, DICOM by a look at each."""
     import pydicom
@@ -309,7 +335,7 @@ def launcher(folder: Path, options) -> list[dict]:
     return runs
 
 
-PARTS = {"kills": kills, "launcher": launcher, "speed": speed}
+PARTS = {"kills": kills, "launcher": launcher, "speed": speed, "series": series}
 
 
 def main() -> None:
@@ -318,6 +344,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--data", type=Path, help="folder of the real CT, for the part series")
+    parser.add_argument("--series", type=int, default=8)
     parser.add_argument("--preset", default="vgg16_ct")
     parser.add_argument("--pictures", type=int, default=2000)
     parser.add_argument("--slices", type=int, default=200)
@@ -327,6 +355,8 @@ def main() -> None:
         "--output", type=Path, default=Path(__file__).resolve().with_suffix(".json")
     )
     options = parser.parse_args()
+    if "series" in options.parts and options.data is None:
+        parser.error("--data: needed for the part series")
     import apache_beam
 
     from tfstyle.training import environment
