@@ -11,7 +11,7 @@ given again until it ends. Every file must be there once and be equal byte for b
 pictures of 512x512 by one process and by one, two … workers of Beam, with the highest resident size
 of a worker and of the command itself. *Series*: the same for ``tfstyle stylize`` and series of 50
 slices of 512x512 in JPEG 2000, made of ``torso_dicom`` in DATA as by ``throughput.py``. *Launcher*:
-time and memory to list inputs, to divide the work and to join the manifest, by the number of inputs;
+time and memory to list inputs, to divide the work and to join the manifest, by their number;
 the workers' rows are made up for this part alone.
 """
 

@@ -31,7 +31,7 @@ from tfstyle.beam.chunks import (
     write_work,
 )
 from tfstyle.beam.driver import ERROR
-from tfstyle.beam.run import _failure
+from tfstyle.beam.run import _failure, _find_all
 from tfstyle.data import ScanFiles, write_png
 from tfstyle.errors import OutputError, WeightsError, WorkerError
 from tfstyle.style_bank import StyleBank
@@ -234,3 +234,20 @@ def test_the_error_of_a_worker_comes_back_as_what_it_was(tmp_path, text, kind, m
     error = _failure(tmp_path, 1)
     assert type(error) is kind
     assert message in str(error)
+
+
+def test_each_input_is_done_once_and_has_a_name_of_its_own(tmp_path):
+    for name in ("a/x.png", "b/x.png", "c/deep/x.png", "other/c/x.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write_png(image(1, (8, 8)), tmp_path / name)
+    inputs = [tmp_path / one for one in ("a/x.png", "b/x.png", "a/x.png", "c", "other/c")]
+    found, damaged = _find_all(inputs, tmp_path / "out")
+    sources = [source for _, source in found]
+    assert not damaged
+    assert [source.name for source in sources] == [
+        "x.png",
+        str(tmp_path / "b" / "x.png"),
+        "c/deep/x.png",
+        "c-2/x.png",
+    ]
+    assert [source.stem for source in sources] == ["x", "x-2", "c/deep/x", "c-2/x"]

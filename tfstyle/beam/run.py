@@ -260,7 +260,14 @@ def _find_all(
                 for one in found
             ]
         sources.extend((str(root), one) for one in found)
-    return name_results(sources), damaged
+    different, names = {}, set()
+    for root, one in sources:
+        if one.files.files not in different:
+            if one.name in names:  # of files of one name, given one by one
+                one = replace(one, name=one.files.files[0])
+            names.add(one.name)
+            different[one.files.files] = root, one
+    return name_results(list(different.values())), damaged
 
 
 class _Run:
