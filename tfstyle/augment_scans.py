@@ -6,6 +6,7 @@ training see :class:`tfstyle.StyleAugmentation`.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -17,9 +18,11 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
+from typing import TextIO
 
 import numpy as np
 
@@ -39,6 +42,8 @@ MANIFEST = "manifest.jsonl"
 #: In the output folder while it is written by several machines: the rows of each attempt at a part
 #: of the work, for :data:`MANIFEST`; see :mod:`tfstyle.beam`.
 JOURNALS = ".beam/rows"
+#: Beside the journals; locked as long as such a run lasts.
+LOCK = ".beam/lock"
 #: In the output folder: what all images have in common, so that a run goes on as it began.
 SETTINGS = "settings.json"
 
@@ -183,6 +188,8 @@ def augment_scans(
             progress(done, total, label)
 
     with Manifest(output) as manifest, ThreadPoolExecutor(workers) as pool:
+        # A run of tfstyle.beam that was stopped goes on here; its rows are in the manifest.
+        shutil.rmtree(output / Path(JOURNALS).parent, ignore_errors=True)
         for error in damaged:
             manifest.add(failure_row(relative_path(error.path, inputs), error, inputs))
         todo = [source for source in sources if not manifest.complete(source.name, per_image)]
@@ -546,6 +553,7 @@ def _fingerprint(network: StyleTransfer, styles: StyleBank) -> str:
 
 def begin_set(output: Path, common: dict) -> None:
     """Makes the folder, or sees to it that it was begun in the same way."""
+    refuse_running(output)
     settings = output / SETTINGS
     try:
         before = json.loads(settings.read_text(encoding="utf-8"))
@@ -576,6 +584,25 @@ def begin_set(output: Path, common: dict) -> None:
         for name in filter(_TEMPORARY.match, files):
             Path(root, name).unlink(missing_ok=True)
         folders[:] = [name for name in folders if not _TEMPORARY.match(name)]
+
+
+def take_lock(lock: TextIO, output: Path) -> None:
+    """Makes an open lock file one's own until it is closed.
+
+    Raises:
+        OutputError: If another run has it; the file is closed then.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise OutputError(output, "is being written by another run.") from None
+
+
+def refuse_running(output: Path) -> None:
+    """Raises an OutputError while :mod:`tfstyle.beam` is writing a folder."""
+    with suppress(FileNotFoundError, NotADirectoryError), open(output / LOCK, "r+") as lock:
+        take_lock(lock, output)
 
 
 class _Draw:

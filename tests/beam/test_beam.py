@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -193,16 +194,13 @@ def test_options_that_cannot_be_used(options, problem):
         beam.check_options(options)
 
 
-@needs_beam
-def test_an_output_that_another_run_is_writing(model, styles, tmp_path):
-    import fcntl
-
+def test_an_output_that_a_pipeline_is_writing(model, styles, tmp_path):
     inputs = write_pictures(tmp_path / "in", 1)
     (tmp_path / "out" / ".beam").mkdir(parents=True)
     with open(tmp_path / "out" / ".beam" / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(OutputError, match="is being written by another run"):
-            beam.augment_scans(model, inputs, tmp_path / "out", styles)
+            augment_scans(model, inputs, tmp_path / "out", styles)
 
 
 def test_without_beam_the_extra_is_named(monkeypatch):

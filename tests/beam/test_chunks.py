@@ -101,6 +101,20 @@ def test_another_worker_goes_on_where_one_was_stopped(begun):
     assert manifest.complete("0/a.png", 1)
 
 
+def test_one_process_goes_on_where_a_pipeline_was_stopped(begun, model, styles, tmp_path):
+    stopped = Worker(begun).run(0)
+    while next(stopped) != "done":
+        pass
+    stopped.close()
+    result = augment_scans(model, tmp_path / "in", begun, styles)
+    assert (result.kept, result.written) == (1, 3)
+    assert sorted(path.name for path in begun.iterdir()) == [
+        "images",
+        "manifest.jsonl",
+        "settings.json",
+    ]
+
+
 def test_two_workers_at_one_chunk_leave_each_image_once(begun):
     """A runner may take a slow worker for dead."""
     slow, fast = Worker(begun).run(0), Worker(begun).run(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
@@ -19,11 +18,12 @@ from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import tfstyle
 from tfstyle import errors
 from tfstyle.augment_scans import (
+    LOCK,
     MANIFEST,
     AugmentedSet,
     AugmentOptions,
@@ -36,6 +36,7 @@ from tfstyle.augment_scans import (
     failure_row,
     find_sources,
     relative_path,
+    take_lock,
 )
 from tfstyle.beam.chunks import (
     FAILED,
@@ -60,7 +61,7 @@ LOCAL = ("DirectRunner", "FnApiRunner")
 #: Starts of the local pipeline, one after the other, in which nothing is finished.
 ATTEMPTS = 4
 
-_LOG, _LOCK = "driver.log", "lock"
+_LOG = "driver.log"
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,6 @@ def augment_scans(
     if chosen.masks is not None:
         chosen = replace(chosen, masks=os.path.abspath(chosen.masks))
     inputs, output = Path(os.path.abspath(inputs)), Path(os.path.abspath(output))
-    _refuse_running(output)
     _, sources, damaged = begin_augmentation(network, inputs, output, styles, chosen)
     named = [(str(inputs), source) for source in sources]
     run = _Run(output, named, chosen.per_image, pipeline, progress)
@@ -199,7 +199,6 @@ def stylize_scans(
     output = Path(os.path.abspath(output))
     if not inputs:
         raise ArgumentError("inputs: at least one input scan is needed.")
-    _refuse_running(output)
     named, damaged = _find_all([Path(os.path.abspath(path)) for path in inputs], output)
     work = chosen.work(network, styles)
     settings = {key: value for key, value in asdict(chosen).items() if key != "batch_size"}
@@ -288,10 +287,10 @@ class _Run:
     def __enter__(self) -> _Run:
         try:
             self.folder.mkdir(exist_ok=True)
-            self._lock = open(self.folder / _LOCK, "w")
+            self._lock = open(self.output / LOCK, "w")
         except OSError as error:
             raise OutputError(self.folder, f"cannot be written ({error.strerror}).") from error
-        _take(self._lock, self.output)
+        take_lock(self._lock, self.output)
         return self
 
     def __exit__(self, *error) -> None:
@@ -339,20 +338,6 @@ class _Run:
             _remove(self.output / FAILED)
         shutil.rmtree(self.folder, ignore_errors=True)
         return rows
-
-
-def _take(lock: TextIO, output: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise OutputError(output, "is being written by another run.") from None
-
-
-def _refuse_running(output: Path) -> None:
-    """Before anything in the output is touched."""
-    with suppress(FileNotFoundError), open(output / FOLDER / _LOCK, "r+") as lock:
-        _take(lock, output)
 
 
 def _remove(path: Path) -> None:
