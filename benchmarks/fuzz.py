@@ -846,9 +846,9 @@ def read_run_case(rng: random.Random, folder: Path, out: Path) -> None:
         final = {"manifest.jsonl": augment_scans.MANIFEST, "settings.json": augment_scans.SETTINGS}
         shutil.copy(folder / name, target / final[name])
         if name == "settings.json":
-            augment_scans._begin(target, {"seed": 1, "per_image": 2, "model": "x"})
+            augment_scans.begin_set(target, {"seed": 1, "per_image": 2, "model": "x"})
             return
-        manifest = augment_scans._Manifest(target)
+        manifest = augment_scans.Manifest(target)
         manifest.complete("a.nii.gz", 2)
         manifest.count({"a.nii.gz"}, 2)
         manifest.tidy()

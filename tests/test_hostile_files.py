@@ -392,7 +392,7 @@ class TestPaths:
         for scan in scans:
             assert "/" not in scan.name
             assert scan.name.strip(".")
-        sources, damaged = augment._find(source, ())
+        sources, damaged = augment.find_sources(source, ())
         assert not damaged
         for found in sources:
             assert is_inside(tmp_path / "out", tmp_path / "out" / "images" / f"{found.stem}-1")
@@ -455,7 +455,7 @@ class TestPaths:
         rows += [{**row, "image": "images/a.nii", "mask": image, "copy": 3}]
         text = "".join(json.dumps(r) + "\n" for r in rows)
         (output / augment.MANIFEST).write_text(text + DEEP + "\n[]\n{}\nnull\n")
-        manifest = augment._Manifest(output)
+        manifest = augment.Manifest(output)
         assert manifest.complete("a", 1)
         assert not manifest.has("a", 0, 2)
         assert not manifest.has("a", 0, 3)
@@ -470,7 +470,7 @@ class TestPaths:
         row = {"status": "done", "source": "a", "part": 0, "parts": 1, "copy": 1, "mask": None}
         row = {**row, "image": "a.nii", **change}
         (tmp_path / augment.MANIFEST).write_text(json.dumps(row) + "\n")
-        manifest = augment._Manifest(tmp_path)
+        manifest = augment.Manifest(tmp_path)
         assert not manifest.complete("a", 1)
         assert manifest.tidy() == []
 
@@ -482,13 +482,10 @@ class TestPaths:
         scan = read_scan(save_nifti(tmp_path / "a.nii"))
         bank = StyleBank(np.ones((1, 2, 3)))
         writer = augment._Writer(output, bank, None, None)
-        source = augment._find(tmp_path / "a.nii", ())[0][0]
+        source = augment.find_sources(tmp_path / "a.nii", ())[0][0]
         job = augment._Job(source, 0, 1, 1, scan, stylize.resolve_window("range", scan), 0, 1.0)
-        with (
-            augment._Manifest(output) as manifest,
-            pytest.raises(OutputError, match="a link leads"),
-        ):
-            writer.write(job, np.zeros(scan.pixels.shape), manifest)
+        with pytest.raises(OutputError, match="a link leads"):
+            writer.write(job, np.zeros(scan.pixels.shape))
         assert list(outside.iterdir()) == []
 
     def test_links_in_place_of_working_folders(self, tmp_path):

@@ -23,6 +23,7 @@ _LAZY = {
 }
 _MODULES = (
     "baselines",
+    "beam",
     "callbacks",
     "convert",
     "data",

@@ -6,6 +6,7 @@ training see :class:`tfstyle.StyleAugmentation`.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -15,11 +16,13 @@ import shutil
 import tempfile
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
+from typing import TextIO
 
 import numpy as np
 
@@ -44,6 +47,11 @@ log = logging.getLogger(__name__)
 
 #: In the output folder: one JSON object a line for each image written or failed.
 MANIFEST = "manifest.jsonl"
+#: In the output folder while it is written by several machines: the rows of each attempt at a part
+#: of the work, for :data:`MANIFEST`; see :mod:`tfstyle.beam`.
+JOURNALS = ".beam/rows"
+#: Beside the journals; locked as long as such a run lasts.
+LOCK = ".beam/lock"
 #: In the output folder: what all images have in common, so that a run goes on as it began.
 SETTINGS = "settings.json"
 
@@ -164,27 +172,21 @@ def augment_scans(
         >>> bank = tfstyle.StyleBank.from_scans(model, "other_scanners/")
         >>> augment_scans(model, "train/images", "augmented/", bank, masks="train/masks")
     """
-    low, high = _check_options(
-        per_image, strength, gate, detail, slice_sigma, seed, workers, batch_size
+    options = AugmentOptions(
+        per_image=per_image,
+        masks=masks,
+        link_masks=link_masks,
+        strength=strength,
+        gate=gate,
+        window=window,
+        detail=detail,
+        slice_sigma=slice_sigma,
+        seed=seed,
+        batch_size=batch_size,
     )
-    styles.check(network, detail)
+    check_whole("workers", workers, 1)
+    work, sources, damaged = begin_augmentation(network, inputs, output, styles, options)
     inputs, output = Path(inputs), Path(output)
-    places = _check_places(inputs, output, masks)
-    sources, damaged = _find(inputs, places)
-    common = {
-        "format": _FORMAT,
-        "seed": int(seed),
-        "strength": [low, high],
-        "gate": None if gate is None else float(gate),
-        "window": f"{window.centre:g},{window.width:g}" if isinstance(window, Window) else window,
-        "masks": masks is not None,
-        "detail": detail,
-        "slice_sigma": float(slice_sigma) if detail == "guided" else 0.0,
-        "model_and_styles": _fingerprint(network, styles),
-    }
-    _begin(output, common)
-    writer = _Writer(output, styles, gate, None if masks is None else _Masks(masks, link_masks))
-    draw = _Draw(styles, low, high, seed)
     total, done, written = len(sources) * per_image, 0, 0
 
     def report(label: str, count: int) -> None:
@@ -193,9 +195,11 @@ def augment_scans(
         if progress is not None:
             progress(done, total, label)
 
-    with _Manifest(output) as manifest, ThreadPoolExecutor(workers) as pool:
+    with Manifest(output) as manifest, ThreadPoolExecutor(workers) as pool:
+        # A run of tfstyle.beam that was stopped goes on here; its rows are in the manifest.
+        shutil.rmtree(output / Path(JOURNALS).parent, ignore_errors=True)
         for error in damaged:
-            manifest.add(_failure(_relative(error.path, inputs), error, inputs))
+            manifest.add(failure_row(relative_path(error.path, inputs), error, inputs))
         todo = [source for source in sources if not manifest.complete(source.name, per_image)]
         report("", total - len(todo) * per_image)
         kept = manifest.count({source.name for source in sources}, per_image)
@@ -211,13 +215,13 @@ def augment_scans(
                         future.result()
                         written += 1
                     except (ArgumentError, InputFileError) as error:
-                        manifest.add(_failure(name, error, inputs))
+                        manifest.add(failure_row(name, error, inputs))
                     report(name, 1)
 
         try:
-            for source, scans, error in _read_ahead(pool, todo, window, workers):
+            for source, scans, error in _read_ahead(pool, todo, work.read, workers):
                 if error is not None:
-                    manifest.add(_failure(source.name, error, inputs))
+                    manifest.add(failure_row(source.name, error, inputs))
                 elif not scans:
                     manifest.add({"status": "left out", "source": source.name})
                 if not scans:
@@ -228,22 +232,13 @@ def augment_scans(
                             report(source.name, 1)
                             continue
                         try:
-                            style, share = draw(source.name, part, copy, scan)
+                            job = work.draw(source, part, len(scans), copy, scan, used)
                         except ArgumentError as error:
-                            manifest.add(_failure(source.name, error, inputs))
+                            manifest.add(failure_row(source.name, error, inputs))
                             report(source.name, 1)
                             continue
                         collect(workers)
-                        unit = network.stylize(
-                            used.to_unit(scan.pixels)[..., None],
-                            styles.codes[style][None],
-                            strength=share,
-                            batch_size=batch_size,
-                            detail=detail,
-                            slice_sigma=common["slice_sigma"] if len(scan) > 1 else 0.0,
-                        )
-                        job = _Job(source, part, len(scans), copy, scan, used, style, share)
-                        future = pool.submit(writer.write, job, unit[..., 0], manifest)
+                        future = pool.submit(_finish, work, job, work.generate(job), manifest)
                         pending[future] = source.name
             collect(0)
         except BaseException:
@@ -251,6 +246,23 @@ def augment_scans(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         rows = manifest.tidy()
+    return account(manifest, rows, sources, options, written, kept)
+
+
+def _finish(work: Augmentation, job: _Job, unit: np.ndarray, manifest: Manifest) -> None:
+    manifest.add(work.write(job, unit))
+
+
+def account(
+    manifest: Manifest,
+    rows: Sequence[dict],
+    sources: Sequence[Source],
+    options: AugmentOptions,
+    written: int,
+    kept: int,
+) -> AugmentedSet:
+    """What a run did, by the rows of its manifest."""
+    per_image, masks = options.per_image, options.masks
     done_rows = [row for row in rows if row["status"] == "done" and row["copy"] <= per_image]
     here = {source.name for source in sources}
     return AugmentedSet(
@@ -274,7 +286,7 @@ def augment_scans(
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """One entry of the input folder.
 
     Attributes:
@@ -297,7 +309,7 @@ class _Source:
 class _Job:
     """One image that is to be written."""
 
-    source: _Source
+    source: Source
     part: int
     parts: int
     copy: int
@@ -307,29 +319,159 @@ class _Job:
     strength: float
 
 
-def _check_options(
-    per_image, strength, gate, detail, slice_sigma, seed, workers, batch_size
-) -> tuple[float, float]:
-    for name, value, least in (
-        ("per_image", per_image, 1),
-        ("workers", workers, 1),
-        ("batch_size", batch_size, 1),
-        ("seed", seed, 0),
+@dataclass(frozen=True)
+class AugmentOptions:
+    """The options of :func:`augment_scans` that say what is done, and not by how many workers.
+
+    Raises:
+        ArgumentError: If one cannot be used.
+    """
+
+    per_image: int = 1
+    masks: str | os.PathLike | None = None
+    link_masks: bool = False
+    strength: tuple[float, float] = (0.5, 1.0)
+    gate: float | None = 0.8
+    window: str | Window = "auto"
+    detail: str = "guided"
+    slice_sigma: float = 1.0
+    seed: int = 0
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        check_whole("per_image", self.per_image, 1)
+        check_whole("batch_size", self.batch_size, 1)
+        check_whole("seed", self.seed, 0)
+        gate, detail, sigma = self.gate, self.detail, self.slice_sigma
+        if gate is not None and not -1 <= gate <= 1:
+            raise ArgumentError(f"gate: must lie in [-1, 1] or be None, received {gate!r}.")
+        if detail not in DETAILS:
+            raise ArgumentError(
+                f"detail: unknown value {detail!r}; use one of {', '.join(map(repr, DETAILS))}."
+            )
+        if not 0.0 <= sigma < float("inf"):
+            raise ArgumentError(f"slice_sigma: must be at least 0, received {sigma!r}.")
+        object.__setattr__(self, "strength", number_range("strength", self.strength, 0.0, 1.0))
+        object.__setattr__(self, "slice_sigma", float(sigma) if detail == "guided" else 0.0)
+
+    def settings(self, network: StyleTransfer, styles: StyleBank) -> dict:
+        """What all images of a set have in common, for :data:`SETTINGS`."""
+        window = self.window
+        return {
+            "format": _FORMAT,
+            "seed": int(self.seed),
+            "strength": list(self.strength),
+            "gate": None if self.gate is None else float(self.gate),
+            "window": f"{window.centre:g},{window.width:g}"
+            if isinstance(window, Window)
+            else window,
+            "masks": self.masks is not None,
+            "detail": self.detail,
+            "slice_sigma": self.slice_sigma,
+            "model_and_styles": _fingerprint(network, styles),
+        }
+
+
+def check_whole(name: str, value: float, least: int) -> None:
+    """Raises an ArgumentError unless `value` is a whole number from `least`."""
+    if int(value) != value or value < least:
+        raise ArgumentError(f"{name}: must be a whole number from {least}, received {value!r}.")
+
+
+def begin_augmentation(
+    network: StyleTransfer,
+    inputs: str | os.PathLike,
+    output: str | os.PathLike,
+    styles: StyleBank,
+    options: AugmentOptions,
+) -> tuple[Augmentation, list[Source], list[InputFileError]]:
+    """Checks everything, finds what there is to do, and makes the output folder.
+
+    Returns:
+        The work, the sources, and an error for each file whose header cannot be read.
+
+    Raises:
+        ArgumentError, InputFileError, OutputError, WeightsError: See :func:`augment_scans`.
+    """
+    styles.check(network, options.detail)
+    places = check_places(Path(inputs), Path(output), options.masks)
+    sources, damaged = find_sources(Path(inputs), places)
+    begin_set(Path(output), options.settings(network, styles))
+    return Augmentation(network, Path(output), styles, options), sources, damaged
+
+
+class Augmentation:
+    """What is done to each scan; the same in one process and on many machines.
+
+    Args:
+        network: The model.
+        output: Folder of the set.
+        styles: The styles.
+        options: Options.
+    """
+
+    def __init__(
+        self, network: StyleTransfer, output: Path, styles: StyleBank, options: AugmentOptions
     ):
-        if int(value) != value or value < least:
-            raise ArgumentError(f"{name}: must be a whole number from {least}, received {value!r}.")
-    if gate is not None and not -1 <= gate <= 1:
-        raise ArgumentError(f"gate: must lie in [-1, 1] or be None, received {gate!r}.")
-    if detail not in DETAILS:
-        raise ArgumentError(
-            f"detail: unknown value {detail!r}; use one of {', '.join(map(repr, DETAILS))}."
+        self.network, self.styles, self.options = network, styles, options
+        masks = options.masks
+        masks = None if masks is None else _Masks(masks, options.link_masks)
+        self._writer = _Writer(output, styles, options.gate, masks)
+        self._draw = _Draw(styles, *options.strength, options.seed)
+
+    def read(self, source: Source) -> list[tuple[Scan, Window]]:
+        """The scans of a source, with the windows through which they are seen."""
+        return [(scan, resolve_window(self.options.window, scan)) for scan in source.files.read()]
+
+    def draw(
+        self, source: Source, part: int, parts: int, copy: int, scan: Scan, window: Window
+    ) -> _Job:
+        """Chooses style and strength of one copy."""
+        style, share = self._draw(source.name, part, copy, scan)
+        return _Job(source, part, parts, copy, scan, window, style, share)
+
+    def generate(self, job: _Job) -> np.ndarray:
+        """Generated images, float32 (slices, rows, columns) in [0, 1]."""
+        options = self.options
+        unit = self.network.stylize(
+            job.window.to_unit(job.scan.pixels)[..., None],
+            self.styles.codes[job.style][None],
+            strength=job.strength,
+            batch_size=options.batch_size,
+            detail=options.detail,
+            slice_sigma=options.slice_sigma if len(job.scan) > 1 else 0.0,
         )
-    if not 0.0 <= slice_sigma < float("inf"):
-        raise ArgumentError(f"slice_sigma: must be at least 0, received {slice_sigma!r}.")
-    return number_range("strength", strength, 0.0, 1.0)
+        return unit[..., 0]
+
+    def write(self, job: _Job, unit: np.ndarray) -> dict:
+        """Judges and writes one image with its mask; returns its row for the manifest."""
+        return self._writer.write(job, unit)
+
+    def rows(self, source: Source, done: Collection[tuple[int, int]] = ()) -> Iterator[dict]:
+        """Does one source, image by image.
+
+        Args:
+            source: The source.
+            done: (part, copy) of the images that are there.
+
+        Yields:
+            The row of each image as soon as it is written; one row if the source holds no scan.
+
+        Raises:
+            ArgumentError, InputFileError: If the source cannot be used.
+            OutputError: If something cannot be written.
+        """
+        scans = self.read(source)
+        if not scans:
+            yield {"status": "left out", "source": source.name}
+        for part, (scan, window) in enumerate(scans):
+            for copy in range(1, self.options.per_image + 1):
+                if (part, copy) not in done:
+                    job = self.draw(source, part, len(scans), copy, scan, window)
+                    yield self.write(job, self.generate(job))
 
 
-def _check_places(inputs: Path, output: Path, masks) -> list[Path]:
+def check_places(inputs: Path, output: Path, masks) -> list[Path]:
     """Refuses folders that hold each other; returns what to pass over among the inputs."""
     source, target = inputs.resolve(), output.resolve()
     if target == source or source in target.parents:
@@ -346,12 +488,26 @@ def _check_places(inputs: Path, output: Path, masks) -> list[Path]:
     return [folder] if source in folder.parents else []
 
 
-def _find(inputs: Path, without: Sequence[Path]) -> tuple[list[_Source], list[InputFileError]]:
+def find_sources(
+    inputs: Path, without: Sequence[Path] = ()
+) -> tuple[list[Source], list[InputFileError]]:
+    """The scans of a folder, with the names that they and their results get.
+
+    Args:
+        inputs: The folder, or one file.
+        without: Folders in it to pass over.
+
+    Returns:
+        The sources, and an error for each DICOM file whose header cannot be read.
+
+    Raises:
+        InputFileError: If the folder cannot be listed or holds nothing to read.
+    """
     found, damaged = list_scans(inputs, without=without)
     if not found and not damaged:
         raise InputFileError(inputs, "holds no DICOM, NIfTI or PNG files.")
     root = inputs if inputs.is_dir() else inputs.parent
-    places = [_relative(_common(files), root) for files in found]
+    places = [relative_path(_common(files), root) for files in found]
     series = Counter(place for files, place in zip(found, places) if len(files.files) > 1)
     sources, taken = [], set()
     for files, place in zip(found, places):
@@ -372,7 +528,7 @@ def _find(inputs: Path, without: Sequence[Path]) -> tuple[list[_Source], list[In
             number += 1
             label = f"{stem}-{number}"
         taken.add(label + ending)
-        sources.append(_Source(name, files, label, ending, path))
+        sources.append(Source(name, files, label, ending, path))
     return sources, damaged
 
 
@@ -382,7 +538,8 @@ def _common(files: ScanFiles) -> str:
     return os.path.commonpath([os.path.dirname(file) for file in files.files])
 
 
-def _relative(path: str, root: Path) -> str:
+def relative_path(path: str, root: Path) -> str:
+    """A path in the input folder, or beside the one input file, as the manifest has it."""
     root = root if root.is_dir() else root.parent
     return Path(os.path.relpath(path, root)).as_posix()
 
@@ -402,8 +559,9 @@ def _fingerprint(network: StyleTransfer, styles: StyleBank) -> str:
     return digest.hexdigest()
 
 
-def _begin(output: Path, common: dict) -> None:
+def begin_set(output: Path, common: dict) -> None:
     """Makes the folder, or sees to it that it was begun in the same way."""
+    refuse_running(output)
     settings = output / SETTINGS
     try:
         before = read_json(settings)
@@ -434,6 +592,25 @@ def _begin(output: Path, common: dict) -> None:
         for name in filter(_TEMPORARY.match, files):
             Path(root, name).unlink(missing_ok=True)
         folders[:] = [name for name in folders if not _TEMPORARY.match(name)]
+
+
+def take_lock(lock: TextIO, output: Path) -> None:
+    """Makes an open lock file one's own until it is closed.
+
+    Raises:
+        OutputError: If another run has it; the file is closed then.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise OutputError(output, "is being written by another run.") from None
+
+
+def refuse_running(output: Path) -> None:
+    """Raises an OutputError while :mod:`tfstyle.beam` is writing a folder."""
+    with suppress(FileNotFoundError, NotADirectoryError), open(output / LOCK, "r+") as lock:
+        take_lock(lock, output)
 
 
 class _Draw:
@@ -469,15 +646,14 @@ class _Draw:
 
 
 def _read_ahead(
-    pool: ThreadPoolExecutor, sources: Sequence[_Source], window: str | Window, ahead: int
-) -> Iterator[tuple[_Source, list[tuple[Scan, Window]], Exception | None]]:
+    pool: ThreadPoolExecutor,
+    sources: Sequence[Source],
+    read: Callable[[Source], list[tuple[Scan, Window]]],
+    ahead: int,
+) -> Iterator[tuple[Source, list[tuple[Scan, Window]], Exception | None]]:
     """Reads sources in order, a few before they are needed."""
-
-    def read(source: _Source) -> list[tuple[Scan, Window]]:
-        return [(scan, resolve_window(window, scan)) for scan in source.files.read()]
-
     waiting = iter(sources)
-    reading: deque[tuple[_Source, Future]] = deque()
+    reading: deque[tuple[Source, Future]] = deque()
     while True:
         for source in islice(waiting, ahead - len(reading)):
             reading.append((source, pool.submit(read, source)))
@@ -492,13 +668,13 @@ def _read_ahead(
 
 
 class _Writer:
-    """Judges, writes and notes one image; called from several threads."""
+    """Judges and writes one image; called from several threads."""
 
     def __init__(self, output: Path, styles: StyleBank, gate: float | None, masks: _Masks | None):
         self.output, self.styles, self.gate, self.masks = output, styles, gate, masks
 
-    def write(self, job: _Job, unit: np.ndarray, manifest: _Manifest) -> None:
-        """Writes mask and image, then the row that says so.
+    def write(self, job: _Job, unit: np.ndarray) -> dict:
+        """Writes mask and image; returns the row that says so.
 
         Raises:
             InputFileError: If the source or its mask cannot be read.
@@ -525,24 +701,22 @@ class _Writer:
         except OSError as error:
             raise OutputError(target, f"cannot be written ({error.strerror}).") from error
         write_generated(job.scan, unit, job.window, source_kind(job.scan), target)
-        manifest.add(
-            {
-                "status": "done",
-                "source": job.source.name,
-                "part": job.part,
-                "parts": job.parts,
-                "copy": job.copy,
-                "image": target.relative_to(self.output).as_posix(),
-                "mask": mask,
-                "style": self.styles.names[job.style],
-                "strength": round(job.strength, 6),
-                "window": [job.window.centre, job.window.width],
-                "structure": _rounded(structure),
-                "distance_before": _rounded(figures["before"]),
-                "distance_after": _rounded(figures["after"]),
-                "gated": gated,
-            }
-        )
+        return {
+            "status": "done",
+            "source": job.source.name,
+            "part": job.part,
+            "parts": job.parts,
+            "copy": job.copy,
+            "image": target.relative_to(self.output).as_posix(),
+            "mask": mask,
+            "style": self.styles.names[job.style],
+            "strength": round(job.strength, 6),
+            "window": [job.window.centre, job.window.width],
+            "structure": _rounded(structure),
+            "distance_before": _rounded(figures["before"]),
+            "distance_after": _rounded(figures["after"]),
+            "gated": gated,
+        }
 
 
 class _Masks:
@@ -638,46 +812,29 @@ def _is_below(path: object) -> bool:
     return not parts.is_absolute() and ".." not in parts.parts
 
 
-class _Manifest:
+class Manifest:
     """The rows of :data:`MANIFEST`: those of finished images stay, others are found anew."""
 
     def __init__(self, output: Path):
-        self.path = output / MANIFEST
+        self.path, self.output = output / MANIFEST, output
         self._lock = threading.Lock()
         self._rows: list[dict] = []
         self._done: dict[tuple[str, int, int], dict] = {}
-        for row in self._read():
-            if _is_done(row):
-                paths = [output / row[key] for key in ("image", "mask") if row.get(key)]
-                if all(map(os.path.exists, paths)):
-                    self._keep(row)
-        self._write()
+        for row in chain(read_rows(self.path), journal_rows(output)):
+            if _is_done(row) and self._is_there(row):
+                self._keep(row)
+        self.tidy()
+        shutil.rmtree(output / JOURNALS, ignore_errors=True)
 
-    def __enter__(self) -> _Manifest:
+    def _is_there(self, row: dict) -> bool:
+        return all((self.output / row[key]).exists() for key in ("image", "mask") if row.get(key))
+
+    def __enter__(self) -> Manifest:
         self._file = open(self.path, "a", encoding="utf-8")
         return self
 
     def __exit__(self, *error) -> None:
         self._file.close()
-
-    def _read(self) -> list[dict]:
-        try:
-            text = read_limited(self.path, "manifest_bytes").decode("utf-8", "replace")
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise OutputError(self.path, f"cannot be read ({error.strerror}).") from error
-        rows = []
-        for line in text.splitlines():
-            try:
-                row = parse_json(line)
-            except ValueError:
-                row = None
-            if isinstance(row, dict) and "status" in row:
-                rows.append(row)
-            else:  # the end of a run that was stopped
-                log.info("%s: passed over a line that is cut short.", self.path)
-        return rows
 
     def _write(self) -> None:
         text = "".join(json.dumps(row) + "\n" for row in self._rows)
@@ -685,7 +842,7 @@ class _Manifest:
 
     def _keep(self, row: dict) -> None:
         if row["status"] == "done":
-            self._done[row["source"], row["part"], row["copy"]] = row
+            self._done[row["source"], row["part"], row.get("copy", 1)] = row
         self._rows.append(row)
 
     def add(self, row: dict) -> None:
@@ -697,8 +854,23 @@ class _Manifest:
             except OSError as error:
                 raise OutputError(self.path, f"cannot be written ({error.strerror}).") from error
 
+    def absorb(self) -> None:
+        """Takes in the rows of :data:`JOURNALS`, and sorts; the rows of one image count once."""
+        for row in journal_rows(self.output):
+            if row["status"] in ("done", "failed", "left out"):
+                self._keep(row)
+        self.tidy()
+        shutil.rmtree(self.output / JOURNALS, ignore_errors=True)
+
     def has(self, source: str, part: int, copy: int) -> bool:
         return (source, part, copy) in self._done
+
+    def finished(self) -> dict[str, set[tuple[int, int]]]:
+        """(part, copy) of the images that are there, by source."""
+        found: dict[str, set[tuple[int, int]]] = {}
+        for source, part, copy in self._done:
+            found.setdefault(source, set()).add((part, copy))
+        return found
 
     def complete(self, source: str, copies: int) -> bool:
         """Whether every copy of every part of a source is there."""
@@ -723,10 +895,42 @@ class _Manifest:
         return self._rows
 
 
-def _failure(name: str, error: Exception, inputs: Path) -> dict:
+def read_rows(path: Path) -> list[dict]:
+    """The rows of a manifest or journal; none if there is no such file.
+
+    Raises:
+        OutputError: If it cannot be read.
+    """
+    try:
+        text = read_limited(path, "manifest_bytes").decode("utf-8", "replace")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise OutputError(path, f"cannot be read ({error.strerror}).") from error
+    rows = []
+    for line in text.splitlines():
+        try:
+            row = parse_json(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict) and "status" in row:
+            rows.append(row)
+        else:  # the end of a run that was stopped
+            log.info("%s: passed over a line that is cut short.", path)
+    return rows
+
+
+def journal_rows(output: Path) -> Iterator[dict]:
+    """The rows of all journals, in the order of the parts of the work."""
+    for path in sorted((output / JOURNALS).glob("*/*.jsonl")):
+        yield from read_rows(path)
+
+
+def failure_row(name: str, error: Exception, inputs: Path) -> dict:
+    """The row of the manifest for an input that cannot be used."""
     reason = str(error)
     if isinstance(error, InputFileError):  # relative, as all paths of the manifest
-        path = _relative(error.path, inputs)
+        path = relative_path(error.path, inputs)
         reason = error.problem if path == name else f"{path}: {error.problem}"
     elif not isinstance(error, (TfstyleError, OSError)):
         reason = f"{type(error).__name__}: {error}"

@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tfstyle import __version__
@@ -35,6 +36,8 @@ ENCODERS = (
     "densenet201",
 )
 NOISY = ("py.warnings", "tensorflow", "absl", "pydicom", "h5py")
+#: Failed inputs that are named on the screen; the manifest names all.
+SHOWN_FAILURES = 100
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -147,6 +150,8 @@ def _stylize(arguments: argparse.Namespace) -> dict:
         raise ArgumentError("--method: a server runs the model it has; leave out one of the two.")
     if arguments.set and not other:
         raise ArgumentError("--set: sets options of another --method; name one.")
+    if arguments.beam is not None:
+        return _stylize_on_beam(arguments)
     with _progress(arguments, "stylizing") as update, ExitStack() as stack:
         if arguments.server is not None:
             from tfstyle.serving import Client
@@ -187,6 +192,48 @@ def _stylize(arguments: argparse.Namespace) -> dict:
     return {"scans": [result.as_dict() for result in results]}
 
 
+def _stylize_on_beam(arguments: argparse.Namespace) -> dict:
+    from tfstyle.beam import check_options, stylize_scans
+
+    check_options(arguments.beam)
+    for name, given in (
+        ("--method", arguments.method != "contextual"),
+        ("--server", arguments.server is not None),
+        ("--series", arguments.series is not None),
+    ):
+        if given:
+            raise ArgumentError(f"{name}: is not available with --beam; leave out one of the two.")
+    with _progress(arguments, "stylizing") as update:
+        result = stylize_scans(
+            _load_model(arguments),
+            arguments.inputs,
+            arguments.style,
+            arguments.output,
+            window=arguments.window,
+            style_window=arguments.style_window,
+            style_series=arguments.style_series,
+            style_slice=arguments.style_slice,
+            style_weights=arguments.style_weights,
+            strength=arguments.strength,
+            output_format=arguments.format,
+            batch_size=arguments.batch_size,
+            detail=arguments.detail,
+            beam_options=arguments.beam,
+            progress=update,
+        )
+    if not arguments.json:
+        facts = {
+            "manifest": result.manifest,
+            "written": result.written,
+            "there before": result.kept,
+        }
+        if result.left_out:
+            facts["left out"] = f"{len(result.left_out)}, which hold no scan"
+        _print_facts(_console(), facts | {"failed": len(result.failed)})
+    _complain_of_failed(result)
+    return result.as_dict()
+
+
 def _account(result: Any) -> dict[str, str]:
     """A stylized scan in words."""
     unit = "" if result.units in ("gray", "US") else f" {result.units}"
@@ -214,9 +261,17 @@ def _account(result: Any) -> dict[str, str]:
 
 
 def _augment(arguments: argparse.Namespace) -> dict:
-    from tfstyle.augment_scans import augment_scans
     from tfstyle.style_bank import StyleBank
 
+    if arguments.beam is None:
+        from tfstyle.augment_scans import augment_scans
+
+        how = {"workers": arguments.workers}
+    else:
+        from tfstyle.beam import augment_scans, check_options
+
+        check_options(arguments.beam)
+        how = {"beam_options": arguments.beam}
     with _progress(arguments, "augmenting") as update:
         model = _load_model(arguments)
         bank = StyleBank.from_scans(
@@ -241,9 +296,9 @@ def _augment(arguments: argparse.Namespace) -> dict:
             window=arguments.window,
             detail=arguments.detail,
             seed=arguments.seed,
-            workers=arguments.workers,
             batch_size=arguments.batch_size,
             progress=update,
+            **how,
         )
     if not arguments.json:
         facts = {
@@ -257,14 +312,20 @@ def _augment(arguments: argparse.Namespace) -> dict:
             facts["left out"] = f"{len(result.left_out)}, which hold no scan"
         if result.without_mask:
             facts["without mask"] = len(result.without_mask)
-        _print_facts(_console(), facts)
-    for source, reason in result.failed.items():
+        _print_facts(_console(), facts | {"failed": len(result.failed)})
+    _complain_of_failed(result)
+    return result.as_dict()
+
+
+def _complain_of_failed(result: Any) -> None:
+    for source, reason in islice(result.failed.items(), SHOWN_FAILURES):
         _complain(f"failed: {source}: {reason}")
+    if len(result.failed) > SHOWN_FAILURES:
+        _complain(f"failed: {len(result.failed) - SHOWN_FAILURES} more; see {result.manifest}")
     if result.failed:
         _complain(
             f"error: {len(result.failed)} of the inputs failed; the same command tries them again"
         )
-    return result.as_dict()
 
 
 def _export(arguments: argparse.Namespace) -> dict:
@@ -653,6 +714,29 @@ def _add_model(parser: argparse.ArgumentParser) -> Any:
     return group
 
 
+class _BeamOptions(argparse.Action):
+    """Takes the rest of the line, and says so where some of it is tfstyle's own."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        for value in values:
+            name = value.partition("=")[0]
+            if name in parser._option_string_actions:
+                parser.error(f"{name} is an option of {PROGRAM}: give it before {option_string}")
+        setattr(namespace, self.dest, values)
+
+
+def _add_beam(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument_group("large sets").add_argument(
+        "--beam",
+        nargs=argparse.REMAINDER,
+        action=_BeamOptions,
+        metavar="OPTION",
+        help="comes last: run as an Apache Beam pipeline, the rest of the line being its options, "
+        "such as --direct_num_workers N for N processes of this machine, or --runner with "
+        "FlinkRunner, SparkRunner or DataflowRunner; needs the extra tfstyle[beam]",
+    )
+
+
 def _add_train(command: Callable) -> argparse.ArgumentParser:
     parser = command(
         "train",
@@ -790,6 +874,7 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
   tfstyle stylize ct.nii.gz --style a.dcm --style b.dcm --style-weights 0.7 0.3 -o out.nii.gz
   tfstyle stylize slice.dcm --style head.dcm --format png -o slice.png
   tfstyle stylize ct_series/ --style reference.dcm --server 127.0.0.1:8500 -o stylized/ --json
+  tfstyle stylize archive/ --style reference.dcm -o stylized/ --beam --direct_num_workers 8
   tfstyle stylize slice.dcm --style head.dcm --method histogram_matching -o matched/
   tfstyle stylize slice.dcm --style head.dcm --method gatys --set encoder=vgg16 --set steps=100 \\
       -o gatys/
@@ -903,6 +988,7 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
         metavar="N",
         help="processes that read and write slices; 0: none (default: as many as suit)",
     )
+    _add_beam(parser)
     return parser
 
 
@@ -923,7 +1009,8 @@ def _add_augment(command: Callable) -> argparse.ArgumentParser:
   tfstyle augment train/images augmented/ --styles other_scanners/ --masks train/masks
   tfstyle augment ct/ out/ --styles a.dcm b.nii.gz --style-windows bone soft-tissue --per-image 4
   tfstyle augment ct/ out/ --styles other_scanners/ --style-slices 5 --save-bank styles.npz
-  tfstyle augment more/ more_out/ --styles styles.npz --strength 0.3 1 --seed 7""",
+  tfstyle augment more/ more_out/ --styles styles.npz --strength 0.3 1 --seed 7
+  tfstyle augment archive/ out/ --styles styles.npz --beam --direct_num_workers 8""",
     )
     parser.add_argument(
         "input", metavar="IN", help="folder of DICOM series, NIfTI volumes and PNG pictures"
@@ -1002,6 +1089,7 @@ def _add_augment(command: Callable) -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch-size", type=_positive, default=8, metavar="N", help="slices a call (default: 8)"
     )
+    _add_beam(parser)
     return parser
 
 

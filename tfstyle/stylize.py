@@ -279,56 +279,26 @@ def stylize_scans(
         >>> model = tfstyle.StyleTransfer.from_preset("vgg16_ct")
         >>> stylize_scans(model, ["ct_series/"], ["reference.dcm"], "out/", window="soft_tissue")
     """
-    if output_format not in FORMATS:
-        raise ArgumentError(
-            f"output_format: unknown value {output_format!r}; use one of {', '.join(FORMATS)}."
-        )
-    baseline = isinstance(stylizer, Baseline)
-    if not styles and not (baseline and not stylizer.needs_style):
-        raise ArgumentError("styles: at least one style scan is needed.")
-    if style_weights is not None and len(style_weights) != len(styles):
-        raise ArgumentError(
-            f"style_weights: {len(style_weights)} weights for {len(styles)} styles; give one each."
-        )
-    check_batch_size(batch_size)
-    check_strength(strength)
-    details = stylizer.details if baseline else DETAILS
-    detail = details[0] if detail is None else detail
-    if detail not in details:
-        raise ArgumentError(
-            f"detail: unknown value {detail!r}; use one of {', '.join(map(repr, details))}."
-        )
-    if not 0.0 <= slice_sigma < float("inf"):
-        raise ArgumentError(f"slice_sigma: must be at least 0, received {slice_sigma}.")
     if workers is not None and workers < 0:
         raise ArgumentError(f"workers: must be at least 0, received {workers}.")
-    if detail == "plain" or baseline or isinstance(stylizer, ServedStylizer):
-        slice_sigma = 0.0
+    options = StylizeOptions(
+        window=window,
+        style_window=style_window,
+        style_series=style_series,
+        style_slice=style_slice,
+        style_weights=style_weights,
+        strength=strength,
+        output_format=output_format,
+        batch_size=batch_size,
+        detail=detail,
+        slice_sigma=slice_sigma,
+    ).checked(stylizer, styles)
     scans = [scan for path in inputs for scan in read_scans(path, series=series, lazy=True)]
     if not scans:
         raise ArgumentError("inputs: at least one input scan is needed.")
     windows = [resolve_window(window, scan) for scan in scans]
-    style_images, style_windows = [], []
-    for path in styles:
-        image, used = style_image(path, style_window, style_slice, style_series)
-        style_images.append(image)
-        style_windows.append(used)
-    codes = style_images
-    if hasattr(stylizer, "encode_style"):
-        codes = [stylizer.encode_style(image, detail=detail) for image in style_images]
-    kinds = [_output_kind(scan, output_format) for scan in scans]
-    work = _Work(
-        stylizer=stylizer,
-        codes=codes,
-        styles=style_images,
-        style_windows=tuple(style_windows),
-        style_weights=style_weights if len(codes) > 1 else None,
-        strength=strength,
-        detail=detail,
-        slice_sigma=slice_sigma,
-        batch_size=batch_size,
-        model=stylizer.fingerprint() if hasattr(stylizer, "fingerprint") else None,
-    )
+    work = options.work(stylizer, styles)
+    kinds = [output_kind(scan, output_format) for scan in scans]
     jobs = [work.job(scan, used, kind) for scan, used, kind in zip(scans, windows, kinds)]
     targets, results = _plan(scans, kinds, Path(output), jobs)
     total = sum(len(scan) for scan in scans)
@@ -361,7 +331,83 @@ def stylize_scans(
 
 
 @dataclass(frozen=True)
-class _Work:
+class StylizeOptions:
+    """The options of :func:`stylize_scans` that say what is done, and not by how many workers."""
+
+    window: str | Window = "auto"
+    style_window: str | Window = "auto"
+    style_series: str | None = None
+    style_slice: int | None = None
+    style_weights: Sequence[float] | None = None
+    strength: float = 1.0
+    output_format: str = "auto"
+    batch_size: int = 8
+    detail: str | None = None
+    slice_sigma: float = 1.0
+
+    def checked(self, stylizer: Stylizer, styles: Sequence[str | os.PathLike]) -> StylizeOptions:
+        """The same with `detail` and `slice_sigma` as the stylizer uses them.
+
+        Raises:
+            ArgumentError: If an option cannot be used.
+        """
+        if self.output_format not in FORMATS:
+            raise ArgumentError(
+                f"output_format: unknown value {self.output_format!r}; use one of "
+                f"{', '.join(FORMATS)}."
+            )
+        baseline = isinstance(stylizer, Baseline)
+        if not styles and not (baseline and not stylizer.needs_style):
+            raise ArgumentError("styles: at least one style scan is needed.")
+        weights = self.style_weights
+        if weights is not None and len(weights) != len(styles):
+            raise ArgumentError(
+                f"style_weights: {len(weights)} weights for {len(styles)} styles; give one each."
+            )
+        check_batch_size(self.batch_size)
+        check_strength(self.strength)
+        details = stylizer.details if baseline else DETAILS
+        detail = details[0] if self.detail is None else self.detail
+        if detail not in details:
+            raise ArgumentError(
+                f"detail: unknown value {detail!r}; use one of {', '.join(map(repr, details))}."
+            )
+        sigma = self.slice_sigma
+        if not 0.0 <= sigma < float("inf"):
+            raise ArgumentError(f"slice_sigma: must be at least 0, received {sigma}.")
+        if detail == "plain" or baseline or isinstance(stylizer, ServedStylizer):
+            sigma = 0.0
+        return replace(self, detail=detail, slice_sigma=sigma)
+
+    def work(self, stylizer: Stylizer, styles: Sequence[str | os.PathLike]) -> StylizeWork:
+        """Reads and encodes the styles.
+
+        Raises:
+            ArgumentError, InputFileError: If a style cannot be used.
+        """
+        taken = [
+            style_image(path, self.style_window, self.style_slice, self.style_series)
+            for path in styles
+        ]
+        images = codes = [image for image, _ in taken]
+        if hasattr(stylizer, "encode_style"):
+            codes = [stylizer.encode_style(image, detail=self.detail) for image in images]
+        return StylizeWork(
+            stylizer=stylizer,
+            codes=codes,
+            styles=images,
+            style_windows=tuple(window for _, window in taken),
+            style_weights=self.style_weights if len(codes) > 1 else None,
+            strength=self.strength,
+            detail=self.detail,
+            slice_sigma=self.slice_sigma,
+            batch_size=self.batch_size,
+            model=stylizer.fingerprint() if hasattr(stylizer, "fingerprint") else None,
+        )
+
+
+@dataclass(frozen=True)
+class StylizeWork:
     """What is the same for all scans of a run."""
 
     stylizer: Stylizer
@@ -668,7 +714,12 @@ def source_kind(scan: Scan | DicomSeries) -> str:
     return "nifti" if first.endswith((".nii", ".nii.gz")) else "dicom"
 
 
-def _output_kind(scan: Scan | DicomSeries, output_format: str) -> str:
+def output_kind(scan: Scan | DicomSeries, output_format: str) -> str:
+    """What a scan is written as: ``"png"``, ``"nifti"`` or ``"dicom"``.
+
+    Raises:
+        ArgumentError: If it cannot be written in that format.
+    """
     source = source_kind(scan)
     kind = source if output_format == "auto" else output_format
     if kind == "dicom" and source != "dicom":

@@ -222,8 +222,11 @@ class ScanFiles:
     kind: str
     series: str = ""
 
-    def read(self) -> list[Scan]:
+    def read(self, *, lazy: bool = False) -> list[Scan | DicomSeries]:
         """Reads the files as :func:`read_scans` reads a folder.
+
+        Args:
+            lazy: See :func:`read_scans`.
 
         Returns:
             One scan, several where a DICOM series repeats its positions, or none where the files
@@ -235,7 +238,7 @@ class ScanFiles:
         if self.kind == "png":
             return [read_png(self.files[0])]
         if self.kind == "dicom":
-            return read_dicom(self.files)
+            return read_dicom(self.files, lazy=lazy)
         scan = read_nifti(self.files[0])
         if _labels_something_beside(scan):
             logger.info("Left out: %s looks like a label map.", self.files[0])

@@ -28,7 +28,8 @@ def structure_scores(content, generated, mask=None, *, empty: float = 1.0):
 
     Returns:
         float32 tensor (B,) in [−1, 1], at any dtype of the images; 1 where structure is kept in
-        full, 0 where the generated image is blank. Equal to :func:`structure_similarity` up to float32.
+        full, 0 where the generated image is blank. Equal to :func:`structure_similarity` up to
+        float32.
 
     Raises:
         ArgumentError: for images that are no gray batches of one size, where shapes are static.
