@@ -443,7 +443,7 @@ class TestPaths:
                 UNet.load(path)
 
     @pytest.mark.parametrize(
-        "image", ["/etc/passwd", "../outside", "images/../../outside", 7, "a\0"]
+        "image", ["/etc/passwd", "../outside", "images/../../outside", 7, "a\0", "x" * 5000]
     )
     def test_manifest_that_points_elsewhere(self, tmp_path, image):
         (tmp_path / "outside").write_text("x")

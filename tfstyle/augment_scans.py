@@ -827,7 +827,8 @@ class Manifest:
         shutil.rmtree(output / JOURNALS, ignore_errors=True)
 
     def _is_there(self, row: dict) -> bool:
-        return all((self.output / row[key]).exists() for key in ("image", "mask") if row.get(key))
+        paths = [self.output / row[key] for key in ("image", "mask") if row.get(key)]
+        return all(map(os.path.exists, paths))  # False too for a name that is too long
 
     def __enter__(self) -> Manifest:
         self._file = open(self.path, "a", encoding="utf-8")
