@@ -7,6 +7,7 @@ training see :class:`tfstyle.StyleAugmentation`.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import logging
 import os
@@ -17,7 +18,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
@@ -25,6 +26,10 @@ import numpy as np
 
 from tfstyle.augment import number_range
 from tfstyle.data import Scan, ScanFiles, Window, list_scans, resolve_window
+from tfstyle.data.deidentify import check_profile, new_key
+from tfstyle.data.dicom import is_dicom
+from tfstyle.data.privacy import mark_of, reason_of
+from tfstyle.data.read import find_files
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, TfstyleError
 from tfstyle.files import write_atomically
 from tfstyle.outputs import measure_scan, write_generated
@@ -87,6 +92,7 @@ def augment_scans(
     seed: int = 0,
     workers: int = 2,
     batch_size: int = 8,
+    deidentify: str = "keep",
     progress: Progress | None = None,
 ) -> AugmentedSet:
     """Writes every scan of a folder `per_image` times, each time in the gray scale of a style.
@@ -139,6 +145,12 @@ def augment_scans(
         seed: Seed of all draws, at least 0.
         workers: Threads that read and write beside the model.
         batch_size: Slices a call of the model.
+        deidentify: ``"keep"``: derived DICOM carries the source's attributes of patient, study,
+            place and staff. ``"basic"``: it goes through
+            :func:`tfstyle.data.deidentify.deidentify`, images and masks have random names in one
+            folder, and DICOM masks are refused; text in the headers of other masks is not looked
+            at. The manifest still names the sources, and
+            ``settings.json`` holds the key of UIDs and names: keep both where the sources are.
         progress: Called as ``progress(done, total, label)``, counting images.
 
     Returns:
@@ -160,6 +172,7 @@ def augment_scans(
         per_image, strength, gate, detail, slice_sigma, seed, workers, batch_size
     )
     styles.check(network, detail)
+    check_profile(deidentify)
     inputs, output = Path(inputs), Path(output)
     places = _check_places(inputs, output, masks)
     sources, damaged = _find(inputs, places)
@@ -172,10 +185,19 @@ def augment_scans(
         "masks": masks is not None,
         "detail": detail,
         "slice_sigma": float(slice_sigma) if detail == "guided" else 0.0,
+        "deidentify": deidentify,
         "model_and_styles": _fingerprint(network, styles),
     }
-    _begin(output, common)
-    writer = _Writer(output, styles, gate, None if masks is None else _Masks(masks, link_masks))
+    key = _begin(output, common)
+    if key is not None:
+        sources = [replace(source, stem=_random_stem(source.name, key)) for source in sources]
+    writer = _Writer(
+        output,
+        styles,
+        gate,
+        None if masks is None else _Masks(masks, link_masks, dicom=deidentify == "keep"),
+        key,
+    )
     draw = _Draw(styles, low, high, seed)
     total, done, written = len(sources) * per_image, 0, 0
 
@@ -271,7 +293,7 @@ class _Source:
 
     Attributes:
         name: What the manifest calls it and draws depend on: its path in the input folder; for a
-            DICOM series of several files its folder and UID.
+            DICOM series of several files its folder and a mark made of the UID.
         files: The files, not read yet.
         stem: Path in the output, without number and ending.
         ending: Of the output.
@@ -349,10 +371,10 @@ def _find(inputs: Path, without: Sequence[Path]) -> tuple[list[_Source], list[In
     for files, place in zip(found, places):
         path = PurePosixPath(place)
         if len(files.files) > 1:
-            name = f"{place}#{files.series}" if files.series else place
+            name = f"{place}#{mark_of(files.series)}" if files.series else place
             stem = place if place != "." else root.resolve().name or "series"
             if series[place] > 1:
-                stem += "-" + ".".join(files.series.split(".")[-2:])
+                stem += f"-{mark_of(files.series)}"
             path = PurePosixPath(stem)
             ending = ""
         else:
@@ -394,8 +416,18 @@ def _fingerprint(network: StyleTransfer, styles: StyleBank) -> str:
     return digest.hexdigest()
 
 
-def _begin(output: Path, common: dict) -> None:
-    """Makes the folder, or sees to it that it was begun in the same way."""
+def _random_stem(name: str, key: str) -> str:
+    digest = hmac.new(key.encode(), name.encode(), hashlib.sha256).hexdigest()
+    return f"scan-{digest[:12]}"
+
+
+def _begin(output: Path, common: dict) -> str | None:
+    """Makes the folder, or sees to it that it was begun in the same way.
+
+    Returns:
+        The key of UIDs and names, unless attributes are kept.
+    """
+    basic = common["deidentify"] == "basic"
     settings = output / SETTINGS
     try:
         before = json.loads(settings.read_text(encoding="utf-8"))
@@ -408,8 +440,9 @@ def _begin(output: Path, common: dict) -> None:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(output, f"cannot be created ({error.strerror}).") from error
-        write_atomically(settings, (json.dumps(common, indent=2) + "\n").encode())
-        return
+        begun = common | {"uid_key": new_key()} if basic else common
+        write_atomically(settings, (json.dumps(begun, indent=2) + "\n").encode())
+        return begun.get("uid_key")
     except (OSError, ValueError) as error:
         raise OutputError(settings, f"cannot be read ({error}).") from error
     for key, value in common.items():
@@ -426,6 +459,11 @@ def _begin(output: Path, common: dict) -> None:
         for name in filter(_TEMPORARY.match, files):
             Path(root, name).unlink(missing_ok=True)
         folders[:] = [name for name in folders if not _TEMPORARY.match(name)]
+    if not basic:
+        return None
+    if not isinstance(before.get("uid_key"), str):
+        raise OutputError(settings, "has lost its uid_key; choose another folder.")
+    return before["uid_key"]
 
 
 class _Draw:
@@ -486,8 +524,16 @@ def _read_ahead(
 class _Writer:
     """Judges, writes and notes one image; called from several threads."""
 
-    def __init__(self, output: Path, styles: StyleBank, gate: float | None, masks: _Masks | None):
+    def __init__(
+        self,
+        output: Path,
+        styles: StyleBank,
+        gate: float | None,
+        masks: _Masks | None,
+        uid_key: str | None,
+    ):
         self.output, self.styles, self.gate, self.masks = output, styles, gate, masks
+        self.uid_key = uid_key
 
     def write(self, job: _Job, unit: np.ndarray, manifest: _Manifest) -> None:
         """Writes mask and image, then the row that says so.
@@ -514,7 +560,15 @@ class _Writer:
             target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(target, f"cannot be written ({error.strerror}).") from error
-        write_generated(job.scan, unit, job.window, source_kind(job.scan), target)
+        write_generated(
+            job.scan,
+            unit,
+            job.window,
+            source_kind(job.scan),
+            target,
+            "keep" if self.uid_key is None else "basic",
+            self.uid_key,
+        )
         manifest.add(
             {
                 "status": "done",
@@ -538,8 +592,8 @@ class _Writer:
 class _Masks:
     """The folder of masks, looked into once a folder."""
 
-    def __init__(self, folder: str | os.PathLike, link: bool):
-        self.folder, self.link = Path(folder), link
+    def __init__(self, folder: str | os.PathLike, link: bool, dicom: bool):
+        self.folder, self.link, self.dicom = Path(folder), link, dicom
         self.names: dict[PurePosixPath, dict[str, list[str]]] = {}
 
     def hand_on(self, label: PurePosixPath, output: Path, stem: str) -> str | None:
@@ -551,6 +605,14 @@ class _Masks:
         source = self._find(label)
         if source is None:
             return None
+        if not self.dicom:
+            for file in find_files(source) if source.is_dir() else [source]:
+                if is_dicom(file) or str(file).lower().endswith((".dcm", ".dicom")):
+                    raise InputFileError(
+                        file,
+                        "a DICOM mask names its patient, and masks are copied as they are; convert "
+                        "it to NIfTI or PNG, or use deidentify='keep'.",
+                    )
         ending = source.name[len(_mask_stem(source.name)) :] if source.is_file() else ""
         target = output / f"{stem}{ending}"
         try:
@@ -696,7 +758,7 @@ def _failure(name: str, error: Exception, inputs: Path) -> dict:
         path = _relative(error.path, inputs)
         reason = error.problem if path == name else f"{path}: {error.problem}"
     elif not isinstance(error, (TfstyleError, OSError)):
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {reason_of(error)}"
     return {"status": "failed", "source": name, "reason": reason}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import datetime
 import os
 import shutil
@@ -18,6 +19,8 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
+from tfstyle.data.deidentify import check_burned_in, check_profile, new_key, new_uid
+from tfstyle.data.deidentify import deidentify as deidentify_dataset
 from tfstyle.data.dicom import (
     Frame,
     damage_is_input_error,
@@ -147,6 +150,8 @@ def write_derived_series(
     description: str = "Gray scale changed by style transfer; not for diagnosis",
     series_description: str | None = None,
     series_number: int | None = None,
+    deidentify: str = "keep",
+    uid_key: str | None = None,
 ) -> list[Path]:
     r"""Writes generated images as a new series of derived images (DICOM PS3.3 C.7.6.1.1.3).
 
@@ -177,13 +182,20 @@ def write_derived_series(
         series_description: Series Description (0008,103E); the source's with "(tfstyle)" unless
             given.
         series_number: Series Number (0020,0011); the source's plus 1000 unless given.
+        deidentify: ``"keep"`` carries the source's attributes of patient, study, place and staff;
+            ``"basic"`` applies :func:`tfstyle.data.deidentify.deidentify` and leaves out when the
+            images were made.
+        uid_key: Of :func:`tfstyle.data.deidentify.new_key`: series that share it keep their studies
+            and frames of reference in common. For ``"basic"``; a new one unless given.
 
     Returns:
         The files written, in slice order.
 
     Raises:
-        ArgumentError: If the images do not match the sources, or hold NaN.
-        InputFileError: If a source cannot be read.
+        ArgumentError: If the images do not match the sources, or hold NaN, or `deidentify` cannot
+            be used.
+        InputFileError: If a source cannot be read, or says that its pixels hold text, which
+            ``"basic"`` refuses.
         OutputError: If the folder is not empty or cannot be written.
     """
     frames = source_frames([os.fspath(path) for path in scan_sources])
@@ -193,6 +205,8 @@ def write_derived_series(
         description=description,
         series_description=series_description,
         series_number=series_number,
+        deidentify=deidentify,
+        uid_key=uid_key,
     )
     out = Path(out_dir)
     temporary = _temporary_folder(out)
@@ -270,9 +284,11 @@ class DerivedSeries:
         series_description: Series Description (0008,103E), or None for the source's.
         series_number: Series Number (0020,0011), or None for the source's plus 1000.
         identity: What :attr:`identity` of an earlier object gave, to go on with its series.
+        deidentify: See :func:`write_derived_series`.
+        uid_key: See :func:`write_derived_series`.
 
     Raises:
-        ArgumentError: If the description is empty.
+        ArgumentError: If the description is empty, or `deidentify` cannot be used.
     """
 
     def __init__(
@@ -283,7 +299,10 @@ class DerivedSeries:
         series_description: str | None = None,
         series_number: int | None = None,
         identity: dict[str, str] | None = None,
+        deidentify: str = "keep",
+        uid_key: str | None = None,
     ):
+        check_profile(deidentify)
         if not description.strip():
             raise ArgumentError("description must say what was done to the images; it is empty.")
         description = description.strip()
@@ -299,7 +318,10 @@ class DerivedSeries:
                 "date": now.strftime("%Y%m%d"),
                 "time": now.strftime("%H%M%S.%f"),
             }
-        #: New UIDs, date and time of the series, as text.
+            if deidentify == "basic":  # the day may be that of the examination
+                identity |= {"date": "", "time": "", "uid_key": uid_key or new_key()}
+        self.profile = deidentify
+        #: New UIDs, date and time of the series, as text, and the key of the basic profile.
         self.identity = identity
         self.uid, self.study_uid = identity["uid"], identity["study_uid"]
         self.frame_of_reference_uid = identity["frame_of_reference_uid"]
@@ -360,6 +382,8 @@ class DerivedSeries:
             image: float64 (rows, columns) in [0, 1].
             number: Slice number from 1.
         """
+        if self.profile == "basic":
+            header, frame = self._deidentified(header, frame)
         dataset = copy.deepcopy(header)
         source_meta = getattr(header, "file_meta", None) or Dataset()
         dataset.remove_private_tags()
@@ -393,6 +417,13 @@ class DerivedSeries:
         fresh.file_meta = meta
         fresh.preamble = b"\0" * 128
         return fresh
+
+    def _deidentified(self, header: Dataset, frame: Frame) -> tuple[Dataset, Frame]:
+        """Copies of header and frame that say nothing of the patient."""
+        check_burned_in(header, frame.path)
+        header, key = copy.deepcopy(header), self.identity["uid_key"]
+        deidentify_dataset(header, key)
+        return header, dataclasses.replace(frame, uid=new_uid(frame.uid, key))
 
     def _flatten(self, dataset: Dataset, header: Dataset, frame: Frame) -> None:
         """Moves what the functional groups say of a frame to the top level."""
@@ -439,9 +470,12 @@ class DerivedSeries:
             source = str(header.get("SeriesDescription") or "").strip()
             text = f"{source[:54]} (tfstyle)".strip()
         dataset.SeriesDescription = text[:64]
-        dataset.SeriesDate, dataset.SeriesTime = self.date, self.time
-        dataset.ContentDate, dataset.ContentTime = self.date, self.time
-        dataset.InstanceCreationDate, dataset.InstanceCreationTime = self.date, self.time
+        for what in ("Series", "Content", "InstanceCreation"):
+            for kind, value in (("Date", self.date), ("Time", self.time)):
+                if value:
+                    setattr(dataset, what + kind, value)
+                elif what + kind in dataset:
+                    del dataset[what + kind]
 
     def _explain(self, dataset: Dataset, header: Dataset, frame: Frame, source_class: str) -> None:
         """Image Type, what was derived from what, by what, and old losses."""
@@ -471,7 +505,8 @@ class DerivedSeries:
         equipment.Manufacturer = "tfstyle"
         equipment.ManufacturerModelName = "tfstyle"
         equipment.SoftwareVersions = self.version
-        equipment.ContributionDateTime = self.date + self.time
+        if self.date:
+            equipment.ContributionDateTime = self.date + self.time
         equipment.ContributionDescription = "Gray scale style transfer"
         dataset.ContributingEquipmentSequence = DicomSequence([equipment])
         syntax = str((getattr(header, "file_meta", None) or Dataset()).get("TransferSyntaxUID"))
