@@ -649,7 +649,7 @@ def _uid_key(output: Path) -> str:
         file.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(file, f"cannot be written ({error.strerror}).") from error
-    write_atomically(file, key.encode())
+    write_atomically(file, key.encode(), private=True)
     return key
 
 

@@ -31,6 +31,7 @@ _METHOD = ("113100", "DCM", "Basic Application Confidentiality Profile")
 
 # Free text, dates and names that the table does not list are no less private.
 _TALKATIVE = frozenset({"DA", "DT", "LT", "PN", "ST", "TM", "UC", "UN", "UR", "UT"})
+_CODES = ("LongCodeValue", "URNCodeValue")
 
 # They say what something is, not which one.
 _REGISTERED = "1.2.840.10008."
@@ -118,6 +119,7 @@ def deidentify(dataset: Dataset, key: str) -> None:
     rules = _rules()
     meta = dataset.__dict__.pop("file_meta", None)
     try:
+        _remove_unreadable(dataset)
         _apply(dataset, key, rules)
     finally:
         if meta is not None:
@@ -193,7 +195,6 @@ def _or_remove(action: Callable) -> Callable:
 def _apply(dataset: Dataset, key: str, rules: dict[tuple, Callable]) -> None:
     from dicomanonymizer import anonymize_dataset
 
-    _remove_unreadable(dataset)
     anonymize_dataset(dataset, base_rules_gen=lambda: dict(rules))
     listed = {tag for tag in rules if len(tag) == 2}
     for element in list(dataset):
@@ -202,14 +203,14 @@ def _apply(dataset: Dataset, key: str, rules: dict[tuple, Callable]) -> None:
             for item in element.value:
                 _apply(item, key, rules)
         elif element.VR == "UI":
-            if not element.keyword.endswith(_CLASSES):
+            if tag in listed or not element.keyword.endswith(_CLASSES):
                 element.value = (
                     [new_uid(uid, key) for uid in element.value]
                     if element.VM > 1
                     else new_uid(element.value or "", key)
                 )
         elif not dictionary_has_tag(element.tag) or (
-            element.VR in _TALKATIVE and tag not in listed
+            element.VR in _TALKATIVE and tag not in listed and element.keyword not in _CODES
         ):
             del dataset[element.tag]
 
@@ -218,6 +219,8 @@ def _remove_unreadable(dataset: Dataset) -> None:
     """Takes out elements whose values cannot be decoded, which no rule could judge."""
     for tag in list(dataset.keys()):
         try:
-            dataset[tag]
+            element = dataset[tag]
+            for item in element.value if element.VR == "SQ" else ():
+                _remove_unreadable(item)
         except Exception:
             del dataset[tag]
