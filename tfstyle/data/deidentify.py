@@ -31,6 +31,8 @@ _METHOD = ("113100", "DCM", "Basic Application Confidentiality Profile")
 
 # Free text, dates and names that the table does not list are no less private.
 _TALKATIVE = frozenset({"DA", "DT", "LT", "PN", "ST", "TM", "UC", "UN", "UR", "UT"})
+_DATES = {"DA": "19000101", "DT": "19000101000000", "TM": "000000"}
+
 _CODES = ("LongCodeValue", "URNCodeValue")
 
 # They say what something is, not which one.
@@ -153,9 +155,13 @@ def _rules() -> dict[tuple, Callable]:
         ) from None
     rules = {}
     for tag, action in initialize_actions(TABLE).items():
+        name = action.__name__
         kind = dictionary_VR(tag) if len(tag) == 2 and dictionary_has_tag(tag) else ""
-        if action is delete:
+        if action is delete or (kind in _DATES and name.startswith("delete_or")):
             rules[tag] = _remove  # the package keeps dates, with a dummy
+        elif kind in _DATES:
+            # Its dummies, of the year 1, are refused by other software.
+            rules[tag] = _dated("" if name.startswith("empty") else _DATES[kind])
         elif kind == "UI" or action is delete_or_empty_or_replace_UID:
             rules[tag] = _leave  # U, and U* for sequences of references: by new_uid in _apply
         elif kind == "SQ" and action is not replace:
@@ -169,6 +175,14 @@ def _rules() -> dict[tuple, Callable]:
 def _empty(dataset: Dataset, tag: tuple[int, int]) -> None:
     if tag in dataset:
         dataset[tag].value = []
+
+
+def _dated(value: str) -> Callable:
+    def act(dataset: Dataset, tag: tuple[int, int]) -> None:
+        if tag in dataset:
+            dataset[tag].value = value
+
+    return act
 
 
 def _leave(dataset: Dataset, tag: tuple[int, int]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
 from tfstyle.data.deidentify import check_burned_in, check_profile, new_key, new_uid
@@ -34,17 +34,31 @@ from tfstyle.data.windows import Window
 from tfstyle.errors import ArgumentError, OutputError
 
 _CT = "1.2.840.10008.5.1.4.1.1.2"
+_MR = "1.2.840.10008.5.1.4.1.1.4"
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 # Enhanced multi-frame classes, and the single-frame class that takes one of their frames.
 _SINGLE_FRAME = {
     "1.2.840.10008.5.1.4.1.1.2.1": _CT,
     "1.2.840.10008.5.1.4.1.1.2.2": _CT,
-    "1.2.840.10008.5.1.4.1.1.4.1": "1.2.840.10008.5.1.4.1.1.4",
-    "1.2.840.10008.5.1.4.1.1.4.4": "1.2.840.10008.5.1.4.1.1.4",
+    "1.2.840.10008.5.1.4.1.1.4.1": _MR,
+    "1.2.840.10008.5.1.4.1.1.4.4": _MR,
     "1.2.840.10008.5.1.4.1.1.130": "1.2.840.10008.5.1.4.1.1.128",
     "1.2.840.10008.5.1.4.1.1.128.1": "1.2.840.10008.5.1.4.1.1.128",
 }
+
+# Classes that know no pixels of 16 bits (PS3.3 C.8.5.6).
+_EIGHT_BITS = frozenset(
+    {
+        "1.2.840.10008.5.1.4.1.1.6",
+        "1.2.840.10008.5.1.4.1.1.6.1",
+        "1.2.840.10008.5.1.4.1.1.3",
+        "1.2.840.10008.5.1.4.1.1.3.1",
+    }
+)
+
+# What a pulse sequence is called in single-frame MR (PS3.3 C.8.3.1.1.2).
+_SCANNING_SEQUENCE = {"SPIN": ["SE"], "GRADIENT": ["GR"], "BOTH": ["SE", "GR"]}
 
 _LOSSY_SYNTAXES = frozenset(
     {
@@ -60,6 +74,10 @@ _LOSSY_SYNTAXES = frozenset(
 # What belonged to the source's pixels, its acquisition step or its signature, not to its patient
 # and place; removed before the new values are set.
 _NOT_CARRIED = [
+    "AlphaPaletteColorLookupTableData",
+    "AlphaPaletteColorLookupTableDescriptor",
+    "BluePaletteColorLookupTableData",
+    "BluePaletteColorLookupTableDescriptor",
     "ContributingEquipmentSequence",
     "DerivationCodeSequence",
     "DerivationDescription",
@@ -71,6 +89,8 @@ _NOT_CARRIED = [
     "FloatPixelPaddingValue",
     "DoubleFloatPixelPaddingRangeLimit",
     "DoubleFloatPixelPaddingValue",
+    "GreenPaletteColorLookupTableData",
+    "GreenPaletteColorLookupTableDescriptor",
     "HighBit",
     "IconImageSequence",
     "InstanceCreatorUID",
@@ -80,6 +100,7 @@ _NOT_CARRIED = [
     "ModalityLUTSequence",
     "ModifiedAttributesSequence",
     "OriginalAttributesSequence",
+    "PaletteColorLookupTableUID",
     "PerformedProcedureStepDescription",
     "PerformedProcedureStepEndDate",
     "PerformedProcedureStepEndTime",
@@ -92,8 +113,13 @@ _NOT_CARRIED = [
     "PlanarConfiguration",
     "PresentationLUTSequence",
     "RealWorldValueMappingSequence",
+    "RedPaletteColorLookupTableData",
+    "RedPaletteColorLookupTableDescriptor",
     "ReferencedPerformedProcedureStepSequence",
     "RescaleType",
+    "SegmentedBluePaletteColorLookupTableData",
+    "SegmentedGreenPaletteColorLookupTableData",
+    "SegmentedRedPaletteColorLookupTableData",
     "SmallestImagePixelValue",
     "SmallestPixelValueInSeries",
     "SourceImageSequence",
@@ -402,7 +428,12 @@ class DerivedSeries:
             if keyword not in dataset:
                 setattr(dataset, keyword, "" if keyword != "SliceThickness" else None)
         sop_class = _SINGLE_FRAME.get(source_class, source_class)
-        if frame.frames > 1 and source_class not in _SINGLE_FRAME:
+        if source_class in _SINGLE_FRAME:
+            # Without a place, or how it was acquired, a frame makes no image of that class.
+            placed = frame.position is not None and frame.orientation is not None
+            if not placed or (sop_class == _MR and "ScanningSequence" not in dataset):
+                sop_class = _SECONDARY_CAPTURE
+        elif frame.frames > 1 or source_class in _EIGHT_BITS:
             sop_class = _SECONDARY_CAPTURE
         self._identify(dataset, header, frame, number, sop_class)
         self._explain(dataset, header, frame, source_class)
@@ -431,11 +462,21 @@ class DerivedSeries:
             ("PlanePositionSequence", ["ImagePositionPatient"]),
             ("PlaneOrientationSequence", ["ImageOrientationPatient"]),
             ("PixelMeasuresSequence", ["PixelSpacing", "SliceThickness", "SpacingBetweenSlices"]),
+            ("FrameAnatomySequence", ["AnatomicRegionSequence"]),
+            (
+                "MRTimingAndRelatedParametersSequence",
+                ["RepetitionTime", "FlipAngle", "EchoTrainLength"],
+            ),
         ):
             group = functional_group(header, frame.index, sequence)
             for keyword in keywords:
                 if keyword in group:
                     dataset[keyword] = copy.deepcopy(group[keyword])
+        side = functional_group(header, frame.index, "FrameAnatomySequence").get("FrameLaterality")
+        if side:
+            dataset.ImageLaterality = side
+        if frame.modality == "MR":
+            self._flatten_mr(dataset, header, frame)
         for keyword in _MULTI_FRAME:
             if keyword in dataset:
                 del dataset[keyword]
@@ -443,6 +484,24 @@ class DerivedSeries:
             dataset.KVP = None
         if "InstanceNumber" in dataset:
             del dataset.InstanceNumber
+
+    @staticmethod
+    def _flatten_mr(dataset: Dataset, header: Dataset, frame: Frame) -> None:
+        """What a single-frame MR image must say, as far as the enhanced one says it."""
+        kind = _SCANNING_SEQUENCE.get(str(header.get("EchoPulseSequence") or ""))
+        if kind and "ScanningSequence" not in dataset:
+            dataset.ScanningSequence = kind
+        echo = functional_group(header, frame.index, "MREchoSequence").get("EffectiveEchoTime")
+        for keyword, value in (
+            ("SequenceVariant", "NONE"),
+            ("ScanOptions", ""),
+            ("MRAcquisitionType", ""),
+            ("EchoTime", echo),
+            ("RepetitionTime", None),
+            ("EchoTrainLength", None),
+        ):
+            if keyword not in dataset:
+                setattr(dataset, keyword, value)
 
     def _identify(
         self, dataset: Dataset, header: Dataset, frame: Frame, number: int, sop_class: str
@@ -460,6 +519,8 @@ class DerivedSeries:
             dataset.Modality = "OT"
         if sop_class == _SECONDARY_CAPTURE:
             dataset.ConversionType = "WSD"
+        if frame.orientation is None and "PatientOrientation" not in dataset:
+            dataset.PatientOrientation = ""
         if sop_class == _CT and "KVP" not in dataset:
             dataset.KVP = None
         dataset.SeriesNumber = frame.series_number + 1000 if self.number is None else self.number
@@ -498,7 +559,7 @@ class DerivedSeries:
         source.PurposeOfReferenceCodeSequence = _code(
             "121322", "DCM", "Source image for image processing operation"
         )
-        if frame.uid:
+        if UID(frame.uid).is_valid:
             dataset.SourceImageSequence = DicomSequence([source])
         equipment = Dataset()
         equipment.PurposeOfReferenceCodeSequence = _code("109103", "DCM", "Modifying Equipment")
