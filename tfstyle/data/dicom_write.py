@@ -427,6 +427,8 @@ class DerivedSeries:
         for keyword in _MAY_BE_EMPTY:
             if keyword not in dataset:
                 setattr(dataset, keyword, "" if keyword != "SliceThickness" else None)
+        if not header.get("SOPClassUID") and "Laterality" not in dataset:
+            dataset.Laterality = ""  # whoever emptied the class did not say either
         sop_class = _SINGLE_FRAME.get(source_class, source_class)
         if source_class in _SINGLE_FRAME:
             # Without a place, or how it was acquired, a frame makes no image of that class.
