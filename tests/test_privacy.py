@@ -32,15 +32,15 @@ from tfstyle.stylize import RECORDS, UID_KEY, stylize_scans
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    """A folder of two series, one of them in two files beside the other, and what to look for."""
+    """A folder that two series of two files share, and what to look for."""
     folder = tmp_path_factory.mktemp("archive")
     (folder / "study").mkdir()
     canaries: dict[str, bytes] = {}
-    for i in range(3):
+    for i in range(4):
         dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm", download=False))
         dataset.pixel_array  # noqa: B018 - decoded while the header is as it was
         planted = plant(dataset, i)
-        if i == 2:  # another series in the same folder
+        if i >= 2:  # another series in the same folder
             dataset.SeriesInstanceUID = "1.2.9999.2.4444000333"
             planted["SeriesInstanceUID"] = b"4444000333"
         dataset.ImagePositionPatient = [0, 0, 2.0 * i]

@@ -209,22 +209,26 @@ def _or_remove(action: Callable) -> Callable:
 def _apply(dataset: Dataset, key: str, rules: dict[tuple, Callable]) -> None:
     from dicomanonymizer import anonymize_dataset
 
-    anonymize_dataset(dataset, base_rules_gen=lambda: dict(rules))
-    listed = {tag for tag in rules if len(tag) == 2}
+    tags = [(tag.group, tag.element) for tag in dataset.keys()]  # noqa: SIM118 - not elements
+    fitting = {tag: rules[tag] for tag in tags if tag in rules}
+    for mask in (tag for tag in rules if len(tag) == 4):
+        if any(group & mask[2] == mask[0] & mask[2] for group, _ in tags):
+            fitting[mask] = rules[mask]
+    anonymize_dataset(dataset, base_rules_gen=lambda: fitting)
     for element in list(dataset):
         tag = (element.tag.group, element.tag.element)
         if element.VR == "SQ":
             for item in element.value:
                 _apply(item, key, rules)
         elif element.VR == "UI":
-            if tag in listed or not element.keyword.endswith(_CLASSES):
+            if tag in rules or not element.keyword.endswith(_CLASSES):
                 element.value = (
                     [new_uid(uid, key) for uid in element.value]
                     if element.VM > 1
                     else new_uid(element.value or "", key)
                 )
         elif not dictionary_has_tag(element.tag) or (
-            element.VR in _TALKATIVE and tag not in listed and element.keyword not in _CODES
+            element.VR in _TALKATIVE and tag not in rules and element.keyword not in _CODES
         ):
             del dataset[element.tag]
 
