@@ -353,6 +353,7 @@ class Copies:
         (ValueError('Value "DOE" is not valid'), "Value … is not valid"),
         (ValueError("time data 'DOE' does not fit"), "time data … does not fit"),
         (KeyError("DOE"), "KeyError"),
+        (ImportError("No module named 'a'"), "No module named 'a'"),
         (EOFError("Unexpected end. Read 0 bytes."), "Unexpected end. Read 0 bytes"),
     ],
 )  # fmt: skip

@@ -73,7 +73,10 @@ def reason_of(error: BaseException) -> str:
         >>> reason_of(ValueError("could not convert string to float: 'DOE^JOHN'"))
         'could not convert string to float'
     """
-    text = _QUOTED.sub("…", " ".join(str(error).split()))
+    text = " ".join(str(error).split())
+    if isinstance(error, ImportError):  # which names modules, and no values
+        return text
+    text = _QUOTED.sub("…", text)
     text = text.partition(":")[0].strip().rstrip(".").strip()
     return text if any(c.isalpha() for c in text) else type(error).__name__
 
