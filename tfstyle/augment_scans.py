@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import hmac
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import TextIO
@@ -28,6 +29,10 @@ import numpy as np
 
 from tfstyle.augment import number_range
 from tfstyle.data import Scan, ScanFiles, Window, list_scans, resolve_window
+from tfstyle.data.deidentify import check_profile, new_key
+from tfstyle.data.dicom import is_dicom
+from tfstyle.data.privacy import mark_of, reason_of
+from tfstyle.data.read import find_files
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, TfstyleError
 from tfstyle.files import write_atomically
 from tfstyle.outputs import measure_scan, write_generated
@@ -95,6 +100,7 @@ def augment_scans(
     seed: int = 0,
     workers: int = 2,
     batch_size: int = 8,
+    deidentify: str = "keep",
     progress: Progress | None = None,
 ) -> AugmentedSet:
     """Writes every scan of a folder `per_image` times, each time in the gray scale of a style.
@@ -147,6 +153,12 @@ def augment_scans(
         seed: Seed of all draws, at least 0.
         workers: Threads that read and write beside the model.
         batch_size: Slices a call of the model.
+        deidentify: ``"keep"``: derived DICOM carries the source's attributes of patient, study,
+            place and staff. ``"basic"``: it goes through
+            :func:`tfstyle.data.deidentify.deidentify`, images and masks have random names in one
+            folder, and DICOM masks are refused; text in the headers of other masks is not looked
+            at. The manifest still names the sources, and
+            ``settings.json`` holds the key of UIDs and names: keep both where the sources are.
         progress: Called as ``progress(done, total, label)``, counting images.
 
     Returns:
@@ -175,6 +187,7 @@ def augment_scans(
         slice_sigma=slice_sigma,
         seed=seed,
         batch_size=batch_size,
+        deidentify=deidentify,
     )
     check_whole("workers", workers, 1)
     work, sources, damaged = begin_augmentation(network, inputs, output, styles, options)
@@ -283,7 +296,7 @@ class Source:
 
     Attributes:
         name: What the manifest calls it and draws depend on: its path in the input folder; for a
-            DICOM series of several files its folder and UID.
+            DICOM series of several files its folder and a mark made of the UID.
         files: The files, not read yet.
         stem: Path in the output, without number and ending.
         ending: Of the output.
@@ -329,8 +342,10 @@ class AugmentOptions:
     slice_sigma: float = 1.0
     seed: int = 0
     batch_size: int = 8
+    deidentify: str = "keep"
 
     def __post_init__(self) -> None:
+        check_profile(self.deidentify)
         check_whole("per_image", self.per_image, 1)
         check_whole("batch_size", self.batch_size, 1)
         check_whole("seed", self.seed, 0)
@@ -360,6 +375,7 @@ class AugmentOptions:
             "masks": self.masks is not None,
             "detail": self.detail,
             "slice_sigma": self.slice_sigma,
+            "deidentify": self.deidentify,
             "model_and_styles": _fingerprint(network, styles),
         }
 
@@ -388,8 +404,10 @@ def begin_augmentation(
     styles.check(network, options.detail)
     places = check_places(Path(inputs), Path(output), options.masks)
     sources, damaged = find_sources(Path(inputs), places)
-    begin_set(Path(output), options.settings(network, styles))
-    return Augmentation(network, Path(output), styles, options), sources, damaged
+    key = begin_set(Path(output), options.settings(network, styles))
+    if key is not None:
+        sources = [replace(source, stem=_random_stem(source.name, key)) for source in sources]
+    return Augmentation(network, Path(output), styles, options, key), sources, damaged
 
 
 class Augmentation:
@@ -400,15 +418,22 @@ class Augmentation:
         output: Folder of the set.
         styles: The styles.
         options: Options.
+        uid_key: Key of UIDs and names, of :func:`begin_set`; None where attributes are kept.
     """
 
     def __init__(
-        self, network: StyleTransfer, output: Path, styles: StyleBank, options: AugmentOptions
+        self,
+        network: StyleTransfer,
+        output: Path,
+        styles: StyleBank,
+        options: AugmentOptions,
+        uid_key: str | None = None,
     ):
         self.network, self.styles, self.options = network, styles, options
         masks = options.masks
-        masks = None if masks is None else _Masks(masks, options.link_masks)
-        self._writer = _Writer(output, styles, options.gate, masks)
+        if masks is not None:
+            masks = _Masks(masks, options.link_masks, dicom=options.deidentify == "keep")
+        self._writer = _Writer(output, styles, options.gate, masks, uid_key)
         self._draw = _Draw(styles, *options.strength, options.seed)
 
     def read(self, source: Source) -> list[tuple[Scan, Window]]:
@@ -505,10 +530,10 @@ def find_sources(
     for files, place in zip(found, places):
         path = PurePosixPath(place)
         if len(files.files) > 1:
-            name = f"{place}#{files.series}" if files.series else place
+            name = f"{place}#{mark_of(files.series)}" if files.series else place
             stem = place if place != "." else root.resolve().name or "series"
             if series[place] > 1:
-                stem += "-" + ".".join(files.series.split(".")[-2:])
+                stem += f"-{mark_of(files.series)}"
             path = PurePosixPath(stem)
             ending = ""
         else:
@@ -551,9 +576,19 @@ def _fingerprint(network: StyleTransfer, styles: StyleBank) -> str:
     return digest.hexdigest()
 
 
-def begin_set(output: Path, common: dict) -> None:
-    """Makes the folder, or sees to it that it was begun in the same way."""
+def _random_stem(name: str, key: str) -> str:
+    digest = hmac.new(key.encode(), name.encode(), hashlib.sha256).hexdigest()
+    return f"scan-{digest[:12]}"
+
+
+def begin_set(output: Path, common: dict) -> str | None:
+    """Makes the folder, or sees to it that it was begun in the same way.
+
+    Returns:
+        The key of UIDs and names, unless attributes are kept.
+    """
     refuse_running(output)
+    basic = common.get("deidentify") == "basic"
     settings = output / SETTINGS
     try:
         before = json.loads(settings.read_text(encoding="utf-8"))
@@ -566,8 +601,9 @@ def begin_set(output: Path, common: dict) -> None:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(output, f"cannot be created ({error.strerror}).") from error
-        write_atomically(settings, (json.dumps(common, indent=2) + "\n").encode())
-        return
+        begun = common | {"uid_key": new_key()} if basic else common
+        write_atomically(settings, (json.dumps(begun, indent=2) + "\n").encode())
+        return begun.get("uid_key")
     except (OSError, ValueError) as error:
         raise OutputError(settings, f"cannot be read ({error}).") from error
     for key, value in common.items():
@@ -584,6 +620,16 @@ def begin_set(output: Path, common: dict) -> None:
         for name in filter(_TEMPORARY.match, files):
             Path(root, name).unlink(missing_ok=True)
         folders[:] = [name for name in folders if not _TEMPORARY.match(name)]
+    if not basic:
+        return None
+    if not isinstance(before.get("uid_key"), str):
+        raise OutputError(settings, "has lost its uid_key; choose another folder.")
+    return before["uid_key"]
+
+
+def uid_key(output: Path) -> str | None:
+    """The key of UIDs and names that a set began with; None where attributes are kept."""
+    return json.loads((output / SETTINGS).read_text(encoding="utf-8")).get("uid_key")
 
 
 def take_lock(lock: TextIO, output: Path) -> None:
@@ -662,8 +708,16 @@ def _read_ahead(
 class _Writer:
     """Judges and writes one image; called from several threads."""
 
-    def __init__(self, output: Path, styles: StyleBank, gate: float | None, masks: _Masks | None):
+    def __init__(
+        self,
+        output: Path,
+        styles: StyleBank,
+        gate: float | None,
+        masks: _Masks | None,
+        uid_key: str | None,
+    ):
         self.output, self.styles, self.gate, self.masks = output, styles, gate, masks
+        self.uid_key = uid_key
 
     def write(self, job: _Job, unit: np.ndarray) -> dict:
         """Writes mask and image; returns the row that says so.
@@ -690,7 +744,15 @@ class _Writer:
             target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(target, f"cannot be written ({error.strerror}).") from error
-        write_generated(job.scan, unit, job.window, source_kind(job.scan), target)
+        write_generated(
+            job.scan,
+            unit,
+            job.window,
+            source_kind(job.scan),
+            target,
+            "keep" if self.uid_key is None else "basic",
+            self.uid_key,
+        )
         return {
             "status": "done",
             "source": job.source.name,
@@ -712,8 +774,8 @@ class _Writer:
 class _Masks:
     """The folder of masks, looked into once a folder."""
 
-    def __init__(self, folder: str | os.PathLike, link: bool):
-        self.folder, self.link = Path(folder), link
+    def __init__(self, folder: str | os.PathLike, link: bool, dicom: bool):
+        self.folder, self.link, self.dicom = Path(folder), link, dicom
         self.names: dict[PurePosixPath, dict[str, list[str]]] = {}
 
     def hand_on(self, label: PurePosixPath, output: Path, stem: str) -> str | None:
@@ -725,6 +787,14 @@ class _Masks:
         source = self._find(label)
         if source is None:
             return None
+        if not self.dicom:
+            for file in find_files(source) if source.is_dir() else [source]:
+                if is_dicom(file) or str(file).lower().endswith((".dcm", ".dicom")):
+                    raise InputFileError(
+                        file,
+                        "a DICOM mask names its patient, and masks are copied as they are; convert "
+                        "it to NIfTI or PNG, or use deidentify='keep'.",
+                    )
         ending = source.name[len(_mask_stem(source.name)) :] if source.is_file() else ""
         target = output / f"{stem}{ending}"
         try:
@@ -901,7 +971,7 @@ def failure_row(name: str, error: Exception, inputs: Path) -> dict:
         path = relative_path(error.path, inputs)
         reason = error.problem if path == name else f"{path}: {error.problem}"
     elif not isinstance(error, (TfstyleError, OSError)):
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {reason_of(error)}"
     return {"status": "failed", "source": name, "reason": reason}
 
 

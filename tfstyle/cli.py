@@ -80,10 +80,13 @@ def _run(arguments: argparse.Namespace) -> int:
         _complain(f"error: {error}")
         return EXIT_USAGE if isinstance(error, ArgumentError) else EXIT_FAILURE
     except Exception as error:
+        from tfstyle.data.privacy import reason_of
+
         if arguments.debug:
             raise
-        known = isinstance(error, OSError)
-        detail = f"{error}" if known else f"{type(error).__name__}: {error} (see more with --debug)"
+        detail = f"{error}"
+        if not isinstance(error, OSError):  # whose text may quote what a file holds
+            detail = f"{type(error).__name__}: {reason_of(error)} (see more with --debug)"
         _complain(f"error: {detail}")
         return EXIT_FAILURE
 
@@ -182,6 +185,7 @@ def _stylize(arguments: argparse.Namespace) -> dict:
             batch_size=arguments.batch_size,
             detail=arguments.detail,
             workers=arguments.workers,
+            deidentify=arguments.deidentify,
             progress=update,
         )
     if not arguments.json:
@@ -200,6 +204,7 @@ def _stylize_on_beam(arguments: argparse.Namespace) -> dict:
         ("--method", arguments.method != "contextual"),
         ("--server", arguments.server is not None),
         ("--series", arguments.series is not None),
+        ("--deidentify basic", arguments.deidentify != "keep"),
     ):
         if given:
             raise ArgumentError(f"{name}: is not available with --beam; leave out one of the two.")
@@ -297,6 +302,7 @@ def _augment(arguments: argparse.Namespace) -> dict:
             detail=arguments.detail,
             seed=arguments.seed,
             batch_size=arguments.batch_size,
+            deidentify=arguments.deidentify,
             progress=update,
             **how,
         )
@@ -735,6 +741,17 @@ def _add_beam(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_deidentify(parser: Any, names: str) -> None:
+    parser.add_argument(
+        "--deidentify",
+        default="keep",
+        choices=("keep", "basic"),
+        help="derived DICOM: keep carries patient, study, place and staff of the source (default); "
+        f"basic applies the basic profile of DICOM PS3.15, {names}; needs tfstyle[deidentify]. "
+        "Text in the pixels is not removed: images that declare it are refused",
+    )
+
+
 def _add_train(command: Callable) -> argparse.ArgumentParser:
     parser = command(
         "train",
@@ -941,6 +958,7 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
         choices=("auto", "dicom", "nifti", "png"),
         help="of the results (default: auto, as the input)",
     )
+    _add_deidentify(content, "and results are called scan-0001 and so on")
     _add_model(parser)
     parser.add_argument(
         "--server",
@@ -1032,6 +1050,7 @@ def _add_augment(command: Callable) -> argparse.ArgumentParser:
         "--link-masks", action="store_true", help="hard links to the masks instead of copies"
     )
     parser.add_argument("--window", default="auto", metavar="WINDOW", help=_WINDOW_HELP)
+    _add_deidentify(parser, "and images and masks have random names")
     parser.add_argument(
         "--seed", type=_count, default=0, metavar="N", help="of all draws (default: 0)"
     )

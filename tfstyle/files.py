@@ -8,12 +8,13 @@ import tempfile
 from tfstyle.errors import OutputError
 
 
-def write_atomically(path: str | os.PathLike, data: bytes) -> None:
+def write_atomically(path: str | os.PathLike, data: bytes, *, private: bool = False) -> None:
     """Writes a file under a temporary name beside it, then renames it.
 
     Args:
         path: Output file; its folder must exist.
         data: The content.
+        private: Let nobody but the user read it.
 
     Raises:
         OutputError: If the file cannot be written.
@@ -28,7 +29,7 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
             file.write(data)
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
+        os.chmod(temporary, 0o600 if private else 0o666 & ~umask)
         os.replace(temporary, path)
     except OSError as error:
         if temporary is not None and os.path.exists(temporary):

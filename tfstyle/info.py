@@ -7,7 +7,6 @@ dates, identifiers or other patient data.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
@@ -290,7 +289,7 @@ def _window(window: object) -> dict | None:
 
 def _dicom_facts(files: tuple[str, ...]) -> dict:
     """Technical attributes of a DICOM series that name nobody."""
-    from tfstyle.data.dicom import is_dicom
+    from tfstyle.data.dicom import damage_is_input_error, is_dicom, read_dataset
 
     if (
         not files
@@ -298,8 +297,6 @@ def _dicom_facts(files: tuple[str, ...]) -> dict:
         or not is_dicom(files[0])
     ):
         return {}
-    import pydicom
-
     tags = [
         "Modality",
         "ImageType",
@@ -308,26 +305,22 @@ def _dicom_facts(files: tuple[str, ...]) -> dict:
         "ConvolutionKernel",
         "BodyPartExamined",
     ]
-    dataset = pydicom.dcmread(files[0], force=True, stop_before_pixels=True, specific_tags=tags)
-    syntaxes = Counter(
-        str(
-            getattr(
-                pydicom.filereader.read_file_meta_info(file), "TransferSyntaxUID", "unknown"
-            ).name
+    dataset = read_dataset(files[0], pixels=False, tags=tags)
+    facts = {}
+    with damage_is_input_error(files[0]):
+        facts["transfer_syntax"] = getattr(
+            dataset.file_meta.get("TransferSyntaxUID"), "name", "unknown"
         )
-        for file in files[:1]
-    )
-    facts = {"transfer_syntax": next(iter(syntaxes))}
-    for tag, key in zip(
-        tags, ["modality", "image_type", "slice_thickness_mm", "kvp", "kernel", "body_part"]
-    ):
-        value = dataset.get(tag)
-        if value in (None, ""):
-            continue
-        if tag == "ImageType":
-            facts[key] = "\\".join(map(str, value)) if not isinstance(value, str) else value
-        elif tag in ("SliceThickness", "KVP"):
-            facts[key] = float(value)
-        else:
-            facts[key] = str(value)
+        for tag, key in zip(
+            tags, ["modality", "image_type", "slice_thickness_mm", "kvp", "kernel", "body_part"]
+        ):
+            value = dataset.get(tag)
+            if value in (None, ""):
+                continue
+            if tag == "ImageType":
+                facts[key] = "\\".join(map(str, value)) if not isinstance(value, str) else value
+            elif tag in ("SliceThickness", "KVP"):
+                facts[key] = float(value)
+            else:
+                facts[key] = str(value)
     return {"dicom": facts}

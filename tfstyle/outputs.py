@@ -100,14 +100,25 @@ class DicomSlices:
         frames: Source frames, in slice order.
         window: Window of the content.
         identity: Of an earlier run that is to be continued.
+        deidentify: See :func:`tfstyle.data.write_derived_series`.
+        uid_key: See :func:`tfstyle.data.write_derived_series`.
     """
 
-    def __init__(self, frames: Sequence[Frame], window: Window, identity: dict | None = None):
+    def __init__(
+        self,
+        frames: Sequence[Frame],
+        window: Window,
+        identity: dict | None = None,
+        deidentify: str = "keep",
+        uid_key: str | None = None,
+    ):
         self.frames = frames
         self.series = DerivedSeries(
             window,
             description=DESCRIPTION,
             identity=identity,
+            deidentify=deidentify,
+            uid_key=uid_key,
         )
         self.state = self.series.identity
         self.names = [self.series.file_name(i + 1) for i in range(len(frames))]
@@ -261,7 +272,13 @@ def median(facts: Sequence[dict], key: str) -> float | None:
 
 
 def write_generated(
-    scan: Scan, generated: np.ndarray, window: Window, kind: str, target: Path
+    scan: Scan,
+    generated: np.ndarray,
+    window: Window,
+    kind: str,
+    target: Path,
+    deidentify: str = "keep",
+    uid_key: str | None = None,
 ) -> list[Path]:
     """Writes generated images as a scan of the source's kind and geometry, in this process.
 
@@ -271,6 +288,8 @@ def write_generated(
         window: The window through which the source became [0, 1].
         kind: ``"dicom"``, ``"nifti"`` or ``"png"``.
         target: A new or empty folder for DICOM and for PNG of several slices, else a file.
+        deidentify: For DICOM, see :func:`tfstyle.data.write_derived_series`.
+        uid_key: For DICOM, see :func:`tfstyle.data.write_derived_series`.
 
     Returns:
         The files written, in slice order; none of them half.
@@ -279,7 +298,15 @@ def write_generated(
         OutputError: If they cannot be written.
     """
     if kind == "dicom":
-        return write_derived_series(scan.files, generated, window, target, description=DESCRIPTION)
+        return write_derived_series(
+            scan.files,
+            generated,
+            window,
+            target,
+            description=DESCRIPTION,
+            deidentify=deidentify,
+            uid_key=uid_key,
+        )
     if kind == "nifti":
         write_nifti(generated, scan, window, target)
         return [target]

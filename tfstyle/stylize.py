@@ -23,7 +23,8 @@ import numpy as np
 from tfstyle import __version__
 from tfstyle.baselines import Baseline
 from tfstyle.data import DicomSeries, Scan, Window, read_scan, read_scans, resolve_window
-from tfstyle.data.dicom import read_frame
+from tfstyle.data.deidentify import check_burned_in, check_profile, new_key
+from tfstyle.data.dicom import damage_is_input_error, read_dataset, read_frame
 from tfstyle.data.dicom_write import source_frames
 from tfstyle.errors import ArgumentError, OutputError, ServingError, WorkerError
 from tfstyle.files import write_atomically
@@ -53,6 +54,9 @@ SMOOTHED_SLICES = 48
 
 #: Folder in the output folder that says which scans are finished, and by which work.
 RECORDS = ".tfstyle"
+
+#: File in it: the key of new UIDs, while a run with ``deidentify="basic"`` is not finished.
+UID_KEY = "uid_key"
 
 #: Called as ``progress(done, total, label)`` after each batch, counting slices.
 Progress = Callable[[int, int, str], None]
@@ -220,6 +224,7 @@ def stylize_scans(
     detail: str | None = None,
     slice_sigma: float = 1.0,
     workers: int | None = None,
+    deidentify: str = "keep",
     progress: Progress | None = None,
 ) -> list[StylizedScan]:
     """Gives scans the gray scale of other scans and writes the results.
@@ -263,6 +268,10 @@ def stylize_scans(
             one by one, as a served model does.
         workers: Processes that read and write slices; 0 does all in this process, None chooses by
             the number of slices and of CPUs.
+        deidentify: ``"keep"``: derived DICOM carries the source's attributes of patient, study,
+            place and staff, and results have the names of their sources. ``"basic"``: derived DICOM
+            goes through :func:`tfstyle.data.deidentify.deidentify`, UIDs alike over the whole run,
+            and results are called ``scan-0001``, … in reading order.
         progress: Called after each batch.
 
     Returns:
@@ -270,7 +279,8 @@ def stylize_scans(
 
     Raises:
         ArgumentError: An option that does not suit the scans.
-        InputFileError: A file that cannot be read.
+        InputFileError: A file that cannot be read, or with ``"basic"`` one whose header says that
+            its pixels hold text.
         OutputError: An output that exists already or cannot be written.
         ServingError: From a served model.
         WorkerError: If a process that reads and writes slices was killed.
@@ -279,6 +289,7 @@ def stylize_scans(
         >>> model = tfstyle.StyleTransfer.from_preset("vgg16_ct")
         >>> stylize_scans(model, ["ct_series/"], ["reference.dcm"], "out/", window="soft_tissue")
     """
+    check_profile(deidentify)
     if workers is not None and workers < 0:
         raise ArgumentError(f"workers: must be at least 0, received {workers}.")
     options = StylizeOptions(
@@ -296,11 +307,18 @@ def stylize_scans(
     scans = [scan for path in inputs for scan in read_scans(path, series=series, lazy=True)]
     if not scans:
         raise ArgumentError("inputs: at least one input scan is needed.")
+    if deidentify == "basic":
+        _check_burned_in(scans)
     windows = [resolve_window(window, scan) for scan in scans]
-    work = options.work(stylizer, styles)
+    work = replace(options.work(stylizer, styles), deidentify=deidentify)
     kinds = [output_kind(scan, output_format) for scan in scans]
     jobs = [work.job(scan, used, kind) for scan, used, kind in zip(scans, windows, kinds)]
-    targets, results = _plan(scans, kinds, Path(output), jobs)
+    names = [scan.name for scan in scans]
+    if deidentify == "basic":
+        names = [f"scan-{number:04d}" for number in range(1, len(scans) + 1)]
+    targets, results = _plan(scans, kinds, Path(output), jobs, names)
+    if deidentify == "basic" and "dicom" in kinds:
+        work = replace(work, uid_key=_uid_key(Path(output)))
     total = sum(len(scan) for scan in scans)
     done = sum(len(scan) for scan, result in zip(scans, results) if result is not None)
     with start_workers(total - done, workers) as pool:
@@ -326,8 +344,10 @@ def stylize_scans(
                 raise
             log.info("%s: wrote %d files, %s", scan.name, len(results[i].files), targets[i])
             if jobs[i] is not None:
-                _record(targets[i], jobs[i], results[i])
-    return results
+                _record(targets[i], jobs[i], replace(results[i], source=names[i]))
+    if work.uid_key is not None:
+        (Path(output) / RECORDS / UID_KEY).unlink(missing_ok=True)
+    return [replace(result, source=scan.name) for scan, result in zip(scans, results)]
 
 
 @dataclass(frozen=True)
@@ -421,6 +441,9 @@ class StylizeWork:
     batch_size: int
     #: Fingerprint of the model, None where it cannot be told from others.
     model: str | None
+    deidentify: str = "keep"
+    #: Key of new UIDs; not part of the job, since it is new in each run.
+    uid_key: str | None = None
 
     def job(self, scan: Scan | DicomSeries, window: Window, kind: str) -> str | None:
         """Tells this work on a scan from any other; None where the model cannot be told."""
@@ -436,6 +459,7 @@ class StylizeWork:
             [hashlib.sha256(code.tobytes()).hexdigest() for code in self.codes],
             None if self.style_weights is None else list(map(float, self.style_weights)),
             [self.strength, self.detail, self.slice_sigma, window.centre, window.width, kind],
+            self.deidentify,
             scan.name,
             files,
         ]
@@ -460,7 +484,9 @@ class StylizeWork:
         try:
             if kind == "dicom":
                 frames = getattr(scan, "frames", None) or source_frames(list(scan.files))
-                writer = DicomSlices(frames, window, folder.state or None)
+                writer = DicomSlices(
+                    frames, window, folder.state or None, self.deidentify, self.uid_key
+                )
             else:
                 bits = 8 if isinstance(scan, DicomSeries) else picture_bits(scan)
                 writer = PngSlices(len(scan), window, bits)
@@ -646,6 +672,32 @@ def _read_ahead(
             future.cancel()
 
 
+def _check_burned_in(scans: Sequence[Scan | DicomSeries]) -> None:
+    for scan in scans:
+        if source_kind(scan) == "dicom":
+            for file in dict.fromkeys(scan.files):
+                header = read_dataset(file, pixels=False, tags=["BurnedInAnnotation"])
+                with damage_is_input_error(file):
+                    check_burned_in(header, file)
+
+
+def _uid_key(output: Path) -> str:
+    """The key of this run, or of the interrupted one that it goes on with."""
+    file = output / RECORDS / UID_KEY
+    try:
+        return file.read_text(encoding="ascii")
+    except (FileNotFoundError, UnicodeDecodeError):
+        key = new_key()
+    except OSError as error:
+        raise OutputError(file, f"cannot be read ({error.strerror}).") from error
+    try:
+        file.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(file, f"cannot be written ({error.strerror}).") from error
+    write_atomically(file, key.encode(), private=True)
+    return key
+
+
 def _record(target: Path, job: str, result: StylizedScan) -> None:
     """Notes in the output folder that a scan is finished, for a later run of the same work."""
     folder = target.parent / RECORDS
@@ -736,8 +788,9 @@ def _plan(
     kinds: Sequence[str],
     output: Path,
     jobs: list[str | None],
+    names: Sequence[str],
 ) -> tuple[list[Path], list[StylizedScan | None]]:
-    """Chooses every output path before any work, and refuses those that exist.
+    """Chooses every output path by the scans' names before any work; refuses those that exist.
 
     Those that an earlier run of the same job finished are not refused: their accounts are given.
     For an output that is one file, the jobs are set to None.
@@ -762,8 +815,7 @@ def _plan(
         targets, jobs[0] = [output], None
     else:
         targets, taken = [], set()
-        for scan, kind in zip(scans, kinds):
-            base = _file_name(scan.name)
+        for scan, kind, base in zip(scans, kinds, map(_file_name, names)):
             label, number = base, 1
             while label in taken:
                 number += 1

@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from tfstyle.data.dicom import AIR_HU, compact, to_hounsfield
+from tfstyle.data.privacy import reason_of
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
@@ -28,8 +29,8 @@ def _load(path: str) -> tuple[np.ndarray, np.ndarray, bytes]:
         shape = image.shape
         kind = image.get_data_dtype()
     except Exception as error:  # nibabel raises many kinds on damaged files
-        reason = " ".join(str(error).split())
-        raise InputFileError(path, f"not a NIfTI file, or damaged ({reason}).") from error
+        reason = reason_of(error)
+        raise InputFileError(path, f"not a NIfTI file, or damaged ({reason}).") from None
     if kind.fields is not None or kind.kind not in "iufb":
         raise InputFileError(path, f"holds {kind} values; scans have one gray value a voxel.")
     if len(shape) > 3 and any(n != 1 for n in shape[3:]):
@@ -46,7 +47,8 @@ def _load(path: str) -> tuple[np.ndarray, np.ndarray, bytes]:
     try:
         voxels = np.asanyarray(image.dataobj)
     except Exception as error:
-        raise InputFileError(path, f"the voxels are truncated or damaged ({error}).") from error
+        reason = reason_of(error)
+        raise InputFileError(path, f"the voxels are truncated or damaged ({reason}).") from None
     voxels = voxels.reshape(tuple(shape[:3]) + (1,) * (3 - len(shape)))
     affine = np.array(image.affine, np.float64)
     now = np.array([[np.nan]])
