@@ -209,7 +209,7 @@ class TestErrors:
     def test_output_that_cannot_be_written(self, run, half, picture):
         status, _, err = run("stylize", picture, "--style", picture, "-o", picture / "below")
         assert status == 1
-        assert "cannot be created" in err
+        assert "cannot be written" in err
 
     def test_no_server(self, run, ct, picture, tmp_path):
         status, _, err = run(

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tfstyle import __version__
-from tfstyle.errors import ArgumentError, TfstyleError
+from tfstyle.errors import ArgumentError, StorageError, TfstyleError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +35,7 @@ ENCODERS = (
     "densenet201",
 )
 NOISY = ("py.warnings", "tensorflow", "absl", "pydicom", "h5py")
-EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILURE, EXIT_USAGE, EXIT_STORAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 3, 130, 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,9 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; those of the process unless given.
 
     Returns:
-        Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+        Exit status: 0 done, 1 failed, 2 wrong usage, 3 the output's place is full or read-only,
+        130 interrupted, 143 ended by SIGTERM.
     """
-    status = _run(_parser().parse_args(argv))
+    arguments = _parser().parse_args(argv)
+    with _terminable() as terminated:
+        status = _run(arguments)
+    if status == EXIT_INTERRUPTED and terminated.is_set():
+        status = EXIT_TERMINATED
     # Threads of a tf.data pipeline that wait for Python cannot end once the interpreter has begun
     # to; what is left of a pipeline, after Ctrl-C say, must go before.
     gc.collect()
@@ -75,6 +80,8 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.debug:
             raise
         _complain(f"error: {error}")
+        if isinstance(error, StorageError):
+            return EXIT_STORAGE
         return EXIT_USAGE if isinstance(error, ArgumentError) else EXIT_FAILURE
     except Exception as error:
         if arguments.debug:
@@ -83,6 +90,28 @@ def _run(arguments: argparse.Namespace) -> int:
         detail = f"{error}" if known else f"{type(error).__name__}: {error} (see more with --debug)"
         _complain(f"error: {detail}")
         return EXIT_FAILURE
+
+
+@contextmanager
+def _terminable() -> Iterator[threading.Event]:
+    """Has SIGTERM end the command as Ctrl-C does, so that nothing is left under temporary names."""
+    terminated = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield terminated
+        return
+
+    def end(number: int, frame: Any) -> None:
+        terminated.set()
+        interrupt = signal.getsignal(signal.SIGINT)
+        if not callable(interrupt):  # started in the background by a shell, which ignores Ctrl-C
+            raise KeyboardInterrupt
+        interrupt(number, frame)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield terminated
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 # -- commands ------------------------------------------------------------------------------

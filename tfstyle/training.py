@@ -9,6 +9,7 @@ import gc
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ import tensorflow as tf
 from tfstyle import __version__, callbacks, encoders
 from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
+from tfstyle.files import is_unused, remove_abandoned, temporary_beside, write_atomically
 from tfstyle.style_transfer import StyleTransfer
 from tfstyle.workers import Worker, from_chief, over_machines
 
@@ -213,6 +215,8 @@ def _train(
             )
     if finished:
         log.info("%s is finished already", folder)
+        if worker.is_chief:
+            Backup.remove(folder / "backup")
         rows = _read_history(history_file)
         return TrainingResult(preset, history_file, run.epochs * run.steps, run.epochs, _last(rows))
     keras.utils.set_random_seed(run.seed)
@@ -313,7 +317,8 @@ def fit_resumable(
             steps_per_epoch=steps,
             shuffle=False,  # the pairs are random already
             verbose=verbose,
-            callbacks=[backup, history, *pictures, *extra_callbacks],
+            # The backup last: an epoch that it holds has its line in the history and its grid.
+            callbacks=[history, *pictures, backup, *extra_callbacks],
         )
     del batches
     gc.collect()  # ends the pipeline's threads while the interpreter is sound
@@ -342,9 +347,9 @@ class Backup(keras.callbacks.BackupAndRestore):
 
     Over several machines all workers go on from the chief's backup.
 
-    Keras writes the weights first and the epoch's number after them. A process killed between
-    the two would train one epoch twice; the optimizer's own counter, saved with the weights,
-    tells the truth.
+    Keras writes the weights over those of the epoch before, and the epoch's number after them. A
+    process killed in between would have no backup, or train one epoch twice. Here the file is
+    replaced as a whole, and the optimizer's own counter, saved with the weights, tells the epoch.
 
     Args:
         folder: Where the backup lies.
@@ -352,7 +357,7 @@ class Backup(keras.callbacks.BackupAndRestore):
     """
 
     def __init__(self, folder: Path, steps: int):
-        super().__init__(str(folder), double_checkpoint=True, delete_checkpoint=False)
+        super().__init__(str(folder), delete_checkpoint=False)
         self.steps = steps
 
     def on_train_begin(self, logs: dict | None = None) -> None:
@@ -365,13 +370,20 @@ class Backup(keras.callbacks.BackupAndRestore):
                 variable.assign(value)
         self.model._initial_epoch = _steps_done(self.model) // self.steps
 
+    def _save_model(self) -> None:
+        path = Path(self._weights_path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary_beside(path, folder=True) as folder:
+                self.model.save_weights(folder / path.name)
+                os.replace(folder / path.name, path)
+        except OSError as error:
+            raise OutputError.of(path, error) from error
+
     @staticmethod
     def remove(folder: Path) -> None:
         """Deletes a backup that is no longer needed."""
-        if folder.is_dir():
-            for file in folder.iterdir():
-                file.unlink()
-            folder.rmdir()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class History(keras.callbacks.Callback):
@@ -421,14 +433,15 @@ def _open_run(run: TrainingRun, folder: Path) -> None:
                 f"{', '.join(changed)}: differs from the run in {folder}. Repeat the command with "
                 "the same settings to go on with that run, or choose another output folder."
             )
+        remove_abandoned(folder, deep=True)
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
+        if not is_unused(folder):
             raise OutputError(folder, "is not empty and holds no training run; choose another.")
         _write_json(file, {"settings": settings, "environment": environment()})
     except OSError as error:
-        raise OutputError(folder, f"cannot be written ({error.strerror or error}).") from error
+        raise OutputError.of(folder, error) from error
 
 
 def _check_batch(run: TrainingRun, devices: int, worker: Worker) -> None:
@@ -576,12 +589,7 @@ def _last(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _write_json(path: Path, value: object) -> None:
-    temporary = path.with_name(f".{path.name}-{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(value, indent=2, default=_plain) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, (json.dumps(value, indent=2, default=_plain) + "\n").encode())
 
 
 def _plain(value: object) -> object:
