@@ -27,8 +27,9 @@ import tensorflow as tf
 
 from tfstyle import __version__, callbacks, encoders
 from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom
-from tfstyle.errors import ArgumentError, InputFileError, OutputError
-from tfstyle.files import is_unused, remove_abandoned, temporary_beside, write_atomically
+from tfstyle.encoders.weights import load_npz, save_npz
+from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
+from tfstyle.files import is_unused, remove_abandoned, write_atomically
 from tfstyle.style_transfer import StyleTransfer
 from tfstyle.workers import Worker, from_chief, over_machines
 
@@ -342,14 +343,15 @@ def _distribute(
     return strategy.distribute_datasets_from_function(part)
 
 
-class Backup(keras.callbacks.BackupAndRestore):
-    """``BackupAndRestore`` that is kept until the preset is written and trusts the step counter.
+class Backup(keras.callbacks.Callback):
+    """Keeps the model and its optimizer after each epoch, until the preset is written.
 
     Over several machines all workers go on from the chief's backup.
 
-    Keras writes the weights over those of the epoch before, and the epoch's number after them. A
-    process killed in between would have no backup, or train one epoch twice. Here the file is
-    replaced as a whole, and the optimizer's own counter, saved with the weights, tells the epoch.
+    ``keras.callbacks.BackupAndRestore`` writes over the weights of the epoch before, and the
+    epoch's number after them: a process killed in between has no backup, or trains one epoch
+    twice, and a full disk ends it by a fault in HDF5. Here one file is replaced as a whole, and the
+    optimizer's own counter in it tells the epoch.
 
     Args:
         folder: Where the backup lies.
@@ -357,28 +359,42 @@ class Backup(keras.callbacks.BackupAndRestore):
     """
 
     def __init__(self, folder: Path, steps: int):
-        super().__init__(str(folder), delete_checkpoint=False)
+        super().__init__()
+        self.path = folder / "state.npz"
         self.steps = steps
 
+    def _state(self) -> dict[str, keras.Variable]:
+        """Every variable, by its place; names are not unique."""
+        variables = [*self.model.weights, *self.model.optimizer.variables]
+        return {f"{number:04d}": variable for number, variable in enumerate(variables)}
+
     def on_train_begin(self, logs: dict | None = None) -> None:
-        super().on_train_begin(logs)
+        """Takes up what the backup holds, if there is one.
+
+        Raises:
+            WeightsError: If it is damaged or of another model.
+        """
+        state = self._state()
+        if self.path.exists():
+            arrays = load_npz(self.path)
+            if {k: a.shape for k, a in arrays.items()} != {k: v.shape for k, v in state.items()}:
+                raise WeightsError(f"{self.path}: is of another model; choose another folder.")
+            for key, variable in state.items():
+                variable.assign(arrays[key])
         strategy = self.model.distribute_strategy
         if over_machines(strategy):
-            state = [*self.model.weights, *self.model.optimizer.variables]
-            values = from_chief(strategy, [keras.ops.convert_to_numpy(v) for v in state])
-            for variable, value in zip(state, values, strict=True):
+            values = from_chief(strategy, [keras.ops.convert_to_numpy(v) for v in state.values()])
+            for variable, value in zip(state.values(), values, strict=True):
                 variable.assign(value)
         self.model._initial_epoch = _steps_done(self.model) // self.steps
 
-    def _save_model(self) -> None:
-        path = Path(self._weights_path)
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Replaces the backup."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary_beside(path, folder=True) as folder:
-                self.model.save_weights(folder / path.name)
-                os.replace(folder / path.name, path)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError.of(path, error) from error
+            raise OutputError.of(self.path, error) from error
+        save_npz(self.path, {k: keras.ops.convert_to_numpy(v) for k, v in self._state().items()})
 
     @staticmethod
     def remove(folder: Path) -> None:
