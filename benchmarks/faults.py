@@ -12,7 +12,7 @@ and runs on disks that are too small or read-only: tmpfs mounts, which takes roo
 left out elsewhere. After each, every file under its final name is opened, the same command is
 given again, and its result compared with that of a run which nobody disturbed.
 
-    python benchmarks/faults.py               # 200 kills, 126 file operations, 48 disks
+    python benchmarks/faults.py               # 200 kills, 54 file operations, 32 disks
     python benchmarks/faults.py --runs 2 --points 2 --disks 1 --output /tmp/faults.json
 
 A run that was stopped goes on where it was: what stands in the output is not done again.
@@ -53,7 +53,7 @@ COMMANDS = ("train", "stylize", "augment", "export")
 SIGNALS = (signal.SIGTERM, signal.SIGKILL)
 LIMIT = 300.0  # seconds for one run, after which it counts as hung
 SEED = 1
-STEPS, EPOCHS = 6, 8  # of train
+STEPS, EPOCHS = 4, 5  # of train
 RECORDS = ".tfstyle"
 
 
@@ -212,21 +212,21 @@ def command(name: str, number: int, work: Path, output: Path) -> list:
         words += ["--seed", 3, "--json"]
     elif name == "stylize":
         words = [work / "in", "--style", work / "styles" / "s0.png", *model, "--batch-size", 2]
-        words += ["--workers", int(number % 5 == 4)]  # each fifth with a worker process
+        words += ["--workers", int(number % 10 == 9)]  # each tenth with a worker process
     elif name == "augment":
         words = [work / "in", output, "--styles", work / "styles", "--per-image", 2, *model]
         words += ["--masks", work / "masks"]
         return [name, *words, "--quiet"]
     else:
         words = ["--version", 1, "--warm-up-size", 32]
-        # Each fifth is the style transfer model with its 11 signatures, which takes long.
-        words += model if number % 5 == 4 else ["--unet", work / "unet.keras"]
+        # Each tenth is the style transfer model with its 11 signatures, which takes long.
+        words += model if number % 10 == 9 else ["--unet", work / "unet.keras"]
     return [name, *words, "-o", output, "--quiet"]
 
 
 def kind(name: str, number: int) -> str:
     """Runs of one kind take the same time and have the same result."""
-    return f"{name} 2" if name in ("stylize", "export") and number % 5 == 4 else name
+    return f"{name} 2" if name in ("stylize", "export") and number % 10 == 9 else name
 
 
 # -- what is looked at ---------------------------------------------------------------------
@@ -617,10 +617,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=50, help="kills of each command (default: 50)")
     parser.add_argument(
-        "--disks", type=int, default=10, help="full disks for each command (default: 10)"
+        "--disks", type=int, default=6, help="full disks for each command (default: 6)"
     )
     parser.add_argument(
-        "--points", type=int, default=40, help="file operations of each command (default: 40)"
+        "--points", type=int, default=16, help="file operations of each command (default: 16)"
     )
     parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=COMMANDS)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
@@ -661,13 +661,22 @@ def main() -> None:
         if status:
             raise RuntimeError(messages)
         for name in arguments.commands:
-            for number in (0, 4):
+            for number in (0, 9):
                 facts[kind(name, number)] = undisturbed(name, number, work, scratch)
+        for name in arguments.commands:
             for number in range(arguments.runs):
                 if (name, "kill", number) not in known:
                     output = work / f"{name}-{number}"
                     note(kill(name, number, work, facts[kind(name, number)], output, scratch))
                     shutil.rmtree(output, ignore_errors=True)
+        for name in arguments.commands if disks else ():
+            for number in range(arguments.disks):
+                if (name, "full", number) not in known:
+                    note(full_disk(name, number, work, facts[name], disk, scratch))
+            for number in range(min(2, arguments.disks)):
+                if (name, "read-only", number) not in known:
+                    note(read_only_disk(name, number, work, facts[name], disk, scratch))
+        for name in arguments.commands:
             count = facts[name]["operations"]
             points = min(arguments.points, count)
             for number in range(points):
@@ -676,13 +685,6 @@ def main() -> None:
                     point = int((number + 0.5) / points * count)
                     note(kill_at(name, number, work, point, output, scratch))
                     shutil.rmtree(output, ignore_errors=True)
-            for number in range(arguments.disks if disks else 0):
-                if (name, "full", number) not in known:
-                    one = facts[kind(name, number)]
-                    note(full_disk(name, number, work, one, disk, scratch))
-            for number in range(min(2, arguments.disks) if disks else 0):
-                if (name, "read-only", number) not in known:
-                    note(read_only_disk(name, number, work, facts[name], disk, scratch))
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

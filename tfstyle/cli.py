@@ -486,6 +486,33 @@ def _phantom(arguments: argparse.Namespace) -> dict:
     return {"files": files}
 
 
+def _prepare(arguments: argparse.Namespace) -> dict:
+    from tfstyle.data import prepare_scans
+
+    with _progress(arguments, "preparing") as update:
+        result = prepare_scans(
+            arguments.inputs,
+            arguments.output,
+            shard_mb=arguments.shard_mb,
+            gzip=arguments.gzip,
+            progress=update,
+        )
+    if not arguments.json:
+        facts = {
+            "index": result.index,
+            "shards": f"{result.shards}, {result.bytes / 1e6:.1f} MB",
+            "scans": f"{result.scans}, {result.slices} slices",
+        }
+        if result.resumed:
+            facts["there before"] = f"{result.resumed} shards"
+        _print_facts(_console(), facts)
+    for source, reason in result.failed.items():
+        _complain(f"failed: {source}: {reason}")
+    if result.failed:
+        _complain(f"error: {len(result.failed)} of the inputs failed and were left out")
+    return result.as_dict()
+
+
 def _study_segmentation(arguments: argparse.Namespace) -> dict:
     from tfstyle.experiments import results, segmentation
 
@@ -642,6 +669,7 @@ Each command has its own help: tfstyle stylize --help""",
         return made
 
     for add in (
+        _add_prepare,
         _add_train,
         _add_stylize,
         _add_augment,
@@ -680,6 +708,41 @@ def _add_model(parser: argparse.ArgumentParser) -> Any:
     return group
 
 
+def _add_prepare(command: Callable) -> argparse.ArgumentParser:
+    parser = command(
+        "prepare",
+        _prepare,
+        "write scans as TFRecord shards for training",
+        "Writes scans as TFRecord shards with an index: pixels in HU, spacing and the header's\n"
+        "window, no attribute of the patient. tfstyle train takes the folder in place of the\n"
+        "scans, maps it into memory and reads only what its crops need, on each machine its own\n"
+        "part. The same command goes on where an interrupted one stopped.",
+        """examples:
+  tfstyle prepare ct/ -o prepared/
+  tfstyle prepare site_a/ site_b/ volume.nii.gz -o prepared/ --shard-mb 1024
+  tfstyle train --content prepared/ --output runs/first""",
+    )
+    parser.add_argument(
+        "inputs", nargs="+", metavar="SCANS", help="DICOM files or folders of series, NIfTI, PNG"
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="DIR", help="folder of the shards, new or empty"
+    )
+    parser.add_argument(
+        "--shard-mb",
+        type=float,
+        default=256.0,
+        metavar="MB",
+        help="size from which on a new shard is begun; scans are not split (default: 256)",
+    )
+    parser.add_argument(
+        "--gzip",
+        action="store_true",
+        help="compress; training then decompresses all at its start and keeps it in memory",
+    )
+    return parser
+
+
 def _add_train(command: Callable) -> argparse.ArgumentParser:
     parser = command(
         "train",
@@ -698,7 +761,10 @@ def _add_train(command: Callable) -> argparse.ArgumentParser:
     )
     data = parser.add_argument_group("data")
     data.add_argument(
-        "--content", nargs="+", metavar="PATH", help="DICOM files or folders, NIfTI, PNG"
+        "--content",
+        nargs="+",
+        metavar="PATH",
+        help="DICOM files or folders, NIfTI, PNG, or folders of tfstyle prepare",
     )
     data.add_argument(
         "--style", nargs="+", metavar="PATH", help="style scans (default: the content scans)"

@@ -26,7 +26,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfstyle import __version__, callbacks, encoders
-from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom
+from tfstyle.data import Scan, load_shards, pair_dataset, read_scans, spine_phantom
+from tfstyle.data.shards import is_prepared
 from tfstyle.encoders.weights import load_npz, save_npz
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
 from tfstyle.files import is_unused, remove_abandoned, write_atomically
@@ -41,7 +42,8 @@ class TrainingRun:
     """Everything that decides a run; kept in the run's folder as ``run.json``.
 
     Attributes:
-        content: Content scans: DICOM files or folders, NIfTI, PNG.
+        content: Content scans: DICOM files or folders, NIfTI, PNG, or folders that
+            :func:`tfstyle.data.prepare_scans` wrote.
         style: Style scans; the content scans unless given.
         preset: Start from this preset's model instead of a new one. Losses at deeper taps than
             the preset holds take the encoder's weights anew.
@@ -481,12 +483,16 @@ def _digest(run: TrainingRun) -> int:
 
 
 def _load_scans(run: TrainingRun) -> tuple[list[Scan], list[Scan]]:
-    contents = [scan for path in run.content for scan in read_scans(path)]
-    styles = [scan for path in run.style for scan in read_scans(path)] or list(contents)
+    contents = [scan for path in run.content for scan in _read(path)]
+    styles = [scan for path in run.style for scan in _read(path)] or list(contents)
     phantoms = [
         spine_phantom(seed=run.seed + i, size=max(128, run.crop)).scan for i in range(run.phantoms)
     ]
     return contents + phantoms, styles + phantoms
+
+
+def _read(path: str) -> list[Scan]:
+    return load_shards(path) if is_prepared(path) else read_scans(path)
 
 
 def _build(run: TrainingRun) -> StyleTransfer:
