@@ -635,7 +635,7 @@ def main() -> None:
     scratch, disk = work / "scratch", work / "disk"
     scratch.mkdir()
     disk.mkdir()
-    disks = can_mount(disk)
+    disks = arguments.disks > 0 and can_mount(disk)
 
     def note(row: dict) -> None:
         rows.append(row)
@@ -647,7 +647,7 @@ def main() -> None:
             "environment": environment(),
             "seed": SEED,
             "undisturbed": facts,
-            "disks": "tmpfs mounts" if disks else "not mountable here, left out",
+            "disks": "tmpfs mounts" if disks else "left out",
             "summary": summary(rows),
             "rows": rows,
         }
@@ -662,7 +662,7 @@ def main() -> None:
         if status:
             raise RuntimeError(messages)
         for name in arguments.commands:
-            for number in (0, 9):
+            for number in (0, 9) if arguments.runs > 9 else (0,):
                 facts[kind(name, number)] = undisturbed(name, number, work, scratch)
         for number in range(arguments.runs):
             for name in arguments.commands:
