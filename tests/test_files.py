@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,8 @@ def test_storage_errors_say_what_to_do(error, words):
     assert str(found).startswith("/out/x: cannot be written: ")
     assert words in str(found)
     assert "\n" not in str(found)
+    other = pickle.loads(pickle.dumps(found))  # as from a process that writes slices
+    assert (type(other), str(other)) == (type(found), str(found))
 
 
 def test_other_errors_keep_their_reason():

@@ -31,6 +31,10 @@ class _PathError(TfstyleError):
         self.problem = problem
         super().__init__(f"{path}: {problem}")
 
+    def __reduce__(self) -> tuple:
+        """Pickles, so that it reaches another process whole."""
+        return type(self), (self.path, self.problem)
+
 
 class InputFileError(_PathError):
     """A file given as input is missing, damaged or of the wrong kind."""

@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "faults.py"
 def test_killed_commands_go_on(tmp_path):
     output = tmp_path / "faults.json"
     done = subprocess.run(
-        [sys.executable, SCRIPT, *"--runs 0 --points 1 --disks 0 --output".split(), output],
+        [sys.executable, SCRIPT, "--runs=0", "--points=1", "--disks=0", "--output", output],
         capture_output=True,
         text=True,
     )
