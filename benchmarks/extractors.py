@@ -97,12 +97,12 @@ class Settings:
     xla: bool = True
 
 
-#: For a CPU of two cores, which trains a row of VGG in about five minutes. Too short a training for
+#: For a CPU of two cores, which trains a row of VGG in some minutes. Too short a training for
 #: sharp images from a tap of stride 8: rows are for comparison among themselves.
 SMALL = Settings(
     crop=64,
     batch_size=4,
-    epochs=20,
+    epochs=8,
     steps=50,
     learning_rate=1e-3,
     size=256,

@@ -71,6 +71,12 @@ class TestStructure:
         assert metrics.structure_similarity(x, noise(4)) < 0.3
         assert metrics.structure_similarity(x, 1 - x) < -0.8
 
+    def test_a_blank_image_keeps_nothing(self):
+        x = noise(3)
+        assert metrics.structure_similarity(x, np.full_like(x, 0.5)) == 0
+        assert metrics.structure_similarity(x, 0.5 + 0.001 * x) == 0
+        assert metrics.structure_similarity(x, 0.5 + 0.02 * x) > 0.9
+
     def test_flat_and_clipped_windows_do_not_count(self):
         x = noise(5, (24, 48))
         x[:, :16] = 0.5

@@ -33,6 +33,16 @@ def test_equals_the_definition():
     assert np.ptp(scores) > 0.01
 
 
+def test_blank_images():
+    content, generated = pairs()
+    generated[1] = 0.5
+    generated[2] = 0.5 + 0.001 * content[2]
+    scores = metrics.structure_scores(content, generated)
+    np.testing.assert_allclose(scores, reference(content, generated), atol=2e-5)
+    assert scores[0] > 0.5
+    assert scores[1] == scores[2] == 0
+
+
 def test_mask():
     content, generated = pairs()
     masks = np.zeros(content.shape, bool)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -83,8 +84,12 @@ def test_latest_version_is_the_highest_number(tmp_path, sum_folder):
     for version in ("9", "10"):
         shutil.copytree(sum_folder / "1", tmp_path / "sum" / version)
     servable = Servable.load_latest("sum", tmp_path / "sum")
+    graph = weakref.ref(servable._session.graph)
     servable.close()
     servable.close()  # a second time does nothing
+    assert graph() is None  # a server that reloads models would fill up with them
+    with pytest.raises(RuntimeError, match="is closed"):
+        servable.run(next(iter(servable.signatures)), {})
     assert servable.version == 10
 
 

@@ -27,6 +27,9 @@ from tfstyle.logs import errors_only
 
 #: Version of the operator set; ONNX Runtime 1.14 of 2023 and later run it.
 OPSET = 18
+#: Puts constants for shapes that are computed. With free sizes and one channel it gives outputs an
+#: axis too many in some runs and not in others, as the order of its sets falls (tf2onnx 1.17).
+_FAULTY_PASS = "reshape_optimizer"
 _EXTRA = "onnx"
 _PACKAGES = {"onnx": "onnx", "tf2onnx": "tf2onnx", "onnxruntime": "onnxruntime"}
 
@@ -161,17 +164,26 @@ def _converted(source: Source) -> Any:
     graph = source.graph
     graph_def, inputs, outputs = graph.frozen()
     with errors_only(logging.getLogger()):  # the converters' progress and advice
-        import tf2onnx
+        import tensorflow as tf
+        from tf2onnx import optimizer, tf_loader, tfonnx
 
+        names = list(inputs.values()), list(outputs.values())
+        passes = {
+            name: one for name, one in optimizer._get_optimizers().items() if name != _FAULTY_PASS
+        }
         try:
-            model, _ = tf2onnx.convert.from_graph_def(
-                graph_def,
-                name=graph.signature,
-                input_names=list(inputs.values()),
-                output_names=list(outputs.values()),
-                opset=OPSET,
-                tensors_to_rename={t: name for name, t in (inputs | outputs).items()},
-            )
+            with tf.Graph().as_default() as whole:
+                tf.import_graph_def(tf_loader.tf_optimize(*names, graph_def), name="")
+                draft = tfonnx.process_tf_graph(
+                    whole,
+                    opset=OPSET,
+                    input_names=names[0],
+                    output_names=names[1],
+                    tensors_to_rename={t: name for name, t in (inputs | outputs).items()},
+                )
+                model = optimizer.optimize_graph(draft, optimizers=passes).make_model(
+                    graph.signature
+                )
         except Exception as error:
             first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ConversionError(

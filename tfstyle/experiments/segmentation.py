@@ -69,12 +69,12 @@ class SegmentationSettings:
         jitter: Of the window.
     """
 
-    steps: int = 150
+    steps: int = 400
     batch_size: int = 8
     depth: int = 3
     width: int = 8
-    learning_rate: float = 4e-3
-    views: int = 4
+    learning_rate: float = 2e-3
+    views: int = 8
     p: float = 0.75
     strength: tuple[float, float] = (0.5, 1.0)
     gate: float | None = 0.8

@@ -10,6 +10,8 @@ from tfstyle.errors import ArgumentError
 STRUCTURE_CONSTANT = 0.03**2 / 2
 #: Windows whose content has a smaller standard deviation count as flat.
 FLAT = 0.02
+#: A generated image of a smaller standard deviation shows nothing: half of 255 gray levels.
+BLANK = 0.5 / 255
 #: Windows in which more than this share of the weight is clipped content are left out.
 CLIPPED = 0.1
 #: Slope of an edge, in gray levels a pixel, from which on it counts.
@@ -76,7 +78,9 @@ def structure_similarity(
         mask: bool array (H, W); only windows centred inside it count. See :func:`body_mask`.
 
     Returns:
-        Mean in [−1, 1]; 1 where structure is kept in full. NaN when no window counts.
+        Mean in [−1, 1]; 1 where structure is kept in full. 0 where the generated image varies by
+        less than half of 255 gray levels over these windows: c alone would call that 1. NaN when
+        no window counts.
 
     Raises:
         ArgumentError: see :func:`structure_map`.
@@ -87,7 +91,11 @@ def structure_similarity(
     structure, counts = structure_map(content, generated)
     if mask is not None:
         counts = counts & np.asarray(mask, bool).squeeze()[5:-5, 5:-5]
-    return float(structure[counts].mean()) if counts.any() else float("nan")
+    if not counts.any():
+        return float("nan")
+    if np.asarray(generated).squeeze()[5:-5, 5:-5][counts].std() < BLANK:
+        return 0.0
+    return float(structure[counts].mean())
 
 
 def body_mask(hu: np.ndarray, threshold: float = -500.0) -> np.ndarray:

@@ -8,7 +8,7 @@ from keras import ops
 
 from tfstyle.errors import ArgumentError
 from tfstyle.metrics.means import PairMean
-from tfstyle.metrics.preservation import CLIPPED, FLAT, STRUCTURE_CONSTANT, gaussian
+from tfstyle.metrics.preservation import BLANK, CLIPPED, FLAT, STRUCTURE_CONSTANT, gaussian
 
 
 def structure_scores(content, generated, mask=None, *, empty: float = 1.0):
@@ -28,7 +28,7 @@ def structure_scores(content, generated, mask=None, *, empty: float = 1.0):
 
     Returns:
         float32 tensor (B,) in [−1, 1], at any dtype of the images; 1 where structure is kept in
-        full. Equal to :func:`structure_similarity` up to float32.
+        full, 0 where the generated image is blank. Equal to :func:`structure_similarity` up to float32.
 
     Raises:
         ArgumentError: for images that are no gray batches of one size, where shapes are static.
@@ -56,8 +56,14 @@ def structure_scores(content, generated, mask=None, *, empty: float = 1.0):
     if mask is not None:
         counts = ops.logical_and(counts, ops.cast(mask, "bool")[:, 5:-5, 5:-5, 0])
     counts = ops.cast(counts, "float32")
-    total, count = ops.sum(structure * counts, axis=(1, 2)), ops.sum(counts, axis=(1, 2))
-    mean = total / ops.maximum(count, 1.0)
+    count = ops.sum(counts, axis=(1, 2))
+
+    def average(values):
+        return ops.sum(values * counts, axis=(1, 2)) / ops.maximum(count, 1.0)
+
+    gray = y[:, 5:-5, 5:-5, 0]
+    spread = average(ops.square(gray - average(gray)[:, None, None]))
+    mean = ops.where(spread < BLANK**2, 0.0, average(structure))
     return ops.where(count > 0, mean, ops.full_like(mean, empty))
 
 

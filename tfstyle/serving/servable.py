@@ -7,6 +7,9 @@ there under another name and renamed when it is complete.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import logging
 import threading
 from collections.abc import Mapping, Sequence
@@ -171,7 +174,7 @@ class Servable:
                 f"cannot be loaded as a SavedModel with the tag '{SERVE_TAG}' ({first_line}); "
                 "export the model again",
             ) from error
-        self._session = session
+        self._session: tf.compat.v1.Session | None = session
         self._lock = threading.Lock()
         self._closed = False
         self.all_signatures: dict[str, SignatureDef] = dict(meta_graph.signature_def)
@@ -223,6 +226,7 @@ class Servable:
 
         Raises:
             KeyError: ``signature_name``, an input or an output is not in the signature.
+            RuntimeError: It was closed.
             tf.errors.OpError: What TensorFlow says about a run that fails.
         """
         import tensorflow as tf
@@ -232,7 +236,10 @@ class Servable:
         options = None
         if timeout is not None:
             options = tf.compat.v1.RunOptions(timeout_in_ms=max(1, int(timeout * 1000)))
-        values = self._session.run(
+        session = self._session
+        if session is None:
+            raise RuntimeError(f"{self.name} version {self.version} is closed")
+        values = session.run(
             [fetches[name] for name in names],
             {feeds[name]: array for name, array in inputs.items()},
             options=options,
@@ -282,3 +289,14 @@ class Servable:
                 return
             self._closed = True
         self._session.close()
+        # Graph and session refer to each other and hold the weights and all that warm-up made;
+        # the C library keeps what they free, in the arenas of the threads that ran them.
+        self._session = None
+        gc.collect()
+        trim_memory()
+
+
+def trim_memory() -> None:
+    """Gives memory that was freed back to the system, where the C library is glibc."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

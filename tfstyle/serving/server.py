@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from tfstyle.errors import ArgumentError, ServingError
 from tfstyle.serving.monitoring import Metrics
 from tfstyle.serving.scheduler import Batching, Scheduler
+from tfstyle.serving.transports import LARGE_MESSAGES
 from tfstyle.serving.versions import (
     PLATFORM,
     ModelManager,
@@ -286,6 +287,7 @@ class EmbeddedServer:
                 options=[
                     ("grpc.max_receive_message_length", limits.message_bytes),
                     ("grpc.max_send_message_length", -1),
+                    *LARGE_MESSAGES,
                     # Without this, a second server on the port would share its requests.
                     ("grpc.so_reuseport", 0),
                     # Finds connections whose other end is gone without a word.

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     import grpc
 
 TRANSPORTS = ("grpc", "rest")
+#: Options of gRPC channels and servers for messages of the size of images, which would otherwise
+#: wait for the other side's leave every 64 kB.
+LARGE_MESSAGES = (
+    ("grpc.http2.lookahead_bytes", 4 * 2**20),
+    ("grpc.http2.max_frame_size", 2**20),
+)
 _SCHEMES = {"grpc": ("grpc", False), "grpcs": ("grpc", True)}
 _SCHEMES |= {"http": ("rest", False), "https": ("rest", True)}
 # Codes by HTTP status; of several codes with one status the first that a client can meet.
@@ -157,6 +163,7 @@ def connect_async(address: Address) -> AioGrpcTransport | ThreadedTransport:
 def _grpc_options(address: Address) -> list[tuple[str, int | str]]:
     options: list[tuple[str, int | str]] = [
         ("grpc.max_send_message_length", address.max_message_bytes),
+        *LARGE_MESSAGES,
         ("grpc.max_receive_message_length", address.max_message_bytes),
         # Retries are this library's own: gRPC's would keep a copy of each message.
         ("grpc.enable_retries", 0),
