@@ -223,7 +223,7 @@ def _train(
         rows = _read_history(history_file)
         return TrainingResult(preset, history_file, run.epochs * run.steps, run.epochs, _last(rows))
     keras.utils.set_random_seed(run.seed)
-    contents, styles = _load_scans(run)
+    contents, styles = _load_scans(run, verify=worker.is_chief)
     with strategy.scope():
         model = _build(run)
         model.compile(
@@ -482,17 +482,17 @@ def _digest(run: TrainingRun) -> int:
     return zlib.crc32(json.dumps(settings, sort_keys=True).encode())
 
 
-def _load_scans(run: TrainingRun) -> tuple[list[Scan], list[Scan]]:
-    contents = [scan for path in run.content for scan in _read(path)]
-    styles = [scan for path in run.style for scan in _read(path)] or list(contents)
+def _load_scans(run: TrainingRun, verify: bool) -> tuple[list[Scan], list[Scan]]:
+    contents = [scan for path in run.content for scan in _read(path, verify)]
+    styles = [scan for path in run.style for scan in _read(path, verify)] or list(contents)
     phantoms = [
         spine_phantom(seed=run.seed + i, size=max(128, run.crop)).scan for i in range(run.phantoms)
     ]
     return contents + phantoms, styles + phantoms
 
 
-def _read(path: str) -> list[Scan]:
-    return load_shards(path) if is_prepared(path) else read_scans(path)
+def _read(path: str, verify: bool) -> list[Scan]:
+    return load_shards(path, verify=verify) if is_prepared(path) else read_scans(path)
 
 
 def _build(run: TrainingRun) -> StyleTransfer:
