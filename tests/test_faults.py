@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.models import image, small_model
 from tfstyle import cli
-from tfstyle.data import write_png
+from tfstyle.data import WINDOWS, Scan, write_nifti, write_png
 from tfstyle.files import is_temporary
 from tfstyle.outputs import SliceFolder
 from tfstyle.segmentation import UNet
@@ -162,7 +164,34 @@ class TestSigterm:
         assert found == [0]
 
 
-def test_folder_that_a_killed_run_had_just_named(tmp_path):
+def test_stopped_right_after_a_folder_got_its_name(run, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    scan = Scan(np.full((3, 16, 16), -1000, np.int16))
+    volume = tmp_path / "in" / "v.nii.gz"
+    write_nifti(image(1, (3, 16, 16, 1)), scan, WINDOWS["soft_tissue"], volume)
+    write_png(image(2, (16, 16)), tmp_path / "style.png")
+    output = tmp_path / "out"
+    words = ["stylize", volume, "--style", tmp_path / "style.png", "--format", "png", "-o", output]
+
+    remove = shutil.rmtree
+
+    def stop(*arguments, **options):
+        if (output / "v").exists():
+            raise KeyboardInterrupt
+        remove(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tfstyle.outputs.shutil.rmtree", stop)
+        assert run(*words)[0] == 130
+    assert (output / ".v.partial").exists()
+    before = {name: (output / name).stat().st_mtime_ns for name in files(output)}
+    assert len(before) == 3
+    assert run(*words) == (0, "")
+    assert {name: (output / name).stat().st_mtime_ns for name in files(output)} == before
+    assert not (output / ".v.partial").exists()
+
+
+def test_rest_of_a_folder_is_told_from_one_in_the_making(tmp_path):
     folder = SliceFolder(tmp_path / "a", "job")
     folder.begin(["1.png"], {})
     folder.path(0).write_bytes(b"1")
