@@ -226,6 +226,16 @@ class TestBadInput:
             prepare_scans([source], tmp_path / "out")
         assert [path.name for path in (tmp_path / "out").iterdir()] == [".prepare.jsonl"]
 
+    def test_too_many_shards(self, source, tmp_path, monkeypatch):
+        prepare_scans([source], tmp_path / "out")
+
+        def fail(*_):
+            raise OSError(24, "Too many open files")
+
+        monkeypatch.setattr(np, "memmap", fail)
+        with pytest.raises(InputFileError, match=r"Too many open files.*shard_mb"):
+            load_shards(tmp_path / "out")
+
     def test_changed_shards_are_refused(self, source, tmp_path):
         prepare_scans([source], tmp_path / "out")
         shard = tmp_path / "out" / "shard-00000.tfrecord"

@@ -225,6 +225,12 @@ def load_shards(folder: str | os.PathLike, *, verify: bool = True) -> list[Scan]
             )
             for number, (scan, array) in enumerate(zip(index["scans"], pixels, strict=True))
         ]
+    except OSError as error:
+        raise InputFileError(
+            folder,
+            f"its shards cannot be mapped ({error.strerror or error}). Each takes an open file: raise "
+            "the limit (ulimit -n), or prepare the scans with a larger shard_mb.",
+        ) from error
     except (IndexError, KeyError, TypeError, ValueError) as error:
         raise InputFileError(
             folder / INDEX, f"does not fit its shards ({error}); prepare the scans again."
