@@ -228,8 +228,8 @@ def load_shards(folder: str | os.PathLike, *, verify: bool = True) -> list[Scan]
     except OSError as error:
         raise InputFileError(
             folder,
-            f"its shards cannot be mapped ({error.strerror or error}). Each takes an open file: raise "
-            "the limit (ulimit -n), or prepare the scans with a larger shard_mb.",
+            f"its shards cannot be mapped ({error.strerror or error}). Each takes an open file: "
+            "raise the limit (ulimit -n), or prepare the scans with a larger shard_mb.",
         ) from error
     except (IndexError, KeyError, TypeError, ValueError) as error:
         raise InputFileError(
