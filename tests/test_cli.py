@@ -84,7 +84,17 @@ def run(capsys):
 class TestHelp:
     @pytest.mark.parametrize(
         "command",
-        ["train", "stylize", "augment", "features", "export", "serve", "info", "phantom"],
+        [
+            "prepare",
+            "train",
+            "stylize",
+            "augment",
+            "features",
+            "export",
+            "serve",
+            "info",
+            "phantom",
+        ],
     )
     def test_each_command_has_examples(self, run, command):
         status, out, err = run(command, "--help")
