@@ -344,12 +344,12 @@ class TestResuming:
     def test_killed(self, model, styles, pictures, tmp_path, whole):
         expected, options = whole
         out = tmp_path / "whole"
-        (out / "images" / ".a-1.png.x_3k9qab").write_bytes(b"half")
-        (out / "masks" / "deep" / ".c-1.png.abcdefgh").mkdir()
+        (out / "images" / ".a-1.png.0123abcd.tfstyle").write_bytes(b"half")
+        (out / "masks" / "deep" / ".c-1.png.abcdef01.tfstyle").mkdir()
         (out / "masks" / ".DS_Store").write_bytes(b"not ours")
         augment_scans(model, pictures, out, styles, **options)
         assert contents(out).keys() - expected.keys() == {"masks/.DS_Store"}
-        assert not (out / "masks" / "deep" / ".c-1.png.abcdefgh").exists()
+        assert not (out / "masks" / "deep" / ".c-1.png.abcdef01.tfstyle").exists()
 
     def test_unfinished_series(self, model, styles, tmp_path):
         write_series(tmp_path / "in" / "ct")

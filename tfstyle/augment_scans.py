@@ -12,9 +12,7 @@ import hmac
 import json
 import logging
 import os
-import re
 import shutil
-import tempfile
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -33,8 +31,14 @@ from tfstyle.data.deidentify import check_profile, new_key
 from tfstyle.data.dicom import is_dicom
 from tfstyle.data.privacy import mark_of, reason_of
 from tfstyle.data.read import find_files
-from tfstyle.errors import ArgumentError, InputFileError, OutputError, TfstyleError
-from tfstyle.files import write_atomically
+from tfstyle.errors import (
+    ArgumentError,
+    InputFileError,
+    OutputError,
+    StorageError,
+    TfstyleError,
+)
+from tfstyle.files import is_unused, remove_abandoned, temporary_beside, write_atomically
 from tfstyle.outputs import measure_scan, write_generated
 from tfstyle.style_bank import StyleBank
 from tfstyle.style_transfer import DETAILS, StyleTransfer
@@ -53,7 +57,6 @@ LOCK = ".beam/lock"
 SETTINGS = "settings.json"
 
 _FORMAT = 1
-_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}$")  # as tempfile makes them of a file's name
 
 
 @dataclass(frozen=True)
@@ -593,14 +596,14 @@ def begin_set(output: Path, common: dict) -> str | None:
     try:
         before = json.loads(settings.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        if output.exists() and not (output.is_dir() and is_unused(output)):
             raise OutputError(
                 output, "exists and is no augmented set; choose a new or empty folder."
             ) from None
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(output, f"cannot be created ({error.strerror}).") from error
+            raise OutputError.of(output, error) from error
         begun = common | {"uid_key": new_key()} if basic else common
         write_atomically(settings, (json.dumps(begun, indent=2) + "\n").encode())
         return begun.get("uid_key")
@@ -614,12 +617,7 @@ def begin_set(output: Path, common: dict) -> str | None:
                 what = f"{output} was begun with another model or other styles"
             raise ArgumentError(f"{what}; go on with the same settings, or choose another folder.")
     # A run that was killed may have left what it had under a temporary name.
-    for root, folders, files in os.walk(output):
-        for name in filter(_TEMPORARY.match, folders):
-            shutil.rmtree(os.path.join(root, name), ignore_errors=True)
-        for name in filter(_TEMPORARY.match, files):
-            Path(root, name).unlink(missing_ok=True)
-        folders[:] = [name for name in folders if not _TEMPORARY.match(name)]
+    remove_abandoned(output, deep=True)
     if not basic:
         return None
     if not isinstance(before.get("uid_key"), str):
@@ -743,7 +741,7 @@ class _Writer:
                 shutil.rmtree(target)
             target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(target, f"cannot be written ({error.strerror}).") from error
+            raise OutputError.of(target, error) from error
         write_generated(
             job.scan,
             unit,
@@ -799,22 +797,20 @@ class _Masks:
         target = output / f"{stem}{ending}"
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        except OSError as error:
-            raise OutputError(target, f"cannot be written ({error.strerror}).") from error
-        try:
-            copy = self._link if self.link else shutil.copy2
-            if source.is_dir():
-                shutil.copytree(source, temporary / target.name, copy_function=copy)
-                if target.is_dir():
-                    shutil.rmtree(target)
-            else:
-                copy(source, temporary / target.name)
-            os.replace(temporary / target.name, target)
+            with temporary_beside(target, folder=True) as temporary:
+                copy = self._link if self.link else shutil.copy2
+                if source.is_dir():
+                    shutil.copytree(source, temporary / target.name, copy_function=copy)
+                    if target.is_dir():
+                        shutil.rmtree(target)
+                else:
+                    copy(source, temporary / target.name)
+                os.replace(temporary / target.name, target)
         except (OSError, shutil.Error) as error:
+            known = OutputError.of(target, error)
+            if isinstance(known, StorageError):
+                raise known from error
             raise OutputError(target, f"cannot be made of {source} ({error}).") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return target.relative_to(output.parent).as_posix()
 
     def _find(self, label: PurePosixPath) -> Path | None:
@@ -868,7 +864,11 @@ class Manifest:
         return all((self.output / row[key]).exists() for key in ("image", "mask") if row.get(key))
 
     def __enter__(self) -> Manifest:
-        self._file = open(self.path, "a", encoding="utf-8")
+        try:
+            # Not buffered: what a full disk has refused must not come up again when it is closed.
+            self._file = open(self.path, "ab", buffering=0)
+        except OSError as error:
+            raise OutputError.of(self.path, error) from error
         return self
 
     def __exit__(self, *error) -> None:
@@ -887,10 +887,11 @@ class Manifest:
         with self._lock:
             self._keep(row)
             try:
-                self._file.write(json.dumps(row) + "\n")
-                self._file.flush()
+                line = json.dumps(row).encode() + b"\n"
+                while line:
+                    line = line[self._file.write(line) :]
             except OSError as error:
-                raise OutputError(self.path, f"cannot be written ({error.strerror}).") from error
+                raise OutputError.of(self.path, error) from error
 
     def absorb(self) -> None:
         """Takes in the rows of :data:`JOURNALS`, and sorts; the rows of one image count once."""

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from tfstyle import __version__
+from tfstyle.data.shards import is_prepared, read_index
 from tfstyle.errors import InputFileError
 
 PACKAGES = (
@@ -37,8 +38,8 @@ def describe(target: str | os.PathLike) -> dict:
             folder, a ``.keras`` file, or a path with scans.
 
     Returns:
-        dict with ``"kind"``: ``"preset"``, ``"encoder"``, ``"saved_model"``, ``"model"`` or
-        ``"scans"``.
+        dict with ``"kind"``: ``"preset"``, ``"encoder"``, ``"saved_model"``, ``"prepared"``,
+        ``"model"`` or ``"scans"``.
 
     Raises:
         InputFileError: Neither of these.
@@ -68,9 +69,24 @@ def describe(target: str | os.PathLike) -> dict:
         return describe_preset(str(path / "preset"))
     if _saved_model_folder(path) is not None:
         return describe_saved_model(path)
+    if is_prepared(path):
+        return describe_prepared(path)
     if path.suffix == ".keras":
         return describe_model(path)
     return describe_scans(path)
+
+
+def describe_prepared(folder: str | os.PathLike) -> dict:
+    """Counts of a folder of ``tfstyle prepare``."""
+    index = read_index(folder)
+    return {
+        "kind": "prepared",
+        **index["count"],
+        "shards": len(index["shards"]),
+        "bytes": sum(shard["bytes"] for shard in index["shards"]),
+        **index["settings"],
+        "left_out": index["left_out"],
+    }
 
 
 def describe_environment() -> dict:

@@ -27,7 +27,7 @@ from tfstyle.data.deidentify import check_burned_in, check_profile, new_key
 from tfstyle.data.dicom import damage_is_input_error, read_dataset, read_frame
 from tfstyle.data.dicom_write import source_frames
 from tfstyle.errors import ArgumentError, OutputError, ServingError, WorkerError
-from tfstyle.files import write_atomically
+from tfstyle.files import remove_abandoned, temporary_beside, write_atomically
 from tfstyle.images import check_batch_size, check_strength
 from tfstyle.layers.guided import slice_reach
 from tfstyle.outputs import (
@@ -325,6 +325,7 @@ def stylize_scans(
         for i, (scan, used, kind) in enumerate(zip(scans, windows, kinds)):
             if results[i] is not None:
                 log.info("%s: finished by an earlier run, %s", scan.name, targets[i])
+                SliceFolder.remove_rest(targets[i])
                 continue
 
             def advance(count: int, name: str = scan.name) -> None:
@@ -343,8 +344,6 @@ def stylize_scans(
                     ) from error
                 raise
             log.info("%s: wrote %d files, %s", scan.name, len(results[i].files), targets[i])
-            if jobs[i] is not None:
-                _record(targets[i], jobs[i], replace(results[i], source=names[i]))
     if work.uid_key is not None:
         (Path(output) / RECORDS / UID_KEY).unlink(missing_ok=True)
     return [replace(result, source=scan.name) for scan, result in zip(scans, results)]
@@ -479,7 +478,7 @@ class StylizeWork:
         if kind == "nifti" or (kind == "png" and len(scan) == 1):
             if isinstance(scan, DicomSeries):
                 scan = scan.load()
-            return self._one_file(scan, window, kind, target, pool, advance)
+            return self._one_file(scan, window, kind, target, job, pool, advance)
         folder = SliceFolder(target, job)
         try:
             if kind == "dicom":
@@ -496,11 +495,14 @@ class StylizeWork:
                 advance(resumed)
                 log.info("%s: goes on, %d slices are there", scan.name, resumed)
             seconds = self._slices(scan, window, writer, folder, pool, advance)
-            files = folder.publish()
+            facts = [folder.done[i] for i in range(len(scan))]
+            result = self._account(scan, window, folder.files(), facts, seconds, resumed)
+            # Noted first: whatever has its name is known to be finished.
+            self._note(target, job, result)
+            folder.publish()
         finally:
             folder.close()
-        facts = [folder.done[i] for i in range(len(scan))]
-        return self._account(scan, window, files, facts, seconds, resumed)
+        return result
 
     def _slices(
         self,
@@ -583,10 +585,11 @@ class StylizeWork:
         window: Window,
         kind: str,
         target: Path,
+        job: str | None,
         pool: Executor,
         advance: Callable[[int], None],
     ) -> StylizedScan:
-        output, seconds = OneFile(scan, window, kind, target), 0.0
+        output, seconds = OneFile(scan, window, kind), 0.0
         for wanted, first, pixels in _read_ahead(scan, self._parts(len(scan), set()), pool):
             begin = time.perf_counter()
             generated = self._generate(pixels, window, len(scan))
@@ -594,15 +597,26 @@ class StylizeWork:
             for i in wanted:
                 output.unit[i] = generated[i - first]
             advance(len(wanted))
-        files, step, error = output.publish()
-        facts = [
-            {"step": step, "error": error, **_clipped(pixels, window)} for pixels in scan.pixels
-        ]
+        facts = [_clipped(pixels, window) for pixels in scan.pixels]
         for i in measured_slices(len(scan)):
             facts[i].update(
                 measure(scan.pixels[i], output.unit[i], window, scan.units, self.styles)
             )
-        return self._account(scan, window, files, facts, seconds, 0)
+        try:
+            with temporary_beside(target, folder=True) as folder:
+                step, error = output.write(folder / target.name)
+                facts = [{"step": step, "error": error, **one} for one in facts]
+                result = self._account(scan, window, [target], facts, seconds, 0)
+                self._note(target, job, result)
+                os.replace(folder / target.name, target)
+        except OSError as error:
+            raise OutputError.of(target, error) from error
+        return result
+
+    def _note(self, target: Path, job: str | None, result: StylizedScan) -> None:
+        if self.deidentify == "basic":  # scans may have the names of patients
+            result = replace(result, source=target.name)
+        _record(target, job, result)
 
     def _account(
         self,
@@ -693,15 +707,20 @@ def _uid_key(output: Path) -> str:
     try:
         file.parent.mkdir(exist_ok=True)
     except OSError as error:
-        raise OutputError(file, f"cannot be written ({error.strerror}).") from error
+        raise OutputError.of(file, error) from error
     write_atomically(file, key.encode(), private=True)
     return key
 
 
-def _record(target: Path, job: str, result: StylizedScan) -> None:
+def _record(target: Path, job: str | None, result: StylizedScan) -> None:
     """Notes in the output folder that a scan is finished, for a later run of the same work."""
+    if job is None:
+        return
     folder = target.parent / RECORDS
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError.of(target, error) from error
     text = json.dumps({"job": job, "result": result.as_dict()}, indent=1) + "\n"
     write_atomically(folder / f"{target.name}.json", text.encode())
 
@@ -833,9 +852,16 @@ def _plan(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(folder, f"cannot be created ({error.strerror or error}).") from error
-    if not os.access(folder, os.W_OK):
-        raise OutputError(folder, "is not writable; choose another folder.")
+        raise OutputError.of(folder, error) from error
+    if all(results):
+        return targets, results
+    try:
+        with temporary_beside(folder / "stylized"):
+            pass  # only to see that it can be made
+        remove_abandoned(folder)
+        remove_abandoned(folder / RECORDS)
+    except OSError as error:
+        raise OutputError.of(folder, error) from error
     return targets, results
 
 

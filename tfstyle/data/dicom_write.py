@@ -6,8 +6,6 @@ import copy
 import dataclasses
 import datetime
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +30,7 @@ from tfstyle.data.dicom import (
 from tfstyle.data.nifti import check_unit
 from tfstyle.data.windows import Window
 from tfstyle.errors import ArgumentError, OutputError
+from tfstyle.files import temporary_beside
 
 _CT = "1.2.840.10008.5.1.4.1.1.2"
 _MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -235,20 +234,19 @@ def write_derived_series(
         uid_key=uid_key,
     )
     out = Path(out_dir)
-    temporary = _temporary_folder(out)
+    _check_folder(out)
     try:
         names = []
         headers: dict[str, Dataset] = {}
-        for number, (frame, image) in enumerate(zip(frames, generated, strict=True), start=1):
-            if frame.path not in headers:
-                headers = {frame.path: read_dataset(frame.path, pixels=False)}
-            names.append(series.file_name(number))
-            series.write(frame, image, number, temporary / names[-1], headers[frame.path])
-        os.rename(temporary, out)  # replaces an empty folder
+        with temporary_beside(out, folder=True) as temporary:
+            for number, (frame, image) in enumerate(zip(frames, generated, strict=True), start=1):
+                if frame.path not in headers:
+                    headers = {frame.path: read_dataset(frame.path, pixels=False)}
+                names.append(series.file_name(number))
+                series.write(frame, image, number, temporary / names[-1], headers[frame.path])
+            os.rename(temporary, out)  # replaces an empty folder
     except OSError as error:
-        raise OutputError(out, f"cannot be written ({error.strerror or error}).") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        raise OutputError.of(out, error) from error
     return [out / name for name in names]
 
 
@@ -275,8 +273,8 @@ def source_frames(paths: list[str]) -> list[Frame]:
     )
 
 
-def _temporary_folder(out: Path) -> Path:
-    """A new hidden folder beside the one to be made."""
+def _check_folder(out: Path) -> None:
+    """Refuses what stands in the way of a new folder, and makes the one above it."""
     try:
         if out.is_dir():
             if any(out.iterdir()):
@@ -284,13 +282,8 @@ def _temporary_folder(out: Path) -> Path:
         elif out.exists() or out.is_symlink():
             raise OutputError(out, "exists and is not a folder; choose another name.")
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
     except OSError as error:
-        raise OutputError(out, f"cannot be written ({error.strerror or error}).") from error
-    return temporary
+        raise OutputError.of(out, error) from error
 
 
 def _code(value: str, scheme: str, meaning: str) -> DicomSequence:
