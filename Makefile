@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 
-.PHONY: help demo test test-beam lint format install clean
+.PHONY: help demo test test-beam lint format install lock audit clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -32,6 +32,20 @@ lint: $(STAMP)  ## check style and format
 format: $(STAMP)  ## put every file into ruff's format
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+# Exact versions with hashes for Python 3.11; see SECURITY.md.
+LOCK := --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+
+lock: $(STAMP)  ## pin all dependencies in requirements/ (LOCK_ARGS=--upgrade for newer ones)
+	$(PY) -m pip install --quiet uv
+	$(PY) -m uv pip compile pyproject.toml --extra deidentify --extra dicom-seg $(LOCK) $(LOCK_ARGS) \
+		--quiet -o requirements/lock-py311.txt
+	$(PY) -m uv pip compile pyproject.toml --extra dev --extra demo $(LOCK) $(LOCK_ARGS) \
+		--quiet -o requirements/lock-dev-py311.txt
+
+audit: $(STAMP)  ## look the pinned dependencies up among known vulnerabilities
+	$(PY) -m pip install --quiet pip-audit
+	$(PY) -m pip_audit --require-hashes --disable-pip -r requirements/lock-py311.txt
 
 install: $(STAMP)  ## create .venv and install tfstyle with all that development needs
 

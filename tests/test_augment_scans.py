@@ -17,6 +17,7 @@ from pydicom.uid import generate_uid
 from tests.models import image, small_model
 from tfstyle.augment_scans import MANIFEST, SETTINGS, augment_scans
 from tfstyle.data import Window, read_scan, scan_to_unit, write_png
+from tfstyle.data.privacy import mark_of
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
 from tfstyle.metrics import histogram_distance, structure_similarity
 from tfstyle.style_bank import StyleBank
@@ -150,7 +151,7 @@ class TestSet:
         out = tmp_path / "out"
         done = augment_scans(model, source, out, styles, masks=masks, gate=None, window="bone")
         rows = {row["source"]: row for row in rows_of(out)}
-        series = f"ct/series#{uid}"
+        series = f"ct/series#{mark_of(uid)}"
         single = next(name for name in rows if "single" in name)
         assert {name: row["image"] for name, row in rows.items()} == {
             "v.nii.gz": "images/v-1.nii.gz",
@@ -189,13 +190,13 @@ class TestSet:
             dataset.save_as(file.with_suffix(".2.dcm"))
         out = tmp_path / "out"
         done = augment_scans(model, source, out, styles, gate=None)
-        tails = {uid: ".".join(uid.split(".")[-2:]) for uid in (first, second)}
+        tails = {uid: mark_of(uid) for uid in (first, second)}
         assert {
             (row["source"], row["part"], row["parts"], row["image"]) for row in rows_of(out)
         } == {
-            (f".#{first}", 0, 2, f"images/in-{tails[first]}-part1-1"),
-            (f".#{first}", 1, 2, f"images/in-{tails[first]}-part2-1"),
-            (f".#{second}", 0, 1, f"images/in-{tails[second]}-1"),
+            (f".#{tails[first]}", 0, 2, f"images/in-{tails[first]}-part1-1"),
+            (f".#{tails[first]}", 1, 2, f"images/in-{tails[first]}-part2-1"),
+            (f".#{tails[second]}", 0, 1, f"images/in-{tails[second]}-1"),
         }
         assert done.written == 3
         again = augment_scans(model, source, out, styles, gate=None)
@@ -343,12 +344,12 @@ class TestResuming:
     def test_killed(self, model, styles, pictures, tmp_path, whole):
         expected, options = whole
         out = tmp_path / "whole"
-        (out / "images" / ".a-1.png.x_3k9qab").write_bytes(b"half")
-        (out / "masks" / "deep" / ".c-1.png.abcdefgh").mkdir()
+        (out / "images" / ".a-1.png.0123abcd.tfstyle").write_bytes(b"half")
+        (out / "masks" / "deep" / ".c-1.png.abcdef01.tfstyle").mkdir()
         (out / "masks" / ".DS_Store").write_bytes(b"not ours")
         augment_scans(model, pictures, out, styles, **options)
         assert contents(out).keys() - expected.keys() == {"masks/.DS_Store"}
-        assert not (out / "masks" / "deep" / ".c-1.png.abcdefgh").exists()
+        assert not (out / "masks" / "deep" / ".c-1.png.abcdef01.tfstyle").exists()
 
     def test_unfinished_series(self, model, styles, tmp_path):
         write_series(tmp_path / "in" / "ct")

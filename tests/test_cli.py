@@ -84,7 +84,17 @@ def run(capsys):
 class TestHelp:
     @pytest.mark.parametrize(
         "command",
-        ["train", "stylize", "augment", "features", "export", "serve", "info", "phantom"],
+        [
+            "prepare",
+            "train",
+            "stylize",
+            "augment",
+            "features",
+            "export",
+            "serve",
+            "info",
+            "phantom",
+        ],
     )
     def test_each_command_has_examples(self, run, command):
         status, out, err = run(command, "--help")
@@ -209,7 +219,7 @@ class TestErrors:
     def test_output_that_cannot_be_written(self, run, half, picture):
         status, _, err = run("stylize", picture, "--style", picture, "-o", picture / "below")
         assert status == 1
-        assert "cannot be created" in err
+        assert "cannot be written" in err
 
     def test_no_server(self, run, ct, picture, tmp_path):
         status, _, err = run(

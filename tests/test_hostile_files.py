@@ -481,7 +481,7 @@ class TestPaths:
         (output / "images").symlink_to(outside)
         scan = read_scan(save_nifti(tmp_path / "a.nii"))
         bank = StyleBank(np.ones((1, 2, 3)))
-        writer = augment._Writer(output, bank, None, None)
+        writer = augment._Writer(output, bank, None, None, None)
         source = augment.find_sources(tmp_path / "a.nii", ())[0][0]
         job = augment._Job(source, 0, 1, 1, scan, stylize.resolve_window("range", scan), 0, 1.0)
         with pytest.raises(OutputError, match="a link leads"):
@@ -503,7 +503,7 @@ class TestPaths:
         mask = tmp_path / "in" / "a_mask.png"
         mask.parent.mkdir()
         mask.write_bytes(b"x")
-        masks = augment._Masks(mask.parent, link=False)
+        masks = augment._Masks(mask.parent, link=False, dicom=True)
         with pytest.raises(OutputError, match="a link leads out of"):
             masks.hand_on(PurePosixPath("a_mask"), out / "masks", "a")
         assert list(outside.iterdir()) == []

@@ -491,7 +491,7 @@ class TestOutput:
             stylize_scans(model, [series], [style_file], tmp_path / "o.png", output_format="png")
 
     def test_folder_below_a_file(self, model, slice_file, style_file):
-        with pytest.raises(OutputError, match="cannot be created"):
+        with pytest.raises(OutputError, match="cannot be written"):
             stylize_scans(model, [slice_file], [style_file], style_file / "o")
 
 

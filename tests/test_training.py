@@ -9,14 +9,22 @@ import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import tfstyle
-from tfstyle.data import spine_phantom, write_png
-from tfstyle.errors import ArgumentError, InputFileError, OutputError, TfstyleError
-from tfstyle.training import TrainingRun, environment, train
+from tests.models import image
+from tfstyle.data import WINDOWS, prepare_scans, spine_phantom, write_nifti, write_png
+from tfstyle.errors import (
+    ArgumentError,
+    InputFileError,
+    OutputError,
+    TfstyleError,
+    WeightsError,
+)
+from tfstyle.training import Backup, TrainingRun, environment, train
 
 SMALL = TrainingRun(
     phantoms=2,
@@ -197,6 +205,68 @@ class TestBadInput:
         (tmp_path / "run.json").write_text("{")
         with pytest.raises(InputFileError, match=r"run\.json"):
             train(SMALL, tmp_path)
+
+
+def test_stopped_between_history_and_backup(finished, tmp_path, monkeypatch):
+    folder, first = finished
+    save = Backup.on_epoch_end
+
+    def stop(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        save(self, epoch, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Backup, "on_epoch_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(SMALL, tmp_path / "run")
+    assert len(json.loads((tmp_path / "run" / "history.json").read_text())["loss"]) == 2
+    result = train(SMALL, tmp_path / "run")
+    assert result.resumed_from == 1
+    assert json.loads(result.history.read_text()) == json.loads(first.history.read_text())
+    assert {p.name for p in (tmp_path / "run").rglob("*")} == {p.name for p in folder.rglob("*")}
+    # stopped when the preset was there and the backup was not gone yet
+    (tmp_path / "run" / "backup").mkdir()
+    (tmp_path / "run" / "backup" / "state.npz").write_bytes(b"")
+    assert train(SMALL, tmp_path / "run").resumed_from == 2
+    assert not (tmp_path / "run" / "backup").exists()
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-100], lambda data: b""])
+def test_damaged_backup(tmp_path, damage):
+    run = dataclasses.replace(SMALL, steps=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, tmp_path / "run", extra_callbacks=[Stop()])
+    backup = tmp_path / "run" / "backup" / "state.npz"
+    backup.write_bytes(damage(backup.read_bytes()))
+    with pytest.raises(WeightsError, match=r"state\.npz"):
+        train(run, tmp_path / "run")
+
+
+class Stop(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        raise KeyboardInterrupt
+
+
+def test_prepared_scans_train_as_the_scans_do(tmp_path):
+    (tmp_path / "in").mkdir()
+    write_png(image(1, (48, 40)), tmp_path / "in" / "picture.png")
+    window = WINDOWS["full"]
+    for i in range(2):
+        scan = spine_phantom(seed=i, size=64).scan
+        write_nifti(window.to_unit(scan.pixels), scan, window, tmp_path / "in" / f"{i}.nii.gz")
+    prepare_scans([tmp_path / "in"], tmp_path / "prepared", shard_mb=0.001)
+    results = []
+    for name in ("in", "prepared"):
+        content, windows = (str(tmp_path / name),), ("auto", "percentile", "bone")
+        run = dataclasses.replace(SMALL, phantoms=0, content=content, windows=windows)
+        results.append(train(run, tmp_path / f"run-{name}"))
+    one, other = results
+    assert json.loads(one.history.read_text()) == json.loads(other.history.read_text())
+    with np.load(one.preset / "weights.npz") as a, np.load(other.preset / "weights.npz") as b:
+        assert set(a) == set(b)
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key])
 
 
 def test_tensorboard(tmp_path):

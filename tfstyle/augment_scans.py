@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import hmac
 import json
 import logging
 import os
-import re
 import shutil
-import tempfile
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import TextIO
@@ -28,13 +27,25 @@ import numpy as np
 
 from tfstyle.augment import number_range
 from tfstyle.data import Scan, ScanFiles, Window, list_scans, resolve_window
-from tfstyle.errors import ArgumentError, InputFileError, OutputError, TfstyleError
+from tfstyle.data.deidentify import check_profile, new_key
+from tfstyle.data.dicom import is_dicom
+from tfstyle.data.privacy import mark_of, reason_of
+from tfstyle.data.read import find_files
+from tfstyle.errors import (
+    ArgumentError,
+    InputFileError,
+    OutputError,
+    StorageError,
+    TfstyleError,
+)
 from tfstyle.files import (
     is_inside,
+    is_unused,
     parse_json,
     read_json,
     read_limited,
-    safe_name,
+    remove_abandoned,
+    temporary_beside,
     write_atomically,
 )
 from tfstyle.limits import limits
@@ -56,7 +67,6 @@ LOCK = ".beam/lock"
 SETTINGS = "settings.json"
 
 _FORMAT = 1
-_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}$")  # as tempfile makes them of a file's name
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,7 @@ def augment_scans(
     seed: int = 0,
     workers: int = 2,
     batch_size: int = 8,
+    deidentify: str = "keep",
     progress: Progress | None = None,
 ) -> AugmentedSet:
     """Writes every scan of a folder `per_image` times, each time in the gray scale of a style.
@@ -155,6 +166,12 @@ def augment_scans(
         seed: Seed of all draws, at least 0.
         workers: Threads that read and write beside the model.
         batch_size: Slices a call of the model.
+        deidentify: ``"keep"``: derived DICOM carries the source's attributes of patient, study,
+            place and staff. ``"basic"``: it goes through
+            :func:`tfstyle.data.deidentify.deidentify`, images and masks have random names in one
+            folder, and DICOM masks are refused; text in the headers of other masks is not looked
+            at. The manifest still names the sources, and
+            ``settings.json`` holds the key of UIDs and names: keep both where the sources are.
         progress: Called as ``progress(done, total, label)``, counting images.
 
     Returns:
@@ -183,6 +200,7 @@ def augment_scans(
         slice_sigma=slice_sigma,
         seed=seed,
         batch_size=batch_size,
+        deidentify=deidentify,
     )
     check_whole("workers", workers, 1)
     work, sources, damaged = begin_augmentation(network, inputs, output, styles, options)
@@ -291,7 +309,7 @@ class Source:
 
     Attributes:
         name: What the manifest calls it and draws depend on: its path in the input folder; for a
-            DICOM series of several files its folder and UID.
+            DICOM series of several files its folder and a mark made of the UID.
         files: The files, not read yet.
         stem: Path in the output, without number and ending.
         ending: Of the output.
@@ -337,8 +355,10 @@ class AugmentOptions:
     slice_sigma: float = 1.0
     seed: int = 0
     batch_size: int = 8
+    deidentify: str = "keep"
 
     def __post_init__(self) -> None:
+        check_profile(self.deidentify)
         check_whole("per_image", self.per_image, 1)
         check_whole("batch_size", self.batch_size, 1)
         check_whole("seed", self.seed, 0)
@@ -368,6 +388,7 @@ class AugmentOptions:
             "masks": self.masks is not None,
             "detail": self.detail,
             "slice_sigma": self.slice_sigma,
+            "deidentify": self.deidentify,
             "model_and_styles": _fingerprint(network, styles),
         }
 
@@ -396,8 +417,10 @@ def begin_augmentation(
     styles.check(network, options.detail)
     places = check_places(Path(inputs), Path(output), options.masks)
     sources, damaged = find_sources(Path(inputs), places)
-    begin_set(Path(output), options.settings(network, styles))
-    return Augmentation(network, Path(output), styles, options), sources, damaged
+    key = begin_set(Path(output), options.settings(network, styles))
+    if key is not None:
+        sources = [replace(source, stem=_random_stem(source.name, key)) for source in sources]
+    return Augmentation(network, Path(output), styles, options, key), sources, damaged
 
 
 class Augmentation:
@@ -408,15 +431,22 @@ class Augmentation:
         output: Folder of the set.
         styles: The styles.
         options: Options.
+        uid_key: Key of UIDs and names, of :func:`begin_set`; None where attributes are kept.
     """
 
     def __init__(
-        self, network: StyleTransfer, output: Path, styles: StyleBank, options: AugmentOptions
+        self,
+        network: StyleTransfer,
+        output: Path,
+        styles: StyleBank,
+        options: AugmentOptions,
+        uid_key: str | None = None,
     ):
         self.network, self.styles, self.options = network, styles, options
         masks = options.masks
-        masks = None if masks is None else _Masks(masks, options.link_masks)
-        self._writer = _Writer(output, styles, options.gate, masks)
+        if masks is not None:
+            masks = _Masks(masks, options.link_masks, dicom=options.deidentify == "keep")
+        self._writer = _Writer(output, styles, options.gate, masks, uid_key)
         self._draw = _Draw(styles, *options.strength, options.seed)
 
     def read(self, source: Source) -> list[tuple[Scan, Window]]:
@@ -513,10 +543,10 @@ def find_sources(
     for files, place in zip(found, places):
         path = PurePosixPath(place)
         if len(files.files) > 1:
-            name = f"{place}#{files.series}" if files.series else place
+            name = f"{place}#{mark_of(files.series)}" if files.series else place
             stem = place if place != "." else root.resolve().name or "series"
             if series[place] > 1:
-                stem += "-" + safe_name(".".join(files.series.split(".")[-2:]), "series")
+                stem += f"-{mark_of(files.series)}"
             path = PurePosixPath(stem)
             ending = ""
         else:
@@ -559,23 +589,34 @@ def _fingerprint(network: StyleTransfer, styles: StyleBank) -> str:
     return digest.hexdigest()
 
 
-def begin_set(output: Path, common: dict) -> None:
-    """Makes the folder, or sees to it that it was begun in the same way."""
+def _random_stem(name: str, key: str) -> str:
+    digest = hmac.new(key.encode(), name.encode(), hashlib.sha256).hexdigest()
+    return f"scan-{digest[:12]}"
+
+
+def begin_set(output: Path, common: dict) -> str | None:
+    """Makes the folder, or sees to it that it was begun in the same way.
+
+    Returns:
+        The key of UIDs and names, unless attributes are kept.
+    """
     refuse_running(output)
+    basic = common.get("deidentify") == "basic"
     settings = output / SETTINGS
     try:
         before = read_json(settings)
     except FileNotFoundError:
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        if output.exists() and not (output.is_dir() and is_unused(output)):
             raise OutputError(
                 output, "exists and is no augmented set; choose a new or empty folder."
             ) from None
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(output, f"cannot be created ({error.strerror}).") from error
-        write_atomically(settings, (json.dumps(common, indent=2) + "\n").encode())
-        return
+            raise OutputError.of(output, error) from error
+        begun = common | {"uid_key": new_key()} if basic else common
+        write_atomically(settings, (json.dumps(begun, indent=2) + "\n").encode())
+        return begun.get("uid_key")
     except (OSError, ValueError) as error:
         raise OutputError(settings, f"cannot be read ({error}).") from error
     for key, value in common.items():
@@ -586,12 +627,17 @@ def begin_set(output: Path, common: dict) -> None:
                 what = f"{output} was begun with another model or other styles"
             raise ArgumentError(f"{what}; go on with the same settings, or choose another folder.")
     # A run that was killed may have left what it had under a temporary name.
-    for root, folders, files in os.walk(output):
-        for name in filter(_TEMPORARY.match, folders):
-            shutil.rmtree(os.path.join(root, name), ignore_errors=True)
-        for name in filter(_TEMPORARY.match, files):
-            Path(root, name).unlink(missing_ok=True)
-        folders[:] = [name for name in folders if not _TEMPORARY.match(name)]
+    remove_abandoned(output, deep=True)
+    if not basic:
+        return None
+    if not isinstance(before.get("uid_key"), str):
+        raise OutputError(settings, "has lost its uid_key; choose another folder.")
+    return before["uid_key"]
+
+
+def uid_key(output: Path) -> str | None:
+    """The key of UIDs and names that a set began with; None where attributes are kept."""
+    return json.loads((output / SETTINGS).read_text(encoding="utf-8")).get("uid_key")
 
 
 def take_lock(lock: TextIO, output: Path) -> None:
@@ -670,8 +716,16 @@ def _read_ahead(
 class _Writer:
     """Judges and writes one image; called from several threads."""
 
-    def __init__(self, output: Path, styles: StyleBank, gate: float | None, masks: _Masks | None):
+    def __init__(
+        self,
+        output: Path,
+        styles: StyleBank,
+        gate: float | None,
+        masks: _Masks | None,
+        uid_key: str | None,
+    ):
         self.output, self.styles, self.gate, self.masks = output, styles, gate, masks
+        self.uid_key = uid_key
 
     def write(self, job: _Job, unit: np.ndarray) -> dict:
         """Writes mask and image; returns the row that says so.
@@ -699,8 +753,16 @@ class _Writer:
                 shutil.rmtree(target)
             target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(target, f"cannot be written ({error.strerror}).") from error
-        write_generated(job.scan, unit, job.window, source_kind(job.scan), target)
+            raise OutputError.of(target, error) from error
+        write_generated(
+            job.scan,
+            unit,
+            job.window,
+            source_kind(job.scan),
+            target,
+            "keep" if self.uid_key is None else "basic",
+            self.uid_key,
+        )
         return {
             "status": "done",
             "source": job.source.name,
@@ -722,8 +784,8 @@ class _Writer:
 class _Masks:
     """The folder of masks, looked into once a folder."""
 
-    def __init__(self, folder: str | os.PathLike, link: bool):
-        self.folder, self.link = Path(folder), link
+    def __init__(self, folder: str | os.PathLike, link: bool, dicom: bool):
+        self.folder, self.link, self.dicom = Path(folder), link, dicom
         self.names: dict[PurePosixPath, dict[str, list[str]]] = {}
 
     def hand_on(self, label: PurePosixPath, output: Path, stem: str) -> str | None:
@@ -735,28 +797,34 @@ class _Masks:
         source = self._find(label)
         if source is None:
             return None
+        if not self.dicom:
+            for file in find_files(source) if source.is_dir() else [source]:
+                if is_dicom(file) or str(file).lower().endswith((".dcm", ".dicom")):
+                    raise InputFileError(
+                        file,
+                        "a DICOM mask names its patient, and masks are copied as they are; convert "
+                        "it to NIfTI or PNG, or use deidentify='keep'.",
+                    )
         ending = source.name[len(_mask_stem(source.name)) :] if source.is_file() else ""
         target = output / f"{stem}{ending}"
         if not is_inside(output.parent, target.parent):
             raise OutputError(target, f"a link leads out of {output.parent}; remove it.")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        except OSError as error:
-            raise OutputError(target, f"cannot be written ({error.strerror}).") from error
-        try:
-            copy = self._link if self.link else shutil.copy2
-            if source.is_dir():
-                shutil.copytree(source, temporary / target.name, copy_function=copy)
-                if target.is_dir():
-                    shutil.rmtree(target)
-            else:
-                copy(source, temporary / target.name)
-            os.replace(temporary / target.name, target)
+            with temporary_beside(target, folder=True) as temporary:
+                copy = self._link if self.link else shutil.copy2
+                if source.is_dir():
+                    shutil.copytree(source, temporary / target.name, copy_function=copy)
+                    if target.is_dir():
+                        shutil.rmtree(target)
+                else:
+                    copy(source, temporary / target.name)
+                os.replace(temporary / target.name, target)
         except (OSError, shutil.Error) as error:
+            known = OutputError.of(target, error)
+            if isinstance(known, StorageError):
+                raise known from error
             raise OutputError(target, f"cannot be made of {source} ({error}).") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return target.relative_to(output.parent).as_posix()
 
     def _find(self, label: PurePosixPath) -> Path | None:
@@ -831,7 +899,11 @@ class Manifest:
         return all(map(os.path.exists, paths))  # False too for a name that is too long
 
     def __enter__(self) -> Manifest:
-        self._file = open(self.path, "a", encoding="utf-8")
+        try:
+            # Not buffered: what a full disk has refused must not come up again when it is closed.
+            self._file = open(self.path, "ab", buffering=0)
+        except OSError as error:
+            raise OutputError.of(self.path, error) from error
         return self
 
     def __exit__(self, *error) -> None:
@@ -850,10 +922,11 @@ class Manifest:
         with self._lock:
             self._keep(row)
             try:
-                self._file.write(json.dumps(row) + "\n")
-                self._file.flush()
+                line = json.dumps(row).encode() + b"\n"
+                while line:
+                    line = line[self._file.write(line) :]
             except OSError as error:
-                raise OutputError(self.path, f"cannot be written ({error.strerror}).") from error
+                raise OutputError.of(self.path, error) from error
 
     def absorb(self) -> None:
         """Takes in the rows of :data:`JOURNALS`, and sorts; the rows of one image count once."""
@@ -934,7 +1007,7 @@ def failure_row(name: str, error: Exception, inputs: Path) -> dict:
         path = relative_path(error.path, inputs)
         reason = error.problem if path == name else f"{path}: {error.problem}"
     elif not isinstance(error, (TfstyleError, OSError)):
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {reason_of(error)}"
     return {"status": "failed", "source": name, "reason": reason}
 
 

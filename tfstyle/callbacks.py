@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfstyle.errors import ArgumentError
+from tfstyle.errors import ArgumentError, OutputError
 from tfstyle.files import write_atomically
 
 
@@ -89,7 +89,10 @@ class StyleImages(keras.callbacks.Callback):
             return
         generated = self.model.stylize(self.content, self.style, detail="plain")
         grid = image_grid(self.content, self.style, generated)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError.of(self.folder, error) from error
         target = self.folder / f"epoch_{epoch + 1:04d}.png"
         write_atomically(target, tf.io.encode_png(grid).numpy())
         if self.tensorboard is not None:

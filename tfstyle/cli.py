@@ -18,7 +18,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tfstyle import __version__
-from tfstyle.errors import ArgumentError, TfstyleError
+from tfstyle.errors import ArgumentError, StorageError, TfstyleError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +38,7 @@ ENCODERS = (
 NOISY = ("py.warnings", "tensorflow", "absl", "pydicom", "h5py")
 #: Failed inputs that are named on the screen; the manifest names all.
 SHOWN_FAILURES = 100
-EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILURE, EXIT_USAGE, EXIT_STORAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 3, 130, 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,9 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; those of the process unless given.
 
     Returns:
-        Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+        Exit status: 0 done, 1 failed, 2 wrong usage, 3 the output's place is full or read-only,
+        130 interrupted, 143 ended by SIGTERM.
     """
-    status = _run(_parser().parse_args(argv))
+    arguments = _parser().parse_args(argv)
+    with _terminable() as terminated:
+        status = _run(arguments)
+    if status == EXIT_INTERRUPTED and terminated.is_set():
+        status = EXIT_TERMINATED
     # Threads of a tf.data pipeline that wait for Python cannot end once the interpreter has begun
     # to; what is left of a pipeline, after Ctrl-C say, must go before.
     gc.collect()
@@ -78,14 +83,41 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.debug:
             raise
         _complain(f"error: {error}")
+        if isinstance(error, StorageError):
+            return EXIT_STORAGE
         return EXIT_USAGE if isinstance(error, ArgumentError) else EXIT_FAILURE
     except Exception as error:
+        from tfstyle.data.privacy import reason_of
+
         if arguments.debug:
             raise
-        known = isinstance(error, OSError)
-        detail = f"{error}" if known else f"{type(error).__name__}: {error} (see more with --debug)"
+        detail = f"{error}"
+        if not isinstance(error, OSError):  # whose text may quote what a file holds
+            detail = f"{type(error).__name__}: {reason_of(error)} (see more with --debug)"
         _complain(f"error: {detail}")
         return EXIT_FAILURE
+
+
+@contextmanager
+def _terminable() -> Iterator[threading.Event]:
+    """Has SIGTERM end the command as Ctrl-C does, so that nothing is left under temporary names."""
+    terminated = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield terminated
+        return
+
+    def end(number: int, frame: Any) -> None:
+        terminated.set()
+        interrupt = signal.getsignal(signal.SIGINT)
+        if not callable(interrupt):  # started in the background by a shell, which ignores Ctrl-C
+            raise KeyboardInterrupt
+        interrupt(number, frame)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield terminated
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 # -- commands ------------------------------------------------------------------------------
@@ -182,6 +214,7 @@ def _stylize(arguments: argparse.Namespace) -> dict:
             batch_size=arguments.batch_size,
             detail=arguments.detail,
             workers=arguments.workers,
+            deidentify=arguments.deidentify,
             progress=update,
         )
     if not arguments.json:
@@ -200,6 +233,7 @@ def _stylize_on_beam(arguments: argparse.Namespace) -> dict:
         ("--method", arguments.method != "contextual"),
         ("--server", arguments.server is not None),
         ("--series", arguments.series is not None),
+        ("--deidentify basic", arguments.deidentify != "keep"),
     ):
         if given:
             raise ArgumentError(f"{name}: is not available with --beam; leave out one of the two.")
@@ -297,6 +331,7 @@ def _augment(arguments: argparse.Namespace) -> dict:
             detail=arguments.detail,
             seed=arguments.seed,
             batch_size=arguments.batch_size,
+            deidentify=arguments.deidentify,
             progress=update,
             **how,
         )
@@ -520,6 +555,33 @@ def _phantom(arguments: argparse.Namespace) -> dict:
     return {"files": files}
 
 
+def _prepare(arguments: argparse.Namespace) -> dict:
+    from tfstyle.data import prepare_scans
+
+    with _progress(arguments, "preparing") as update:
+        result = prepare_scans(
+            arguments.inputs,
+            arguments.output,
+            shard_mb=arguments.shard_mb,
+            gzip=arguments.gzip,
+            progress=update,
+        )
+    if not arguments.json:
+        facts = {
+            "index": result.index,
+            "shards": f"{result.shards}, {result.bytes / 1e6:.1f} MB",
+            "scans": f"{result.scans}, {result.slices} slices",
+        }
+        if result.resumed:
+            facts["there before"] = f"{result.resumed} shards"
+        _print_facts(_console(), facts)
+    for source, reason in result.failed.items():
+        _complain(f"failed: {source}: {reason}")
+    if result.failed:
+        _complain(f"error: {len(result.failed)} of the inputs failed and were left out")
+    return result.as_dict()
+
+
 def _study_segmentation(arguments: argparse.Namespace) -> dict:
     from tfstyle.experiments import results, segmentation
 
@@ -676,6 +738,7 @@ Each command has its own help: tfstyle stylize --help""",
         return made
 
     for add in (
+        _add_prepare,
         _add_train,
         _add_stylize,
         _add_augment,
@@ -737,6 +800,52 @@ def _add_beam(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_deidentify(parser: Any, names: str) -> None:
+    parser.add_argument(
+        "--deidentify",
+        default="keep",
+        choices=("keep", "basic"),
+        help="derived DICOM: keep carries patient, study, place and staff of the source (default); "
+        f"basic applies the basic profile of DICOM PS3.15, {names}; needs tfstyle[deidentify]. "
+        "Text in the pixels is not removed: images that declare it are refused",
+    )
+
+
+def _add_prepare(command: Callable) -> argparse.ArgumentParser:
+    parser = command(
+        "prepare",
+        _prepare,
+        "write scans as TFRecord shards for training",
+        "Writes scans as TFRecord shards with an index: pixels in HU, spacing and the header's\n"
+        "window, no attribute of the patient. tfstyle train takes the folder in place of the\n"
+        "scans, maps it into memory and reads only what its crops need, on each machine its own\n"
+        "part. The same command goes on where an interrupted one stopped.",
+        """examples:
+  tfstyle prepare ct/ -o prepared/
+  tfstyle prepare site_a/ site_b/ volume.nii.gz -o prepared/ --shard-mb 1024
+  tfstyle train --content prepared/ --output runs/first""",
+    )
+    parser.add_argument(
+        "inputs", nargs="+", metavar="SCANS", help="DICOM files or folders of series, NIfTI, PNG"
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="DIR", help="folder of the shards, new or empty"
+    )
+    parser.add_argument(
+        "--shard-mb",
+        type=float,
+        default=256.0,
+        metavar="MB",
+        help="size from which on a new shard is begun; scans are not split (default: 256)",
+    )
+    parser.add_argument(
+        "--gzip",
+        action="store_true",
+        help="compress; training then decompresses all at its start and keeps it in memory",
+    )
+    return parser
+
+
 def _add_train(command: Callable) -> argparse.ArgumentParser:
     parser = command(
         "train",
@@ -755,7 +864,10 @@ def _add_train(command: Callable) -> argparse.ArgumentParser:
     )
     data = parser.add_argument_group("data")
     data.add_argument(
-        "--content", nargs="+", metavar="PATH", help="DICOM files or folders, NIfTI, PNG"
+        "--content",
+        nargs="+",
+        metavar="PATH",
+        help="DICOM files or folders, NIfTI, PNG, or folders of tfstyle prepare",
     )
     data.add_argument(
         "--style", nargs="+", metavar="PATH", help="style scans (default: the content scans)"
@@ -943,6 +1055,7 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
         choices=("auto", "dicom", "nifti", "png"),
         help="of the results (default: auto, as the input)",
     )
+    _add_deidentify(content, "and results are called scan-0001 and so on")
     _add_model(parser)
     parser.add_argument(
         "--server",
@@ -1034,6 +1147,7 @@ def _add_augment(command: Callable) -> argparse.ArgumentParser:
         "--link-masks", action="store_true", help="hard links to the masks instead of copies"
     )
     parser.add_argument("--window", default="auto", metavar="WINDOW", help=_WINDOW_HELP)
+    _add_deidentify(parser, "and images and masks have random names")
     parser.add_argument(
         "--seed", type=_count, default=0, metavar="N", help="of all draws (default: 0)"
     )

@@ -6,6 +6,9 @@ one class. Messages name the file or the argument, say what was wrong, and what 
 
 from __future__ import annotations
 
+import errno
+import re
+
 
 class TfstyleError(ValueError):
     """Base of all errors that tfstyle raises on purpose."""
@@ -28,6 +31,10 @@ class _PathError(TfstyleError):
         self.problem = problem
         super().__init__(f"{path}: {problem}")
 
+    def __reduce__(self) -> tuple:
+        """Pickles, so that it reaches another process whole."""
+        return type(self), (self.path, self.problem)
+
 
 class InputFileError(_PathError):
     """A file given as input is missing, damaged or of the wrong kind."""
@@ -35,6 +42,61 @@ class InputFileError(_PathError):
 
 class OutputError(_PathError):
     """An output file or folder cannot be written."""
+
+    @staticmethod
+    def of(path: object, error: BaseException) -> OutputError:
+        """The error for a write that the system refused; says what to do where that is known.
+
+        Args:
+            path: The file or folder that was to be written.
+            error: What was raised: an OSError, or what a library made of one.
+
+        Returns:
+            A :class:`StorageError` where the place takes no more, else an OutputError.
+        """
+        number = getattr(error, "errno", None)
+        if number is None:  # h5py and TensorFlow keep it in their messages alone
+            text = str(error).lower()
+            number = next((n for words, n in _SYMPTOMS.items() if re.search(words, text)), None)
+        if number in _REMEDIES:
+            return StorageError(path, f"cannot be written: {_REMEDIES[number]}")
+        reason = getattr(error, "strerror", None) or getattr(error, "message", None) or error
+        return OutputError(path, f"cannot be written ({reason}).")
+
+
+class StorageError(OutputError):
+    """The place of an output is full, over its quota, or takes no writes."""
+
+
+_FULL = (
+    "the disk is full. Make room there, or choose another place, and give the same command again; "
+    "what is finished is kept."
+)
+_QUOTA = _FULL.replace("the disk is full", "the quota is used up")
+_READ_ONLY = (
+    "the file system is read-only. Make it writable, or choose another place, and give the same "
+    "command again."
+)
+_FORBIDDEN = (
+    "permission denied. Give this user the right to write there, or choose another place, and give "
+    "the same command again."
+)
+_REMEDIES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _QUOTA,
+    errno.EFBIG: "the file is larger than the system allows (ulimit -f). Raise the limit, or "
+    "choose another place, and give the same command again; what is finished is kept.",
+    errno.EROFS: _READ_ONLY,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+}
+_SYMPTOMS = {
+    r"no space left|errno = 28\b": errno.ENOSPC,
+    r"quota exceeded|errno = 122\b": errno.EDQUOT,
+    r"file too large|errno = 27\b": errno.EFBIG,
+    r"read-only file system|errno = 30\b": errno.EROFS,
+    r"permission denied|errno = 13\b": errno.EACCES,
+}
 
 
 class WeightsError(TfstyleError):

@@ -7,11 +7,11 @@ dates, identifiers or other patient data.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
 from tfstyle import __version__
+from tfstyle.data.shards import is_prepared, read_index
 from tfstyle.errors import InputFileError
 
 PACKAGES = (
@@ -38,8 +38,8 @@ def describe(target: str | os.PathLike) -> dict:
             folder, a ``.keras`` file, or a path with scans.
 
     Returns:
-        dict with ``"kind"``: ``"preset"``, ``"encoder"``, ``"saved_model"``, ``"model"`` or
-        ``"scans"``.
+        dict with ``"kind"``: ``"preset"``, ``"encoder"``, ``"saved_model"``, ``"prepared"``,
+        ``"model"`` or ``"scans"``.
 
     Raises:
         InputFileError: Neither of these.
@@ -69,9 +69,24 @@ def describe(target: str | os.PathLike) -> dict:
         return describe_preset(str(path / "preset"))
     if _saved_model_folder(path) is not None:
         return describe_saved_model(path)
+    if is_prepared(path):
+        return describe_prepared(path)
     if path.suffix == ".keras":
         return describe_model(path)
     return describe_scans(path)
+
+
+def describe_prepared(folder: str | os.PathLike) -> dict:
+    """Counts of a folder of ``tfstyle prepare``."""
+    index = read_index(folder)
+    return {
+        "kind": "prepared",
+        **index["count"],
+        "shards": len(index["shards"]),
+        "bytes": sum(shard["bytes"] for shard in index["shards"]),
+        **index["settings"],
+        "left_out": index["left_out"],
+    }
 
 
 def describe_environment() -> dict:
@@ -290,7 +305,7 @@ def _window(window: object) -> dict | None:
 
 def _dicom_facts(files: tuple[str, ...]) -> dict:
     """Technical attributes of a DICOM series that name nobody."""
-    from tfstyle.data.dicom import is_dicom
+    from tfstyle.data.dicom import damage_is_input_error, is_dicom, read_dataset
 
     if (
         not files
@@ -298,8 +313,6 @@ def _dicom_facts(files: tuple[str, ...]) -> dict:
         or not is_dicom(files[0])
     ):
         return {}
-    import pydicom
-
     tags = [
         "Modality",
         "ImageType",
@@ -308,26 +321,22 @@ def _dicom_facts(files: tuple[str, ...]) -> dict:
         "ConvolutionKernel",
         "BodyPartExamined",
     ]
-    dataset = pydicom.dcmread(files[0], force=True, stop_before_pixels=True, specific_tags=tags)
-    syntaxes = Counter(
-        str(
-            getattr(
-                pydicom.filereader.read_file_meta_info(file), "TransferSyntaxUID", "unknown"
-            ).name
+    dataset = read_dataset(files[0], pixels=False, tags=tags)
+    facts = {}
+    with damage_is_input_error(files[0]):
+        facts["transfer_syntax"] = getattr(
+            dataset.file_meta.get("TransferSyntaxUID"), "name", "unknown"
         )
-        for file in files[:1]
-    )
-    facts = {"transfer_syntax": next(iter(syntaxes))}
-    for tag, key in zip(
-        tags, ["modality", "image_type", "slice_thickness_mm", "kvp", "kernel", "body_part"]
-    ):
-        value = dataset.get(tag)
-        if value in (None, ""):
-            continue
-        if tag == "ImageType":
-            facts[key] = "\\".join(map(str, value)) if not isinstance(value, str) else value
-        elif tag in ("SliceThickness", "KVP"):
-            facts[key] = float(value)
-        else:
-            facts[key] = str(value)
+        for tag, key in zip(
+            tags, ["modality", "image_type", "slice_thickness_mm", "kvp", "kernel", "body_part"]
+        ):
+            value = dataset.get(tag)
+            if value in (None, ""):
+                continue
+            if tag == "ImageType":
+                facts[key] = "\\".join(map(str, value)) if not isinstance(value, str) else value
+            elif tag in ("SliceThickness", "KVP"):
+                facts[key] = float(value)
+            else:
+                facts[key] = str(value)
     return {"dicom": facts}

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 
 from tfstyle.errors import InputFileError, OutputError
-from tfstyle.files import check_zip
+from tfstyle.files import check_zip, temporary_beside
 
 
 class KerasFile:
@@ -25,16 +25,13 @@ class KerasFile:
             raise OutputError(path, "model files end in .keras; choose such a name.")
         if path.exists() and not overwrite:
             raise OutputError(path, "exists already; choose another name or overwrite=True.")
-        temporary = path.with_name(f".{path.stem}-{os.getpid()}.keras")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            super().save(temporary, **kwargs)
-            os.replace(temporary, path)
+            with temporary_beside(path, folder=True) as folder:
+                super().save(folder / path.name, **kwargs)
+                os.replace(folder / path.name, path)
         except OSError as error:
-            raise OutputError(path, f"cannot be written ({error.strerror or error}).") from error
-        finally:
-            if path.parent.is_dir():
-                temporary.unlink(missing_ok=True)
+            raise OutputError.of(path, error) from error
 
     @classmethod
     def load(cls, filepath):

@@ -27,7 +27,14 @@ from tfstyle.data.read import read_scans
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import OutputError
-from tfstyle.files import is_inside, parse_json, read_json, read_limited, write_atomically
+from tfstyle.files import (
+    is_inside,
+    parse_json,
+    read_json,
+    read_limited,
+    remove_abandoned,
+    write_atomically,
+)
 
 #: Slices from which on other processes decode and write. Starting them takes about a second.
 MANY_SLICES = 32
@@ -100,14 +107,25 @@ class DicomSlices:
         frames: Source frames, in slice order.
         window: Window of the content.
         identity: Of an earlier run that is to be continued.
+        deidentify: See :func:`tfstyle.data.write_derived_series`.
+        uid_key: See :func:`tfstyle.data.write_derived_series`.
     """
 
-    def __init__(self, frames: Sequence[Frame], window: Window, identity: dict | None = None):
+    def __init__(
+        self,
+        frames: Sequence[Frame],
+        window: Window,
+        identity: dict | None = None,
+        deidentify: str = "keep",
+        uid_key: str | None = None,
+    ):
         self.frames = frames
         self.series = DerivedSeries(
             window,
             description=DESCRIPTION,
             identity=identity,
+            deidentify=deidentify,
+            uid_key=uid_key,
         )
         self.state = self.series.identity
         self.names = [self.series.file_name(i + 1) for i in range(len(frames))]
@@ -173,7 +191,8 @@ def finish_slice(task: tuple, image: np.ndarray, path: Path, facts: dict, measur
         OutputError: If the file cannot be written.
     """
     function, *arguments = task
-    temporary = path.with_name(f".{path.name}")
+    # Hidden, and of this process alone: a worker of a killed run may be at the same slice still.
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         step, error = function(*arguments, image, str(temporary))
         facts = {**facts, "file": path.name, "step": step, "error": error}
@@ -187,7 +206,7 @@ def finish_slice(task: tuple, image: np.ndarray, path: Path, facts: dict, measur
         finally:
             os.close(account)
     except OSError as problem:
-        raise OutputError(path, f"cannot be written ({problem.strerror or problem}).") from problem
+        raise OutputError.of(path, problem) from problem
     finally:
         temporary.unlink(missing_ok=True)
     return facts
@@ -261,7 +280,13 @@ def median(facts: Sequence[dict], key: str) -> float | None:
 
 
 def write_generated(
-    scan: Scan, generated: np.ndarray, window: Window, kind: str, target: Path
+    scan: Scan,
+    generated: np.ndarray,
+    window: Window,
+    kind: str,
+    target: Path,
+    deidentify: str = "keep",
+    uid_key: str | None = None,
 ) -> list[Path]:
     """Writes generated images as a scan of the source's kind and geometry, in this process.
 
@@ -271,6 +296,8 @@ def write_generated(
         window: The window through which the source became [0, 1].
         kind: ``"dicom"``, ``"nifti"`` or ``"png"``.
         target: A new or empty folder for DICOM and for PNG of several slices, else a file.
+        deidentify: For DICOM, see :func:`tfstyle.data.write_derived_series`.
+        uid_key: For DICOM, see :func:`tfstyle.data.write_derived_series`.
 
     Returns:
         The files written, in slice order; none of them half.
@@ -279,7 +306,15 @@ def write_generated(
         OutputError: If they cannot be written.
     """
     if kind == "dicom":
-        return write_derived_series(scan.files, generated, window, target, description=DESCRIPTION)
+        return write_derived_series(
+            scan.files,
+            generated,
+            window,
+            target,
+            description=DESCRIPTION,
+            deidentify=deidentify,
+            uid_key=uid_key,
+        )
     if kind == "nifti":
         write_nifti(generated, scan, window, target)
         return [target]
@@ -329,7 +364,7 @@ class SliceFolder:
             if not self._resume():
                 self._clear()
         except OSError as error:
-            raise OutputError(target, f"cannot be written ({error.strerror or error}).") from error
+            raise OutputError.of(target, error) from error
 
     def _resume(self) -> bool:
         """Takes up what an earlier run of the same job left; False if there is nothing."""
@@ -351,10 +386,17 @@ class SliceFolder:
                     self.done[facts["slice"]] = facts
             except (ValueError, OSError):
                 continue  # the line at which the run was killed
+        # What the run that was killed had not finished.
+        remove_abandoned(self.partial)
+        finished = {facts["file"] for facts in self.done.values()}
+        for file in (self.partial / _SLICES).glob("*"):
+            if file.name not in finished:
+                file.unlink()
         return True
 
     def _clear(self) -> None:
         shutil.rmtree(self.partial / _SLICES, ignore_errors=True)
+        remove_abandoned(self.partial)
         for name in (_JOB, _ACCOUNT):
             (self.partial / name).unlink(missing_ok=True)
 
@@ -382,17 +424,25 @@ class SliceFolder:
         """Takes in what :func:`finish_slice` gave."""
         self.done[facts["slice"]] = facts
 
-    def publish(self) -> list[Path]:
+    def files(self) -> list[Path]:
+        """The files as :meth:`publish` will call them."""
+        return [self.target / name for name in self.names]
+
+    def publish(self) -> None:
         """Gives the complete folder its name."""
         try:
             os.rename(self.partial / _SLICES, self.target)  # replaces an empty folder
         except OSError as error:
-            raise OutputError(
-                self.target, f"cannot be written ({error.strerror or error})."
-            ) from error
+            raise OutputError.of(self.target, error) from error
         self.close()
         shutil.rmtree(self.partial, ignore_errors=True)
-        return [self.target / name for name in self.names]
+
+    @staticmethod
+    def remove_rest(target: Path) -> None:
+        """Removes what a run left beside a folder if it was killed when it had just named it."""
+        partial = target.with_name(f".{target.name}.partial")
+        if partial.is_dir() and not (partial / _SLICES).exists():
+            shutil.rmtree(partial, ignore_errors=True)
 
     def close(self) -> None:
         """Leaves the folder as it is: for a later run, or removed if none can go on with it."""
@@ -422,24 +472,20 @@ class OneFile:
         scan: The source.
         window: Its window.
         kind: ``"nifti"`` or ``"png"``.
-        target: The file.
     """
 
-    def __init__(self, scan: Scan, window: Window, kind: str, target: Path):
-        self.scan, self.window, self.kind, self.target = scan, window, kind, target
+    def __init__(self, scan: Scan, window: Window, kind: str):
+        self.scan, self.window, self.kind = scan, window, kind
         self.unit = np.empty(scan.pixels.shape, np.float32)
 
-    def publish(self) -> tuple[list[Path], float, float]:
-        """Writes the file; returns it, the step between values, and the round trip's error."""
+    def write(self, path: Path) -> tuple[float, float]:
+        """Writes the file; returns the step between values, and the round trip's error."""
         if self.kind == "png":
-            bits = picture_bits(self.scan)
-            step, error = _write_png(self.window.width, bits, self.unit[0], str(self.target))
-            return [self.target], step, error
-        write_nifti(self.unit, self.scan, self.window, self.target)
-        (back,) = read_scans(self.target)
+            return _write_png(self.window.width, picture_bits(self.scan), self.unit[0], str(path))
+        write_nifti(self.unit, self.scan, self.window, path)
+        (back,) = read_scans(path)
         step = 1.0 if back.pixels.dtype.kind in "iu" else 0.0
-        error = float(np.abs(self.window.to_unit(back.pixels) - self.unit).max())
-        return [self.target], step, error
+        return step, float(np.abs(self.window.to_unit(back.pixels) - self.unit).max())
 
 
 def picture_bits(scan: Scan) -> int:

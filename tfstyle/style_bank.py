@@ -264,7 +264,7 @@ class StyleBank:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(path, f"cannot be written ({error.strerror or error}).") from error
+            raise OutputError.of(path, error) from error
         write_atomically(path, buffer.getvalue())
 
     @classmethod

@@ -23,10 +23,17 @@ import numpy as np
 from tfstyle import __version__
 from tfstyle.baselines import Baseline
 from tfstyle.data import DicomSeries, Scan, Window, read_scan, read_scans, resolve_window
-from tfstyle.data.dicom import read_frame
+from tfstyle.data.deidentify import check_burned_in, check_profile, new_key
+from tfstyle.data.dicom import damage_is_input_error, read_dataset, read_frame
 from tfstyle.data.dicom_write import source_frames
 from tfstyle.errors import ArgumentError, OutputError, ServingError, WorkerError
-from tfstyle.files import is_inside, read_json, write_atomically
+from tfstyle.files import (
+    is_inside,
+    read_json,
+    remove_abandoned,
+    temporary_beside,
+    write_atomically,
+)
 from tfstyle.images import check_batch_size, check_strength
 from tfstyle.layers.guided import slice_reach
 from tfstyle.outputs import (
@@ -53,6 +60,9 @@ SMOOTHED_SLICES = 48
 
 #: Folder in the output folder that says which scans are finished, and by which work.
 RECORDS = ".tfstyle"
+
+#: File in it: the key of new UIDs, while a run with ``deidentify="basic"`` is not finished.
+UID_KEY = "uid_key"
 
 #: Called as ``progress(done, total, label)`` after each batch, counting slices.
 Progress = Callable[[int, int, str], None]
@@ -220,6 +230,7 @@ def stylize_scans(
     detail: str | None = None,
     slice_sigma: float = 1.0,
     workers: int | None = None,
+    deidentify: str = "keep",
     progress: Progress | None = None,
 ) -> list[StylizedScan]:
     """Gives scans the gray scale of other scans and writes the results.
@@ -263,6 +274,10 @@ def stylize_scans(
             one by one, as a served model does.
         workers: Processes that read and write slices; 0 does all in this process, None chooses by
             the number of slices and of CPUs.
+        deidentify: ``"keep"``: derived DICOM carries the source's attributes of patient, study,
+            place and staff, and results have the names of their sources. ``"basic"``: derived DICOM
+            goes through :func:`tfstyle.data.deidentify.deidentify`, UIDs alike over the whole run,
+            and results are called ``scan-0001``, … in reading order.
         progress: Called after each batch.
 
     Returns:
@@ -270,7 +285,8 @@ def stylize_scans(
 
     Raises:
         ArgumentError: An option that does not suit the scans.
-        InputFileError: A file that cannot be read.
+        InputFileError: A file that cannot be read, or with ``"basic"`` one whose header says that
+            its pixels hold text.
         OutputError: An output that exists already or cannot be written.
         ServingError: From a served model.
         WorkerError: If a process that reads and writes slices was killed.
@@ -279,6 +295,7 @@ def stylize_scans(
         >>> model = tfstyle.StyleTransfer.from_preset("vgg16_ct")
         >>> stylize_scans(model, ["ct_series/"], ["reference.dcm"], "out/", window="soft_tissue")
     """
+    check_profile(deidentify)
     if workers is not None and workers < 0:
         raise ArgumentError(f"workers: must be at least 0, received {workers}.")
     options = StylizeOptions(
@@ -296,17 +313,25 @@ def stylize_scans(
     scans = [scan for path in inputs for scan in read_scans(path, series=series, lazy=True)]
     if not scans:
         raise ArgumentError("inputs: at least one input scan is needed.")
+    if deidentify == "basic":
+        _check_burned_in(scans)
     windows = [resolve_window(window, scan) for scan in scans]
-    work = options.work(stylizer, styles)
+    work = replace(options.work(stylizer, styles), deidentify=deidentify)
     kinds = [output_kind(scan, output_format) for scan in scans]
     jobs = [work.job(scan, used, kind) for scan, used, kind in zip(scans, windows, kinds)]
-    targets, results = _plan(scans, kinds, Path(output), jobs)
+    names = [scan.name for scan in scans]
+    if deidentify == "basic":
+        names = [f"scan-{number:04d}" for number in range(1, len(scans) + 1)]
+    targets, results = _plan(scans, kinds, Path(output), jobs, names)
+    if deidentify == "basic" and "dicom" in kinds:
+        work = replace(work, uid_key=_uid_key(Path(output)))
     total = sum(len(scan) for scan in scans)
     done = sum(len(scan) for scan, result in zip(scans, results) if result is not None)
     with start_workers(total - done, workers) as pool:
         for i, (scan, used, kind) in enumerate(zip(scans, windows, kinds)):
             if results[i] is not None:
                 log.info("%s: finished by an earlier run, %s", scan.name, targets[i])
+                SliceFolder.remove_rest(targets[i])
                 continue
 
             def advance(count: int, name: str = scan.name) -> None:
@@ -325,9 +350,9 @@ def stylize_scans(
                     ) from error
                 raise
             log.info("%s: wrote %d files, %s", scan.name, len(results[i].files), targets[i])
-            if jobs[i] is not None:
-                _record(targets[i], jobs[i], results[i])
-    return results
+    if work.uid_key is not None:
+        (Path(output) / RECORDS / UID_KEY).unlink(missing_ok=True)
+    return [replace(result, source=scan.name) for scan, result in zip(scans, results)]
 
 
 @dataclass(frozen=True)
@@ -421,6 +446,9 @@ class StylizeWork:
     batch_size: int
     #: Fingerprint of the model, None where it cannot be told from others.
     model: str | None
+    deidentify: str = "keep"
+    #: Key of new UIDs; not part of the job, since it is new in each run.
+    uid_key: str | None = None
 
     def job(self, scan: Scan | DicomSeries, window: Window, kind: str) -> str | None:
         """Tells this work on a scan from any other; None where the model cannot be told."""
@@ -436,6 +464,7 @@ class StylizeWork:
             [hashlib.sha256(code.tobytes()).hexdigest() for code in self.codes],
             None if self.style_weights is None else list(map(float, self.style_weights)),
             [self.strength, self.detail, self.slice_sigma, window.centre, window.width, kind],
+            self.deidentify,
             scan.name,
             files,
         ]
@@ -455,12 +484,14 @@ class StylizeWork:
         if kind == "nifti" or (kind == "png" and len(scan) == 1):
             if isinstance(scan, DicomSeries):
                 scan = scan.load()
-            return self._one_file(scan, window, kind, target, pool, advance)
+            return self._one_file(scan, window, kind, target, job, pool, advance)
         folder = SliceFolder(target, job)
         try:
             if kind == "dicom":
                 frames = getattr(scan, "frames", None) or source_frames(list(scan.files))
-                writer = DicomSlices(frames, window, folder.state or None)
+                writer = DicomSlices(
+                    frames, window, folder.state or None, self.deidentify, self.uid_key
+                )
             else:
                 bits = 8 if isinstance(scan, DicomSeries) else picture_bits(scan)
                 writer = PngSlices(len(scan), window, bits)
@@ -470,11 +501,14 @@ class StylizeWork:
                 advance(resumed)
                 log.info("%s: goes on, %d slices are there", scan.name, resumed)
             seconds = self._slices(scan, window, writer, folder, pool, advance)
-            files = folder.publish()
+            facts = [folder.done[i] for i in range(len(scan))]
+            result = self._account(scan, window, folder.files(), facts, seconds, resumed)
+            # Noted first: whatever has its name is known to be finished.
+            self._note(target, job, result)
+            folder.publish()
         finally:
             folder.close()
-        facts = [folder.done[i] for i in range(len(scan))]
-        return self._account(scan, window, files, facts, seconds, resumed)
+        return result
 
     def _slices(
         self,
@@ -557,10 +591,11 @@ class StylizeWork:
         window: Window,
         kind: str,
         target: Path,
+        job: str | None,
         pool: Executor,
         advance: Callable[[int], None],
     ) -> StylizedScan:
-        output, seconds = OneFile(scan, window, kind, target), 0.0
+        output, seconds = OneFile(scan, window, kind), 0.0
         for wanted, first, pixels in _read_ahead(scan, self._parts(len(scan), set()), pool):
             begin = time.perf_counter()
             generated = self._generate(pixels, window, len(scan))
@@ -568,15 +603,26 @@ class StylizeWork:
             for i in wanted:
                 output.unit[i] = generated[i - first]
             advance(len(wanted))
-        files, step, error = output.publish()
-        facts = [
-            {"step": step, "error": error, **_clipped(pixels, window)} for pixels in scan.pixels
-        ]
+        facts = [_clipped(pixels, window) for pixels in scan.pixels]
         for i in measured_slices(len(scan)):
             facts[i].update(
                 measure(scan.pixels[i], output.unit[i], window, scan.units, self.styles)
             )
-        return self._account(scan, window, files, facts, seconds, 0)
+        try:
+            with temporary_beside(target, folder=True) as folder:
+                step, error = output.write(folder / target.name)
+                facts = [{"step": step, "error": error, **one} for one in facts]
+                result = self._account(scan, window, [target], facts, seconds, 0)
+                self._note(target, job, result)
+                os.replace(folder / target.name, target)
+        except OSError as error:
+            raise OutputError.of(target, error) from error
+        return result
+
+    def _note(self, target: Path, job: str | None, result: StylizedScan) -> None:
+        if self.deidentify == "basic":  # scans may have the names of patients
+            result = replace(result, source=target.name)
+        _record(target, job, result)
 
     def _account(
         self,
@@ -646,12 +692,43 @@ def _read_ahead(
             future.cancel()
 
 
-def _record(target: Path, job: str, result: StylizedScan) -> None:
+def _check_burned_in(scans: Sequence[Scan | DicomSeries]) -> None:
+    for scan in scans:
+        if source_kind(scan) == "dicom":
+            for file in dict.fromkeys(scan.files):
+                header = read_dataset(file, pixels=False, tags=["BurnedInAnnotation"])
+                with damage_is_input_error(file):
+                    check_burned_in(header, file)
+
+
+def _uid_key(output: Path) -> str:
+    """The key of this run, or of the interrupted one that it goes on with."""
+    file = output / RECORDS / UID_KEY
+    try:
+        return file.read_text(encoding="ascii")
+    except (FileNotFoundError, UnicodeDecodeError):
+        key = new_key()
+    except OSError as error:
+        raise OutputError(file, f"cannot be read ({error.strerror}).") from error
+    try:
+        file.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError.of(file, error) from error
+    write_atomically(file, key.encode(), private=True)
+    return key
+
+
+def _record(target: Path, job: str | None, result: StylizedScan) -> None:
     """Notes in the output folder that a scan is finished, for a later run of the same work."""
+    if job is None:
+        return
     folder = target.parent / RECORDS
     if not is_inside(target.parent, folder):
         raise OutputError(folder, f"a link leads out of {target.parent}; remove it.")
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError.of(target, error) from error
     text = json.dumps({"job": job, "result": result.as_dict()}, indent=1) + "\n"
     write_atomically(folder / f"{target.name}.json", text.encode())
 
@@ -742,8 +819,9 @@ def _plan(
     kinds: Sequence[str],
     output: Path,
     jobs: list[str | None],
+    names: Sequence[str],
 ) -> tuple[list[Path], list[StylizedScan | None]]:
-    """Chooses every output path before any work, and refuses those that exist.
+    """Chooses every output path by the scans' names before any work; refuses those that exist.
 
     Those that an earlier run of the same job finished are not refused: their accounts are given.
     For an output that is one file, the jobs are set to None.
@@ -768,8 +846,7 @@ def _plan(
         targets, jobs[0] = [output], None
     else:
         targets, taken = [], set()
-        for scan, kind in zip(scans, kinds):
-            base = _file_name(scan.name)
+        for scan, kind, base in zip(scans, kinds, map(_file_name, names)):
             label, number = base, 1
             while label in taken:
                 number += 1
@@ -787,9 +864,16 @@ def _plan(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(folder, f"cannot be created ({error.strerror or error}).") from error
-    if not os.access(folder, os.W_OK):
-        raise OutputError(folder, "is not writable; choose another folder.")
+        raise OutputError.of(folder, error) from error
+    if all(results):
+        return targets, results
+    try:
+        with temporary_beside(folder / "stylized"):
+            pass  # only to see that it can be made
+        remove_abandoned(folder)
+        remove_abandoned(folder / RECORDS)
+    except OSError as error:
+        raise OutputError.of(folder, error) from error
     return targets, results
 
 

@@ -9,6 +9,7 @@ import gc
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,9 +26,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfstyle import __version__, callbacks, encoders
-from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom
-from tfstyle.errors import ArgumentError, InputFileError, OutputError
-from tfstyle.files import read_json
+from tfstyle.data import Scan, load_shards, pair_dataset, read_scans, spine_phantom
+from tfstyle.data.shards import is_prepared
+from tfstyle.encoders.weights import load_npz, save_npz
+from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
+from tfstyle.files import is_unused, read_json, remove_abandoned, write_atomically
 from tfstyle.style_transfer import StyleTransfer
 from tfstyle.workers import Worker, from_chief, over_machines
 
@@ -39,7 +42,8 @@ class TrainingRun:
     """Everything that decides a run; kept in the run's folder as ``run.json``.
 
     Attributes:
-        content: Content scans: DICOM files or folders, NIfTI, PNG.
+        content: Content scans: DICOM files or folders, NIfTI, PNG, or folders that
+            :func:`tfstyle.data.prepare_scans` wrote.
         style: Style scans; the content scans unless given.
         preset: Start from this preset's model instead of a new one. Losses at deeper taps than
             the preset holds take the encoder's weights anew.
@@ -214,10 +218,12 @@ def _train(
             )
     if finished:
         log.info("%s is finished already", folder)
+        if worker.is_chief:
+            Backup.remove(folder / "backup")
         rows = _read_history(history_file)
         return TrainingResult(preset, history_file, run.epochs * run.steps, run.epochs, _last(rows))
     keras.utils.set_random_seed(run.seed)
-    contents, styles = _load_scans(run)
+    contents, styles = _load_scans(run, verify=worker.is_chief)
     with strategy.scope():
         model = _build(run)
         model.compile(
@@ -314,7 +320,8 @@ def fit_resumable(
             steps_per_epoch=steps,
             shuffle=False,  # the pairs are random already
             verbose=verbose,
-            callbacks=[backup, history, *pictures, *extra_callbacks],
+            # The backup last: an epoch that it holds has its line in the history and its grid.
+            callbacks=[history, *pictures, backup, *extra_callbacks],
         )
     del batches
     gc.collect()  # ends the pipeline's threads while the interpreter is sound
@@ -338,14 +345,15 @@ def _distribute(
     return strategy.distribute_datasets_from_function(part)
 
 
-class Backup(keras.callbacks.BackupAndRestore):
-    """``BackupAndRestore`` that is kept until the preset is written and trusts the step counter.
+class Backup(keras.callbacks.Callback):
+    """Keeps the model and its optimizer after each epoch, until the preset is written.
 
     Over several machines all workers go on from the chief's backup.
 
-    Keras writes the weights first and the epoch's number after them. A process killed between
-    the two would train one epoch twice; the optimizer's own counter, saved with the weights,
-    tells the truth.
+    ``keras.callbacks.BackupAndRestore`` writes over the weights of the epoch before, and the
+    epoch's number after them: a process killed in between has no backup, or trains one epoch
+    twice, and a full disk ends it by a fault in HDF5. Here one file is replaced as a whole, and the
+    optimizer's own counter in it tells the epoch.
 
     Args:
         folder: Where the backup lies.
@@ -353,26 +361,47 @@ class Backup(keras.callbacks.BackupAndRestore):
     """
 
     def __init__(self, folder: Path, steps: int):
-        super().__init__(str(folder), double_checkpoint=True, delete_checkpoint=False)
+        super().__init__()
+        self.path = folder / "state.npz"
         self.steps = steps
 
+    def _state(self) -> dict[str, keras.Variable]:
+        """Every variable, by its place; names are not unique."""
+        variables = [*self.model.weights, *self.model.optimizer.variables]
+        return {f"{number:04d}": variable for number, variable in enumerate(variables)}
+
     def on_train_begin(self, logs: dict | None = None) -> None:
-        super().on_train_begin(logs)
+        """Takes up what the backup holds, if there is one.
+
+        Raises:
+            WeightsError: If it is damaged or of another model.
+        """
+        state = self._state()
+        if self.path.exists():
+            arrays = load_npz(self.path)
+            if {k: a.shape for k, a in arrays.items()} != {k: v.shape for k, v in state.items()}:
+                raise WeightsError(f"{self.path}: is of another model; choose another folder.")
+            for key, variable in state.items():
+                variable.assign(arrays[key])
         strategy = self.model.distribute_strategy
         if over_machines(strategy):
-            state = [*self.model.weights, *self.model.optimizer.variables]
-            values = from_chief(strategy, [keras.ops.convert_to_numpy(v) for v in state])
-            for variable, value in zip(state, values, strict=True):
+            values = from_chief(strategy, [keras.ops.convert_to_numpy(v) for v in state.values()])
+            for variable, value in zip(state.values(), values, strict=True):
                 variable.assign(value)
         self.model._initial_epoch = _steps_done(self.model) // self.steps
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Replaces the backup."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError.of(self.path, error) from error
+        save_npz(self.path, {k: keras.ops.convert_to_numpy(v) for k, v in self._state().items()})
 
     @staticmethod
     def remove(folder: Path) -> None:
         """Deletes a backup that is no longer needed."""
-        if folder.is_dir():
-            for file in folder.iterdir():
-                file.unlink()
-            folder.rmdir()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class History(keras.callbacks.Callback):
@@ -424,14 +453,15 @@ def _open_run(run: TrainingRun, folder: Path) -> None:
                 f"{', '.join(changed)}: differs from the run in {folder}. Repeat the command with "
                 "the same settings to go on with that run, or choose another output folder."
             )
+        remove_abandoned(folder, deep=True)
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
+        if not is_unused(folder):
             raise OutputError(folder, "is not empty and holds no training run; choose another.")
         _write_json(file, {"settings": settings, "environment": environment()})
     except OSError as error:
-        raise OutputError(folder, f"cannot be written ({error.strerror or error}).") from error
+        raise OutputError.of(folder, error) from error
 
 
 def _check_batch(run: TrainingRun, devices: int, worker: Worker) -> None:
@@ -454,13 +484,17 @@ def _digest(run: TrainingRun) -> int:
     return zlib.crc32(json.dumps(settings, sort_keys=True).encode())
 
 
-def _load_scans(run: TrainingRun) -> tuple[list[Scan], list[Scan]]:
-    contents = [scan for path in run.content for scan in read_scans(path)]
-    styles = [scan for path in run.style for scan in read_scans(path)] or list(contents)
+def _load_scans(run: TrainingRun, verify: bool) -> tuple[list[Scan], list[Scan]]:
+    contents = [scan for path in run.content for scan in _read(path, verify)]
+    styles = [scan for path in run.style for scan in _read(path, verify)] or list(contents)
     phantoms = [
         spine_phantom(seed=run.seed + i, size=max(128, run.crop)).scan for i in range(run.phantoms)
     ]
     return contents + phantoms, styles + phantoms
+
+
+def _read(path: str, verify: bool) -> list[Scan]:
+    return load_shards(path, verify=verify) if is_prepared(path) else read_scans(path)
 
 
 def _build(run: TrainingRun) -> StyleTransfer:
@@ -579,12 +613,7 @@ def _last(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _write_json(path: Path, value: object) -> None:
-    temporary = path.with_name(f".{path.name}-{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(value, indent=2, default=_plain) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, (json.dumps(value, indent=2, default=_plain) + "\n").encode())
 
 
 def _plain(value: object) -> object:

@@ -249,7 +249,7 @@ def test_nothing_is_left_after_a_failure(series, images, tmp_path, monkeypatch):
 
     monkeypatch.setattr(pydicom.dataset.Dataset, "save_as", fail_at_second)
     before = sorted(os.listdir(tmp_path))
-    with pytest.raises(OutputError, match="No space left"):
+    with pytest.raises(OutputError, match="the disk is full"):
         write_derived_series(series.files, images, WINDOW, tmp_path / "out")
     assert sorted(os.listdir(tmp_path)) == before
 
@@ -281,3 +281,49 @@ def test_no_warnings_of_its_own(series, images, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         write_derived_series(series.files, images, WINDOW, tmp_path / "out")
     assert caplog.records == []
+
+
+def test_ultrasound_of_16_bits_is_secondary_capture(write_ct, tmp_path):
+    path = write_ct(SOPClassUID="1.2.840.10008.5.1.4.1.1.6.1", Modality="US")
+    (file,) = write_derived_series([path], np.zeros((1, 8, 6)), WINDOW, tmp_path / "out")
+    dataset = pydicom.dcmread(file)
+    assert dataset.SOPClassUID.name == "Secondary Capture Image Storage"
+    assert dataset.SourceImageSequence[0].ReferencedSOPClassUID.name == "Ultrasound Image Storage"
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_frame_of_enhanced_mr(write_ct, tmp_path, said):
+    timing, echo, plane, orientation, anatomy, group = (Dataset() for _ in range(6))
+    timing.RepetitionTime, timing.EchoTrainLength, timing.FlipAngle = 500, 3, 90
+    echo.EffectiveEchoTime = 12
+    plane.ImagePositionPatient = [1, 2, 3]
+    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    anatomy.FrameLaterality = "L"
+    group.MRTimingAndRelatedParametersSequence = [timing]
+    group.MREchoSequence, group.FrameAnatomySequence = [echo], [anatomy]
+    group.PlanePositionSequence, group.PlaneOrientationSequence = [plane], [orientation]
+    path = write_ct(
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.4.1",
+        Modality="MR",
+        EchoPulseSequence="BOTH" if said else "",
+        SharedFunctionalGroupsSequence=[group],
+        ImagePositionPatient=None,
+        ImageOrientationPatient=None,
+    )
+    (file,) = write_derived_series([path], np.zeros((1, 8, 6)), WINDOW, tmp_path / "out")
+    dataset = pydicom.dcmread(file)
+    name = "MR Image Storage" if said else "Secondary Capture Image Storage"
+    assert dataset.SOPClassUID.name == name
+    assert dataset.get("ScanningSequence") == (["SE", "GR"] if said else None)
+    assert (dataset.RepetitionTime, dataset.EchoTrainLength, dataset.EchoTime) == (500, 3, 12)
+    assert (dataset.SequenceVariant, dataset.ImageLaterality) == ("NONE", "L")
+    assert dataset.ImagePositionPatient == [1, 2, 3]
+
+
+def test_a_source_without_a_valid_uid_is_not_referenced(write_ct, tmp_path):
+    path = write_ct()
+    dataset = pydicom.dcmread(path)
+    dataset.SOPInstanceUID = "abc"
+    dataset.save_as(path)
+    (file,) = write_derived_series([path], np.zeros((1, 8, 6)), WINDOW, tmp_path / "out")
+    assert "SourceImageSequence" not in pydicom.dcmread(file)

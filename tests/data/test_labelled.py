@@ -380,13 +380,14 @@ class TestDicom:
             np.testing.assert_array_equal(item.mask[0], expected)
 
     def test_subject_by_tag(self, tmp_path, labels):
-        for name in ("first", "second"):
-            self.series(tmp_path / "images" / name)
+        for name, patient in (("first", "42"), ("other", "7"), ("second", "42")):
+            self.series(tmp_path / "images" / name, PatientID=patient)
             scan = read_scan(tmp_path / "images" / name)
             affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ scan.affine[:, [2, 1, 0, 3]]
             nifti(tmp_path / "masks" / f"{name}.nii.gz", labels.astype(np.uint8), affine)
         found = find_labelled(tmp_path / "images", tmp_path / "masks", subject_from="tag:PatientID")
-        assert [record.subject for record in found] == ["42", "42"]
+        subjects = [record.subject for record in found]
+        assert subjects == ["PatientID-1", "PatientID-2", "PatientID-1"]
 
 
 class TestDomains:

@@ -1,10 +1,15 @@
-"""One training run over two processes on the loopback, as on two machines."""
+"""One training run over two processes on the loopback, as on two machines.
+
+Both read the same prepared shards, each the slices of its own pairs.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -14,10 +19,11 @@ import numpy as np
 import pytest
 
 import tfstyle
+from tfstyle.data import WINDOWS, prepare_scans, spine_phantom, write_nifti
 from tfstyle.training import TrainingRun, train
 
 RUN = TrainingRun(
-    phantoms=2,
+    content=("to be prepared",),
     weights="none",
     layer="relu1_1",
     content_loss="mse",
@@ -30,7 +36,7 @@ RUN = TrainingRun(
     crop=32,
     batch_size=4,
     steps=2,
-    epochs=3,
+    epochs=8,
     learning_rate=1e-3,
     seed=3,
 )
@@ -58,21 +64,16 @@ def free_addresses(count: int) -> list[str]:
 
 def start(commands: list[list[str]]) -> list[subprocess.Popen]:
     """One process a command, which are the workers of one cluster."""
-    cluster = {"worker": free_addresses(len(commands))}
-    processes = []
-    for index, words in enumerate(commands):
-        config = {"cluster": cluster, "task": {"type": "worker", "index": index}}
-        environment = {**os.environ, "TF_CONFIG": json.dumps(config)}
-        processes.append(
-            subprocess.Popen(
-                words,
-                env=environment,
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-        )
-    return processes
+    addresses = free_addresses(len(commands))
+    return [start_one(words, addresses, index) for index, words in enumerate(commands)]
+
+
+def start_one(words: list[str], addresses: list[str], index: int) -> subprocess.Popen:
+    config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+    environment = {**os.environ, "TF_CONFIG": json.dumps(config)}
+    return subprocess.Popen(
+        words, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
 def finish(processes: list[subprocess.Popen], seconds: float = 240) -> list[tuple[int, str, str]]:
@@ -87,32 +88,88 @@ def finish(processes: list[subprocess.Popen], seconds: float = 240) -> list[tupl
 
 
 @pytest.fixture(scope="module")
-def run_of_two(tmp_path_factory):
-    """A run of two workers with folders of their own: killed after an epoch, and taken up again."""
+def data(tmp_path_factory):
+    """Scans as files, and the same prepared."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "ct").mkdir()
+    for seed in range(3):
+        scan = spine_phantom(seed=seed, size=64).scan
+        unit = WINDOWS["full"].to_unit(scan.pixels)
+        write_nifti(unit, scan, WINDOWS["full"], folder / "ct" / f"{seed}.nii.gz")
+    found = prepare_scans([folder / "ct"], folder / "prepared", shard_mb=0.001)
+    assert found.shards == 3
+    return folder / "ct", folder / "prepared"
+
+
+@pytest.fixture(scope="module")
+def run_of_two(tmp_path_factory, data):
+    """A run of two workers, started again when they end badly, as a Kubernetes Job does it.
+
+    Worker 1 is killed once there is a backup. Every attempt of each worker: exit status, output and
+    messages; and what the history held at the kill.
+    """
     folders = [tmp_path_factory.mktemp(f"worker{index}") / "run" for index in range(2)]
-    history = folders[0] / "history.json"
-    commands = [command(RUN, folder) for folder in folders]
-    processes = start(commands)
-    deadline = time.monotonic() + 240
-    while not history.exists() and time.monotonic() < deadline and processes[0].poll() is None:
-        time.sleep(0.01)
-    processes[1].kill()
-    killed = finish(processes)
-    assert history.exists(), killed
-    before = json.loads(history.read_text())["loss"]
-    return folders, killed, before, finish(start(commands))
+    run = dataclasses.replace(RUN, content=(str(data[1]),))
+    commands = [command(run, folder) for folder in folders]
+    addresses, backup = free_addresses(2), folders[0] / "backup" / "state.npz"
+    attempts: list[list[tuple[int, str, str]]] = [[], []]
+    running = {i: start_one(commands[i], addresses, i) for i in range(2)}
+    before = None
+    deadline = time.monotonic() + 400
+    try:
+        while running:
+            assert time.monotonic() < deadline, attempts
+            if before is None and backup.exists():
+                running[1].kill()
+                before = json.loads((folders[0] / "history.json").read_text())["loss"]
+            for i, process in list(running.items()):
+                if process.poll() is not None:
+                    attempts[i].append((process.returncode, *process.communicate()))
+                    assert len(attempts[i]) < 8, attempts
+                    del running[i]
+                    if process.returncode:
+                        time.sleep(1)
+                        running[i] = start_one(commands[i], addresses, i)
+            time.sleep(0.005)
+    finally:
+        for process in running.values():
+            process.kill()
+            process.communicate()
+    return folders, attempts, before
 
 
-def test_loss_is_that_of_one_process(run_of_two, tmp_path):
-    folders, _, _, results = run_of_two
-    assert [status for status, _, _ in results] == [0, 0], results
+def test_killed_worker_costs_no_step(run_of_two):
+    folders, attempts, before = run_of_two
+    assert attempts[1][0][0] == -signal.SIGKILL, attempts
+    chief = attempts[0]
+    assert chief[0][0] == 1, attempts  # the chief does not go on alone
+    for status, _, messages in chief[:-1]:
+        assert status == 1
+        assert "another worker has stopped" in messages or "cannot be reached" in messages
+        assert "Traceback" not in messages
+    assert 1 <= len(before) < RUN.epochs
+    status, output, _ = chief[-1]
+    assert status == attempts[1][-1][0] == 0
+    epoch = int(re.search(r"Went on after epoch (\d+) of 8", output).group(1))
+    assert epoch >= len(before) - 1  # the history is written before the backup
+    assert f"steps: {RUN.steps * RUN.epochs}\n" in output
+    history = json.loads((folders[0] / "history.json").read_text())
+    assert all(len(values) == RUN.epochs for values in history.values())
+    assert history["loss"][: len(before)] == before
+    assert all(np.isfinite(values).all() for values in history.values())
+    with np.load(folders[0] / "preset" / "weights.npz") as weights:
+        assert all(np.isfinite(weights[key]).all() for key in weights)
+
+
+def test_loss_is_that_of_one_process_on_the_scans(run_of_two, data, tmp_path):
+    folders, _, _ = run_of_two
     found = json.loads((folders[0] / "history.json").read_text())
-    alone = train(RUN, tmp_path / "alone")
+    alone = train(dataclasses.replace(RUN, content=(str(data[0]),)), tmp_path / "alone")
     expected = json.loads(alone.history.read_text())
     assert set(found) == set(expected)
     for term, values in expected.items():
-        # float32 sums in another order, over six steps of Adam
-        np.testing.assert_allclose(found[term], values, rtol=1e-4, atol=1e-7, err_msg=term)
+        # float32 sums in another order, over sixteen steps of Adam
+        np.testing.assert_allclose(found[term], values, rtol=1e-3, atol=1e-6, err_msg=term)
     images = np.random.default_rng(0).random((2, 32, 32)).astype(np.float32)
     generated = [
         tfstyle.StyleTransfer.from_preset(str(preset)).stylize(images[0], images[1])
@@ -122,7 +179,7 @@ def test_loss_is_that_of_one_process(run_of_two, tmp_path):
 
 
 def test_chief_alone_writes(run_of_two):
-    folders, _, _, _ = run_of_two
+    folders, _, _ = run_of_two
     assert {path.name for path in folders[0].iterdir()} == {
         "run.json",
         "history.json",
@@ -132,20 +189,10 @@ def test_chief_alone_writes(run_of_two):
     assert not folders[1].exists()
 
 
-def test_a_worker_that_dies_ends_the_run_until_it_is_started_again(run_of_two):
-    _, killed, before, results = run_of_two
-    (status, _, messages), _ = killed
-    if status != 0:  # else the chief was through before the other one was gone
-        assert status == 1
-        assert "another worker has stopped" in messages
-        assert "Traceback" not in messages
-        assert 1 <= len(before) <= RUN.epochs
-        assert "Went on after epoch" in results[0][1]
-
-
 def test_workers_with_other_settings_are_refused(tmp_path):
-    other = dataclasses.replace(RUN, seed=4)
-    chief, worker = start([command(RUN, tmp_path / "a"), command(other, tmp_path / "b")])
+    run = dataclasses.replace(RUN, content=(), phantoms=2)
+    other = dataclasses.replace(run, seed=4)
+    chief, worker = start([command(run, tmp_path / "a"), command(other, tmp_path / "b")])
     try:
         _, messages = worker.communicate(timeout=120)
     finally:

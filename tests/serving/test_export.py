@@ -336,7 +336,7 @@ def fail_while_saving(module, folder, signatures):
 
 def test_nothing_appears_when_saving_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(tf.saved_model, "save", fail_while_saving)
-    with pytest.raises(OutputError, match="No space left on device"):
+    with pytest.raises(OutputError, match="the disk is full"):
         export_stylize(Stand(keep), tmp_path)
     assert visible(tmp_path) == []
 

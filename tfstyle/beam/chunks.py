@@ -29,6 +29,7 @@ from tfstyle.augment_scans import (
     Source,
     failure_row,
     read_rows,
+    uid_key,
 )
 from tfstyle.data import ScanFiles, Window, resolve_window
 from tfstyle.errors import OutputError, TfstyleError, WeightsError
@@ -203,7 +204,8 @@ class Worker:
             options["strength"] = tuple(options["strength"])
             bank = StyleBank.load(folder / _STYLES)
             bank = replace(bank, files=tuple(map(tuple, facts["styles"])))
-            self.work = Augmentation(network, self.output, bank, AugmentOptions(**options))
+            chosen = AugmentOptions(**options)
+            self.work = Augmentation(network, self.output, bank, chosen, uid_key(self.output))
         else:
             for name in ("window", "style_window"):
                 options[name] = _window(options[name])

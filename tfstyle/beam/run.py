@@ -119,7 +119,7 @@ def augment_scans(
             ``["--direct_num_workers=8"]`` or ``["--runner=FlinkRunner", "--flink_master=…"]``.
         progress: Called as ``progress(done, total, label)``, counting images.
         **options: ``per_image``, ``masks``, ``link_masks``, ``strength``, ``gate``, ``window``,
-            ``detail``, ``slice_sigma``, ``seed`` and ``batch_size``, see there.
+            ``detail``, ``slice_sigma``, ``seed``, ``batch_size`` and ``deidentify``, see there.
 
     Returns:
         An account.

@@ -143,7 +143,7 @@ def convert(
         report = _report(wanted, output, servable, graph, converted, samples, threads)
         _publish(converted.path, report, output, beside)
     except OSError as error:
-        raise OutputError(output, f"cannot be written ({error.strerror or error}).") from error
+        raise OutputError.of(output, error) from error
     finally:
         servable.close()
         shutil.rmtree(work, ignore_errors=True)

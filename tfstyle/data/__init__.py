@@ -23,6 +23,7 @@ from tfstyle.data.phantom import (
 from tfstyle.data.png import read_png, write_png
 from tfstyle.data.read import ScanFiles, list_scans, read_scan, read_scans
 from tfstyle.data.scan import Scan
+from tfstyle.data.shards import PreparedSet, load_shards, prepare_scans, shard_dataset
 from tfstyle.data.windows import WINDOWS, Window, resolve_window, scan_to_unit
 
 _NEEDS_TENSORFLOW = ("pair_dataset", "slice_images")
@@ -43,6 +44,7 @@ __all__ = [
     "LabelledFiles",
     "LabelledScan",
     "Phantom",
+    "PreparedSet",
     "Protocol",
     "Scan",
     "ScanFiles",
@@ -50,9 +52,11 @@ __all__ = [
     "apply_protocol",
     "find_labelled",
     "list_scans",
+    "load_shards",
     "match_labels",
     "merge_classes",
     "pair_dataset",
+    "prepare_scans",
     "read_labelled",
     "read_nifti",
     "read_png",
@@ -60,6 +64,7 @@ __all__ = [
     "read_scans",
     "resolve_window",
     "scan_to_unit",
+    "shard_dataset",
     "slice_images",
     "spine_phantom",
     "write_derived_series",

@@ -21,6 +21,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
+from tfstyle.data.privacy import mark_of, reason_of, values_unsaid
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import InputFileError, TfstyleError
@@ -147,7 +148,8 @@ def read_dataset(path: str, *, pixels: bool, tags: list[str] | None = None) -> D
     """Reads a file, with or without its pixels; every failure becomes an InputFileError."""
     options = {} if pixels else {"stop_before_pixels": True, "specific_tags": tags}
     try:
-        dataset = _parse(path, options)
+        with values_unsaid():
+            dataset = _parse(path, options)
     except InputFileError:
         raise
     except FileNotFoundError:
@@ -155,13 +157,13 @@ def read_dataset(path: str, *, pixels: bool, tags: list[str] | None = None) -> D
     except OSError as error:
         if isinstance(error, EOFError) or error.errno is None:
             raise InputFileError(
-                path, f"the DICOM file is cut short or damaged ({error})."
-            ) from error
+                path, f"the DICOM file is cut short or damaged ({reason_of(error)})."
+            ) from None
         raise InputFileError(path, f"cannot be read ({error.strerror}).") from error
     except InvalidDicomError:
         dataset = _read_without_preamble(path, options)
     except Exception as error:  # pydicom raises many kinds on damaged files
-        raise InputFileError(path, f"the DICOM file is damaged ({error}).") from error
+        raise InputFileError(path, f"the DICOM file is damaged ({reason_of(error)}).") from None
     return dataset
 
 
@@ -199,8 +201,10 @@ def _parse(path: str, options: dict) -> Dataset:
 def _read_without_preamble(path: str, options: dict) -> Dataset:
     """Old files may lack the preamble; they count as DICOM if they name a SOP class."""
     try:
-        dataset = _parse(path, {"force": True, **options})
-        known = bool(dataset.get("SOPClassUID")) and ("Rows" in dataset or "Modality" in dataset)
+        with values_unsaid():
+            dataset = _parse(path, {"force": True, **options})
+            known = bool(dataset.get("SOPClassUID"))
+            known = known and ("Rows" in dataset or "Modality" in dataset)
     except InputFileError:
         raise
     except Exception:
@@ -273,9 +277,13 @@ def _window_of(dataset: Dataset) -> Window | None:
 
 @contextmanager
 def damage_is_input_error(path: str) -> Iterator[None]:
-    """Makes InputFileError of what pydicom raises on damaged attributes, which it decodes late."""
+    """Makes InputFileError of what pydicom raises on damaged attributes, which it decodes late.
+
+    The error has no cause: that would quote the attribute.
+    """
     try:
-        yield
+        with values_unsaid():
+            yield
     except TfstyleError:
         raise
     except MemoryError as error:
@@ -283,8 +291,7 @@ def damage_is_input_error(path: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the system, not of pydicom
-        reason = " ".join(str(error).split())
-        raise InputFileError(path, f"the DICOM file is damaged ({reason}).") from error
+        raise InputFileError(path, f"the DICOM file is damaged ({reason_of(error)}).") from None
 
 
 def frames_of(path: str, dataset: Dataset) -> list[Frame]:
@@ -477,18 +484,18 @@ def _decode(path: str, dataset: Dataset) -> np.ndarray:
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
         name = getattr(syntax, "name", "") or "unknown transfer syntax"
-        reason = " ".join(str(error).split())
-        if "missing dependencies" in reason or "Unable to decompress" in reason:
+        text, reason = str(error), reason_of(error)
+        if "missing dependencies" in text or "Unable to decompress" in text:
             advice = (
                 "no decoder could read it; install pylibjpeg, pylibjpeg-libjpeg, "
                 "pylibjpeg-openjpeg and pylibjpeg-rle, or decompress the file"
             )
-            raise InputFileError(path, f"pixel data in {name}: {advice} ({reason}).") from error
+            raise InputFileError(path, f"pixel data in {name}: {advice} ({reason}).") from None
         raise InputFileError(
             path,
             f"the pixel data ({name}) cannot be decoded: it is truncated or damaged, or compressed "
             f"in an unusual way ({reason}).",
-        ) from error
+        ) from None
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     if rows < 1 or columns < 1 or stored.size == 0 or stored.size % (rows * columns):
         raise InputFileError(path, f"the pixel data does not fit {rows} rows x {columns} columns.")
@@ -519,7 +526,8 @@ def _check_compressed(path: str, dataset: Dataset) -> None:
         )
         sizes = {picture_size(frame) for frame in frames}
     except Exception as error:
-        raise InputFileError(path, f"the pixel data is truncated or damaged ({error}).") from error
+        reason = reason_of(error)
+        raise InputFileError(path, f"the pixel data is truncated or damaged ({reason}).") from None
     for size in sizes - {(rows, columns)}:
         found = "of no known size" if size is None else f"of {size[0]} x {size[1]} pixels"
         raise InputFileError(
@@ -612,7 +620,8 @@ def _values_of(frame: Frame, dataset: Dataset, stored: np.ndarray) -> np.ndarray
         try:
             values = pydicom.pixels.apply_modality_lut(stored, dataset).astype(np.float64)
         except Exception as error:
-            raise InputFileError(frame.where, f"unusable Modality LUT ({error}).") from error
+            reason = reason_of(error)
+            raise InputFileError(frame.where, f"unusable Modality LUT ({reason}).") from None
     else:
         if frame.modality == "CT" and (frame.slope is None or frame.intercept is None):
             missing = "Rescale Slope (0028,1053)" if frame.slope is None else ""
@@ -682,8 +691,8 @@ def read_dicom(
 
     Args:
         paths: DICOM files, in any order.
-        series: Keep only the series whose Series Instance UID ends with this text, or whose name
-            or Series Number equals it.
+        series: Keep only the series whose Series Instance UID ends with this text, or whose name,
+            Series Number or mark (:func:`tfstyle.data.privacy.mark_of`) equals it.
         on_odd: What to do with files that do not fit their series (scouts, colour pictures, slices
             of another size, orientation or pixel spacing): ``"skip"`` leaves them out with a
             warning in the log that names them, ``"error"`` raises.
@@ -727,7 +736,7 @@ def read_dicom(
             for key in order
             if series == names[key]
             or series == str(groups[key][0].series_number)
-            or (key[0] and key[0].endswith(series))
+            or (key[0] and (key[0].endswith(series) or series == mark_of(key[0])))
         ]
     scans: list[Scan] = []
     for key in order:
@@ -752,7 +761,7 @@ def read_dicom(
 
 
 def _names(groups: dict[tuple[str, str], list[Frame]]) -> dict[tuple[str, str], str]:
-    """A short label a series: file stem, folder, or folder and the end of the UID."""
+    """A short label a series: file stem, folder, or folder and a mark made of the UID."""
     labels: dict[tuple[str, str], str] = {}
     for key, frames in groups.items():
         paths = {f.path for f in frames}
@@ -765,7 +774,7 @@ def _names(groups: dict[tuple[str, str], list[Frame]]) -> dict[tuple[str, str], 
     taken = list(labels.values())
     for key, label in labels.items():
         if taken.count(label) > 1:
-            tail = ".".join(key[0].split(".")[-2:]) if key[0] else str(groups[key][0].series_number)
+            tail = mark_of(key[0]) if key[0] else str(groups[key][0].series_number)
             labels[key] = f"{label}-{tail}"
     return {key: safe_name(label, "series") for key, label in labels.items()}
 

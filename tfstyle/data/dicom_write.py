@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import datetime
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -16,9 +15,11 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
+from tfstyle.data.deidentify import check_burned_in, check_profile, new_key, new_uid
+from tfstyle.data.deidentify import deidentify as deidentify_dataset
 from tfstyle.data.dicom import (
     Frame,
     damage_is_input_error,
@@ -30,19 +31,34 @@ from tfstyle.data.dicom import (
 from tfstyle.data.nifti import check_unit
 from tfstyle.data.windows import Window
 from tfstyle.errors import ArgumentError, OutputError
+from tfstyle.files import temporary_beside
 
 _CT = "1.2.840.10008.5.1.4.1.1.2"
+_MR = "1.2.840.10008.5.1.4.1.1.4"
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 # Enhanced multi-frame classes, and the single-frame class that takes one of their frames.
 _SINGLE_FRAME = {
     "1.2.840.10008.5.1.4.1.1.2.1": _CT,
     "1.2.840.10008.5.1.4.1.1.2.2": _CT,
-    "1.2.840.10008.5.1.4.1.1.4.1": "1.2.840.10008.5.1.4.1.1.4",
-    "1.2.840.10008.5.1.4.1.1.4.4": "1.2.840.10008.5.1.4.1.1.4",
+    "1.2.840.10008.5.1.4.1.1.4.1": _MR,
+    "1.2.840.10008.5.1.4.1.1.4.4": _MR,
     "1.2.840.10008.5.1.4.1.1.130": "1.2.840.10008.5.1.4.1.1.128",
     "1.2.840.10008.5.1.4.1.1.128.1": "1.2.840.10008.5.1.4.1.1.128",
 }
+
+# Classes that know no pixels of 16 bits (PS3.3 C.8.5.6).
+_EIGHT_BITS = frozenset(
+    {
+        "1.2.840.10008.5.1.4.1.1.6",
+        "1.2.840.10008.5.1.4.1.1.6.1",
+        "1.2.840.10008.5.1.4.1.1.3",
+        "1.2.840.10008.5.1.4.1.1.3.1",
+    }
+)
+
+# What a pulse sequence is called in single-frame MR (PS3.3 C.8.3.1.1.2).
+_SCANNING_SEQUENCE = {"SPIN": ["SE"], "GRADIENT": ["GR"], "BOTH": ["SE", "GR"]}
 
 _LOSSY_SYNTAXES = frozenset(
     {
@@ -58,6 +74,10 @@ _LOSSY_SYNTAXES = frozenset(
 # What belonged to the source's pixels, its acquisition step or its signature, not to its patient
 # and place; removed before the new values are set.
 _NOT_CARRIED = [
+    "AlphaPaletteColorLookupTableData",
+    "AlphaPaletteColorLookupTableDescriptor",
+    "BluePaletteColorLookupTableData",
+    "BluePaletteColorLookupTableDescriptor",
     "ContributingEquipmentSequence",
     "DerivationCodeSequence",
     "DerivationDescription",
@@ -69,6 +89,8 @@ _NOT_CARRIED = [
     "FloatPixelPaddingValue",
     "DoubleFloatPixelPaddingRangeLimit",
     "DoubleFloatPixelPaddingValue",
+    "GreenPaletteColorLookupTableData",
+    "GreenPaletteColorLookupTableDescriptor",
     "HighBit",
     "IconImageSequence",
     "InstanceCreatorUID",
@@ -78,6 +100,7 @@ _NOT_CARRIED = [
     "ModalityLUTSequence",
     "ModifiedAttributesSequence",
     "OriginalAttributesSequence",
+    "PaletteColorLookupTableUID",
     "PerformedProcedureStepDescription",
     "PerformedProcedureStepEndDate",
     "PerformedProcedureStepEndTime",
@@ -90,8 +113,13 @@ _NOT_CARRIED = [
     "PlanarConfiguration",
     "PresentationLUTSequence",
     "RealWorldValueMappingSequence",
+    "RedPaletteColorLookupTableData",
+    "RedPaletteColorLookupTableDescriptor",
     "ReferencedPerformedProcedureStepSequence",
     "RescaleType",
+    "SegmentedBluePaletteColorLookupTableData",
+    "SegmentedGreenPaletteColorLookupTableData",
+    "SegmentedRedPaletteColorLookupTableData",
     "SmallestImagePixelValue",
     "SmallestPixelValueInSeries",
     "SourceImageSequence",
@@ -148,6 +176,8 @@ def write_derived_series(
     description: str = "Gray scale changed by style transfer; not for diagnosis",
     series_description: str | None = None,
     series_number: int | None = None,
+    deidentify: str = "keep",
+    uid_key: str | None = None,
 ) -> list[Path]:
     r"""Writes generated images as a new series of derived images (DICOM PS3.3 C.7.6.1.1.3).
 
@@ -178,13 +208,20 @@ def write_derived_series(
         series_description: Series Description (0008,103E); the source's with "(tfstyle)" unless
             given.
         series_number: Series Number (0020,0011); the source's plus 1000 unless given.
+        deidentify: ``"keep"`` carries the source's attributes of patient, study, place and staff;
+            ``"basic"`` applies :func:`tfstyle.data.deidentify.deidentify` and leaves out when the
+            images were made.
+        uid_key: Of :func:`tfstyle.data.deidentify.new_key`: series that share it keep their studies
+            and frames of reference in common. For ``"basic"``; a new one unless given.
 
     Returns:
         The files written, in slice order.
 
     Raises:
-        ArgumentError: If the images do not match the sources, or hold NaN.
-        InputFileError: If a source cannot be read.
+        ArgumentError: If the images do not match the sources, or hold NaN, or `deidentify` cannot
+            be used.
+        InputFileError: If a source cannot be read, or says that its pixels hold text, which
+            ``"basic"`` refuses.
         OutputError: If the folder is not empty or cannot be written.
     """
     frames = source_frames([os.fspath(path) for path in scan_sources])
@@ -194,22 +231,23 @@ def write_derived_series(
         description=description,
         series_description=series_description,
         series_number=series_number,
+        deidentify=deidentify,
+        uid_key=uid_key,
     )
     out = Path(out_dir)
-    temporary = _temporary_folder(out)
+    _check_folder(out)
     try:
         names = []
         headers: dict[str, Dataset] = {}
-        for number, (frame, image) in enumerate(zip(frames, generated, strict=True), start=1):
-            if frame.path not in headers:
-                headers = {frame.path: read_dataset(frame.path, pixels=False)}
-            names.append(series.file_name(number))
-            series.write(frame, image, number, temporary / names[-1], headers[frame.path])
-        os.rename(temporary, out)  # replaces an empty folder
+        with temporary_beside(out, folder=True) as temporary:
+            for number, (frame, image) in enumerate(zip(frames, generated, strict=True), start=1):
+                if frame.path not in headers:
+                    headers = {frame.path: read_dataset(frame.path, pixels=False)}
+                names.append(series.file_name(number))
+                series.write(frame, image, number, temporary / names[-1], headers[frame.path])
+            os.rename(temporary, out)  # replaces an empty folder
     except OSError as error:
-        raise OutputError(out, f"cannot be written ({error.strerror or error}).") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        raise OutputError.of(out, error) from error
     return [out / name for name in names]
 
 
@@ -236,8 +274,8 @@ def source_frames(paths: list[str]) -> list[Frame]:
     )
 
 
-def _temporary_folder(out: Path) -> Path:
-    """A new hidden folder beside the one to be made."""
+def _check_folder(out: Path) -> None:
+    """Refuses what stands in the way of a new folder, and makes the one above it."""
     try:
         if out.is_dir():
             if any(out.iterdir()):
@@ -245,13 +283,8 @@ def _temporary_folder(out: Path) -> Path:
         elif out.exists() or out.is_symlink():
             raise OutputError(out, "exists and is not a folder; choose another name.")
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
     except OSError as error:
-        raise OutputError(out, f"cannot be written ({error.strerror or error}).") from error
-    return temporary
+        raise OutputError.of(out, error) from error
 
 
 def _code(value: str, scheme: str, meaning: str) -> DicomSequence:
@@ -262,7 +295,8 @@ def _code(value: str, scheme: str, meaning: str) -> DicomSequence:
 
 _IDENTITY = {
     **dict.fromkeys(("uid", "study_uid", "frame_of_reference_uid"), re.compile(r"[0-9.]{1,64}")),
-    **dict.fromkeys(("date", "time"), re.compile(r"[0-9.]{1,16}")),
+    **dict.fromkeys(("date", "time"), re.compile(r"[0-9.]{0,16}")),
+    "uid_key": re.compile(r"[\w+/=\-]{1,128}"),
 }
 
 
@@ -270,7 +304,7 @@ def is_identity(value: object) -> bool:
     """Whether a value, read from a file say, is what :attr:`DerivedSeries.identity` gave."""
     return (
         isinstance(value, dict)
-        and value.keys() == _IDENTITY.keys()
+        and _IDENTITY.keys() - {"uid_key"} <= value.keys() <= _IDENTITY.keys()
         and all(isinstance(v, str) and _IDENTITY[k].fullmatch(v) for k, v in value.items())
     )
 
@@ -286,9 +320,11 @@ class DerivedSeries:
         series_description: Series Description (0008,103E), or None for the source's.
         series_number: Series Number (0020,0011), or None for the source's plus 1000.
         identity: What :attr:`identity` of an earlier object gave, to go on with its series.
+        deidentify: See :func:`write_derived_series`.
+        uid_key: See :func:`write_derived_series`.
 
     Raises:
-        ArgumentError: If the description is empty.
+        ArgumentError: If the description is empty, or `deidentify` cannot be used.
     """
 
     def __init__(
@@ -299,7 +335,10 @@ class DerivedSeries:
         series_description: str | None = None,
         series_number: int | None = None,
         identity: dict[str, str] | None = None,
+        deidentify: str = "keep",
+        uid_key: str | None = None,
     ):
+        check_profile(deidentify)
         if not description.strip():
             raise ArgumentError("description must say what was done to the images; it is empty.")
         description = description.strip()
@@ -315,7 +354,10 @@ class DerivedSeries:
                 "date": now.strftime("%Y%m%d"),
                 "time": now.strftime("%H%M%S.%f"),
             }
-        #: New UIDs, date and time of the series, as text.
+            if deidentify == "basic":  # the day may be that of the examination
+                identity |= {"date": "", "time": "", "uid_key": uid_key or new_key()}
+        self.profile = deidentify
+        #: New UIDs, date and time of the series, as text, and the key of the basic profile.
         self.identity = identity
         self.uid, self.study_uid = identity["uid"], identity["study_uid"]
         self.frame_of_reference_uid = identity["frame_of_reference_uid"]
@@ -376,6 +418,8 @@ class DerivedSeries:
             image: float64 (rows, columns) in [0, 1].
             number: Slice number from 1.
         """
+        if self.profile == "basic":
+            header, frame = self._deidentified(header, frame)
         dataset = copy.deepcopy(header)
         source_meta = getattr(header, "file_meta", None) or Dataset()
         dataset.remove_private_tags()
@@ -393,8 +437,15 @@ class DerivedSeries:
         for keyword in _MAY_BE_EMPTY:
             if keyword not in dataset:
                 setattr(dataset, keyword, "" if keyword != "SliceThickness" else None)
+        if not header.get("SOPClassUID") and "Laterality" not in dataset:
+            dataset.Laterality = ""  # whoever emptied the class did not say either
         sop_class = _SINGLE_FRAME.get(source_class, source_class)
-        if frame.frames > 1 and source_class not in _SINGLE_FRAME:
+        if source_class in _SINGLE_FRAME:
+            # Without a place, or how it was acquired, a frame makes no image of that class.
+            placed = frame.position is not None and frame.orientation is not None
+            if not placed or (sop_class == _MR and "ScanningSequence" not in dataset):
+                sop_class = _SECONDARY_CAPTURE
+        elif frame.frames > 1 or source_class in _EIGHT_BITS:
             sop_class = _SECONDARY_CAPTURE
         self._identify(dataset, header, frame, number, sop_class)
         self._explain(dataset, header, frame, source_class)
@@ -410,17 +461,34 @@ class DerivedSeries:
         fresh.preamble = b"\0" * 128
         return fresh
 
+    def _deidentified(self, header: Dataset, frame: Frame) -> tuple[Dataset, Frame]:
+        """Copies of header and frame that say nothing of the patient."""
+        check_burned_in(header, frame.path)
+        header, key = copy.deepcopy(header), self.identity["uid_key"]
+        deidentify_dataset(header, key)
+        return header, dataclasses.replace(frame, uid=new_uid(frame.uid, key))
+
     def _flatten(self, dataset: Dataset, header: Dataset, frame: Frame) -> None:
         """Moves what the functional groups say of a frame to the top level."""
         for sequence, keywords in (
             ("PlanePositionSequence", ["ImagePositionPatient"]),
             ("PlaneOrientationSequence", ["ImageOrientationPatient"]),
             ("PixelMeasuresSequence", ["PixelSpacing", "SliceThickness", "SpacingBetweenSlices"]),
+            ("FrameAnatomySequence", ["AnatomicRegionSequence"]),
+            (
+                "MRTimingAndRelatedParametersSequence",
+                ["RepetitionTime", "FlipAngle", "EchoTrainLength"],
+            ),
         ):
             group = functional_group(header, frame.index, sequence)
             for keyword in keywords:
                 if keyword in group:
                     dataset[keyword] = copy.deepcopy(group[keyword])
+        side = functional_group(header, frame.index, "FrameAnatomySequence").get("FrameLaterality")
+        if side:
+            dataset.ImageLaterality = side
+        if frame.modality == "MR":
+            self._flatten_mr(dataset, header, frame)
         for keyword in _MULTI_FRAME:
             if keyword in dataset:
                 del dataset[keyword]
@@ -428,6 +496,24 @@ class DerivedSeries:
             dataset.KVP = None
         if "InstanceNumber" in dataset:
             del dataset.InstanceNumber
+
+    @staticmethod
+    def _flatten_mr(dataset: Dataset, header: Dataset, frame: Frame) -> None:
+        """What a single-frame MR image must say, as far as the enhanced one says it."""
+        kind = _SCANNING_SEQUENCE.get(str(header.get("EchoPulseSequence") or ""))
+        if kind and "ScanningSequence" not in dataset:
+            dataset.ScanningSequence = kind
+        echo = functional_group(header, frame.index, "MREchoSequence").get("EffectiveEchoTime")
+        for keyword, value in (
+            ("SequenceVariant", "NONE"),
+            ("ScanOptions", ""),
+            ("MRAcquisitionType", ""),
+            ("EchoTime", echo),
+            ("RepetitionTime", None),
+            ("EchoTrainLength", None),
+        ):
+            if keyword not in dataset:
+                setattr(dataset, keyword, value)
 
     def _identify(
         self, dataset: Dataset, header: Dataset, frame: Frame, number: int, sop_class: str
@@ -445,6 +531,8 @@ class DerivedSeries:
             dataset.Modality = "OT"
         if sop_class == _SECONDARY_CAPTURE:
             dataset.ConversionType = "WSD"
+        if frame.orientation is None and "PatientOrientation" not in dataset:
+            dataset.PatientOrientation = ""
         if sop_class == _CT and "KVP" not in dataset:
             dataset.KVP = None
         dataset.SeriesNumber = frame.series_number + 1000 if self.number is None else self.number
@@ -455,9 +543,12 @@ class DerivedSeries:
             source = str(header.get("SeriesDescription") or "").strip()
             text = f"{source[:54]} (tfstyle)".strip()
         dataset.SeriesDescription = text[:64]
-        dataset.SeriesDate, dataset.SeriesTime = self.date, self.time
-        dataset.ContentDate, dataset.ContentTime = self.date, self.time
-        dataset.InstanceCreationDate, dataset.InstanceCreationTime = self.date, self.time
+        for what in ("Series", "Content", "InstanceCreation"):
+            for kind, value in (("Date", self.date), ("Time", self.time)):
+                if value:
+                    setattr(dataset, what + kind, value)
+                elif what + kind in dataset:
+                    del dataset[what + kind]
 
     def _explain(self, dataset: Dataset, header: Dataset, frame: Frame, source_class: str) -> None:
         """Image Type, what was derived from what, by what, and old losses."""
@@ -480,14 +571,15 @@ class DerivedSeries:
         source.PurposeOfReferenceCodeSequence = _code(
             "121322", "DCM", "Source image for image processing operation"
         )
-        if frame.uid:
+        if UID(frame.uid).is_valid:
             dataset.SourceImageSequence = DicomSequence([source])
         equipment = Dataset()
         equipment.PurposeOfReferenceCodeSequence = _code("109103", "DCM", "Modifying Equipment")
         equipment.Manufacturer = "tfstyle"
         equipment.ManufacturerModelName = "tfstyle"
         equipment.SoftwareVersions = self.version
-        equipment.ContributionDateTime = self.date + self.time
+        if self.date:
+            equipment.ContributionDateTime = self.date + self.time
         equipment.ContributionDescription = "Gray scale style transfer"
         dataset.ContributingEquipmentSequence = DicomSequence([equipment])
         syntax = str((getattr(header, "file_meta", None) or Dataset()).get("TransferSyntaxUID"))

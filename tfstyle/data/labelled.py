@@ -21,6 +21,7 @@ import numpy as np
 from tfstyle.data.dicom import check_size, damage_is_input_error, is_dicom, read_dataset
 from tfstyle.data.nifti import match_labels, resample_labels
 from tfstyle.data.png import read_png
+from tfstyle.data.privacy import TECHNICAL, mark_of, reason_of, values_unsaid
 from tfstyle.data.read import find_files, read_scan
 from tfstyle.data.scan import Scan
 from tfstyle.errors import ArgumentError, InputFileError
@@ -134,7 +135,7 @@ class LabelledFiles:
         domain: See :class:`LabelledScan`.
         values: Label of each mask file, where a file holds one structure as 0 and 1; empty where
             files hold labels themselves.
-        series: Series Instance UID, where the folder holds several.
+        series: What :func:`read_scan` takes for the series, where the folder holds several.
     """
 
     image: str
@@ -217,7 +218,9 @@ def find_labelled(
         domain_from: Where the domain comes from: ``"folder"`` (the first folder below `images`; for
             CTSpine1K the source), ``"tag:Manufacturer"`` (any DICOM keyword; for NIfTI the same
             key of the JSON file beside it, as in BIDS) or ``"csv:FILE:COLUMN"`` (the row that names
-            the subject or the file; a relative FILE may lie in `images`).
+            the subject or the file; a relative FILE may lie in `images`). Tags that describe
+            technique or equipment (``tfstyle.data.privacy.TECHNICAL``) give their values; all
+            others, which may name patients or places, numbers: ``InstitutionName-1``, ….
         subject_from: The same for the subject; its name or path in the data set unless given.
         structures: For ``"totalsegmentator"``, which structures: names or patterns. Others than the
             spine's are numbered from 1 in the order given, and then the spine's are too.
@@ -409,24 +412,23 @@ def read_dicom_seg(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     dataset = read_dataset(path, pixels=True)
     try:
         check_size(path, dataset)
-        segmentation = Segmentation.from_dataset(dataset, copy=False)
-        geometry = segmentation.get_volume_geometry()
-        if geometry is None:
-            raise ValueError("its frames are no regular stack")
-        # Frames far apart span many slices, whatever their number.
-        count = math.prod(geometry.spatial_shape)
-        check(path, "scan_pixels", count, f"spans {geometry.spatial_shape} voxels")
-        volume = segmentation.get_volume(combine_segments=True, dtype=np.uint16)
-        if (
-            abs(np.linalg.det(volume.affine[:3, :3])) < 1e-12
-            or not np.isfinite(volume.affine).all()
-        ):
+        with values_unsaid():
+            segmentation = Segmentation.from_dataset(dataset, copy=False)
+            geometry = segmentation.get_volume_geometry()
+            if geometry is None:
+                raise ValueError("its frames are no regular stack")
+            # Frames far apart span many slices, whatever their number.
+            count = math.prod(geometry.spatial_shape)
+            check(path, "scan_pixels", count, f"spans {geometry.spatial_shape} voxels")
+            volume = segmentation.get_volume(combine_segments=True, dtype=np.uint16)
+        affine = volume.affine
+        if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
             raise ValueError("its affine is singular")
     except InputFileError:
         raise
     except Exception as error:  # highdicom raises many kinds
-        reason = " ".join(str(error).split())
-        raise InputFileError(path, f"cannot be read as a DICOM segmentation ({reason}).") from error
+        reason = reason_of(error)
+        raise InputFileError(path, f"cannot be read as a DICOM segmentation ({reason}).") from None
     return np.asarray(volume.array), np.asarray(volume.affine, np.float64)
 
 
@@ -480,7 +482,9 @@ class _Found:
         if not os.path.isdir(self.image):
             return self.image
         for file in find_files(self.image):
-            if is_dicom(file) and self.series in (None, _tag(file, "SeriesInstanceUID")):
+            if is_dicom(file) and (
+                self.series is None or self.series == mark_of(_tag(file, "SeriesInstanceUID"))
+            ):
                 return file
         return self.image
 
@@ -600,7 +604,7 @@ def _find_folders(root: Path, mask_root: Path) -> Iterator[_Found]:
         volumes = [file for file in inside if not file.lower().endswith(".png")]
         several = folders.count(folder) > 1
         path = files[0] if len(files) == 1 else str(root / folder)
-        number = uid if several and len(files) > 1 else None
+        number = mark_of(uid) if several and len(files) > 1 else None
         name = folder if folder != "." else _key(os.path.basename(files[0]))
         place = _below(root, files[0])
         if any(one_each):
@@ -650,7 +654,8 @@ def _source(spec: str, root: Path, argument: str):
 
         if tag_for_keyword(rest) is None:
             raise ArgumentError(f"{argument}: {rest!r} is no DICOM keyword, see PS3.6.")
-        return lambda item: _known(_tag_or_sidecar(item.first_file, rest), item, spec)
+        value_of = _Pseudonyms(rest)
+        return lambda item: _known(value_of(item), item, spec)
     if kind == "csv" and ":" in rest:
         file, _, column = rest.rpartition(":")
         table = _table(file, column, root)
@@ -666,6 +671,25 @@ def _known(value: str, item: _Found, spec: str) -> str:
     return value or UNKNOWN
 
 
+class _Pseudonyms:
+    """Values of a tag; those that may say who the patient is are numbered and not told.
+
+    Args:
+        keyword: A DICOM keyword.
+    """
+
+    def __init__(self, keyword: str):
+        self.keyword = keyword
+        self._numbers: dict[str, int] = {}
+
+    def __call__(self, item: _Found) -> str:
+        """The value for a scan, or ``KEYWORD-1``, ``KEYWORD-2``, … in the order of scans."""
+        value = _tag_or_sidecar(item.first_file, self.keyword)
+        if not value or self.keyword in TECHNICAL:
+            return value
+        return f"{self.keyword}-{self._numbers.setdefault(value, len(self._numbers) + 1)}"
+
+
 def _tag_or_sidecar(file: str, keyword: str) -> str:
     if is_dicom(file):
         return _tag(file, keyword)
@@ -679,7 +703,7 @@ def _tag_or_sidecar(file: str, keyword: str) -> str:
     except OSError as error:
         raise InputFileError(sidecar, f"cannot be read ({error.strerror}).") from error
     except ValueError as error:
-        raise InputFileError(sidecar, f"is not JSON ({error}).") from error
+        raise InputFileError(sidecar, f"is not JSON ({reason_of(error)}).") from None
     return str(values.get(keyword, "")).strip() if isinstance(values, dict) else ""
 
 

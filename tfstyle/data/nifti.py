@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from tfstyle.data.dicom import AIR_HU, compact, to_hounsfield
+from tfstyle.data.privacy import reason_of
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
@@ -43,8 +44,8 @@ def _header(path: str) -> nib.Nifti1Header:
         if not 0 <= offset < 2**62:
             raise ValueError(f"voxels from byte {offset:g} on")
     except Exception as error:  # nibabel raises many kinds on damaged files
-        reason = " ".join(str(error).split())
-        raise InputFileError(path, f"not a NIfTI file, or damaged ({reason}).") from error
+        reason = reason_of(error)
+        raise InputFileError(path, f"not a NIfTI file, or damaged ({reason}).") from None
     check(path, "text_bytes", int(offset), f"{int(offset)} bytes stand before the voxels")
     return header
 
@@ -58,8 +59,8 @@ def _load(path: str) -> tuple[np.ndarray, np.ndarray, bytes]:
         shape, kind = header.get_data_shape(), header.get_data_dtype()
         affine = np.array(header.get_best_affine(), np.float64)
     except Exception as error:
-        reason = " ".join(str(error).split())
-        raise InputFileError(path, f"not a NIfTI file, or damaged ({reason}).") from error
+        reason = reason_of(error)
+        raise InputFileError(path, f"not a NIfTI file, or damaged ({reason}).") from None
     if kind.fields is not None or kind.kind not in "iufb":
         raise InputFileError(path, f"holds {kind} values; scans have one gray value a voxel.")
     if len(shape) > 3 and any(n != 1 for n in shape[3:]):
@@ -79,7 +80,8 @@ def _load(path: str) -> tuple[np.ndarray, np.ndarray, bytes]:
         with np.errstate(all="ignore"):  # values too large for the header's scale become infinite
             voxels = np.asanyarray(nib.arrayproxy.ArrayProxy(path, header))
     except Exception as error:
-        raise InputFileError(path, f"the voxels are truncated or damaged ({error}).") from error
+        reason = reason_of(error)
+        raise InputFileError(path, f"the voxels are truncated or damaged ({reason}).") from None
     voxels = voxels.reshape(tuple(shape[:3]) + (1,) * (3 - len(shape)))
     now = np.array([[np.nan]])
     if np.isfinite(affine).all() and np.linalg.cond(affine[:3, :3]) < 1e7:

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfstyle.data.dicom import DicomSeries, is_dicom, read_dataset, read_dicom
+from tfstyle.data.dicom import (
+    DicomSeries,
+    damage_is_input_error,
+    is_dicom,
+    read_dataset,
+    read_dicom,
+)
 from tfstyle.data.nifti import nifti_name, read_nifti
 from tfstyle.data.png import picture_name, read_png
 from tfstyle.data.scan import Scan
@@ -290,12 +296,10 @@ def list_scans(
         elif is_dicom(file) or name.lower().endswith((".dcm", ".dicom")):
             try:
                 header = read_dataset(file, pixels=False, tags=["SeriesInstanceUID"])
-                uid = str(header.get("SeriesInstanceUID") or "").strip()
+                with damage_is_input_error(file):  # pydicom decodes attributes late
+                    uid = str(header.get("SeriesInstanceUID") or "").strip()
             except InputFileError as error:
                 damaged.append(error)
-                continue
-            except Exception as error:  # pydicom decodes attributes late
-                damaged.append(InputFileError(file, f"the DICOM file is damaged ({error})."))
                 continue
             series.setdefault((uid, "" if uid else os.path.dirname(file)), []).append(file)
         else:

@@ -62,7 +62,8 @@ class SegmentationSettings:
         learning_rate: Adam's at the start; it falls to 0 along a cosine.
         views: Augmented forms of each training image, made before the training.
         p: Share of training images that are augmented, in every condition but ``plain``.
-        strength: Range of the strength of :class:`tfstyle.StyleAugmentation`.
+        strength: Range of the strength of :class:`tfstyle.StyleAugmentation`; in full, as histogram
+            matching and the other conditions are.
         gate: Its gate.
         detail: Its mode.
         gamma: Largest exponent of the random power law; the least is its inverse.
@@ -76,7 +77,7 @@ class SegmentationSettings:
     learning_rate: float = 2e-3
     views: int = 8
     p: float = 0.75
-    strength: tuple[float, float] = (0.5, 1.0)
+    strength: tuple[float, float] = (1.0, 1.0)
     gate: float | None = 0.8
     detail: str = "guided"
     gamma: float = 2.0

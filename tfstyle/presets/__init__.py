@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ from tfstyle import encoders
 from tfstyle.decoder import Decoder
 from tfstyle.encoders.weights import load_npz, save_npz
 from tfstyle.errors import InputFileError, OutputError, WeightsError
-from tfstyle.files import read_json, read_limited
+from tfstyle.files import read_json, read_limited, temporary_beside
 
 if TYPE_CHECKING:
     from tfstyle.style_transfer import StyleTransfer
@@ -189,38 +188,34 @@ def save(
         if not np.isfinite(arrays[key]).all():
             raise WeightsError(f"{key}: does not fit half precision; save with half=False.")
     path = Path(folder)
-    temporary = None
     try:
         if path.exists() and not (path / CONFIG).is_file() and any(path.iterdir()):
             raise OutputError(path, "is not empty and holds no preset; choose another folder.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
-        save_npz(temporary / WEIGHTS, arrays)
-        config = {
-            "format": FORMAT,
-            "config": {
-                "class": type(model).__name__,
-                "encoder": family,
-                "layer": model.layer,
-                "calibrate": model.calibrate,
-                "preprocessing": model.encoder.preprocessing,
-            },
-            "sha256": hashlib.sha256((temporary / WEIGHTS).read_bytes()).hexdigest(),
-            "card": card or {},
-        }
-        (temporary / CONFIG).write_text(json.dumps(config, indent=2, default=str) + "\n")
-        temporary.chmod(0o755)
-        if path.exists():
-            for file in path.iterdir():  # what stands beside them, a README say, is kept
-                if file.name not in (CONFIG, WEIGHTS):
-                    shutil.move(str(file), temporary / file.name)
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        with temporary_beside(path, folder=True) as temporary:
+            save_npz(temporary / WEIGHTS, arrays)
+            config = {
+                "format": FORMAT,
+                "config": {
+                    "class": type(model).__name__,
+                    "encoder": family,
+                    "layer": model.layer,
+                    "calibrate": model.calibrate,
+                    "preprocessing": model.encoder.preprocessing,
+                },
+                "sha256": hashlib.sha256((temporary / WEIGHTS).read_bytes()).hexdigest(),
+                "card": card or {},
+            }
+            (temporary / CONFIG).write_text(json.dumps(config, indent=2, default=str) + "\n")
+            if path.exists():
+                for file in path.iterdir():  # what stands beside them, a README say, is kept
+                    if file.name not in (CONFIG, WEIGHTS):
+                        copy = shutil.copytree if file.is_dir() else shutil.copy2
+                        copy(file, temporary / file.name)
+                shutil.rmtree(path)
+            os.replace(temporary, path)
     except OSError as error:
-        raise OutputError(path, f"cannot be written ({error.strerror or error}).") from error
-    finally:
-        if temporary is not None and temporary.exists():
-            shutil.rmtree(temporary)
+        raise OutputError.of(path, error) from error
     return path
 
 

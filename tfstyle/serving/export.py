@@ -12,8 +12,6 @@ import json
 import logging
 import os
 import platform
-import shutil
-import uuid
 from collections.abc import Mapping
 from importlib import metadata as importlib_metadata
 from pathlib import Path
@@ -22,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
-from tfstyle.files import read_json
+from tfstyle.files import read_json, remove_abandoned, temporary_beside
 from tfstyle.serving.servable import (
     DEFAULT_SIGNATURE,
     WARM_UP_FILE,
@@ -200,22 +198,17 @@ def export_servable(
             "exists already; servers may be using it. Choose another version, or leave it out "
             "for the next free one",
         )
-    temporary = base / f".export-{uuid.uuid4().hex}"
     try:
         base.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-        try:
+        remove_abandoned(base)
+        with temporary_beside(base / "export", folder=True) as temporary:
             _write(signatures, temporary, name, default, model or {})
             if warm_up is not None:
                 _write_warm_up(signatures, temporary, name, default, warm_up)
             _check(signatures, temporary, name, examples)
             target = _publish(temporary, base, version)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
-        raise OutputError(
-            base, f"the SavedModel cannot be written here ({error.strerror or error})"
-        ) from error
+        raise OutputError.of(base, error) from error
     logger.info("exported %s", target)
     return target
 
@@ -297,9 +290,7 @@ def _write(
             signatures={DEFAULT_SIGNATURE: functions[default], **functions},
         )
     except tf.errors.OpError as error:
-        raise OutputError(
-            folder.parent, f"the SavedModel cannot be written here ({error.message})"
-        ) from error
+        raise OutputError.of(folder.parent, error) from error
     operations = graph_operations(folder)
     foreign = [op for op in operations if not hasattr(tf.raw_ops, op) or op in _PYTHON_OPS]
     if foreign:
@@ -360,21 +351,27 @@ def _write_warm_up(
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
+    records = []
+    # serving_default has the same graph, but a server prepares it anew.
+    for key, signature in {DEFAULT_SIGNATURE: signatures[default], **signatures}.items():
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = name
+        request.model_spec.signature_name = key
+        for tensor_name, tensor in signature.inputs.items():
+            proto = tf.make_tensor_proto(
+                0.5, dtype=tf.as_dtype(tensor.dtype), shape=shapes[tensor_name]
+            )
+            request.inputs[tensor_name].CopyFrom(proto)
+        log = prediction_log_pb2.PredictionLog()
+        log.predict_log.request.CopyFrom(request)
+        records.append(log.SerializeToString())
     path = folder / "assets.extra" / WARM_UP_FILE
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        # serving_default has the same graph, but a server prepares it anew.
-        for key, signature in {DEFAULT_SIGNATURE: signatures[default], **signatures}.items():
-            request = predict_pb2.PredictRequest()
-            request.model_spec.name = name
-            request.model_spec.signature_name = key
-            for tensor_name, tensor in signature.inputs.items():
-                proto = tf.make_tensor_proto(
-                    0.5, dtype=tf.as_dtype(tensor.dtype), shape=shapes[tensor_name]
-                )
-                request.inputs[tensor_name].CopyFrom(proto)
-            log = prediction_log_pb2.PredictionLog()
-            log.predict_log.request.CopyFrom(request)
-            writer.write(log.SerializeToString())
+    try:
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for record in records:
+                writer.write(record)
+    except tf.errors.OpError as error:
+        raise OutputError.of(folder.parent, error) from error
 
 
 def _version_of(package: str) -> str | None:

@@ -1,0 +1,204 @@
+"""Full and read-only disks, and SIGTERM, as the commands meet them.
+
+Kills are in tests/benchmarks/test_faults.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.models import image, small_model
+from tfstyle import cli
+from tfstyle.data import WINDOWS, Scan, write_nifti, write_png
+from tfstyle.files import is_temporary
+from tfstyle.outputs import SliceFolder
+from tfstyle.segmentation import UNet
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model("relu1_1")
+
+
+@pytest.fixture
+def run(model, monkeypatch, capsys):
+    """Runs a command with a small model; returns status and messages."""
+    monkeypatch.setattr(cli, "silence", lambda **_: None)
+    monkeypatch.setattr(cli, "_load_model", lambda arguments: model)
+
+    def start(*words: object) -> tuple[int, str]:
+        status = cli.main([str(word) for word in words])
+        return status, capsys.readouterr().err
+
+    yield start
+    logging.captureWarnings(False)
+
+
+@pytest.fixture
+def commands(tmp_path) -> dict[str, list]:
+    source, output = tmp_path / "in", tmp_path / "disk" / "out"
+    source.mkdir()
+    output.parent.mkdir()
+    for i in range(3):
+        write_png(image(i, (24, 20)), source / f"{i}.png")
+    unet = tmp_path / "unet.keras"
+    UNet(classes=2, depth=2, width=4).save(unet)
+    train = ["--phantoms", 1, "--weights", "none", "--layer", "relu1_1", "--content-loss", "mse"]
+    train += ["--content-layers", "relu1_1", "--style-layers", "image", "--crop", 16]
+    return {
+        "train": ["train", *train, "--batch-size", 1, "--steps", 1, "--epochs", 3, "-o", output],
+        "stylize": ["stylize", source, "--style", source / "0.png", "-o", output],
+        "augment": ["augment", source, output, "--styles", source],
+        "export": ["export", "--unet", unet, "-o", output, "--version", 1, "--warm-up-size", 16],
+        "prepare": ["prepare", source, "-o", output, "--shard-mb", 1e-6],
+    }
+
+
+def refuse(monkeypatch, output: Path, number: int, after: int) -> None:
+    """Lets no more than `after` renames pass in a folder, or no folder be made."""
+    count = [0]
+
+    def wrap(function):
+        def call(*arguments, **options):
+            if str(arguments[-1]).startswith(str(output)) and not options.get("dir_fd"):
+                count[0] += 1
+                if count[0] > after:
+                    raise OSError(number, os.strerror(number), str(arguments[-1]))
+            return function(*arguments, **options)
+
+        return call
+
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, wrap(getattr(os, name)))
+
+
+def files(output: Path) -> set[str]:
+    return {
+        path.relative_to(output).as_posix()
+        for path in output.rglob("*")
+        if path.is_file() and not path.relative_to(output).parts[0].startswith(".")
+    }
+
+
+@pytest.mark.parametrize("command", ["train", "stylize", "augment", "export", "prepare"])
+def test_full_disk(run, commands, monkeypatch, command):
+    words = commands[command]
+    output = Path(words[words.index("-o") + 1]) if "-o" in words else Path(words[2])
+    with monkeypatch.context() as patch:
+        refuse(patch, output, 28, after=0 if command == "export" else 4)
+        status, messages = run(*words, "--quiet")
+    assert status == 3, messages
+    assert messages.startswith(f"tfstyle: error: {output}")
+    assert "the disk is full. Make room there" in messages
+    assert messages.count("\n") == 1
+    assert not [path for path in output.rglob("*") if is_temporary(path.name)]
+    kept = {name: (output / name).stat().st_mtime_ns for name in files(output)}
+    assert bool(kept) == (command != "export")
+    status, messages = run(*words, "--quiet")
+    assert status == 0, messages
+    assert not [path for path in output.rglob("*") if is_temporary(path.name)]
+    if command in ("stylize", "prepare"):
+        assert {name: (output / name).stat().st_mtime_ns for name in kept} == kept
+
+
+@pytest.mark.parametrize("command", ["train", "stylize", "augment", "export", "prepare"])
+def test_read_only_disk(run, commands, monkeypatch, command):
+    words = commands[command]
+    mkdir = os.mkdir
+
+    def refuse_folder(path, *arguments, **options):
+        if "disk" in str(path):
+            raise OSError(30, "Read-only file system", str(path))
+        mkdir(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", refuse_folder)
+        status, messages = run(*words, "--quiet")
+    assert status == 3, messages
+    assert "disk/out: cannot be written: the file system is read-only" in messages
+    assert messages.count("\n") == 1
+
+
+class TestSigterm:
+    def test_ends_as_ctrl_c_does(self, run, commands, monkeypatch):
+        def work(*_, **__):
+            os.kill(os.getpid(), signal.SIGTERM)
+            threading.Event().wait(10)
+            pytest.fail("was not interrupted")
+
+        before = signal.getsignal(signal.SIGTERM)
+        monkeypatch.setattr("tfstyle.stylize.stylize_scans", work)
+        assert run(*commands["stylize"]) == (143, "tfstyle: interrupted\n")
+        assert signal.getsignal(signal.SIGTERM) == before
+
+    def test_training_stops_between_two_steps(self, run, commands, monkeypatch):
+        write = cli._training_progress
+
+        def progress(update, settings):
+            def kill(done, total, label):
+                if done == 2:
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+            return write(kill, settings)
+
+        words = commands["train"]
+        with monkeypatch.context() as patch:
+            patch.setattr(cli, "_training_progress", progress)
+            assert run(*words)[0] == 143
+        assert (Path(words[-1]) / "backup" / "state.npz").exists()
+        assert run(*words)[0] == 0
+
+    def test_in_another_thread(self, run, commands):
+        found = []
+        thread = threading.Thread(target=lambda: found.append(run(*commands["prepare"])[0]))
+        thread.start()
+        thread.join()
+        assert found == [0]
+
+
+def test_stopped_right_after_a_folder_got_its_name(run, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    scan = Scan(np.full((3, 16, 16), -1000, np.int16))
+    volume = tmp_path / "in" / "v.nii.gz"
+    write_nifti(image(1, (3, 16, 16, 1)), scan, WINDOWS["soft_tissue"], volume)
+    write_png(image(2, (16, 16)), tmp_path / "style.png")
+    output = tmp_path / "out"
+    words = ["stylize", volume, "--style", tmp_path / "style.png", "--format", "png", "-o", output]
+
+    remove = shutil.rmtree
+
+    def stop(*arguments, **options):
+        if (output / "v").exists():
+            raise KeyboardInterrupt
+        remove(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tfstyle.outputs.shutil.rmtree", stop)
+        assert run(*words)[0] == 130
+    assert (output / ".v.partial").exists()
+    before = {name: (output / name).stat().st_mtime_ns for name in files(output)}
+    assert len(before) == 3
+    assert run(*words) == (0, "")
+    assert {name: (output / name).stat().st_mtime_ns for name in files(output)} == before
+    assert not (output / ".v.partial").exists()
+
+
+def test_rest_of_a_folder_is_told_from_one_in_the_making(tmp_path):
+    folder = SliceFolder(tmp_path / "a", "job")
+    folder.begin(["1.png"], {})
+    folder.path(0).write_bytes(b"1")
+    (folder.partial / "slices").rename(tmp_path / "a")  # and there the run was killed
+    SliceFolder.remove_rest(tmp_path / "a")
+    assert os.listdir(tmp_path) == ["a"]
+    other = SliceFolder(tmp_path / "b", "job")
+    other.begin(["1.png"], {})
+    SliceFolder.remove_rest(tmp_path / "b")
+    assert other.partial.exists()

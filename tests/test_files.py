@@ -1,0 +1,146 @@
+"""Files and folders that are whole or not there, and what killed processes leave."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tfstyle.errors import OutputError, StorageError
+from tfstyle.files import is_temporary, is_unused, remove_abandoned, temporary_beside
+from tfstyle.files import write_atomically as write
+
+
+class TestWriting:
+    def test_whole(self, tmp_path):
+        write(tmp_path / "a", b"one")
+        write(tmp_path / "a", b"two")
+        assert (tmp_path / "a").read_bytes() == b"two"
+        assert os.listdir(tmp_path) == ["a"]
+        umask = os.umask(0)
+        os.umask(umask)
+        assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~umask
+
+    def test_relative(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        write("a", b"one")
+        assert (tmp_path / "a").read_bytes() == b"one"
+
+    def test_long_name(self, tmp_path):
+        name = "ä" * 127
+        write(tmp_path / name, b"one")
+        assert os.listdir(tmp_path) == [name]
+
+    def test_failure_leaves_the_old_file_alone(self, tmp_path, monkeypatch):
+        write(tmp_path / "a", b"one")
+
+        def fail(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(Path, "write_bytes", fail)
+        with pytest.raises(StorageError, match=r"/a: cannot be written: the disk is full\. Make"):
+            write(tmp_path / "a", b"two")
+        assert os.listdir(tmp_path) == ["a"]
+        assert (tmp_path / "a").read_bytes() == b"one"
+
+    def test_no_folder(self, tmp_path):
+        with pytest.raises(OutputError, match="No such file"):
+            write(tmp_path / "none" / "a", b"one")
+
+    def test_folder(self, tmp_path):
+        with temporary_beside(tmp_path / "a", folder=True) as folder:
+            assert is_temporary(folder.name)
+            (folder / "x").write_text("x")
+            os.rename(folder, tmp_path / "a")
+        with temporary_beside(tmp_path / "b", folder=True) as folder:
+            (folder / "x").write_text("x")
+        assert os.listdir(tmp_path) == ["a"]
+
+
+class TestAbandoned:
+    NAMES = (".a.0123abcd.tfstyle", ".b.png.01234567.tfstyle")
+
+    def make(self, folder):
+        folder.mkdir(exist_ok=True)
+        (folder / self.NAMES[0]).write_text("half")
+        (folder / self.NAMES[1]).mkdir()
+        (folder / self.NAMES[1] / "x").write_text("half")
+
+    def test_removed(self, tmp_path):
+        kept = {".hidden", "a.0123abcd.tfstyle", ".a.tfstyle", ".a.0123ABCD.tfstyle", ".tfstyle"}
+        for name in kept:
+            (tmp_path / name).write_text("whole")
+        self.make(tmp_path)
+        self.make(tmp_path / "below")
+        remove_abandoned(tmp_path)
+        assert set(os.listdir(tmp_path)) == {*kept, "below"}
+        assert set(os.listdir(tmp_path / "below")) == set(self.NAMES)
+        remove_abandoned(tmp_path, deep=True)
+        assert os.listdir(tmp_path / "below") == []
+        remove_abandoned(tmp_path / "nowhere")
+
+    def test_links_are_left(self, tmp_path):
+        (tmp_path / "real").mkdir()
+        (tmp_path / "real" / "x").write_text("x")
+        (tmp_path / self.NAMES[0]).symlink_to(tmp_path / "real")
+        remove_abandoned(tmp_path, deep=True)
+        assert (tmp_path / "real" / "x").exists()
+
+    @pytest.mark.parametrize("folder", [False, True])
+    def test_in_use_stays_until_its_process_is_killed(self, tmp_path, folder):
+        code = (
+            "import sys, time\n"
+            "from tfstyle.files import temporary_beside\n"
+            f"with temporary_beside(sys.argv[1], folder={folder}):\n"
+            "    print('there', flush=True)\n"
+            "    time.sleep(100)\n"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, tmp_path / "a"], stdout=subprocess.PIPE
+        )
+        try:
+            assert process.stdout.readline() == b"there\n"
+            (name,) = os.listdir(tmp_path)
+            assert is_temporary(name)
+            remove_abandoned(tmp_path)
+            assert os.listdir(tmp_path) == [name]
+            assert not is_unused(tmp_path)
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+        assert is_unused(tmp_path)
+        assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "x"), "the disk is full"),
+        (OSError(errno.EDQUOT, "x"), "the quota is used up"),
+        (OSError(errno.EFBIG, "x"), "ulimit"),
+        (OSError(errno.EROFS, "x"), "the file system is read-only"),
+        (OSError(errno.EACCES, "x"), "permission denied"),
+        (OSError("write failed, errno = 28, error message = 'No space left on device'"), "is full"),
+        (RuntimeError("/out/x; Read-only file system"), "is read-only"),
+    ],
+)
+def test_storage_errors_say_what_to_do(error, words):
+    found = OutputError.of("/out/x", error)
+    assert isinstance(found, StorageError)
+    assert str(found).startswith("/out/x: cannot be written: ")
+    assert words in str(found)
+    assert "\n" not in str(found)
+    other = pickle.loads(pickle.dumps(found))  # as from a process that writes slices
+    assert (type(other), str(other)) == (type(found), str(found))
+
+
+def test_other_errors_keep_their_reason():
+    found = OutputError.of("/out/x", NotADirectoryError(20, "Not a directory"))
+    assert type(found) is OutputError
+    assert str(found) == "/out/x: cannot be written (Not a directory)."

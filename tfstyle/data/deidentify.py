@@ -1,0 +1,244 @@
+"""Profiles for what derived DICOM carries of the patient: all, or what DICOM PS3.15 leaves.
+
+The rules of the Basic Application Level Confidentiality Profile (PS3.15 Annex E, Table E.1-1) come
+from the package dicom-anonymizer. It sees the top level alone, so it is called on every item of
+every sequence; unique identifiers, and what the table does not list, are dealt with here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable
+from functools import lru_cache
+from importlib import metadata
+
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as DicomSequence
+
+from tfstyle.errors import ArgumentError, InputFileError
+
+#: ``keep`` leaves all attributes that describe patient, study, place and staff; ``basic`` is the
+#: Basic Application Level Confidentiality Profile of DICOM PS3.15 Annex E.
+PROFILES = ("keep", "basic")
+
+#: Edition of Table E.1-1, as dicom-anonymizer calls it.
+TABLE = "dicomfields_2026c"
+
+_METHOD = ("113100", "DCM", "Basic Application Confidentiality Profile")
+
+# Free text, dates and names that the table does not list are no less private.
+_TALKATIVE = frozenset({"DA", "DT", "LT", "PN", "ST", "TM", "UC", "UN", "UR", "UT"})
+_DATES = {"DA": "19000101", "DT": "19000101000000", "TM": "000000"}
+
+_CODES = ("LongCodeValue", "URNCodeValue")
+
+# They say what something is, not which one.
+_REGISTERED = "1.2.840.10008."
+_CLASSES = ("ClassUID", "SyntaxUID", "CodingSchemeUID", "ContextUID", "MappingResourceUID")
+
+
+def check_profile(profile: str) -> None:
+    """Makes sure that a profile can be used.
+
+    Args:
+        profile: One of :data:`PROFILES`.
+
+    Raises:
+        ArgumentError: If it is unknown, or dicom-anonymizer is not installed.
+    """
+    if profile not in PROFILES:
+        raise ArgumentError(
+            f"deidentify: unknown profile {profile!r}; use one of {', '.join(PROFILES)}."
+        )
+    if profile == "basic":
+        _rules()
+
+
+def new_key() -> str:
+    """A random key for :func:`new_uid`; who has it can tell which old UID became which new one."""
+    return secrets.token_hex(16)
+
+
+def new_uid(uid: str, key: str) -> str:
+    """The UID that stands for another one: always the same under one key.
+
+    Args:
+        uid: A UID; those of the standard (``1.2.840.10008.…``) and empty ones stay.
+        key: Of :func:`new_key`.
+
+    Returns:
+        A UID below 2.25 made of 128 bits (PS3.5 B.2).
+    """
+    uid = str(uid)
+    if not uid or uid.startswith(_REGISTERED):
+        return uid
+    digest = hmac.new(key.encode(), uid.encode(), hashlib.sha256).digest()
+    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+
+
+def check_burned_in(dataset: Dataset, path: str) -> None:
+    """Refuses an image that says that its pixels hold text; no profile takes that out.
+
+    Args:
+        dataset: A data set.
+        path: Its file, for the message.
+
+    Raises:
+        InputFileError: If Burned In Annotation (0028,0301) is YES.
+    """
+    if str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES":
+        raise InputFileError(
+            path,
+            "Burned In Annotation (0028,0301) says YES, and text in the pixels is not removed; "
+            "leave the image out, or clean it and set the attribute to NO.",
+        )
+
+
+def deidentify(dataset: Dataset, key: str) -> None:
+    """Applies the basic profile to a data set, in place.
+
+    Attributes are removed, emptied or replaced by dummies as Table E.1-1 says, at every level;
+    UIDs of instances become :func:`new_uid`. Private and unknown attributes, and dates, names and
+    free text that the table does not list, are removed. Patient Identity Removed,
+    De-identification Method and its code, and Longitudinal Temporal Information Modified say so.
+
+    Geometry, windows, technique and equipment by make and model stay. Pixels are not looked at.
+
+    Args:
+        dataset: The data set; its file meta group is left alone.
+        key: Of :func:`new_key`; files with one key stay together as series and studies.
+
+    Raises:
+        ArgumentError: If dicom-anonymizer is not installed.
+
+    Example:
+        >>> dataset = pydicom.dcmread("ct.dcm")  # doctest: +SKIP
+        >>> deidentify(dataset, new_key())  # doctest: +SKIP
+    """
+    rules = _rules()
+    meta = dataset.__dict__.pop("file_meta", None)
+    try:
+        _remove_unreadable(dataset)
+        _apply(dataset, key, rules)
+    finally:
+        if meta is not None:
+            dataset.file_meta = meta
+    dataset.PatientIdentityRemoved = "YES"
+    dataset.DeidentificationMethod = [
+        "DICOM PS3.15 Basic Application Confidentiality Profile",
+        f"dicom-anonymizer {metadata.version('dicom-anonymizer')}, {TABLE}",
+    ]
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = _METHOD
+    dataset.DeidentificationMethodCodeSequence = DicomSequence([item])
+    dataset.LongitudinalTemporalInformationModified = "REMOVED"
+
+
+@lru_cache(maxsize=1)
+def _rules() -> dict[tuple, Callable]:
+    """Table E.1-1: tag, or tag with mask, to an action on a data set."""
+    try:
+        from dicomanonymizer.simpledicomanonymizer import (
+            delete,
+            delete_or_empty_or_replace_UID,
+            empty,
+            initialize_actions,
+            replace,
+        )
+    except ImportError:
+        raise ArgumentError(
+            "deidentify: 'basic' needs the package dicom-anonymizer: "
+            "pip install 'tfstyle[deidentify]'."
+        ) from None
+    rules = {}
+    for tag, action in initialize_actions(TABLE).items():
+        name = action.__name__
+        kind = dictionary_VR(tag) if len(tag) == 2 and dictionary_has_tag(tag) else ""
+        if action is delete or (kind in _DATES and name.startswith("delete_or")):
+            rules[tag] = _remove  # the package keeps dates, with a dummy
+        elif kind in _DATES:
+            # Its dummies, of the year 1, are refused by other software.
+            rules[tag] = _dated("" if name.startswith("empty") else _DATES[kind])
+        elif kind == "UI" or action is delete_or_empty_or_replace_UID:
+            rules[tag] = _leave  # U, and U* for sequences of references: by new_uid in _apply
+        elif kind == "SQ" and action is not replace:
+            # Items of dummies fit no image; images need none of these.
+            rules[tag] = _empty if action is empty else _remove
+        else:
+            rules[tag] = _or_remove(action)
+    return rules
+
+
+def _empty(dataset: Dataset, tag: tuple[int, int]) -> None:
+    if tag in dataset:
+        dataset[tag].value = []
+
+
+def _dated(value: str) -> Callable:
+    def act(dataset: Dataset, tag: tuple[int, int]) -> None:
+        if tag in dataset:
+            dataset[tag].value = value
+
+    return act
+
+
+def _leave(dataset: Dataset, tag: tuple[int, int]) -> None:
+    pass
+
+
+def _remove(dataset: Dataset, tag: tuple[int, int]) -> None:
+    if tag in dataset:
+        del dataset[tag]
+
+
+def _or_remove(action: Callable) -> Callable:
+    """The action, but what cannot be replaced, being damaged or of a rare kind, is removed."""
+
+    def act(dataset: Dataset, tag: tuple[int, int]) -> None:
+        try:
+            action(dataset, tag)
+        except Exception:
+            _remove(dataset, tag)
+
+    return act
+
+
+def _apply(dataset: Dataset, key: str, rules: dict[tuple, Callable]) -> None:
+    from dicomanonymizer import anonymize_dataset
+
+    tags = [(tag.group, tag.element) for tag in dataset.keys()]  # noqa: SIM118 - not elements
+    fitting = {tag: rules[tag] for tag in tags if tag in rules}
+    for mask in (tag for tag in rules if len(tag) == 4):
+        if any(group & mask[2] == mask[0] & mask[2] for group, _ in tags):
+            fitting[mask] = rules[mask]
+    anonymize_dataset(dataset, base_rules_gen=lambda: fitting)
+    for element in list(dataset):
+        tag = (element.tag.group, element.tag.element)
+        if element.VR == "SQ":
+            for item in element.value:
+                _apply(item, key, rules)
+        elif element.VR == "UI":
+            if tag in rules or not element.keyword.endswith(_CLASSES):
+                element.value = (
+                    [new_uid(uid, key) for uid in element.value]
+                    if element.VM > 1
+                    else new_uid(element.value or "", key)
+                )
+        elif not dictionary_has_tag(element.tag) or (
+            element.VR in _TALKATIVE and tag not in rules and element.keyword not in _CODES
+        ):
+            del dataset[element.tag]
+
+
+def _remove_unreadable(dataset: Dataset) -> None:
+    """Takes out elements whose values cannot be decoded, which no rule could judge."""
+    for tag in list(dataset.keys()):
+        try:
+            element = dataset[tag]
+            for item in element.value if element.VR == "SQ" else ():
+                _remove_unreadable(item)
+        except Exception:
+            del dataset[tag]

@@ -1,0 +1,135 @@
+"""What may be said of a file: nothing that its header says of the patient.
+
+Messages of other libraries quote the values that they stumble over, and a damaged header may hold
+anything anywhere. What tfstyle logs, raises and writes down goes through here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pydicom.config
+
+_QUOTED = re.compile(r"""b?(["'])(?:(?!\1).)*(?:\1|$)""")
+
+#: DICOM keywords of technique and equipment, whose values are told as they are. None of them is in
+#: the table of the basic profile (DICOM PS3.15 Table E.1-1).
+TECHNICAL = frozenset(
+    {
+        "BitsAllocated",
+        "BitsStored",
+        "BodyPartExamined",
+        "Columns",
+        "ConvolutionKernel",
+        "DataCollectionDiameter",
+        "DistanceSourceToDetector",
+        "DistanceSourceToPatient",
+        "EchoTime",
+        "Exposure",
+        "ExposureTime",
+        "FilterType",
+        "FlipAngle",
+        "FocalSpots",
+        "GantryDetectorTilt",
+        "ImageType",
+        "KVP",
+        "MagneticFieldStrength",
+        "Manufacturer",
+        "ManufacturerModelName",
+        "Modality",
+        "PatientPosition",
+        "PhotometricInterpretation",
+        "PixelSpacing",
+        "ReconstructionDiameter",
+        "RepetitionTime",
+        "RescaleType",
+        "RotationDirection",
+        "Rows",
+        "SOPClassUID",
+        "ScanOptions",
+        "ScanningSequence",
+        "SequenceVariant",
+        "SliceThickness",
+        "SpacingBetweenSlices",
+        "SpiralPitchFactor",
+        "XRayTubeCurrent",
+    }
+)
+
+
+def reason_of(error: BaseException) -> str:
+    """What another library says of a damaged file, on one line and without the values it quotes.
+
+    Values stand in quotes or behind a colon; both are left out.
+
+    Args:
+        error: The error.
+
+    Example:
+        >>> reason_of(ValueError("could not convert string to float: 'DOE^JOHN'"))
+        'could not convert string to float'
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, ImportError):  # which names modules, and no values
+        return text
+    text = _QUOTED.sub("…", text)
+    text = text.partition(":")[0].strip().rstrip(".").strip()
+    return text if any(c.isalpha() for c in text) else type(error).__name__
+
+
+def mark_of(uid: str) -> str:
+    """Eight characters that tell a UID from others and are no part of it.
+
+    Args:
+        uid: A UID.
+
+    Example:
+        >>> mark_of("1.2.840.113619.2")
+        'b195e883'
+    """
+    return hashlib.sha256(uid.encode()).hexdigest()[:8]
+
+
+class _Validation:
+    """pydicom's settings, put back when the last of those who turned them off has left."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before: tuple[int | None, int | None] = (None, None)
+
+    def off(self) -> None:
+        settings = pydicom.config.settings
+        with self._lock:
+            if self._inside == 0:
+                self._before = settings._reading_validation_mode, settings._writing_validation_mode
+                settings.reading_validation_mode = pydicom.config.IGNORE
+                settings.writing_validation_mode = pydicom.config.IGNORE
+            self._inside += 1
+
+    def on(self) -> None:
+        settings = pydicom.config.settings
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                settings._reading_validation_mode, settings._writing_validation_mode = self._before
+
+
+_validation = _Validation()
+
+
+@contextmanager
+def values_unsaid() -> Iterator[None]:
+    """Keeps pydicom from warning of invalid values, since its warnings quote them.
+
+    For the time of the ``with`` statement, in this process; threads may overlap.
+    """
+    _validation.off()
+    try:
+        yield
+    finally:
+        _validation.on()
