@@ -38,7 +38,17 @@ from tfstyle.errors import (
     StorageError,
     TfstyleError,
 )
-from tfstyle.files import is_unused, remove_abandoned, temporary_beside, write_atomically
+from tfstyle.files import (
+    is_inside,
+    is_unused,
+    parse_json,
+    read_json,
+    read_limited,
+    remove_abandoned,
+    temporary_beside,
+    write_atomically,
+)
+from tfstyle.limits import limits
 from tfstyle.outputs import measure_scan, write_generated
 from tfstyle.style_bank import StyleBank
 from tfstyle.style_transfer import DETAILS, StyleTransfer
@@ -594,7 +604,7 @@ def begin_set(output: Path, common: dict) -> str | None:
     basic = common.get("deidentify") == "basic"
     settings = output / SETTINGS
     try:
-        before = json.loads(settings.read_text(encoding="utf-8"))
+        before = read_json(settings)
     except FileNotFoundError:
         if output.exists() and not (output.is_dir() and is_unused(output)):
             raise OutputError(
@@ -736,6 +746,8 @@ class _Writer:
         mask = None
         if self.masks is not None:
             mask = self.masks.hand_on(job.source.label, self.output / "masks", f"{stem}-{job.copy}")
+        if not is_inside(self.output, target):
+            raise OutputError(target, f"a link leads out of {self.output}; remove it.")
         try:
             if target.is_dir():  # of a run that was stopped before it could note it
                 shutil.rmtree(target)
@@ -795,6 +807,8 @@ class _Masks:
                     )
         ending = source.name[len(_mask_stem(source.name)) :] if source.is_file() else ""
         target = output / f"{stem}{ending}"
+        if not is_inside(output.parent, target.parent):
+            raise OutputError(target, f"a link leads out of {output.parent}; remove it.")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with temporary_beside(target, folder=True) as temporary:
@@ -846,6 +860,26 @@ def _mask_stem(name: str) -> str:
     return name
 
 
+def _is_done(row: dict) -> bool:
+    """Whether a row of the manifest says, in full, that an image is finished."""
+    return (
+        row["status"] == "done"
+        and isinstance(row.get("source"), str)
+        and _is_below(row.get("image"))
+        and (row.get("mask") is None or _is_below(row["mask"]))
+        and all(type(row.get(key)) is int for key in ("part", "parts", "copy"))
+        and 0 <= row["part"] < row["parts"] <= limits().frames
+    )
+
+
+def _is_below(path: object) -> bool:
+    """Whether a path of the manifest stays in the output folder."""
+    if not isinstance(path, str) or "\0" in path:
+        return False
+    parts = PurePosixPath(path)
+    return not parts.is_absolute() and ".." not in parts.parts
+
+
 class Manifest:
     """The rows of :data:`MANIFEST`: those of finished images stay, others are found anew."""
 
@@ -855,13 +889,14 @@ class Manifest:
         self._rows: list[dict] = []
         self._done: dict[tuple[str, int, int], dict] = {}
         for row in chain(read_rows(self.path), journal_rows(output)):
-            if row["status"] == "done" and self._is_there(row):
+            if _is_done(row) and self._is_there(row):
                 self._keep(row)
         self.tidy()
         shutil.rmtree(output / JOURNALS, ignore_errors=True)
 
     def _is_there(self, row: dict) -> bool:
-        return all((self.output / row[key]).exists() for key in ("image", "mask") if row.get(key))
+        paths = [self.output / row[key] for key in ("image", "mask") if row.get(key)]
+        return all(map(os.path.exists, paths))  # False too for a name that is too long
 
     def __enter__(self) -> Manifest:
         try:
@@ -941,7 +976,7 @@ def read_rows(path: Path) -> list[dict]:
         OutputError: If it cannot be read.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_limited(path, "manifest_bytes").decode("utf-8", "replace")
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -949,7 +984,7 @@ def read_rows(path: Path) -> list[dict]:
     rows = []
     for line in text.splitlines():
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             row = None
         if isinstance(row, dict) and "status" in row:

@@ -407,6 +407,7 @@ def _convert(arguments: argparse.Namespace) -> dict:
             size=arguments.size,
             calibrate=arguments.calibrate,
             compare=arguments.compare,
+            allow_file_ops=arguments.allow_file_ops,
         )
     if not arguments.json:
         difference, latency = report.difference, report.latency
@@ -459,6 +460,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         backend=arguments.backend,
         batching=None if arguments.batch is None else Batching(arguments.batch),
         poll_seconds=arguments.poll,
+        allow_file_ops=arguments.allow_file_ops,
         on_ready=ready,
     )
 
@@ -1365,6 +1367,7 @@ def _add_convert(command: Callable) -> argparse.ArgumentParser:
         metavar="SCANS",
         help="scans to compare on (default: CT slices of pydicom-data, or of pydicom)",
     )
+    _add_allow_file_ops(parser)
     return parser
 
 
@@ -1415,7 +1418,16 @@ def _add_serve(command: Callable) -> argparse.ArgumentParser:
     parser.add_argument(
         "--backend", default="auto", choices=("auto", "tensorflow_model_server", "embedded")
     )
+    _add_allow_file_ops(parser)
     return parser
+
+
+def _add_allow_file_ops(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-file-ops",
+        action="store_true",
+        help="load models that can reach for files or run code beyond their graph (default: no)",
+    )
 
 
 def _add_info(command: Callable) -> argparse.ArgumentParser:

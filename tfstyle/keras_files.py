@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 
 from tfstyle.errors import InputFileError, OutputError
-from tfstyle.files import temporary_beside
+from tfstyle.files import check_zip, temporary_beside
 
 
 class KerasFile:
@@ -44,7 +44,10 @@ class KerasFile:
         if not path.is_file():
             raise InputFileError(path, "no such model file.")
         try:
+            check_zip(path)
             model = keras.saving.load_model(path, safe_mode=True)
+        except InputFileError:
+            raise
         except Exception as error:
             raise InputFileError(path, f"not a readable .keras model ({error}).") from error
         if not isinstance(model, cls):

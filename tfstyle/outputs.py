@@ -20,14 +20,21 @@ from pathlib import Path
 import numpy as np
 
 from tfstyle.data.dicom import Frame
-from tfstyle.data.dicom_write import DerivedSeries, write_derived_series
+from tfstyle.data.dicom_write import DerivedSeries, is_identity, write_derived_series
 from tfstyle.data.nifti import write_nifti
 from tfstyle.data.png import write_png
 from tfstyle.data.read import read_scans
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import OutputError
-from tfstyle.files import remove_abandoned, write_atomically
+from tfstyle.files import (
+    is_inside,
+    parse_json,
+    read_json,
+    read_limited,
+    remove_abandoned,
+    write_atomically,
+)
 
 #: Slices from which on other processes decode and write. Starting them takes about a second.
 MANY_SLICES = 32
@@ -346,6 +353,8 @@ class SliceFolder:
         self._lock = None
         try:
             self.partial.mkdir(parents=True, exist_ok=True)
+            if not is_inside(target.parent, self.partial / _SLICES):
+                raise OutputError(self.partial, f"a link leads out of {target.parent}; remove it.")
             self._lock = open(self.partial / _LOCK, "w")  # noqa: SIM115 - held till close()
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -360,20 +369,23 @@ class SliceFolder:
     def _resume(self) -> bool:
         """Takes up what an earlier run of the same job left; False if there is nothing."""
         try:
-            found = json.loads((self.partial / _JOB).read_text())
-            lines = (self.partial / _ACCOUNT).read_text().splitlines()
+            found = read_json(self.partial / _JOB)
+            account = read_limited(self.partial / _ACCOUNT, "manifest_bytes")
         except (OSError, ValueError):
             return False
-        if self.job is None or found.get("job") != self.job:
+        if not isinstance(found, dict) or self.job is None or found.get("job") != self.job:
             return False
-        self.state = found["state"]
-        for line in lines:
+        self.state = found.get("state")
+        if self.state != {} and not is_identity(self.state):
+            self.state = {}
+            return False
+        for line in account.decode("utf-8", "replace").splitlines():
             try:
-                facts = json.loads(line)
-            except ValueError:
+                facts = parse_json(line)
+                if _is_account(facts) and (self.partial / _SLICES / facts["file"]).is_file():
+                    self.done[facts["slice"]] = facts
+            except (ValueError, OSError):
                 continue  # the line at which the run was killed
-            if (self.partial / _SLICES / facts["file"]).is_file():
-                self.done[facts["slice"]] = facts
         # What the run that was killed had not finished.
         remove_abandoned(self.partial)
         finished = {facts["file"] for facts in self.done.values()}
@@ -391,6 +403,11 @@ class SliceFolder:
     def begin(self, names: Sequence[str], state: dict) -> None:
         """Says how the slices will be called, and what a later run needs to go on."""
         self.names = names
+        self.done = {
+            index: facts
+            for index, facts in self.done.items()
+            if 0 <= index < len(names) and facts["file"] == names[index]
+        }
         (self.partial / _SLICES).mkdir(exist_ok=True)
         write_atomically(
             self.partial / _JOB, json.dumps({"job": self.job, "state": state}).encode()
@@ -433,6 +450,19 @@ class SliceFolder:
             self._lock.close()
         if self.job is None or not self.done:
             shutil.rmtree(self.partial, ignore_errors=True)
+
+
+def _is_account(facts: object) -> bool:
+    """Whether a line of the account says all that :func:`finish_slice` notes of a slice."""
+    if not isinstance(facts, dict) or not isinstance(facts.get("file"), str):
+        return False
+    figures = {key: value for key, value in facts.items() if key != "file"}
+    return (
+        type(facts.get("slice")) is int
+        and {"step", "error", "below", "above"} <= figures.keys()
+        and all(isinstance(value, (int, float)) for value in figures.values())
+        and Path(facts["file"]).name == facts["file"]  # not a path that leads elsewhere
+    )
 
 
 class OneFile:

@@ -16,7 +16,7 @@ import numpy as np
 from tfstyle.data import Scan, list_scans, read_scans, resolve_window
 from tfstyle.data.windows import WindowSpec
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
-from tfstyle.files import write_atomically
+from tfstyle.files import parse_json, read_arrays, write_atomically
 
 if TYPE_CHECKING:
     from tfstyle.style_transfer import StyleTransfer
@@ -276,9 +276,8 @@ class StyleBank:
         """
         path = os.fspath(path)
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-            about = json.loads(str(arrays.pop("about")))
+            arrays = read_arrays(path)
+            about = parse_json(str(arrays.pop("about")))
             if about["format"] != FORMAT:
                 raise InputFileError(
                     path, f"a style bank of format {about['format']!r}, not {FORMAT}; encode anew."

@@ -27,7 +27,13 @@ from tfstyle.data.deidentify import check_burned_in, check_profile, new_key
 from tfstyle.data.dicom import damage_is_input_error, read_dataset, read_frame
 from tfstyle.data.dicom_write import source_frames
 from tfstyle.errors import ArgumentError, OutputError, ServingError, WorkerError
-from tfstyle.files import remove_abandoned, temporary_beside, write_atomically
+from tfstyle.files import (
+    is_inside,
+    read_json,
+    remove_abandoned,
+    temporary_beside,
+    write_atomically,
+)
 from tfstyle.images import check_batch_size, check_strength
 from tfstyle.layers.guided import slice_reach
 from tfstyle.outputs import (
@@ -719,6 +725,8 @@ def _uid_key(output: Path) -> str:
 def _record(target: Path, job: str, result: StylizedScan) -> None:
     """Notes in the output folder that a scan is finished, for a later run of the same work."""
     folder = target.parent / RECORDS
+    if not is_inside(target.parent, folder):
+        raise OutputError(folder, f"a link leads out of {target.parent}; remove it.")
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
@@ -730,13 +738,17 @@ def _record(target: Path, job: str, result: StylizedScan) -> None:
 def _finished(target: Path, job: str | None) -> StylizedScan | None:
     """The account of an earlier run, if it did the same work."""
     try:
-        found = json.loads((target.parent / RECORDS / f"{target.name}.json").read_text())
+        found = read_json(target.parent / RECORDS / f"{target.name}.json")
         if job is None or found["job"] != job:
             return None
         result = StylizedScan.from_dict(found["result"])
-    except (OSError, ValueError, KeyError, TypeError):
+        ours = all(
+            is_inside(target.parent, os.path.abspath(file)) and os.path.isfile(file)
+            for file in result.files
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
-    if not all(os.path.isfile(file) for file in result.files):
+    if not ours or not isinstance(result.slices, int):
         return None
     return replace(result, resumed=result.slices)
 

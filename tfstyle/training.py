@@ -30,7 +30,7 @@ from tfstyle.data import Scan, load_shards, pair_dataset, read_scans, spine_phan
 from tfstyle.data.shards import is_prepared
 from tfstyle.encoders.weights import load_npz, save_npz
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
-from tfstyle.files import is_unused, remove_abandoned, write_atomically
+from tfstyle.files import is_unused, read_json, remove_abandoned, write_atomically
 from tfstyle.style_transfer import StyleTransfer
 from tfstyle.workers import Worker, from_chief, over_machines
 
@@ -440,8 +440,10 @@ def _open_run(run: TrainingRun, folder: Path) -> None:
     file = folder / "run.json"
     if file.is_file():
         try:
-            found = json.loads(file.read_text())["settings"]
-        except (ValueError, KeyError, TypeError):
+            found = dict(read_json(file)["settings"])
+        except InputFileError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError):
             raise InputFileError(
                 file, "is no settings file of a run; choose another folder."
             ) from None
@@ -599,10 +601,10 @@ def environment() -> dict[str, str]:
 
 def _read_history(path: Path) -> list[dict[str, float]]:
     try:
-        columns = json.loads(path.read_text())
+        columns = read_json(path)
         length = max((len(column) for column in columns.values()), default=0)
         return [{key: column[i] for key, column in columns.items()} for i in range(length)]
-    except (OSError, ValueError, AttributeError, TypeError, IndexError):
+    except (OSError, ValueError, AttributeError, TypeError, IndexError, KeyError):
         return []
 
 

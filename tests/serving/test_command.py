@@ -71,7 +71,7 @@ def test_serve_passes_its_options_on(monkeypatch, capsys, tmp_path):
 
     monkeypatch.setattr(tfstyle.serving, "serve", serve)
     words = ["--models", "m.config", "--port", "1", "--rest-port", "2", "--batch", "4"]
-    assert cli.main(["serve", *words, "--poll", "0.5"]) == 0
+    assert cli.main(["serve", *words, "--poll", "0.5", "--allow-file-ops"]) == 0
     out = capsys.readouterr().out
     assert "127.0.0.1:1 (gRPC)" in out
     assert "http://127.0.0.1:2/v1/models" in out
@@ -82,9 +82,11 @@ def test_serve_passes_its_options_on(monkeypatch, capsys, tmp_path):
         "backend": "auto",
         "batching": Batching(4),
         "poll_seconds": 0.5,
+        "allow_file_ops": True,
     }
     assert cli.main(["serve", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["rest_address"] == "127.0.0.1:2"
     assert calls[0][1]["batching"] is None
     assert calls[0][1]["rest_port"] is None
+    assert calls[0][1]["allow_file_ops"] is False

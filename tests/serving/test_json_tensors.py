@@ -44,6 +44,11 @@ class TestParse:
     def test_what_is_no_json_object(self, text, message):
         assert message in refused(json_tensors.parse, text)
 
+    def test_more_lists_than_memory_is_meant_for(self):
+        text = b'{"inputs": [' + b"[]," * 999 + b"[]]}"
+        assert len(json_tensors.parse(text, values=2001)["inputs"]) == 1000
+        assert "more than 2000 numbers" in refused(json_tensors.parse, text, 2000)
+
 
 class TestRowFormat:
     def test_one_input_is_given_without_its_name(self):

@@ -43,6 +43,7 @@ class Conversion:
         size: Side of the images, or None.
         calibrate: Scans to calibrate on.
         compare: Scans to compare on.
+        allow_file_ops: Take a SavedModel that can reach for files.
     """
 
     target: str
@@ -53,6 +54,7 @@ class Conversion:
     size: int | None
     calibrate: Paths
     compare: Paths
+    allow_file_ops: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,15 @@ def convert(
     folder = saved_model_folder(wanted.saved_model)
     scans = read_all(wanted.compare) if _given(wanted.compare) else packaged_scans()
     calibration_scans = read_all(wanted.calibrate) if wanted.precision == "int8" else []
-    graph = plain_graph(folder, wanted.signature, wanted.size)
+    graph = plain_graph(folder, wanted.signature, wanted.size, allow_file_ops=wanted.allow_file_ops)
     threads = reports.threads()
-    servable = Servable("saved_model", 0, folder, intra_op_threads=threads)
+    servable = Servable(
+        "saved_model",
+        0,
+        folder,
+        intra_op_threads=threads,
+        allow_file_ops=wanted.allow_file_ops,
+    )
     work = output.parent / f".convert-{uuid.uuid4().hex}"
     try:
         samples, calibration = (

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.files import read_limited
 from tfstyle.logs import quiet_tensorflow
-from tfstyle.serving.servable import SERVE_TAG, list_versions
+from tfstyle.serving.file_operations import refuse_file_operations
+from tfstyle.serving.servable import SERVE_TAG, list_versions, read_meta_graph
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -81,7 +83,11 @@ def saved_model_folder(path: str | Path) -> Path:
 
 
 def plain_graph(
-    saved_model: str | Path, signature: str = "stylize", size: int | None = None
+    saved_model: str | Path,
+    signature: str = "stylize",
+    size: int | None = None,
+    *,
+    allow_file_ops: bool = False,
 ) -> PlainGraph:
     """Reads one signature of a SavedModel as a plain graph.
 
@@ -91,9 +97,11 @@ def plain_graph(
         size: Makes every image one of ``size`` x ``size`` pixels and every batch one of 1; free
             sizes stay free unless given. An input of unknown rank, such as ``strength``, is a
             vector of 1 in either case.
+        allow_file_ops: Load it even if it can reach for files or run code beyond its graph, see
+            :mod:`tfstyle.serving.file_operations`.
 
     Raises:
-        InputFileError: It is no SavedModel.
+        InputFileError: It is no SavedModel, or one that is refused.
         ArgumentError: It has no such signature, or the size cannot be used.
 
     Example:
@@ -109,6 +117,8 @@ def plain_graph(
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise ArgumentError(f"size: must be a whole number of at least 1, received {size!r}.")
     folder = saved_model_folder(saved_model)
+    if not allow_file_ops:
+        refuse_file_operations(read_meta_graph(folder), folder, objects=True)
     loaded = _load(folder)  # holds the variables
     if signature not in loaded.signatures:
         raise ArgumentError(
@@ -152,7 +162,7 @@ def operation_counts(folder: str | Path) -> Counter[str]:
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
     saved_model = SavedModel()
-    saved_model.ParseFromString((Path(folder) / "saved_model.pb").read_bytes())
+    saved_model.ParseFromString(read_limited(Path(folder) / "saved_model.pb", "file_bytes"))
     counts: Counter[str] = Counter()
     for meta_graph in saved_model.meta_graphs:
         graph_def = meta_graph.graph_def

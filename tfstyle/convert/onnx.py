@@ -43,6 +43,7 @@ def to_onnx(
     size: int | None = None,
     calibrate: Paths = (),
     compare: Paths = (),
+    allow_file_ops: bool = False,
 ) -> ConversionReport:
     """Converts one signature to ONNX with tf2onnx, for any runtime with operator set 18.
 
@@ -65,6 +66,8 @@ def to_onnx(
         calibrate: Scans to calibrate on, files or folders; for ``"int8"``, which needs them.
         compare: Scans to compare on; the CT slices of the package pydicom-data, or of pydicom,
             unless given.
+        allow_file_ops: Convert a SavedModel even if it can reach for files or run code beyond its
+            graph, see :mod:`tfstyle.serving.file_operations`.
 
     Returns:
         The report.
@@ -79,7 +82,9 @@ def to_onnx(
         >>> to_onnx("saved_models/stylize", "stylize.onnx")                 # doctest: +SKIP
     """
     require(_PACKAGES, _EXTRA, "conversion to ONNX")
-    wanted = Conversion("onnx", saved_model, output, signature, precision, size, calibrate, compare)
+    wanted = Conversion(
+        "onnx", saved_model, output, signature, precision, size, calibrate, compare, allow_file_ops
+    )
     return convert(wanted, ".onnx", lambda source: _build(source, precision))
 
 

@@ -44,6 +44,7 @@ def to_tflite(
     size: int | None = None,
     calibrate: Paths = (),
     compare: Paths = (),
+    allow_file_ops: bool = False,
 ) -> ConversionReport:
     """Converts one signature to TFLite, with built-in operations alone.
 
@@ -69,6 +70,8 @@ def to_tflite(
         calibrate: Scans to calibrate on, files or folders; for ``"int8"``, which needs them.
         compare: Scans to compare on; the CT slices of the package pydicom-data, or of pydicom,
             unless given.
+        allow_file_ops: Convert a SavedModel even if it can reach for files or run code beyond its
+            graph, see :mod:`tfstyle.serving.file_operations`.
 
     Returns:
         The report.
@@ -88,7 +91,15 @@ def to_tflite(
         f"conversion to TFLite in {precision}",
     )
     wanted = Conversion(
-        "tflite", saved_model, output, signature, precision, size, calibrate, compare
+        "tflite",
+        saved_model,
+        output,
+        signature,
+        precision,
+        size,
+        calibrate,
+        compare,
+        allow_file_ops,
     )
     return convert(wanted, ".tflite", lambda source: _build(source, precision))
 

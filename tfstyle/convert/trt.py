@@ -29,6 +29,7 @@ def to_trt(
     size: int | None = None,
     calibrate: Paths = (),
     compare: Paths = (),
+    allow_file_ops: bool = False,
 ) -> ConversionReport:
     """Converts one signature to a SavedModel with TensorRT engines, by TensorFlow's own TF-TRT.
 
@@ -47,6 +48,8 @@ def to_trt(
         calibrate: Scans to calibrate on, files or folders; for ``"int8"``, which needs them.
         compare: Scans to compare on; the CT slices of the package pydicom-data, or of pydicom,
             unless given.
+        allow_file_ops: Convert a SavedModel even if it can reach for files or run code beyond its
+            graph, see :mod:`tfstyle.serving.file_operations`.
 
     Returns:
         The report.
@@ -66,7 +69,9 @@ def to_trt(
     _require_tensorrt()
     if precision == "int8" and size is None:
         raise ArgumentError("size: int8 for TensorRT is calibrated on images of one size; give it.")
-    wanted = Conversion("trt", saved_model, output, signature, precision, size, calibrate, compare)
+    wanted = Conversion(
+        "trt", saved_model, output, signature, precision, size, calibrate, compare, allow_file_ops
+    )
     return convert(wanted, "", lambda source: _build(source, wanted))
 
 
@@ -129,7 +134,8 @@ def _build(source: Source, wanted: Conversion) -> Converted:
         method["calibration_pairs"] = len(source.calibration)
 
     def load(threads: int) -> Runner:
-        servable = Servable("trt", 0, path, intra_op_threads=threads)
+        # What TF-TRT wrote reads its engines from a file.
+        servable = Servable("trt", 0, path, intra_op_threads=threads, allow_file_ops=True)
 
         def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             return servable.run(wanted.signature, inputs)

@@ -7,11 +7,14 @@ file name. Single-frame and enhanced multi-frame objects give the same scans.
 
 from __future__ import annotations
 
+import io
 import logging
+import math
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pydicom
@@ -22,6 +25,8 @@ from tfstyle.data.privacy import mark_of, reason_of, values_unsaid
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import InputFileError, TfstyleError
+from tfstyle.files import safe_name
+from tfstyle.limits import check
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +149,9 @@ def read_dataset(path: str, *, pixels: bool, tags: list[str] | None = None) -> D
     options = {} if pixels else {"stop_before_pixels": True, "specific_tags": tags}
     try:
         with values_unsaid():
-            dataset = pydicom.dcmread(path, **options)
+            dataset = _parse(path, options)
+    except InputFileError:
+        raise
     except FileNotFoundError:
         raise InputFileError(path, "no such file.") from None
     except OSError as error:
@@ -160,13 +167,46 @@ def read_dataset(path: str, *, pixels: bool, tags: list[str] | None = None) -> D
     return dataset
 
 
+class _Bounded(io.BufferedReader):
+    """A file whose reader can take no more than limits allow, whatever the lengths in it say."""
+
+    def __init__(self, path: str):
+        super().__init__(io.FileIO(path))
+        self.size = os.fstat(self.fileno()).st_size
+        check(path, "file_bytes", self.size, f"a file of {self.size} bytes")
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is not None and size >= 0:
+            return super().read(min(size, self.size))
+        data = super().read()  # pydicom asks for the rest of a file where it is deflated
+        self._check_inflated(data)
+        return data
+
+    def _check_inflated(self, data: bytes) -> None:
+        total, inflate = 0, zlib.decompressobj(-zlib.MAX_WBITS)
+        while data and not inflate.eof:
+            total += len(inflate.decompress(data, _INFLATED_AT_ONCE))
+            data = inflate.unconsumed_tail
+            check(self.name, "file_bytes", total, f"inflates to {total} bytes and more")
+
+
+_INFLATED_AT_ONCE = 2**20
+
+
+def _parse(path: str, options: dict) -> Dataset:
+    with _Bounded(path) as file:
+        return pydicom.dcmread(file, **options)
+
+
 def _read_without_preamble(path: str, options: dict) -> Dataset:
     """Old files may lack the preamble; they count as DICOM if they name a SOP class."""
     try:
         with values_unsaid():
-            dataset = pydicom.dcmread(path, force=True, **options)
+            dataset = _parse(path, {"force": True, **options})
             known = bool(dataset.get("SOPClassUID"))
             known = known and ("Rows" in dataset or "Modality" in dataset)
+    except InputFileError:
+        raise
     except Exception:
         known = False
     if not known:
@@ -244,9 +284,13 @@ def damage_is_input_error(path: str) -> Iterator[None]:
     try:
         with values_unsaid():
             yield
-    except (TfstyleError, OSError, MemoryError):
+    except TfstyleError:
         raise
+    except MemoryError as error:
+        raise InputFileError(path, "takes more memory than there is.") from error
     except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the system, not of pydicom
         raise InputFileError(path, f"the DICOM file is damaged ({reason_of(error)}).") from None
 
 
@@ -260,6 +304,40 @@ def frames_of(path: str, dataset: Dataset) -> list[Frame]:
         return _describe(path, dataset)
 
 
+def check_size(path: str, dataset: Dataset) -> None:
+    """Refuses pictures that are too large by their header, before anything is decoded.
+
+    Raises:
+        InputFileError: Rows, Columns or Number of Frames are above the limits, or there are more
+            frames than the file has room for.
+    """
+    rows, columns = _integer(dataset, "Rows"), _integer(dataset, "Columns")
+    frames = max(1, _integer(dataset, "NumberOfFrames", 1))
+    check(path, "picture_pixels", rows * columns, f"a picture of {rows} x {columns} pixels")
+    check(path, "frames", frames, f"{frames} frames")
+    check(
+        path,
+        "scan_pixels",
+        frames * rows * columns,
+        f"{frames} frames of {rows} x {columns} pixels",
+    )
+    if frames == 1:
+        return
+    syntax = (getattr(dataset, "file_meta", None) or Dataset()).get("TransferSyntaxUID")
+    if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
+        return
+    if syntax is not None and syntax.is_encapsulated:
+        least = 8  # the header of a fragment
+    else:
+        least = math.ceil(rows * columns * _integer(dataset, "BitsAllocated", 1) / 8)
+    if frames * least > os.path.getsize(path):
+        raise InputFileError(
+            path,
+            f"it names {frames} frames of {rows} x {columns} pixels and is too small for them; the "
+            "file is cut short or damaged.",
+        )
+
+
 def _describe(path: str, dataset: Dataset) -> list[Frame]:
     modality = _text(dataset, "Modality")
     sop_class = _text(dataset, "SOPClassUID")
@@ -271,12 +349,15 @@ def _describe(path: str, dataset: Dataset) -> list[Frame]:
                 path, f"a {modality} file without Rows and Columns; it may be cut short."
             )
         raise _NoPictureError(path, f"a DICOM file without a picture to read ({what}).")
+    check_size(path, dataset)
     count = max(1, _integer(dataset, "NumberOfFrames", 1))
+    # Frames beyond those that have functional groups of their own are alike.
+    described = min(count, len(dataset.get("PerFrameFunctionalGroupsSequence") or ()) + 1)
     if modality == "":
         uid = sop_class or _text(meta, "MediaStorageSOPClassUID")
         modality = "CT" if uid in _CT_CLASSES else ""
     frames = []
-    for index in range(count):
+    for index in range(described):
         plane = functional_group(dataset, index, "PlanePositionSequence")
         orientation = functional_group(dataset, index, "PlaneOrientationSequence")
         measures = functional_group(dataset, index, "PixelMeasuresSequence")
@@ -327,6 +408,10 @@ def _describe(path: str, dataset: Dataset) -> list[Frame]:
                 modality=modality,
             )
         )
+    last = frames[-1]
+    for index in range(described, count):
+        order = (*last.order[:2], last.order[2] + index - last.index)
+        frames.append(replace(last, index=index, order=order))
     return frames
 
 
@@ -391,6 +476,8 @@ def _decode(path: str, dataset: Dataset) -> np.ndarray:
         dataset.file_meta.TransferSyntaxUID = (
             pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
         )
+    check_size(path, dataset)
+    _check_compressed(path, dataset)
     try:
         stored = dataset.pixel_array
     except BaseException as error:  # decoders raise many kinds, one even beside Exception
@@ -413,6 +500,80 @@ def _decode(path: str, dataset: Dataset) -> np.ndarray:
     if rows < 1 or columns < 1 or stored.size == 0 or stored.size % (rows * columns):
         raise InputFileError(path, f"the pixel data does not fit {rows} rows x {columns} columns.")
     return stored.reshape(-1, rows, columns)
+
+
+_CODESTREAMS = frozenset(
+    (
+        *pydicom.uid.JPEGTransferSyntaxes,
+        *pydicom.uid.JPEGLSTransferSyntaxes,
+        *pydicom.uid.JPEG2000TransferSyntaxes,
+    )
+)
+
+
+def _check_compressed(path: str, dataset: Dataset) -> None:
+    """Refuses compressed pictures that say, in their own header, to be of another size.
+
+    Decoders take memory and time by that header, not by Rows and Columns.
+    """
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax not in _CODESTREAMS:
+        return
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    try:
+        frames = pydicom.encaps.generate_frames(
+            dataset.PixelData, number_of_frames=max(1, _integer(dataset, "NumberOfFrames", 1))
+        )
+        sizes = {picture_size(frame) for frame in frames}
+    except Exception as error:
+        reason = reason_of(error)
+        raise InputFileError(path, f"the pixel data is truncated or damaged ({reason}).") from None
+    for size in sizes - {(rows, columns)}:
+        found = "of no known size" if size is None else f"of {size[0]} x {size[1]} pixels"
+        raise InputFileError(
+            path,
+            f"holds a compressed picture {found}, but names {rows} rows x {columns} columns.",
+        )
+
+
+def picture_size(data: bytes) -> tuple[int, int] | None:
+    """Rows and columns of a JPEG, JPEG-LS or JPEG 2000 picture, by its first header.
+
+    Args:
+        data: The picture; JPEG 2000 as a bare codestream or in a JP2 file.
+
+    Returns:
+        Its size, or None where it is none of these, or names it twice and not alike.
+
+    References: ISO/IEC 10918-1 (ITU-T T.81) B.2.2, ISO/IEC 14495-1 C.2.2, 15444-1 A.5.1.
+    """
+    start = data.find(b"\xff\x4f\xff\x51")
+    if start >= 0 and data[:2] != b"\xff\xd8":
+        values = data[start + 8 : start + 24]
+        if len(values) < 16:
+            return None
+        x, y, x0, y0 = (int.from_bytes(values[i : i + 4], "big") for i in range(0, 16, 4))
+        return y - y0, x - x0
+    if data[:2] != b"\xff\xd8":
+        return None
+    sizes, position = set(), 2
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            position += 1
+            continue
+        marker = data[position + 1]
+        if marker == 0xFF:
+            position += 1
+        elif marker in (0x00, 0x01, 0xD8, 0xD9) or 0xD0 <= marker <= 0xD7:
+            position += 2
+        else:
+            if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
+                size = data[position + 5 : position + 9]
+                sizes.add((int.from_bytes(size[:2], "big"), int.from_bytes(size[2:], "big")))
+            if marker == 0xDA and sizes:  # the scan begins: coded values follow
+                break
+            position += 2 + max(2, int.from_bytes(data[position + 2 : position + 4], "big"))
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 def _padding(dataset: Dataset, stored: np.ndarray) -> np.ndarray | None:
@@ -497,6 +658,8 @@ def to_hounsfield(values: np.ndarray) -> np.ndarray:
     """Rounds to int16 HU; values below -1500, which mark padding, become -1024."""
     if values.dtype.kind == "f":
         values = np.rint(values)
+    elif values.dtype.kind == "u" or values.dtype.itemsize == 1:  # no room for what is below 0
+        values = values.astype(np.int32 if values.dtype.itemsize <= 2 else np.float64)
     values = np.where(values < LOWEST_HU, AIR_HU, values)
     return np.minimum(values, np.iinfo(np.int16).max).astype(np.int16)
 
@@ -588,9 +751,12 @@ def read_dicom(
             clusters = _clusters(fitting)
             if len(clusters) > 1:
                 fitting = _main_cluster(clusters, names[key], on_odd)
+            decoded: dict[str, tuple[Dataset, np.ndarray]] = {}  # once for all stacks
             for stack in _stacks(fitting, names[key]):
-                one_by_one = lazy and DicomSeries.can_read(stack)
-                scans.append((DicomSeries if one_by_one else _load)(stack, names[key]))
+                if lazy and DicomSeries.can_read(stack):
+                    scans.append(DicomSeries(stack, names[key]))
+                else:
+                    scans.append(_load(stack, names[key], decoded))
     return scans
 
 
@@ -610,7 +776,7 @@ def _names(groups: dict[tuple[str, str], list[Frame]]) -> dict[tuple[str, str], 
         if taken.count(label) > 1:
             tail = mark_of(key[0]) if key[0] else str(groups[key][0].series_number)
             labels[key] = f"{label}-{tail}"
-    return labels
+    return {key: safe_name(label, "series") for key, label in labels.items()}
 
 
 def _raise_colour(frame: Frame) -> None:
@@ -664,6 +830,8 @@ def _alike(a: Frame, b: Frame) -> bool:
         return False
     if (a.position is None) != (b.position is None):
         return False
+    if a.orientation is b.orientation and a.pixel_spacing == b.pixel_spacing:
+        return True
     if a.orientation is not None and not np.allclose(a.orientation, b.orientation, atol=2e-3):
         return False
     return np.allclose(a.pixel_spacing, b.pixel_spacing, rtol=1e-3)
@@ -823,10 +991,27 @@ def _window_of_stack(frames: Sequence[Frame]) -> Window | None:
     return frames[len(frames) // 2].window or next((f.window for f in frames if f.window), None)
 
 
-def _load(frames: list[Frame], name: str) -> Scan:
-    """Decodes the pixels of a sorted stack."""
+def _load(
+    frames: list[Frame],
+    name: str,
+    decoded: dict[str, tuple[Dataset, np.ndarray]] | None = None,
+) -> Scan:
+    """Decodes the pixels of a sorted stack.
+
+    Args:
+        frames: The slices.
+        name: Label of the scan.
+        decoded: Files of several frames that other stacks have used, to which others are added.
+    """
     units = frames[0].units
-    datasets: dict[str, tuple[Dataset, np.ndarray]] = {}
+    datasets: dict[str, tuple[Dataset, np.ndarray]] = {} if decoded is None else decoded
+    rows, columns = frames[0].shape
+    check(
+        frames[0].path,
+        "scan_pixels",
+        len(frames) * rows * columns,
+        f"the first of {len(frames)} slices of {rows} x {columns} pixels",
+    )
     last_use = {f.path: i for i, f in enumerate(frames)}
     planes = []
     for i, frame in enumerate(frames):
@@ -836,7 +1021,7 @@ def _load(frames: list[Frame], name: str) -> Scan:
                 datasets[frame.path] = dataset, _decode(frame.path, dataset)
         with damage_is_input_error(frame.path):
             planes.append(_plane(frame, *datasets[frame.path]))
-        if last_use[frame.path] == i:
+        if last_use[frame.path] == i and (decoded is None or frame.frames == 1):
             del datasets[frame.path]
     pixels = np.stack(planes)
     window = _window_of_stack(frames)

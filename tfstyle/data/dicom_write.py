@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import datetime
 import os
+import re
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -290,6 +291,22 @@ def _code(value: str, scheme: str, meaning: str) -> DicomSequence:
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
     return DicomSequence([item])
+
+
+_IDENTITY = {
+    **dict.fromkeys(("uid", "study_uid", "frame_of_reference_uid"), re.compile(r"[0-9.]{1,64}")),
+    **dict.fromkeys(("date", "time"), re.compile(r"[0-9.]{0,16}")),
+    "uid_key": re.compile(r"[\w+/=\-]{1,128}"),
+}
+
+
+def is_identity(value: object) -> bool:
+    """Whether a value, read from a file say, is what :attr:`DerivedSeries.identity` gave."""
+    return (
+        isinstance(value, dict)
+        and _IDENTITY.keys() - {"uid_key"} <= value.keys() <= _IDENTITY.keys()
+        and all(isinstance(v, str) and _IDENTITY[k].fullmatch(v) for k, v in value.items())
+    )
 
 
 class DerivedSeries:

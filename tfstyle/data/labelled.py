@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import csv
 import fnmatch
-import json
 import logging
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,13 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tfstyle.data.dicom import damage_is_input_error, is_dicom, read_dataset
+from tfstyle.data.dicom import check_size, damage_is_input_error, is_dicom, read_dataset
 from tfstyle.data.nifti import match_labels, resample_labels
 from tfstyle.data.png import read_png
 from tfstyle.data.privacy import TECHNICAL, mark_of, reason_of, values_unsaid
 from tfstyle.data.read import find_files, read_scan
 from tfstyle.data.scan import Scan
 from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.files import read_json, read_limited
+from tfstyle.limits import check
 
 logger = logging.getLogger(__name__)
 
@@ -401,15 +403,29 @@ def read_dicom_seg(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
         ArgumentError: highdicom is not installed.
     """
     try:
-        from highdicom.seg import segread
+        from highdicom.seg import Segmentation
     except ImportError:
         raise ArgumentError(
             "highdicom is needed to read DICOM SEG: pip install 'tfstyle[dicom-seg]'."
         ) from None
     path = os.fspath(path)
+    dataset = read_dataset(path, pixels=True)
     try:
+        check_size(path, dataset)
         with values_unsaid():
-            volume = segread(path).get_volume(combine_segments=True, dtype=np.uint16)
+            segmentation = Segmentation.from_dataset(dataset, copy=False)
+            geometry = segmentation.get_volume_geometry()
+            if geometry is None:
+                raise ValueError("its frames are no regular stack")
+            # Frames far apart span many slices, whatever their number.
+            count = math.prod(geometry.spatial_shape)
+            check(path, "scan_pixels", count, f"spans {geometry.spatial_shape} voxels")
+            volume = segmentation.get_volume(combine_segments=True, dtype=np.uint16)
+        affine = volume.affine
+        if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+            raise ValueError("its affine is singular")
+    except InputFileError:
+        raise
     except Exception as error:  # highdicom raises many kinds
         reason = reason_of(error)
         raise InputFileError(path, f"cannot be read as a DICOM segmentation ({reason}).") from None
@@ -681,7 +697,11 @@ def _tag_or_sidecar(file: str, keyword: str) -> str:
     if not sidecar.is_file():
         return ""
     try:
-        values = json.loads(sidecar.read_text(encoding="utf-8"))
+        values = read_json(sidecar)
+    except InputFileError:
+        raise
+    except OSError as error:
+        raise InputFileError(sidecar, f"cannot be read ({error.strerror}).") from error
     except ValueError as error:
         raise InputFileError(sidecar, f"is not JSON ({reason_of(error)}).") from None
     return str(values.get(keyword, "")).strip() if isinstance(values, dict) else ""
@@ -692,10 +712,17 @@ def _table(file: str, column: str, root: Path) -> dict[str, str]:
     path = next((p for p in (Path(file), root / file) if p.is_file()), None)
     if path is None:
         raise InputFileError(file, "no such table.")
-    text = path.read_text(encoding="utf-8-sig")
-    header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
-    rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter))
+    try:
+        text = read_limited(path).decode("utf-8-sig")
+        header = text.partition("\n")[0]
+        delimiter = max(",;\t", key=header.count)
+        rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter))
+    except InputFileError:
+        raise
+    except OSError as error:
+        raise InputFileError(path, f"cannot be read ({error.strerror}).") from error
+    except (ValueError, csv.Error) as error:
+        raise InputFileError(path, f"is no table of UTF-8 text ({error}).") from error
     names = list(rows[0]) if rows else []
     if column not in names:
         raise InputFileError(

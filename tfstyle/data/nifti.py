@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 
 import nibabel as nib
@@ -13,22 +14,51 @@ from tfstyle.data.privacy import reason_of
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
-from tfstyle.files import write_atomically
+from tfstyle.files import safe_name, write_atomically
+from tfstyle.limits import check
 
 _HU_MARK = b"units HU"  # in the header's description, written by write_nifti
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
+def _header(path: str) -> nib.Nifti1Header:
+    """The header of NIfTI-1 or NIfTI-2, without extensions, of sizes that may be read.
+
+    Nothing else is made of the file: what stands between header and voxels may be of any kind and
+    size, and unpacks to more than it takes on the disk.
+    """
+    kinds = (nib.Nifti1Header, nib.Nifti2Header)
+    try:
+        with nib.openers.ImageOpener(path) as file:
+            start = file.read(max(kind.sizeof_hdr for kind in kinds))
+        size = {int.from_bytes(start[:4], order) for order in ("little", "big")}
+        kind = next((kind for kind in kinds if kind.sizeof_hdr in size), None)
+        if kind is None or len(start) < kind.sizeof_hdr:
+            raise ValueError("it does not begin with a NIfTI header")
+        header = kind(start[: kind.sizeof_hdr])
+        magic = header["magic"].tobytes().rstrip(b"\0")[:3]
+        if magic not in (b"n+1", b"n+2"):
+            raise ValueError("it is no single-file NIfTI")
+        offset = float(header["vox_offset"])
+        if not 0 <= offset < 2**62:
+            raise ValueError(f"voxels from byte {offset:g} on")
+    except Exception as error:  # nibabel raises many kinds on damaged files
+        reason = reason_of(error)
+        raise InputFileError(path, f"not a NIfTI file, or damaged ({reason}).") from None
+    check(path, "text_bytes", int(offset), f"{int(offset)} bytes stand before the voxels")
+    return header
+
+
 def _load(path: str) -> tuple[np.ndarray, np.ndarray, bytes]:
     """Voxels (slices, rows, columns) to superior, posterior, left; LPS affine; description."""
     if not os.path.exists(path):
         raise InputFileError(path, "no such file.")
+    header = _header(path)
     try:
-        image = nib.load(path)
-        shape = image.shape
-        kind = image.get_data_dtype()
-    except Exception as error:  # nibabel raises many kinds on damaged files
+        shape, kind = header.get_data_shape(), header.get_data_dtype()
+        affine = np.array(header.get_best_affine(), np.float64)
+    except Exception as error:
         reason = reason_of(error)
         raise InputFileError(path, f"not a NIfTI file, or damaged ({reason}).") from None
     if kind.fields is not None or kind.kind not in "iufb":
@@ -39,18 +69,20 @@ def _load(path: str) -> tuple[np.ndarray, np.ndarray, bytes]:
             f"a {len(shape)}-D image of shape {tuple(shape)}; give a 3-D volume, for example one "
             "time point of it.",
         )
-    if 0 in shape or len(shape) < 2:
+    if len(shape) < 2 or min(shape) < 1:
         raise InputFileError(path, f"an image of shape {tuple(shape)}; give a 3-D volume.")
     size = os.path.getsize(path) * (1100 if path.lower().endswith(".gz") else 1)
-    if int(np.prod(shape, dtype=np.float64)) * kind.itemsize > size:  # before memory is taken
+    count = math.prod(int(n) for n in shape)
+    if count * kind.itemsize > size:  # before memory is taken
         raise InputFileError(path, f"the file is cut short: too small for {tuple(shape)} voxels.")
+    check(path, "scan_pixels", count, f"a volume of {' x '.join(map(str, shape))} voxels")
     try:
-        voxels = np.asanyarray(image.dataobj)
+        with np.errstate(all="ignore"):  # values too large for the header's scale become infinite
+            voxels = np.asanyarray(nib.arrayproxy.ArrayProxy(path, header))
     except Exception as error:
         reason = reason_of(error)
         raise InputFileError(path, f"the voxels are truncated or damaged ({reason}).") from None
     voxels = voxels.reshape(tuple(shape[:3]) + (1,) * (3 - len(shape)))
-    affine = np.array(image.affine, np.float64)
     now = np.array([[np.nan]])
     if np.isfinite(affine).all() and np.linalg.cond(affine[:3, :3]) < 1e7:
         now = nib.orientations.io_orientation(affine)
@@ -60,8 +92,7 @@ def _load(path: str) -> tuple[np.ndarray, np.ndarray, bytes]:
     change = nib.orientations.ornt_transform(now, wanted)
     affine = affine @ nib.orientations.inv_ornt_aff(change, voxels.shape)
     voxels = nib.orientations.apply_orientation(voxels, change)
-    note = bytes(image.header["descrip"].tobytes()) if "descrip" in image.header else b""
-    return np.ascontiguousarray(voxels), _RAS_TO_LPS @ affine, note
+    return np.ascontiguousarray(voxels), _RAS_TO_LPS @ affine, header["descrip"].tobytes()
 
 
 def nifti_name(path: str | os.PathLike) -> str:
@@ -69,7 +100,7 @@ def nifti_name(path: str | os.PathLike) -> str:
     name = os.path.basename(os.fspath(path))
     for ending in (".gz", ".nii"):
         name = name[: -len(ending)] if name.lower().endswith(ending) else name
-    return name or "volume"
+    return safe_name(name, "volume")
 
 
 def read_nifti(path: str | os.PathLike, *, units: str = "auto") -> Scan:
@@ -223,7 +254,12 @@ def write_nifti(unit: np.ndarray, scan: Scan, window: Window, path: str | os.Pat
     affine = np.diag([*scan.spacing, 1.0])[[2, 1, 0, 3]] if scan.affine is None else scan.affine
     # Axes in the usual order of NIfTI: columns, rows, slices.
     affine = _RAS_TO_LPS @ affine[:, [2, 1, 0, 3]]
-    image = nib.Nifti1Image(np.ascontiguousarray(values.transpose(2, 1, 0)), affine)
+    try:
+        image = nib.Nifti1Image(np.ascontiguousarray(values.transpose(2, 1, 0)), affine)
+    except (ValueError, np.linalg.LinAlgError, nib.spatialimages.HeaderDataError) as error:
+        raise OutputError(
+            path, f"the place of {scan.name} in space does not fit NIfTI ({error})."
+        ) from error
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = b"tfstyle, " + (_HU_MARK if scan.units == "HU" else b"units US")
     data = image.to_bytes()

@@ -9,7 +9,8 @@ import numpy as np
 
 from tfstyle.data.scan import Scan
 from tfstyle.errors import ArgumentError, InputFileError
-from tfstyle.files import write_atomically
+from tfstyle.files import read_limited, safe_name, write_atomically
+from tfstyle.limits import check
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -33,15 +34,15 @@ def read_png(path: str | os.PathLike) -> Scan:
 
     path = os.fspath(path)
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = read_limited(path, "file_bytes")
     except FileNotFoundError:
         raise InputFileError(path, "no such file.") from None
     except OSError as error:
         raise InputFileError(path, f"cannot be read ({error.strerror}).") from error
     if data[:8] != _SIGNATURE or len(data) < 33 or data[12:16] != b"IHDR":
         raise InputFileError(path, "not a PNG file.")
-    bits = struct.unpack(">IIB", data[16:25])[2]
+    columns, rows, bits = struct.unpack(">IIB", data[16:25])
+    check(path, "picture_pixels", rows * columns, f"a picture of {rows} x {columns} pixels")
     try:
         with tf.device("CPU"):
             image = tf.io.decode_png(data, dtype=tf.uint16 if bits == 16 else tf.uint8).numpy()
@@ -66,7 +67,7 @@ def read_png(path: str | os.PathLike) -> Scan:
 
 def picture_name(path: str | os.PathLike) -> str:
     """The file name without its ending."""
-    return os.path.splitext(os.path.basename(os.fspath(path)))[0] or "picture"
+    return safe_name(os.path.splitext(os.path.basename(os.fspath(path)))[0], "picture")
 
 
 def write_png(unit: np.ndarray, path: str | os.PathLike, bits: int = 8) -> None:

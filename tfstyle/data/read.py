@@ -21,6 +21,7 @@ from tfstyle.data.nifti import nifti_name, read_nifti
 from tfstyle.data.png import picture_name, read_png
 from tfstyle.data.scan import Scan
 from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.limits import check, limits
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +47,11 @@ def find_files(folder: str | os.PathLike) -> list[str]:
     """All regular files below a folder, sorted; hidden ones left out, linked folders once.
 
     Args:
-        folder: The folder. Symbolic links are followed; loops do no harm.
+        folder: The folder. Symbolic links are followed, unless ``follow_links`` of
+            :class:`tfstyle.limits.Limits` says otherwise; loops do no harm.
 
     Raises:
-        InputFileError: If the folder cannot be listed.
+        InputFileError: If the folder cannot be listed, or holds more files than the limit.
     """
     folder = os.fspath(folder)
     files: list[str] = []
@@ -58,18 +60,25 @@ def find_files(folder: str | os.PathLike) -> list[str]:
     def fail(error: OSError) -> None:
         raise InputFileError(error.filename or folder, f"cannot be listed ({error.strerror}).")
 
+    everywhere = bool(limits().follow_links)
+    home = os.path.join(os.path.realpath(folder), "")
     for root, folders, names in os.walk(folder, followlinks=True, onerror=fail):
         status = os.stat(root)
-        if (status.st_dev, status.st_ino) in seen:
+        outside = not everywhere and not os.path.join(os.path.realpath(root), "").startswith(home)
+        if outside or (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files.extend(
-            os.path.join(root, name)
-            for name in names
-            if not name.startswith(".") and os.path.isfile(os.path.join(root, name))
-        )
+        for name in names:
+            path = os.path.join(root, name)
+            if name.startswith(".") or not os.path.isfile(path):
+                continue
+            if not everywhere and not os.path.realpath(path).startswith(home):
+                logger.warning("Left out: %s is a link that leads out of %s.", path, folder)
+                continue
+            files.append(path)
+        check(folder, "files", len(files), f"holds {len(files)} files and more")
     return sorted(files)
 
 
@@ -265,6 +274,8 @@ def list_scans(
     folder = os.fspath(folder)
     if not os.path.exists(folder):
         raise InputFileError(folder, "no such file or folder.")
+    if not os.path.isdir(folder) and not os.path.isfile(folder):  # a pipe would be waited for
+        raise InputFileError(folder, "neither a file nor a folder.")
     found: list[ScanFiles] = []
     damaged: list[InputFileError] = []
     series: dict[tuple[str, str], list[str]] = {}

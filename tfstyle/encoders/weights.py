@@ -12,6 +12,7 @@ import io
 import logging
 import os
 import pickle
+import pickletools
 import subprocess
 import sys
 import tarfile
@@ -22,8 +23,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfstyle.errors import WeightsError
-from tfstyle.files import write_atomically
+from tfstyle.errors import InputFileError, WeightsError
+from tfstyle.files import read_arrays, write_atomically
 
 if TYPE_CHECKING:
     import keras
@@ -85,6 +86,9 @@ def load_arrays(data: bytes) -> dict[str, np.ndarray]:
         WeightsError: if it holds anything but numeric arrays in nested dicts with string keys.
     """
     try:
+        for opcode, index, _ in pickletools.genops(data):
+            if opcode.name in ("PUT", "LONG_BINPUT") and index > len(data):
+                raise pickle.UnpicklingError("refused: a memo larger than the file")
         tree = ArrayUnpickler(io.BytesIO(data)).load()
     except Exception as error:
         raise WeightsError(f"weights pickle refused: {error}") from error
@@ -173,11 +177,12 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
         WeightsError: if the file is missing, damaged or holds objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
+        return read_arrays(path)
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such weights file.") from None
-    except Exception as error:
+    except InputFileError as error:
+        raise WeightsError(str(error)) from error
+    except ValueError as error:
         raise WeightsError(f"{path}: not a readable .npz of plain arrays ({error}).") from error
 
 

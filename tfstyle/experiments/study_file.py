@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from tfstyle.errors import ArgumentError, OutputError
+from tfstyle.files import read_json
 
 
 def read_study(output: Path, settings: dict, empty: dict, runs: str) -> dict:
@@ -29,7 +29,7 @@ def read_study(output: Path, settings: dict, empty: dict, runs: str) -> dict:
             raise OutputError(output, f"cannot be written ({error.strerror or error}).") from error
         return {"settings": settings, **empty}
     try:
-        result = json.loads(output.read_text())
+        result = read_json(output)
         before = dict(result["settings"])
         for key in empty.keys() - {"summary", "notes"}:
             result[key]

@@ -519,7 +519,7 @@ class SegmenterAgreement(_ConfusionMetric):
         self.measure = measure
         self._path = str(segmenter) if isinstance(segmenter, (str, Path)) else None
         # In a list of one behind a function: Keras must not take its weights for this metric's.
-        model = keras.saving.load_model(self._path) if self._path else segmenter
+        model = keras.saving.load_model(self._path, safe_mode=True) if self._path else segmenter
         self._segmenter = lambda: model
 
     def update_state(self, y_true, y_pred, sample_weight=None):

@@ -19,8 +19,8 @@ import numpy as np
 from tfstyle import encoders
 from tfstyle.decoder import Decoder
 from tfstyle.encoders.weights import load_npz, save_npz
-from tfstyle.errors import OutputError, WeightsError
-from tfstyle.files import temporary_beside
+from tfstyle.errors import InputFileError, OutputError, WeightsError
+from tfstyle.files import read_json, read_limited, temporary_beside
 
 if TYPE_CHECKING:
     from tfstyle.style_transfer import StyleTransfer
@@ -133,7 +133,10 @@ def load(preset: str | os.PathLike, cls: type[StyleTransfer]) -> StyleTransfer:
     weights = path / WEIGHTS
     if not weights.is_file():
         raise WeightsError(f"{path}: {WEIGHTS} is missing; fetch the preset again.")
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    try:
+        digest = hashlib.sha256(read_limited(weights, "file_bytes")).hexdigest()
+    except (InputFileError, OSError) as error:
+        raise WeightsError(f"{weights}: cannot be read ({error}).") from error
     if digest != config.get("sha256"):
         raise WeightsError(
             f"{weights}: SHA-256 {digest} is not the {config.get('sha256')} of {CONFIG}; the file "
@@ -218,12 +221,18 @@ def save(
 
 def _config(path: Path) -> dict:
     try:
-        config = json.loads((path / CONFIG).read_text())
+        config = read_json(path / CONFIG)
         if config["format"] != FORMAT:
             raise WeightsError(
                 f"{path / CONFIG}: format {config['format']!r} is not {FORMAT}; update tfstyle."
             )
+        if not isinstance(config.get("config", {}), dict) or not isinstance(
+            config.get("card", {}), dict
+        ):
+            raise WeightsError(f"{path / CONFIG}: its configuration or card is no JSON object.")
         return config
+    except InputFileError as error:
+        raise WeightsError(str(error)) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, WeightsError):
             raise

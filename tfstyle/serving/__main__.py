@@ -55,6 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="S",
         help="seconds between looks for new versions; 0: never (default: %(default)s)",
     )
+    parser.add_argument(
+        "--allow-file-ops",
+        action="store_true",
+        help="load models that can reach for files or run code beyond their graph (default: no)",
+    )
     defaults = Limits()
     for field in fields(Limits):
         parser.add_argument(
@@ -80,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 else Batching(options.batch, timeout=options.batch_timeout)
             ),
             poll_seconds=options.poll,
+            allow_file_ops=options.allow_file_ops,
             on_ready=_announce,
         )
     except TfstyleError as error:

@@ -20,13 +20,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
-from tfstyle.files import remove_abandoned, temporary_beside
-from tfstyle.serving.servable import DEFAULT_SIGNATURE, SERVE_TAG, WARM_UP_FILE, Servable
+from tfstyle.files import read_json, remove_abandoned, temporary_beside
+from tfstyle.serving.servable import (
+    DEFAULT_SIGNATURE,
+    WARM_UP_FILE,
+    Servable,
+    read_meta_graph,
+)
 from tfstyle.serving.signatures import STYLIZE, Signature, stylize_signatures
 
 if TYPE_CHECKING:
-    from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
-
     from tfstyle.style_transfer import StyleTransfer
 
 logger = logging.getLogger(__name__)
@@ -225,7 +228,9 @@ def read_metadata(version_folder: str | Path) -> dict[str, Any]:
     """
     path = Path(version_folder) / "assets.extra" / METADATA_FILE
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
+    except InputFileError:
+        raise
     except FileNotFoundError:
         raise InputFileError(
             path, "no such file; this SavedModel was not exported by tfstyle"
@@ -248,30 +253,12 @@ def graph_operations(version_folder: str | Path) -> list[str]:
     Raises:
         InputFileError: ``saved_model.pb`` is missing or damaged.
     """
-    meta_graph = _read_meta_graph(Path(version_folder))
+    meta_graph = read_meta_graph(Path(version_folder))
     functions = {f.signature.name for f in meta_graph.graph_def.library.function}
     operations = {node.op for node in meta_graph.graph_def.node}
     for function in meta_graph.graph_def.library.function:
         operations.update(node.op for node in function.node_def)
     return sorted(operations - functions)
-
-
-def _read_meta_graph(version_folder: Path) -> MetaGraphDef:
-    from google.protobuf.message import DecodeError
-    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
-
-    path = version_folder / "saved_model.pb"
-    saved_model = SavedModel()
-    try:
-        saved_model.ParseFromString(path.read_bytes())
-    except OSError as error:
-        raise InputFileError(path, f"cannot be read ({error.strerror or error})") from error
-    except DecodeError as error:
-        raise InputFileError(path, "is damaged; export the model again") from error
-    for meta_graph in saved_model.meta_graphs:
-        if SERVE_TAG in meta_graph.meta_info_def.tags:
-            return meta_graph
-    raise InputFileError(path, f"holds no graph with the tag '{SERVE_TAG}'")
 
 
 def _check_version(version: int | None) -> None:

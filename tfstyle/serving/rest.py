@@ -70,11 +70,14 @@ class RestApi:
     Args:
         core: What answers.
         timeout: Seconds that a predict request may take.
+        pixels: Most pixels of one input.
     """
 
-    def __init__(self, core: Core, timeout: float):
+    def __init__(self, core: Core, timeout: float, pixels: int):
         self._core = core
         self._timeout = timeout
+        # Two images, each pixel a list of up to three numbers in lists of rows.
+        self._values = 10 * pixels + 2**16
         self._lock = threading.Lock()
         self._active = 0
 
@@ -124,7 +127,7 @@ class RestApi:
 
     def _predict(self, match: re.Match, environ: dict) -> bytes:
         self._core.require_room()  # before the work of reading JSON
-        body = json_tensors.parse(environ["wsgi.input"].read())
+        body = json_tensors.parse(environ["wsgi.input"].read(), self._values)
         request = predict_pb2.PredictRequest()
         _fill(request.model_spec, match)
         signature_name = body.get("signature_name", "")
@@ -218,7 +221,7 @@ class RestServer:
 
         # "Task queue depth" is said of every request beyond the first; the metrics tell it better.
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-        self._api = RestApi(core, limits.rest_seconds)
+        self._api = RestApi(core, limits.rest_seconds, limits.pixels)
         self._map: dict = {}
         places = limits.running + limits.waiting
         try:

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import gc
 import logging
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,10 +20,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.files import check_records, read_limited
+from tfstyle.limits import check
 from tfstyle.logs import quiet_tensorflow
+from tfstyle.serving.file_operations import refuse_file_operations
 
 if TYPE_CHECKING:
-    from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
+    from tensorflow.core.framework.tensor_pb2 import TensorProto
+    from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef, TensorInfo
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +122,42 @@ def _tensor_names(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
     return {name: info.name for name, info in tensors.items()}
 
 
+def read_meta_graph(version_folder: Path) -> MetaGraphDef:
+    """The serving graph of a SavedModel, read without running anything.
+
+    Raises:
+        InputFileError: ``saved_model.pb`` is missing, too large or damaged, or has no such graph.
+    """
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    path = version_folder / "saved_model.pb"
+    saved_model = SavedModel()
+    try:
+        saved_model.ParseFromString(read_limited(path, "file_bytes"))
+    except OSError as error:
+        raise InputFileError(path, f"cannot be read ({error.strerror or error})") from error
+    except DecodeError as error:
+        raise InputFileError(
+            path, "is damaged and cannot be loaded as a SavedModel; export the model again"
+        ) from error
+    for meta_graph in saved_model.meta_graphs:
+        if SERVE_TAG in meta_graph.meta_info_def.tags:
+            return meta_graph
+    raise InputFileError(path, f"holds no graph with the tag '{SERVE_TAG}'")
+
+
+def _check_claim(path: Path, proto: TensorProto) -> None:
+    """Refuses a tensor of a few bytes that would become one of many."""
+    import tensorflow as tf
+
+    sizes = [dim.size for dim in proto.tensor_shape.dim]
+    size = math.prod(sizes) * max(1, tf.as_dtype(proto.dtype).size or 1)
+    if proto.tensor_shape.unknown_rank or min(sizes, default=0) < 0:
+        raise InputFileError(path, "holds a tensor without a shape; export the model again")
+    check(path, "file_bytes", size, f"holds a tensor of {size} bytes")
+
+
 class Servable:
     """One version of one model, loaded through TensorFlow's session loader (tag ``serve``).
 
@@ -129,13 +170,15 @@ class Servable:
         path: The version folder, with ``saved_model.pb``.
         intra_op_threads: Threads within one operation; 0 lets TensorFlow choose.
         inter_op_threads: Threads across operations; 0 lets TensorFlow choose.
+        allow_file_ops: Load it even if it can reach for files or run code beyond its graph, see
+            :mod:`tfstyle.serving.file_operations`.
 
     Attributes:
         signatures: Signature name to ``SignatureDef``.
         all_signatures: The same with TensorFlow's internal ones, as ``GetModelMetadata`` gives.
 
     Raises:
-        InputFileError: ``path`` is not a SavedModel that can be loaded.
+        InputFileError: ``path`` is not a SavedModel that can be loaded, or one that is refused.
 
     Example:
         >>> servable = Servable("stylize", 1, "saved_models/stylize/1")      # doctest: +SKIP
@@ -150,12 +193,15 @@ class Servable:
         *,
         intra_op_threads: int = 0,
         inter_op_threads: int = 0,
+        allow_file_ops: bool = False,
     ):
         import tensorflow as tf
 
         self.name = name
         self.version = version
         self.path = Path(path)
+        if not allow_file_ops:
+            refuse_file_operations(read_meta_graph(self.path), self.path)
         config = tf.compat.v1.ConfigProto(
             intra_op_parallelism_threads=intra_op_threads,
             inter_op_parallelism_threads=inter_op_threads,
@@ -266,15 +312,20 @@ class Servable:
             return 0
         count = 0
         try:
+            check_records(path)
             with quiet_tensorflow():
                 for record in tf.compat.v1.io.tf_record_iterator(str(path)):
                     log = prediction_log_pb2.PredictionLog.FromString(record)
                     if log.WhichOneof("log_type") != "predict_log":
                         continue
                     request = log.predict_log.request
+                    for proto in request.inputs.values():
+                        _check_claim(path, proto)
                     inputs = {k: tf.make_ndarray(proto) for k, proto in request.inputs.items()}
                     self.run(request.model_spec.signature_name or DEFAULT_SIGNATURE, inputs)
                     count += 1
+        except InputFileError:
+            raise
         except Exception as error:
             first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputFileError(

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING
 from tfstyle.errors import ArgumentError, ServingError
 from tfstyle.serving.monitoring import Metrics
 from tfstyle.serving.scheduler import Batching, Scheduler
+from tfstyle.serving.servable import Servable
 from tfstyle.serving.transports import LARGE_MESSAGES
 from tfstyle.serving.versions import (
     PLATFORM,
@@ -133,6 +135,8 @@ class EmbeddedServer:
         batching: Join requests to batches; None runs each alone.
         poll_seconds: Seconds between two looks for new versions; 0 never looks again.
         warm_up: Run a version's warm-up requests before it is available.
+        allow_file_ops: Serve SavedModels even if they can reach for files or run code beyond
+            their graph, see :mod:`tfstyle.serving.file_operations`.
 
     Attributes:
         served: Model name to :class:`tfstyle.serving.versions.ServedModel`, as given.
@@ -160,6 +164,7 @@ class EmbeddedServer:
         batching: Batching | None = None,
         poll_seconds: float = 1.0,
         warm_up: bool = True,
+        allow_file_ops: bool = False,
     ):
         self.served = served_models(models)
         self.host = host
@@ -172,6 +177,7 @@ class EmbeddedServer:
         )
         self._poll_seconds = checked_seconds("poll_seconds", poll_seconds)
         self._warm_up = warm_up
+        self._load = partial(Servable, allow_file_ops=allow_file_ops)
         self._running: _Running | None = None
         self._lock = threading.Lock()
 
@@ -312,6 +318,7 @@ class EmbeddedServer:
                 poll_seconds=self._poll_seconds,
                 warm_up=self._warm_up,
                 metrics=self.metrics,
+                load=self._load,
             )
             self.metrics.add_gauge(
                 ":tfstyle:serving:queued_requests", "Requests that wait.", lambda: scheduler.queued
@@ -379,6 +386,7 @@ def serve(
     limits: Limits | None = None,
     batching: Batching | None = None,
     poll_seconds: float = 1.0,
+    allow_file_ops: bool = False,
     grace: float = 10.0,
     on_ready: Callable[[ServerInfo], None] | None = None,
     stop: threading.Event | None = None,
@@ -400,6 +408,7 @@ def serve(
         limits: Sizes and concurrency of the embedded server.
         batching: Join requests to batches; None runs each alone.
         poll_seconds: Seconds between two looks for new versions; 0 never looks again.
+        allow_file_ops: See :class:`EmbeddedServer`; tensorflow_model_server runs every model.
         grace: Seconds that requests in progress may take after the signal.
         on_ready: Called once, when the server answers.
         stop: Set it to end the call, for example from another thread.
@@ -425,6 +434,7 @@ def serve(
         limits=limits,
         batching=batching,
         poll_seconds=poll_seconds,
+        allow_file_ops=allow_file_ops,
     )
     stop = stop or threading.Event()
     binary = shutil.which(MODEL_SERVER) if backend != "embedded" else None

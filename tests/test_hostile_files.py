@@ -1,0 +1,667 @@
+"""Files made to harm: bombs, absurd sizes, paths that lead elsewhere, pickles, code."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import io
+import json
+import os
+import pickle
+import struct
+import tracemalloc
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+import keras
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset, FileMetaDataset
+
+from tfstyle import augment_scans as augment
+from tfstyle import outputs, presets, stylize
+from tfstyle.data import list_scans, match_labels, read_labelled, read_scan, read_scans
+from tfstyle.data.dicom import picture_size, read_frame
+from tfstyle.data.labelled import _table, _tag_or_sidecar, read_dicom_seg
+from tfstyle.data.png import read_png
+from tfstyle.data.read import find_files
+from tfstyle.encoders.weights import load_arrays, load_npz
+from tfstyle.errors import InputFileError, OutputError, WeightsError
+from tfstyle.files import check_records, check_zip, is_inside, read_json, safe_name
+from tfstyle.limits import limited
+from tfstyle.segmentation import UNet
+from tfstyle.style_bank import StyleBank
+
+DEEP = "[" * 100_000
+COMPRESSED = ("MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm")
+
+
+def ct(**changes) -> Dataset:
+    """A CT slice of 6 x 8 pixels; None takes an attribute out."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    dataset.SOPInstanceUID, dataset.SeriesInstanceUID = "1.2.3", "1.2.4"
+    dataset.Modality, dataset.ImageType = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"]
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = 6, 8, 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit, dataset.PixelRepresentation = 15, 0
+    dataset.RescaleSlope, dataset.RescaleIntercept = 1, -1024
+    dataset.ImagePositionPatient, dataset.PixelSpacing = [0, 0, 0], [1, 1]
+    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    dataset.PixelData = np.arange(48, dtype="<u2").tobytes()
+    for keyword, value in changes.items():
+        if value is None:
+            delattr(dataset, keyword)
+        else:
+            setattr(dataset, keyword, value)
+    return dataset
+
+
+def save(dataset: Dataset, path: Path) -> Path:
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+class peak:  # noqa: N801 - reads like pytest.raises
+    """Fails if more memory is taken for a while than so many megabytes."""
+
+    def __init__(self, megabytes: float):
+        self.limit = megabytes * 2**20
+
+    def __enter__(self):
+        tracemalloc.start()
+
+    def __exit__(self, kind, error, traceback):
+        taken = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        if kind is None:
+            assert taken < self.limit, f"{taken / 2**20:.0f} MiB"
+
+
+def png(rows: int, columns: int, data: bytes = b"") -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+class TestSizes:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            (
+                {"Rows": 65535, "Columns": 65535},
+                "65535 x 65535 pixels, above the limit of 67108864",
+            ),
+            ({"NumberOfFrames": 2**31 - 1}, "2147483647 frames, above the limit of 65536 "),
+            (
+                {"Rows": 8192, "Columns": 8192, "NumberOfFrames": 9},
+                "9 frames of 8192 x 8192 pixels, above the limit of 536870912 ",
+            ),
+            ({"NumberOfFrames": 60_000}, "names 60000 frames of 6 x 8 pixels and is too small"),
+        ],
+    )
+    def test_dicom_header(self, tmp_path, changes, message):
+        path = save(ct(**changes), tmp_path / "a.dcm")
+        with peak(20), pytest.raises(InputFileError, match=f"a.dcm: .*{message}"):
+            read_scans(path)
+
+    @pytest.mark.parametrize("name", COMPRESSED)
+    def test_compressed_dicom_with_absurd_frames(self, tmp_path, name):
+        dataset = pydicom.dcmread(get_testdata_file(name))
+        dataset.NumberOfFrames = 60_000
+        path = save(dataset, tmp_path / "a.dcm")
+        with pytest.raises(InputFileError, match="too small for them"):
+            read_scans(path)
+
+    @pytest.mark.parametrize("name", COMPRESSED[1:])
+    def test_compressed_picture_that_is_larger_than_it_says(self, tmp_path, name):
+        path = get_testdata_file(name)
+        assert read_scan(path).pixels.shape == (1, 64, 64)
+        dataset = pydicom.dcmread(path)
+        (frame,) = pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1)
+        assert picture_size(frame) == (64, 64)
+        frame = bytearray(frame)
+        if "jp2k" in name:
+            at = frame.index(b"\xff\x51") + 6
+            frame[at : at + 8] = struct.pack(">II", 2**20, 2**20)
+            said = "1048576 x 1048576"
+        else:
+            at = frame.index(b"\xff\xf7") + 5
+            frame[at : at + 4] = struct.pack(">HH", 65535, 65535)
+            said = "65535 x 65535"
+        dataset.PixelData = pydicom.encaps.encapsulate([bytes(frame)])
+        path = save(dataset, tmp_path / "a.dcm")
+        with pytest.raises(InputFileError, match=f"picture of {said} pixels, but names 64 rows"):
+            read_scans(path)
+
+    def test_sizes_of_jpeg(self):
+        start = b"\xff\xd8\xff\xe0\x00\x04ab"
+        frame = b"\xff\xc0\x00\x0b\x08\x00\x10\x00\x20\x01\x01\x11\x00"
+        assert picture_size(start + frame + b"\xff\xda\x00\x02") == (16, 32)
+        other = frame.replace(b"\x00\x10", b"\xff\xff")
+        assert picture_size(start + frame + other + b"\xff\xda\x00\x02") is None
+        assert picture_size(b"\x00\x01") is None
+        assert picture_size(b"") is None
+
+    def test_frames_at_one_place_are_decoded_once(self, tmp_path, monkeypatch):
+        count = 300
+        dataset = ct(NumberOfFrames=count, PixelData=bytes(96 * count), Modality="MR")
+        path = save(dataset, tmp_path / "a.dcm")
+        decoded = []
+        from tfstyle.data import dicom
+
+        decode = dicom._decode
+        monkeypatch.setattr(dicom, "_decode", lambda *a: decoded.append(1) or decode(*a))
+        assert len(read_scans(path)) == count
+        assert len(decoded) == 1
+
+    def test_series_that_is_too_large_together(self, tmp_path):
+        for number in range(5):
+            changes = {"ImagePositionPatient": [0, 0, number], "SOPInstanceUID": f"1.2.{number}"}
+            save(ct(**changes), tmp_path / f"{number}.dcm")
+        assert len(read_scan(tmp_path)) == 5
+        with limited(scan_pixels=200), pytest.raises(InputFileError, match="first of 5 slices"):
+            read_scan(tmp_path)
+
+    def test_nifti_header(self, tmp_path):
+        header = nib.Nifti1Image(np.zeros((2, 2, 2), np.int16), np.eye(4)).to_bytes()
+        header = bytearray(header)
+        header[42:48] = np.array([1000, 1000, 1000], "<i2").tobytes()
+        path = tmp_path / "a.nii"
+        with open(path, "wb") as file:  # sparse, so that the size of the file fits
+            file.write(header)
+            file.truncate(3 * 10**9)
+        with peak(20), pytest.raises(InputFileError, match="1000 x 1000 x 1000 voxels, above"):
+            read_scan(path)
+        with limited(scan_pixels=7), pytest.raises(InputFileError, match="TFSTYLE_LIMIT_SCAN"):
+            read_scan(save_nifti(tmp_path / "b.nii"))
+
+    def test_png_header(self, tmp_path):
+        path = tmp_path / "a.png"
+        path.write_bytes(png(2**31 - 1, 2**31 - 1))
+        with peak(20), pytest.raises(InputFileError, match="picture of 2147483647 x 2147483647"):
+            read_png(path)
+
+    def test_segmentation_that_spans_too_much(self, tmp_path):
+        path = save_segmentation(tmp_path / "seg.dcm")
+        labels, _ = read_dicom_seg(path)
+        assert labels.shape == (3, 6, 8)
+        with limited(scan_pixels=100), pytest.raises(InputFileError, match="scan_pixels"):
+            read_dicom_seg(path)
+        dataset = pydicom.dcmread(path)  # two slices of three are stored: 1 and 3, now far apart
+        group = dataset.PerFrameFunctionalGroupsSequence[-1]
+        group.PlanePositionSequence[0].ImagePositionPatient = [0, 0, 1e9]
+        with peak(20), pytest.raises(InputFileError, match=r"segmentation|spans"):
+            read_dicom_seg(save(dataset, tmp_path / "far.dcm"))
+
+    def test_files_of_a_folder(self, tmp_path):
+        for number in range(4):
+            (tmp_path / f"{number}.png").write_bytes(b"x")
+        with limited(files=3), pytest.raises(InputFileError, match=r"holds 4 files .* \(files\)"):
+            list_scans(tmp_path)
+
+
+def save_nifti(path: Path) -> Path:
+    nib.save(nib.Nifti1Image(np.arange(8, dtype=np.int16).reshape(2, 2, 2), np.eye(4)), path)
+    return path
+
+
+def save_segmentation(path: Path) -> Path:
+    hd = pytest.importorskip("highdicom")
+    from pydicom.sr.codedict import codes
+
+    series = []
+    for number in range(3):
+        dataset = ct(ImagePositionPatient=[0, 0, 2 * number], SOPInstanceUID=f"1.2.9.{number}")
+        for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID"):
+            setattr(dataset, keyword, "")
+        dataset.StudyInstanceUID, dataset.FrameOfReferenceUID = "1.2.5", "1.2.6"
+        dataset.StudyDate = dataset.StudyTime = dataset.AccessionNumber = ""
+        dataset.ReferringPhysicianName, dataset.SliceThickness = "", 2
+        series.append(dataset)
+    segment = hd.seg.SegmentDescription(
+        1, "bone", codes.SCT.Tissue, codes.SCT.Bone, hd.seg.SegmentAlgorithmTypeValues.MANUAL
+    )
+    mask = np.zeros((3, 6, 8), np.uint8)
+    mask[:, 2:4] = 1
+    hd.seg.Segmentation(
+        series, mask, "BINARY", [segment], "1.2.7", 1, "1.2.8", 1, "a", "b", "1", "2"
+    ).save_as(path)
+    return path
+
+
+class TestBombs:
+    def test_deflated_dicom(self, tmp_path):
+        dataset = ct()
+        dataset.add_new(0x00091001, "OB", bytes(50 * 2**20))
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+        path = save(dataset, tmp_path / "a.dcm")
+        assert path.stat().st_size < 2**17
+        with limited(file_bytes=2**20):
+            with peak(10), pytest.raises(InputFileError, match=r"inflates to .* \(file_bytes\)"):
+                read_scans(path)
+            found, damaged = list_scans(tmp_path)
+        assert (found, len(damaged)) == ([], 1)
+        assert read_scan(path).pixels.shape == (1, 6, 8)
+
+    @pytest.mark.parametrize("bomb", ["extension", "negative extension", "offset", "behind"])
+    def test_gzipped_nifti(self, tmp_path, bomb):
+        raw = bytearray(nib.Nifti1Image(np.ones((2, 2, 2), np.int16), np.eye(4)).to_bytes())
+        size = 50 * 2**20
+        if bomb != "behind":
+            raw[348] = 1
+            extension = struct.pack("<ii", -16 if bomb.startswith("neg") else size, 6)
+            if bomb == "offset":
+                raw[108:112] = struct.pack("<f", float(size))
+            else:
+                raw[108:112] = struct.pack("<f", 0.0 if bomb == "extension" else 352.0)
+            raw[352:352] = extension
+        path = tmp_path / "a.nii.gz"
+        path.write_bytes(gzip.compress(bytes(raw) + bytes(size), 1))
+        with limited(text_bytes=2**20), peak(10):
+            if bomb == "offset":
+                with pytest.raises(InputFileError, match=r"before the voxels, .*\(text_bytes\)"):
+                    read_scan(path)
+            else:
+                assert read_scan(path).pixels.shape == (2, 2, 2)
+
+    def test_arrays(self, tmp_path):
+        path = tmp_path / "a.npz"
+        np.savez_compressed(path, codes=np.zeros(10**7), about="{}")
+        with limited(file_bytes=2**20), peak(10):
+            with pytest.raises(InputFileError, match="unpacks to 8000"):
+                StyleBank.load(path)
+            with pytest.raises(WeightsError, match="unpacks to 8000"):
+                load_npz(path)
+
+    def test_array_that_claims_more_than_there_is(self, tmp_path):
+        path = tmp_path / "a.npz"
+        head = io.BytesIO()
+        np.lib.format.write_array_header_1_0(
+            head, {"descr": "<f8", "fortran_order": False, "shape": (10**6, 10**6)}
+        )
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("codes.npy", head.getvalue())
+        with peak(10), pytest.raises(WeightsError, match="cut short"):
+            load_npz(path)
+
+    def test_keras_archive(self, tmp_path):
+        path = tmp_path / "a.keras"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("config.json", bytes(20 * 2**20))
+        with limited(file_bytes=2**20), pytest.raises(InputFileError, match="unpacks to"):
+            UNet.load(path)
+
+    def test_texts(self, tmp_path):
+        text = b'{"format": 1, "config": "' + b"x" * 2**20 + b'"}'
+        (tmp_path / "preset.json").write_bytes(text)
+        (tmp_path / "a.json").write_bytes(text)
+        table = tmp_path / "a.csv"
+        table.write_bytes(b"id,domain\n" + b"1,2\n" * 2**18)
+        with limited(text_bytes=2**20):
+            with pytest.raises(WeightsError, match=r"preset\.json: .*text_bytes"):
+                presets.card(tmp_path)
+            with pytest.raises(InputFileError, match=r"a\.csv: .*text_bytes"):
+                _table(str(table), "domain", tmp_path)
+            with pytest.raises(InputFileError, match=r"a\.json: .*text_bytes"):
+                _tag_or_sidecar(str(tmp_path / "a.nii"), "Manufacturer")
+        with limited(text_bytes=100), pytest.raises(InputFileError, match="more than 100 bytes"):
+            read_json("/dev/zero")
+
+    def test_nested_without_end(self, tmp_path):
+        for name in ("preset.json", "a.json"):
+            (tmp_path / name).write_text(DEEP)
+        with pytest.raises(WeightsError, match="nested too deeply"):
+            presets.card(tmp_path)
+        with pytest.raises(InputFileError, match="nested too deeply"):
+            _tag_or_sidecar(str(tmp_path / "a.nii"), "Manufacturer")
+
+    def test_tables_that_are_none(self, tmp_path):
+        table = tmp_path / "a.csv"
+        for data in (b"\xff\xfe\x00", b'"' + b"a" * 200_000 + b"\nb,c"):
+            table.write_bytes(data)
+            with pytest.raises(InputFileError, match=r"a\.csv: (is no table|has no column)"):
+                _table(str(table), "domain", tmp_path)
+
+    def test_record_that_claims_a_terabyte(self, tmp_path):
+        path = tmp_path / "records"
+        path.write_bytes(struct.pack("<Q", 2**40) + bytes(30))
+        with pytest.raises(ValueError, match="longer than the file"):
+            check_records(path)
+
+
+class TestPaths:
+    @pytest.mark.parametrize(
+        ("text", "name"),
+        [
+            ("1.2/../../etc", "1.2_.._.._etc"),
+            ("..", "scan"),
+            ("/", "_"),
+            (".hidden", "hidden"),
+            ("a\0b\nc", "a_b_c"),
+            ("ct (1), f=2", "ct (1), f=2"),
+            ("é" * 300, "é" * 200),
+        ],
+    )
+    def test_safe_name(self, text, name):
+        assert safe_name(text) == name
+
+    def test_inside(self, tmp_path):
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "out").symlink_to(tmp_path)
+        (tmp_path / "in" / "loop").symlink_to(tmp_path / "in" / "loop")
+        folder = tmp_path / "in"
+        assert is_inside(folder, "a/b")
+        assert is_inside(folder, "a/../b")
+        for path in ("..", "a/../../b", "/etc/passwd", "out/x", "loop/x", "a\0b"):
+            assert not is_inside(folder, path), path
+
+    @pytest.mark.parametrize(
+        "uid", ["1.2/../../../../escaped.x", "../../escaped", "/tmp/escaped.x"]
+    )
+    def test_uids_do_not_become_paths(self, tmp_path, uid):
+        source = tmp_path / "in"
+        source.mkdir()
+        for series in (uid, "1.2.9"):
+            for number in range(2):
+                dataset = ct(ImagePositionPatient=[0, 0, number])
+                dataset.file_meta.MediaStorageSOPInstanceUID = "1.2"
+                for keyword, uid in (
+                    ("SeriesInstanceUID", series),
+                    ("SOPInstanceUID", f"../../{number}"),
+                ):
+                    dataset[keyword] = pydicom.DataElement(
+                        keyword, "UI", uid, validation_mode=pydicom.config.IGNORE
+                    )
+                name = f"{len(series)}-{number}.dcm"
+                save(dataset, source / name)
+        scans = read_scans(source)
+        assert len(scans) == 2
+        for scan in scans:
+            assert "/" not in scan.name
+            assert scan.name.strip(".")
+        sources, damaged = augment.find_sources(source, ())
+        assert not damaged
+        for found in sources:
+            assert is_inside(tmp_path / "out", tmp_path / "out" / "images" / f"{found.stem}-1")
+        for scan in scans:
+            unit = np.zeros(scan.pixels.shape)
+            window = stylize.resolve_window("range", scan)
+            outputs.write_generated(scan, unit, window, "dicom", tmp_path / "out" / scan.name)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+    def test_names_of_dots(self, tmp_path):
+        for name in ("...nii", "..nii.gz"):
+            assert read_scan(save_nifti(tmp_path / name)).name == "volume"
+
+    def test_link_out_of_the_input_folder(self, tmp_path):
+        outside, inside = tmp_path / "outside", tmp_path / "inside"
+        outside.mkdir()
+        inside.mkdir()
+        save_nifti(outside / "other.nii")
+        save_nifti(inside / "own.nii")
+        (inside / "folder").symlink_to(outside)
+        (inside / "file.nii").symlink_to(outside / "other.nii")
+        (inside / "same.nii").symlink_to(inside / "own.nii")
+        (inside / "loop").symlink_to(inside)
+        names = [os.path.relpath(path, inside) for path in find_files(inside)]
+        assert names == ["file.nii", "folder/other.nii", "own.nii", "same.nii"]
+        with limited(follow_links=0):
+            names = [os.path.relpath(path, inside) for path in find_files(inside)]
+        assert names == ["own.nii", "same.nii"]
+
+    def test_pipes_and_devices_are_not_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "a.dcm")
+        (tmp_path / "b.png").symlink_to("/dev/zero")
+        assert list_scans(tmp_path) == ([], [])
+        for path in ("a.dcm", "b.png"):
+            with pytest.raises(InputFileError, match="neither a file nor a folder"):
+                list_scans(tmp_path / path)
+            with pytest.raises(InputFileError, match="neither a file nor a folder"):
+                read_scans(tmp_path / path)
+
+    def test_archive_with_members_that_lead_out(self, tmp_path):
+        path = tmp_path / "a.keras"
+        for name in ("../evil", "/etc/evil", "a/../../evil"):
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr(name, "x")
+            with pytest.raises(InputFileError, match="leads out of it"):
+                check_zip(path)
+            with pytest.raises(InputFileError, match="leads out of it"):
+                UNet.load(path)
+
+    @pytest.mark.parametrize(
+        "image", ["/etc/passwd", "../outside", "images/../../outside", 7, "a\0", "x" * 5000]
+    )
+    def test_manifest_that_points_elsewhere(self, tmp_path, image):
+        (tmp_path / "outside").write_text("x")
+        output = tmp_path / "set"
+        (output / "images").mkdir(parents=True)
+        (output / "images" / "a.nii").write_text("x")
+        row = {"status": "done", "source": "a", "part": 0, "parts": 1, "copy": 1, "mask": None}
+        rows = [{**row, "image": "images/a.nii"}, {**row, "image": image, "copy": 2}]
+        rows += [{**row, "image": "images/a.nii", "mask": image, "copy": 3}]
+        text = "".join(json.dumps(r) + "\n" for r in rows)
+        (output / augment.MANIFEST).write_text(text + DEEP + "\n[]\n{}\nnull\n")
+        manifest = augment.Manifest(output)
+        assert manifest.complete("a", 1)
+        assert not manifest.has("a", 0, 2)
+        assert not manifest.has("a", 0, 3)
+        assert len(manifest.tidy()) == 1
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"parts": 10**9}, {"parts": "1"}, {"part": -1}, {"copy": None}, {"source": ["a"]}],
+    )
+    def test_manifest_with_odd_rows(self, tmp_path, change):
+        (tmp_path / "a.nii").write_text("x")
+        row = {"status": "done", "source": "a", "part": 0, "parts": 1, "copy": 1, "mask": None}
+        row = {**row, "image": "a.nii", **change}
+        (tmp_path / augment.MANIFEST).write_text(json.dumps(row) + "\n")
+        manifest = augment.Manifest(tmp_path)
+        assert not manifest.complete("a", 1)
+        assert manifest.tidy() == []
+
+    def test_link_in_the_output_folder(self, tmp_path):
+        output, outside = tmp_path / "set", tmp_path / "outside"
+        outside.mkdir()
+        output.mkdir()
+        (output / "images").symlink_to(outside)
+        scan = read_scan(save_nifti(tmp_path / "a.nii"))
+        bank = StyleBank(np.ones((1, 2, 3)))
+        writer = augment._Writer(output, bank, None, None, None)
+        source = augment.find_sources(tmp_path / "a.nii", ())[0][0]
+        job = augment._Job(source, 0, 1, 1, scan, stylize.resolve_window("range", scan), 0, 1.0)
+        with pytest.raises(OutputError, match="a link leads"):
+            writer.write(job, np.zeros(scan.pixels.shape))
+        assert list(outside.iterdir()) == []
+
+    def test_links_in_place_of_working_folders(self, tmp_path):
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        out = tmp_path / "out"
+        out.mkdir()
+        (out / ".scan.partial").symlink_to(outside)
+        with pytest.raises(OutputError, match="a link leads out of"):
+            outputs.SliceFolder(out / "scan", "j")
+        (out / stylize.RECORDS).symlink_to(outside)
+        with pytest.raises(OutputError, match="a link leads out of"):
+            stylize._record(out / "scan.nii", "j", None)
+        (out / "masks").symlink_to(outside)
+        mask = tmp_path / "in" / "a_mask.png"
+        mask.parent.mkdir()
+        mask.write_bytes(b"x")
+        masks = augment._Masks(mask.parent, link=False, dicom=True)
+        with pytest.raises(OutputError, match="a link leads out of"):
+            masks.hand_on(PurePosixPath("a_mask"), out / "masks", "a")
+        assert list(outside.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        "change", [{"file": "../../other"}, {"file": "IM_0002.dcm"}, {"slice": 7}]
+    )
+    def test_account_that_points_elsewhere(self, tmp_path, change):
+        partial = tmp_path / ".scan.partial"
+        (partial / "slices").mkdir(parents=True)
+        for path in ("other", ".scan.partial/slices/IM_0001.dcm"):
+            (tmp_path / path).write_text("x")
+        facts = {"slice": 0, "file": "IM_0001.dcm", "step": 1, "error": 0, "below": 0, "above": 0}
+        good = {**facts, "slice": 1, "file": "IM_0002.dcm"}
+        (partial / "slices" / "IM_0002.dcm").write_text("x")
+        (partial / "job.json").write_text(json.dumps({"job": "j", "state": {}}))
+        lines = [{**facts, **change}, good, {"slice": 1}, [], None, {**good, "step": "x"}]
+        (partial / "account.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+        folder = outputs.SliceFolder(tmp_path / "scan", "j")
+        folder.begin(["IM_0001.dcm", "IM_0002.dcm"], {})
+        assert folder.done == {1: good}
+        folder.close()
+
+    @pytest.mark.parametrize("state", [{"uid": "1.2"}, {"uid": "../../x"}, [], "x", None])
+    def test_job_with_another_identity(self, tmp_path, state):
+        partial = tmp_path / ".scan.partial"
+        partial.mkdir()
+        (partial / "job.json").write_text(json.dumps({"job": "j", "state": state}))
+        (partial / "account.jsonl").write_text("")
+        folder = outputs.SliceFolder(tmp_path / "scan", "j")
+        assert folder.state == {}
+        folder.close()
+
+    def test_record_that_points_elsewhere(self, tmp_path):
+        target = tmp_path / "out" / "scan.nii"
+        (target.parent / stylize.RECORDS).mkdir(parents=True)
+        target.write_text("x")
+        window = {"centre": 40.0, "width": 400.0}
+        from dataclasses import fields
+
+        result = {field.name: 1 for field in fields(stylize.StylizedScan)}
+        result.update(window=window, style_windows=[window], size=[1, 1], files=[str(target)])
+        record = target.parent / stylize.RECORDS / "scan.nii.json"
+        record.write_text(json.dumps({"job": "j", "result": result}))
+        assert stylize._finished(target, "j").files == (str(target),)
+        for files in (["/etc/passwd"], [str(target.parent / ".." / "x")], [3], 5):
+            record.write_text(json.dumps({"job": "j", "result": {**result, "files": files}}))
+            assert stylize._finished(target, "j") is None
+        result["window"] = {"centre": 10**400, "width": 1}
+        odd = json.dumps({"job": "j", "result": result})
+        for text in ("[]", "null", DEEP, '{"job": "j", "result": []}', odd):
+            record.write_text(text)
+            assert stylize._finished(target, "j") is None
+
+
+class Harmful:
+    """Leaves a file behind when it is unpickled."""
+
+    def __reduce__(self):
+        return Path("harmed").touch, ()
+
+
+class TestCode:
+    def test_pickles_are_not_loaded(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        array = np.array([Harmful()], object)
+        np.savez("objects.npz", codes=array, about=np.array("{}"))
+        np.save("objects.npy", array)
+        Path("plain.npz").write_bytes(pickle.dumps(Harmful()))
+        os.rename("objects.npy", "array.npz")
+        for name in ("objects.npz", "array.npz", "plain.npz"):
+            with pytest.raises(InputFileError):
+                StyleBank.load(name)
+            with pytest.raises(WeightsError):
+                load_npz(Path(name))
+        with pytest.raises(WeightsError, match="refused"):
+            load_arrays(pickle.dumps(Harmful()))
+        assert not Path("harmed").exists()
+
+    def test_pickle_with_a_huge_memo(self):
+        with pytest.raises(WeightsError, match="a memo larger than the file"):
+            load_arrays(b"\x80\x02}r\xff\xff\xff\x7f.")
+
+    def test_lambda_layer(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        inputs = keras.Input((4,))
+
+        harm = lambda x: (__import__("pathlib").Path("harmed").touch(), x)[1]  # noqa: E731
+        outputs = keras.layers.Lambda(harm, output_shape=(4,))(inputs)
+        keras.Model(inputs, outputs).save("lambda.keras")
+        Path("harmed").unlink(missing_ok=True)
+        with pytest.raises(InputFileError, match=r"(?s)lambda\.keras: .*safe_mode"):
+            UNet.load("lambda.keras")
+        assert not Path("harmed").exists()
+
+
+def test_what_pydicom_decodes_late_is_an_error_of_ours(tmp_path):
+    dataset = ct(NumberOfFrames=2, PixelData=bytes(192))
+    shared = Dataset()
+    shared.PixelSpacing = [1, 1]
+    dataset.SharedFunctionalGroupsSequence = [copy.deepcopy(shared)]
+    raw = io.BytesIO()
+    dataset.save_as(raw, enforce_file_format=True)
+    data = bytearray(raw.getvalue())
+    at = data.index(b"\x00\x52\x29\x92SQ") + 8  # the sequence ends within its item's tag
+    length = int.from_bytes(data[at : at + 4], "little")
+    data[at : at + 4 + length] = struct.pack("<I", 3) + b"\xfe\xff\x00"
+    path = tmp_path / "a.dcm"
+    path.write_bytes(data)
+    with pytest.raises(InputFileError, match=r"a\.dcm"):
+        read_scans(path)
+    with pytest.raises(InputFileError, match=r"a\.dcm"):
+        read_labelled_image(path)
+
+
+def read_labelled_image(path: Path) -> None:
+    from tfstyle.data.labelled import _tag
+
+    _tag(str(path), "SharedFunctionalGroupsSequence")
+
+
+def test_limits_hold_for_one_slice_too(tmp_path):
+    path = save(ct(), tmp_path / "a.dcm")
+    (series,) = read_scans(path, lazy=True)
+    frame = series.frames[0]
+    assert read_frame(frame).shape == (6, 8)
+    save(ct(Rows=60000, Columns=60000), path)  # changed since its header was read
+    with pytest.raises(InputFileError, match="60000 x 60000 pixels, above"):
+        read_frame(frame)
+
+
+def test_place_that_nifti_cannot_hold(tmp_path):
+    path = save(
+        ct(ImagePositionPatient=["1e300"] * 3, PixelSpacing=["1e300", "1e-300"]), tmp_path / "a"
+    )
+    scan = read_scan(path)
+    with pytest.raises(OutputError, match="does not fit NIfTI"):
+        outputs.write_generated(
+            scan,
+            np.zeros((1, 6, 8)),
+            stylize.resolve_window("range", scan),
+            "nifti",
+            tmp_path / "a.nii",
+        )
+    assert not (tmp_path / "a.nii").exists()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.uint32])
+def test_values_without_room_for_air(tmp_path, kind):
+    values = np.array([0, 1, 100, np.iinfo(kind).max], kind).reshape(4, 1, 1)
+    nib.save(nib.Nifti1Image(values, np.diag([-1.0, -1, 1, 1])), tmp_path / "a.nii")
+    scan = read_scan(tmp_path / "a.nii", units="HU")
+    assert sorted(scan.pixels.ravel()) == [0, 1, 100, min(np.iinfo(kind).max, 32767)]
+
+
+def test_labels_within_limits(tmp_path):
+    scan = read_scan(save_nifti(tmp_path / "a.nii"))
+    with limited(scan_pixels=7), pytest.raises(InputFileError, match="scan_pixels"):
+        match_labels(scan, tmp_path / "a.nii")
+    with pytest.raises(InputFileError):
+        read_labelled(tmp_path)
