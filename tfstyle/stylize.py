@@ -449,6 +449,8 @@ class StylizeWork:
     deidentify: str = "keep"
     #: Key of new UIDs; not part of the job, since it is new in each run.
     uid_key: str | None = None
+    #: Note finished scans in the output folder, for a later run.
+    records: bool = True
 
     def job(self, scan: Scan | DicomSeries, window: Window, kind: str) -> str | None:
         """Tells this work on a scan from any other; None where the model cannot be told."""
@@ -620,6 +622,8 @@ class StylizeWork:
         return result
 
     def _note(self, target: Path, job: str | None, result: StylizedScan) -> None:
+        if not self.records or job is None:
+            return
         if self.deidentify == "basic":  # scans may have the names of patients
             result = replace(result, source=target.name)
         _record(target, job, result)
@@ -718,10 +722,8 @@ def _uid_key(output: Path) -> str:
     return key
 
 
-def _record(target: Path, job: str | None, result: StylizedScan) -> None:
+def _record(target: Path, job: str, result: StylizedScan) -> None:
     """Notes in the output folder that a scan is finished, for a later run of the same work."""
-    if job is None:
-        return
     folder = target.parent / RECORDS
     if not is_inside(target.parent, folder):
         raise OutputError(folder, f"a link leads out of {target.parent}; remove it.")

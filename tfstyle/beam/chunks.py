@@ -210,7 +210,8 @@ class Worker:
             for name in ("window", "style_window"):
                 options[name] = _window(options[name])
             options = StylizeOptions(**options).checked(network, facts["styles"])
-            work = options.work(network, facts["styles"])
+            # The manifest says what is finished.
+            work = replace(options.work(network, facts["styles"]), records=False)
             self.work = Stylization(work, self.output, options)
 
     def run(self, chunk: int) -> Iterator[str]:
@@ -346,7 +347,7 @@ class Stylization:
                     shutil.rmtree(target)
                 target.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise OutputError(target, f"cannot be written ({error.strerror}).") from error
+                raise OutputError.of(target, error) from error
             job = self.work.job(scan, window, kind)
             result = self.work.run(
                 scan, window, kind, target, job, InThisProcess(), lambda count: None
