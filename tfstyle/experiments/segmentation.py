@@ -73,7 +73,7 @@ class SegmentationSettings:
     steps: int = 400
     batch_size: int = 8
     depth: int = 3
-    width: int = 8
+    width: int = 16
     learning_rate: float = 2e-3
     views: int = 8
     p: float = 0.75
