@@ -406,6 +406,7 @@ class TestConvert:
             "size": 64,
             "calibrate": ["a", "b"],
             "compare": ["c"],
+            "allow_file_ops": False,
         }
         for text in ("1.23 MB", "out.onnx.json", "41.2", "98.70%", "10.0 ms", "1 thread\n"):
             assert text in out
