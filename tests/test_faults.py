@@ -139,6 +139,17 @@ class TestSigterm:
         assert run(*commands["stylize"]) == (143, "tfstyle: interrupted\n")
         assert signal.getsignal(signal.SIGTERM) == before
 
+    def test_lost_inside_a_library(self, run, commands, monkeypatch):
+        def work(*_, **__):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                threading.Event().wait(10)
+            except KeyboardInterrupt:
+                raise ValueError("None values not supported") from None
+
+        monkeypatch.setattr("tfstyle.stylize.stylize_scans", work)
+        assert run(*commands["stylize"]) == (143, "tfstyle: interrupted\n")
+
     def test_training_stops_between_two_steps(self, run, commands, monkeypatch):
         write = cli._training_progress
 

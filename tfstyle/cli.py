@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     with _terminable() as terminated:
-        status = _run(arguments)
+        status = _run(arguments, terminated)
     if status == EXIT_INTERRUPTED and terminated.is_set():
         status = EXIT_TERMINATED
     # Threads of a tf.data pipeline that wait for Python cannot end once the interpreter has begun
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace, terminated: threading.Event) -> int:
     try:
         silence(debug=arguments.debug, quiet=arguments.quiet)
         result = arguments.run(arguments)
@@ -91,6 +91,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
         if arguments.debug:
             raise
+        if terminated.is_set():  # lost inside a library, which went on without an answer
+            _complain("interrupted")
+            return EXIT_INTERRUPTED
         detail = f"{error}"
         if not isinstance(error, OSError):  # whose text may quote what a file holds
             detail = f"{type(error).__name__}: {reason_of(error)} (see more with --debug)"

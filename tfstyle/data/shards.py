@@ -24,7 +24,13 @@ from tfstyle.data.read import ScanFiles, list_scans
 from tfstyle.data.scan import UNITS, Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, TfstyleError
-from tfstyle.files import is_unused, remove_abandoned, temporary_beside, write_atomically
+from tfstyle.files import (
+    is_unused,
+    read_json,
+    remove_abandoned,
+    temporary_beside,
+    write_atomically,
+)
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -180,7 +186,7 @@ def prepare_scans(
 def is_prepared(path: str | os.PathLike) -> bool:
     """Whether a path is a folder that :func:`prepare_scans` wrote."""
     try:
-        found = json.loads((Path(path) / INDEX).read_text(encoding="utf-8"))
+        found = read_json(Path(path) / INDEX)
     except (OSError, ValueError):
         return False
     return isinstance(found, dict) and str(found.get("format")).startswith("tfstyle-shards/")
@@ -299,7 +305,7 @@ def read_index(folder: str | os.PathLike) -> dict[str, Any]:
     """
     path = Path(folder) / INDEX
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = read_json(path)
         if index["format"] != _FORMAT:
             raise InputFileError(path, f"format {index['format']!r} is not {_FORMAT}.")
         if not all(_SHARD.fullmatch(shard["file"]) for shard in index["shards"]):
