@@ -281,20 +281,20 @@ def account(
 ) -> AugmentedSet:
     """What a run did, by the rows of its manifest."""
     per_image, masks = options.per_image, options.masks
-    done_rows = [row for row in rows if row["status"] == "done" and row["copy"] <= per_image]
+    done_rows = [row for row in rows if row["status"] == "done" and row.get("copy", 1) <= per_image]
     here = {source.name for source in sources}
     return AugmentedSet(
         manifest=str(manifest.path),
         written=written,
         kept=kept,
-        gated=sum(row["gated"] for row in done_rows if row["source"] in here),
+        gated=sum(bool(row.get("gated")) for row in done_rows if row["source"] in here),
         failed={row["source"]: row["reason"] for row in rows if row["status"] == "failed"},
         left_out=tuple(row["source"] for row in rows if row["status"] == "left out"),
         without_mask=tuple(
             dict.fromkeys(
                 row["source"]
                 for row in done_rows
-                if masks is not None and row["mask"] is None and row["source"] in here
+                if masks is not None and row.get("mask") is None and row["source"] in here
             )
         ),
     )
@@ -867,7 +867,8 @@ def _is_done(row: dict) -> bool:
         and isinstance(row.get("source"), str)
         and _is_below(row.get("image"))
         and (row.get("mask") is None or _is_below(row["mask"]))
-        and all(type(row.get(key)) is int for key in ("part", "parts", "copy"))
+        and all(type(row.get(key)) is int for key in ("part", "parts"))
+        and type(row.get("copy", 1)) is int  # there is but one of a stylized scan
         and 0 <= row["part"] < row["parts"] <= limits().frames
     )
 
