@@ -281,7 +281,7 @@ def fit_resumable(
         dataset: Called with the number of steps done already, gives the batches that follow, as
             :func:`tfstyle.data.pair_dataset` does with ``start``; over several machines called
             with ``shard=(worker, workers)`` as well.
-        folder: Where backups, history and grids lie.
+        folder: Where backups, history and grids lie; made if it is not there.
         epochs: Number of epochs.
         steps: Steps an epoch; a backup is made after each epoch.
         tensorboard: Write losses and grids for TensorBoard to ``tensorboard/`` as well.
@@ -301,6 +301,10 @@ def fit_resumable(
     is_chief = not over_machines(strategy) or strategy.extended.should_checkpoint
     with nullcontext(folder) if is_chief else tempfile.TemporaryDirectory("-tfstyle") as folder:
         folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError.of(folder, error) from error
         backup = Backup(folder / "backup", steps)
         backup.set_model(model)
         backup.on_train_begin()
