@@ -637,7 +637,7 @@ def begin_set(output: Path, common: dict) -> str | None:
 
 def uid_key(output: Path) -> str | None:
     """The key of UIDs and names that a set began with; None where attributes are kept."""
-    return json.loads((output / SETTINGS).read_text(encoding="utf-8")).get("uid_key")
+    return read_json(output / SETTINGS).get("uid_key")
 
 
 def take_lock(lock: TextIO, output: Path) -> None:

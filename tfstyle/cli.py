@@ -206,16 +206,8 @@ def _stylize(arguments: argparse.Namespace) -> dict:
             arguments.inputs,
             arguments.style or (),
             arguments.output,
-            window=arguments.window,
-            style_window=arguments.style_window,
             series=arguments.series,
-            style_series=arguments.style_series,
-            style_slice=arguments.style_slice,
-            style_weights=arguments.style_weights,
-            strength=arguments.strength,
-            output_format=arguments.format,
-            batch_size=arguments.batch_size,
-            detail=arguments.detail,
+            **_stylize_options(arguments),
             workers=arguments.workers,
             deidentify=arguments.deidentify,
             progress=update,
@@ -226,6 +218,21 @@ def _stylize(arguments: argparse.Namespace) -> dict:
             console.print(f"[bold]{_escape(result.source)}[/]")
             _print_facts(console, _account(result))
     return {"scans": [result.as_dict() for result in results]}
+
+
+def _stylize_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What one process and a pipeline are told alike."""
+    return {
+        "window": arguments.window,
+        "style_window": arguments.style_window,
+        "style_series": arguments.style_series,
+        "style_slice": arguments.style_slice,
+        "style_weights": arguments.style_weights,
+        "strength": arguments.strength,
+        "output_format": arguments.format,
+        "batch_size": arguments.batch_size,
+        "detail": arguments.detail,
+    }
 
 
 def _stylize_on_beam(arguments: argparse.Namespace) -> dict:
@@ -246,15 +253,7 @@ def _stylize_on_beam(arguments: argparse.Namespace) -> dict:
             arguments.inputs,
             arguments.style,
             arguments.output,
-            window=arguments.window,
-            style_window=arguments.style_window,
-            style_series=arguments.style_series,
-            style_slice=arguments.style_slice,
-            style_weights=arguments.style_weights,
-            strength=arguments.strength,
-            output_format=arguments.format,
-            batch_size=arguments.batch_size,
-            detail=arguments.detail,
+            **_stylize_options(arguments),
             beam_options=arguments.beam,
             progress=update,
         )

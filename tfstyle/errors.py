@@ -123,3 +123,8 @@ class WorkerError(TfstyleError):
 
 class ConversionError(TfstyleError):
     """A model cannot be converted: a package is missing, or the target cannot run the model."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of another library says, without what follows; its class if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -125,7 +125,7 @@ def write_work(
             styles.save(folder / _STYLES)
         (folder / _WORK).write_text(json.dumps(facts), encoding="utf-8")
     except OSError as error:
-        raise OutputError(folder, f"cannot be written ({error.strerror or error}).") from error
+        raise OutputError.of(folder, error) from error
 
 
 def write_chunks(output: Path, tasks: Sequence[Task], copies: int) -> int:
@@ -160,7 +160,7 @@ def write_chunks(output: Path, tasks: Sequence[Task], copies: int) -> int:
         for number, lines in enumerate(chunks):
             (folder / f"{_name(number)}.jsonl").write_text("".join(lines), encoding="utf-8")
     except OSError as error:
-        raise OutputError(folder, f"cannot be written ({error.strerror or error}).") from error
+        raise OutputError.of(folder, error) from error
     return len(chunks)
 
 
@@ -278,7 +278,7 @@ def _journal(rows: Path) -> Iterator[TextIO]:
         with open(rows / f"{uuid.uuid4().hex}.jsonl", "w", encoding="utf-8") as journal:
             yield journal
     except OSError as error:
-        raise OutputError(rows, f"cannot be written ({error.strerror or error}).") from error
+        raise OutputError.of(rows, error) from error
 
 
 def _note(journal: TextIO, row: dict) -> None:
@@ -286,7 +286,7 @@ def _note(journal: TextIO, row: dict) -> None:
         journal.write(json.dumps(row) + "\n")
         journal.flush()
     except OSError as error:
-        raise OutputError(journal.name, f"cannot be written ({error.strerror}).") from error
+        raise OutputError.of(journal.name, error) from error
 
 
 class _Earlier:

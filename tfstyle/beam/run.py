@@ -289,7 +289,7 @@ class _Run:
             self.folder.mkdir(exist_ok=True)
             self._lock = open(self.output / LOCK, "w")
         except OSError as error:
-            raise OutputError(self.folder, f"cannot be written ({error.strerror}).") from error
+            raise OutputError.of(self.folder, error) from error
         take_lock(self._lock, self.output)
         return self
 

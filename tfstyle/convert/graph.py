@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.errors import ArgumentError, InputFileError, first_line
 from tfstyle.files import read_limited
 from tfstyle.logs import quiet_tensorflow
 from tfstyle.serving.file_operations import refuse_file_operations
@@ -179,9 +179,9 @@ def _load(folder: Path) -> Any:
         with quiet_tensorflow():
             return tf.saved_model.load(str(folder), tags=[SERVE_TAG])
     except Exception as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputFileError(
-            folder, f"cannot be loaded as a SavedModel ({first_line}); export the model again."
+            folder,
+            f"cannot be loaded as a SavedModel ({first_line(error)}); export the model again.",
         ) from error
 
 

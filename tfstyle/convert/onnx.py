@@ -22,7 +22,7 @@ from tfstyle.convert.conversion import (
 )
 from tfstyle.convert.report import ConversionReport
 from tfstyle.convert.tflite import WIDE
-from tfstyle.errors import ConversionError, InputFileError
+from tfstyle.errors import ConversionError, InputFileError, first_line
 from tfstyle.logs import errors_only
 
 #: Version of the operator set; ONNX Runtime 1.14 of 2023 and later run it.
@@ -124,9 +124,8 @@ class OnnxModel:
                 os.fspath(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputFileError(
-                path, f"is no ONNX model that can be run ({first_line})."
+                path, f"is no ONNX model that can be run ({first_line(error)})."
             ) from error
         self.inputs = {
             value.name: tuple(n if isinstance(n, int) else None for n in value.shape)
@@ -190,9 +189,9 @@ def _converted(source: Source) -> Any:
                     graph.signature
                 )
         except Exception as error:
-            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ConversionError(
-                f"the signature {graph.signature!r} cannot be converted to ONNX: {first_line}"
+                f"the signature {graph.signature!r} cannot be converted to ONNX: "
+                f"{first_line(error)}"
             ) from error
     return model
 

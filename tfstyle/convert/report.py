@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from tfstyle import __version__
-from tfstyle.errors import ConversionError
+from tfstyle.errors import ConversionError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -147,8 +147,9 @@ def measure_difference(
         try:
             found = converted(inputs)
         except Exception as error:
-            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ConversionError(f"the converted model does not run: {first_line}") from error
+            raise ConversionError(
+                f"the converted model does not run: {first_line(error)}"
+            ) from error
         errors, peak = [], 0.0
         for name, values in expected.items():
             if name not in found or found[name].shape != values.shape:

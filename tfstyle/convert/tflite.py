@@ -24,7 +24,7 @@ from tfstyle.convert.conversion import (
     require,
 )
 from tfstyle.convert.report import ConversionReport
-from tfstyle.errors import ConversionError, InputFileError
+from tfstyle.errors import ConversionError, InputFileError, first_line
 from tfstyle.logs import quiet_tensorflow
 
 _EXTRA = "tflite"
@@ -134,9 +134,9 @@ class TFLiteModel:
             self._interpreter = Interpreter(model_path=os.fspath(path), num_threads=threads)
             self._run = self._interpreter.get_signature_runner()
         except (ValueError, RuntimeError) as error:
-            first_line = (str(error).strip().splitlines() or ["no reason given"])[0]
+            reason = first_line(error) if str(error).strip() else "no reason given"
             raise InputFileError(
-                path, f"is no TFLite model with a signature ({first_line})."
+                path, f"is no TFLite model with a signature ({reason})."
             ) from error
         details = self._run.get_input_details()
         self.inputs = {n: tuple(map(int, d["shape_signature"])) for n, d in details.items()}
@@ -182,9 +182,9 @@ def _converted(source: Source) -> bytes:
         try:
             return converter.convert()
         except Exception as error:
-            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ConversionError(
-                f"the signature {graph.signature!r} cannot be converted to TFLite: {first_line}"
+                f"the signature {graph.signature!r} cannot be converted to TFLite: "
+                f"{first_line(error)}"
             ) from error
 
 

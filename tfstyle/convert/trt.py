@@ -10,7 +10,7 @@ import numpy as np
 from tfstyle.convert.conversion import Conversion, Converted, Paths, Source, convert
 from tfstyle.convert.graph import operation_counts
 from tfstyle.convert.report import ConversionReport, Runner
-from tfstyle.errors import ArgumentError, ConversionError
+from tfstyle.errors import ArgumentError, ConversionError, first_line
 from tfstyle.logs import quiet_tensorflow
 from tfstyle.serving.servable import Servable
 
@@ -120,9 +120,9 @@ def _build(source: Source, wanted: Conversion) -> Converted:
         converter.build(input_fn=lambda: _feeds(source.samples))
         converter.save(str(path))
     except (RuntimeError, ValueError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConversionError(
-            f"the signature {wanted.signature!r} cannot be converted with TF-TRT: {first_line}"
+            f"the signature {wanted.signature!r} cannot be converted with TF-TRT: "
+            f"{first_line(error)}"
         ) from error
     operations = operation_counts(path)
     if "TRTEngineOp" not in operations:

@@ -220,7 +220,7 @@ def _replace(work: Path, output: Path) -> None:
         else:
             os.replace(work, output)
     except OSError as error:
-        raise OutputError(output, f"cannot be written ({error.strerror or error}).") from error
+        raise OutputError.of(output, error) from error
 
 
 def _inputs(work: Path, pairs: Sequence[tuple[Sample, Sample]], seed: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tfstyle.data import PROTOCOLS, apply_protocol, spine_phantom, write_png
 from tfstyle.errors import ArgumentError, OutputError
+from tfstyle.files import temporary_beside
 
 
 def write_phantoms(
@@ -78,11 +79,9 @@ def _write_volume(voxels: np.ndarray, affine: np.ndarray | None, path: Path) -> 
     if affine is None:
         affine = np.eye(4)
     ras = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        nib.save(nib.Nifti1Image(voxels, ras), temporary)
-        os.replace(temporary, path)
+        with temporary_beside(path, folder=True) as folder:
+            nib.save(nib.Nifti1Image(voxels, ras), folder / path.name)
+            os.replace(folder / path.name, path)
     except OSError as error:
-        raise OutputError(path, f"cannot be written ({error.strerror or error}).") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise OutputError.of(path, error) from error

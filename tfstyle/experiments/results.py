@@ -62,7 +62,7 @@ def write_results(
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(output, f"cannot be written ({error.strerror or error}).") from error
+        raise OutputError.of(output, error) from error
     write_atomically(output, page.page("tfstyle: results", *parts).encode())
     return output
 

@@ -26,7 +26,7 @@ def read_study(output: Path, settings: dict, empty: dict, runs: str) -> dict:
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(output, f"cannot be written ({error.strerror or error}).") from error
+            raise OutputError.of(output, error) from error
         return {"settings": settings, **empty}
     try:
         result = read_json(output)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.errors import ArgumentError, InputFileError, first_line
 from tfstyle.files import check_records, read_limited
 from tfstyle.limits import check
 from tfstyle.logs import quiet_tensorflow
@@ -214,11 +214,10 @@ class Servable:
                 )
         except Exception as error:
             session.close()
-            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputFileError(
                 self.path,
-                f"cannot be loaded as a SavedModel with the tag '{SERVE_TAG}' ({first_line}); "
-                "export the model again",
+                f"cannot be loaded as a SavedModel with the tag '{SERVE_TAG}' "
+                f"({first_line(error)}); export the model again",
             ) from error
         self._session: tf.compat.v1.Session | None = session
         self._lock = threading.Lock()
@@ -327,9 +326,8 @@ class Servable:
         except InputFileError:
             raise
         except Exception as error:
-            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputFileError(
-                path, f"request {count + 1} fails ({first_line}); export the model again"
+                path, f"request {count + 1} fails ({first_line(error)}); export the model again"
             ) from error
         return count
 
