@@ -9,7 +9,9 @@ clients are threads of this one, over gRPC. Three parts:
 - overhead: one client, 256x256 images. The same calls are made in this process, on the session that
   the server uses, and over the network, eight of each in turn; the figure is the median over the
   turns of the ratio of their medians, minus 1. (Call by call in turn, either process would wait for
-  cores on which the other's idle threads still spin.)
+  cores on which the other's idle threads still spin.) To tell what part of it any server over gRPC
+  for Python has, a third process runs the same signature in a bare handler that carries as many
+  bytes and does nothing with them; its time beside the run is ``grpc_alone_ms``.
 - load: 1, 4 and 16 clients that call as fast as they are answered, with and without batching, with
   a style image and with a stored style code.
 - faults: 2 000 requests from 4 clients. Meanwhile a new version is published and deleted again,
@@ -54,6 +56,36 @@ with Client(sys.argv[1]) as client:
     while True:
         client.stylize(image, image)
         print("called", flush=True)
+"""
+
+#: A server of nothing but gRPC: as many bytes in and out, the same run, no messages or checks.
+BARE = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+import grpc, numpy as np
+from tfstyle.serving import Servable
+from tfstyle.serving.transports import LARGE_MESSAGES
+servable = Servable("stylize", 1, sys.argv[1])
+inputs = dict(np.load(sys.argv[2]))
+
+def handler(signature, names):
+    given = {name: inputs[name] for name in names}
+    def answer(request, context):
+        begin = time.perf_counter()
+        generated = servable.run(signature, given, timeout=60.0)["generated"]
+        seconds = time.perf_counter() - begin
+        return np.float64(seconds).tobytes() + request[: generated.nbytes]
+    return grpc.unary_unary_rpc_method_handler(answer)
+
+server = grpc.server(ThreadPoolExecutor(8), options=LARGE_MESSAGES)
+server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("bare", {
+    "style": handler("stylize", ["content", "style"]),
+    "code": handler("stylize_with_code", ["content", "code"]),
+})])
+port = server.add_insecure_port("127.0.0.1:0")
+server.start()
+print(port, flush=True)
+sys.stdin.readline()
 """
 
 
@@ -127,16 +159,57 @@ def median_seconds(call, count: int = 8) -> float:
     return float(np.median(seconds))
 
 
+class Bare:
+    """A process with the server of :data:`BARE`, and a channel to it."""
+
+    def __init__(self, servable: Path, inputs: dict[str, np.ndarray], threads: int):
+        import grpc
+
+        from tfstyle.serving.transports import LARGE_MESSAGES
+
+        with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+            np.savez(file, **inputs)
+            file.flush()
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", BARE, str(servable), file.name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env=environment_with(threads),
+            )
+            port = self._process.stdout.readline().strip()
+        if not port:
+            raise SystemExit("the bare server did not start")
+        self._channel = grpc.insecure_channel(f"127.0.0.1:{port}", LARGE_MESSAGES)
+
+    def seconds(self, kind: str, size: int, count: int = 8) -> float:
+        """Median time of a call with `size` bytes without the time of the run in it."""
+        call, data, beside = self._channel.unary_unary(f"/bare/{kind}"), bytes(size), []
+        for _ in range(count + 1):
+            begin = time.perf_counter()
+            answer = call(data, timeout=60.0)
+            seconds = time.perf_counter() - begin
+            beside.append(seconds - float(np.frombuffer(answer[:8], np.float64)[0]))
+        return float(np.median(beside[1:]))
+
+    def stop(self) -> None:
+        self._channel.close()
+        self._process.kill()
+        self._process.communicate()
+
+
 def measure_overhead(models: Path, servable, rounds: int, threads: int) -> dict:
     """Median and quartiles of (served / in process) − 1 over rounds in which both take a turn."""
     from tfstyle.serving import Client
 
     content, style = images(2)[:1], images(2)[1:]
-    result = {}
+    result, bare = {}, None
     server = Server(models, threads)
     try:
         with Client(server.address) as client:
             code = client.encode_style(style)
+            bare = Bare(servable.path, {"content": content, "style": style, "code": code}, threads)
             calls = {
                 "style": ("stylize", {"content": content, "style": style}),
                 "code": ("stylize_with_code", {"content": content, "code": code}),
@@ -151,22 +224,28 @@ def measure_overhead(models: Path, servable, rounds: int, threads: int) -> dict:
 
                 if np.abs(over_network() - in_process()).max() > TOLERANCE:
                     raise SystemExit("the server's answer is not the model's")
-                own, served = [], []
+                size = sum(array.nbytes for array in inputs.values())
+                own, served, bare_times = [], [], []
                 for turn in range(rounds + 1):
                     turns = median_seconds(in_process), median_seconds(over_network)
                     if turn:  # the first calls prepare
                         own.append(turns[0])
                         served.append(turns[1])
+                        bare_times.append(bare.seconds(kind, size))
                 ratio = np.array(served) / np.array(own)
                 result[kind] = {
                     "in_process_ms": round(float(np.median(own)) * 1e3, 2),
                     "served_ms": round(float(np.median(served)) * 1e3, 2),
                     "overhead": round(float(np.median(ratio)) - 1, 4),
                     "quartiles": [round(float(q) - 1, 4) for q in np.percentile(ratio, [25, 75])],
+                    "grpc_alone_ms": round(float(np.median(bare_times)) * 1e3, 2),
+                    "grpc_alone": round(float(np.median(np.array(bare_times) / own)), 4),
                 }
                 print(kind, result[kind], flush=True)
     finally:
         server.stop()
+        if bare is not None:
+            bare.stop()
     return result
 
 

@@ -25,7 +25,7 @@ from tfstyle.serving.monitoring import Metrics
 from tfstyle.serving.scheduler import Scheduler, Task
 from tfstyle.serving.servable import DEFAULT_SIGNATURE
 from tfstyle.serving.status import CODES, StatusError, from_exception, invalid
-from tfstyle.serving.tensors import encode_tensor
+from tfstyle.serving.tensors import decode_tensor, encode_tensor
 from tfstyle.serving.versions import ModelManager
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ def _decode(name: str, proto: TensorProto, info: TensorInfo, limits: Limits) -> 
             f"{limits.pixels} in one request; send fewer images at a time"
         )
     try:
-        return tf.make_ndarray(proto)
+        return decode_tensor(proto)
     except (TypeError, ValueError) as error:
         raise StatusError("INVALID_ARGUMENT", f"tensor parsing error: {name}") from error
 

@@ -1,4 +1,4 @@
-"""Arrays as TensorProto."""
+"""Arrays as TensorProto and back."""
 
 from __future__ import annotations
 
@@ -20,3 +20,17 @@ def encode_tensor(proto: TensorProto, value: np.ndarray) -> None:
     for size in value.shape:
         proto.tensor_shape.dim.add().size = size
     proto.tensor_content = value.tobytes()
+
+
+def decode_tensor(proto: TensorProto) -> np.ndarray:
+    """The array in a TensorProto; read-only and without a copy where it holds plain bytes.
+
+    Raises:
+        TypeError: It has no dtype, or one that NumPy lacks.
+        ValueError: Its values do not fit its shape.
+    """
+    content = proto.tensor_content
+    if not content:
+        return tf.make_ndarray(proto)
+    dtype = tf.as_dtype(proto.dtype).as_numpy_dtype
+    return np.frombuffer(content, dtype).reshape([dim.size for dim in proto.tensor_shape.dim])

@@ -219,9 +219,11 @@ def _predict_request(
 
 
 def _predicted(response: Any) -> dict[str, np.ndarray]:
-    import tensorflow as tf
+    from tfstyle.serving.tensors import decode_tensor
 
-    return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
+    arrays = {name: decode_tensor(proto) for name, proto in response.outputs.items()}
+    # Users may write into what they get; the bytes of a message are read-only.
+    return {name: a if a.flags.writeable else a.copy() for name, a in arrays.items()}
 
 
 def _status_request(choice: Choice) -> Any:
