@@ -42,7 +42,7 @@ def test_one_value_stands_for_all():
 def test_bytes_that_do_not_fit(content):
     proto = TensorProto(dtype=tf.float32.as_datatype_enum, tensor_content=content)
     proto.tensor_shape.dim.add().size = 1
-    with pytest.raises(ValueError, match="buffer size|cannot reshape"):
+    with pytest.raises(ValueError, match=r"buffer size|cannot reshape"):
         decode_tensor(proto)
 
 
