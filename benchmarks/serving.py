@@ -33,6 +33,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -148,14 +149,19 @@ def summary(seconds: list[float]) -> dict[str, float]:
     return dict(zip(("p50_ms", "p95_ms", "p99_ms"), (round(float(m), 1) for m in marks)))
 
 
-def median_seconds(call, count: int = 8) -> float:
-    """Of so many calls one after the other, and one before them that is not counted."""
+def median_seconds(call, count: int = 8, apart=None) -> float:
+    """Of so many calls one after the other, and one before them that is not counted.
+
+    `apart` tells from an answer how many seconds of its call do not count.
+    """
     call()
     seconds = []
     for _ in range(count):
         begin = time.perf_counter()
-        call()
+        answer = call()
         seconds.append(time.perf_counter() - begin)
+        if apart is not None:
+            seconds[-1] -= apart(answer)
     return float(np.median(seconds))
 
 
@@ -183,15 +189,13 @@ class Bare:
             raise SystemExit("the bare server did not start")
         self._channel = grpc.insecure_channel(f"127.0.0.1:{port}", LARGE_MESSAGES)
 
-    def seconds(self, kind: str, size: int, count: int = 8) -> float:
+    def seconds(self, kind: str, size: int) -> float:
         """Median time of a call with `size` bytes without the time of the run in it."""
-        call, data, beside = self._channel.unary_unary(f"/bare/{kind}"), bytes(size), []
-        for _ in range(count + 1):
-            begin = time.perf_counter()
-            answer = call(data, timeout=60.0)
-            seconds = time.perf_counter() - begin
-            beside.append(seconds - float(np.frombuffer(answer[:8], np.float64)[0]))
-        return float(np.median(beside[1:]))
+        call, data = self._channel.unary_unary(f"/bare/{kind}"), bytes(size)
+        return median_seconds(
+            lambda: call(data, timeout=60.0),
+            apart=lambda answer: float(np.frombuffer(answer[:8], np.float64)[0]),
+        )
 
     def stop(self) -> None:
         self._channel.close()
@@ -204,48 +208,46 @@ def measure_overhead(models: Path, servable, rounds: int, threads: int) -> dict:
     from tfstyle.serving import Client
 
     content, style = images(2)[:1], images(2)[1:]
-    result, bare = {}, None
-    server = Server(models, threads)
-    try:
-        with Client(server.address) as client:
-            code = client.encode_style(style)
-            bare = Bare(servable.path, {"content": content, "style": style, "code": code}, threads)
-            calls = {
-                "style": ("stylize", {"content": content, "style": style}),
-                "code": ("stylize_with_code", {"content": content, "code": code}),
+    result = {}
+    with ExitStack() as ends:
+        server = Server(models, threads)
+        ends.callback(server.stop)
+        client = ends.enter_context(Client(server.address))
+        code = client.encode_style(style)
+        bare = Bare(servable.path, {"content": content, "style": style, "code": code}, threads)
+        ends.callback(bare.stop)
+        calls = {
+            "style": ("stylize", {"content": content, "style": style}),
+            "code": ("stylize_with_code", {"content": content, "code": code}),
+        }
+        for kind, (signature, inputs) in calls.items():
+
+            def in_process(signature=signature, inputs=inputs):
+                return servable.run(signature, inputs)["generated"]
+
+            def over_network(signature=signature, inputs=inputs):
+                return client.predict(inputs, signature)["generated"]
+
+            if np.abs(over_network() - in_process()).max() > TOLERANCE:
+                raise SystemExit("the server's answer is not the model's")
+            size = sum(array.nbytes for array in inputs.values())
+            own, served, bare_times = [], [], []
+            for turn in range(rounds + 1):
+                turns = median_seconds(in_process), median_seconds(over_network)
+                if turn:  # the first calls prepare
+                    own.append(turns[0])
+                    served.append(turns[1])
+                    bare_times.append(bare.seconds(kind, size))
+            ratio = np.array(served) / np.array(own)
+            result[kind] = {
+                "in_process_ms": round(float(np.median(own)) * 1e3, 2),
+                "served_ms": round(float(np.median(served)) * 1e3, 2),
+                "overhead": round(float(np.median(ratio)) - 1, 4),
+                "quartiles": [round(float(q) - 1, 4) for q in np.percentile(ratio, [25, 75])],
+                "grpc_alone_ms": round(float(np.median(bare_times)) * 1e3, 2),
+                "grpc_alone": round(float(np.median(np.array(bare_times) / own)), 4),
             }
-            for kind, (signature, inputs) in calls.items():
-
-                def in_process(signature=signature, inputs=inputs):
-                    return servable.run(signature, inputs)["generated"]
-
-                def over_network(signature=signature, inputs=inputs):
-                    return client.predict(inputs, signature)["generated"]
-
-                if np.abs(over_network() - in_process()).max() > TOLERANCE:
-                    raise SystemExit("the server's answer is not the model's")
-                size = sum(array.nbytes for array in inputs.values())
-                own, served, bare_times = [], [], []
-                for turn in range(rounds + 1):
-                    turns = median_seconds(in_process), median_seconds(over_network)
-                    if turn:  # the first calls prepare
-                        own.append(turns[0])
-                        served.append(turns[1])
-                        bare_times.append(bare.seconds(kind, size))
-                ratio = np.array(served) / np.array(own)
-                result[kind] = {
-                    "in_process_ms": round(float(np.median(own)) * 1e3, 2),
-                    "served_ms": round(float(np.median(served)) * 1e3, 2),
-                    "overhead": round(float(np.median(ratio)) - 1, 4),
-                    "quartiles": [round(float(q) - 1, 4) for q in np.percentile(ratio, [25, 75])],
-                    "grpc_alone_ms": round(float(np.median(bare_times)) * 1e3, 2),
-                    "grpc_alone": round(float(np.median(np.array(bare_times) / own)), 4),
-                }
-                print(kind, result[kind], flush=True)
-    finally:
-        server.stop()
-        if bare is not None:
-            bare.stop()
+            print(kind, result[kind], flush=True)
     return result
 
 

@@ -32,7 +32,7 @@ from tfstyle.serving.monitoring import CONTENT_TYPE
 from tfstyle.serving.servable import DEFAULT_SIGNATURE
 from tfstyle.serving.services import unimplemented
 from tfstyle.serving.status import HTTP_STATUS, StatusError, invalid
-from tfstyle.serving.tensors import encode_tensor
+from tfstyle.serving.tensors import decode_tensor, encode_tensor
 
 if TYPE_CHECKING:
     from tensorflow_serving.apis.model_pb2 import ModelSpec
@@ -144,7 +144,7 @@ class RestApi:
             timeout=self._timeout,
             gone=environ.get("waitress.client_disconnected"),
         )
-        outputs = {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
+        outputs = {name: decode_tensor(proto) for name, proto in response.outputs.items()}
         return json_tensors.dumps(json_tensors.write_outputs(outputs, rows))
 
     def _dtypes(self, spec: ModelSpec) -> dict[str, np.dtype]:

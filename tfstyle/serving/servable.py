@@ -306,6 +306,8 @@ class Servable:
         import tensorflow as tf
         from tensorflow_serving.apis import prediction_log_pb2
 
+        from tfstyle.serving.tensors import decode_tensor
+
         path = self.path / "assets.extra" / WARM_UP_FILE
         if not path.is_file():
             return 0
@@ -320,7 +322,7 @@ class Servable:
                     request = log.predict_log.request
                     for proto in request.inputs.values():
                         _check_claim(path, proto)
-                    inputs = {k: tf.make_ndarray(proto) for k, proto in request.inputs.items()}
+                    inputs = {k: decode_tensor(proto) for k, proto in request.inputs.items()}
                     self.run(request.model_spec.signature_name or DEFAULT_SIGNATURE, inputs)
                     count += 1
         except InputFileError:
