@@ -1084,8 +1084,8 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
         default="contextual",
         metavar="NAME",
         help="contextual: the preset or model (default); adain_mse, gatys, wct, "
-        "histogram_matching, clahe, random_gamma, window_jitter; contextual_transformation with "
-        "--model",
+        "histogram_matching, foreground_histogram_matching, mean_and_spread, nyul, clahe, "
+        "random_gamma, window_jitter; contextual_transformation with --model",
     )
     method.add_argument(
         "--set",
