@@ -4,7 +4,7 @@
 name                          what it is                               style    needs
 ============================= ======================================== ======== =================
 contextual_transformation     generator for one domain (Mechrez 2018)  no       a trained model
-adain_mse                     AdaIN with its paper's loss (Huang 2017)   yes      a preset or model
+adain_mse                     AdaIN with its paper's loss (Huang 2017) yes      a preset or model
 gatys                         optimised pixels (Gatys 2016)            yes      an encoder, time
 wct                           whitening and colouring (Li 2017)        yes      a preset or model
 histogram_matching            one curve from two histograms            yes      nothing
