@@ -31,7 +31,7 @@ MARGIN = 0.25
 #: Least share of the body's pixels that the content's window, and the style's, does not clip.
 CONTENT_SHOWN, STYLE_SHOWN = 0.25, 0.1
 #: Least pixels that count, and least share of the body in a picture.
-LEAST_PIXELS, LEAST_BODY = 200, 0.1
+LEAST_PIXELS, LEAST_BODY = 300, 0.1
 #: Shortest side of a crop before it is reduced.
 LEAST_SIDE = 48
 

@@ -45,6 +45,8 @@ class TestFunction:
         found = metrics.tone_error(y_true, y_pred, hu, mask)
         assert found == pytest.approx(expected, abs=1e-6)
         assert list(found) == [*metrics.TISSUES, "balanced", "all"]
+        again = metrics.tone_error(*(x[..., None] for x in (y_true, y_pred, hu, mask)))
+        assert again == found
 
     def test_a_rare_tissue_weighs_as_much(self):
         hu = bands({"soft_tissue": 38, "bone": 2})
@@ -103,6 +105,8 @@ class TestFunction:
             ({"y_true": np.full((40, 40), 40.0)}, "y_true: values lie in"),
             ({"y_pred": np.zeros((40, 41))}, "y_true, y_pred, hu and mask: must have one shape"),
             ({"hu": np.zeros(40)}, "must have one shape"),
+            ({"hu": np.zeros((40, 40, 3))}, "must have one shape"),
+            ({"y_true": np.zeros((1, 40, 40, 1))}, "must have one shape"),
             ({"mask": np.ones((1, 40), bool)}, "must have one shape"),
             ({"hu": np.full((40, 40), np.nan)}, "hu: must be finite"),
             ({"hu": np.full((40, 40), 0.3)}, "hu: must be in Hounsfield units"),

@@ -113,16 +113,20 @@ def tone_error(
         >>> window = WINDOWS["bone"]
         >>> tone_error(window.to_unit(hu), generated, hu, body_mask(hu))["balanced"]
     """
-    images = [as_batch(x, name)[0] for x, name in ((y_true, "y_true"), (y_pred, "y_pred"))]
+    _check_least_pixels(least_pixels)
+    for value, name in ((y_true, "y_true"), (y_pred, "y_pred")):
+        as_batch(value, name)
     values = np.asarray(hu, np.float32)
     counted = np.ones(values.shape, bool) if mask is None else np.asarray(mask, bool)
-    images += [x.reshape(1, *x.shape[:2], 1) if x.ndim > 1 else x for x in (values, counted)]
-    shapes = [np.shape(x) for x in (y_true, y_pred, hu, counted)]
-    if len(images[0]) != 1 or any(x.shape != images[0].shape for x in images):
+    images = [np.asarray(y_true, np.float64), np.asarray(y_pred, np.float64), values, counted]
+    planes = [x[..., 0] if x.ndim == 3 and x.shape[-1] == 1 else x for x in images]
+    if planes[0].ndim != 2 or len({plane.shape for plane in planes}) > 1:
         raise ArgumentError(
-            f"y_true, y_pred, hu and mask: must have one shape (H, W), received {shapes}."
+            "y_true, y_pred, hu and mask: must have one shape (H, W), received "
+            f"{', '.join(str(x.shape) for x in images)}."
         )
-    inside = images[2][images[3]]
+    right, generated, values, counted = planes
+    inside = values[counted]
     if not np.isfinite(inside).all():
         raise ArgumentError("hu: must be finite where the mask is set, received NaN or infinity.")
     if inside.size and np.abs(inside).max() <= 1 and (inside % 1 != 0).any():
@@ -130,8 +134,19 @@ def tone_error(
             f"hu: must be in Hounsfield units, received values in [{inside.min():g}, "
             f"{inside.max():g}]."
         )
-    errors = tone_errors(*images, least_pixels=least_pixels)
-    return {name: float(value[0]) for name, value in errors.items()}
+    difference = np.abs(generated - right)[counted]
+    tissue = np.searchsorted(TISSUE_LIMITS, inside, side="right")
+    counts, sums = (
+        np.bincount(tissue, weights, len(TISSUES)).astype(np.float64)
+        for weights in (None, difference)
+    )
+    there = counts >= least_pixels
+    each = np.full(len(TISSUES), np.nan)
+    each[there] = sums[there] / counts[there]
+    errors = dict(zip(TISSUES, each.tolist()))
+    errors["balanced"] = float(each[there].mean()) if there.any() else float("nan")
+    errors["all"] = float(difference.mean()) if difference.size else float("nan")
+    return errors
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
