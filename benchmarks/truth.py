@@ -101,9 +101,15 @@ def digest_of(folder: Path, name: str) -> str:
 
 
 def measure(pair: Pair, generated: np.ndarray) -> dict[str, float]:
-    """Errors of one generated image, and the structure it kept inside the body."""
+    """Errors of one generated image, and the structure it kept.
+
+    ``structure`` is that inside the body; ``structure_shown`` that where the right answer is
+    neither black nor white: where the style's window clips, structure is rightly lost.
+    """
     scores = tone_error(pair.right, generated, pair.hu, pair.mask)
     scores["structure"] = structure_similarity(pair.content, generated, pair.body)
+    shown = pair.mask & (pair.right > 0) & (pair.right < 1)
+    scores["structure_shown"] = structure_similarity(pair.content, generated, shown)
     return scores
 
 
@@ -123,21 +129,26 @@ class Study:
     def __init__(self, scans: dict[str, ScanRecord], options: argparse.Namespace):
         self.scans, self.options = scans, options
         self.settings = {"count": options.pairs, "seed": options.seed, "size": options.size}
-        digest = hashlib.sha256(json.dumps(self.settings).encode())
-        for source in ("ct_pairs.py", "ct_scans.py"):
-            digest.update((ROOT / "benchmarks" / source).read_bytes())
-        for scan in scans.values():
-            digest.update(scan.hu.tobytes())
-        self.digest = digest.hexdigest()[:16]
         self.groups = sorted({scan.group for scan in scans.values()})
         self.folds = options.folds or self.groups
         if unknown := sorted({*self.folds} - {*self.groups}):
             raise SystemExit(f"--folds: must be some of {self.groups}, received {unknown}.")
         self._loaded: dict[str, Stylize | None] = {ANSWER: None}
+        self._digests: dict[str, str] = {}
 
-    def pairs(self, fold: str) -> list[Pair]:
-        """The pairs of a fold."""
-        return list(draw_pairs(self.scans, {fold}, **self.settings))
+    def pairs(self, fold: str, **which: int) -> list[Pair]:
+        """The pairs of a fold, or with ``count`` and ``start`` some of them."""
+        return list(draw_pairs(self.scans, {fold}, **{**self.settings, **which}))
+
+    def digest(self, fold: str) -> str:
+        """Changes with the settings, the scans and the way pairs are drawn."""
+        if fold not in self._digests:
+            digest = hashlib.sha256(json.dumps(self.settings).encode())
+            for pair in self.pairs(fold, count=3):
+                for image in (pair.content, pair.style, pair.right, pair.hu, pair.mask):
+                    digest.update(np.ascontiguousarray(image).tobytes())
+            self._digests[fold] = digest.hexdigest()[:16]
+        return self._digests[fold]
 
     def own(self, fold: str) -> dict[str, Stylize]:
         """Models trained without the patient of the fold."""
@@ -168,12 +179,12 @@ class Study:
         for fold in self.folds:
             pairs: list[Pair] = []
             folder = (self.options.models or Path()) / f"fold-{fold}"
-            key = {"digest": self.digest}
+            key = {"digest": self.digest(fold)}
             for name in self.options.methods:
                 if not self._fresh(fold, name, key):
                     self._fill(fold, name, key, pairs, lambda name=name: self.method(name))
             for name, stylize in self.own(fold).items():
-                key = {"digest": self.digest, "model": digest_of(folder, name)}
+                key = {"digest": self.digest(fold), "model": digest_of(folder, name)}
                 if not self._fresh(fold, name, key):
                     self._fill(fold, name, key, pairs, lambda stylize=stylize: stylize)
 
@@ -210,7 +221,7 @@ class Study:
         for fold in self.folds:
             for path in sorted(self.path(fold, "x").parent.glob("*.json")):
                 kept = json.loads(path.read_text())
-                if kept["key"]["digest"] == self.digest:
+                if kept["key"]["digest"] == self.digest(fold):
                     columns = {k: np.array([r[k] for r in kept["rows"]]) for k in kept["rows"][0]}
                     columns["same_scale"] = np.array([p["same_scale"] for p in kept["pairs"]])
                     found.setdefault(fold, {})[path.stem] = columns
@@ -231,18 +242,18 @@ def summary(rows: dict[str, dict[str, dict]], name: str) -> dict:
             return None
         return np.concatenate([rows[fold][of][key] for fold in folds])
 
-    error, structure, same = column("balanced"), column("structure"), column("same_scale")
+    error, same = column("balanced"), column("same_scale")
     figures = {
         "pairs": len(error),
         "median": np.median(error),
         "mean": np.mean(error),
         "percentile_90": np.percentile(error, 90),
-        "tissues": {tissue: np.nanmean(column(tissue)) for tissue in TISSUES},
+        "tissues": {tissue: _mean(column(tissue)) for tissue in TISSUES},
         "all_pixels_median": np.median(column("all")),
         "all_pixels_mean": np.mean(column("all")),
-        "same_scale_median": np.median(error[same]),
-        "structure_median": np.nanmedian(structure),
-        "structure_mean": np.nanmean(structure),
+        "same_scale_median": np.median(error[same]) if same.any() else None,
+        "structure_mean": _mean(column("structure")),
+        "structure_shown_mean": _mean(column("structure_shown")),
     }
     for other in (MATCHING, "foreground_histogram_matching"):
         theirs = column("balanced", other)
@@ -255,10 +266,16 @@ def summary(rows: dict[str, dict[str, dict]], name: str) -> dict:
     return _rounded(figures)
 
 
+def _mean(values: np.ndarray) -> float | None:
+    """Mean of the numbers that are not NaN; None where all are."""
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if there.size else None
+
+
 def _rounded(value):
     if isinstance(value, dict):
         return {key: _rounded(one) for key, one in value.items()}
-    return value if isinstance(value, int) else round(float(value), 4)
+    return value if value is None or isinstance(value, int) else round(float(value), 4)
 
 
 def tables(result: dict) -> str:
@@ -282,8 +299,9 @@ def tables(result: dict) -> str:
         "the same gray scale. Presets of tfstyle were trained on some of these patients.",
         "",
         "| | median | mean | 90 % | better than histogram matching | worse than nothing by 0.02 "
-        "| same gray scale, median | structure | all pixels, mean |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| same gray scale, median | structure in the body | structure where the answer shows it "
+        "| all pixels, mean |",
+        "| --- |" + " ---: |" * 9,
     ]
 
     def share(figures, key):
@@ -294,15 +312,14 @@ def tables(result: dict) -> str:
         cells = [f"{of[key]:.3f}" for key in ("median", "mean", "percentile_90")]
         cells.append("" if name == MATCHING else share(of, f"better_than_{MATCHING}"))
         cells.append("" if name == NOTHING else share(of, "worse_than_nothing"))
-        cells += [
-            f"{of[key]:.3f}" for key in ("same_scale_median", "structure_mean", "all_pixels_mean")
-        ]
+        keys = ("same_scale_median", "structure_mean", "structure_shown_mean", "all_pixels_mean")
+        cells += [_number(of[key]) for key in keys]
         lines.append(f"| {title[name]} | {' | '.join(cells)} |")
     header = [tissue.replace("_", " ") for tissue in TISSUES]
     lines += ["", "Mean error by tissue:", "", f"| | {' | '.join(header)} |"]
     lines.append("| --- |" + " ---: |" * len(TISSUES))
     for name, method in result["methods"].items():
-        cells = [f"{method['all_folds']['tissues'][tissue]:.3f}" for tissue in TISSUES]
+        cells = [_number(method["all_folds"]["tissues"][tissue]) for tissue in TISSUES]
         lines.append(f"| {title[name]} | {' | '.join(cells)} |")
     lines += ["", "Mean error by the patient left out:", "", f"| | {' | '.join(result['folds'])} |"]
     lines.append("| --- |" + " ---: |" * len(result["folds"]))
@@ -313,11 +330,15 @@ def tables(result: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
 def picture(study: Study, name: str, each: int = 2) -> Path:
     """Best, middle and worst pairs of a method, as content, style, generated, answer, error.
 
-    Pairs in one gray scale, and those where doing nothing is nearly right, are passed over; no
-    two rows show the same content and style scan.
+    Pairs in one gray scale, and those where doing nothing is nearly right or the right answer shows
+    little, are passed over; no two rows show the same content and style scan.
 
     Returns:
         The picture's path.
@@ -332,11 +353,14 @@ def picture(study: Study, name: str, each: int = 2) -> Path:
         path = study.path(fold, name)
         if not path.is_file():
             continue
-        nothing = json.loads(study.path(fold, NOTHING).read_text())["rows"]
+        nothing, answer = (
+            json.loads(study.path(fold, one).read_text())["rows"] for one in (NOTHING, ANSWER)
+        )
         kept = json.loads(path.read_text())
         for number, (row, facts) in enumerate(zip(kept["rows"], kept["pairs"])):
             packaged = all(study.scans[facts[side]].packaged for side in ("content", "style"))
-            telling = nothing[number]["balanced"] > 0.1 and not facts["same_scale"]
+            telling = nothing[number]["balanced"] > 0.1 and answer[number]["structure"] > 0.9
+            telling = telling and not facts["same_scale"]
             if telling and (packaged or not study.options.packaged):
                 scans = facts["content"], facts["style"]
                 shown.append((row["balanced"], fold, number, scans))
@@ -353,7 +377,7 @@ def picture(study: Study, name: str, each: int = 2) -> Path:
         chosen += [(label, *one) for one in picked.values()]
     figure, axes = pyplot.subplots(len(chosen), 5, figsize=(15, 3 * len(chosen)), squeeze=False)
     for line, (label, error, fold, number, scans) in zip(axes, chosen):
-        pair = study.pairs(fold)[number]
+        (pair,) = study.pairs(fold, count=1, start=number)
         stylize = study.own(fold).get(name) or study.method(name)
         generated = pair.right if stylize is None else stylize(pair.content, pair.style)
         off = np.where(pair.mask, np.abs(generated - pair.right), 0.0)
