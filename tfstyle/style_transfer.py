@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,7 +13,7 @@ from keras import ops
 from tfstyle import encoders
 from tfstyle.decoder import Decoder
 from tfstyle.encoders import IMAGE_TAP, Encoder
-from tfstyle.errors import ArgumentError
+from tfstyle.errors import ArgumentError, WeightsError
 from tfstyle.images import (
     as_batch,
     check_batch_size,
@@ -44,6 +43,7 @@ from tfstyle.losses import (
     mse_loss,
     total_variation_loss,
 )
+from tfstyle.presets import PresetModel
 from tfstyle.workers import over_machines
 
 #: Terms of the loss in the training history, each a mean over samples, before its weight.
@@ -62,7 +62,7 @@ LARGEST_GAIN = 1.25
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
-class StyleTransfer(KerasFile, keras.Model):
+class StyleTransfer(PresetModel, KerasFile, keras.Model):
     """Gives content images the gray-scale style of other images: G = D(AdaIN(E(X), E(Y))).
 
     Args:
@@ -626,51 +626,41 @@ class StyleTransfer(KerasFile, keras.Model):
     def build_from_config(self, config):
         """Nothing to do: every weight exists after the constructor."""
 
+    # -- presets ---------------------------------------------------------------------------
+    def preset_settings(self):
+        family = {cls: name for name, cls in encoders.ENCODERS.items()}.get(type(self.encoder))
+        decoder = self.decoder.channels, self.decoder.strides
+        if family is None or decoder != Decoder.plan(self.encoder, self.layer):
+            raise WeightsError(
+                "only models of a known encoder with the decoder that Decoder.for_encoder makes "
+                "for it become presets; use save()."
+            )
+        return {
+            "encoder": family,
+            "layer": self.layer,
+            "calibrate": self.calibrate,
+            "preprocessing": self.encoder.preprocessing,
+        }
+
     @classmethod
-    def from_preset(cls, preset: str) -> StyleTransfer:
-        """Loads a released preset by name, or a preset folder.
+    def from_preset_settings(cls, settings):
+        encoder = encoders.get(
+            settings["encoder"],
+            weights=None,
+            depth=settings["layer"],
+            preprocessing=settings["preprocessing"],
+        )
+        calibrate = settings.get("calibrate", False)
+        return cls(encoder, layer=settings["layer"], calibrate=calibrate)
 
-        Args:
-            preset: A name from ``tfstyle.presets.names()``, for example ``"vgg16_ct"``, or the
-                path of a folder that :meth:`save_to_preset` or ``tfstyle train`` wrote.
-
-        Raises:
-            WeightsError: unknown name, missing file or wrong checksum.
-        """
-        from tfstyle import presets
-
-        return presets.load(preset, cls)
-
-    @classmethod
-    def open(cls, source) -> StyleTransfer:
-        """Loads a model from wherever one may lie.
-
-        Args:
-            source: Name of a preset, a preset folder, a run's folder of ``tfstyle train``, or a
-                ``.keras`` file.
-
-        Raises:
-            InputFileError: if a ``.keras`` file is missing, damaged or holds something else.
-            WeightsError: if there is no such preset, or it is damaged.
-
-        Example:
-            >>> StyleTransfer.open("runs/first")
-        """
-        if str(source).endswith(".keras"):
-            return cls.load(source)
-        return cls.from_preset(str(source))
-
-    def save_to_preset(self, folder, card: dict | None = None, half: bool = True) -> Path:
-        """Writes a preset folder: ``preset.json`` and ``weights.npz``, no pickles.
-
-        Args:
-            folder: Folder to write; replaced if it exists and holds a preset.
-            card: Facts for ``preset.json``: data, steps, losses, figures, limits.
-            half: Keep weights in half precision.
-        """
-        from tfstyle import presets
-
-        return presets.save(self, folder, card=card, half=half)
+    def preset_variables(self):
+        parts = {"encoder": self.encoder.weighted_layers(self.layer), "decoder": self.decoder.steps}
+        return {
+            f"{part}/{layer.name}/{variable.name}": variable
+            for part, layers in parts.items()
+            for layer in layers
+            for variable in layer.weights
+        }
 
 
 def weigh_taps(

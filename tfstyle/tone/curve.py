@@ -80,24 +80,30 @@ def tabulate(curve: ToneCurve):
     return ops.clip(evaluate(curve.levels, curve.values, ops.convert_to_tensor(x)), 0.0, 1.0)
 
 
-def look_up(content, table):
+def look_up(content, table, strength=None):
     """Applies tabulated curves to images, with straight lines between the entries.
 
     Args:
         content: float tensor (B, H, W, 1) in [0, 1].
         table: float tensor (B or 1, TABLE).
+        strength: s in ``x + s·(f(x) − x)``: scalar or tensor that broadcasts to (B, 1, 1, 1), None
+            for 1. With 0 the content comes back bit for bit.
 
     Returns:
         float32 tensor (B, H, W, 1).
     """
-    shape = ops.shape(content)
-    position = ops.reshape(ops.cast(content, "float32"), (shape[0], -1)) * (TABLE - 1)
-    position = ops.clip(position, 0.0, TABLE - 1)
-    index = ops.minimum(ops.floor(position), TABLE - 2)
-    share = position - index
+    x = ops.cast(content, "float32")
+    # Between entries k and k + 1 the curve is a_k·x + b_k.
+    slope = (table[:, 1:] - table[:, :-1]) * (TABLE - 1)
+    start = np.linspace(0.0, 1.0, TABLE, dtype=np.float32)[:-1]
+    offset = table[:, :-1] - slope * start
+    if strength is not None:
+        strength = ops.reshape(ops.cast(strength, "float32"), (-1, 1))
+        slope, offset = 1.0 + strength * (slope - 1.0), strength * offset
+    index = ops.cast(ops.clip(x * (TABLE - 1), 0.0, TABLE - 2), "int32")
     # One gather from all tables laid end to end.
-    rows = ops.cast(ops.arange(ops.shape(content)[0]) % ops.shape(table)[0], "int32")
-    index = ops.cast(index, "int32") + rows[:, None] * TABLE
-    flat = ops.reshape(table, (-1,))
-    low, high = ops.take(flat, index), ops.take(flat, index + 1)
-    return ops.reshape(low + share * (high - low), shape)
+    rows = ops.arange(ops.shape(x)[0], dtype="int32") % ops.shape(slope)[0]
+    index = index + (rows * (TABLE - 1))[:, None, None, None]
+    return ops.take(ops.reshape(slope, (-1,)), index) * x + ops.take(
+        ops.reshape(offset, (-1,)), index
+    )

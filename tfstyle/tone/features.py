@@ -48,15 +48,47 @@ def spread_tokens(gray, count: int, jitter=None):
     target = ops.convert_to_tensor((np.arange(count, dtype=np.float32) + 0.5) / count)
     if jitter is not None:
         target = target + jitter / count
-    # How many weights lie below each target, by bisection.
-    chosen = ops.zeros((ops.shape(gray)[0], count), "int32")
+    return ops.minimum(count_below(weight, target[None]), total - 1)
+
+
+def count_below(rising, values, or_equal: bool = False):
+    """How many entries of rising rows lie below each value, by bisection.
+
+    Args:
+        rising: float tensor (B, P), rising along the second axis.
+        values: float tensor (B or 1, N).
+        or_equal: Whether equal entries count as well.
+
+    Returns:
+        int32 tensor (B, N).
+    """
+    batch, total = ops.shape(rising)[0], ops.shape(rising)[1]
+    # One gather from all rows laid end to end.
+    flat, start = ops.reshape(rising, (-1,)), ops.arange(batch, dtype="int32")[:, None] * total
+    found = ops.zeros_like(values, dtype="int32") + ops.zeros_like(start)
     step = LARGEST_GRID
+    if isinstance(total, int):
+        while step > total:
+            step //= 2
     while step:
-        further = chosen + step
-        last = ops.take_along_axis(weight, ops.minimum(further, total) - 1, axis=1)
-        chosen = ops.where((further <= total) & (last < target), further, chosen)
+        further = found + step
+        last = ops.take(flat, ops.minimum(further, total) - 1 + start)
+        low = last <= values if or_equal else last < values
+        found = ops.where(ops.logical_and(further <= total, low), further, found)
         step //= 2
-    return ops.minimum(chosen, total - 1)
+    return found
+
+
+def box_blur(x, step: int):
+    """Means of 5x5 pixels, fewer at the border, at every `step`-th pixel: (B, H, W, 1)."""
+    padded = ops.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    sums = ops.conv(padded, np.ones((5, 5, 1, 1), np.float32), strides=step, padding="valid")
+    counts = []
+    for size in (ops.shape(x)[1], ops.shape(x)[2]):
+        place = ops.arange(size, dtype="int32")[::step]
+        count = ops.minimum(place + 2, size - 1) - ops.maximum(place - 2, 0) + 1
+        counts.append(ops.cast(count, "float32"))
+    return sums / (counts[0][:, None, None] * counts[1][None, :, None])
 
 
 def merge_tokens(tokens):
@@ -77,6 +109,33 @@ def merge_tokens(tokens):
     places = (ops.arange(count, dtype="float32") + 0.5) * ops.cast(total, "float32") / count
     chosen = ops.take(order, ops.cast(places, "int32"), axis=1)
     return ops.take_along_axis(everything, chosen[..., None], axis=1)
+
+
+class GroupNorm(layers.Layer):
+    """Group normalization in few operations: ``keras.layers.GroupNormalization`` in eight groups.
+
+    Small images pay more for the number of operations than for their size.
+    """
+
+    def build(self, input_shape):
+        self.gamma, self.beta = (
+            self.add_weight(shape=(input_shape[-1],), initializer=start, name=name)
+            for name, start in (("gamma", "ones"), ("beta", "zeros"))
+        )
+        self.built = True
+
+    def call(self, x):
+        channels = x.shape[-1]
+        wide = ops.cast(x, "float32")
+        sums = [ops.mean(v, axis=(1, 2)) for v in (wide, ops.square(wide))]
+        mean, square = (
+            ops.repeat(ops.mean(ops.reshape(v, (-1, 8, channels // 8)), axis=2), channels // 8, 1)
+            for v in sums
+        )
+        scale = ops.rsqrt(ops.relu(square - ops.square(mean)) + 1e-3)
+        scale = scale * ops.cast(self.gamma, "float32")
+        shift = ops.cast(self.beta, "float32") - mean * scale
+        return ops.cast(wide * scale[:, None, None] + shift[:, None, None], self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
@@ -117,42 +176,35 @@ class ToneEncoder(keras.layers.Layer):
         self.channels = tuple(channels)
         self.width, self.features = int(width), int(features)
         self.working_size, self.dropout = int(working_size), float(dropout)
-        first, *others = self.channels
-        self.stages = [[self._convolution(first, 2), self._norm()]]
-        for count in others:
-            self.stages.append(
-                [
-                    self._convolution(count, 2),
-                    self._norm(),
-                    self._convolution(count),
-                    self._norm(),
-                ]
-            )
-        self.drop = layers.SpatialDropout2D(self.dropout)
-        self.whole = layers.Dense(self.width)
-        self.lateral = [layers.Dense(self.width) for _ in others]
-        self.mix, self.mix_norm = self._convolution(self.width), self._norm()
+        self.convolutions, self.norms = [], []
+        for number, count in enumerate(self.channels):
+            for i in range(1 if number == 0 else 2):
+                name = f"stride{2 << number}_{i}"
+                self.convolutions.append(self._convolution(count, name, 1 if i else 2))
+                self.norms.append(GroupNorm(name=f"{name}_norm"))
+        self.drop = layers.SpatialDropout2D(self.dropout, name="drop")
+        self.whole = layers.Dense(self.width, name="whole")
+        self.lateral = [
+            layers.Dense(self.width, name=f"lateral_{i}") for i in range(len(self.channels) - 1)
+        ]
+        self.mix, self.mix_norm = self._convolution(self.width, "mix"), GroupNorm(name="mix_norm")
         self.head = [
-            layers.Dense(96, activation="relu"),
-            layers.Dense(64, activation="relu"),
-            layers.Dense(self.features, dtype="float32"),
+            layers.Dense(96, activation="relu", name="head_0"),
+            layers.Dense(64, activation="relu", name="head_1"),
+            layers.Dense(self.features, dtype="float32", name="head_2"),
         ]
         self.noise = keras.random.SeedGenerator()
 
     @staticmethod
-    def _convolution(channels: int, stride: int = 1):
-        return layers.Conv2D(channels, 3, strides=stride, padding="same", use_bias=False)
-
-    @staticmethod
-    def _norm():
-        return layers.GroupNormalization(groups=8)
+    def _convolution(channels: int, name: str, stride: int = 1):
+        return layers.Conv2D(channels, 3, strides=stride, padding="same", use_bias=False, name=name)
 
     def build(self, input_shape):
         before = 4
-        for stage, count in zip(self.stages, self.channels):
-            for layer in stage:
-                layer.build((None, None, None, before))
-                before = count
+        for convolution, norm in zip(self.convolutions, self.norms):
+            convolution.build((None, None, None, before))
+            before = convolution.filters
+            norm.build((None, None, None, before))
         self.whole.build((None, 2 * before))
         for layer, count in zip(self.lateral, self.channels[1:]):
             layer.build((None, None, None, count))
@@ -160,7 +212,7 @@ class ToneEncoder(keras.layers.Layer):
         self.mix_norm.build((None, None, None, self.width))
         before = self.width + self.channels[0] + 4 + 1
         for layer in self.head:
-            layer.build((None, None, before))
+            layer.build((None, before))
             before = layer.units
         self.built = True
 
@@ -183,17 +235,17 @@ class ToneEncoder(keras.layers.Layer):
         place = ops.take_along_axis(order, chosen, axis=1)
         row, column = place // columns, place % columns
         near = (row // 2) * ops.shape(context)[2] + column // 2
-        blurred = ops.average_pool(x, 5, strides=1, padding="same")
         parts = [
             _gather(context, near),
             _gather(fine, place),
             _gather(planes[:, ::STEP, ::STEP], place),
-            _gather(blurred[:, ::STEP, ::STEP], place),
+            _gather(box_blur(x, STEP), place),
         ]
         feature = ops.concatenate([ops.cast(part, "float32") for part in parts], axis=-1)
+        feature = ops.reshape(feature, (-1, feature.shape[-1]))
         for layer in self.head:
             feature = layer(feature)
-        feature = ops.cast(feature, "float32")
+        feature = ops.reshape(ops.cast(feature, "float32"), (-1, TOKENS, self.features))
         feature = feature * ops.rsqrt(ops.sum(ops.square(feature), axis=-1, keepdims=True) + 1e-6)
         gray = ops.take_along_axis(gray, chosen, axis=1)
         return ops.concatenate([gray[..., None], feature], axis=-1)
@@ -204,18 +256,18 @@ class ToneEncoder(keras.layers.Layer):
         total = ops.shape(gray)[1]
         places = (ops.arange(QUANTILES, dtype="float32") + 0.5) / QUANTILES
         places = ops.cast(places * ops.cast(total, "float32"), "int32")
-        quantiles = ops.take(gray, places, axis=1)[:, None, None]
-        rank = ops.cast(x > quantiles, "float32") + ops.cast(x >= quantiles, "float32")
-        rank = 0.5 * ops.mean(rank, axis=-1, keepdims=True)
+        quantiles, flat = ops.take(gray, places, axis=1), ops.reshape(x, (ops.shape(x)[0], -1))
+        rank = count_below(quantiles, flat) + count_below(quantiles, flat, or_equal=True)
+        rank = ops.reshape(ops.cast(rank, "float32") / (2 * QUANTILES), ops.shape(x))
         low, high = ops.cast(x < CLIPPED, "float32"), ops.cast(x > 1 - CLIPPED, "float32")
         return ops.concatenate([x, rank, low, high], axis=-1)
 
     def _maps(self, planes, training):
         maps, h = [], 2.0 * planes - 1.0
-        for stage in self.stages:
-            for convolution, norm in zip(stage[::2], stage[1::2]):
-                h = ops.relu(norm(convolution(h)))
-            maps.append(h)
+        for number, (convolution, norm) in enumerate(zip(self.convolutions, self.norms)):
+            h = ops.relu(norm(convolution(h)))
+            if number % 2 == 0:  # the last convolution at its stride
+                maps.append(h)
         top = self.drop(maps[-1], training=training)
         whole = ops.concatenate([ops.mean(top, axis=(1, 2)), ops.max(top, axis=(1, 2))], axis=-1)
         added = self.lateral[-1](top) + self.whole(whole)[:, None, None]

@@ -52,19 +52,22 @@ class ToneMatcher(keras.layers.Layer):
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
         self.width, self.blocks = int(width), int(blocks)
-        self.of_content, self.of_style = self._dense(width), self._dense(width)
-        self.norms = [layers.LayerNormalization(dtype="float32") for _ in range(blocks)]
+        self.of_content = self._dense(width, "of_content")
+        self.of_style = self._dense(width, "of_style")
+        numbers = range(self.blocks)
+        self.norms = [layers.LayerNormalization(dtype="float32", name=f"norm_{i}") for i in numbers]
         self.along = [
-            layers.Conv1D(width, 5, padding="same", dtype="float32") for _ in range(blocks)
+            layers.Conv1D(width, 5, padding="same", dtype="float32", name=f"along_{i}")
+            for i in numbers
         ]
-        self.whole = [self._dense(width) for _ in range(blocks)]
-        self.back = [self._dense(width) for _ in range(blocks)]
-        self.out = self._dense(5, kernel_initializer="zeros")
-        self.alike = [self._dense(32, activation="relu"), self._dense(1)]
+        self.whole = [self._dense(width, f"whole_{i}") for i in numbers]
+        self.back = [self._dense(width, f"back_{i}") for i in numbers]
+        self.out = self._dense(5, "out", kernel_initializer="zeros")
+        self.alike = [self._dense(32, "alike_0", activation="relu"), self._dense(1, "alike_1")]
 
     @staticmethod
-    def _dense(units: int, **options):
-        return layers.Dense(units, dtype="float32", **options)
+    def _dense(units: int, name: str, **options):
+        return layers.Dense(units, dtype="float32", name=name, **options)
 
     def build(self, input_shape):
         self.sharpness = self.add_weight(

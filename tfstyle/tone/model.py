@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -21,6 +20,7 @@ from tfstyle.images import (
     named_styles,
 )
 from tfstyle.keras_files import KerasFile
+from tfstyle.presets import PresetModel
 from tfstyle.tone.curve import TABLE, ToneCurve, evaluate, look_up, tabulate
 from tfstyle.tone.features import TOKENS, ToneEncoder, merge_tokens
 from tfstyle.tone.matching import ToneMatcher, by_knot
@@ -41,7 +41,7 @@ TRAINING_STEP = 3
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
-class ToneTransfer(KerasFile, keras.Model):
+class ToneTransfer(PresetModel, KerasFile, keras.Model):
     """Gives a scan the gray scale of another: which tissue of one is which of the other, one curve.
 
     Both images are described by the gray levels and features of some of their pixels
@@ -76,8 +76,9 @@ class ToneTransfer(KerasFile, keras.Model):
         self.encoder = encoder or ToneEncoder(name="encoder")
         self.matcher = matcher or ToneMatcher(name="matcher")
         self.trackers = [keras.metrics.Mean(name=name) for name in LOSS_TERMS]
-        self.encoder.build((None, None, None, 1))
-        self.matcher.build(None)
+        for part, shape in ((self.encoder, (None, None, None, 1)), (self.matcher, None)):
+            if not part.built:
+                part.build(shape)
         self.built = True
 
     # -- inference -------------------------------------------------------------------------
@@ -151,11 +152,7 @@ class ToneTransfer(KerasFile, keras.Model):
 
         With a strength s the result is ``x + s·(f(x) − x)``: the content bit for bit for 0.
         """
-        content = ops.cast(content, "float32")
-        generated = look_up(content, table)
-        if strength is None:
-            return generated
-        return ops.clip(content + strength * (generated - content), 0.0, 1.0)
+        return look_up(content, table, strength)
 
     def stylize(
         self,
@@ -490,6 +487,9 @@ class ToneTransfer(KerasFile, keras.Model):
         }
         return cls(**parts, name=config.get("name"))
 
+    def build_from_config(self, config):
+        """Nothing to do: every weight exists after the constructor."""
+
     def get_compile_config(self):
         if not self.compiled:
             return None
@@ -499,26 +499,24 @@ class ToneTransfer(KerasFile, keras.Model):
         self.compile(optimizer=keras.saving.deserialize_keras_object(config["optimizer"]))
         self.optimizer.build(self.trainable_variables)
 
-    def save_to_preset(self, folder: str | Path, card: dict | None = None) -> Path:
-        """Writes a preset folder: configuration, checksum, card and weights.
-
-        Raises:
-            OutputError: if the folder holds something else or cannot be written.
-        """
-        from tfstyle import presets
-
-        return presets.save(self, folder, card)
+    def preset_settings(self):
+        return {
+            key: {k: v for k, v in part.get_config().items() if k not in ("name", "dtype")}
+            for key, part in (("encoder", self.encoder), ("matcher", self.matcher))
+        }
 
     @classmethod
-    def from_preset(cls, preset: str | Path | None = None) -> ToneTransfer:
-        """The model of a preset, by name or folder; the default preset without one.
+    def from_preset_settings(cls, settings):
+        encoder, matcher = settings["encoder"], settings["matcher"]
+        return cls(ToneEncoder(**encoder, name="encoder"), ToneMatcher(**matcher, name="matcher"))
 
-        Raises:
-            WeightsError: unknown preset, wrong checksum, or one of another class.
-        """
-        from tfstyle import presets
-
-        return presets.load(preset, cls)
+    def preset_variables(self):
+        variables = {}
+        for part in (self.encoder, self.matcher):
+            for variable in part.trainable_variables:
+                name = variable.path.split("/", 1)[1]
+                variables[f"{part.name}/{name}"] = variable
+        return variables
 
 
 def confidence_of(curve: ToneCurve) -> np.ndarray:
