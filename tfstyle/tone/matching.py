@@ -12,6 +12,9 @@ from tfstyle.tone.curve import ToneCurve, rising, strictly_rising
 
 #: Knots of a curve; each stands for TOKENS / KNOTS tokens of neighboring gray levels.
 KNOTS = 32
+#: Above this probability that both have one gray scale the content stays as it is. Chosen with
+#: other pairs than those of benchmarks/truth.py; see scripts/train_tone.py.
+ALIKE = 0.25
 #: Added to the weight of the evidence from the style's side, as evidence from the content's.
 PRIOR = 0.05
 
@@ -90,7 +93,9 @@ class ToneMatcher(keras.layers.Layer):
 
     def call(self, inputs):
         content, style = inputs
-        return self.curve(content, style, self.own(content), self.own(style))
+        curve = self.curve(content, style, self.own(content), self.own(style))
+        same = curve.alike > ALIKE
+        return curve._replace(values=ops.where(same, curve.levels, curve.values))
 
     def own(self, tokens):
         """Gray level to expect and its spread where an image is matched with itself: (B, M, 2)."""

@@ -35,7 +35,14 @@ HALF_CONFIDENCE = 0.1
 #: Slices of a scan, at most, from which its curve is taken.
 SLICES = 16
 #: Terms of the loss in the training history.
-LOSS_TERMS = ("loss", "tone_error", "expectation_error", "error_estimate", "alike_error")
+LOSS_TERMS = (
+    "loss",
+    "tone_error",
+    "expectation_error",
+    "surround_error",
+    "error_estimate",
+    "alike_error",
+)
 #: Every third pixel counts in training.
 TRAINING_STEP = 3
 
@@ -381,10 +388,12 @@ class ToneTransfer(PresetModel, KerasFile, keras.Model):
 
             tone_error        = Σ w·|f(x) − r|
             expectation_error = the same for the expectation from the content's side alone
+            surround_error    = mean |f(x) − r| over the pixels without weight: air around the
+                                body, and where the content is clipped
             error_estimate    = Σ w·(|f(x) − r| / b + log b), which does not change f
             alike_error       = cross-entropy of the probability of one gray scale
-            loss              = tone_error + 0.5·expectation_error + 0.02·error_estimate
-                                + 0.02·alike_error
+            loss              = tone_error + 0.5·expectation_error + 0.15·surround_error
+                                + 0.02·error_estimate + 0.02·alike_error
 
         Args:
             groups: See :func:`tfstyle.tone.tone_groups`.
@@ -420,16 +429,20 @@ class ToneTransfer(PresetModel, KerasFile, keras.Model):
         x, w = pairs(thinned(images)[..., 0]), pairs(thinned(weights)[..., 0])
         r = ops.concatenate(ops.unstack(thinned(right), axis=-1), axis=0)
         total = ops.sum(w, axis=1)
+        rest = ops.cast(w <= 0, "float32")
+        rest = rest / ops.maximum(ops.sum(rest, axis=1), 1.0)[:, None]
         w = w / ops.maximum(total, 1e-6)[:, None]
 
         def clipped(y):
             inside = ops.clip(y, 0.0, 1.0)
             return inside + 0.1 * (y - inside)  # with a slope beyond, so that it can come back
 
-        def error(values):
-            return ops.sum(w * ops.abs(clipped(evaluate(curve.levels, values, x)) - r), axis=1)
+        def off(values):
+            return ops.abs(clipped(evaluate(curve.levels, values, x)) - r)
 
-        tone, expectation = error(curve.values), error(expected)
+        difference = off(curve.values)
+        tone, surround = (ops.sum(v * difference, axis=1) for v in (w, rest))
+        expectation = ops.sum(w * off(expected), axis=1)
         estimate = evaluate(curve.levels, ops.log(curve.errors), x)
         estimate = ops.clip(estimate, -6.0, 1.0)
         found = ops.clip(evaluate(curve.levels, curve.values, x), 0.0, 1.0)
@@ -441,7 +454,8 @@ class ToneTransfer(PresetModel, KerasFile, keras.Model):
         alike = ops.binary_crossentropy(same[:, None], ops.clip(curve.alike, 1e-5, 1 - 1e-5))
         alike = ops.reshape(alike, (-1,))
         return {
-            "loss": tone + 0.5 * expectation + 0.02 * estimate + 0.02 * alike,
+            "loss": tone + 0.5 * expectation + 0.15 * surround + 0.02 * estimate + 0.02 * alike,
+            "surround_error": surround,
             "alike_error": alike,
             "tone_error": tone,
             "expectation_error": expectation,

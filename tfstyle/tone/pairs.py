@@ -12,7 +12,7 @@ from tfstyle.data import Scan
 from tfstyle.data.windows import WINDOWS, Window
 from tfstyle.errors import ArgumentError
 from tfstyle.metrics.tone import TISSUE_LIMITS
-from tfstyle.tone.views import change_tissues, random_view
+from tfstyle.tone.views import add_table, change_tissues, made_up_body, random_view
 
 #: Which other images of a group are an image's styles, as steps forward around the group.
 PARTNERS = (1, 5)
@@ -24,6 +24,8 @@ SAME_SCALE = 0.3
 WIDTHS, POWER = (60.0, 4000.0), 2.2
 #: Least share of the body that a gray scale does not clip.
 LEAST_SHOWN = 0.2
+#: Shares of the images that are made-up bodies, and that get a table.
+MADE_UP, TABLES = 0.12, 0.35
 #: A tissue of fewer pixels counts as absent.
 LEAST_PIXELS = 20
 
@@ -143,6 +145,9 @@ class ViewPool:
             drawn = [random_view(volume, spacing, rng, size, bodies) for _ in range(views)]
             self.pools[name] = tuple(np.stack(part) for part in zip(*drawn))
 
+        rng = np.random.default_rng([seed, len(scans)])
+        self.made_up = [made_up_body(size, rng) for _ in range(views)]
+
     def without(self, names: Collection[str]) -> ViewPool:
         """The same views without those of some scans."""
         rest = copy.copy(self)
@@ -150,12 +155,18 @@ class ViewPool:
         return rest
 
     def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """HU float32 and body of a random view, mirrored or not."""
-        pools = list(self.pools.values())
-        hu, body = pools[rng.integers(len(pools))]
-        number = rng.integers(len(hu))
+        """HU float32 and body of a random view or a made-up body, mirrored or not."""
+        if rng.random() < MADE_UP:
+            hu, body = self.made_up[rng.integers(len(self.made_up))]
+        else:
+            pools = list(self.pools.values())
+            views, bodies = pools[rng.integers(len(pools))]
+            number = rng.integers(len(views))
+            hu, body = views[number].astype(np.float32), bodies[number]
+        if rng.random() < TABLES:
+            hu = add_table(hu, body, rng)
         step = 1 if rng.random() < 0.5 else -1
-        return hu[number, :, ::step].astype(np.float32), body[number, :, ::step]
+        return hu[:, ::step], body[:, ::step]
 
     def group(self, rng: np.random.Generator, images: int = GROUP) -> dict[str, np.ndarray]:
         """A group of images, each the style of others.

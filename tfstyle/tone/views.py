@@ -12,11 +12,11 @@ from tfstyle.errors import ArgumentError
 #: Hounsfield units are cut to this range: below it lies padding, above it metal.
 HU_RANGE = (-1024.0, 3071.0)
 #: Shortest and longest field of view, as multiples of the slice's longest side.
-FIELD = (0.35, 1.6)
+FIELD = (0.35, 2.4)
 #: Shortest field of view in mm.
 LEAST_FIELD = 40.0
 #: Least share of a view that shows tissue.
-LEAST_TISSUE = 0.05
+LEAST_TISSUE = 0.03
 #: HU of air and lung lie below.
 TISSUE = -300.0
 #: HU between which :func:`change_tissues` stretches and shrinks the scale of tissues.
@@ -112,6 +112,88 @@ def random_view(
     raise ArgumentError(
         "scans: a scan shows no body; leave it out, or give Hounsfield units (air -1000, water 0)."
     )
+
+
+def add_table(hu: np.ndarray, body: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A table or cushion below the body, as curved strips: it has a gray scale of its own.
+
+    Args:
+        hu: float array (H, W) in HU.
+        body: bool array (H, W); it is not touched.
+        rng: Source of randomness.
+
+    Returns:
+        float32 array (H, W); `hu` itself where there is no room.
+    """
+    rows = np.flatnonzero(body.any(axis=1))
+    height, width = hu.shape
+    if not len(rows) or rows[-1] > height - 6:
+        return hu
+    hu = hu.copy()
+    column = np.arange(width)
+    bend, middle = rng.uniform(-0.006, 0.003), width / 2 + rng.uniform(-10, 10)
+    top = rows[-1] + rng.uniform(-2, 4)
+    half = rng.uniform(0.2, 0.6) * width
+    for _ in range(int(rng.integers(1, 4))):
+        line = top + bend * (column - middle) ** 2 - bend * half**2 * (bend < 0)
+        thick = rng.uniform(1, 3)
+        strip = np.abs(np.arange(height)[:, None] - line) < thick / 2
+        strip &= (np.abs(column - middle) < half) & ~body
+        hu[strip] = rng.uniform(-900, 0) if rng.random() < 0.7 else rng.uniform(0, 900)
+        top += rng.uniform(2, 12)
+    return hu
+
+
+def made_up_body(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A body that no scanner saw: random shapes with the values of real tissues.
+
+    Args:
+        size: Side in pixels.
+        rng: Source of randomness.
+
+    Returns:
+        HU float32 (size, size), and the body, bool (size, size).
+    """
+    from scipy import ndimage
+
+    axis = np.linspace(-1, 1, size)
+    scale = rng.uniform(0.7, 1.6)
+    y, x = np.meshgrid(axis * scale, axis * scale, indexing="ij")
+
+    def blob(cx, cy, rx, ry, rough=0.1):
+        angle = np.arctan2((y - cy) / ry, (x - cx) / rx)
+        radius = np.hypot((x - cx) / rx, (y - cy) / ry)
+        edge = 1.0
+        for k in (2, 3, 5):
+            edge = edge + rough / k * rng.normal() * np.cos(k * angle + rng.uniform(0, 6.3))
+        return radius / edge
+
+    hu = np.full((size, size), -1000.0)
+    width, height = rng.uniform(0.5, 0.95), rng.uniform(0.4, 0.85)
+    cx, cy = rng.uniform(-0.15, 0.15, 2)
+    outline = blob(cx, cy, width, height)
+    body = outline < 1
+    head = rng.random() < 0.25
+    hu[body] = rng.normal(-100, 15)
+    hu[outline < rng.uniform(0.8, 0.97)] = rng.normal(55, 12)
+    if head:
+        hu[outline < 0.93] = rng.uniform(700, 1500)
+        hu[outline < rng.uniform(0.8, 0.87)] = rng.normal(35, 5)
+    inner = outline < 0.8
+    for _ in range(int(rng.integers(2, 9))):
+        spread = 0.6 * np.array([width, height])
+        px, py = np.array([cx, cy]) + rng.uniform(-1, 1, 2) * spread
+        organ = blob(px, py, *rng.uniform(0.05, 0.4, 2)) < 1
+        kinds = [5.0, 45.0, 60.0, rng.uniform(100, 350)]
+        if not head:
+            kinds += [-100.0, rng.uniform(-930, -750), -980.0]
+        hu[organ & inner] = kinds[rng.integers(len(kinds))] + rng.normal(0, 6)
+    for _ in range(int(rng.integers(0, 6))):
+        px, py = np.array([cx, cy]) + rng.uniform(-0.75, 0.75, 2) * (width, height)
+        bone = blob(px, py, *rng.uniform(0.03, 0.2, 2))
+        hu[(bone < 1) & body] = rng.uniform(400, 1500)
+        hu[(bone < rng.uniform(0.5, 0.9)) & body] = rng.uniform(30, 350)
+    return ndimage.gaussian_filter(hu, 0.6).astype(np.float32), body
 
 
 def change_tissues(hu: np.ndarray, rng: np.random.Generator) -> np.ndarray:
