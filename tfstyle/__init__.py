@@ -7,6 +7,7 @@ or inventing anatomy. Start with :class:`tfstyle.StyleTransfer`.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -21,6 +22,18 @@ _LAZY = {
     "StyleBank": "tfstyle.style_bank",
     "StyleTransfer": "tfstyle.style_transfer",
 }
+#: Where layers, models, losses and metrics register with Keras, for the files that hold them.
+_REGISTERING = (
+    "augment",
+    "baselines.contextual_transformation",
+    "metrics.edges",
+    "metrics.inception",
+    "metrics.monotone",
+    "metrics.perceptual",
+    "metrics.segmentation",
+    "metrics.structure",
+    "segmentation",
+)
 _MODULES = (
     "baselines",
     "beam",
@@ -46,5 +59,10 @@ def __getattr__(name: str):
         return importlib.import_module(f"tfstyle.{name}")
     raise AttributeError(f"module 'tfstyle' has no attribute {name!r}")
 
+
+# Where Keras or TensorFlow is there already: keras.saving.load_model knows what this package has.
+if {"keras", "tensorflow"} & {*sys.modules}:
+    for _name in _REGISTERING:
+        importlib.import_module(f"tfstyle.{_name}")
 
 __all__ = ["StyleAugmentation", "StyleBank", "StyleTransfer", *_MODULES]
