@@ -58,11 +58,16 @@ def as_batch(image: npt.ArrayLike, argument: str) -> tuple[np.ndarray, tuple[int
         )
     if 0 in shape:
         raise ArgumentError(f"{argument}: is empty, shape {shape}.")
-    _check_range(array, argument)
+    check_range(array, argument)
     return batch, shape
 
 
-def _check_range(array: np.ndarray, argument: str, remedy: str = WINDOW) -> None:
+def check_range(array: np.ndarray, argument: str, remedy: str = WINDOW) -> None:
+    """Refuses an array that holds NaN or values outside [0, 1]; any shape, not empty.
+
+    Raises:
+        ArgumentError: naming `argument`.
+    """
     low, high = float(array.min()), float(array.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ArgumentError(f"{argument}: {NOT_FINITE}")
@@ -133,7 +138,7 @@ def checked_gray(images: tf.Tensor, argument: str, remedy: str = WINDOW) -> tf.T
     outside = tf.reduce_any((images < -RANGE_TOLERANCE) | (images > 1 + RANGE_TOLERANCE))
     if tf.executing_eagerly():
         if outside or not finite:
-            _check_range(np.asarray(images), argument, remedy)
+            check_range(np.asarray(images), argument, remedy)
         return images
     # Whole numbers: an assertion that shows text and int32 alone is one operation, no branch.
     low, high = tf.floor(tf.reduce_min(images)), tf.math.ceil(tf.reduce_max(images))
