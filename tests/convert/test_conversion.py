@@ -266,6 +266,7 @@ def test_missing_packages_are_named(convert, load, target, tmp_path, monkeypatch
         ({"content": np.zeros((1, 32, 32, 1)), "style": np.zeros((1, 32, 8, 1))}, "style: shape"),
         ({"content": np.zeros((32, 32)), "style": np.zeros((1, 32, 32, 1))}, "content: shape"),
         ({"content": np.full((1, 32, 32, 1), np.nan), "style": np.zeros((1, 32, 32, 1))}, "NaN"),
+        ({"content": np.full((1, 32, 32, 1), -1000), "style": np.zeros((1, 32, 32, 1))}, "window"),
         ({"content": "x", "style": np.zeros((1, 32, 32, 1))}, "content: not a numeric"),
     ],
 )

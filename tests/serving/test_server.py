@@ -187,8 +187,9 @@ def tensor(shape, dtype=tf.float32, content=b"", unknown=False):
         ({"content": GOOD[:0], "style": GOOD}, "content: is empty"),
         ({"content": GOOD, "style": GOOD[:, :0]}, "style: is empty"),
         ({"content": GOOD, "style": np.concatenate([GOOD] * 2)}, "style: must hold one image"),
-        ({"content": GOOD * np.nan, "style": GOOD}, "content : Tensor had NaN values"),
-        ({"content": GOOD, "style": GOOD * np.inf}, "style : Tensor had Inf values"),
+        ({"content": GOOD * np.nan, "style": GOOD}, "content: holds NaN or infinite values"),
+        ({"content": GOOD, "style": GOOD * np.inf}, "style: holds NaN or infinite values"),
+        ({"content": GOOD, "style": GOOD * 255}, "style: values must lie between 0 and 1; apply"),
         (
             {"content": tensor((1, 8, 8, 1), content=b"123"), "style": GOOD},
             "parsing error: content",

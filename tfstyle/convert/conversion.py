@@ -18,6 +18,7 @@ from tfstyle.convert.graph import PlainGraph, plain_graph, saved_model_folder
 from tfstyle.convert.report import PRECISIONS, ConversionReport, Runner
 from tfstyle.convert.samples import image_pairs, packaged_scans, read_all, signature_inputs
 from tfstyle.errors import ArgumentError, ConversionError, InputFileError, OutputError
+from tfstyle.images import check_range
 from tfstyle.serving.export import read_metadata
 from tfstyle.serving.servable import Servable
 
@@ -179,7 +180,8 @@ def checked_inputs(
         expected: Name to shape; None or -1 where a size is free.
 
     Raises:
-        ArgumentError: Other names or shapes, or values that are not finite numbers.
+        ArgumentError: Other names or shapes, values that are not finite numbers, or images with
+            gray levels outside [0, 1].
     """
     if set(inputs) != set(expected):
         raise ArgumentError(
@@ -197,7 +199,9 @@ def checked_inputs(
         if not fits or any(not f and a != n for f, a, n in zip(free, array.shape, shape)):
             wanted = ", ".join("any" if f else str(n) for f, n in zip(free, shape))
             raise ArgumentError(f"{name}: shape {array.shape} is not ({wanted}).")
-        if not np.isfinite(array).all():
+        if len(shape) == 4:  # images
+            check_range(array, name)
+        elif not np.isfinite(array).all():
             raise ArgumentError(f"{name}: holds NaN or infinite values; replace them first.")
         checked[name] = array
     return checked

@@ -69,8 +69,8 @@ def export_stylize(
       :meth:`tfstyle.StyleTransfer.stylize`.
 
     The graph checks its inputs itself, so every server answers INVALID_ARGUMENT for NaN or
-    infinite values, empty images and a style batch that does not fit. See
-    :func:`export_servable` for the rest.
+    infinite values, gray levels outside [0, 1], empty images and a style batch that does not
+    fit. See :func:`export_servable` for the rest.
 
     Args:
         model: The model; anything with its ``generate(content, style, strength, detail)``, and

@@ -9,7 +9,7 @@ import numpy as np
 
 from tfstyle.errors import ArgumentError
 from tfstyle.serving.export import export_servable
-from tfstyle.serving.signatures import GRAY, SEGMENT, Signature, Tensor
+from tfstyle.serving.signatures import GRAY, SEGMENT, Signature, Tensor, guard_image
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -32,8 +32,9 @@ def export_unet(
 
     The signatures ``segment`` and ``serving_default`` take ``image``, float32 (B, H, W, 1) in
     [0, 1] of any size, and give ``mask``, int32 (B, H, W, 1), the most probable class of every
-    pixel, and ``probabilities``, float32 (B, H, W, classes). The graph refuses empty images and
-    values that are not finite; see :func:`tfstyle.serving.export_stylize` for the rest.
+    pixel, and ``probabilities``, float32 (B, H, W, classes). The graph refuses empty images,
+    values that are not finite or lie outside [0, 1]; see
+    :func:`tfstyle.serving.export_stylize` for the rest.
 
     Args:
         model: The model; anything with its ``probabilities(images)`` and ``classes``.
@@ -80,14 +81,6 @@ def segment_signature(model: UNet) -> Signature:
         mask = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
         return {"mask": mask[..., None], "probabilities": probabilities}
 
-    def guard(image: tf.Tensor) -> tuple[tf.Tensor]:
-        size = tf.shape(image)
-        there = tf.debugging.Assert(
-            tf.reduce_all(size > 0), ["image: is empty; its shape is", size], summarize=4
-        )
-        with tf.control_dependencies([there]):
-            return (tf.debugging.check_numerics(image, "image"),)
-
     sizes = "batch", "height", "width"
     classes = int(model.classes)
     return Signature(
@@ -105,5 +98,5 @@ def segment_signature(model: UNet) -> Signature:
             ),
         },
         function=segment,
-        guard=guard,
+        guard=guard_image,
     )

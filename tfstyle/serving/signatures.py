@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tfstyle.images import checked_gray
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -226,11 +228,16 @@ def _guard_images(content: tf.Tensor, style: tf.Tensor) -> tuple[tf.Tensor, tf.T
         _not_empty("style", styles),
         _one_or_each("style", "image", styles[0], contents[0]),
     ]
-    return _finite(checks, content=content, style=style)
+    return _gray(checks, content=content, style=style)
 
 
 def _guard_style(style: tf.Tensor) -> tuple[tf.Tensor]:
-    return _finite([_not_empty("style", _sizes(style))], style=style)
+    return _gray([_not_empty("style", _sizes(style))], style=style)
+
+
+def guard_image(image: tf.Tensor) -> tuple[tf.Tensor]:
+    """The guard of a signature that takes gray images under the name ``image``."""
+    return _gray([_not_empty("image", _sizes(image))], image=image)
 
 
 def _guard_code(content: tf.Tensor, code: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -247,7 +254,8 @@ def _guard_code(content: tf.Tensor, code: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
             "code: standard deviations must be at least 0",
         ),
     ]
-    return _finite(checks, content=content, code=code)
+    (content,) = _gray(checks, content=content)
+    return content, tf.debugging.check_numerics(code, "code")
 
 
 def _with_strength(guard: Callable) -> Callable:
@@ -298,11 +306,11 @@ def _one_or_each(name: str, what: str, count: tf.Tensor, contents: tf.Tensor) ->
     )
 
 
-def _finite(checks: list, **tensors: tf.Tensor) -> tuple[tf.Tensor, ...]:
+def _gray(checks: list, **tensors: tf.Tensor) -> tuple[tf.Tensor, ...]:
     import tensorflow as tf
 
     with tf.control_dependencies(checks):
-        return tuple(tf.debugging.check_numerics(t, name) for name, t in tensors.items())
+        return tuple(checked_gray(tensor, name) for name, tensor in tensors.items())
 
 
 def _assert(condition: tf.Tensor, message: str, *values: tf.Tensor) -> Any:
