@@ -29,7 +29,15 @@ class Shift:
         self.details = []
 
     def stylize(
-        self, content, style, strength=1.0, style_weights=None, *, detail="guided", slice_sigma=0.0
+        self,
+        content,
+        style,
+        strength=1.0,
+        style_weights=None,
+        *,
+        batch_size=8,
+        detail="guided",
+        slice_sigma=0.0,
     ):
         self.details.append((detail, slice_sigma))
         self.calls.append((content, style, strength, style_weights))
