@@ -624,29 +624,40 @@ def begin_set(output: Path, common: dict) -> str | None:
             raise OutputError(
                 output, "exists and is no augmented set; choose a new or empty folder."
             ) from None
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError.of(output, error) from error
-        begun = common | {"uid_key": new_key()} if basic else common
-        write_atomically(settings, (json.dumps(begun, indent=2) + "\n").encode())
-        return begun.get("uid_key")
+        return _write_settings(settings, common, basic)
     except (OSError, ValueError) as error:
         raise OutputError(settings, f"cannot be read ({error}).") from error
-    for key, value in common.items():
-        was = before.get(key) if isinstance(before, dict) else None
-        if was != value:
-            what = f"{key}: {value!r}, but {output} was begun with {was!r}"
-            if key == "model_and_styles":
-                what = f"{output} was begun with another model or other styles"
-            raise ArgumentError(f"{what}; go on with the same settings, or choose another folder.")
     # A run that was killed may have left what it had under a temporary name.
     remove_abandoned(output, deep=True)
+    before = before if isinstance(before, dict) else {}
+    changed = [key for key, value in common.items() if before.get(key) != value]
+    if changed and before.keys() - {"uid_key"} == common.keys() and not _any_done(output):
+        return _write_settings(settings, common, basic)  # nothing came of the other settings
+    for key in changed:
+        what = f"{key}: {common[key]!r}, but {output} was begun with {before.get(key)!r}"
+        if key == "model_and_styles":
+            what = f"{output} was begun with another model or other styles"
+        raise ArgumentError(f"{what}; go on with the same settings, or choose another folder.")
     if not basic:
         return None
     if not isinstance(before.get("uid_key"), str):
         raise OutputError(settings, "has lost its uid_key; choose another folder.")
     return before["uid_key"]
+
+
+def _write_settings(settings: Path, common: dict, basic: bool) -> str | None:
+    try:
+        settings.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError.of(settings.parent, error) from error
+    begun = common | {"uid_key": new_key()} if basic else common
+    write_atomically(settings, (json.dumps(begun, indent=2) + "\n").encode())
+    return begun.get("uid_key")
+
+
+def _any_done(output: Path) -> bool:
+    rows = chain(read_rows(output / MANIFEST), journal_rows(output))
+    return any(row["status"] == "done" for row in rows)
 
 
 def uid_key(output: Path) -> str | None:

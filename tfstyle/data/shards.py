@@ -373,7 +373,9 @@ def _open(output: Path, job: str) -> tuple[dict | None, list[dict]]:
                 except ValueError:
                     break  # the line at which the run was stopped
             if lines and lines[0] != {"job": job}:
-                raise other
+                if lines[1:]:
+                    raise other
+                lines = []  # stopped before its first shard
         elif not is_unused(output):
             raise OutputError(output, "is not empty and holds no prepared scans; choose another.")
         lines = lines or [{"job": job}]
