@@ -116,6 +116,15 @@ def test_label_maps_on_another_grid(tmp_path):
     assert found(tmp_path) == ["ct.nii.gz", "pet.nii.gz"]
 
 
+def test_label_maps_beside_dicom(tmp_path, write_ct, non_picture):
+    write_ct("s/1.dcm")
+    non_picture("s/0.dcm")
+    areas = np.zeros((8, 8, 8), np.int16)
+    areas[2:6, 2:6, 2:6] = 25
+    save(tmp_path / "s" / "spine.nii.gz", areas)
+    assert found(tmp_path) == ["s/1.dcm"]
+
+
 @pytest.mark.parametrize(
     ("image", "mask"),
     [

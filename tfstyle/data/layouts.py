@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from tfstyle.data.dicom import is_dicom
+from tfstyle.data.dicom import DicomSeries, is_dicom
 from tfstyle.data.scan import Scan
 from tfstyle.errors import InputFileError
 
@@ -151,7 +151,7 @@ def _may_be_scan(file: str) -> bool:
     return lower.endswith((*_PICTURES, ".dcm", ".dicom", ".ima")) or is_dicom(file)
 
 
-def is_label_map(scan: Scan, other: Scan) -> bool:
+def is_label_map(scan: Scan, other: Scan | DicomSeries) -> bool:
     """Whether a volume is a label map of a CT beside it, by its voxels.
 
     Those of label maps are whole numbers, and small on the grid of the CT, or alike over areas.
@@ -164,9 +164,8 @@ def is_label_map(scan: Scan, other: Scan) -> bool:
         or scan.pixels.min() < 0
     ):
         return False
-    if scan.pixels.shape == other.pixels.shape and np.allclose(
-        scan.affine, other.affine, atol=1e-3
-    ):
+    shape = other.shape if isinstance(other, DicomSeries) else other.pixels.shape
+    if scan.pixels.shape == shape and np.allclose(scan.affine, other.affine, atol=1e-3):
         return bool(scan.pixels.max() <= 255)
     left, right = scan.pixels[..., :-1], scan.pixels[..., 1:]
     inside = left > 0

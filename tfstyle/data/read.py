@@ -161,38 +161,46 @@ def _read_folder(
             dicom.append(file)
         else:
             logger.debug("Left out: %s is neither DICOM, NIfTI nor PNG.", file)
-    for volume in volumes:
-        if any(is_label_map(volume, other) for other in volumes):
-            logger.warning("Left out: %s looks like a label map.", volume.files[0])
-        else:
-            scans.append(volume)
     if dicom:
         found = read_dicom(dicom, series=series, on_odd=on_odd, lazy=lazy)
-        if not found and not scans and series is None:
+        if not found and not scans and not volumes and series is None:
             raise InputFileError(
                 path,
                 f"{len(dicom)} DICOM files, but none with slices to read (scout images and "
                 "objects without pictures are left out). To read a scout, give its file.",
             )
         scans.extend(found)
+    others = [*volumes, *scans]
+    for volume in volumes:
+        if any(is_label_map(volume, other) for other in others):
+            logger.warning("Left out: %s looks like a label map.", volume.files[0])
+        else:
+            scans.append(volume)
     if not scans and series is None:
         raise InputFileError(path, "holds no DICOM, NIfTI or PNG files.")
     return sorted(scans, key=lambda scan: os.path.dirname(scan.files[0]))
 
 
 def _labels_something_beside(scan: Scan) -> bool:
-    """Whether a NIfTI volume is a label map of another one in its folder."""
+    """Whether a NIfTI volume is a label map of another scan in its folder."""
     if scan.units != "US" or scan.pixels.dtype.kind == "f" or scan.pixels.min() < 0:
         return False
     folder = os.path.dirname(scan.files[0])
+    dicom = False
     for name in sorted(os.listdir(folder or ".")):
         other = os.path.join(folder, name)
-        if _is_nifti(other) and other != scan.files[0]:
-            try:
-                if is_label_map(scan, read_nifti(other)):
-                    return True
-            except InputFileError:
+        try:
+            if _is_nifti(other):
+                beside = [read_nifti(other)] if other != scan.files[0] else []
+            elif not dicom and is_dicom(other):  # one file tells the units of its series
+                beside = read_dicom([other], lazy=True)
+                dicom = bool(beside)
+            else:
                 continue
+            if any(is_label_map(scan, one) for one in beside):
+                return True
+        except InputFileError:
+            continue
     return False
 
 
