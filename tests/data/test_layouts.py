@@ -171,6 +171,13 @@ def test_results_are_no_scans_of_a_folder(tmp_path, caplog, name):
     assert len(read_scans(tmp_path / name)) == 1
 
 
+@pytest.mark.parametrize("data", [b"", b"\x1f\x8b", b"\x1f\x8b\x08" + bytes(50), bytes(400)])
+def test_damaged_files_are_no_results(tmp_path, data):
+    (tmp_path / "a.nii.gz").write_bytes(data)
+    assert not is_result(tmp_path / "a.nii.gz")
+    assert not is_result(tmp_path / "none")
+
+
 def test_pictures_with_a_description_stay_pictures(tmp_path):
     values = np.random.default_rng(0).random((5, 7))
     for bits in (8, 16):

@@ -12,6 +12,7 @@ import gzip
 import logging
 import os
 import re
+import zlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -90,7 +91,7 @@ def is_result(path: str | os.PathLike) -> bool:
         if head[:2] == b"\x1f\x8b":
             with gzip.open(path) as file:
                 head = file.read(1024)
-    except (OSError, EOFError, ValueError):
+    except (OSError, EOFError, ValueError, zlib.error):
         return False  # whoever reads it says what is wrong
     return _MARK.encode() in head
 
@@ -138,7 +139,11 @@ def images_among(folder: str | os.PathLike, files: Iterable[str]) -> list[str]:
     others = [file for file in images if file not in results]
     if not results or not any(map(_may_be_scan, others)):
         return images
-    logger.warning("Left out of %s: %s, which tfstyle made.", folder, _listed(sorted(results)))
+    logger.warning(
+        "Left out of %s: %s, which tfstyle made. To read results, name them or their own folder.",
+        folder,
+        _listed(sorted(results)),
+    )
     return others
 
 
