@@ -56,7 +56,7 @@ LAYOUTS = {
     "KiTS": (["case_1/imaging.nii.gz"], ["case_1/segmentation.nii.gz"]),
     "BTCV": (["img/img0001.nii.gz"], ["label/label0001.nii.gz"]),
     "own": (
-        ["images/a.nii.gz", "images_and_labels/b.nii.gz", "no_mask/c.nii.gz"],
+        ["images/a.nii.gz", "images_and_labels/b.nii.gz", "no_mask/c.nii.gz", "labelled/d.nii"],
         ["Masks/a.nii.gz", "lung masks/a.nii.gz", "images_and_labels/b_mask.nii.gz",
          "ground_truth/a.nii.gz"],
     ),
@@ -80,6 +80,7 @@ def test_pictures_and_dicom_in_folders_of_masks(tmp_path, write_ct):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write_png(np.zeros((4, 4)), tmp_path / name)
     write_ct("MASKS_DICOM/bone/1.dcm")
+    write_ct("LABELLED_DICOM/1.dcm")
     write_ct("PATIENT_DICOM/1.dcm")
     assert found(tmp_path) == ["PATIENT_DICOM/1.dcm", "images/a.png"]
 
@@ -135,6 +136,7 @@ def test_label_maps_beside_dicom(tmp_path, write_ct, non_picture):
         ("volume-12.nii", "segmentation-12.nii"),
         ("img0001.nii.gz", "label0001.nii.gz"),
         ("a.png", "a_mask.png"),
+        ("a_img_03.png", "a_mask_03.png"),
         ("case_1.nii", "case_1.seg.nrrd"),
     ],
 )

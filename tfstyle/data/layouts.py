@@ -35,7 +35,7 @@ _WORDS = r"labels?|labelmaps?|d?segs?|probsegs?|segmentations?|masks?|msk|gt|gro
 _LABEL_NAME = re.compile(rf"(^|[_.\-])({_WORDS})\d*([_.\-]|$)", re.I)
 _LABEL_FOLDER = re.compile(
     r"(?!(images?|imgs?|scans?|volumes?|with|no)[_. -])([a-z0-9]+[_. -])?"
-    rf"({_WORDS}|labelled|annotations?)([_. -]?(tr|ts|va|val|train|test|dicom))?",
+    rf"({_WORDS}|annotations?)([_. -]?(tr|ts|va|val|train|test|dicom|v\d+))?|labell?ed_dicom",
     re.I,
 )
 _PICTURES = (".nii", ".nii.gz", ".png")
@@ -45,7 +45,9 @@ _MASK_WORDS = re.compile(
     r"([_.\-](label|seg)-[a-z0-9]+)?[_.\-](labels?|d?seg|segmentations?|masks?|msk|gt)$", re.I
 )
 _IMAGE_WORDS = re.compile(r"[_.\-](ct|image|img|0000)$", re.I)
-_NUMBERED = re.compile(r"(volume|image|img|label|mask|segmentation)[_.\-]?(?=\d)", re.I)
+_NUMBERED = re.compile(
+    r"(?<![a-z0-9])(volume|image|img|label|mask|segmentation)[_.\-]?(?=\d)", re.I
+)
 
 
 def stem_of(name: str) -> str:
