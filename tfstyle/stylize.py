@@ -26,6 +26,7 @@ from tfstyle.data import DicomSeries, Scan, Window, read_scan, read_scans, resol
 from tfstyle.data.deidentify import check_burned_in, check_profile, new_key
 from tfstyle.data.dicom import damage_is_input_error, read_dataset, read_frame
 from tfstyle.data.dicom_write import source_frames
+from tfstyle.data.layouts import is_result
 from tfstyle.errors import ArgumentError, OutputError, ServingError, WorkerError
 from tfstyle.files import (
     is_inside,
@@ -78,6 +79,7 @@ class Stylizer(Protocol):
         strength: float = 1.0,
         style_weights: Sequence[float] | None = None,
         *,
+        batch_size: int = 8,
         detail: str = "guided",
         slice_sigma: float = 0.0,
     ) -> np.ndarray:
@@ -126,6 +128,7 @@ class ServedStylizer:
         strength: float = 1.0,
         style_weights: Sequence[float] | None = None,
         *,
+        batch_size: int = 8,
         detail: str = "guided",
         slice_sigma: float = 0.0,
     ) -> np.ndarray:
@@ -136,6 +139,7 @@ class ServedStylizer:
             style: One float32 image (H', W') or code, or a list of them to blend.
             strength: Sent to the signatures ``…_strength`` unless 1.
             style_weights: One weight for each style of a list.
+            batch_size: Images a call of the client.
             detail: ``"plain"`` uses the signatures ``…_plain…``.
             slice_sigma: Not available: a server sees slices one by one.
 
@@ -151,7 +155,11 @@ class ServedStylizer:
             options["style_weights"] = style_weights
         if detail != "guided":
             options["detail"] = detail
-        return self.client.stylize(content, style, **options)
+        content = np.asarray(content)
+        if content.ndim < 4 or len(content) <= batch_size:
+            return self.client.stylize(content, style, **options)
+        parts = [content[i : i + batch_size] for i in range(0, len(content), batch_size)]
+        return np.concatenate([self.client.stylize(part, style, **options) for part in parts])
 
 
 @dataclass(frozen=True)
@@ -238,7 +246,7 @@ def stylize_scans(
     A DICOM series becomes a folder with a derived series, NIfTI a ``.nii.gz`` in the source's
     units, PNG a PNG of the source's depth. The generated gray levels go back to the source's
     units through the window of the content: they show as generated in that window, and are no
-    measurement. Nothing is overwritten.
+    measurement. Nothing is overwritten. Results that lie among the inputs are left out.
 
     The slices of a DICOM series are read, generated and written at the same time, by several
     processes where there are many, and a series of any length takes the memory of some dozens of
@@ -310,6 +318,7 @@ def stylize_scans(
         detail=detail,
         slice_sigma=slice_sigma,
     ).checked(stylizer, styles)
+    inputs = _without_own_results(inputs, Path(output))
     scans = [scan for path in inputs for scan in read_scans(path, series=series, lazy=True)]
     if not scans:
         raise ArgumentError("inputs: at least one input scan is needed.")
@@ -582,6 +591,7 @@ class StylizeWork:
             self.codes[0] if len(self.codes) == 1 else self.codes or None,
             strength=self.strength,
             style_weights=self.style_weights,
+            batch_size=self.batch_size,
             detail=self.detail,
             slice_sigma=self.slice_sigma if count > 1 else 0.0,
         )
@@ -694,6 +704,22 @@ def _read_ahead(
     finally:
         for future in reading.values():
             future.cancel()
+
+
+def _without_own_results(
+    inputs: Sequence[str | os.PathLike], output: Path
+) -> Sequence[str | os.PathLike]:
+    """Leaves out what an earlier run wrote, as the shell makes it of ``ct/*`` for ``-o ct/out``."""
+    own = [
+        path
+        for path in inputs
+        if is_inside(output, os.path.abspath(path))
+        and (Path(path).resolve() == output.resolve() or is_result(path))
+    ]
+    if not own or len(own) == len(inputs):
+        return inputs
+    log.warning("Left out: %s, which tfstyle made.", ", ".join(map(str, own)))
+    return [path for path in inputs if path not in own]
 
 
 def _check_burned_in(scans: Sequence[Scan | DicomSeries]) -> None:

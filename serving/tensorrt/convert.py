@@ -14,7 +14,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="convert.sh", description=to_trt.__doc__.split("\n")[0])
     parser.add_argument("saved_model")
     parser.add_argument("output")
-    parser.add_argument("--signature", default="stylize")
+    parser.add_argument("--signature")
     parser.add_argument("--precision", default="float32", choices=("float32", "float16", "int8"))
     parser.add_argument("--size", type=int)
     parser.add_argument("--calibrate", nargs="+", default=(), metavar="SCANS")

@@ -72,7 +72,8 @@ def test_serve_passes_its_options_on(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(tfstyle.serving, "serve", serve)
     words = ["--models", "m.config", "--port", "1", "--rest-port", "2", "--batch", "4"]
     assert cli.main(["serve", *words, "--poll", "0.5", "--allow-file-ops"]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert err == "tfstyle: loading the models of m.config\n"
     assert "127.0.0.1:1 (gRPC)" in out
     assert "http://127.0.0.1:2/v1/models" in out
     (arguments, options) = calls.pop()

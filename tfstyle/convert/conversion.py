@@ -7,14 +7,14 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from tfstyle.convert import report as reports
-from tfstyle.convert.graph import PlainGraph, plain_graph, saved_model_folder
+from tfstyle.convert.graph import PlainGraph, chosen_signature, plain_graph, saved_model_folder
 from tfstyle.convert.report import PRECISIONS, ConversionReport, Runner
 from tfstyle.convert.samples import image_pairs, packaged_scans, read_all, signature_inputs
 from tfstyle.errors import ArgumentError, ConversionError, InputFileError, OutputError
@@ -39,7 +39,7 @@ class Conversion:
         target: ``"tflite"``, ``"onnx"`` or ``"trt"``.
         saved_model: Version folder, or base folder.
         output: File or folder to write.
-        signature: Name of the signature.
+        signature: Name of the signature, or None; see :func:`chosen_signature`.
         precision: One of ``PRECISIONS``.
         size: Side of the images, or None.
         calibrate: Scans to calibrate on.
@@ -50,7 +50,7 @@ class Conversion:
     target: str
     saved_model: str | os.PathLike
     output: str | os.PathLike
-    signature: str
+    signature: str | None
     precision: str
     size: int | None
     calibrate: Paths
@@ -114,6 +114,8 @@ def convert(
     beside = output.with_name(f"{output.name}.json")
     _check(wanted, output, beside, suffix)
     folder = saved_model_folder(wanted.saved_model)
+    if wanted.signature is None:
+        wanted = replace(wanted, signature=chosen_signature(folder))
     scans = read_all(wanted.compare) if _given(wanted.compare) else packaged_scans()
     calibration_scans = read_all(wanted.calibrate) if wanted.precision == "int8" else []
     graph = plain_graph(folder, wanted.signature, wanted.size, allow_file_ops=wanted.allow_file_ops)

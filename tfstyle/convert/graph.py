@@ -16,7 +16,12 @@ from tfstyle.errors import ArgumentError, InputFileError, first_line
 from tfstyle.files import read_limited
 from tfstyle.logs import quiet_tensorflow
 from tfstyle.serving.file_operations import refuse_file_operations
-from tfstyle.serving.servable import SERVE_TAG, list_versions, read_meta_graph
+from tfstyle.serving.servable import (
+    DEFAULT_SIGNATURE,
+    SERVE_TAG,
+    list_versions,
+    read_meta_graph,
+)
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -80,6 +85,27 @@ def saved_model_folder(path: str | Path) -> Path:
     if not folder.exists():
         problem = "no such folder"
     raise InputFileError(path, f"{problem}; export a model with `tfstyle export`.")
+
+
+def chosen_signature(folder: Path) -> str:
+    """The signature that is meant where none is named: ``"stylize"``, or the only one.
+
+    Args:
+        folder: Version folder of a SavedModel.
+
+    Raises:
+        InputFileError: It cannot be read.
+        ArgumentError: There are several others.
+    """
+    given = set(read_meta_graph(folder).signature_def) - {"__saved_model_init_op"}
+    names = sorted(given - {DEFAULT_SIGNATURE}) or sorted(given)
+    if "stylize" in names:
+        return "stylize"
+    if len(names) != 1:
+        raise ArgumentError(
+            f"signature: name one of those of {folder}: {', '.join(names) or 'it has none'}."
+        )
+    return names[0]
 
 
 def plain_graph(

@@ -39,7 +39,7 @@ def to_tflite(
     saved_model: str | os.PathLike,
     output: str | os.PathLike,
     *,
-    signature: str = "stylize",
+    signature: str | None = None,
     precision: str = "float32",
     size: int | None = None,
     calibrate: Paths = (),
@@ -64,7 +64,7 @@ def to_tflite(
         saved_model: Version folder of an export, or its base folder for the latest version.
         output: File to write, ending in ``.tflite``; must not exist. The report is written beside
             it as ``<output>.json``.
-        signature: Name of the signature.
+        signature: Name of the signature; ``"stylize"`` unless given, or the only one of the model.
         precision: See above.
         size: Takes one image of `size` x `size` pixels at a time; any number and size unless given.
         calibrate: Scans to calibrate on, files or folders; for ``"int8"``, which needs them.

@@ -24,7 +24,7 @@ def to_trt(
     saved_model: str | os.PathLike,
     output: str | os.PathLike,
     *,
-    signature: str = "stylize",
+    signature: str | None = None,
     precision: str = "float32",
     size: int | None = None,
     calibrate: Paths = (),
@@ -41,7 +41,7 @@ def to_trt(
         saved_model: Version folder of an export, or its base folder for the latest version.
         output: Folder to write, such as ``models/stylize/1``; must not exist. The report is
             written beside it as ``<output>.json``.
-        signature: Name of the signature.
+        signature: Name of the signature; ``"stylize"`` unless given, or the only one of the model.
         precision: ``"float32"``, ``"float16"`` or ``"int8"``; TensorRT chooses where it applies.
         size: Takes one image of `size` x `size` pixels at a time; needed for ``"int8"``. Unless
             given, engines are made for the range of sizes in `compare`.

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from tfstyle.data.dicom import (
     DicomSeries,
@@ -17,6 +14,7 @@ from tfstyle.data.dicom import (
     read_dataset,
     read_dicom,
 )
+from tfstyle.data.layouts import images_among, is_label_map
 from tfstyle.data.nifti import nifti_name, read_nifti
 from tfstyle.data.png import picture_name, read_png
 from tfstyle.data.scan import Scan
@@ -25,7 +23,6 @@ from tfstyle.limits import check, limits
 
 logger = logging.getLogger(__name__)
 
-_LABEL_NAME = re.compile(r"(^|[_.\-])(labels?|seg|segmentations?|masks?)([_.\-]|$)", re.I)
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -94,12 +91,14 @@ def read_scans(
 
     In a folder, DICOM files are grouped by series and sorted by position, each NIfTI and PNG file
     is a scan of its own, and what is none of these, or a DICOM object without a picture, is left
-    out. NIfTI label maps are left out as well: those that have ``label``, ``seg`` or ``mask`` in
-    their names, and small whole numbers on the grid of a CT in the same folder; given alone they
-    are read. Scout images, and slices of another size or orientation than
-    the rest of their series, are left out with a warning that names the file, because a series
-    with its scout is what scanners send; pass ``on_odd="error"`` to be strict. Damaged files are
-    always an error.
+    out. Label maps are left out as well, with a warning: those that names of files or folders tell,
+    as in the layouts of TotalSegmentator, nnU-Net, the Medical Segmentation Decathlon, VerSe and
+    BIDS, and NIfTI volumes of labels beside a CT. So are results of tfstyle in a folder that holds
+    anything else. A file that is given itself is read, whatever it is called.
+
+    Scout images, and slices of another size or orientation than the rest of their series, are left
+    out with a warning that names the file, because a series with its scout is what scanners send;
+    pass ``on_odd="error"`` to be strict. Damaged files are always an error.
 
     Example:
         >>> for scan in read_scans("study/"):  # doctest: +SKIP
@@ -148,12 +147,9 @@ def _read_folder(
     dicom: list[str] = []
     scans: list[Scan | DicomSeries] = []
     volumes: list[Scan] = []
-    for file in find_files(path):
+    for file in images_among(path, find_files(path)):
         if _is_nifti(file):
             if series is not None and nifti_name(file) != series:
-                continue
-            if _LABEL_NAME.search(nifti_name(file)):
-                logger.info("Left out: %s looks like a label map by its name.", file)
                 continue
             volumes.append(read_nifti(file, units=units))
         elif _is_png(file):
@@ -165,52 +161,46 @@ def _read_folder(
             dicom.append(file)
         else:
             logger.debug("Left out: %s is neither DICOM, NIfTI nor PNG.", file)
-    for volume in volumes:
-        if any(_is_label_map(volume, other) for other in volumes):
-            logger.info("Left out: %s looks like a label map.", volume.files[0])
-        else:
-            scans.append(volume)
     if dicom:
         found = read_dicom(dicom, series=series, on_odd=on_odd, lazy=lazy)
-        if not found and not scans and series is None:
+        if not found and not scans and not volumes and series is None:
             raise InputFileError(
                 path,
                 f"{len(dicom)} DICOM files, but none with slices to read (scout images and "
                 "objects without pictures are left out). To read a scout, give its file.",
             )
         scans.extend(found)
+    others = [*volumes, *scans]
+    for volume in volumes:
+        if any(is_label_map(volume, other) for other in others):
+            logger.warning("Left out: %s looks like a label map.", volume.files[0])
+        else:
+            scans.append(volume)
     if not scans and series is None:
         raise InputFileError(path, "holds no DICOM, NIfTI or PNG files.")
     return sorted(scans, key=lambda scan: os.path.dirname(scan.files[0]))
 
 
-def _is_label_map(scan: Scan, other: Scan) -> bool:
-    """Whether a volume holds small whole numbers on the grid of a CT beside it."""
-    return (
-        scan.units == "US"
-        and other.units == "HU"
-        and os.path.dirname(scan.files[0]) == os.path.dirname(other.files[0])
-        and scan.pixels.shape == other.pixels.shape
-        and np.allclose(scan.affine, other.affine, atol=1e-3)
-        and scan.pixels.dtype == np.int16
-        and scan.pixels.min() >= 0
-        and scan.pixels.max() <= 255
-    )
-
-
 def _labels_something_beside(scan: Scan) -> bool:
-    """Whether a NIfTI volume is a label map of another one in its folder."""
-    if scan.units != "US" or scan.pixels.dtype != np.int16 or scan.pixels.min() < 0:
+    """Whether a NIfTI volume is a label map of another scan in its folder."""
+    if scan.units != "US" or scan.pixels.dtype.kind == "f" or scan.pixels.min() < 0:
         return False
     folder = os.path.dirname(scan.files[0])
+    dicom = False
     for name in sorted(os.listdir(folder or ".")):
         other = os.path.join(folder, name)
-        if _is_nifti(other) and other != scan.files[0]:
-            try:
-                if _is_label_map(scan, read_nifti(other)):
-                    return True
-            except InputFileError:
+        try:
+            if _is_nifti(other):
+                beside = [read_nifti(other)] if other != scan.files[0] else []
+            elif not dicom and is_dicom(other):  # one file tells the units of its series
+                beside = read_dicom([other], lazy=True)
+                dicom = bool(beside)
+            else:
                 continue
+            if any(is_label_map(scan, one) for one in beside):
+                return True
+        except InputFileError:
+            continue
     return False
 
 
@@ -222,11 +212,13 @@ class ScanFiles:
         files: The files, sorted; several for a DICOM series.
         kind: ``"dicom"``, ``"nifti"`` or ``"png"``.
         series: Series Instance UID, or "".
+        given: Whether the file itself was given, and not its folder.
     """
 
     files: tuple[str, ...]
     kind: str
     series: str = ""
+    given: bool = False
 
     def read(self, *, lazy: bool = False) -> list[Scan | DicomSeries]:
         """Reads the files as :func:`read_scans` reads a folder.
@@ -246,8 +238,8 @@ class ScanFiles:
         if self.kind == "dicom":
             return read_dicom(self.files, lazy=lazy)
         scan = read_nifti(self.files[0])
-        if _labels_something_beside(scan):
-            logger.info("Left out: %s looks like a label map.", self.files[0])
+        if not self.given and _labels_something_beside(scan):
+            logger.warning("Left out: %s looks like a label map.", self.files[0])
             return []
         return [scan]
 
@@ -280,15 +272,17 @@ def list_scans(
     damaged: list[InputFileError] = []
     series: dict[tuple[str, str], list[str]] = {}
     passed = [os.path.join(os.path.realpath(path), "") for path in without]
-    for file in find_files(folder) if os.path.isdir(folder) else [folder]:
-        if any(os.path.realpath(file).startswith(path) for path in passed):
-            continue
+    given = not os.path.isdir(folder)
+    files = [folder]
+    if not given:
+        files = find_files(folder)
+        if passed:
+            files = [f for f in files if not os.path.realpath(f).startswith(tuple(passed))]
+        files = images_among(folder, files)
+    for file in files:
         name = os.path.basename(file)
         if _is_nifti(file):
-            if _LABEL_NAME.search(nifti_name(file)):
-                logger.info("Left out: %s looks like a label map by its name.", file)
-                continue
-            found.append(ScanFiles((file,), "nifti"))
+            found.append(ScanFiles((file,), "nifti", given=given))
         elif _is_png(file):
             found.append(ScanFiles((file,), "png"))
         elif name.upper() == "DICOMDIR":
