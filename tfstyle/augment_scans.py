@@ -27,8 +27,8 @@ import numpy as np
 
 from tfstyle.augment import number_range
 from tfstyle.data import Scan, ScanFiles, Window, list_scans, resolve_window
-from tfstyle.data.deidentify import check_profile, new_key
 from tfstyle.data.dicom import is_dicom
+from tfstyle.data.dicom.deidentify import check_profile, new_key
 from tfstyle.data.privacy import mark_of, reason_of
 from tfstyle.data.read import find_files
 from tfstyle.errors import (
@@ -168,7 +168,7 @@ def augment_scans(
         batch_size: Slices a call of the model.
         deidentify: ``"keep"``: derived DICOM carries the source's attributes of patient, study,
             place and staff. ``"basic"``: it goes through
-            :func:`tfstyle.data.deidentify.deidentify`, images and masks have random names in one
+            :mod:`tfstyle.data.dicom.deidentify`, images and masks have random names in one
             folder, and DICOM masks are refused; text in the headers of other masks is not looked
             at. The manifest still names the sources, and
             ``settings.json`` holds the key of UIDs and names: keep both where the sources are.
