@@ -30,7 +30,7 @@ from tfstyle.data import Scan, ScanFiles, Window, list_scans, resolve_window
 from tfstyle.data.dicom import is_dicom
 from tfstyle.data.dicom.deidentify import check_profile, new_key
 from tfstyle.data.privacy import mark_of, reason_of
-from tfstyle.data.read import find_files
+from tfstyle.data.read import find_files, no_scans
 from tfstyle.errors import (
     ArgumentError,
     InputFileError,
@@ -535,7 +535,7 @@ def find_sources(
     """
     found, damaged = list_scans(inputs, without=without)
     if not found and not damaged:
-        raise InputFileError(inputs, "holds no DICOM, NIfTI or PNG files.")
+        raise no_scans(inputs)
     root = inputs if inputs.is_dir() else inputs.parent
     places = [relative_path(_common(files), root) for files in found]
     series = Counter(place for files, place in zip(found, places) if len(files.files) > 1)

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfstyle.data.dicom import (
-    DicomSeries,
-    damage_is_input_error,
-    is_dicom,
-    read_dataset,
-    read_dicom,
-)
+from tfstyle.data.dicom import DicomSeries, damage_is_input_error, read_dataset, read_dicom
+from tfstyle.data.dicom.files import HEAD, begins_as_dicom
+from tfstyle.data.dicom.headers import IDENTITY_TAGS, Identity, identity_of
+from tfstyle.data.dicom.series import series_mark
+from tfstyle.data.dicom.stacks import series_keys
 from tfstyle.data.nifti import nifti_name, read_nifti
 from tfstyle.data.png import picture_name, read_png
 from tfstyle.data.scan import Scan
@@ -33,14 +31,69 @@ def _is_nifti(path: str) -> bool:
     return path.lower().endswith((".nii", ".nii.gz"))
 
 
-def _is_png(path: str) -> bool:
+def _kind(path: str) -> str:
+    """``"nifti"``, ``"png"`` or ``"dicom"`` by name and first bytes, "" for anything else.
+
+    Raises:
+        InputFileError: If the file cannot be opened.
+    """
+    if _is_nifti(path):
+        return "nifti"
     if path.lower().endswith(".png"):
-        return True
+        return "png"
+    if os.path.basename(path).upper() == "DICOMDIR":
+        return ""
     try:
         with open(path, "rb") as file:
-            return file.read(8) == _PNG_SIGNATURE
-    except OSError:
-        return False
+            head = file.read(HEAD)
+    except OSError as error:
+        raise InputFileError(path, f"cannot be read ({error.strerror}).") from error
+    if head.startswith(_PNG_SIGNATURE):
+        return "png"
+    return "dicom" if begins_as_dicom(head) else ""
+
+
+def _say_left_out(folder: str, files: Sequence[str]) -> None:
+    files = [file for file in files if os.path.basename(file).upper() != "DICOMDIR"]
+    if files:
+        logger.warning(
+            "Left out of %s: %d %s neither DICOM, NIfTI nor PNG (%s%s).",
+            folder,
+            len(files),
+            "file that is" if len(files) == 1 else "files that are",
+            ", ".join(os.path.relpath(file, folder) for file in files[:5]),
+            ", …" if len(files) > 5 else "",
+        )
+
+
+def no_scans(folder: str | os.PathLike) -> InputFileError:
+    """The error for a folder or file without a scan, which says what is there instead."""
+    path = os.fspath(folder)
+    if not os.path.isdir(path):
+        try:
+            read_scans(path)
+        except InputFileError as error:
+            return error
+    files = find_files(path)
+    pair = next((file for file in files if file.lower().endswith(_PAIR)), None)
+    if pair is not None:
+        return InputFileError(pair, _PAIR_PROBLEM)
+    labels = [file for file in files if _is_nifti(file)]
+    if labels:
+        return InputFileError(
+            path,
+            f"holds no scans, but {len(labels)} NIfTI files that are label maps by their names, "
+            f"such as {os.path.basename(labels[0])}. Give such a file itself to read it as a scan, "
+            "or give it another name.",
+        )
+    return InputFileError(path, "holds no DICOM, NIfTI or PNG files.")
+
+
+_PAIR = (".hdr", ".img", ".hdr.gz", ".img.gz")
+_PAIR_PROBLEM = (
+    "half of a pair of header and image (.hdr and .img, Analyze or NIfTI), which is not read. Make "
+    "one .nii.gz of both, for example with nibabel.save(nibabel.load('x.hdr'), 'x.nii.gz')."
+)
 
 
 def find_files(folder: str | os.PathLike) -> list[str]:
@@ -132,9 +185,11 @@ def read_scans(
         raise InputFileError(path, "neither a file nor a folder.")
     elif os.path.getsize(path) == 0:
         raise InputFileError(path, "the file is empty.")
-    elif _is_nifti(path) or _is_png(path):
+    elif _kind(path) in ("nifti", "png"):
         scan = read_nifti(path, units=units) if _is_nifti(path) else read_png(path)
         scans = [scan] if series in (None, scan.name) else []
+    elif path.lower().endswith(_PAIR) and not _kind(path):
+        raise InputFileError(path, _PAIR_PROBLEM)
     else:
         scans = read_dicom([path], series=series, on_odd=on_odd, as_given=True, lazy=lazy)
     if series is not None and not scans:
@@ -148,23 +203,23 @@ def _read_folder(
     dicom: list[str] = []
     scans: list[Scan | DicomSeries] = []
     volumes: list[Scan] = []
+    others: list[str] = []
     for file in find_files(path):
-        if _is_nifti(file):
+        kind = _kind(file)
+        if kind == "nifti":
             if series is not None and nifti_name(file) != series:
                 continue
             if _LABEL_NAME.search(nifti_name(file)):
                 logger.info("Left out: %s looks like a label map by its name.", file)
                 continue
             volumes.append(read_nifti(file, units=units))
-        elif _is_png(file):
+        elif kind == "png":
             if series is None or picture_name(file) == series:
                 scans.append(read_png(file))
-        elif os.path.basename(file).upper() == "DICOMDIR":
-            continue
-        elif is_dicom(file):
+        elif kind == "dicom":
             dicom.append(file)
         else:
-            logger.debug("Left out: %s is neither DICOM, NIfTI nor PNG.", file)
+            others.append(file)
     for volume in volumes:
         if any(_is_label_map(volume, other) for other in volumes):
             logger.info("Left out: %s looks like a label map.", volume.files[0])
@@ -180,7 +235,8 @@ def _read_folder(
             )
         scans.extend(found)
     if not scans and series is None:
-        raise InputFileError(path, "holds no DICOM, NIfTI or PNG files.")
+        raise no_scans(path)
+    _say_left_out(path, others)
     return sorted(scans, key=lambda scan: os.path.dirname(scan.files[0]))
 
 
@@ -221,7 +277,7 @@ class ScanFiles:
     Attributes:
         files: The files, sorted; several for a DICOM series.
         kind: ``"dicom"``, ``"nifti"`` or ``"png"``.
-        series: Series Instance UID, or "".
+        series: Series Instance UID, with more behind it where several series share it, or "".
     """
 
     files: tuple[str, ...]
@@ -278,33 +334,41 @@ def list_scans(
         raise InputFileError(folder, "neither a file nor a folder.")
     found: list[ScanFiles] = []
     damaged: list[InputFileError] = []
-    series: dict[tuple[str, str], list[str]] = {}
+    dicom: list[tuple[str, Identity]] = []
+    others: list[str] = []
     passed = [os.path.join(os.path.realpath(path), "") for path in without]
     for file in find_files(folder) if os.path.isdir(folder) else [folder]:
         if any(os.path.realpath(file).startswith(path) for path in passed):
             continue
-        name = os.path.basename(file)
-        if _is_nifti(file):
+        try:
+            kind = _kind(file)
+        except InputFileError as error:
+            damaged.append(error)
+            continue
+        if kind == "nifti":
             if _LABEL_NAME.search(nifti_name(file)):
                 logger.info("Left out: %s looks like a label map by its name.", file)
                 continue
             found.append(ScanFiles((file,), "nifti"))
-        elif _is_png(file):
+        elif kind == "png":
             found.append(ScanFiles((file,), "png"))
-        elif name.upper() == "DICOMDIR":
-            continue
-        elif is_dicom(file) or name.lower().endswith((".dcm", ".dicom")):
+        elif kind == "dicom" or file.lower().endswith((".dcm", ".dicom")):
             try:
-                header = read_dataset(file, pixels=False, tags=["SeriesInstanceUID"])
+                header = read_dataset(file, pixels=False, tags=IDENTITY_TAGS)
                 with damage_is_input_error(file):  # pydicom decodes attributes late
-                    uid = str(header.get("SeriesInstanceUID") or "").strip()
+                    dicom.append((file, identity_of(header)))
             except InputFileError as error:
                 damaged.append(error)
-                continue
-            series.setdefault((uid, "" if uid else os.path.dirname(file)), []).append(file)
         else:
-            logger.debug("Left out: %s is neither DICOM, NIfTI nor PNG.", file)
-    found.extend(ScanFiles(tuple(files), "dicom", uid) for (uid, _), files in series.items())
+            others.append(file)
+    series: dict[tuple[str, ...], list[str]] = {}
+    for key, (file, _) in zip(series_keys(dicom), dicom):
+        series.setdefault(key, []).append(file)
+    found.extend(
+        ScanFiles(tuple(files), "dicom", series_mark(key, series)) for key, files in series.items()
+    )
+    if found:
+        _say_left_out(folder, others)
     return sorted(found, key=lambda scan: scan.files), damaged
 
 

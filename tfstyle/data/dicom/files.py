@@ -32,7 +32,8 @@ class NoSizeError(NoPictureError):
 
 
 _PREAMBLE = 128
-_HEAD = 1024
+#: First bytes that tell a DICOM file from others.
+HEAD = 1024
 _VRS = frozenset(vr.value.encode() for vr in VR if len(vr.value) == 2)
 _LONG_VRS = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)
 
@@ -45,7 +46,7 @@ def is_dicom(path: str | os.PathLike) -> bool:
     """
     try:
         with open(path, "rb") as file:
-            return begins_as_dicom(file.read(_HEAD))
+            return begins_as_dicom(file.read(HEAD))
     except OSError:
         return False
 
@@ -181,7 +182,7 @@ def _read_without_prefix(path: str, options: dict) -> Dataset:
     problem = "not a DICOM file (no 'DICM' prefix). Give a DICOM, NIfTI or PNG file."
     try:
         with open(path, "rb") as file:
-            start = _start_of_data_set(file.read(_HEAD))
+            start = _start_of_data_set(file.read(HEAD))
         if start is None:
             raise NotDicomError(path, problem)
         with values_unsaid():
