@@ -255,8 +255,7 @@ def stylize_scans(
         output: Folder for the results; for one input that gives one file, that file's name.
         window: Window of the contents, see :func:`tfstyle.data.resolve_window`.
         style_window: Window of the styles.
-        series: Only this series of the inputs: the end of its Series Instance UID, its number or
-            its name.
+        series: Only this series of the inputs, see :func:`tfstyle.data.read_scans`.
         style_series: The series to take from a style folder that holds several.
         style_slice: Slice of the style scans, from 0 (negative counts from the end); the middle
             one unless given.

@@ -7,18 +7,21 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from tfstyle.data import list_scans, read_scan, read_scans, write_png
+from tfstyle.data import Window, list_scans, read_scan, read_scans, write_png
 from tfstyle.data.dicom import is_dicom, read_dataset
 from tfstyle.info import describe_scans
+from tfstyle.stylize import stylize_scans
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
 
 def strip(path, how):
-    """Takes the prefix of a file away: with its preamble, with the file meta group, or alone."""
+    """Takes preamble, prefix, both, or the file meta group with them away."""
     raw = path.read_bytes()
-    if how == "preamble":
+    if how == "preamble and prefix":
         path.write_bytes(raw[132:])
+    elif how == "preamble alone":
+        path.write_bytes(raw[128:])
     elif how == "prefix alone":
         path.write_bytes(raw[:128] + raw[132:])
     else:
@@ -30,7 +33,14 @@ def strip(path, how):
     assert path.read_bytes()[128:132] != b"DICM"
 
 
-HOW = ["preamble", "prefix alone", "implicit", "explicit", "big endian"]
+HOW = [
+    "preamble and prefix",
+    "preamble alone",
+    "prefix alone",
+    "implicit",
+    "explicit",
+    "big endian",
+]
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -48,6 +58,33 @@ def test_everywhere(write_series, tmp_path, how):
     assert (len(found), damaged) == (1, [])
     np.testing.assert_array_equal(found[0].read()[0].pixels, expected.pixels)
     assert describe_scans(tmp_path)["scans"][0]["dicom"]["modality"] == "CT"
+
+
+class Same:
+    """A stand-in for a model, which changes nothing."""
+
+    def stylize(self, content, style, strength=1.0, style_weights=None, **options):
+        return np.asarray(content, np.float32)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_stylized(write_series, tmp_path, how):
+    expected = None
+    for path in write_series([0, 2, 4]):
+        expected = expected or pydicom.dcmread(path)
+        strip(path, how)
+    write_png(np.linspace(0, 1, 64).reshape(8, 8), tmp_path / "style.png")
+    window = Window.from_limits(-1024, 1024)
+    (result,) = stylize_scans(
+        Same(), [tmp_path / "series"], [tmp_path / "style.png"], tmp_path / "out", window=window
+    )
+    np.testing.assert_array_equal(
+        read_scan(tmp_path / "out").pixels, read_scan(tmp_path / "series").pixels
+    )
+    first = pydicom.dcmread(result.files[0])
+    assert first.SOPClassUID == expected.SOPClassUID
+    assert first.StudyInstanceUID == expected.StudyInstanceUID
+    assert first.SourceImageSequence[0].ReferencedSOPInstanceUID == expected.SOPInstanceUID
 
 
 @pytest.mark.parametrize("how", HOW)

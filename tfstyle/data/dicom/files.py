@@ -58,7 +58,8 @@ def begins_as_dicom(head: bytes) -> bool:
 
 def _start_of_data_set(head: bytes) -> int | None:
     """Where a data set begins in a file without the prefix ``DICM``."""
-    return next((at for at in (0, _PREAMBLE) if _are_elements(head[at:])), None)
+    places = (4,) if head[:4] == b"DICM" else (0, _PREAMBLE)
+    return next((at for at in places if _are_elements(head[at:])), None)
 
 
 def _are_elements(data: bytes) -> bool:

@@ -214,7 +214,7 @@ def _high_bits(dataset: Dataset, stored: np.ndarray) -> tuple[int, int]:
     high_bit = integer_of(dataset, "HighBit", bits - 1)
     # A codestream holds the value itself, native and RLE data the cell.
     syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax.is_compressed and syntax != pydicom.uid.RLELossless:
+    if syntax.is_encapsulated and syntax != pydicom.uid.RLELossless:
         return bits, 0
     return bits, max(0, min(high_bit + 1, total) - bits)
 

@@ -104,7 +104,8 @@ def read_dicom(
 def _series(paths: Sequence[str], as_given: bool) -> dict[_Key, list[Frame]]:
     """The frames of each series."""
     found: list[list[Frame]] = []
-    others = 0
+    lost: list[InputFileError] = []
+    others: list[InputFileError] = []
     for path in paths:
         try:
             found.append(frames_of(path, read_dataset(path, pixels=False, tags=HEADER_TAGS)))
@@ -112,11 +113,13 @@ def _series(paths: Sequence[str], as_given: bool) -> dict[_Key, list[Frame]]:
             if as_given:
                 raise
             # A report or a plan in the folder is normal, a slice that lost its size is not.
-            lost = not isinstance(error, NoPictureError) or isinstance(error, NoSizeError)
-            logger.log(logging.WARNING if lost else logging.DEBUG, "Left out: %s", error)
-            others += not lost
+            normal = isinstance(error, NoPictureError) and not isinstance(error, NoSizeError)
+            (others if normal else lost).append(error)
+            logger.debug("Left out: %s", error)
+    if lost:
+        logger.warning("Left out: %s%s: %s", lost[0].path, _more(len(lost)), lost[0].problem)
     if found and others:
-        logger.warning("Left out: %d DICOM objects without pictures, such as reports.", others)
+        logger.warning("Left out: %d DICOM objects without pictures, such as reports.", len(others))
     groups: dict[_Key, list[Frame]] = {}
     keys = series_keys([(frames[0].path, frames[0].identity) for frames in found])
     for key, frames in zip(keys, found):
@@ -179,12 +182,17 @@ def _raise_color(frame: Frame) -> None:
     )
 
 
-def _odd(frame: Frame, reason: str, name: str, on_odd: str) -> None:
+def _more(count: int) -> str:
+    return f" and {count - 1} more" if count > 1 else ""
+
+
+def _odd(frames: Sequence[Frame], reason: str, name: str, on_odd: str) -> None:
     if on_odd == "error":
         raise InputFileError(
-            frame.where, f"{reason}; take it out of series {name}, or read with on_odd='skip'."
+            frames[0].where, f"{reason}; take it out of series {name}, or read with on_odd='skip'."
         )
-    logger.warning("Left out of series %s: %s: %s.", name, frame.where, reason)
+    where, more = frames[0].where, _more(len(frames))
+    logger.warning("Left out of series %s: %s%s: %s.", name, where, more, reason)
 
 
 def _fitting(frames: list[Frame], name: str, on_odd: str) -> list[Frame]:
@@ -193,15 +201,13 @@ def _fitting(frames: list[Frame], name: str, on_odd: str) -> list[Frame]:
         # A separate series of scouts is usual in a study and nothing wrong with it.
         logger.warning("Left out: series %s holds only scout images (%s).", name, frames[0].where)
         return []
-    fitting = []
-    for frame in frames:
-        if frame.scout:
-            _odd(frame, "a scout image (Image Type LOCALIZER)", name, on_odd)
-        elif frame.color:
-            _odd(frame, "a colour image", name, on_odd)
-        else:
-            fitting.append(frame)
-    return fitting
+    scouts = [f for f in frames if f.scout]
+    colored = [f for f in frames if f.color and not f.scout]
+    if scouts:
+        _odd(scouts, "a scout image (Image Type LOCALIZER)", name, on_odd)
+    if colored:
+        _odd(colored, "a colour image", name, on_odd)
+    return [f for f in frames if not f.scout and not f.color]
 
 
 def _without_odd(clusters: list[list[Frame]], name: str, on_odd: str) -> list[list[Frame]]:
@@ -239,8 +245,7 @@ def _without_odd(clusters: list[list[Frame]], name: str, on_odd: str) -> list[li
         if not reason:
             kept.append(cluster)
             continue
-        for frame in cluster:
-            _odd(frame, reason, name, on_odd)
+        _odd(cluster, reason, name, on_odd)
     return kept
 
 
