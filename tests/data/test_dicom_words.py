@@ -147,7 +147,7 @@ def test_folder_of_label_maps_alone(tmp_path):
 @pytest.fixture
 def study(write_series, tmp_path):
     """Series 1, 2, 12 and 22 with UIDs that end in other numbers."""
-    uids = {1: "1.2.3.2", 2: "1.2.3.12", 12: "1.2.3.22", 22: "1.2.30.1"}
+    uids = {1: "1.2.3.2", 2: "1.2.3.12", 12: "1.2.3.22", 22: "1.2.30.4440001"}
     for slices, (number, uid) in enumerate(uids.items(), start=2):
         write_series(range(slices), f"study/s{number}", SeriesInstanceUID=uid, SeriesNumber=number)
     return tmp_path / "study"
@@ -164,7 +164,9 @@ def study(write_series, tmp_path):
         ("3.2", 2),
         (".2", 2),
         ("3.22", 4),
-        (".30.1", 5),
+        (".30.4440001", 5),
+        ("4440001", 5),
+        ("440001", 5),
         ("1.2.3.12", 3),
         (mark_of("1.2.3.22"), 4),
         ("s22", 5),
@@ -174,7 +176,7 @@ def test_series(study, series, slices):
     assert len(read_scan(study, series=series)) == slices
 
 
-@pytest.mark.parametrize("series", ["3", "0.1", "2.2", "s2 ", "", ".", "30"])
+@pytest.mark.parametrize("series", ["3", "0.4440001", "2.2", "s2 ", "", ".", "40001"])
 def test_no_such_series(study, series):
     with pytest.raises(InputFileError, match="holds no series"):
         read_scans(study, series=series)

@@ -161,7 +161,7 @@ def read_scans(
     Args:
         path: A DICOM, ``.nii``, ``.nii.gz`` or PNG file, or a folder.
         series: Only this series: its Series Number, its name, or its Series Instance UID, of which
-            the end will do from a dot on (``.77``, ``3.77``).
+            the end will do: from a dot on (``.77``, ``3.77``), or six digits and more.
         on_odd: ``"skip"`` or ``"error"`` for slices that do not fit their series.
         units: For NIfTI, ``"HU"`` or ``"US"`` to decide what the values mean, ``"auto"`` to judge
             by the values.

@@ -53,10 +53,18 @@ _CONTRASTS = (
     ("b-value", "MRDiffusionSequence", ("DiffusionBValue",)),
     ("gradient", "MRDiffusionSequence", ("DiffusionGradientOrientation",)),
     ("flip angle", "MRTimingAndRelatedParametersSequence", ("FlipAngle",)),
+    ("sequence", None, ("SequenceName",)),
     ("image type", None, ("ImageType",)),
     ("complex component", "MRImageFrameTypeSequence", ("ComplexImageComponent",)),
     ("kVp", "CTXRayDetailsSequence", ("KVP",)),
     ("kernel", "CTReconstructionSequence", ("ConvolutionKernel",)),
+    (
+        "contrast agent",
+        "ContrastBolusUsageSequence",
+        ("ContrastBolusAgentPhase", "ContrastBolusAgent"),
+    ),
+    ("series number", None, ("SeriesNumber",)),
+    ("series description", None, ("SeriesDescription",)),
     ("acquisition", "FrameContentSequence", ("FrameAcquisitionNumber", "AcquisitionNumber")),
     ("trigger time", None, ("TriggerTime",)),
     (
@@ -252,15 +260,19 @@ def functional_group(dataset: Dataset, index: int, sequence: str) -> Dataset:
     Returns:
         The per-frame item, else the shared one, else the data set itself.
     """
+    return _item(_groups(dataset, index), dataset, sequence)
+
+
+def _groups(dataset: Dataset, index: int) -> list[Dataset]:
+    """The functional groups of a frame, and the shared ones."""
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
     shared = dataset.get("SharedFunctionalGroupsSequence") or []
-    candidates = [per_frame[index]] if index < len(per_frame) else []
-    candidates += [shared[0]] if len(shared) else []
-    for group in candidates:
-        items = group.get(sequence)
-        if items:
-            return items[0]
-    return dataset
+    return [*([per_frame[index]] if index < len(per_frame) else []), *shared[:1]]
+
+
+def _item(groups: list[Dataset], dataset: Dataset, sequence: str) -> Dataset:
+    items = (group.get(sequence) for group in groups)
+    return next((item[0] for item in items if item), dataset)
 
 
 def window_of(dataset: Dataset) -> Window | None:
@@ -370,11 +382,12 @@ def _describe(path: str, dataset: Dataset) -> list[Frame]:
 
 
 def _describe_frame(common: Frame, dataset: Dataset, index: int) -> Frame:
-    plane = functional_group(dataset, index, "PlanePositionSequence")
-    orientation = functional_group(dataset, index, "PlaneOrientationSequence")
-    measures = functional_group(dataset, index, "PixelMeasuresSequence")
-    rescale = functional_group(dataset, index, "PixelValueTransformationSequence")
-    contrasts = _contrasts(dataset, index)
+    groups = _groups(dataset, index)
+    plane = _item(groups, dataset, "PlanePositionSequence")
+    orientation = _item(groups, dataset, "PlaneOrientationSequence")
+    measures = _item(groups, dataset, "PixelMeasuresSequence")
+    rescale = _item(groups, dataset, "PixelValueTransformationSequence")
+    contrasts = _contrasts(groups, dataset)
     image_type = [str(v) for v in contrasts.get("image type", ())]
     malformed = frozenset(
         keyword
@@ -415,29 +428,30 @@ def _describe_frame(common: Frame, dataset: Dataset, index: int) -> Frame:
         malformed=malformed,
         step=abs(step) if step else None,
         units=units,
-        window=window_of(functional_group(dataset, index, "FrameVOILUTSequence")),
+        window=window_of(_item(groups, dataset, "FrameVOILUTSequence")),
         scout=scout,
         contrasts=contrasts,
     )
 
 
-def _contrasts(dataset: Dataset, index: int) -> dict[str, tuple]:
+def _contrasts(groups: list[Dataset], dataset: Dataset) -> dict[str, tuple]:
+    """What may tell a frame from others at its place, as far as its header says it."""
     found = {}
     for name, sequence, keywords in _CONTRASTS:
-        groups = [dataset]
-        if sequence is not None:
-            group = functional_group(dataset, index, sequence)
-            if group is not dataset:
-                directions = group.get("DiffusionGradientDirectionSequence") or ()
-                groups = [group, *directions, dataset]
-        value = next(filter(None, (_values(g, k) for g in groups for k in keywords)), None)
+        places = [dataset]
+        if groups and sequence is not None:
+            item = _item(groups, dataset, sequence)
+            if item is not dataset:
+                directions = item.get("DiffusionGradientDirectionSequence") or ()
+                places = [item, *directions, dataset]
+        value = next(filter(None, (_values(p, k) for p in places for k in keywords)), None)
         if value is not None:
             found[name] = tuple(value)
     for sequence in ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence"):
-        kind = _values(functional_group(dataset, index, sequence), "FrameType")
+        kind = _values(_item(groups, dataset, sequence), "FrameType")
         if kind:
             found["image type"] = tuple(kind)
-    content = functional_group(dataset, index, "FrameContentSequence")
+    content = _item(groups, dataset, "FrameContentSequence")
     for number, value in enumerate(_values(content, "DimensionIndexValues"), start=1):
         found[f"dimension {number}"] = (value,)
     return found

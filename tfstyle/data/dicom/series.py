@@ -56,8 +56,8 @@ def read_dicom(
     Args:
         paths: DICOM files, in any order.
         series: Keep only the series whose Series Number, name, Series Instance UID or mark
-            (:func:`tfstyle.data.privacy.mark_of`) equals this text, or whose UID ends with it from
-            a dot on.
+            (:func:`tfstyle.data.privacy.mark_of`) equals this text, or whose UID ends with it, from
+            a dot on or with six digits at least.
         on_odd: What to do with files that do not fit their series (scouts, color pictures, slices
             of another size or pixel spacing, a single slice of another orientation): ``"skip"``
             leaves them out with a warning in the log that names them, ``"error"`` raises.
@@ -141,7 +141,8 @@ def _is_meant(text: str, uid: str, name: str, frame: Frame) -> bool:
     if text in (name, uid) or (uid and text == mark_of(uid)):
         return bool(text)
     if text.removeprefix("-").isdecimal():
-        return int(text) == frame.SeriesNumber
+        # A few digits are a Series Number and no end of a UID, whatever UIDs end in them.
+        return int(text) == frame.SeriesNumber or (len(text) > 5 and uid.endswith(text))
     return "." in text and uid.endswith("." + text.removeprefix("."))
 
 
