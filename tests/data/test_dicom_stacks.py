@@ -351,3 +351,21 @@ def test_phases_by_slice_location(write_ct, tmp_path):
         list(range(100, 106)),
         list(range(200, 206)),
     ]
+
+
+@pytest.mark.parametrize("keyword", ["EchoTime", "AcquisitionNumber"])
+def test_echoes_without_any_place(write_ct, tmp_path, keyword):
+    for number in range(10):
+        path = write_ct(
+            f"study/{number}.dcm",
+            np.full((4, 4), 100 + number, np.int16),
+            InstanceNumber=number + 1,
+            **{keyword: 10 + number % 2},
+        )
+        dataset = pydicom.dcmread(path)
+        for missing in NO_PLACE:
+            delattr(dataset, missing)
+        dataset.save_as(path)
+    halves = [[100, 102, 104, 106, 108], [101, 103, 105, 107, 109]]
+    expected = halves if keyword == "EchoTime" else [list(range(100, 110))]
+    assert [values(scan) for scan in read_scans(tmp_path)] == expected

@@ -106,7 +106,7 @@ def stacks_of(frames: Sequence[Frame], name: str | None = None) -> list[list[Fra
     frames = _without_copies(frames, name)
     places, frames = _places(frames, name)
     if places is None:
-        return [frames]
+        return _unplaced(frames, [name for name in CONTRASTS if name not in _ALONG_A_STACK])
     stacks, told = _separate(list(zip(places, frames)), _contrasts(frames))
     if len(stacks) > 1 and name is not None:
         logger.warning(
@@ -222,6 +222,23 @@ def _snapped(places: Sequence[float]) -> list[float]:
     return snapped
 
 
+#: What may change within a stack.
+_ALONG_A_STACK = frozenset({"acquisition", "acquisition time", "trigger time"})
+
+
+def _unplaced(frames: list[Frame], names: Sequence[str]) -> list[list[Frame]]:
+    """Splits frames of unknown place by what gives parts of equal size, such as echoes."""
+    for number, name in enumerate(names):
+        groups: dict[object, list[Frame]] = {}
+        for frame in frames:
+            groups.setdefault(frame.contrasts.get(name), []).append(frame)
+        sizes = {len(group) for group in groups.values()}
+        if len(groups) > 1 and len(sizes) == 1 and sizes != {1}:
+            parts = [groups[key] for key in sorted(groups, key=_sortable)]
+            return [one for part in parts for one in _unplaced(part, names[number + 1 :])]
+    return [frames]
+
+
 # -- what tells images of one place apart -------------------------------------------------------
 
 _Item = tuple[float, Frame]
@@ -261,6 +278,9 @@ def _separate(
             continue
         parts, told = [], [name]
         for stack in stacks:
+            if len({place for place, _ in stack}) == len(stack):
+                parts.append(stack)
+                continue
             inner, names = _separate(stack, contrasts[number + 1 :])
             parts += inner
             told += names
