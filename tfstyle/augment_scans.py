@@ -28,11 +28,11 @@ import numpy as np
 
 from tfstyle.augment import number_range
 from tfstyle.data import Scan, ScanFiles, Window, list_scans, resolve_window
-from tfstyle.data.deidentify import check_profile, new_key
 from tfstyle.data.dicom import is_dicom
+from tfstyle.data.dicom.deidentify import check_profile, new_key
 from tfstyle.data.layouts import key_of, stem_of
 from tfstyle.data.privacy import mark_of, reason_of
-from tfstyle.data.read import find_files
+from tfstyle.data.read import find_files, no_scans
 from tfstyle.errors import (
     ArgumentError,
     InputFileError,
@@ -171,7 +171,7 @@ def augment_scans(
         batch_size: Slices a call of the model.
         deidentify: ``"keep"``: derived DICOM carries the source's attributes of patient, study,
             place and staff. ``"basic"``: it goes through
-            :func:`tfstyle.data.deidentify.deidentify`, images and masks have random names in one
+            :mod:`tfstyle.data.dicom.deidentify`, images and masks have random names in one
             folder, and DICOM masks are refused; text in the headers of other masks is not looked
             at. The manifest still names the sources, and
             ``settings.json`` holds the key of UIDs and names: keep both where the sources are.
@@ -549,7 +549,7 @@ def find_sources(
     """
     found, damaged = list_scans(inputs, without=without)
     if not found and not damaged:
-        raise InputFileError(inputs, "holds no DICOM, NIfTI or PNG files.")
+        raise no_scans(inputs)
     root = inputs if inputs.is_dir() else inputs.parent
     places = [relative_path(_common(files), root) for files in found]
     series = Counter(place for files, place in zip(found, places) if len(files.files) > 1)

@@ -1056,7 +1056,9 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
     content = parser.add_argument_group("content")
     content.add_argument("--window", default="auto", metavar="WINDOW", help=_WINDOW_HELP)
     content.add_argument(
-        "--series", metavar="SERIES", help="only this series: end of its UID, number or name"
+        "--series",
+        metavar="SERIES",
+        help="only this series: its number, its name, or its UID or the end of it (.77)",
     )
     content.add_argument(
         "--format",

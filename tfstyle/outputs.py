@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from tfstyle.data.dicom import Frame
-from tfstyle.data.dicom_write import DerivedSeries, is_identity, write_derived_series
+from tfstyle.data.dicom.write import DerivedSeries, is_identity, write_derived_series
 from tfstyle.data.layouts import DESCRIPTION
 from tfstyle.data.nifti import write_nifti
 from tfstyle.data.png import write_png
@@ -99,7 +99,7 @@ def _end_with(parent: int) -> None:
 
 
 class DicomSlices:
-    """Writes slices of a derived DICOM series; see :class:`tfstyle.data.dicom_write.DerivedSeries`.
+    """Writes slices of a derived DICOM series; see :class:`tfstyle.data.dicom.write.DerivedSeries`.
 
     Args:
         frames: Source frames, in slice order.
@@ -305,7 +305,7 @@ def write_generated(
     """
     if kind == "dicom":
         return write_derived_series(
-            scan.files,
+            scan,
             generated,
             window,
             target,

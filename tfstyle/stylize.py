@@ -23,9 +23,8 @@ import numpy as np
 from tfstyle import __version__
 from tfstyle.baselines import Baseline
 from tfstyle.data import DicomSeries, Scan, Window, read_scan, read_scans, resolve_window
-from tfstyle.data.deidentify import check_burned_in, check_profile, new_key
-from tfstyle.data.dicom import damage_is_input_error, read_dataset, read_frame
-from tfstyle.data.dicom_write import source_frames
+from tfstyle.data.dicom import read_frame, source_frames
+from tfstyle.data.dicom.deidentify import check_burned_in, check_profile, new_key
 from tfstyle.data.layouts import is_result
 from tfstyle.errors import ArgumentError, OutputError, ServingError, WorkerError
 from tfstyle.files import (
@@ -264,8 +263,7 @@ def stylize_scans(
         output: Folder for the results; for one input that gives one file, that file's name.
         window: Window of the contents, see :func:`tfstyle.data.resolve_window`.
         style_window: Window of the styles.
-        series: Only this series of the inputs: the end of its Series Instance UID, its number or
-            its name.
+        series: Only this series of the inputs, see :func:`tfstyle.data.read_scans`.
         style_series: The series to take from a style folder that holds several.
         style_slice: Slice of the style scans, from 0 (negative counts from the end); the middle
             one unless given.
@@ -284,7 +282,7 @@ def stylize_scans(
             the number of slices and of CPUs.
         deidentify: ``"keep"``: derived DICOM carries the source's attributes of patient, study,
             place and staff, and results have the names of their sources. ``"basic"``: derived DICOM
-            goes through :func:`tfstyle.data.deidentify.deidentify`, UIDs alike over the whole run,
+            goes through :mod:`tfstyle.data.dicom.deidentify`, UIDs alike over the whole run,
             and results are called ``scan-0001``, … in reading order.
         progress: Called after each batch.
 
@@ -478,6 +476,7 @@ class StylizeWork:
             self.deidentify,
             scan.name,
             files,
+            [frame.index for frame in scan.frames],
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -499,7 +498,7 @@ class StylizeWork:
         folder = SliceFolder(target, job)
         try:
             if kind == "dicom":
-                frames = getattr(scan, "frames", None) or source_frames(list(scan.files))
+                frames = scan.frames or source_frames(scan.files)
                 writer = DicomSlices(
                     frames, window, folder.state or None, self.deidentify, self.uid_key
                 )
@@ -647,12 +646,11 @@ class StylizeWork:
         seconds: float,
         resumed: int,
     ) -> StylizedScan:
-        size = scan.shape[1:] if isinstance(scan, DicomSeries) else scan.pixels.shape[1:]
         return StylizedScan(
             source=scan.name,
             files=tuple(map(str, files)),
             slices=len(scan),
-            size=tuple(size),
+            size=tuple(scan.shape[1:]),
             units=scan.units,
             window=window,
             clipped_below=float(np.mean([one["below"] for one in facts])),
@@ -724,11 +722,8 @@ def _without_own_results(
 
 def _check_burned_in(scans: Sequence[Scan | DicomSeries]) -> None:
     for scan in scans:
-        if source_kind(scan) == "dicom":
-            for file in dict.fromkeys(scan.files):
-                header = read_dataset(file, pixels=False, tags=["BurnedInAnnotation"])
-                with damage_is_input_error(file):
-                    check_burned_in(header, file)
+        for frame in scan.frames:
+            check_burned_in(frame.BurnedInAnnotation, frame.path)
 
 
 def _uid_key(output: Path) -> str:

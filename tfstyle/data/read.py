@@ -14,6 +14,10 @@ from tfstyle.data.dicom import (
     read_dataset,
     read_dicom,
 )
+from tfstyle.data.dicom.files import HEAD, begins_as_dicom
+from tfstyle.data.dicom.headers import IDENTITY_TAGS, Identity, identity_of
+from tfstyle.data.dicom.series import series_mark
+from tfstyle.data.dicom.stacks import series_keys
 from tfstyle.data.layouts import images_among, is_label_map
 from tfstyle.data.nifti import nifti_name, read_nifti
 from tfstyle.data.png import picture_name, read_png
@@ -30,14 +34,69 @@ def _is_nifti(path: str) -> bool:
     return path.lower().endswith((".nii", ".nii.gz"))
 
 
-def _is_png(path: str) -> bool:
+def _kind(path: str) -> str:
+    """``"nifti"``, ``"png"`` or ``"dicom"`` by name and first bytes, "" for anything else.
+
+    Raises:
+        InputFileError: If the file cannot be opened.
+    """
+    if _is_nifti(path):
+        return "nifti"
     if path.lower().endswith(".png"):
-        return True
+        return "png"
+    if os.path.basename(path).upper() == "DICOMDIR":
+        return ""
     try:
         with open(path, "rb") as file:
-            return file.read(8) == _PNG_SIGNATURE
-    except OSError:
-        return False
+            head = file.read(HEAD)
+    except OSError as error:
+        raise InputFileError(path, f"cannot be read ({error.strerror}).") from error
+    if head.startswith(_PNG_SIGNATURE):
+        return "png"
+    return "dicom" if begins_as_dicom(head) else ""
+
+
+def _say_left_out(folder: str, files: Sequence[str]) -> None:
+    files = [file for file in files if os.path.basename(file).upper() != "DICOMDIR"]
+    if files:
+        logger.warning(
+            "Left out of %s: %d %s neither DICOM, NIfTI nor PNG (%s%s).",
+            folder,
+            len(files),
+            "file that is" if len(files) == 1 else "files that are",
+            ", ".join(os.path.relpath(file, folder) for file in files[:5]),
+            ", …" if len(files) > 5 else "",
+        )
+
+
+def no_scans(folder: str | os.PathLike) -> InputFileError:
+    """The error for a folder or file without a scan, which says what is there instead."""
+    path = os.fspath(folder)
+    if not os.path.isdir(path):
+        try:
+            read_scans(path)
+        except InputFileError as error:
+            return error
+    files = find_files(path)
+    pair = next((file for file in files if file.lower().endswith(_PAIR)), None)
+    if pair is not None:
+        return InputFileError(pair, _PAIR_PROBLEM)
+    labels = [file for file in files if _is_nifti(file)]
+    if labels:
+        return InputFileError(
+            path,
+            f"holds no scans, but {len(labels)} NIfTI files that are label maps by their names, "
+            f"such as {os.path.basename(labels[0])}. Give such a file itself to read it as a scan, "
+            "or give it another name.",
+        )
+    return InputFileError(path, "holds no DICOM, NIfTI or PNG files.")
+
+
+_PAIR = (".hdr", ".img", ".hdr.gz", ".img.gz")
+_PAIR_PROBLEM = (
+    "half of a pair of header and image (.hdr and .img, Analyze or NIfTI), which is not read. Make "
+    "one .nii.gz of both, for example with nibabel.save(nibabel.load('x.hdr'), 'x.nii.gz')."
+)
 
 
 def find_files(folder: str | os.PathLike) -> list[str]:
@@ -106,7 +165,8 @@ def read_scans(
 
     Args:
         path: A DICOM, ``.nii``, ``.nii.gz`` or PNG file, or a folder.
-        series: Only this series: the end of its Series Instance UID, its Series Number or its name.
+        series: Only this series: its Series Number, its name, or its Series Instance UID, of which
+            the end will do: from a dot on (``.77``, ``3.77``), or six digits and more.
         on_odd: ``"skip"`` or ``"error"`` for slices that do not fit their series.
         units: For NIfTI, ``"HU"`` or ``"US"`` to decide what the values mean, ``"auto"`` to judge
             by the values.
@@ -131,9 +191,11 @@ def read_scans(
         raise InputFileError(path, "neither a file nor a folder.")
     elif os.path.getsize(path) == 0:
         raise InputFileError(path, "the file is empty.")
-    elif _is_nifti(path) or _is_png(path):
+    elif _kind(path) in ("nifti", "png"):
         scan = read_nifti(path, units=units) if _is_nifti(path) else read_png(path)
         scans = [scan] if series in (None, scan.name) else []
+    elif path.lower().endswith(_PAIR) and not _kind(path):
+        raise InputFileError(path, _PAIR_PROBLEM)
     else:
         scans = read_dicom([path], series=series, on_odd=on_odd, as_given=True, lazy=lazy)
     if series is not None and not scans:
@@ -147,20 +209,20 @@ def _read_folder(
     dicom: list[str] = []
     scans: list[Scan | DicomSeries] = []
     volumes: list[Scan] = []
+    unknown: list[str] = []
     for file in images_among(path, find_files(path)):
-        if _is_nifti(file):
+        kind = _kind(file)
+        if kind == "nifti":
             if series is not None and nifti_name(file) != series:
                 continue
             volumes.append(read_nifti(file, units=units))
-        elif _is_png(file):
+        elif kind == "png":
             if series is None or picture_name(file) == series:
                 scans.append(read_png(file))
-        elif os.path.basename(file).upper() == "DICOMDIR":
-            continue
-        elif is_dicom(file):
+        elif kind == "dicom":
             dicom.append(file)
         else:
-            logger.debug("Left out: %s is neither DICOM, NIfTI nor PNG.", file)
+            unknown.append(file)
     if dicom:
         found = read_dicom(dicom, series=series, on_odd=on_odd, lazy=lazy)
         if not found and not scans and not volumes and series is None:
@@ -177,7 +239,8 @@ def _read_folder(
         else:
             scans.append(volume)
     if not scans and series is None:
-        raise InputFileError(path, "holds no DICOM, NIfTI or PNG files.")
+        raise no_scans(path)
+    _say_left_out(path, unknown)
     return sorted(scans, key=lambda scan: os.path.dirname(scan.files[0]))
 
 
@@ -211,7 +274,7 @@ class ScanFiles:
     Attributes:
         files: The files, sorted; several for a DICOM series.
         kind: ``"dicom"``, ``"nifti"`` or ``"png"``.
-        series: Series Instance UID, or "".
+        series: Series Instance UID, with more behind it where several series share it, or "".
         given: Whether the file itself was given, and not its folder.
     """
 
@@ -270,7 +333,8 @@ def list_scans(
         raise InputFileError(folder, "neither a file nor a folder.")
     found: list[ScanFiles] = []
     damaged: list[InputFileError] = []
-    series: dict[tuple[str, str], list[str]] = {}
+    dicom: list[tuple[str, Identity]] = []
+    others: list[str] = []
     passed = [os.path.join(os.path.realpath(path), "") for path in without]
     given = not os.path.isdir(folder)
     files = [folder]
@@ -280,25 +344,32 @@ def list_scans(
             files = [f for f in files if not os.path.realpath(f).startswith(tuple(passed))]
         files = images_among(folder, files)
     for file in files:
-        name = os.path.basename(file)
-        if _is_nifti(file):
-            found.append(ScanFiles((file,), "nifti", given=given))
-        elif _is_png(file):
-            found.append(ScanFiles((file,), "png"))
-        elif name.upper() == "DICOMDIR":
+        try:
+            kind = _kind(file)
+        except InputFileError as error:
+            damaged.append(error)
             continue
-        elif is_dicom(file) or name.lower().endswith((".dcm", ".dicom")):
+        if kind == "nifti":
+            found.append(ScanFiles((file,), "nifti", given=given))
+        elif kind == "png":
+            found.append(ScanFiles((file,), "png"))
+        elif kind == "dicom" or file.lower().endswith((".dcm", ".dicom")):
             try:
-                header = read_dataset(file, pixels=False, tags=["SeriesInstanceUID"])
+                header = read_dataset(file, pixels=False, tags=IDENTITY_TAGS)
                 with damage_is_input_error(file):  # pydicom decodes attributes late
-                    uid = str(header.get("SeriesInstanceUID") or "").strip()
+                    dicom.append((file, identity_of(header)))
             except InputFileError as error:
                 damaged.append(error)
-                continue
-            series.setdefault((uid, "" if uid else os.path.dirname(file)), []).append(file)
         else:
-            logger.debug("Left out: %s is neither DICOM, NIfTI nor PNG.", file)
-    found.extend(ScanFiles(tuple(files), "dicom", uid) for (uid, _), files in series.items())
+            others.append(file)
+    series: dict[tuple[str, ...], list[str]] = {}
+    for key, (file, _) in zip(series_keys(dicom), dicom):
+        series.setdefault(key, []).append(file)
+    found.extend(
+        ScanFiles(tuple(files), "dicom", series_mark(key, series)) for key, files in series.items()
+    )
+    if found:
+        _say_left_out(folder, others)
     return sorted(found, key=lambda scan: scan.files), damaged
 
 
