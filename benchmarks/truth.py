@@ -59,7 +59,7 @@ METHODS = {
     "nyul": "Nyúl's landmarks",
     "wct": "WCT",
     "adain_mse": "AdaIN with MSE, `vgg16_ct_mse`, plain",
-    "adain_mse_guided": "AdaIN with MSE, `vgg16_ct_mse`, guided",
+    "vgg16_ct_mse_guided": "AdaIN with MSE, `vgg16_ct_mse`, guided",
     "vgg16_ct": "contextual, `vgg16_ct`, plain",
     "vgg16_ct_guided": "contextual, `vgg16_ct`, guided",
 }
@@ -75,12 +75,11 @@ def method(name: str) -> Stylize:
         return lambda content, style: content
     if name == "mean_and_spread_foreground":
         return baselines.get("mean_and_spread", foreground=True).stylize
-    kind, detail = name.removesuffix("_guided"), "guided" if name.endswith("_guided") else "plain"
-    if kind == "vgg16_ct":
-        model = StyleTransfer.from_preset(kind)
-        return lambda content, style: model.stylize(content, style, detail=detail)
-    one = baselines.get(kind)
-    return lambda content, style: one.stylize(content, style, detail=detail)
+    if not name.startswith("vgg16_ct"):
+        return baselines.get(name).stylize
+    model = StyleTransfer.from_preset(name.removesuffix("_guided"))
+    detail = "guided" if name.endswith("_guided") else "plain"
+    return lambda content, style: model.stylize(content, style, detail=detail)
 
 
 def keras_models(folder: Path) -> dict[str, object]:
@@ -350,13 +349,11 @@ def picture(study: Study, name: str, each: int = 2) -> Path:
 
     shown = []
     for fold in study.folds:
-        path = study.path(fold, name)
-        if not path.is_file():
+        paths = [study.path(fold, one) for one in (name, NOTHING, ANSWER)]
+        if not all(path.is_file() for path in paths):
             continue
-        nothing, answer = (
-            json.loads(study.path(fold, one).read_text())["rows"] for one in (NOTHING, ANSWER)
-        )
-        kept = json.loads(path.read_text())
+        kept, *others = (json.loads(path.read_text()) for path in paths)
+        nothing, answer = (other["rows"] for other in others)
         for number, (row, facts) in enumerate(zip(kept["rows"], kept["pairs"])):
             packaged = all(study.scans[facts[side]].packaged for side in ("content", "style"))
             telling = nothing[number]["balanced"] > 0.1 and answer[number]["structure"] > 0.9
@@ -364,6 +361,10 @@ def picture(study: Study, name: str, each: int = 2) -> Path:
             if telling and (packaged or not study.options.packaged):
                 scans = facts["content"], facts["style"]
                 shown.append((row["balanced"], fold, number, scans))
+    if not shown:
+        raise SystemExit(
+            f"--pictures: no pair of {name!r} to show; run it, {NOTHING} and {ANSWER} first."
+        )
     shown.sort()
     middle = sorted(shown, key=lambda one: abs(one[0] - shown[len(shown) // 2][0]))
     chosen, seen = [], set()

@@ -70,8 +70,9 @@ class TestMeanAndSpread:
 
     def test_constant_content(self):
         style = levels(1, 0.5, 0.9)
-        generated = MeanAndSpread().stylize(np.full((8, 8), 0.3), style)
-        np.testing.assert_allclose(generated, style.mean(), atol=1e-6)
+        for size in (8, 100, 333):
+            generated = MeanAndSpread().stylize(np.full((size, size), 0.3), style)
+            np.testing.assert_allclose(generated, style.mean(), atol=1e-6)
 
 
 class TestNyul:

@@ -230,7 +230,16 @@ class TestStudy:
         pytest.importorskip("matplotlib", reason="the extra `benchmarks` is not installed")
         run("--methods", "classical", "--folds", "anna", "--pairs", "8", "--pictures", "nyul")
         assert (tmp_path / "pictures" / "nyul.png").stat().st_size > 10_000
+        with pytest.raises(SystemExit, match="no pair of 'ours' to show"):
+            run("--methods", "nothing", "--folds", "anna", "--pairs", "8", "--pictures", "ours")
 
     def test_unknown_fold(self, run):
         with pytest.raises(SystemExit, match="--folds: must be some of"):
             run("--folds", "dora")
+
+
+def test_committed_page_is_the_json(modules):
+    truth = modules[2]
+    result = json.loads((BENCHMARKS / "truth.json").read_text())
+    page = BENCHMARKS.parent / "docs" / "results" / "truth.md"
+    assert page.read_text(encoding="utf-8") == truth.tables(result)

@@ -108,8 +108,8 @@ class MeanAndSpread(ForegroundBaseline):
             self.floor = -1.0
 
     def curve(self, content, style):
-        spread = content.std()
-        gain = style.std() / spread if spread > 0 else 0.0
+        # By its range: the deviation of a constant image need not be exactly 0.
+        gain = style.std() / content.std() if np.ptp(content) > 0 else 0.0
         return (content - content.mean()) * gain + style.mean()
 
 
