@@ -11,16 +11,10 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tfstyle.errors import ArgumentError
-from tfstyle.images import (
-    as_batch,
-    check_batch_size,
-    check_strength,
-    check_style_count,
-    named_styles,
-)
+from tfstyle.images import as_batch, check_batch_size, check_strength, gray_tensor, pair_of
 from tfstyle.keras_files import KerasFile
 from tfstyle.presets import PresetModel
+from tfstyle.style_codes import StyleCodes
 from tfstyle.tone.curve import TABLE, ToneCurve, evaluate, look_up, tabulate
 from tfstyle.tone.features import TOKENS, ToneEncoder, merge_tokens
 from tfstyle.tone.matching import ToneMatcher, by_knot
@@ -48,7 +42,7 @@ TRAINING_STEP = 3
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
-class ToneTransfer(PresetModel, KerasFile, keras.Model):
+class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
     """Gives a scan the gray scale of another: which tissue of one is which of the other, one curve.
 
     Both images are described by the gray levels and features of some of their pixels
@@ -100,11 +94,13 @@ class ToneTransfer(PresetModel, KerasFile, keras.Model):
         Returns:
             float32 tensor (B, H, W, 1) in [0, 1].
         """
-        if isinstance(inputs, dict):
-            content, style = inputs["content"], inputs["style"]
-        else:
-            content, style = inputs
+        content, style = (
+            gray_tensor(images, name) for images, name in zip(pair_of(inputs), ("content", "style"))
+        )
         return self.generate(content, style, strength)
+
+    def compute_output_shape(self, input_shape):
+        return (*pair_of(input_shape)[0][:3], 1)
 
     @property
     def code_shape(self) -> tuple[int, int]:
@@ -196,17 +192,51 @@ class ToneTransfer(PresetModel, KerasFile, keras.Model):
         check_strength(strength)
         check_batch_size(batch_size)
         images, shape = as_batch(content, "content")
-        if strength == 0:
-            self._styles(style, style_weights, 1 if one_curve else len(images))
-            return images.reshape(shape)
         curve = self.estimate(images, style, style_weights, batch_size, one_curve)
         self._warn(curve)
-        table = self._traced("table")(*curve)
+        return self.apply_curve(images, curve, strength, batch_size).reshape(shape)
+
+    def apply_curve(
+        self,
+        content: np.ndarray,
+        curve: ToneCurve,
+        strength: float = 1.0,
+        batch_size: int = 8,
+    ) -> np.ndarray:
+        """Applies curves of :meth:`estimate` to images.
+
+        Args:
+            content: float array (H, W), (H, W, 1) or (B, H, W, 1) with values in [0, 1].
+            curve: One curve for all images, or one for each.
+            strength: See :meth:`stylize`.
+            batch_size: Images a call.
+
+        Returns:
+            float32 array of the content's shape, in [0, 1].
+
+        Raises:
+            ArgumentError: shapes, values or strength that cannot be used.
+        """
+        check_strength(strength)
+        check_batch_size(batch_size)
+        images, shape = as_batch(content, "content")
+        if strength == 0:
+            return images.reshape(shape)
+        knots = tf.TensorSpec((None, None), tf.float32)
+        table = self.traced("table", lambda *parts: tabulate(ToneCurve(*parts)), *[knots] * 4)
+        apply = self.traced(
+            "apply",
+            self.apply,
+            self.images_spec,
+            tf.TensorSpec((None, TABLE), tf.float32),
+            tf.TensorSpec((), tf.float32),
+        )
+        tables = table(*curve)
         results = []
         for start in range(0, len(images), batch_size):
             part = slice(start, start + batch_size)
-            own = table if len(table) == 1 else table[part]
-            results.append(self._traced("apply")(images[part], own, np.float32(strength)).numpy())
+            own = tables if len(tables) == 1 else tables[part]
+            results.append(apply(images[part], own, np.float32(strength)).numpy())
         return np.concatenate(results).reshape(shape)
 
     def estimate(
@@ -235,16 +265,17 @@ class ToneTransfer(PresetModel, KerasFile, keras.Model):
         images = as_batch(content, "content")[0]
         if one_curve:
             images = images[evenly(len(images), SLICES)]
-        codes = self._encode(images, batch_size)
+        codes = self.encode_batch(images, batch_size)
         if one_curve and len(codes) > 1:
             codes = np.asarray(merge_tokens(codes))
         blended, total = None, len(codes)
-        for weight, code in self._styles(style, style_weights, total, batch_size):
+        estimate = self.traced("curve", self.curve, self.code_spec, self.code_spec)
+        for weight, code in self.weighted_codes(style, style_weights, total, batch_size):
             curves = []
             for start in range(0, total, batch_size):
                 part = slice(start, start + batch_size)
                 own = code if len(code) == 1 else code[part]
-                curves.append([np.asarray(v) for v in self._traced("curve")(codes[part], own)])
+                curves.append([np.asarray(v) for v in estimate(codes[part], own)])
             curve = ToneCurve(*(np.concatenate(parts) for parts in zip(*curves)))
             parts = [weight * part for part in curve[1:]]
             if blended is not None:
@@ -299,12 +330,8 @@ class ToneTransfer(PresetModel, KerasFile, keras.Model):
             >>> code = model.encode_style(style)
             >>> generated = model.stylize(content, code)      # as with the style itself
         """
-        codes = self._encode(as_batch(style, "style")[0], batch_size)
+        codes = super().encode_style(style, batch_size)
         return np.asarray(merge_tokens(codes)) if one_code and len(codes) > 1 else codes
-
-    def is_code(self, array: np.ndarray) -> bool:
-        """Whether an array is formed as a style code of this model and not as an image."""
-        return array.ndim == 3 and array.shape[1:] == self.code_shape
 
     def fingerprint(self) -> str:
         """Short text that is the same for models that generate the same images."""
@@ -315,25 +342,6 @@ class ToneTransfer(PresetModel, KerasFile, keras.Model):
                 if "seed" not in weight.name:
                     digest.update(np.asarray(weight).tobytes())
         return digest.hexdigest()[:32]
-
-    def _encode(self, images: np.ndarray, batch_size: int) -> np.ndarray:
-        parts = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
-        return np.concatenate([self._traced("encode")(part).numpy() for part in parts])
-
-    def _styles(self, style, style_weights, contents: int, batch_size: int = 8):
-        """Checked codes with their weights."""
-        found = []
-        for weight, one, name in named_styles(style, style_weights):
-            array = one if isinstance(one, np.ndarray) else np.asarray(one)
-            if self.is_code(array):
-                if not np.isfinite(array).all():
-                    raise ArgumentError(f"{name}: a style code holds NaN or infinite values.")
-                code = array.astype(np.float32)
-            else:
-                code = self._encode(as_batch(array, name)[0], batch_size)
-            check_style_count(len(code), contents, name)
-            found.append((np.float32(weight), code))
-        return found
 
     def _warn(self, curve: ToneCurve) -> None:
         confidence = confidence_of(curve)
@@ -346,24 +354,6 @@ class ToneTransfer(PresetModel, KerasFile, keras.Model):
                 low,
                 len(confidence),
             )
-
-    def _traced(self, function: str):
-        """One of generation's steps as a ``tf.function`` for any batch, height and width."""
-        functions = self.__dict__.setdefault("_traced_functions", {})
-        if function not in functions:
-            images = tf.TensorSpec((None, None, None, 1), tf.float32)
-            code = tf.TensorSpec((None, *self.code_shape), tf.float32)
-            knots = tf.TensorSpec((None, None), tf.float32)
-            table = tf.TensorSpec((None, TABLE), tf.float32)
-            number = tf.TensorSpec((), tf.float32)
-            call, specs = {
-                "encode": (self.code_of, (images,)),
-                "curve": (self.curve, (code, code)),
-                "table": (lambda *curve: tabulate(ToneCurve(*curve)), (knots,) * 4),
-                "apply": (self.apply, (images, table, number)),
-            }[function]
-            functions[function] = tf.function(call, input_signature=specs, autograph=False)
-        return functions[function]
 
     # -- training --------------------------------------------------------------------------
     def compile(self, optimizer="adam", jit_compile: bool | str = "auto", **kwargs):
