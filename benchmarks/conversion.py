@@ -61,7 +61,7 @@ def convert_all(work: Path, data: Path, signatures: list[str], sizes: list[int])
     import tfstyle
     from tfstyle.convert import to_onnx, to_tflite
     from tfstyle.convert.samples import packaged_scans
-    from tfstyle.serving import export_stylize
+    from tfstyle.export import export_stylize
 
     if not (work / "stylize" / "1").is_dir():
         model = tfstyle.StyleTransfer.from_preset("vgg16_ct")
@@ -93,7 +93,7 @@ def measure(work: Path, data: Path, signatures: list[str], sizes: list[int], rou
     from tfstyle.convert import OnnxModel, TFLiteModel
     from tfstyle.convert.report import threads
     from tfstyle.convert.samples import image_pairs, read_all, signature_inputs
-    from tfstyle.serving import Servable
+    from tfstyle.export import Servable
 
     count = threads()
     servable = Servable("stylize", 1, work / "stylize" / "1", intra_op_threads=count)

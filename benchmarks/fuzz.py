@@ -1009,9 +1009,9 @@ def mutate_graph(rng: random.Random, data: bytes) -> bytes:
 
 def read_model_case(rng: random.Random, folder: Path, out: Path) -> None:
     from tfstyle.convert.graph import operation_counts
-    from tfstyle.serving.export import graph_operations, read_metadata
-    from tfstyle.serving.file_operations import refuse_file_operations
-    from tfstyle.serving.servable import read_meta_graph, resolve_models
+    from tfstyle.export.file_operations import refuse_file_operations
+    from tfstyle.export.saved_model import graph_operations, read_metadata
+    from tfstyle.export.servable import read_meta_graph, resolve_models
 
     path = resolve_models(folder)[folder.name] / "1"
     graph_operations(path)
@@ -1063,7 +1063,7 @@ def checksum(data: bytes) -> bytes:
 
 
 def read_loaded_case(rng: random.Random, folder: Path, out: Path) -> None:
-    from tfstyle.serving.servable import Servable
+    from tfstyle.export.servable import Servable
 
     servable = Servable("model", 1, folder / "1", intra_op_threads=1, inter_op_threads=1)
     try:

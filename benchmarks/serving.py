@@ -64,7 +64,7 @@ BARE = """
 import sys, time
 from concurrent.futures import ThreadPoolExecutor
 import grpc, numpy as np
-from tfstyle.serving import Servable
+from tfstyle.export import Servable
 from tfstyle.serving.transports import LARGE_MESSAGES
 servable = Servable("stylize", 1, sys.argv[1])
 inputs = dict(np.load(sys.argv[2]))
@@ -470,7 +470,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.update(environment_with(options.threads))
     import tfstyle
-    from tfstyle.serving import Servable, export_stylize
+    from tfstyle.export import Servable, export_stylize
     from tfstyle.training import environment
 
     result = {

@@ -29,6 +29,7 @@ _MODULES = (
     "data",
     "encoders",
     "errors",
+    "export",
     "layers",
     "losses",
     "metrics",

@@ -366,7 +366,7 @@ def _complain_of_failed(result: Any) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> dict:
-    from tfstyle.serving import export_stylize, export_unet
+    from tfstyle.export import export_stylize, export_unet
 
     output = arguments.output or f"saved_models/{'unet' if arguments.unet else 'stylize'}"
     with _progress(arguments, "exporting"):

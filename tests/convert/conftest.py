@@ -11,9 +11,9 @@ from pydicom.data import get_testdata_file
 
 from tests.models import image, small_model
 from tfstyle.convert import conversion
-from tfstyle.serving import Servable
-from tfstyle.serving.export import export_servable
-from tfstyle.serving.signatures import stylize_signatures
+from tfstyle.export import Servable
+from tfstyle.export.saved_model import export_servable
+from tfstyle.export.signatures import stylize_signatures
 
 SIGNATURES = (
     "stylize",

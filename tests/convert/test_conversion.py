@@ -155,8 +155,8 @@ def test_int8(convert, plain, ct):
 
 
 def test_segmentation(convert, load, tmp_path):
+    from tfstyle.export import Servable, export_unet
     from tfstyle.segmentation import UNet
-    from tfstyle.serving import Servable, export_unet
 
     export_unet(UNet(3, depth=2, width=4), tmp_path / "unet", warm_up_size=0)
     report = convert(source=tmp_path / "unet", signature="segment")

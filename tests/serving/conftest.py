@@ -10,15 +10,9 @@ import pytest
 import tensorflow as tf
 
 import tfstyle
-from tfstyle.serving import (
-    Client,
-    EmbeddedServer,
-    Limits,
-    Servable,
-    export_servable,
-    export_stylize,
-)
-from tfstyle.serving.signatures import Signature, Tensor
+from tfstyle.export import Servable, export_servable, export_stylize
+from tfstyle.export.signatures import Signature, Tensor
+from tfstyle.serving import Client, EmbeddedServer, Limits
 
 
 @pytest.fixture(scope="session")

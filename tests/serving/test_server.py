@@ -36,15 +36,8 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from tests.models import SIGNATURES
 from tfstyle.errors import ArgumentError, InputFileError, ServingError
-from tfstyle.serving import (
-    Batching,
-    Client,
-    EmbeddedServer,
-    Limits,
-    Servable,
-    ServerInfo,
-    serve,
-)
+from tfstyle.export import Servable
+from tfstyle.serving import Batching, Client, EmbeddedServer, Limits, ServerInfo, serve
 from tfstyle.serving.server import batching_parameters, model_server_config
 from tfstyle.serving.status import clean_message
 from tfstyle.serving.versions import ServedModel, models_of_config

@@ -18,8 +18,8 @@ from tfstyle.convert.graph import PlainGraph, plain_graph, saved_model_folder
 from tfstyle.convert.report import PRECISIONS, ConversionReport, Runner
 from tfstyle.convert.samples import image_pairs, packaged_scans, read_all, signature_inputs
 from tfstyle.errors import ArgumentError, ConversionError, InputFileError, OutputError
-from tfstyle.serving.export import read_metadata
-from tfstyle.serving.servable import Servable
+from tfstyle.export.saved_model import read_metadata
+from tfstyle.export.servable import Servable
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfstyle.errors import ArgumentError, InputFileError, first_line
+from tfstyle.export.file_operations import refuse_file_operations
+from tfstyle.export.servable import SERVE_TAG, list_versions, read_meta_graph
 from tfstyle.files import read_limited
 from tfstyle.logs import quiet_tensorflow
-from tfstyle.serving.file_operations import refuse_file_operations
-from tfstyle.serving.servable import SERVE_TAG, list_versions, read_meta_graph
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -98,7 +98,7 @@ def plain_graph(
             sizes stay free unless given. An input of unknown rank, such as ``strength``, is a
             vector of 1 in either case.
         allow_file_ops: Load it even if it can reach for files or run code beyond its graph, see
-            :mod:`tfstyle.serving.file_operations`.
+            :mod:`tfstyle.export.file_operations`.
 
     Raises:
         InputFileError: It is no SavedModel, or one that is refused.

@@ -67,7 +67,7 @@ def to_onnx(
         compare: Scans to compare on; the CT slices of the package pydicom-data, or of pydicom,
             unless given.
         allow_file_ops: Convert a SavedModel even if it can reach for files or run code beyond its
-            graph, see :mod:`tfstyle.serving.file_operations`.
+            graph, see :mod:`tfstyle.export.file_operations`.
 
     Returns:
         The report.

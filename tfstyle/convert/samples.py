@@ -10,12 +10,12 @@ import numpy as np
 
 from tfstyle.data import Scan, read_scans, scan_to_unit
 from tfstyle.errors import ArgumentError
-from tfstyle.serving.signatures import ENCODE_NAMES
+from tfstyle.export.signatures import ENCODE_NAMES
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from tfstyle.serving.servable import Servable
+    from tfstyle.export.servable import Servable
 
 #: Windows of content and style, in turn: a dark and a bright style, and one without soft tissue.
 WINDOWS = (("soft_tissue", "bone"), ("bone", "soft_tissue"), ("soft_tissue", "lung"))

@@ -11,8 +11,8 @@ from tfstyle.convert.conversion import Conversion, Converted, Paths, Source, con
 from tfstyle.convert.graph import operation_counts
 from tfstyle.convert.report import ConversionReport, Runner
 from tfstyle.errors import ArgumentError, ConversionError, first_line
+from tfstyle.export.servable import Servable
 from tfstyle.logs import quiet_tensorflow
-from tfstyle.serving.servable import Servable
 
 #: NVIDIA's last image with TensorFlow, 2.17: the last version that is built with TensorRT.
 CONTAINER_IMAGE = "nvcr.io/nvidia/tensorflow:25.02-tf2-py3"
@@ -49,7 +49,7 @@ def to_trt(
         compare: Scans to compare on; the CT slices of the package pydicom-data, or of pydicom,
             unless given.
         allow_file_ops: Convert a SavedModel even if it can reach for files or run code beyond its
-            graph, see :mod:`tfstyle.serving.file_operations`.
+            graph, see :mod:`tfstyle.export.file_operations`.
 
     Returns:
         The report.

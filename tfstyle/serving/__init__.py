@@ -13,7 +13,8 @@ Importing this package starts nothing and does not import TensorFlow: each name 
 when it is first used.
 
 Example:
-    >>> from tfstyle.serving import Client, EmbeddedServer, export_stylize
+    >>> from tfstyle.export import export_stylize
+    >>> from tfstyle.serving import Client, EmbeddedServer
     >>> export_stylize(model, "saved_models/stylize")             # doctest: +SKIP
     >>> with EmbeddedServer("saved_models", port=0) as server:    # doctest: +SKIP
     ...     with Client(f"127.0.0.1:{server.port}") as client:
@@ -27,23 +28,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tfstyle.serving.client import AsyncClient, Client
-    from tfstyle.serving.export import export_servable, export_stylize, read_metadata
     from tfstyle.serving.scheduler import Batching
-    from tfstyle.serving.segment import export_unet
-    from tfstyle.serving.servable import Servable, list_versions, resolve_models
     from tfstyle.serving.server import EmbeddedServer, Limits, ServerInfo, serve
 
 _MODULES = {
     "AsyncClient": "client",
     "Client": "client",
-    "export_servable": "export",
-    "export_stylize": "export",
-    "export_unet": "segment",
-    "read_metadata": "export",
     "Batching": "scheduler",
-    "Servable": "servable",
-    "list_versions": "servable",
-    "resolve_models": "servable",
     "EmbeddedServer": "server",
     "Limits": "server",
     "ServerInfo": "server",
@@ -56,14 +47,7 @@ __all__ = [
     "Client",
     "EmbeddedServer",
     "Limits",
-    "Servable",
     "ServerInfo",
-    "export_servable",
-    "export_stylize",
-    "export_unet",
-    "list_versions",
-    "read_metadata",
-    "resolve_models",
     "serve",
 ]
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from tfstyle.errors import ArgumentError, ServingError
+from tfstyle.export.servable import DEFAULT_SIGNATURE
+from tfstyle.export.signatures import ENCODE_NAMES, SEGMENT, STYLIZE_NAMES, WITH_CODE_NAMES
 from tfstyle.images import as_batch, check_strength, is_style_code, named_styles
-from tfstyle.serving.servable import DEFAULT_SIGNATURE
-from tfstyle.serving.signatures import ENCODE_NAMES, SEGMENT, STYLIZE_NAMES, WITH_CODE_NAMES
 from tfstyle.serving.status import StatusError
 from tfstyle.serving.transports import Address, Choice, connect, connect_async
 

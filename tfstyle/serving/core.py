@@ -21,9 +21,9 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
+from tfstyle.export.servable import DEFAULT_SIGNATURE
 from tfstyle.serving.monitoring import Metrics
 from tfstyle.serving.scheduler import Scheduler, Task
-from tfstyle.serving.servable import DEFAULT_SIGNATURE
 from tfstyle.serving.status import CODES, StatusError, from_exception, invalid
 from tfstyle.serving.tensors import decode_tensor, encode_tensor
 from tfstyle.serving.versions import ModelManager

@@ -26,10 +26,10 @@ from tensorflow_serving.apis import (
 )
 
 from tfstyle.errors import ServingError
+from tfstyle.export.servable import DEFAULT_SIGNATURE
 from tfstyle.serving import json_tensors
 from tfstyle.serving.core import Core, answered
 from tfstyle.serving.monitoring import CONTENT_TYPE
-from tfstyle.serving.servable import DEFAULT_SIGNATURE
 from tfstyle.serving.services import unimplemented
 from tfstyle.serving.status import HTTP_STATUS, StatusError, invalid
 from tfstyle.serving.tensors import decode_tensor, encode_tensor

@@ -25,9 +25,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from tfstyle.errors import ArgumentError, ServingError
+from tfstyle.export.servable import Servable
 from tfstyle.serving.monitoring import Metrics
 from tfstyle.serving.scheduler import Batching, Scheduler
-from tfstyle.serving.servable import Servable
 from tfstyle.serving.transports import LARGE_MESSAGES
 from tfstyle.serving.versions import (
     PLATFORM,
@@ -126,7 +126,7 @@ class EmbeddedServer:
     Args:
         models: A ``models.config`` file with version policies and labels; or a model name to
             base path, a folder of base paths, or one base path, see
-            :func:`tfstyle.serving.resolve_models`, of which the latest version each is served.
+            :func:`tfstyle.export.resolve_models`, of which the latest version each is served.
         host: Address to listen on. Anything but loopback lets others on the network in, without
             encryption or authentication.
         port: gRPC port; 0 takes a free one, which :attr:`port` then tells.
@@ -136,7 +136,7 @@ class EmbeddedServer:
         poll_seconds: Seconds between two looks for new versions; 0 never looks again.
         warm_up: Run a version's warm-up requests before it is available.
         allow_file_ops: Serve SavedModels even if they can reach for files or run code beyond
-            their graph, see :mod:`tfstyle.serving.file_operations`.
+            their graph, see :mod:`tfstyle.export.file_operations`.
 
     Attributes:
         served: Model name to :class:`tfstyle.serving.versions.ServedModel`, as given.
@@ -400,7 +400,7 @@ def serve(
 
     Args:
         models: A ``models.config`` file; or a model name to base path, a folder of base paths, or
-            one base path, see :func:`tfstyle.serving.resolve_models`.
+            one base path, see :func:`tfstyle.export.resolve_models`.
         host: Address to listen on (embedded server only).
         port: gRPC port; 0 takes a free one.
         rest_port: REST port; 0 takes a free one, None leaves REST off.

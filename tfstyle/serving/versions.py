@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.export.servable import Servable, list_versions, resolve_models
 from tfstyle.serving.monitoring import Metrics
-from tfstyle.serving.servable import Servable, list_versions, resolve_models
 from tfstyle.serving.status import StatusError, invalid, not_found
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def served_models(models: str | Path | Mapping[str, str | Path]) -> dict[str, Se
 
     Args:
         models: A ``models.config`` file, in protobuf's text format, or anything that
-            :func:`tfstyle.serving.resolve_models` takes; for the latter the highest version of
+            :func:`tfstyle.export.resolve_models` takes; for the latter the highest version of
             each model is served.
 
     Returns:

@@ -18,14 +18,15 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tfstyle import cli
 from tfstyle.convert.graph import plain_graph
 from tfstyle.errors import InputFileError
-from tfstyle.limits import limited
-from tfstyle.serving import EmbeddedServer, Servable
-from tfstyle.serving.file_operations import (
+from tfstyle.export import Servable
+from tfstyle.export.file_operations import (
     FILE_OPERATIONS,
     file_operations,
     is_file_operation,
 )
-from tfstyle.serving.servable import WARM_UP_FILE, read_meta_graph
+from tfstyle.export.servable import WARM_UP_FILE, read_meta_graph
+from tfstyle.limits import limited
+from tfstyle.serving import EmbeddedServer
 
 VECTOR = tf.TensorSpec([None], tf.float32, name="x")
 

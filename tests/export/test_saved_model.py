@@ -11,15 +11,9 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from tests.models import CODE_WIDTH, SIGNATURE_INPUTS, SIGNATURES
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
-from tfstyle.serving import (
-    Servable,
-    export_servable,
-    export_stylize,
-    list_versions,
-    read_metadata,
-)
-from tfstyle.serving.export import graph_operations
-from tfstyle.serving.signatures import Signature, Tensor
+from tfstyle.export import Servable, export_servable, export_stylize, list_versions, read_metadata
+from tfstyle.export.saved_model import graph_operations
+from tfstyle.export.signatures import Signature, Tensor
 
 
 class Stand:
@@ -286,7 +280,7 @@ def test_next_free_version(model, tmp_path):
 
 
 def test_version_taken_meanwhile_by_another_export(tmp_path, monkeypatch):
-    import tfstyle.serving.export as export
+    import tfstyle.export.saved_model as export
 
     folder = tmp_path / "stylize"
     real, others = export.os.rename, iter(["1"])

@@ -1,6 +1,6 @@
 """The signatures of each kind of servable: names, tensors with their units, graph functions.
 
-:func:`tfstyle.serving.export.export_servable` writes such a table as a SavedModel. A new kind of
+:func:`tfstyle.export.export_servable` writes such a table as a SavedModel. A new kind of
 model needs a function like :func:`stylize_signatures` here and nothing else.
 """
 

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfstyle.errors import ArgumentError, InputFileError, first_line
+from tfstyle.export.file_operations import refuse_file_operations
 from tfstyle.files import check_records, read_limited
 from tfstyle.limits import check
 from tfstyle.logs import quiet_tensorflow
-from tfstyle.serving.file_operations import refuse_file_operations
 
 if TYPE_CHECKING:
     from tensorflow.core.framework.tensor_pb2 import TensorProto
@@ -171,7 +171,7 @@ class Servable:
         intra_op_threads: Threads within one operation; 0 lets TensorFlow choose.
         inter_op_threads: Threads across operations; 0 lets TensorFlow choose.
         allow_file_ops: Load it even if it can reach for files or run code beyond its graph, see
-            :mod:`tfstyle.serving.file_operations`.
+            :mod:`tfstyle.export.file_operations`.
 
     Attributes:
         signatures: Signature name to ``SignatureDef``.

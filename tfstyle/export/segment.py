@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfstyle.errors import ArgumentError
-from tfstyle.serving.export import export_servable
-from tfstyle.serving.signatures import GRAY, SEGMENT, Signature, Tensor
+from tfstyle.export.saved_model import export_servable
+from tfstyle.export.signatures import GRAY, SEGMENT, Signature, Tensor
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -33,7 +33,7 @@ def export_unet(
     The signatures ``segment`` and ``serving_default`` take ``image``, float32 (B, H, W, 1) in
     [0, 1] of any size, and give ``mask``, int32 (B, H, W, 1), the most probable class of every
     pixel, and ``probabilities``, float32 (B, H, W, classes). The graph refuses empty images and
-    values that are not finite; see :func:`tfstyle.serving.export_stylize` for the rest.
+    values that are not finite; see :func:`tfstyle.export.export_stylize` for the rest.
 
     Args:
         model: The model; anything with its ``probabilities(images)`` and ``classes``.

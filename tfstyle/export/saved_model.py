@@ -1,7 +1,7 @@
 """SavedModel export in TensorFlow Serving's layout: ``<folder>/<version>/``.
 
 :func:`export_servable` is for any kind of model: it takes a table of signatures
-(:mod:`tfstyle.serving.signatures`), writes, checks and publishes. :func:`export_stylize` is the
+(:mod:`tfstyle.export.signatures`), writes, checks and publishes. :func:`export_stylize` is the
 table of a style transfer model put through it.
 """
 
@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
-from tfstyle.files import read_json, remove_abandoned, temporary_beside
-from tfstyle.serving.servable import (
+from tfstyle.export.servable import (
     DEFAULT_SIGNATURE,
     WARM_UP_FILE,
     Servable,
     read_meta_graph,
 )
-from tfstyle.serving.signatures import STYLIZE, Signature, stylize_signatures
+from tfstyle.export.signatures import STYLIZE, Signature, stylize_signatures
+from tfstyle.files import read_json, remove_abandoned, temporary_beside
 
 if TYPE_CHECKING:
     from tfstyle.style_transfer import StyleTransfer

@@ -10,16 +10,9 @@ import pytest
 import tensorflow as tf
 
 from tfstyle.errors import ArgumentError, OutputError, ServingError
+from tfstyle.export import Servable, export_unet, list_versions, read_metadata
 from tfstyle.segmentation import UNet
-from tfstyle.serving import (
-    AsyncClient,
-    Client,
-    EmbeddedServer,
-    Servable,
-    export_unet,
-    list_versions,
-    read_metadata,
-)
+from tfstyle.serving import AsyncClient, Client, EmbeddedServer
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from tfstyle.errors import ArgumentError, InputFileError
-from tfstyle.serving import Servable, resolve_models
+from tfstyle.export import Servable, resolve_models
 
 
 def make(base, *versions):
@@ -150,7 +150,7 @@ def test_warm_up_runs_the_requests_of_the_saved_model(tmp_path, sum_folder):
 
 def test_importing_the_package_starts_nothing():
     code = (
-        "import sys, threading, tfstyle.serving as s; "
+        "import sys, threading, tfstyle.export as s; "
         "assert 'tensorflow' not in sys.modules and 'grpc' not in sys.modules; "
         "assert threading.active_count() == 1; "
         "assert set(s.__all__) <= set(dir(s)); "
@@ -161,7 +161,7 @@ def test_importing_the_package_starts_nothing():
 
 
 def test_unknown_name_in_the_package():
-    import tfstyle.serving
+    import tfstyle.export
 
     with pytest.raises(AttributeError, match="no_such_name"):
-        _ = tfstyle.serving.no_such_name
+        _ = tfstyle.export.no_such_name
