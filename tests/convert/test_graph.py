@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tests.models import image
-from tfstyle.convert.graph import operation_counts, plain_graph, saved_model_folder
+from tfstyle.convert.graph import plain_graph
 from tfstyle.errors import ArgumentError, InputFileError
 
 
@@ -134,16 +134,7 @@ def test_saved_again_it_is_a_model_with_one_signature(saved_model, tmp_path):
     assert {n: s.shape for n, s in again.inputs.items()} == {
         n: s.shape for n, s in graph.inputs.items()
     }
-    assert operation_counts(tmp_path / "plain")["Conv2D"] == 6
-
-
-def test_folder_of_versions_means_the_latest(saved_model, tmp_path):
-    assert saved_model_folder(saved_model) == saved_model / "1"
-    assert saved_model_folder(saved_model / "1") == saved_model / "1"
-    with pytest.raises(InputFileError, match="not a SavedModel"):
-        saved_model_folder(tmp_path)
-    with pytest.raises(InputFileError, match="no such folder"):
-        saved_model_folder(tmp_path / "missing")
+    assert operations(again)["Conv2D"] == 6
 
 
 def test_damaged_saved_model(tmp_path):

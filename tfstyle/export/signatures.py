@@ -1,11 +1,12 @@
 """The signatures of each kind of servable: names, tensors with their units, graph functions.
 
-:func:`tfstyle.export.export_servable` writes such a table as a SavedModel. A new kind of
-model needs a function like :func:`stylize_signatures` here and nothing else.
+:func:`tfstyle.export.export_servable` writes such a table as a SavedModel. A new kind of model
+needs a function like :func:`stylize_signatures` here and nothing else.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,32 +14,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from tfstyle.style_transfer import StyleTransfer
-
 STYLIZE = "stylize"
-STYLIZE_STRENGTH = "stylize_strength"
-STYLIZE_PLAIN = "stylize_plain"
-STYLIZE_PLAIN_STRENGTH = "stylize_plain_strength"
-ENCODE_STYLE = "encode_style"
-ENCODE_STYLE_PLAIN = "encode_style_plain"
 STYLIZE_WITH_CODE = "stylize_with_code"
-STYLIZE_WITH_CODE_STRENGTH = "stylize_with_code_strength"
-STYLIZE_WITH_CODE_PLAIN = "stylize_with_code_plain"
-STYLIZE_WITH_CODE_PLAIN_STRENGTH = "stylize_with_code_plain_strength"
+ENCODE_STYLE = "encode_style"
 SEGMENT = "segment"
+#: Modes of models whose ``generate`` takes ``detail``; the first one's signatures have no suffix.
+DETAILS = ("guided", "plain")
 
-#: By detail: from a style image, without and with strength.
-STYLIZE_NAMES = {
-    "guided": (STYLIZE, STYLIZE_STRENGTH),
-    "plain": (STYLIZE_PLAIN, STYLIZE_PLAIN_STRENGTH),
-}
-#: By detail: from a stored code, without and with strength.
-WITH_CODE_NAMES = {
-    "guided": (STYLIZE_WITH_CODE, STYLIZE_WITH_CODE_STRENGTH),
-    "plain": (STYLIZE_WITH_CODE_PLAIN, STYLIZE_WITH_CODE_PLAIN_STRENGTH),
-}
-#: By detail: from a style image to its code.
-ENCODE_NAMES = {"guided": ENCODE_STYLE, "plain": ENCODE_STYLE_PLAIN}
+
+def signature_name(stem: str, detail: str | None = None, strength: bool = False) -> str:
+    """Name of a signature, such as ``stylize_plain_strength``.
+
+    Args:
+        stem: ``STYLIZE``, ``STYLIZE_WITH_CODE`` or ``ENCODE_STYLE``.
+        detail: One of ``DETAILS``, or None for a model without modes.
+        strength: Whether it also takes ``strength``.
+    """
+    plain = "_plain" if detail == "plain" else ""
+    return f"{stem}{plain}{'_strength' if strength else ''}"
 
 
 @dataclass(frozen=True)
@@ -111,155 +104,168 @@ class Signature:
         }
 
 
-GRAY = "display gray level: a scan after its window, 0 black, 1 white"
-
+_GRAY = "display gray level: a scan after its window, 0 black, 1 white"
+_IMAGE_SIZES = ("batch", "height", "width", 1)
 CONTENT = Tensor(
-    ("batch", "height", "width", 1),
-    "images whose anatomy is kept; any height and width of at least 1",
-    GRAY,
+    _IMAGE_SIZES, "images whose anatomy is kept; any height and width of at least 1", _GRAY
 )
 STYLE = Tensor(
     ("batch or 1", "style height", "style width", 1),
     "images whose gray-scale style is taken; one for all contents, or one for each",
-    GRAY,
+    _GRAY,
 )
-GENERATED = Tensor(
-    ("batch", "height", "width", 1), "the content images in the style's gray scale", GRAY
-)
+GENERATED = Tensor(_IMAGE_SIZES, "the content images in the style's gray scale", _GRAY)
 STRENGTH = Tensor(
     None,
-    "0 keeps the content's own feature statistics, 1 takes the style's in full",
+    "0 keeps the content's own gray scale as the model sees it, 1 takes the style's in full",
     "1",
     shape_note="scalar, [1] or [batch]",
 )
+IMAGE = Tensor(_IMAGE_SIZES, "images to segment; any height and width of at least 1", _GRAY)
 
 
-def style_code(width: int) -> Tensor:
-    """The tensor of style codes with this many values in each of two rows."""
+def stylize_signatures(model: Any) -> dict[str, Signature]:
+    """Signatures of any model that stylizes.
+
+    Args:
+        model: Has ``generate(content, style, strength)``, images (B, H, W, 1) and (B or 1, H', W',
+            1) and a strength or None to images (B, H, W, 1). For the signatures with codes also
+            ``code_of(style)``, images to an array (B, …) of any fixed shape behind the batch, and
+            ``generate_from_code(content, code, strength)``. A model whose ``generate`` takes
+            ``detail`` gets all of them for each of ``DETAILS``, and its codes are rows of means
+            and standard deviations, as in :meth:`tfstyle.StyleTransfer.encode_style`.
+
+    Returns:
+        Signature name to signature, ``stylize`` first.
+
+    Raises:
+        ValueError: ``code_of`` cannot be traced with unknown sizes, or gives no fixed shape.
+    """
+    import tensorflow as tf
+
+    table: dict[str, Signature] = {}
+    modal = "detail" in inspect.signature(model.generate).parameters
+
+    def add(stem, detail, other, guard, function):
+        notes, options = {}, {}
+        if detail is not None:
+            notes = options = {"detail": detail}
+
+        def generate(content, given, strength=None):
+            return {"generated": function(content, given, strength, **options)}
+
+        inputs, outputs = {"content": CONTENT, **other}, {"generated": GENERATED}
+        for extra in ({}, {"strength": STRENGTH}):
+            name = signature_name(stem, detail, bool(extra))
+            table[name] = Signature({**inputs, **extra}, outputs, generate, guard, notes)
+
+    for detail in DETAILS if modal else (None,):
+        add(STYLIZE, detail, {"style": STYLE}, _guard_pair("style", "image"), model.generate)
+    if not callable(getattr(model, "code_of", None)):
+        return table
+    for detail in DETAILS if modal else (None,):
+        notes = {"detail": detail} if modal else {}
+
+        def encode(style, options=notes):
+            return {"code": model.code_of(style, **options)}
+
+        traced = tf.function(encode, autograph=False, input_signature=[STYLE.spec("style")])
+        shape = traced.get_concrete_function().structured_outputs["code"].shape
+        if shape.rank is None or None in shape.as_list()[1:]:
+            raise ValueError(f"a style code has the shape {shape}, which is not fixed")
+        code = _style_code(shape.as_list()[1:], modal)
+        name = signature_name(ENCODE_STYLE, detail)
+        table[name] = Signature(
+            {"style": STYLE}, {"code": code}, encode, _guard_image("style"), notes
+        )
+        guard = _guard_pair("code", "code", deviations=modal)
+        add(STYLIZE_WITH_CODE, detail, {"code": code}, guard, model.generate_from_code)
+    return table
+
+
+def _style_code(shape: list[int], moments: bool) -> Tensor:
+    what = "what the model takes from a style"
+    if moments:
+        what = (
+            "mean and standard deviation of each channel at the model's layer and of the style "
+            "image itself, then the image's gray levels"
+        )
     return Tensor(
-        ("batch or 1", 2, width),
-        "mean and standard deviation of each channel at the model's layer and of the style image "
-        "itself, then the image's gray levels; made by encode_style for the signatures with the "
-        "same detail, and only for models with the same encoder and layer",
-        "activation of the encoder; gray levels for the image's own values",
+        ("batch or 1", *shape),
+        f"{what}; made by encode_style for the signatures with the same detail, and only for the "
+        "same model",
+        "as the model defines them",
         range=(None, None),
     )
 
 
-def stylize_signatures(model: StyleTransfer) -> dict[str, Signature]:
-    """Signatures of a style transfer model.
-
-    Args:
-        model: A :class:`tfstyle.StyleTransfer`. Of something that has only its ``generate`` there
-            are no signatures with codes.
-
-    Returns:
-        Signature name to signature, ``stylize`` first.
-    """
-    table: dict[str, Signature] = {}
-    for detail, (name, name_strength) in STYLIZE_NAMES.items():
-        notes = {"detail": detail}
-        images = {"content": CONTENT, "style": STYLE}
-        table[name] = Signature(
-            images, {"generated": GENERATED}, _generate(model, detail), _guard_images, notes
-        )
-        table[name_strength] = Signature(
-            {**images, "strength": STRENGTH},
-            {"generated": GENERATED},
-            _generate(model, detail),
-            _with_strength(_guard_images),
-            notes,
-        )
-    if not callable(getattr(model, "code_of", None)):
-        return table
+def segment_signature(model: Any) -> Signature:
+    """The signature ``segment`` of a model with ``probabilities(images)`` and ``classes``."""
     import tensorflow as tf
 
-    for detail, name in ENCODE_NAMES.items():
-        encode = _encode(model, detail)
-        traced = tf.function(encode, autograph=False, input_signature=[STYLE.spec("style")])
-        code = style_code(int(traced.get_concrete_function().structured_outputs["code"].shape[-1]))
-        notes = {"detail": detail}
-        table[name] = Signature({"style": STYLE}, {"code": code}, encode, _guard_style, notes)
-        inputs = {"content": CONTENT, "code": code}
-        plain, strong = WITH_CODE_NAMES[detail]
-        table[plain] = Signature(
-            inputs, {"generated": GENERATED}, _generate_from_code(model, detail), _guard_code, notes
-        )
-        table[strong] = Signature(
-            {**inputs, "strength": STRENGTH},
-            {"generated": GENERATED},
-            _generate_from_code(model, detail),
-            _with_strength(_guard_code),
-            notes,
-        )
-    return table
+    def segment(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        probabilities = model.probabilities(image)
+        mask = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
+        return {"mask": mask[..., None], "probabilities": probabilities}
 
-
-def _generate(model: StyleTransfer, detail: str) -> Callable:
-    def generate(content, style, strength=None):
-        return {"generated": model.generate(content, style, strength, detail)}
-
-    return generate
-
-
-def _encode(model: StyleTransfer, detail: str) -> Callable:
-    def encode(style):
-        return {"code": model.code_of(style, detail)}
-
-    return encode
-
-
-def _generate_from_code(model: StyleTransfer, detail: str) -> Callable:
-    def generate_from_code(content, code, strength=None):
-        return {"generated": model.generate_from_code(content, code, strength, detail)}
-
-    return generate_from_code
+    classes = int(model.classes)
+    mask = Tensor(
+        _IMAGE_SIZES,
+        "most probable class of every pixel",
+        "class number",
+        range=(0, classes - 1),
+        dtype="int32",
+    )
+    sizes = (*_IMAGE_SIZES[:3], classes)
+    outputs = {
+        "mask": mask,
+        "probabilities": Tensor(sizes, "probability of every class; sums to 1", "1"),
+    }
+    return Signature({"image": IMAGE}, outputs, segment, _guard_image("image"))
 
 
 # -- what the graph itself refuses, so that every server does ---------------------------------
 
 
-def _guard_images(content: tf.Tensor, style: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    contents, styles = _sizes(content), _sizes(style)
-    checks = [
-        _not_empty("content", contents),
-        _not_empty("style", styles),
-        _one_or_each("style", "image", styles[0], contents[0]),
-    ]
-    return _finite(checks, content=content, style=style)
+def _guard_image(name: str) -> Callable:
+    def guard(image: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return _finite([_not_empty(name, image)], **{name: image})
+
+    return guard
 
 
-def _guard_style(style: tf.Tensor) -> tuple[tf.Tensor]:
-    return _finite([_not_empty("style", _sizes(style))], style=style)
+def _guard_pair(name: str, noun: str, deviations: bool = False) -> Callable:
+    """Content and a style or code, and where there is one the strength."""
+
+    def guard(content, other, strength=None) -> tuple[tf.Tensor, ...]:
+        import tensorflow as tf
+
+        contents, others = tf.shape(content)[0], tf.shape(other)[0]
+        checks = [
+            _not_empty("content", content),
+            _not_empty(name, other),
+            _assert(
+                tf.logical_or(tf.equal(others, 1), tf.equal(others, contents)),
+                f"{name}: must hold one {noun}, or as many as content; batch sizes of {name} and "
+                "content",
+                others,
+                contents,
+            ),
+        ]
+        if deviations:
+            checks.append(
+                _assert(
+                    tf.logical_not(tf.reduce_any(other[:, 1] < 0.0)),  # NaN is told better below
+                    f"{name}: standard deviations must be at least 0",
+                )
+            )
+        found = _finite(checks, **{"content": content, name: other})
+        return found if strength is None else (*found, _checked_strength(strength, contents))
+
+    return guard
 
 
-def _guard_code(content: tf.Tensor, code: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    import tensorflow as tf
-
-    contents, codes = _sizes(content), _sizes(code)
-    checks = [
-        _not_empty("content", contents),
-        _not_empty("code", codes),
-        _one_or_each("code", "code", codes[0], contents[0]),
-        # True for NaN, which is told better below.
-        _assert(
-            tf.logical_not(tf.reduce_any(code[:, 1] < 0.0)),
-            "code: standard deviations must be at least 0",
-        ),
-    ]
-    return _finite(checks, content=content, code=code)
-
-
-def _with_strength(guard: Callable) -> Callable:
-    def guard_with_strength(*tensors: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        *others, strength = tensors
-        others = guard(*others)
-        return (*others, checked_strength(strength, _sizes(others[0])[0]))
-
-    return guard_with_strength
-
-
-def checked_strength(strength: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+def _checked_strength(strength: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
     """One value or one an image, as (1 or B, 1, 1, 1), behind assertions."""
     import tensorflow as tf
 
@@ -275,27 +281,11 @@ def checked_strength(strength: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
         return tf.reshape(values, [-1, 1, 1, 1])
 
 
-def _sizes(tensor: tf.Tensor) -> tf.Tensor:
+def _not_empty(name: str, tensor: tf.Tensor) -> Any:
     import tensorflow as tf
 
-    return tf.shape(tensor)
-
-
-def _not_empty(name: str, sizes: tf.Tensor) -> Any:
-    import tensorflow as tf
-
+    sizes = tf.shape(tensor)
     return _assert(tf.reduce_all(sizes > 0), f"{name}: is empty; its shape is", sizes)
-
-
-def _one_or_each(name: str, what: str, count: tf.Tensor, contents: tf.Tensor) -> Any:
-    import tensorflow as tf
-
-    return _assert(
-        tf.logical_or(tf.equal(count, 1), tf.equal(count, contents)),
-        f"{name}: must hold one {what}, or as many as content; batch sizes of {name} and content",
-        count,
-        contents,
-    )
 
 
 def _finite(checks: list, **tensors: tf.Tensor) -> tuple[tf.Tensor, ...]:
