@@ -93,15 +93,3 @@ def test_nothing_appears_when_the_model_does_not_serve(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ArgumentError, match="probabilities"):
         export_unet(object(), tmp_path)
-
-
-def test_command(unet, tmp_path, monkeypatch, capsys):
-    from tfstyle.cli import main
-
-    monkeypatch.chdir(tmp_path)
-    unet.save("unet.keras")
-    assert main(["export", "--unet", "unet.keras", "--json"]) == 0
-    assert '"version": 1' in capsys.readouterr().out
-    assert read_metadata(tmp_path / "saved_models" / "unet" / "1")["model"]["classes"] == 3
-    assert main(["export", "--unet", "none.keras"]) == 1
-    assert "no such model file" in capsys.readouterr().err
