@@ -29,7 +29,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from tfstyle.data import read_scan, resolve_window, scan_to_unit, write_derived_series
-from tfstyle.data.deidentify import PROFILES
+from tfstyle.data.dicom.deidentify import PROFILES
 from tfstyle.errors import TfstyleError
 
 PROGRAM = "dciodvfy"

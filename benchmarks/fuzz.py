@@ -1347,7 +1347,7 @@ def _environment() -> dict[str, str]:
     from importlib import metadata
 
     names = ("tfstyle", "pydicom", "nibabel", "highdicom", "tensorflow", "keras", "numpy")
-    names += ("pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pillow")
+    names += ("python-gdcm", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pillow")
     found = {"python": sys.version.split()[0]}
     for name in names:
         try:

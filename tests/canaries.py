@@ -14,7 +14,7 @@ from dicomanonymizer.simpledicomanonymizer import initialize_actions
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag
 from pydicom.dataset import Dataset
 
-from tfstyle.data.deidentify import TABLE
+from tfstyle.data.dicom.deidentify import TABLE
 
 #: Beyond the table: private, unknown, or text and names that it does not list.
 PRIVATE, UNKNOWN, UNLISTED = "private", "unknown", "unlisted"

@@ -116,11 +116,47 @@ class TestImages:
         assert result.dtype == tf.float32
         np.testing.assert_allclose(result, expected, atol=1e-5 * (high - low))
 
-    def test_values_beyond_the_range_are_clipped(self, model, bank, images):
-        wild = 3 * images - 1
-        result = np.asarray(always(model, bank)(wild))
-        assert result.min() >= 0
-        assert result.max() <= 1
+    def test_a_window_clips_all_images_alike(self, model, bank, images):
+        hounsfield = (3000 * images - 1024).astype(np.int16)
+        clipped = np.clip(hounsfield, -160, 240)
+        options = {"gate": None, "value_range": (-160, 240)}
+        layer = StyleAugmentation(model, bank, p=0.5, **options)
+        for run in (layer, tf.function(layer)):
+            result = np.asarray(run(hounsfield))
+            assert -160 <= result.min() <= result.max() <= 240
+            assert changed(clipped, result).sum() == 3
+        np.testing.assert_array_equal(layer(hounsfield, training=False), clipped)
+        none = StyleAugmentation(model, bank, p=0, **options)
+        np.testing.assert_array_equal(none(hounsfield), clipped)
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_what_is_no_gray_level_is_refused(self, model, bank, images, training):
+        layer = StyleAugmentation(model, bank, p=0.5, gate=None)
+        half = np.concatenate([images[:3], 2000 * images[3:] - 1000])
+        graph = tf.function(lambda x: layer(x, training=training))
+        for wrong in (255 * images, 2000 * images - 1000, 6 * images - 3, half, images + np.inf):
+            with pytest.raises(ArgumentError, match=r"images: .*(or give value_range|infinite)"):
+                layer(wrong, training=training)
+            with pytest.raises(tf.errors.InvalidArgumentError, match=r"images: (values|holds)"):
+                graph(wrong)
+        with pytest.raises(tf.errors.InvalidArgumentError, match="images: values"):
+            next(iter(tf.data.Dataset.from_tensors(half).map(layer)))
+
+    def test_xla_leaves_the_check_out_but_treats_all_alike(self, model, bank, images):
+        half = np.concatenate([images[:3], 2000 * images[3:] - 1000])
+        layer = StyleAugmentation(model, bank, p=0.5, gate=None)
+        found = np.asarray(tf.function(layer, jit_compile=True)(half))
+        assert 0 <= found.min() <= found.max() <= 1
+
+    @pytest.mark.parametrize("value_range", [(0, 1), (-160, 240)])
+    def test_nan_is_black_and_spoils_no_other_pixel(self, model, bank, images, value_range):
+        low, high = value_range
+        values = (low + (high - low) * images).astype(np.float32)
+        values[:, 3, 4] = np.nan
+        black = np.where(np.isnan(values), np.float32(low), values)
+        layer = StyleAugmentation(model, bank, p=0.5, gate=None, value_range=value_range)
+        for run in (layer, tf.function(layer)):
+            np.testing.assert_array_equal(run(values, seed=(1, 2)), run(black, seed=(1, 2)))
 
     def test_channels_are_gray_images_of_one_style(self, model, bank):
         volume = image(3, (4, SIZE, SIZE, 3))
@@ -243,6 +279,52 @@ class TestDictionaries:
     def test_without_images(self, model, bank):
         with pytest.raises(ArgumentError, match=r"'images', received image"):
             always(model, bank)({"image": np.zeros((16, 16, 1))})
+
+
+class TestTuples:
+    def test_as_keras_users_have_them(self, model, bank, images):
+        masks = (images[..., 0] > 0.5).astype(np.uint8)
+        weights = np.arange(6.0)
+        layer = always(model, bank.codes[:1])
+        expected = layer(images)
+        data = tf.data.Dataset.from_tensor_slices((images, masks, weights))
+        for result in (
+            next(iter(data.batch(6).map(layer))),
+            next(iter(data.map(layer).batch(6))),
+            next(iter(data.batch(6).map(lambda *parts: layer(parts)))),
+            layer((images, masks, weights)),
+            layer(images, masks, weights),
+        ):
+            assert isinstance(result, tuple)
+            np.testing.assert_allclose(result[0], expected, atol=1e-5)
+            np.testing.assert_array_equal(result[1], masks)
+            np.testing.assert_array_equal(result[2], weights)
+        assert layer((images, masks), training=False)[0].shape == images.shape
+
+    def test_a_dictionary_and_labels(self, model, bank, images):
+        labels = np.arange(6)
+        data = tf.data.Dataset.from_tensor_slices(({"images": images, "name": labels}, labels))
+        layer = always(model, bank.codes[:1])
+        first, second = next(iter(data.batch(6).map(layer)))
+        np.testing.assert_allclose(first["images"], layer(images), atol=1e-5)
+        np.testing.assert_array_equal(first["name"], second)
+
+    def test_fit_on_a_mapped_dataset(self, model, bank, images):
+        data = tf.data.Dataset.from_tensor_slices((images, images)).batch(3)
+        net = segmenter()
+        net.compile("sgd", "mse", jit_compile=False)
+        net.fit(data.map(always(model, bank)), verbose=0)
+
+    def test_training_has_a_name(self, model, bank, images):
+        for training in (True, False, None):
+            with pytest.raises(ArgumentError, match="training: must be given by name"):
+                always(model, bank)(images, training)
+
+    def test_lists_and_ragged_batches(self, model, bank, images):
+        ragged = tf.ragged.stack([images[0], images[1, :12]])
+        for wrong, kind in ((list(images), "list"), (ragged, "RaggedTensor")):
+            with pytest.raises(ArgumentError, match=f"images: must be a dense.*{kind}"):
+                always(model, bank)(wrong)
 
 
 class TestGate:

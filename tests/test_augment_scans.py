@@ -145,7 +145,7 @@ class TestSet:
         masks = tmp_path / "masks"
         (masks / "ct" / "series").mkdir(parents=True)
         (masks / "ct" / "series" / "1.txt").write_text("one")
-        (masks / "v.seg.nrrd").write_text("other name")
+        (masks / "u.nrrd").write_text("other name")
         (masks / "deep").mkdir()
         (masks / "deep" / "w.nii.gz").write_text("two")
         out = tmp_path / "out"

@@ -494,7 +494,7 @@ class TestInfo:
     def test_words(self, run, ct):
         status, out, _ = run("info", ct)
         assert status == 0
-        assert "slice thickness mm: 5" in out
+        assert "slice_thickness_mm: 5" in out
 
     def test_neither_file_nor_preset(self, run):
         status, _, err = run("info", "no_such_thing")

@@ -160,10 +160,10 @@ class TestSizes:
         dataset = ct(NumberOfFrames=count, PixelData=bytes(96 * count), Modality="MR")
         path = save(dataset, tmp_path / "a.dcm")
         decoded = []
-        from tfstyle.data import dicom
+        from tfstyle.data.dicom import series
 
-        decode = dicom._decode
-        monkeypatch.setattr(dicom, "_decode", lambda *a: decoded.append(1) or decode(*a))
+        decode = series.decode
+        monkeypatch.setattr(series, "decode", lambda *a: decoded.append(1) or decode(*a))
         assert len(read_scans(path)) == count
         assert len(decoded) == 1
 

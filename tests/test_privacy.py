@@ -23,7 +23,8 @@ from tests.models import small_model
 from tfstyle.augment_scans import augment_scans
 from tfstyle.cli import main
 from tfstyle.data import find_labelled, list_scans, read_scan, read_scans, write_png
-from tfstyle.data.dicom import _HEADER_TAGS, frames_of, read_dataset
+from tfstyle.data.dicom import frames_of, read_dataset
+from tfstyle.data.dicom.headers import HEADER_TAGS
 from tfstyle.data.privacy import mark_of, reason_of, values_unsaid
 from tfstyle.errors import InputFileError, TfstyleError
 from tfstyle.style_bank import StyleBank
@@ -310,7 +311,7 @@ def garble(dataset, keyword, path) -> bytes:
 
 GARBLED = [
     keyword
-    for keyword in _HEADER_TAGS
+    for keyword in HEADER_TAGS
     if pydicom.datadict.dictionary_VR(pydicom.tag.Tag(keyword)) in ("DS", "IS", "US", "CS", "UI")
 ]
 

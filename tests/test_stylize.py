@@ -29,7 +29,15 @@ class Shift:
         self.details = []
 
     def stylize(
-        self, content, style, strength=1.0, style_weights=None, *, detail="guided", slice_sigma=0.0
+        self,
+        content,
+        style,
+        strength=1.0,
+        style_weights=None,
+        *,
+        batch_size=8,
+        detail="guided",
+        slice_sigma=0.0,
     ):
         self.details.append((detail, slice_sigma))
         self.calls.append((content, style, strength, style_weights))
@@ -205,6 +213,20 @@ class Known(Shift):
         if len(self.calls) == self.stop_after:
             raise KeyboardInterrupt
         return super().stylize(*arguments, **options)
+
+
+def test_batch_size_reaches_the_model(series, style_file, tmp_path):
+    class Sizes(Shift):
+        def stylize(self, content, *arguments, batch_size=8, **options):
+            self.details.append(batch_size)
+            return np.asarray(content, np.float32)
+
+    for sigma in (0.0, 1.0):
+        model = Sizes()
+        stylize_scans(
+            model, [series], [style_file], tmp_path / f"{sigma}", batch_size=3, slice_sigma=sigma
+        )
+        assert set(model.details) == {3}
 
 
 class TestResume:
@@ -523,6 +545,13 @@ class TestServed:
         ServedStylizer(client).stylize(image, image[0, ..., 0], strength=0.5)
         ServedStylizer(client).stylize(image, image[0, ..., 0], detail="plain")
         assert client.calls == [{}, {"strength": 0.5}, {"detail": "plain"}]
+
+    def test_requests_of_a_batch(self):
+        client = self.Recorder()
+        images = np.arange(5, dtype=np.float32).reshape(5, 1, 1, 1) / 5
+        found = ServedStylizer(client).stylize(images, images[0, ..., 0], batch_size=2)
+        np.testing.assert_array_equal(found, images)
+        assert len(client.calls) == 3
 
     def test_passes_blends_on(self):
         client = self.Recorder()

@@ -1,26 +1,44 @@
-"""tfstyle: contextual style transfer for medical images, in TensorFlow and Keras.
+"""tfstyle: style transfer for medical images, in TensorFlow and Keras.
 
-Learns the gray-scale style of a single target scan and gives it to other scans without moving
-or inventing anatomy. Start with :class:`tfstyle.StyleTransfer`.
+Gives a scan the gray scale of another scan without moving or inventing anatomy. Start with
+:func:`tfstyle.from_preset`, or with :class:`tfstyle.StyleAugmentation` in training.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    import os
+
     from tfstyle.augment import StyleAugmentation
     from tfstyle.style_bank import StyleBank
     from tfstyle.style_transfer import StyleTransfer
+    from tfstyle.tone import ToneTransfer
 
 _LAZY = {
     "StyleAugmentation": "tfstyle.augment",
     "StyleBank": "tfstyle.style_bank",
     "StyleTransfer": "tfstyle.style_transfer",
+    "ToneTransfer": "tfstyle.tone",
 }
+#: Where layers, models, losses and metrics register with Keras, for the files that hold them.
+_REGISTERING = (
+    "augment",
+    "baselines.contextual_transformation",
+    "metrics.edges",
+    "metrics.inception",
+    "metrics.monotone",
+    "metrics.perceptual",
+    "metrics.segmentation",
+    "metrics.structure",
+    "segmentation",
+    "tone",
+)
 _MODULES = (
     "baselines",
     "beam",
@@ -36,7 +54,28 @@ _MODULES = (
     "presets",
     "segmentation",
     "serving",
+    "tone",
 )
+
+
+def from_preset(preset: str | os.PathLike | None = None) -> ToneTransfer | StyleTransfer:
+    """The model of a released preset or of a preset folder, whatever its class.
+
+    Args:
+        preset: A name of ``tfstyle.presets.names()``, or a folder that ``save_to_preset`` or
+            ``tfstyle train`` wrote. Defaults to the tone transfer that tfstyle recommends.
+
+    Returns:
+        A ``keras.Model`` with ``stylize(content, style, strength=1.0)``.
+
+    Raises:
+        WeightsError: unknown name, missing file or wrong checksum.
+
+    Example:
+        >>> model = tfstyle.from_preset()
+        >>> generated = model.stylize(content, style)      # (H, W) float32 in [0, 1]
+    """
+    return importlib.import_module("tfstyle.presets").load(preset)
 
 
 def __getattr__(name: str):
@@ -48,4 +87,14 @@ def __getattr__(name: str):
     raise AttributeError(f"module 'tfstyle' has no attribute {name!r}")
 
 
-__all__ = ["StyleAugmentation", "StyleBank", "StyleTransfer", *_MODULES]
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
+
+
+# Where Keras or TensorFlow is there already: keras.saving.load_model knows what this package has.
+if {"keras", "tensorflow"} & {*sys.modules}:
+    for _name in _REGISTERING:
+        importlib.import_module(f"tfstyle.{_name}")
+
+__all__ = ["StyleAugmentation", "StyleBank", "StyleTransfer", "ToneTransfer", "from_preset"]
+__all__ += _MODULES

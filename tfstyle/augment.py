@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.backend.common import global_state
 
 from tfstyle.errors import ArgumentError
+from tfstyle.images import checked_gray
 from tfstyle.metrics.structure import structure_scores
 from tfstyle.style_bank import StyleBank
 from tfstyle.style_transfer import DETAILS, StyleTransfer
@@ -31,10 +31,9 @@ class StyleAugmentation(keras.layers.Layer):
     """Gives training images the gray scale of other scans, at random, and keeps their anatomy.
 
     For ``tf.data`` (``dataset.map(layer)``) and for use inside a model, as Keras's own random
-    layers: it acts in training and is the identity otherwise. Images come as a tensor or in a
-    dictionary under ``"images"``, as in Keras and KerasCV; whatever else the dictionary holds
-    (``"segmentation_masks"``, ``"labels"``, ``"bounding_boxes"``, …) is handed on as it is, since
-    no pixel moves.
+    layers: it stylizes in training alone. Images come as a tensor; with masks, labels or weights
+    behind them, as in ``(image, mask)``; or in a dictionary under ``"images"``, as in Keras and
+    KerasCV. What comes with the images is handed on as it is, since no pixel moves.
 
     The layer holds a frozen copy of the network and the codes of its styles, so that a saved model
     needs neither preset nor scans; and it is never trained, whatever ``trainable`` says.
@@ -53,7 +52,8 @@ class StyleAugmentation(keras.layers.Layer):
             (:func:`tfstyle.metrics.structure_scores`). Below it the image stays as it was and
             is counted in ``gated``. None lets everything pass.
         value_range: The values that mean black and white: ``(0, 1)``; ``(0, 255)`` for 8 bits; a
-            window such as ``(-160, 240)`` for HU. Stylized images are clipped to it.
+            window such as ``(-160, 240)`` for HU. With ``(0, 1)`` other values are refused; a
+            window clips all images to it, in training or not, stylized or not.
         detail: ``"guided"`` or ``"plain"``, see :meth:`tfstyle.StyleTransfer.stylize`.
         style_weights: How often each style is drawn, relative to the others.
         seed: Seed of a ``keras.random.SeedGenerator``; a layer that is loaded draws from the
@@ -61,12 +61,14 @@ class StyleAugmentation(keras.layers.Layer):
         **kwargs: Name and dtype; images come out in the compute dtype, computed in float32.
 
     Call arguments:
-        inputs: Images (H, W, C) or (B, H, W, C) of any numeric type, or a dictionary with them
-            under ``"images"``. Each channel is a gray image of its own (neighbouring slices, or
-            gray written three times), and all channels of an image get one style and strength.
-        training: False leaves the images as they are. Unless given it is what a surrounding model
-            was told, by ``fit`` and ``predict`` for example. A model that was told nothing, as in
-            ``model(x)`` or an export, changes no image, unlike with Keras's own random layers; a
+        images: Images (H, W, C) or (B, H, W, C) of any numeric type, NaN counting as black; a
+            tuple that begins with them; or a dictionary with them under ``"images"``. Each channel
+            is a gray image of its own (neighbouring slices, or gray written three times), and all
+            channels of an image get one style and strength.
+        *others: Further components of a dataset's elements, handed on behind the images.
+        training: False stylizes nothing. Defaults to what a surrounding model was told, by ``fit``
+            and ``predict`` for example. A model that was told nothing, as in ``model(x)`` or an
+            export, stylizes no image, unlike with Keras's own random layers; a
             ``keras.Sequential`` of augmentations in ``dataset.map`` needs ``training=True``.
             Outside of models it is True.
         seed: Integers (2,): the draws come from them alone, for example from
@@ -77,7 +79,9 @@ class StyleAugmentation(keras.layers.Layer):
         What came in, with the images in the compute dtype and in ``value_range``.
 
     Raises:
-        ArgumentError: an argument, shape or dtype that cannot be used.
+        ArgumentError: an argument, shape or dtype that cannot be used; in eager code also values
+            outside [0, 1] with that ``value_range``, for which a graph raises
+            ``tf.errors.InvalidArgumentError``. XLA compiles no such check and clips.
         InputFileError: a style that cannot be read.
         WeightsError: an unknown preset, or codes of another model.
 
@@ -195,15 +199,27 @@ class StyleAugmentation(keras.layers.Layer):
         for variable in (self.seen, self.stylized, self.gated):
             variable.assign(0.0)
 
-    def __call__(self, inputs, **kwargs):
-        # Outside of Keras's own call: it would convert the rest of a dictionary.
-        if not isinstance(inputs, Mapping):
-            return super().__call__(inputs, **kwargs)
-        if IMAGES not in inputs:
+    def __call__(self, images, *others, **kwargs):
+        # Outside of Keras's own call: it would convert what comes with the images.
+        if others and (others[0] is None or isinstance(others[0], bool)):
+            raise ArgumentError(f"training: must be given by name, training={others[0]}.")
+        if others:
+            return (self(images, **kwargs), *others)
+        if isinstance(images, tuple) and images:
+            changed = (self(images[0], **kwargs), *images[1:])
+            return images._make(changed) if hasattr(images, "_make") else changed
+        if isinstance(images, Mapping):
+            if IMAGES not in images:
+                raise ArgumentError(
+                    f"images: a dictionary needs the key {IMAGES!r}, received {', '.join(images)}."
+                )
+            return {**images, IMAGES: self(images[IMAGES], **kwargs)}
+        if isinstance(images, (list, tf.RaggedTensor, tf.SparseTensor)):
             raise ArgumentError(
-                f"inputs: a dictionary needs the key {IMAGES!r}, received {', '.join(inputs)}."
+                f"images: must be a dense tensor, received a {type(images).__name__}; stack images "
+                "of one size, or augment them one by one before they are batched."
             )
-        return {**inputs, IMAGES: super().__call__(inputs[IMAGES], **kwargs)}
+        return super().__call__(images, **kwargs)
 
     def call(self, images, training=None, seed=None):
         if training is None:
@@ -233,9 +249,9 @@ class StyleAugmentation(keras.layers.Layer):
                     f"images: the gate needs at least {GATE_SIZE} rows and columns, received shape "
                     f"{images.shape}; use gate=None."
                 )
-        original = tf.cast(images, self.compute_dtype)
+        images = self._in_range(images)
         if not training or self.p == 0:
-            return original
+            return tf.cast(images, self.compute_dtype)
         self._check_weights()
         batch = images[None] if rank == 3 else images
         results, stylized, gated = self._augment(batch, self._draw_seed(seed))
@@ -246,9 +262,8 @@ class StyleAugmentation(keras.layers.Layer):
 
     def _in_silent_model(self) -> bool:
         """Whether a model calls that was not told whether this is training."""
-        # Keras has no public word for it; were it renamed, its own default of True would be left.
-        context = global_state.get_global_attribute("current_call_ctx")
-        caller = getattr(context, "entry_layer", None)
+        # Keras has no public word for it; a test notices if it renames this one.
+        caller = self._get_call_context().entry_layer
         if not isinstance(caller, keras.Model):
             return False
         if not self._has_warned:
@@ -260,6 +275,16 @@ class StyleAugmentation(keras.layers.Layer):
                 caller.name,
             )
         return True
+
+    def _in_range(self, images):
+        """Images as floats in the range, NaN as black: those drawn later and those not, alike."""
+        low, high = self.value_range
+        if not images.dtype.is_floating:
+            images = tf.cast(images, tf.float32)
+        images = tf.where(tf.math.is_nan(images), tf.cast(low, images.dtype), images)
+        if self.value_range == (0.0, 1.0):
+            images = checked_gray(images, "images", "apply a window first, or give value_range.")
+        return tf.clip_by_value(images, low, high)
 
     def _augment(self, images, seed):
         """Augmented images, and how many were stylized and gated."""
@@ -332,7 +357,7 @@ class StyleAugmentation(keras.layers.Layer):
     def _planes(self, images):
         """Every channel as a gray image: (B, H, W, C) to float32 (B·C, H, W, 1) in [0, 1]."""
         low, high = self.value_range
-        unit = tf.clip_by_value((tf.cast(images, tf.float32) - low) / (high - low), 0.0, 1.0)
+        unit = (tf.cast(images, tf.float32) - low) / (high - low)
         if images.shape[-1] == 1:
             return unit
         shape = tf.shape(images)

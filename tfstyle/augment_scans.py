@@ -12,6 +12,7 @@ import hmac
 import json
 import logging
 import os
+import re
 import shutil
 import threading
 from collections import Counter, deque
@@ -27,10 +28,11 @@ import numpy as np
 
 from tfstyle.augment import number_range
 from tfstyle.data import Scan, ScanFiles, Window, list_scans, resolve_window
-from tfstyle.data.deidentify import check_profile, new_key
 from tfstyle.data.dicom import is_dicom
+from tfstyle.data.dicom.deidentify import check_profile, new_key
+from tfstyle.data.layouts import key_of, stem_of
 from tfstyle.data.privacy import mark_of, reason_of
-from tfstyle.data.read import find_files
+from tfstyle.data.read import find_files, no_scans
 from tfstyle.errors import (
     ArgumentError,
     InputFileError,
@@ -155,8 +157,9 @@ def augment_scans(
         output: A new folder, or that of an earlier run.
         styles: The styles, encoded by `network`.
         per_image: Copies of each scan.
-        masks: Folder of masks with the names of the inputs, endings apart; for a series the name
-            of its folder. Any kind of file, or a folder. May lie in `inputs`.
+        masks: Folder of masks with the names of the inputs, but for endings and words such as
+            ``_ct``, ``_seg`` or nnU-Net's ``_0000``; for a series the name of its folder. Any kind
+            of file, or a folder. May lie in `inputs`.
         link_masks: Make hard links to masks where the file system can, instead of copies.
         strength: ``(low, high)`` within [0, 1], drawn evenly.
         gate: Least structure term of SSIM; None lets everything pass.
@@ -168,7 +171,7 @@ def augment_scans(
         batch_size: Slices a call of the model.
         deidentify: ``"keep"``: derived DICOM carries the source's attributes of patient, study,
             place and staff. ``"basic"``: it goes through
-            :func:`tfstyle.data.deidentify.deidentify`, images and masks have random names in one
+            :mod:`tfstyle.data.dicom.deidentify`, images and masks have random names in one
             folder, and DICOM masks are refused; text in the headers of other masks is not looked
             at. The manifest still names the sources, and
             ``settings.json`` holds the key of UIDs and names: keep both where the sources are.
@@ -179,8 +182,8 @@ def augment_scans(
 
     Raises:
         ArgumentError: An option that cannot be used, or differs from what `output` began with.
-        InputFileError: If the input folder or that of the masks cannot be listed, or holds no
-            scan.
+        InputFileError: If the input folder or that of the masks cannot be listed, the one holds no
+            scan, or the other no mask of any.
         OutputError: If `output` holds something else or cannot be written.
         WeightsError: If the styles are of another model.
 
@@ -374,6 +377,12 @@ class AugmentOptions:
         object.__setattr__(self, "strength", number_range("strength", self.strength, 0.0, 1.0))
         object.__setattr__(self, "slice_sigma", float(sigma) if detail == "guided" else 0.0)
 
+    def mask_folder(self) -> _Masks | None:
+        """The masks, if there are any."""
+        if self.masks is None:
+            return None
+        return _Masks(self.masks, self.link_masks, dicom=self.deidentify == "keep")
+
     def settings(self, network: StyleTransfer, styles: StyleBank) -> dict:
         """What all images of a set have in common, for :data:`SETTINGS`."""
         window = self.window
@@ -417,6 +426,14 @@ def begin_augmentation(
     styles.check(network, options.detail)
     places = check_places(Path(inputs), Path(output), options.masks)
     sources, damaged = find_sources(Path(inputs), places)
+    masks = options.mask_folder()
+    if masks is not None and sources and not any(masks.fit(source.label) for source in sources):
+        raise InputFileError(
+            options.masks,
+            f"holds no mask for any of the {len(sources)} inputs, of which the first is "
+            f"{sources[0].label}. A mask has the name and subfolder of its input, but for endings "
+            "and words such as _ct, _0000 and _seg.",
+        )
     key = begin_set(Path(output), options.settings(network, styles))
     if key is not None:
         sources = [replace(source, stem=_random_stem(source.name, key)) for source in sources]
@@ -443,10 +460,7 @@ class Augmentation:
         uid_key: str | None = None,
     ):
         self.network, self.styles, self.options = network, styles, options
-        masks = options.masks
-        if masks is not None:
-            masks = _Masks(masks, options.link_masks, dicom=options.deidentify == "keep")
-        self._writer = _Writer(output, styles, options.gate, masks, uid_key)
+        self._writer = _Writer(output, styles, options.gate, options.mask_folder(), uid_key)
         self._draw = _Draw(styles, *options.strength, options.seed)
 
     def read(self, source: Source) -> list[tuple[Scan, Window]]:
@@ -535,7 +549,7 @@ def find_sources(
     """
     found, damaged = list_scans(inputs, without=without)
     if not found and not damaged:
-        raise InputFileError(inputs, "holds no DICOM, NIfTI or PNG files.")
+        raise no_scans(inputs)
     root = inputs if inputs.is_dir() else inputs.parent
     places = [relative_path(_common(files), root) for files in found]
     series = Counter(place for files, place in zip(found, places) if len(files.files) > 1)
@@ -590,7 +604,7 @@ def _fingerprint(network: StyleTransfer, styles: StyleBank) -> str:
 
 
 def _random_stem(name: str, key: str) -> str:
-    digest = hmac.new(key.encode(), name.encode(), hashlib.sha256).hexdigest()
+    digest = hmac.new(key.encode(), os.fsencode(name), hashlib.sha256).hexdigest()
     return f"scan-{digest[:12]}"
 
 
@@ -610,29 +624,40 @@ def begin_set(output: Path, common: dict) -> str | None:
             raise OutputError(
                 output, "exists and is no augmented set; choose a new or empty folder."
             ) from None
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError.of(output, error) from error
-        begun = common | {"uid_key": new_key()} if basic else common
-        write_atomically(settings, (json.dumps(begun, indent=2) + "\n").encode())
-        return begun.get("uid_key")
+        return _write_settings(settings, common, basic)
     except (OSError, ValueError) as error:
         raise OutputError(settings, f"cannot be read ({error}).") from error
-    for key, value in common.items():
-        was = before.get(key) if isinstance(before, dict) else None
-        if was != value:
-            what = f"{key}: {value!r}, but {output} was begun with {was!r}"
-            if key == "model_and_styles":
-                what = f"{output} was begun with another model or other styles"
-            raise ArgumentError(f"{what}; go on with the same settings, or choose another folder.")
     # A run that was killed may have left what it had under a temporary name.
     remove_abandoned(output, deep=True)
+    before = before if isinstance(before, dict) else {}
+    changed = [key for key, value in common.items() if before.get(key) != value]
+    if changed and before.keys() - {"uid_key"} == common.keys() and not _any_done(output):
+        return _write_settings(settings, common, basic)  # nothing came of the other settings
+    for key in changed:
+        what = f"{key}: {common[key]!r}, but {output} was begun with {before.get(key)!r}"
+        if key == "model_and_styles":
+            what = f"{output} was begun with another model or other styles"
+        raise ArgumentError(f"{what}; go on with the same settings, or choose another folder.")
     if not basic:
         return None
     if not isinstance(before.get("uid_key"), str):
         raise OutputError(settings, "has lost its uid_key; choose another folder.")
     return before["uid_key"]
+
+
+def _write_settings(settings: Path, common: dict, basic: bool) -> str | None:
+    try:
+        settings.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError.of(settings.parent, error) from error
+    begun = common | {"uid_key": new_key()} if basic else common
+    write_atomically(settings, (json.dumps(begun, indent=2) + "\n").encode())
+    return begun.get("uid_key")
+
+
+def _any_done(output: Path) -> bool:
+    rows = chain(read_rows(output / MANIFEST), journal_rows(output))
+    return any(row["status"] == "done" for row in rows)
 
 
 def uid_key(output: Path) -> str | None:
@@ -680,7 +705,7 @@ class _Draw:
                 weights[index] = 0.0
         if not weights.any():
             raise ArgumentError(f"styles: all of them are of {name} itself; give others.")
-        digest = hashlib.sha256(f"{part}:{name}".encode()).digest()
+        digest = hashlib.sha256(os.fsencode(f"{part}:{name}")).digest()
         rng = np.random.default_rng([self.seed, copy, *np.frombuffer(digest, np.uint32).tolist()])
         shares = np.cumsum(weights / weights.sum())
         style = int(np.searchsorted(shares, rng.random(), side="right"))
@@ -781,12 +806,16 @@ class _Writer:
         }
 
 
+#: Endings of what lies beside masks and is none.
+_NO_MASKS = (".json", ".csv", ".tsv", ".txt", ".md", ".xml")
+
+
 class _Masks:
     """The folder of masks, looked into once a folder."""
 
     def __init__(self, folder: str | os.PathLike, link: bool, dicom: bool):
         self.folder, self.link, self.dicom = Path(folder), link, dicom
-        self.names: dict[PurePosixPath, dict[str, list[str]]] = {}
+        self.names: dict[PurePosixPath, list[dict[str, list[str]]]] = {}
 
     def hand_on(self, label: PurePosixPath, output: Path, stem: str) -> str | None:
         """Copies or links the mask of an input to `output`, under the name `stem`.
@@ -805,7 +834,7 @@ class _Masks:
                         "a DICOM mask names its patient, and masks are copied as they are; convert "
                         "it to NIfTI or PNG, or use deidentify='keep'.",
                     )
-        ending = source.name[len(_mask_stem(source.name)) :] if source.is_file() else ""
+        ending = source.name[len(stem_of(source.name)) :] if source.is_file() else ""
         target = output / f"{stem}{ending}"
         if not is_inside(output.parent, target.parent):
             raise OutputError(target, f"a link leads out of {output.parent}; remove it.")
@@ -827,23 +856,32 @@ class _Masks:
             raise OutputError(target, f"cannot be made of {source} ({error}).") from error
         return target.relative_to(output.parent).as_posix()
 
+    def fit(self, label: PurePosixPath) -> bool:
+        """Whether there is a mask for an input, or too many."""
+        try:
+            return self._find(label) is not None
+        except InputFileError:
+            return True
+
     def _find(self, label: PurePosixPath) -> Path | None:
-        folder = label.parent
-        if folder not in self.names:
-            names: dict[str, list[str]] = {}
-            path = self.folder / folder
-            for name in sorted(os.listdir(path)) if path.is_dir() else []:
-                if not name.startswith("."):
-                    names.setdefault(_mask_stem(name), []).append(name)
-            self.names[folder] = names
-        fitting = self.names[folder].get(_mask_stem(label.name), [])
-        if label.name in fitting:
-            fitting = [label.name]
+        """The mask of an input: of its name, but for the ending, or for words such as ``_seg``."""
+        place = self.folder / label.parent
+        if label.parent not in self.names:
+            # By name, by stem, and by what images and masks have in common.
+            tables: list[dict[str, list[str]]] = [{}, {}, {}]
+            for name in sorted(os.listdir(place)) if place.is_dir() else []:
+                if not name.startswith(".") and not name.lower().endswith(_NO_MASKS):
+                    for table, key in zip(tables, (name, stem_of(name), key_of(name))):
+                        table.setdefault(key, []).append(name)
+            self.names[label.parent] = tables
+        names, stems, keys = self.names[label.parent]
+        name, stem = label.name, stem_of(label.name)
+        # nnU-Net has one mask for the channels case_0000, case_0001, …
+        fitting = names.get(name) or stems.get(stem) or keys.get(key_of(name)) or []
+        fitting = fitting or stems.get(re.sub(r"_\d{4}$", "", stem), [])
         if len(fitting) > 1:
-            raise InputFileError(
-                self.folder / folder, f"holds several masks for {label}: {', '.join(fitting)}."
-            )
-        return self.folder / folder / fitting[0] if fitting else None
+            raise InputFileError(place, f"holds several masks for {label}: {', '.join(fitting)}.")
+        return place / fitting[0] if fitting else None
 
     @staticmethod
     def _link(source, target) -> None:
@@ -851,13 +889,6 @@ class _Masks:
             os.link(os.path.realpath(source), target)
         except OSError:  # another file system, or one without links
             shutil.copy2(source, target)
-
-
-def _mask_stem(name: str) -> str:
-    for ending in (".nii.gz", ".nrrd", ".nii", ".png", ".dcm", ".dicom", ".tif", ".tiff", ".npy"):
-        if name.lower().endswith(ending):
-            return name[: -len(ending)]
-    return name
 
 
 def _is_done(row: dict) -> bool:

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfstyle.data.layouts import PICTURE
+from tfstyle.data.png import described
 from tfstyle.errors import ArgumentError, OutputError
 from tfstyle.files import write_atomically
 
@@ -94,7 +96,7 @@ class StyleImages(keras.callbacks.Callback):
         except OSError as error:
             raise OutputError.of(self.folder, error) from error
         target = self.folder / f"epoch_{epoch + 1:04d}.png"
-        write_atomically(target, tf.io.encode_png(grid).numpy())
+        write_atomically(target, described(tf.io.encode_png(grid).numpy(), PICTURE))
         if self.tensorboard is not None:
             if self._writer is None:
                 self._writer = tf.summary.create_file_writer(self.tensorboard)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import io
 import json
 import logging
 import os
@@ -51,6 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0 done, 1 failed, 2 wrong usage, 3 the output's place is full or read-only,
         130 interrupted, 143 ended by SIGTERM.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files may hold any bytes, and an encoding may lack what messages are written in.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     with _terminable() as terminated:
         status = _run(arguments, terminated)
@@ -64,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace, terminated: threading.Event) -> int:
     try:
+        if "notice" in arguments and not arguments.quiet:
+            _complain(arguments.notice.format(**vars(arguments)))
         silence(debug=arguments.debug, quiet=arguments.quiet)
         result = arguments.run(arguments)
         if arguments.json and result is not None:
@@ -154,7 +161,7 @@ def _train(arguments: argparse.Namespace) -> dict:
     if not arguments.json:
         console = _console()
         if result.resumed_from == run.epochs:
-            console.print(f"[bold]{arguments.output}[/] is finished already.")
+            console.print(f"{arguments.output} is finished already.")
         elif result.resumed_from:
             console.print(f"Went on after epoch {result.resumed_from} of {run.epochs}.")
         _print_facts(
@@ -215,7 +222,7 @@ def _stylize(arguments: argparse.Namespace) -> dict:
     if not arguments.json:
         console = _console()
         for result in results:
-            console.print(f"[bold]{_escape(result.source)}[/]")
+            console.print(result.source, style="bold")
             _print_facts(console, _account(result))
     return {"scans": [result.as_dict() for result in results]}
 
@@ -407,7 +414,7 @@ def _export(arguments: argparse.Namespace) -> dict:
     if not arguments.json:
         console = _console()
         _print_facts(console, {"exported": folder})
-        console.print(f"Serve it with: {PROGRAM} serve --models {_escape(str(output))}")
+        console.print(f"Serve it with: {PROGRAM} serve --models {output}")
     return {"folder": folder, "version": int(folder.name)}
 
 
@@ -454,7 +461,7 @@ def _serve(arguments: argparse.Namespace) -> None:
             print(json.dumps(facts, default=_plain), flush=True)
         else:
             console = _console()
-            console.print(f"Serving {', '.join(info.models)} at [bold]{info.address}[/] (gRPC).")
+            console.print(f"Serving {', '.join(info.models)} at {info.address} (gRPC).")
             console.print(f"Server: {_SERVERS[info.backend]}. Stop with Ctrl-C.")
             sys.stdout.flush()
 
@@ -531,9 +538,9 @@ def _features(arguments: argparse.Namespace) -> dict:
         if result["chance"] is not None:
             console.print(
                 f"{len(result['protocols'])} protocols, {result['protocols_are']}: "
-                f"{', '.join(map(_escape, result['protocols']))}; by chance {result['chance']:.2f}."
+                f"{', '.join(result['protocols'])}; by chance {result['chance']:.2f}."
             )
-        console.print(f"Wrote [bold]{_escape(str(arguments.output))}[/] and its .json.")
+        console.print(f"Wrote {arguments.output} and its .json.")
     return result
 
 
@@ -554,7 +561,7 @@ def _phantom(arguments: argparse.Namespace) -> dict:
             progress=update,
         )
     if not arguments.json:
-        _console().print(f"Wrote {len(files)} files to [bold]{_escape(str(arguments.output))}[/].")
+        _console().print(f"Wrote {len(files)} files to {arguments.output}.")
     return {"files": files}
 
 
@@ -630,7 +637,7 @@ def _study_segmentation(arguments: argparse.Namespace) -> dict:
 
         console = _console()
         for name in result["data"]:
-            table = Table(title=_escape(name), title_justify="left")
+            table = Table(title=name, title_justify="left")
             for number, title in enumerate(results.SEGMENTATION_HEAD):
                 table.add_column(title, justify="right" if number else "left")
             for row in results.segmentation_rows(result, name):
@@ -1050,7 +1057,9 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
     content = parser.add_argument_group("content")
     content.add_argument("--window", default="auto", metavar="WINDOW", help=_WINDOW_HELP)
     content.add_argument(
-        "--series", metavar="SERIES", help="only this series: end of its UID, number or name"
+        "--series",
+        metavar="SERIES",
+        help="only this series: its number, its name, or its UID or the end of it (.77)",
     )
     content.add_argument(
         "--format",
@@ -1084,8 +1093,8 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
         default="contextual",
         metavar="NAME",
         help="contextual: the preset or model (default); adain_mse, gatys, wct, "
-        "histogram_matching, clahe, random_gamma, window_jitter; contextual_transformation with "
-        "--model",
+        "histogram_matching, foreground_histogram_matching, mean_and_spread, nyul, clahe, "
+        "random_gamma, window_jitter; contextual_transformation with --model",
     )
     method.add_argument(
         "--set",
@@ -1337,10 +1346,9 @@ def _add_convert(command: Callable) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--signature",
-        default="stylize",
         metavar="NAME",
-        help="what to convert, such as stylize_plain (default: %(default)s); tfstyle info lists "
-        "them",
+        help="what to convert, such as stylize_plain (default: stylize, or the model's only one); "
+        "tfstyle info lists them",
     )
     parser.add_argument(
         "--precision",
@@ -1401,6 +1409,8 @@ def _add_serve(command: Callable) -> argparse.ArgumentParser:
         choices=("auto", "tensorflow_model_server", "docker", "development"),
         help="which server; docker fetches the image if need be (default: %(default)s)",
     )
+    # Half a minute may pass until it is ready, which says so.
+    parser.set_defaults(notice="loading the models of {models}")
     return parser
 
 
@@ -1655,13 +1665,8 @@ def _complain(message: str) -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+    # Names and values are printed as they are: no [markup], no :emoji:.
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
 
 
 def _plain(value: Any) -> Any:
@@ -1675,13 +1680,13 @@ def _print_facts(console: Console, facts: dict[str, Any]) -> None:
 
     if not console.is_terminal:
         for name, value in facts.items():
-            console.print(f"  {name}: {value}", markup=False)
+            console.print(f"  {name}: {value}")
         return
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(f"  {name}", _escape(str(value)))
+        table.add_row(f"  {name}", str(value))
     console.print(table)
 
 
@@ -1695,29 +1700,29 @@ def _print_table(console: Console, head: Sequence[str], rows: Sequence[Sequence[
             cell.ljust(width) if left else cell.rjust(width)
             for cell, width, left in zip(row, widths, words)
         )
-        console.print(line.rstrip(), markup=False, style=None if number else "dim")
+        console.print(line.rstrip(), style=None if number else "dim")
 
 
 def _print_tree(console: Console, value: Any, name: str = "", depth: int = 0) -> None:
     """Prints nested facts as indented lines."""
     indent = "  " * depth
-    label = f"{name.replace('_', ' ')}: " if name else ""
+    label = f"{name}: " if name else ""
     if isinstance(value, dict):
         if name:
-            console.print(f"{indent}{label.strip()}", markup=False, style="bold")
+            console.print(f"{indent}{label.strip()}", style="bold")
         for key, item in value.items():
             if key != "kind" or depth:
                 _print_tree(console, item, str(key), depth + bool(name))
     elif isinstance(value, (list, tuple)) and any(isinstance(item, dict) for item in value):
-        console.print(f"{indent}{label.strip()}", markup=False, style="bold")
+        console.print(f"{indent}{label.strip()}", style="bold")
         for number, item in enumerate(value):
             if number:
                 console.print()
             _print_tree(console, item, "", depth + 1)
     elif isinstance(value, (list, tuple)):
-        console.print(f"{indent}{label}{', '.join(map(str, value)) or 'none'}", markup=False)
+        console.print(f"{indent}{label}{', '.join(map(str, value)) or 'none'}")
     else:
-        console.print(f"{indent}{label}{'-' if value is None else value}", markup=False)
+        console.print(f"{indent}{label}{'-' if value is None else value}")
 
 
 @contextmanager
@@ -1733,10 +1738,10 @@ def _progress(arguments: argparse.Namespace, title: str) -> Iterator[Callable]:
         TimeRemainingColumn,
     )
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     bar = Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -1748,7 +1753,7 @@ def _progress(arguments: argparse.Namespace, title: str) -> Iterator[Callable]:
         task = bar.add_task(title, total=None)
 
         def update(done: int, total: int, label: str = "") -> None:
-            description = f"{title} {_escape(label)}".rstrip()
+            description = f"{title} {label}".rstrip()
             bar.update(task, completed=done, total=total, description=description)
 
         yield update

@@ -7,6 +7,7 @@ from keras import layers
 
 from tfstyle.encoders.base import Encoder
 from tfstyle.errors import ArgumentError
+from tfstyle.keras_files import KerasFile
 from tfstyle.layers.convolution import convolve
 from tfstyle.layers.padding import ReflectionPadding2D
 
@@ -15,7 +16,7 @@ _CHANNELS_PER_STRIDE, _MOST_CHANNELS = 32, 256
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
-class Decoder(keras.Model):
+class Decoder(KerasFile, keras.Model):
     """Maps features at one tap of an encoder to an image, after Huang and Belongie (2017).
 
     3x3 convolutions with padding by reflection and ReLU, nearest neighbour upsampling between
@@ -60,13 +61,20 @@ class Decoder(keras.Model):
             self.steps.append(ReflectionPadding2D(1, name=f"pad{index}"))
             self.steps.append(
                 layers.Conv2D(
-                    channels_out, 3, activation=None if last else "relu", name=f"conv{index}"
+                    channels_out,
+                    3,
+                    data_format="channels_last",
+                    activation=None if last else "relu",
+                    name=f"conv{index}",
                 )
             )
             if stride != stride_out:
                 self.steps.append(
                     layers.UpSampling2D(
-                        stride // stride_out, interpolation="nearest", name=f"up{index}"
+                        stride // stride_out,
+                        data_format="channels_last",
+                        interpolation="nearest",
+                        name=f"up{index}",
                     )
                 )
         self.build((None, None, None, self.channels[0]))

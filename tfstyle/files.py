@@ -110,6 +110,35 @@ def _take(parent: str, name: str, folder: bool) -> tuple[Path, int]:
         os.close(handle)  # taken for abandoned before it was locked
 
 
+@contextmanager
+def alone_in(folder: str | os.PathLike) -> Iterator[None]:
+    """Makes a folder if need be, and keeps others that ask for the same out inside the ``with``.
+
+    Where the file system has no locks for folders, as NFS, nobody is kept out.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        OutputError: If it cannot be made, or another process is in it.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise OutputError.of(folder, error) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(folder, "is being written by another run.") from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
 def is_temporary(name: str) -> bool:
     """Whether a file's name is that of something unfinished."""
     return _TEMPORARY.match(name) is not None
@@ -288,6 +317,7 @@ def safe_name(text: str, otherwise: str = "scan") -> str:
 
 
 __all__ = [
+    "alone_in",
     "check_zip",
     "is_inside",
     "is_temporary",

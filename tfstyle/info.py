@@ -19,6 +19,7 @@ PACKAGES = (
     "keras",
     "numpy",
     "pydicom",
+    "python-gdcm",
     "pylibjpeg",
     "nibabel",
     "grpcio",

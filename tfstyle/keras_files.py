@@ -1,18 +1,49 @@
-"""Models in one ``.keras`` file: written whole or not at all, read with clear errors."""
+"""What every model here has beside Keras's own: files written whole, exports, clear errors."""
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
 import keras
+import tensorflow as tf
 
 from tfstyle.errors import InputFileError, OutputError
 from tfstyle.files import check_zip, temporary_beside
+from tfstyle.images import gray_error
+
+
+def _telling(method):
+    """The method with its graph's refusal of images as an ArgumentError."""
+
+    @functools.wraps(method)
+    def run(self, *args, **kwargs):
+        try:
+            return method(self, *args, **kwargs)
+        except tf.errors.InvalidArgumentError as error:
+            refusal = gray_error(error)
+            if refusal is None:
+                raise
+            raise refusal from error
+
+    return run
 
 
 class KerasFile:
-    """Gives a ``keras.Model`` that stands behind it in its bases :meth:`save` and :meth:`load`."""
+    """A mixin in front of ``keras.Model`` for models whose constructor builds them.
+
+    It gives :meth:`save`, :meth:`load` and :meth:`export`, and makes an
+    :class:`~tfstyle.errors.ArgumentError` of the assertion by which a graph refuses images in
+    ``fit``, ``evaluate``, ``predict`` and their forms for one batch.
+    """
+
+    fit = _telling(keras.Model.fit)
+    evaluate = _telling(keras.Model.evaluate)
+    predict = _telling(keras.Model.predict)
+    train_on_batch = _telling(keras.Model.train_on_batch)
+    test_on_batch = _telling(keras.Model.test_on_batch)
+    predict_on_batch = _telling(keras.Model.predict_on_batch)
 
     def save(self, filepath, overwrite: bool = True, **kwargs):
         """Writes the model, its losses and the optimizer's state to one ``.keras`` file.
@@ -53,3 +84,33 @@ class KerasFile:
         if not isinstance(model, cls):
             raise InputFileError(path, f"holds a {type(model).__name__}, not a {cls.__name__}.")
         return model
+
+    def export(
+        self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs
+    ):
+        """Writes the model's call for inference as ``keras.Model.export`` does, all sizes open.
+
+        Args:
+            filepath: The folder or file to write.
+            format: ``"tf_saved_model"`` or another of Keras's.
+            verbose: Whether to print what was written; Keras's default.
+            input_signature: Shapes and types of the inputs. Defaults to those the model was built
+                for, with ``None`` for the batch, height and width.
+            **kwargs: Keras's further options of the format.
+
+        Raises:
+            OutputError: if the file or folder cannot be written.
+        """
+        if input_signature is None:
+            shapes = self.get_build_config()["input_shape"]
+            input_signature = [
+                keras.tree.map_shape_structure(
+                    lambda shape: keras.InputSpec(shape=shape, dtype=self.input_dtype), shapes
+                )
+            ]
+        try:
+            return super().export(
+                filepath, format, verbose, input_signature=input_signature, **kwargs
+            )
+        except OSError as error:
+            raise OutputError.of(filepath, error) from error

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from tfstyle.data.dicom import Frame
-from tfstyle.data.dicom_write import DerivedSeries, is_identity, write_derived_series
+from tfstyle.data.dicom.write import DerivedSeries, is_identity, write_derived_series
+from tfstyle.data.layouts import DESCRIPTION
 from tfstyle.data.nifti import write_nifti
 from tfstyle.data.png import write_png
 from tfstyle.data.read import read_scans
@@ -41,9 +42,6 @@ MANY_SLICES = 32
 
 #: Slices of a scan that are measured, at most, evenly spread.
 MEASURED_SLICES = 16
-
-#: Beginning of Derivation Description (0008,2111) of what tfstyle writes.
-DESCRIPTION = "Gray scale changed by tfstyle; not for diagnosis"
 
 _JOB, _ACCOUNT, _LOCK, _SLICES = "job.json", "account.jsonl", "lock", "slices"
 
@@ -101,7 +99,7 @@ def _end_with(parent: int) -> None:
 
 
 class DicomSlices:
-    """Writes slices of a derived DICOM series; see :class:`tfstyle.data.dicom_write.DerivedSeries`.
+    """Writes slices of a derived DICOM series; see :class:`tfstyle.data.dicom.write.DerivedSeries`.
 
     Args:
         frames: Source frames, in slice order.
@@ -169,7 +167,7 @@ class PngSlices:
 
 
 def _write_png(width: float, bits: int, image: np.ndarray, path: str) -> tuple[float, float]:
-    write_png(image, path, bits=bits)
+    write_png(image, path, bits=bits, description=DESCRIPTION)
     levels = 2**bits - 1
     return width / levels, 0.5 / levels
 
@@ -307,7 +305,7 @@ def write_generated(
     """
     if kind == "dicom":
         return write_derived_series(
-            scan.files,
+            scan,
             generated,
             window,
             target,
@@ -316,14 +314,14 @@ def write_generated(
             uid_key=uid_key,
         )
     if kind == "nifti":
-        write_nifti(generated, scan, window, target)
+        write_nifti(generated, scan, window, target, description=DESCRIPTION)
         return [target]
     files = [target]
     if len(generated) > 1:
         target.mkdir(parents=True, exist_ok=True)
         files = [target / name for name in PngSlices(len(generated), window, 8).names]
     for image, file in zip(generated, files):
-        write_png(image, file, bits=picture_bits(scan))
+        write_png(image, file, bits=picture_bits(scan), description=DESCRIPTION)
     return files
 
 
@@ -482,7 +480,7 @@ class OneFile:
         """Writes the file; returns the step between values, and the round trip's error."""
         if self.kind == "png":
             return _write_png(self.window.width, picture_bits(self.scan), self.unit[0], str(path))
-        write_nifti(self.unit, self.scan, self.window, path)
+        write_nifti(self.unit, self.scan, self.window, path, description=DESCRIPTION)
         (back,) = read_scans(path)
         step = 1.0 if back.pixels.dtype.kind in "iu" else 0.0
         return step, float(np.abs(self.window.to_unit(back.pixels) - self.unit).max())

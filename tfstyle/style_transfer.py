@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,14 +13,16 @@ from keras import ops
 from tfstyle import encoders
 from tfstyle.decoder import Decoder
 from tfstyle.encoders import IMAGE_TAP, Encoder
-from tfstyle.errors import ArgumentError
+from tfstyle.errors import ArgumentError, WeightsError
 from tfstyle.images import (
     as_batch,
     check_batch_size,
     check_strength,
     check_style_count,
+    gray_tensor,
     is_style_code,
     named_styles,
+    pair_of,
 )
 from tfstyle.keras_files import KerasFile
 from tfstyle.layers import (
@@ -44,6 +45,7 @@ from tfstyle.losses import (
     mse_loss,
     total_variation_loss,
 )
+from tfstyle.presets import PresetModel
 from tfstyle.workers import over_machines
 
 #: Terms of the loss in the training history, each a mean over samples, before its weight.
@@ -62,7 +64,7 @@ LARGEST_GAIN = 1.25
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
-class StyleTransfer(KerasFile, keras.Model):
+class StyleTransfer(PresetModel, KerasFile, keras.Model):
     """Gives content images the gray-scale style of other images: G = D(AdaIN(E(X), E(Y))).
 
     Args:
@@ -90,6 +92,7 @@ class StyleTransfer(KerasFile, keras.Model):
         >>> model = StyleTransfer(encoder="vgg16", layer="relu3_1")
         >>> model.compile(optimizer="adam", content_loss="contextual", style_weight=1.0)
         >>> model.fit(tfstyle.data.pair_dataset(scans), steps_per_epoch=100, epochs=10)
+        >>> model.fit(contents, styles)                    # or arrays (N, H, W, 1) in [0, 1]
         >>> generated = model.stylize(content, style)      # (H, W) float32 in [0, 1]
 
     Reference: Xu, Li and Shin, "Medical image processing with contextual style transfer",
@@ -128,8 +131,12 @@ class StyleTransfer(KerasFile, keras.Model):
         self.trackers = [keras.metrics.Mean(name=name) for name in LOSS_TERMS]
         self._settings: dict = {}
         self._contextual: ContextualLoss | None = None
-        self._compile_replicas = False
-        self.adain.build(None)
+        self._xla = False
+        self.build(dict.fromkeys(("content", "style"), (None, None, None, 1)))
+
+    def build(self, input_shape):
+        features = (None, None, None, self.decoder.channels[0])
+        self.adain.build(features, features)
         self.built = True
 
     # -- inference -------------------------------------------------------------------------
@@ -143,20 +150,28 @@ class StyleTransfer(KerasFile, keras.Model):
         return self.encoder(images, taps=(self.layer,))[self.layer]
 
     def call(self, inputs, strength=None):
-        """Generates from ``{"content": …, "style": …}``; sizes must be multiples of the stride.
+        """Generates from ``{"content": …, "style": …}`` or ``[content, style]``, of any size.
 
         Args:
-            inputs: dict of float tensors (B, H, W, 1) in [0, 1]; "style" may have another size,
-                and a batch of 1.
+            inputs: float tensors (B, H, W, 1) in [0, 1]; the style may have another size, and a
+                batch of 1.
             strength: scalar in [0, 1] or None for 1.
 
         Returns:
             float tensor (B, H, W, 1), not clipped.
+
+        Raises:
+            ArgumentError: what :func:`tfstyle.images.gray_tensor` refuses.
         """
-        mixed = self.adain(
-            self.encode(inputs["content"]), self.encode(inputs["style"]), strength=strength
+        content, style = (
+            gray_tensor(images, name) for images, name in zip(pair_of(inputs), ("content", "style"))
         )
-        return self.decoder(mixed)
+        features = [self.encode(self._extend(images)) for images in (content, style)]
+        shape = ops.shape(content)
+        return self.decoder(self.adain(*features, strength=strength))[:, : shape[1], : shape[2]]
+
+    def compute_output_shape(self, input_shape):
+        return (*pair_of(input_shape)[0][:3], 1)
 
     def generate(self, content, style, strength=None, detail: str = "guided"):
         """Generates images of any size; traceable with unknown batch, height and width.
@@ -192,6 +207,7 @@ class StyleTransfer(KerasFile, keras.Model):
         if _checked_detail(detail) == "guided":
             style = reduce_size(style, WORKING_SIZE)
         found = moments(self.encode(self._extend(style)), self.adain.epsilon)
+        found = (ops.cast(values, "float32") for values in found)
         both = [ops.concatenate(pair, axis=-1)[:, 0] for pair in zip(found, own)]
         return ops.concatenate([ops.concatenate(both, axis=1), levels], axis=2)
 
@@ -231,7 +247,7 @@ class StyleTransfer(KerasFile, keras.Model):
         features = self.encode(self._extend(content))
         mean, std = code[:, 0, None, None, :channels], code[:, 1, None, None, :channels]
         result = self.decoder(self.adain.transfer(features, mean, std, strength=strength))
-        return ops.clip(result[:, : shape[1], : shape[2]], 0.0, 1.0)
+        return ops.cast(ops.clip(result[:, : shape[1], : shape[2]], 0.0, 1.0), "float32")
 
     def _calibration(self, generated, content, code, strength):
         """Gain and shift (B, 1, 1, 1) that give `generated` the moments which AdaIN aims at."""
@@ -467,12 +483,10 @@ class StyleTransfer(KerasFile, keras.Model):
             "spatial_weight": float(spatial_weight),
             **chosen,
         }
-        # Keras compiles one program for all replicas, which XLA refuses for more than one device.
-        several = self.distribute_strategy.num_replicas_in_sync > 1
-        self._compile_replicas = several and jit_compile is True
-        if self._compile_replicas:
-            jit_compile = False
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+        # Keras would compile whole steps of all replicas as one program. XLA refuses that for more
+        # than one device, and leaves out assertions: it gets the losses and gradients alone.
+        self._xla, self.jit_compile = self.jit_compile, False
 
     def get_compile_config(self):
         if not self.compiled:
@@ -510,8 +524,7 @@ class StyleTransfer(KerasFile, keras.Model):
         content_layers, style_layers = rules["content_layers"], rules["style_layers"]
         taps = sorted({*content_layers, *style_layers, self.layer}, key=self.encoder.order)
         # Fewer products, more sums: faster where XLA fuses the sums, on the CPU.
-        compiled = self.compiled and (self.jit_compile is True or self._compile_replicas)
-        fast = compiled and not tf.config.list_logical_devices("GPU")
+        fast = self._xla and not tf.config.list_logical_devices("GPU")
         if content.shape[1:] == style.shape[1:]:
             both = self.encoder(ops.concatenate([content, style], axis=0), taps=taps, fast=fast)
             half = ops.shape(content)[0]
@@ -544,7 +557,8 @@ class StyleTransfer(KerasFile, keras.Model):
         histogram = histogram_loss(generated, style) if rules["histogram_weight"] else nothing
         difference = nothing
         if paired is not None and rules["paired_weight"]:
-            difference = paired * ops.mean(ops.abs(generated - style), axis=(1, 2, 3))
+            difference = ops.abs(ops.cast(generated, "float32") - ops.cast(style, "float32"))
+            difference = ops.cast(paired, "float32") * ops.mean(difference, axis=(1, 2, 3))
         loss = (
             rules["content_weight"] * content_loss
             + rules["style_weight"] * style_loss
@@ -572,11 +586,38 @@ class StyleTransfer(KerasFile, keras.Model):
             results = {name: ops.expand_dims(value, 0) for name, value in results.items()}
         return results
 
+    def _inputs(self, data) -> dict:
+        """A batch as ``fit`` takes it, as the arguments of :meth:`losses_of`.
+
+        It is ``{"content": …, "style": …}``, with ``"paired"`` or without, or (content, style).
+        """
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if sample_weight is not None or (y is not None and isinstance(x, Mapping)):
+            raise ArgumentError(
+                "x, y, sample_weight: give content as x and style as y, or both in a dictionary "
+                "as x; samples have no weights."
+            )
+        content, style = pair_of(x if y is None else (x, y))
+        inputs = {
+            name: self._extend(gray_tensor(images, name))
+            for name, images in (("content", content), ("style", style))
+        }
+        if isinstance(x, Mapping):
+            inputs = {**x, **inputs}
+            if set(inputs) - {"content", "style", "paired"}:
+                raise ArgumentError(
+                    "x: must hold 'content' and 'style', and may hold 'paired', received "
+                    f"{', '.join(map(repr, x))}."
+                )
+        return inputs
+
+    def _compiled(self, function):
+        return tf.function(function, jit_compile=True, autograph=False) if self._xla else function
+
     def train_step(self, data):
-        step = self._terms_and_gradients
-        if self._compile_replicas:
-            step = tf.function(step, jit_compile=True, autograph=False)
-        terms, gradients = step(data, self._global_batch(data))
+        inputs = self._inputs(data)
+        step = self._compiled(self._terms_and_gradients)
+        terms, gradients = step(inputs, self._global_batch(inputs))
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights))
         return self._track(terms)
 
@@ -596,7 +637,7 @@ class StyleTransfer(KerasFile, keras.Model):
         return tf.distribute.get_replica_context().all_reduce("SUM", batch)
 
     def test_step(self, data):
-        return self._track(self.losses_of(**data))
+        return self._track(self._compiled(self.losses_of)(**self._inputs(data)))
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         # Keras would draw a batch and average its replicas' shares, which fails where they differ
@@ -626,51 +667,41 @@ class StyleTransfer(KerasFile, keras.Model):
     def build_from_config(self, config):
         """Nothing to do: every weight exists after the constructor."""
 
+    # -- presets ---------------------------------------------------------------------------
+    def preset_settings(self):
+        family = {cls: name for name, cls in encoders.ENCODERS.items()}.get(type(self.encoder))
+        decoder = self.decoder.channels, self.decoder.strides
+        if family is None or decoder != Decoder.plan(self.encoder, self.layer):
+            raise WeightsError(
+                "only models of a known encoder with the decoder that Decoder.for_encoder makes "
+                "for it become presets; use save()."
+            )
+        return {
+            "encoder": family,
+            "layer": self.layer,
+            "calibrate": self.calibrate,
+            "preprocessing": self.encoder.preprocessing,
+        }
+
     @classmethod
-    def from_preset(cls, preset: str) -> StyleTransfer:
-        """Loads a released preset by name, or a preset folder.
+    def from_preset_settings(cls, settings):
+        encoder = encoders.get(
+            settings["encoder"],
+            weights=None,
+            depth=settings["layer"],
+            preprocessing=settings["preprocessing"],
+        )
+        calibrate = settings.get("calibrate", False)
+        return cls(encoder, layer=settings["layer"], calibrate=calibrate)
 
-        Args:
-            preset: A name from ``tfstyle.presets.names()``, for example ``"vgg16_ct"``, or the
-                path of a folder that :meth:`save_to_preset` or ``tfstyle train`` wrote.
-
-        Raises:
-            WeightsError: unknown name, missing file or wrong checksum.
-        """
-        from tfstyle import presets
-
-        return presets.load(preset, cls)
-
-    @classmethod
-    def open(cls, source) -> StyleTransfer:
-        """Loads a model from wherever one may lie.
-
-        Args:
-            source: Name of a preset, a preset folder, a run's folder of ``tfstyle train``, or a
-                ``.keras`` file.
-
-        Raises:
-            InputFileError: if a ``.keras`` file is missing, damaged or holds something else.
-            WeightsError: if there is no such preset, or it is damaged.
-
-        Example:
-            >>> StyleTransfer.open("runs/first")
-        """
-        if str(source).endswith(".keras"):
-            return cls.load(source)
-        return cls.from_preset(str(source))
-
-    def save_to_preset(self, folder, card: dict | None = None, half: bool = True) -> Path:
-        """Writes a preset folder: ``preset.json`` and ``weights.npz``, no pickles.
-
-        Args:
-            folder: Folder to write; replaced if it exists and holds a preset.
-            card: Facts for ``preset.json``: data, steps, losses, figures, limits.
-            half: Keep weights in half precision.
-        """
-        from tfstyle import presets
-
-        return presets.save(self, folder, card=card, half=half)
+    def preset_variables(self):
+        parts = {"encoder": self.encoder.weighted_layers(self.layer), "decoder": self.decoder.steps}
+        return {
+            f"{part}/{layer.name}/{variable.name}": variable
+            for part, layers in parts.items()
+            for layer in layers
+            for variable in layer.weights
+        }
 
 
 def weigh_taps(

@@ -23,9 +23,9 @@ import numpy as np
 from tfstyle import __version__
 from tfstyle.baselines import Baseline
 from tfstyle.data import DicomSeries, Scan, Window, read_scan, read_scans, resolve_window
-from tfstyle.data.deidentify import check_burned_in, check_profile, new_key
-from tfstyle.data.dicom import damage_is_input_error, read_dataset, read_frame
-from tfstyle.data.dicom_write import source_frames
+from tfstyle.data.dicom import read_frame, source_frames
+from tfstyle.data.dicom.deidentify import check_burned_in, check_profile, new_key
+from tfstyle.data.layouts import is_result
 from tfstyle.errors import ArgumentError, OutputError, ServingError, WorkerError
 from tfstyle.files import (
     is_inside,
@@ -78,6 +78,7 @@ class Stylizer(Protocol):
         strength: float = 1.0,
         style_weights: Sequence[float] | None = None,
         *,
+        batch_size: int = 8,
         detail: str = "guided",
         slice_sigma: float = 0.0,
     ) -> np.ndarray:
@@ -126,6 +127,7 @@ class ServedStylizer:
         strength: float = 1.0,
         style_weights: Sequence[float] | None = None,
         *,
+        batch_size: int = 8,
         detail: str = "guided",
         slice_sigma: float = 0.0,
     ) -> np.ndarray:
@@ -136,6 +138,7 @@ class ServedStylizer:
             style: One float32 image (H', W') or code, or a list of them to blend.
             strength: Sent to the signatures ``…_strength`` unless 1.
             style_weights: One weight for each style of a list.
+            batch_size: Images a call of the client.
             detail: ``"plain"`` uses the signatures ``…_plain…``.
             slice_sigma: Not available: a server sees slices one by one.
 
@@ -151,7 +154,11 @@ class ServedStylizer:
             options["style_weights"] = style_weights
         if detail != "guided":
             options["detail"] = detail
-        return self.client.stylize(content, style, **options)
+        content = np.asarray(content)
+        if content.ndim < 4 or len(content) <= batch_size:
+            return self.client.stylize(content, style, **options)
+        parts = [content[i : i + batch_size] for i in range(0, len(content), batch_size)]
+        return np.concatenate([self.client.stylize(part, style, **options) for part in parts])
 
 
 @dataclass(frozen=True)
@@ -238,7 +245,7 @@ def stylize_scans(
     A DICOM series becomes a folder with a derived series, NIfTI a ``.nii.gz`` in the source's
     units, PNG a PNG of the source's depth. The generated gray levels go back to the source's
     units through the window of the content: they show as generated in that window, and are no
-    measurement. Nothing is overwritten.
+    measurement. Nothing is overwritten. Results that lie among the inputs are left out.
 
     The slices of a DICOM series are read, generated and written at the same time, by several
     processes where there are many, and a series of any length takes the memory of some dozens of
@@ -256,8 +263,7 @@ def stylize_scans(
         output: Folder for the results; for one input that gives one file, that file's name.
         window: Window of the contents, see :func:`tfstyle.data.resolve_window`.
         style_window: Window of the styles.
-        series: Only this series of the inputs: the end of its Series Instance UID, its number or
-            its name.
+        series: Only this series of the inputs, see :func:`tfstyle.data.read_scans`.
         style_series: The series to take from a style folder that holds several.
         style_slice: Slice of the style scans, from 0 (negative counts from the end); the middle
             one unless given.
@@ -276,7 +282,7 @@ def stylize_scans(
             the number of slices and of CPUs.
         deidentify: ``"keep"``: derived DICOM carries the source's attributes of patient, study,
             place and staff, and results have the names of their sources. ``"basic"``: derived DICOM
-            goes through :func:`tfstyle.data.deidentify.deidentify`, UIDs alike over the whole run,
+            goes through :mod:`tfstyle.data.dicom.deidentify`, UIDs alike over the whole run,
             and results are called ``scan-0001``, … in reading order.
         progress: Called after each batch.
 
@@ -310,6 +316,7 @@ def stylize_scans(
         detail=detail,
         slice_sigma=slice_sigma,
     ).checked(stylizer, styles)
+    inputs = _without_own_results(inputs, Path(output))
     scans = [scan for path in inputs for scan in read_scans(path, series=series, lazy=True)]
     if not scans:
         raise ArgumentError("inputs: at least one input scan is needed.")
@@ -469,6 +476,7 @@ class StylizeWork:
             self.deidentify,
             scan.name,
             files,
+            [frame.index for frame in scan.frames],
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -490,7 +498,7 @@ class StylizeWork:
         folder = SliceFolder(target, job)
         try:
             if kind == "dicom":
-                frames = getattr(scan, "frames", None) or source_frames(list(scan.files))
+                frames = scan.frames or source_frames(scan.files)
                 writer = DicomSlices(
                     frames, window, folder.state or None, self.deidentify, self.uid_key
                 )
@@ -582,6 +590,7 @@ class StylizeWork:
             self.codes[0] if len(self.codes) == 1 else self.codes or None,
             strength=self.strength,
             style_weights=self.style_weights,
+            batch_size=self.batch_size,
             detail=self.detail,
             slice_sigma=self.slice_sigma if count > 1 else 0.0,
         )
@@ -637,12 +646,11 @@ class StylizeWork:
         seconds: float,
         resumed: int,
     ) -> StylizedScan:
-        size = scan.shape[1:] if isinstance(scan, DicomSeries) else scan.pixels.shape[1:]
         return StylizedScan(
             source=scan.name,
             files=tuple(map(str, files)),
             slices=len(scan),
-            size=tuple(size),
+            size=tuple(scan.shape[1:]),
             units=scan.units,
             window=window,
             clipped_below=float(np.mean([one["below"] for one in facts])),
@@ -696,13 +704,26 @@ def _read_ahead(
             future.cancel()
 
 
+def _without_own_results(
+    inputs: Sequence[str | os.PathLike], output: Path
+) -> Sequence[str | os.PathLike]:
+    """Leaves out what an earlier run wrote, as the shell makes it of ``ct/*`` for ``-o ct/out``."""
+    own = [
+        path
+        for path in inputs
+        if is_inside(output, os.path.abspath(path))
+        and (Path(path).resolve() == output.resolve() or is_result(path))
+    ]
+    if not own or len(own) == len(inputs):
+        return inputs
+    log.warning("Left out: %s, which tfstyle made.", ", ".join(map(str, own)))
+    return [path for path in inputs if path not in own]
+
+
 def _check_burned_in(scans: Sequence[Scan | DicomSeries]) -> None:
     for scan in scans:
-        if source_kind(scan) == "dicom":
-            for file in dict.fromkeys(scan.files):
-                header = read_dataset(file, pixels=False, tags=["BurnedInAnnotation"])
-                with damage_is_input_error(file):
-                    check_burned_in(header, file)
+        for frame in scan.frames:
+            check_burned_in(frame.BurnedInAnnotation, frame.path)
 
 
 def _uid_key(output: Path) -> str:

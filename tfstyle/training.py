@@ -30,7 +30,7 @@ from tfstyle.data import Scan, load_shards, pair_dataset, read_scans, spine_phan
 from tfstyle.data.shards import is_prepared
 from tfstyle.encoders.weights import load_npz, save_npz
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
-from tfstyle.files import is_unused, read_json, remove_abandoned, write_atomically
+from tfstyle.files import alone_in, is_unused, read_json, remove_abandoned, write_atomically
 from tfstyle.style_transfer import StyleTransfer
 from tfstyle.workers import Worker, from_chief, over_machines
 
@@ -147,7 +147,10 @@ def train(
     extra_callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 0,
 ) -> TrainingResult:
-    """Trains in ``output``; called again after an interruption of any kind, it goes on.
+    """Trains in ``output``; called again after an interruption of any kind, it resumes.
+
+    Other settings are refused once an epoch is finished; a run that failed before may be given
+    again with settings that are right.
 
     The folder then holds ``run.json`` (the settings), ``history.json``, ``grids/`` (content,
     style and generated after each epoch), ``backup/`` while the run is not finished, and
@@ -173,7 +176,8 @@ def train(
         ArgumentError: Settings or a ``TF_CONFIG`` that cannot be used, or other settings than the
             folder's or the chief's.
         InputFileError: A scan that cannot be read.
-        OutputError: The folder is not empty, not writable, or holds something else.
+        OutputError: The folder is not empty, not writable, holds something else, or is in use by
+            another training.
         WeightsError: The encoder's weights or the preset cannot be loaded.
         WorkerError: Another worker has stopped or cannot be reached.
 
@@ -189,18 +193,20 @@ def train(
         )
     worker = Worker.from_environment()
     with worker.together():
-        return _train(run, folder, worker, tensorboard, extra_callbacks, verbose)
+        strategy = worker.strategy()
+        with alone_in(folder) if worker.is_chief else nullcontext():
+            return _train(run, folder, worker, strategy, tensorboard, extra_callbacks, verbose)
 
 
 def _train(
     run: TrainingRun,
     folder: Path,
     worker: Worker,
+    strategy: tf.distribute.Strategy,
     tensorboard: bool,
     extra_callbacks: Sequence[keras.callbacks.Callback],
     verbose: int,
 ) -> TrainingResult:
-    strategy = worker.strategy()
     log.info("training on %d device(s)", strategy.num_replicas_in_sync)
     preset, history_file = folder / "preset", folder / "history.json"
     finished = False
@@ -439,7 +445,7 @@ def _steps_done(model: keras.Model) -> int:
 
 
 def _open_run(run: TrainingRun, folder: Path) -> None:
-    """Checks the folder and writes ``run.json``, or finds the same run there."""
+    """Writes ``run.json``, or finds the same run there, or one that never finished an epoch."""
     settings = json.loads(json.dumps(asdict(run)))
     file = folder / "run.json"
     if file.is_file():
@@ -452,20 +458,18 @@ def _open_run(run: TrainingRun, folder: Path) -> None:
                 file, "is no settings file of a run; choose another folder."
             ) from None
         changed = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
-        if changed:
+        begun = [folder / name for name in ("backup/state.npz", "history.json", "preset")]
+        if changed and any(path.exists() for path in begun):
             raise ArgumentError(
                 f"{', '.join(changed)}: differs from the run in {folder}. Repeat the command with "
                 "the same settings to go on with that run, or choose another output folder."
             )
         remove_abandoned(folder, deep=True)
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not is_unused(folder):
-            raise OutputError(folder, "is not empty and holds no training run; choose another.")
-        _write_json(file, {"settings": settings, "environment": environment()})
-    except OSError as error:
-        raise OutputError.of(folder, error) from error
+        if not changed:
+            return
+    elif not is_unused(folder):
+        raise OutputError(folder, "is not empty and holds no training run; choose another.")
+    _write_json(file, {"settings": settings, "environment": environment()})
 
 
 def _check_batch(run: TrainingRun, devices: int, worker: Worker) -> None:

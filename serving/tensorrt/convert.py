@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tfstyle.convert.graph import plain_graph
+from tfstyle.convert.graph import chosen_signature, plain_graph
 from tfstyle.convert.report import measure_difference
 from tfstyle.convert.samples import find_scans, image_pairs, signature_inputs
 from tfstyle.errors import TfstyleError
@@ -27,11 +27,12 @@ def convert(options: argparse.Namespace) -> dict:
     from tensorflow.python.compiler.tensorrt import trt_convert
 
     folder = saved_model_folder(options.saved_model)
-    graph = plain_graph(folder, options.signature, options.size)
+    signature = options.signature or chosen_signature(folder)
+    graph = plain_graph(folder, signature, options.size)
     with Servable(folder) as servable, tempfile.TemporaryDirectory() as work:
         samples, calibration = (
             signature_inputs(
-                servable, options.signature, graph.inputs, image_pairs(scans, count, options.size)
+                servable, signature, graph.inputs, image_pairs(scans, count, options.size)
             )
             for scans, count in (
                 (find_scans(options.compare), 6),
@@ -46,7 +47,7 @@ def convert(options: argparse.Namespace) -> dict:
         graph.save(Path(work))
         converter = trt_convert.TrtGraphConverterV2(
             input_saved_model_dir=work,
-            input_saved_model_signature_key=options.signature,
+            input_saved_model_signature_key=signature,
             precision_mode=MODES[options.precision],
             use_dynamic_shape=options.size is None,
             dynamic_shape_profile_strategy="Range",
@@ -59,8 +60,8 @@ def convert(options: argparse.Namespace) -> dict:
         converter.save(options.output)
         with Servable(options.output) as engines:
             difference = measure_difference(
-                lambda inputs: servable.run(options.signature, inputs),
-                lambda inputs: engines.run(options.signature, inputs),
+                lambda inputs: servable.run(signature, inputs),
+                lambda inputs: engines.run(signature, inputs),
                 samples,
             )
     return vars(difference)
@@ -71,7 +72,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="convert.sh", description=__doc__.split("\n")[0])
     parser.add_argument("saved_model")
     parser.add_argument("output")
-    parser.add_argument("--signature", default="stylize")
+    parser.add_argument("--signature")
     parser.add_argument("--precision", default="float32", choices=MODES)
     parser.add_argument("--size", type=int)
     parser.add_argument("--calibrate", nargs="+", default=(), metavar="SCANS")

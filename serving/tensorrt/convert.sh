@@ -11,7 +11,7 @@ set -euo pipefail
 IMAGE=${IMAGE:-nvcr.io/nvidia/tensorflow:25.02-tf2-py3}
 DOCKER=${DOCKER:-docker}
 # Without their dependencies: the image's NumPy is the one that its TensorFlow was built for.
-PACKAGES="pydicom nibabel pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg pylibjpeg-rle
+PACKAGES="pydicom nibabel python-gdcm pylibjpeg pylibjpeg-openjpeg pylibjpeg-rle
           importlib_resources typing_extensions packaging"
 
 if [ $# -lt 2 ] || [ "${1#-}" != "$1" ] || [ "${2#-}" != "$2" ]; then

@@ -22,11 +22,22 @@ NAMES = {
     "gatys",
     "wct",
     "histogram_matching",
+    "foreground_histogram_matching",
+    "mean_and_spread",
+    "nyul",
     "clahe",
     "random_gamma",
     "window_jitter",
 }
-STYLED = ("adain_mse", "gatys", "wct", "histogram_matching")
+STYLED = (
+    "adain_mse",
+    "gatys",
+    "wct",
+    "histogram_matching",
+    "foreground_histogram_matching",
+    "mean_and_spread",
+    "nyul",
+)
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +188,9 @@ class TestGet:
             ("random_gamma", {"low": 2.0, "high": 1.0}, "low and high"),
             ("random_gamma", {"low": 0.0}, "low and high"),
             ("window_jitter", {"jitter": 2.0}, "jitter"),
+            ("foreground_histogram_matching", {"floor": 1.0}, "floor: must lie in"),
+            ("mean_and_spread", {"foreground": True, "floor": float("nan")}, "floor: must lie in"),
+            ("nyul", {"floor": "dark"}, "nyul: an option cannot be used"),
             ("wct", {"model": []}, "model: the list of models is empty"),
             ("wct", {"threshold": -1.0}, "threshold"),
             ("gatys", {"style_loss": "moments"}, "style_loss: unknown value 'moments'"),
@@ -210,6 +224,7 @@ class TestGet:
         monkeypatch.setattr("tfstyle.baselines.base.find_spec", lambda package: None)
         for name, package in (
             ("histogram_matching", "scikit-image"),
+            ("foreground_histogram_matching", "scikit-image"),
             ("clahe", "scikit-image"),
             ("random_gamma", "scikit-image"),
             ("gatys", "scipy"),

@@ -5,9 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tests.models import image
-from tfstyle.convert.graph import plain_graph
+from tfstyle.convert.graph import chosen_signature, plain_graph
 from tfstyle.errors import ArgumentError, InputFileError
 
 
@@ -25,6 +26,31 @@ def run(graph, **inputs):
 
 def operations(graph):
     return Counter(node.op for node in graph.frozen()[0].node)
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["serving_default", "stylize", "stylize_plain"], "stylize"),
+        (["serving_default", "segment"], "segment"),
+        (["serving_default"], "serving_default"),
+        (["run"], "run"),
+        (["serving_default", "segment", "run"], None),
+        ([], None),
+    ],
+)
+def test_signature_where_none_is_named(tmp_path, names, chosen):
+    model = SavedModel()
+    graph = model.meta_graphs.add()
+    graph.meta_info_def.tags.append("serve")
+    for name in [*names, "__saved_model_init_op"]:
+        graph.signature_def[name].method_name = "tensorflow/serving/predict"
+    (tmp_path / "saved_model.pb").write_bytes(model.SerializeToString())
+    if chosen is None:
+        with pytest.raises(ArgumentError, match=r"must be one of those of .*: (run, s|it)"):
+            chosen_signature(tmp_path)
+    else:
+        assert chosen_signature(tmp_path) == chosen
 
 
 @pytest.mark.parametrize("signature", ["stylize", "stylize_plain"])

@@ -10,7 +10,7 @@ from pydicom.datadict import keyword_dict
 
 from tests.canaries import leaks, plant, profile_tags
 from tfstyle.data import read_scan, resolve_window, scan_to_unit, write_derived_series
-from tfstyle.data.deidentify import (
+from tfstyle.data.dicom.deidentify import (
     PROFILES,
     TABLE,
     check_profile,
@@ -180,7 +180,7 @@ class TestRefusals:
             check_profile("most")
 
     def test_without_the_package(self, monkeypatch, tmp_path):
-        from tfstyle.data import deidentify as module
+        from tfstyle.data.dicom import deidentify as module
 
         module._rules.cache_clear()
         monkeypatch.setitem(sys.modules, "dicomanonymizer.simpledicomanonymizer", None)

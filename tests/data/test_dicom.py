@@ -62,7 +62,8 @@ def test_lossless_encodings_give_the_same_values(sample, name):
     np.testing.assert_array_equal(scan.pixels, plain.pixels)
 
 
-def test_jpeg(sample):
+def test_jpeg_of_12_bits(sample):
+    pytest.importorskip("libjpeg", reason="the extra libjpeg is not installed")
     assert read_scan(sample("JPGExtended.dcm")).pixels.shape == (1, 1024, 256)
 
 
@@ -530,13 +531,41 @@ def test_syntax_without_decoder(write_ct):
         read_scan(path)
 
 
-def test_missing_decoders_are_named(write_ct, monkeypatch):
+@pytest.mark.parametrize(
+    ("syntax", "package"),
+    [
+        (pydicom.uid.JPEGLosslessSV1, "python-gdcm"),
+        (pydicom.uid.JPEGLSLossless, "python-gdcm"),
+        (pydicom.uid.JPEG2000Lossless, "pylibjpeg-openjpeg"),
+        (pydicom.uid.HTJ2KLossless, "pylibjpeg-openjpeg"),
+        (pydicom.uid.RLELossless, "pylibjpeg-rle"),
+    ],
+)
+def test_missing_decoders_are_named(write_ct, edit_dicom, monkeypatch, syntax, package):
     def fail(self):
         raise RuntimeError("Unable to decompress: missing dependencies: gdcm")
 
+    path = write_ct(PixelData=pydicom.encaps.encapsulate([b"\xff\xd8" + bytes(64)]))
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)
     monkeypatch.setattr(pydicom.dataset.Dataset, "pixel_array", property(fail))
-    with pytest.raises(InputFileError, match="install pylibjpeg, pylibjpeg-libjpeg"):
-        read_scan(write_ct())
+    monkeypatch.setattr("tfstyle.data.dicom.pixels.picture_size", lambda data: (8, 6))
+    with pytest.raises(InputFileError, match=f"install .*{package}"):
+        read_scan(path)
+
+
+def test_jpeg_of_12_bits_names_its_extra(sample, monkeypatch):
+    def fail(self):
+        raise RuntimeError(
+            "Unable to decode as exceptions were raised by all available plugins:\n"
+            "  gdcm: GDCM does not support 'JPEG Extended' for samples with 12-bit precision"
+        )
+
+    monkeypatch.setattr(pydicom.dataset.Dataset, "pixel_array", property(fail))
+    with pytest.raises(InputFileError, match=r"pip install 'tfstyle\[libjpeg\]'"):
+        read_scan(sample("JPGExtended.dcm"))
 
 
 def test_objects_without_pictures(non_picture, write_series, tmp_path, caplog):

@@ -269,6 +269,56 @@ def test_written_volume_reads_back(tmp_path, codes, name):
     np.testing.assert_allclose(again, unit, atol=0.501 / WINDOWS[name].width)
 
 
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "LAS", "PIR", "SAL", "ASR"])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize(("dtype", "end"), [(np.int16, ".nii"), (np.float32, ".nii.gz")])
+@pytest.mark.parametrize("forms", [(1, 2), (0, 4), (3, 0), (0, 0)])
+def test_written_volume_has_the_axes_of_its_source(tmp_path, codes, kind, dtype, end, forms):
+    image = volume(codes, dtype=dtype)
+    image.header["descrip"] = b"DOE^JOHN"
+    image.header.set_qform(image.affine, forms[0])
+    image.header.set_sform(image.affine, forms[1])
+    if codes == "LAS":  # stored by a machine of the other byte order
+        image = nib.Nifti1Image(image.dataobj, None, image.header.as_byteswapped())
+    source, out = tmp_path / f"ct{end}", tmp_path / f"out{end}"
+    nib.save(kind(np.asanyarray(image.dataobj), None, image.header), source)
+    scan, window = read_scan(source), Window(0, 3000)
+    write_nifti(window.to_unit(scan.pixels), scan, window, out)
+    before, after = nib.load(source), nib.load(out)
+    np.testing.assert_allclose(after.get_fdata(), before.get_fdata(), atol=0.5)
+    np.testing.assert_array_equal(after.affine, before.affine)
+    for name in ("qform_code", "sform_code", "pixdim", "srow_x", "quatern_b", "xyzt_units"):
+        np.testing.assert_array_equal(after.header[name], before.header[name])
+    assert type(after) is kind
+    assert b"DOE" not in after.header.binaryblock
+
+
+def test_written_part_of_a_volume_keeps_its_place(tmp_path, save):
+    scan = read_scan(save(volume("PIR")))
+    write_nifti(
+        WINDOWS["full"].to_unit(scan.pixels[2:5]), scan[2:5], WINDOWS["full"], tmp_path / "out.nii"
+    )
+    back, image = read_scan(tmp_path / "out.nii"), nib.load(tmp_path / "out.nii")
+    np.testing.assert_allclose(back.affine, scan[2:5].affine)
+    np.testing.assert_allclose(back.pixels, scan.pixels[2:5], atol=1)
+    assert nib.aff2axcodes(image.affine) == ("P", "I", "R")
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2, 1), (1, 5, 1)])
+def test_written_volume_has_the_shape_of_its_source(save, tmp_path, shape):
+    scan = read_scan(save(nib.Nifti1Image(np.full(shape, 7, np.float32), np.eye(4))))
+    write_nifti(np.zeros(scan.pixels.shape), scan, Window(0, 14), tmp_path / "out.nii")
+    assert nib.load(tmp_path / "out.nii").shape == shape
+
+
+def test_source_that_is_gone(tmp_path, save):
+    path = save(volume("RAS"))
+    scan = read_scan(path)
+    path.unlink()
+    with pytest.raises(InputFileError, match=r"ct\.nii\.gz"):
+        write_nifti(np.zeros(scan.pixels.shape), scan, WINDOWS["bone"], tmp_path / "out.nii")
+
+
 def test_written_in_other_units_is_float(tmp_path):
     scan = Scan(np.zeros((2, 3, 4), np.int16), (3, 2, 1), units="US")
     unit = np.random.default_rng(0).random((2, 3, 4))

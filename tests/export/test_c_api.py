@@ -231,14 +231,23 @@ def test_strength(session, model, random):
     np.testing.assert_allclose(generated, model.stylize(content, style, 0.25), rtol=0, atol=1e-5)
 
 
-def test_the_graph_refuses_nan_itself(session, random):
+def test_the_graph_refuses_what_is_not_gray_itself(session, random):
     content = random.random((1, 8, 8, 1), dtype=np.float32)
     broken = content.copy()
     broken[0, 3, 3] = np.nan
-    with pytest.raises(RuntimeError, match="content : Tensor had NaN"):
+    with pytest.raises(RuntimeError, match="content: holds NaN"):
         session.run("stylize", {"content": broken, "style": content})
-    with pytest.raises(RuntimeError, match="style : Tensor had NaN"):
+    with pytest.raises(RuntimeError, match="style: holds NaN"):
         session.run("stylize", {"content": content, "style": broken})
+    hounsfield = 2000 * content - 1000
+    for name in ("stylize", "encode_style"):
+        inputs = (
+            {"content": content, "style": hounsfield}
+            if name == "stylize"
+            else {"style": hounsfield}
+        )
+        with pytest.raises(RuntimeError, match="style: values must lie between 0 and 1; apply a w"):
+            session.run(name, inputs)
 
 
 def test_unknown_tag_is_an_error(saved_model):

@@ -15,6 +15,7 @@ content = rng.random((4, 40, 40, 1)).astype(np.float32)
 generated = np.clip(content + rng.normal(0, 0.1, content.shape), 0, 1).astype(np.float32)
 masks = rng.integers(0, 3, (4, 40, 40)).astype(np.uint8)
 other = rng.integers(0, 3, (4, 40, 40)).astype(np.uint8)
+hu = (2000 * content - 1000).astype(np.float32)
 p = rng.dirichlet(np.ones(3), (4, 2)).astype(np.float32)
 
 CASES = [
@@ -22,6 +23,7 @@ CASES = [
     (metrics.StructureSimilarity, (content, generated)),
     (metrics.EdgeDisplacement, (content, generated)),
     (metrics.Monotonicity, (content, generated)),
+    (metrics.ToneError, (np.concatenate([content, hu], axis=-1), generated)),
     (lambda: metrics.Dice(3), (masks, other)),
     (lambda: metrics.PixelAccuracy(3), (masks, other)),
     (lambda: metrics.SegmenterAgreement(lambda x: x * [[-1.0, 1.0]], 2), (content, generated)),

@@ -87,7 +87,8 @@ def test_serve_passes_its_options_on_and_says_what_it_started(
 
     monkeypatch.setattr(tfstyle.serving, "serve", serve)
     assert cli.main(["serve", "--models", "m", "--port", "1", "--backend", backend]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert err == "tfstyle: loading the models of m\n"
     assert "127.0.0.1:1 (gRPC)" in out
     assert said in " ".join(out.split())
     assert calls == [(("m", 1), {"backend": backend})]

@@ -1,17 +1,20 @@
 """Other ways of changing gray scales, all behind the call of ``StyleTransfer.stylize``.
 
-========================== ============================================ ======== ==================
-name                       what it is                                   style    needs
-========================== ============================================ ======== ==================
-contextual_transformation  generator for one domain (Mechrez 2018)      no       a trained model
-adain_mse                  AdaIN with its own paper's loss (Huang 2017) yes      a preset or model
-gatys                      optimised pixels (Gatys 2016)                yes      an encoder, time
-wct                        whitening and colouring (Li 2017)            yes      a preset or model
-histogram_matching         one curve from two histograms                yes      nothing
-clahe                      local equalisation (Zuiderveld 1994)         no       nothing
-random_gamma               a random power law                           no       nothing
-window_jitter              a random window near the content's           no       nothing
-========================== ============================================ ======== ==================
+============================= ======================================== ======== =================
+name                          what it is                               style    needs
+============================= ======================================== ======== =================
+contextual_transformation     generator for one domain (Mechrez 2018)  no       a trained model
+adain_mse                     AdaIN with its paper's loss (Huang 2017) yes      a preset or model
+gatys                         optimised pixels (Gatys 2016)            yes      an encoder, time
+wct                           whitening and colouring (Li 2017)        yes      a preset or model
+histogram_matching            one curve from two histograms            yes      nothing
+foreground_histogram_matching the same over pixels above the floor     yes      nothing
+mean_and_spread               the style's mean and standard deviation  yes      nothing
+nyul                          piecewise linear between percentiles     yes      nothing
+clahe                         local equalisation (Zuiderveld 1994)     no       nothing
+random_gamma                  a random power law                       no       nothing
+window_jitter                 a random window near the content's       no       nothing
+============================= ======================================== ======== =================
 
 Those without style are given content alone; a style in the call is checked and not used.
 """
@@ -27,6 +30,7 @@ from tfstyle.baselines.contextual_transformation import (
     CascadedRefinement,
     ContextualTransformation,
 )
+from tfstyle.baselines.foreground import ForegroundHistogramMatching, MeanAndSpread, Nyul
 from tfstyle.baselines.gatys import Gatys
 from tfstyle.baselines.wct import WCT, colour, whiten
 from tfstyle.errors import ArgumentError, TfstyleError
@@ -40,6 +44,9 @@ BASELINES: dict[str, type[Baseline]] = {
         Gatys,
         WCT,
         HistogramMatching,
+        ForegroundHistogramMatching,
+        MeanAndSpread,
+        Nyul,
         CLAHE,
         RandomGamma,
         WindowJitter,
@@ -97,8 +104,11 @@ __all__ = [
     "Baseline",
     "CascadedRefinement",
     "ContextualTransformation",
+    "ForegroundHistogramMatching",
     "Gatys",
     "HistogramMatching",
+    "MeanAndSpread",
+    "Nyul",
     "RandomGamma",
     "WindowJitter",
     "colour",

@@ -11,6 +11,7 @@ from keras import layers, ops
 from tfstyle.baselines.base import NetworkBaseline, cut_encoder, known_taps
 from tfstyle.encoders import Encoder
 from tfstyle.errors import ArgumentError
+from tfstyle.images import gray_tensor, pair_of
 from tfstyle.keras_files import KerasFile
 from tfstyle.layers import ReflectionPadding2D
 from tfstyle.layers.padding import extend_to_stride
@@ -28,7 +29,7 @@ MODEL_FILE = "model.keras"
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
-class CascadedRefinement(keras.Model):
+class CascadedRefinement(KerasFile, keras.Model):
     """Cascaded refinement network: the image at rising sizes, each refining the one before.
 
     A module at each size takes the image reduced to it, beside the features of the module before
@@ -63,21 +64,23 @@ class CascadedRefinement(keras.Model):
         self.widths = tuple(int(width) for width in widths)
         if not self.widths or min(self.widths) < 1:
             raise ArgumentError(f"widths: need numbers of at least 1, received {widths!r}.")
-        self.reduce = layers.AveragePooling2D(2, name="reduce")
-        self.enlarge = layers.UpSampling2D(2, interpolation="nearest", name="enlarge")
+        self.reduce = layers.AveragePooling2D(2, data_format="channels_last", name="reduce")
+        self.enlarge = layers.UpSampling2D(
+            2, data_format="channels_last", interpolation="nearest", name="enlarge"
+        )
         self.refinements = []
         for level, width in enumerate(self.widths):
             steps = []
             for part in "ab":
                 steps += [
                     ReflectionPadding2D(1, name=f"pad{level}{part}"),
-                    layers.Conv2D(width, 3, name=f"conv{level}{part}"),
+                    layers.Conv2D(width, 3, data_format="channels_last", name=f"conv{level}{part}"),
                     # With one group: over height, width and channels.
                     layers.GroupNormalization(1, epsilon=1e-5, name=f"norm{level}{part}"),
                     layers.LeakyReLU(0.2, name=f"relu{level}{part}"),
                 ]
             self.refinements.append(steps)
-        self.last = layers.Conv2D(1, 1, name="last")
+        self.last = layers.Conv2D(1, 1, data_format="channels_last", name="last")
         self.build((None, None, None, 1))
 
     @property
@@ -169,7 +172,7 @@ class ContextualTransformation(KerasFile, NetworkBaseline, keras.Model):
         self.content_tracker = keras.metrics.Mean(name="content_loss")
         self.style_tracker = keras.metrics.Mean(name="style_loss")
         self._settings: dict = {}
-        self.built = True
+        self.build((None, None, None, 1))
 
     @classmethod
     def ready(cls, model: str | Path | ContextualTransformation | None = None):
@@ -193,7 +196,13 @@ class ContextualTransformation(KerasFile, NetworkBaseline, keras.Model):
     # -- inference -------------------------------------------------------------------------
     def call(self, inputs):
         """Generates from ``{"content": …}`` or the content itself; sizes as the generator's."""
-        return self.generator(inputs["content"] if isinstance(inputs, Mapping) else inputs)
+        return self.generator(gray_tensor(_content_of(inputs), "content"))
+
+    def build(self, input_shape):
+        self.built = True  # the parts are
+
+    def compute_output_shape(self, input_shape):
+        return (*_content_of(input_shape)[:3], 1)
 
     def _plain(self, content, styles, strength):
         shape = ops.shape(content)
@@ -289,7 +298,10 @@ class ContextualTransformation(KerasFile, NetworkBaseline, keras.Model):
         return {"loss": loss, "content_loss": content_loss, "style_loss": style_loss}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        terms = self.losses_of(x["content"], x["style"], y_pred)
+        if sample_weight is not None:
+            raise ArgumentError("sample_weight: has no meaning here; give content and style alone.")
+        content, style = pair_of(x if y is None else (x, y))
+        terms = self.losses_of(content, gray_tensor(style, "style"), y_pred)
         self.content_tracker.update_state(terms["content_loss"])
         self.style_tracker.update_state(terms["style_loss"])
         # Keras adds up the replicas' gradients, and multiplies what it reports.
@@ -312,6 +324,14 @@ class ContextualTransformation(KerasFile, NetworkBaseline, keras.Model):
 
     def build_from_config(self, config):
         """Nothing to do: every weight exists after the constructor."""
+
+
+def _content_of(inputs):
+    """The content, or its shape, out of what ``fit`` takes: it itself, a pair, or a dictionary."""
+    if isinstance(inputs, Mapping):
+        return inputs["content"]
+    pair = isinstance(inputs, (list, tuple)) and not isinstance(inputs[0], (int, type(None)))
+    return inputs[0] if pair else inputs
 
 
 def _content_layers(family) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tfstyle.convert import report as reports
-from tfstyle.convert.graph import PlainGraph, plain_graph
+from tfstyle.convert.graph import PlainGraph, chosen_signature, plain_graph
 from tfstyle.convert.report import ConversionReport, Runner
 from tfstyle.convert.samples import Paths, find_scans, image_pairs, signature_inputs
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
@@ -80,7 +80,7 @@ def convert(
     output: str | os.PathLike,
     *,
     to: str,
-    signature: str = "stylize",
+    signature: str | None = None,
     precision: str = "float32",
     size: int | None = None,
     calibrate: Paths = (),
@@ -104,7 +104,7 @@ def convert(
         output: File to write, ending in ``.tflite`` or ``.onnx``; must not exist. The report is
             written beside it as ``<output>.json``.
         to: ``"tflite"`` or ``"onnx"``.
-        signature: Name of the signature, such as ``"segment"`` of a U-Net.
+        signature: Name of the signature. Defaults to ``"stylize"``, or the model's only one.
         precision: See above.
         size: Takes one image of `size` x `size` pixels at a time, as GPU and NPU delegates want.
             Defaults to any number and size.
@@ -147,6 +147,8 @@ def convert(
     try:
         with temporary_beside(output, folder=True) as work:
             folder = _saved_model(model, work)
+            if signature is None:
+                signature = chosen_signature(folder)
             graph = plain_graph(folder, signature, size)
             with Servable(folder) as servable:
                 samples, calibration = (

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfstyle.errors import ArgumentError, InputFileError, first_line
-from tfstyle.export.servable import SERVE_TAG, saved_model_folder
+from tfstyle.export.servable import (
+    DEFAULT_SIGNATURE,
+    INIT_SIGNATURE,
+    SERVE_TAG,
+    read_meta_graph,
+    saved_model_folder,
+)
+from tfstyle.export.signatures import STYLIZE
 from tfstyle.logs import quiet_tensorflow
 
 if TYPE_CHECKING:
@@ -57,6 +64,28 @@ class PlainGraph:
             {name: tensor.name for name, tensor in tensors.items()},
             {name: outputs[name].name for name in self.outputs},
         )
+
+
+def chosen_signature(folder: Path) -> str:
+    """The signature that is meant where none is named: ``"stylize"``, or the only one.
+
+    Args:
+        folder: Version folder of a SavedModel.
+
+    Raises:
+        InputFileError: It cannot be read.
+        ArgumentError: There are several others.
+    """
+    given = set(read_meta_graph(folder).signature_def) - {INIT_SIGNATURE}
+    names = sorted(given - {DEFAULT_SIGNATURE}) or sorted(given)
+    if STYLIZE in names:
+        return STYLIZE
+    if len(names) != 1:
+        raise ArgumentError(
+            f"signature: must be one of those of {folder}: {', '.join(names) or 'it has none'}; "
+            "received None."
+        )
+    return names[0]
 
 
 def plain_graph(

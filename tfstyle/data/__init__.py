@@ -3,7 +3,7 @@
 import importlib
 
 from tfstyle.data.dicom import DicomSeries
-from tfstyle.data.dicom_write import write_derived_series
+from tfstyle.data.dicom.write import write_derived_series
 from tfstyle.data.labelled import (
     LabelledFiles,
     LabelledScan,

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from tfstyle.data.dicom import check_size, damage_is_input_error, is_dicom, read_dataset
+from tfstyle.data.layouts import is_label_name, key_of
 from tfstyle.data.nifti import match_labels, resample_labels
 from tfstyle.data.png import read_png
 from tfstyle.data.privacy import TECHNICAL, mark_of, reason_of, values_unsaid
@@ -54,10 +55,6 @@ TOTALSEGMENTATOR_SPINE = {
 }
 
 _SEG_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
-_ENDINGS = (".nii.gz", ".nii", ".png", ".dcm", ".dicom", ".ima")
-#: What names of masks have and names of their images have not, and nnU-Net's channel number.
-_MASK_WORDS = re.compile(r"[_.\-](labels?|seg|segmentations?|masks?|msk|gt)$", re.I)
-_IMAGE_WORDS = re.compile(r"[_.\-](ct|image|img|0000)$", re.I)
 _ID_COLUMNS = (
     "subject",
     "subject_id",
@@ -436,8 +433,8 @@ def _add_pictures(
     scan: Scan, image: str, pictures: Sequence[str], mask: np.ndarray, covered: np.ndarray
 ) -> None:
     """Lays PNG masks on the slices whose files have their names."""
-    by_name = {_key(os.path.basename(path)): path for path in pictures}
-    names = [_key(os.path.basename(file)) for file in scan.files]
+    by_name = {key_of(os.path.basename(path)): path for path in pictures}
+    names = [key_of(os.path.basename(file)) for file in scan.files]
     if len(pictures) == 1 and len(scan) == 1:
         slices = [(0, pictures[0])]
     else:
@@ -489,16 +486,6 @@ class _Found:
         return self.image
 
 
-def _key(name: str) -> str:
-    """A file's name without ending and without the words that tell masks from images."""
-    for ending in _ENDINGS:
-        if name.lower().endswith(ending):
-            name = name[: -len(ending)]
-            break
-    shorter = _MASK_WORDS.sub("", name)
-    return _IMAGE_WORDS.sub("", shorter) or name
-
-
 def _below(root: Path, path: str | Path) -> str:
     """The first folder between the root and a file, or the root's own name."""
     parts = Path(path).relative_to(root).parts
@@ -528,7 +515,7 @@ def _find_verse(root: Path) -> Iterator[_Found]:
         yield _Found(
             image=str(image),
             masks=[file],
-            subject=subject.group() if subject else _key(name),
+            subject=subject.group() if subject else key_of(name),
             folder=root.resolve().name if folder in ("rawdata", "derivatives") else folder,
         )
 
@@ -579,7 +566,7 @@ def _find_folders(root: Path, mask_root: Path) -> Iterator[_Found]:
     for file in find_files(mask_root):
         if _is_mask(file, alone=mask_root != root):
             where = Path(file).relative_to(mask_root)
-            masks.setdefault(str(where.parent / _key(where.name)), []).append(file)
+            masks.setdefault(str(where.parent / key_of(where.name)), []).append(file)
     if not masks:
         return
     taken = {file for files in masks.values() for file in files}
@@ -588,7 +575,7 @@ def _find_folders(root: Path, mask_root: Path) -> Iterator[_Found]:
         if file in taken:
             continue
         where = Path(file).relative_to(root)
-        key = str(where.parent / _key(where.name))
+        key = str(where.parent / key_of(where.name))
         if file.lower().endswith((".nii", ".nii.gz", ".png")):
             if key in masks:
                 yield _Found(file, masks[key], key, _below(root, file))
@@ -599,13 +586,13 @@ def _find_folders(root: Path, mask_root: Path) -> Iterator[_Found]:
             series.setdefault((str(where.parent), uid), []).append(file)
     folders = [folder for folder, _ in series]
     for (folder, uid), files in series.items():
-        one_each = [masks.get(str(Path(folder) / _key(os.path.basename(f)))) for f in files]
+        one_each = [masks.get(str(Path(folder) / key_of(os.path.basename(f)))) for f in files]
         inside = [f for key, fs in masks.items() if str(Path(key).parent) == folder for f in fs]
         volumes = [file for file in inside if not file.lower().endswith(".png")]
         several = folders.count(folder) > 1
         path = files[0] if len(files) == 1 else str(root / folder)
         number = mark_of(uid) if several and len(files) > 1 else None
-        name = folder if folder != "." else _key(os.path.basename(files[0]))
+        name = folder if folder != "." else key_of(os.path.basename(files[0]))
         place = _below(root, files[0])
         if any(one_each):
             chosen = sorted({file for group in one_each if group for file in group})
@@ -617,7 +604,7 @@ def _find_folders(root: Path, mask_root: Path) -> Iterator[_Found]:
             logger.info("Left out: %s has no mask.", path)
             continue
         if len(files) == 1:
-            name = str(Path(folder) / _key(os.path.basename(files[0])))
+            name = str(Path(folder) / key_of(os.path.basename(files[0])))
         yield _Found(path, chosen, name, place, series=number)
 
 
@@ -625,8 +612,7 @@ def _is_mask(file: str, alone: bool) -> bool:
     """Whether a file may be a mask; beside images only by its name or kind."""
     lower = file.lower()
     if lower.endswith((".nii", ".nii.gz", ".png")):
-        stem = os.path.basename(lower).removesuffix(".gz").rsplit(".", 1)[0]
-        return alone or _MASK_WORDS.search(stem) is not None
+        return alone or is_label_name(file)
     return is_dicom(file) and _tag(file, "SOPClassUID") in _SEG_CLASSES
 
 
@@ -731,7 +717,7 @@ def _table(file: str, column: str, root: Path) -> dict[str, str]:
     lower = {str(name).strip().lower(): name for name in names}
     identifier = next((lower[name] for name in _ID_COLUMNS if name in lower), names[0])
     return {
-        _key(str(row[identifier]).strip()): str(row[column] or "").strip()
+        key_of(str(row[identifier]).strip()): str(row[column] or "").strip()
         for row in rows
         if row[identifier]
     }
@@ -743,7 +729,7 @@ def _look_up(table: Mapping[str, str], item: _Found) -> str:
         item.subject,
         os.path.basename(item.subject),
         item.subject.removeprefix("sub-"),
-        _key(name),
+        key_of(name),
         name,
     )
     return next((table[c] for c in candidates if c in table), "")

@@ -20,6 +20,14 @@ from tfstyle.limits import check
 _HU_MARK = b"units HU"  # in the header's description, written by write_nifti
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+#: The order of axes of a scan: slices upward, rows to the back, columns to the left.
+_SCAN_AXES = nib.orientations.axcodes2ornt(("S", "P", "L"))
+#: Fields of a header that say where its voxels lie. No others are handed on: they are free text.
+_GEOMETRY = (
+    *("dim_info", "pixdim", "xyzt_units", "qform_code", "sform_code"),
+    *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *("srow_x", "srow_y", "srow_z"),
+)
 
 
 def _header(path: str) -> nib.Nifti1Header:
@@ -83,16 +91,20 @@ def _load(path: str) -> tuple[np.ndarray, np.ndarray, bytes]:
         reason = reason_of(error)
         raise InputFileError(path, f"the voxels are truncated or damaged ({reason}).") from None
     voxels = voxels.reshape(tuple(shape[:3]) + (1,) * (3 - len(shape)))
+    change = nib.orientations.ornt_transform(_axes(affine, path), _SCAN_AXES)
+    affine = affine @ nib.orientations.inv_ornt_aff(change, voxels.shape)
+    voxels = nib.orientations.apply_orientation(voxels, change)
+    return np.ascontiguousarray(voxels), _RAS_TO_LPS @ affine, header["descrip"].tobytes()
+
+
+def _axes(affine: np.ndarray, path: str) -> np.ndarray:
+    """The orientation of an affine, as nibabel has it."""
     now = np.array([[np.nan]])
     if np.isfinite(affine).all() and np.linalg.cond(affine[:3, :3]) < 1e7:
         now = nib.orientations.io_orientation(affine)
     if not np.isfinite(now).all():
         raise InputFileError(path, "its affine is singular, so the orientation is unknown.")
-    wanted = nib.orientations.axcodes2ornt(("S", "P", "L"))
-    change = nib.orientations.ornt_transform(now, wanted)
-    affine = affine @ nib.orientations.inv_ornt_aff(change, voxels.shape)
-    voxels = nib.orientations.apply_orientation(voxels, change)
-    return np.ascontiguousarray(voxels), _RAS_TO_LPS @ affine, header["descrip"].tobytes()
+    return now
 
 
 def nifti_name(path: str | os.PathLike) -> str:
@@ -228,8 +240,19 @@ def _label_type(voxels: np.ndarray, path: str) -> np.ndarray:
     raise InputFileError(path, f"label values {low} to {high} are beyond 32 bits.")
 
 
-def write_nifti(unit: np.ndarray, scan: Scan, window: Window, path: str | os.PathLike) -> None:
+def write_nifti(
+    unit: np.ndarray,
+    scan: Scan,
+    window: Window,
+    path: str | os.PathLike,
+    *,
+    description: str = "tfstyle",
+) -> None:
     """Writes gray images back as a volume in the units and at the place of a scan.
+
+    The volume of a scan that was read from NIfTI has the order of axes, shape, affines and form
+    codes of that file, so that masks of the file fit it voxel by voxel. Others are stored as
+    columns, rows, slices.
 
     Args:
         unit: Floats (slices, rows, columns), or with a last axis of length 1, in [0, 1], of the
@@ -239,35 +262,65 @@ def write_nifti(unit: np.ndarray, scan: Scan, window: Window, path: str | os.Pat
             clipped.
         path: Output ``.nii`` or ``.nii.gz`` file, replaced as a whole. Its voxels are int16 for
             HU (rounded to 1 HU), else float32.
+        description: Up to 68 ASCII characters for the header.
 
     Raises:
         ArgumentError: If the images do not match the scan, hold NaN, or the name ends otherwise.
+        InputFileError: If the NIfTI file of the scan cannot be read any more.
         OutputError: If the file cannot be written.
     """
     path = os.fspath(path)
     if not path.lower().endswith((".nii", ".nii.gz")):
-        raise ArgumentError(f"path must end in .nii or .nii.gz. Received {path!r}.")
+        raise ArgumentError(f"path: must end in .nii or .nii.gz, received {path!r}.")
     unit = check_unit(unit, scan.pixels.shape)
-    values = window.to_hu(np.clip(unit, 0, 1))
+    values = window.to_hu(np.clip(unit, 0, 1)).astype(np.float32)
     if scan.units == "HU":
         values = np.clip(np.rint(values), -32768, 32767).astype(np.int16)
-    affine = np.diag([*scan.spacing, 1.0])[[2, 1, 0, 3]] if scan.affine is None else scan.affine
-    # Axes in the usual order of NIfTI: columns, rows, slices.
-    affine = _RAS_TO_LPS @ affine[:, [2, 1, 0, 3]]
     try:
-        image = nib.Nifti1Image(np.ascontiguousarray(values.transpose(2, 1, 0)), affine)
+        image = _image(values, scan)
     except (ValueError, np.linalg.LinAlgError, nib.spatialimages.HeaderDataError) as error:
+        if isinstance(error, InputFileError):
+            raise
         raise OutputError(
             path, f"the place of {scan.name} in space does not fit NIfTI ({error})."
         ) from error
-    image.header.set_xyzt_units("mm")
-    image.header["descrip"] = b"tfstyle, " + (_HU_MARK if scan.units == "HU" else b"units US")
+    units = _HU_MARK if scan.units == "HU" else b"units US"
+    image.header["descrip"] = description.encode("ascii", "replace")[:68] + b", " + units
     data = image.to_bytes()
     if path.lower().endswith(".gz"):
         data = gzip.compress(data, 6, mtime=0)
     if os.path.isdir(path):
         raise OutputError(path, "is a folder.")
     write_atomically(path, data)
+
+
+def _image(values: np.ndarray, scan: Scan) -> nib.Nifti1Image:
+    """Values (slices, rows, columns) in the axes of the scan's own file, with its geometry."""
+    source = scan.files[0] if scan.files else ""
+    affine = np.diag([*scan.spacing, 1.0])[[2, 1, 0, 3]] if scan.affine is None else scan.affine
+    if not source.lower().endswith((".nii", ".nii.gz")):
+        affine = _RAS_TO_LPS @ affine[:, [2, 1, 0, 3]]
+        image = nib.Nifti1Image(np.ascontiguousarray(values.transpose(2, 1, 0)), affine)
+        image.header.set_xyzt_units("mm")
+        return image
+    before = _header(source)
+    shape, own = before.get_data_shape(), np.array(before.get_best_affine(), np.float64)
+    change = nib.orientations.ornt_transform(_SCAN_AXES, _axes(own, source))
+    affine = _RAS_TO_LPS @ affine @ nib.orientations.inv_ornt_aff(change, values.shape)
+    voxels = nib.orientations.apply_orientation(values, change)
+    header = type(before)()
+    for field in _GEOMETRY:
+        header[field] = before[field]
+    header.set_data_dtype(values.dtype)
+    if voxels.shape == (*shape[:3], 1, 1)[:3] and np.allclose(affine, own, atol=1e-4):
+        voxels = voxels.reshape(shape)
+    else:  # a part of the file, or the scan was given another grid
+        code = int(before["qform_code"])
+        header.set_data_shape(voxels.shape)
+        header.set_qform(affine, code)
+        header.set_sform(affine, int(before["sform_code"]) or (0 if code else 1))
+    kind = nib.Nifti2Image if isinstance(before, nib.Nifti2Header) else nib.Nifti1Image
+    return kind(np.ascontiguousarray(voxels), None, header)
 
 
 def check_unit(unit: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 
 import numpy as np
 
@@ -70,13 +71,16 @@ def picture_name(path: str | os.PathLike) -> str:
     return safe_name(os.path.splitext(os.path.basename(os.fspath(path)))[0], "picture")
 
 
-def write_png(unit: np.ndarray, path: str | os.PathLike, bits: int = 8) -> None:
+def write_png(
+    unit: np.ndarray, path: str | os.PathLike, bits: int = 8, *, description: str = ""
+) -> None:
     """Writes an image in [0, 1] as a gray PNG.
 
     Args:
         unit: Floats (rows, columns) or (rows, columns, 1); values beyond [0, 1] are clipped.
         path: Output file; an older file is replaced as a whole.
         bits: 8 or 16.
+        description: Text for the file's header, in Latin-1.
 
     Raises:
         ArgumentError: If the shape, a value (NaN) or ``bits`` cannot be used.
@@ -97,4 +101,13 @@ def write_png(unit: np.ndarray, path: str | os.PathLike, bits: int = 8) -> None:
     stored = np.rint(np.clip(unit, 0, 1) * np.iinfo(kind).max).astype(kind)
     with tf.device("CPU"):
         data = tf.io.encode_png(stored).numpy()
+    if description:
+        data = described(data, description)
     write_atomically(path, data)
+
+
+def described(png: bytes, description: str) -> bytes:
+    """A PNG file with a text chunk ``Description`` behind its header (PNG section 11.3.3)."""
+    chunk = b"tEXtDescription\0" + description.encode("latin-1", "replace")
+    size, checksum = struct.pack(">I", len(chunk) - 4), struct.pack(">I", zlib.crc32(chunk))
+    return png[:33] + size + chunk + checksum + png[33:]

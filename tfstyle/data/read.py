@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from tfstyle.data.dicom import (
     DicomSeries,
@@ -17,6 +14,11 @@ from tfstyle.data.dicom import (
     read_dataset,
     read_dicom,
 )
+from tfstyle.data.dicom.files import HEAD, begins_as_dicom
+from tfstyle.data.dicom.headers import IDENTITY_TAGS, Identity, identity_of
+from tfstyle.data.dicom.series import series_mark
+from tfstyle.data.dicom.stacks import series_keys
+from tfstyle.data.layouts import images_among, is_label_map
 from tfstyle.data.nifti import nifti_name, read_nifti
 from tfstyle.data.png import picture_name, read_png
 from tfstyle.data.scan import Scan
@@ -25,7 +27,6 @@ from tfstyle.limits import check, limits
 
 logger = logging.getLogger(__name__)
 
-_LABEL_NAME = re.compile(r"(^|[_.\-])(labels?|seg|segmentations?|masks?)([_.\-]|$)", re.I)
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -33,14 +34,69 @@ def _is_nifti(path: str) -> bool:
     return path.lower().endswith((".nii", ".nii.gz"))
 
 
-def _is_png(path: str) -> bool:
+def _kind(path: str) -> str:
+    """``"nifti"``, ``"png"`` or ``"dicom"`` by name and first bytes, "" for anything else.
+
+    Raises:
+        InputFileError: If the file cannot be opened.
+    """
+    if _is_nifti(path):
+        return "nifti"
     if path.lower().endswith(".png"):
-        return True
+        return "png"
+    if os.path.basename(path).upper() == "DICOMDIR":
+        return ""
     try:
         with open(path, "rb") as file:
-            return file.read(8) == _PNG_SIGNATURE
-    except OSError:
-        return False
+            head = file.read(HEAD)
+    except OSError as error:
+        raise InputFileError(path, f"cannot be read ({error.strerror}).") from error
+    if head.startswith(_PNG_SIGNATURE):
+        return "png"
+    return "dicom" if begins_as_dicom(head) else ""
+
+
+def _say_left_out(folder: str, files: Sequence[str]) -> None:
+    files = [file for file in files if os.path.basename(file).upper() != "DICOMDIR"]
+    if files:
+        logger.warning(
+            "Left out of %s: %d %s neither DICOM, NIfTI nor PNG (%s%s).",
+            folder,
+            len(files),
+            "file that is" if len(files) == 1 else "files that are",
+            ", ".join(os.path.relpath(file, folder) for file in files[:5]),
+            ", …" if len(files) > 5 else "",
+        )
+
+
+def no_scans(folder: str | os.PathLike) -> InputFileError:
+    """The error for a folder or file without a scan, which says what is there instead."""
+    path = os.fspath(folder)
+    if not os.path.isdir(path):
+        try:
+            read_scans(path)
+        except InputFileError as error:
+            return error
+    files = find_files(path)
+    pair = next((file for file in files if file.lower().endswith(_PAIR)), None)
+    if pair is not None:
+        return InputFileError(pair, _PAIR_PROBLEM)
+    labels = [file for file in files if _is_nifti(file)]
+    if labels:
+        return InputFileError(
+            path,
+            f"holds no scans, but {len(labels)} NIfTI files that are label maps by their names, "
+            f"such as {os.path.basename(labels[0])}. Give such a file itself to read it as a scan, "
+            "or give it another name.",
+        )
+    return InputFileError(path, "holds no DICOM, NIfTI or PNG files.")
+
+
+_PAIR = (".hdr", ".img", ".hdr.gz", ".img.gz")
+_PAIR_PROBLEM = (
+    "half of a pair of header and image (.hdr and .img, Analyze or NIfTI), which is not read. Make "
+    "one .nii.gz of both, for example with nibabel.save(nibabel.load('x.hdr'), 'x.nii.gz')."
+)
 
 
 def find_files(folder: str | os.PathLike) -> list[str]:
@@ -94,12 +150,14 @@ def read_scans(
 
     In a folder, DICOM files are grouped by series and sorted by position, each NIfTI and PNG file
     is a scan of its own, and what is none of these, or a DICOM object without a picture, is left
-    out. NIfTI label maps are left out as well: those that have ``label``, ``seg`` or ``mask`` in
-    their names, and small whole numbers on the grid of a CT in the same folder; given alone they
-    are read. Scout images, and slices of another size or orientation than
-    the rest of their series, are left out with a warning that names the file, because a series
-    with its scout is what scanners send; pass ``on_odd="error"`` to be strict. Damaged files are
-    always an error.
+    out. Label maps are left out as well, with a warning: those that names of files or folders tell,
+    as in the layouts of TotalSegmentator, nnU-Net, the Medical Segmentation Decathlon, VerSe and
+    BIDS, and NIfTI volumes of labels beside a CT. So are results of tfstyle in a folder that holds
+    anything else. A file that is given itself is read, whatever it is called.
+
+    Scout images, and slices of another size or orientation than the rest of their series, are left
+    out with a warning that names the file, because a series with its scout is what scanners send;
+    pass ``on_odd="error"`` to be strict. Damaged files are always an error.
 
     Example:
         >>> for scan in read_scans("study/"):  # doctest: +SKIP
@@ -107,7 +165,8 @@ def read_scans(
 
     Args:
         path: A DICOM, ``.nii``, ``.nii.gz`` or PNG file, or a folder.
-        series: Only this series: the end of its Series Instance UID, its Series Number or its name.
+        series: Only this series: its Series Number, its name, or its Series Instance UID, of which
+            the end will do: from a dot on (``.77``, ``3.77``), or six digits and more.
         on_odd: ``"skip"`` or ``"error"`` for slices that do not fit their series.
         units: For NIfTI, ``"HU"`` or ``"US"`` to decide what the values mean, ``"auto"`` to judge
             by the values.
@@ -132,9 +191,11 @@ def read_scans(
         raise InputFileError(path, "neither a file nor a folder.")
     elif os.path.getsize(path) == 0:
         raise InputFileError(path, "the file is empty.")
-    elif _is_nifti(path) or _is_png(path):
+    elif _kind(path) in ("nifti", "png"):
         scan = read_nifti(path, units=units) if _is_nifti(path) else read_png(path)
         scans = [scan] if series in (None, scan.name) else []
+    elif path.lower().endswith(_PAIR) and not _kind(path):
+        raise InputFileError(path, _PAIR_PROBLEM)
     else:
         scans = read_dicom([path], series=series, on_odd=on_odd, as_given=True, lazy=lazy)
     if series is not None and not scans:
@@ -148,69 +209,61 @@ def _read_folder(
     dicom: list[str] = []
     scans: list[Scan | DicomSeries] = []
     volumes: list[Scan] = []
-    for file in find_files(path):
-        if _is_nifti(file):
+    unknown: list[str] = []
+    for file in images_among(path, find_files(path)):
+        kind = _kind(file)
+        if kind == "nifti":
             if series is not None and nifti_name(file) != series:
                 continue
-            if _LABEL_NAME.search(nifti_name(file)):
-                logger.info("Left out: %s looks like a label map by its name.", file)
-                continue
             volumes.append(read_nifti(file, units=units))
-        elif _is_png(file):
+        elif kind == "png":
             if series is None or picture_name(file) == series:
                 scans.append(read_png(file))
-        elif os.path.basename(file).upper() == "DICOMDIR":
-            continue
-        elif is_dicom(file):
+        elif kind == "dicom":
             dicom.append(file)
         else:
-            logger.debug("Left out: %s is neither DICOM, NIfTI nor PNG.", file)
-    for volume in volumes:
-        if any(_is_label_map(volume, other) for other in volumes):
-            logger.info("Left out: %s looks like a label map.", volume.files[0])
-        else:
-            scans.append(volume)
+            unknown.append(file)
     if dicom:
         found = read_dicom(dicom, series=series, on_odd=on_odd, lazy=lazy)
-        if not found and not scans and series is None:
+        if not found and not scans and not volumes and series is None:
             raise InputFileError(
                 path,
                 f"{len(dicom)} DICOM files, but none with slices to read (scout images and "
                 "objects without pictures are left out). To read a scout, give its file.",
             )
         scans.extend(found)
+    others = [*volumes, *scans]
+    for volume in volumes:
+        if any(is_label_map(volume, other) for other in others):
+            logger.warning("Left out: %s looks like a label map.", volume.files[0])
+        else:
+            scans.append(volume)
     if not scans and series is None:
-        raise InputFileError(path, "holds no DICOM, NIfTI or PNG files.")
+        raise no_scans(path)
+    _say_left_out(path, unknown)
     return sorted(scans, key=lambda scan: os.path.dirname(scan.files[0]))
 
 
-def _is_label_map(scan: Scan, other: Scan) -> bool:
-    """Whether a volume holds small whole numbers on the grid of a CT beside it."""
-    return (
-        scan.units == "US"
-        and other.units == "HU"
-        and os.path.dirname(scan.files[0]) == os.path.dirname(other.files[0])
-        and scan.pixels.shape == other.pixels.shape
-        and np.allclose(scan.affine, other.affine, atol=1e-3)
-        and scan.pixels.dtype == np.int16
-        and scan.pixels.min() >= 0
-        and scan.pixels.max() <= 255
-    )
-
-
 def _labels_something_beside(scan: Scan) -> bool:
-    """Whether a NIfTI volume is a label map of another one in its folder."""
-    if scan.units != "US" or scan.pixels.dtype != np.int16 or scan.pixels.min() < 0:
+    """Whether a NIfTI volume is a label map of another scan in its folder."""
+    if scan.units != "US" or scan.pixels.dtype.kind == "f" or scan.pixels.min() < 0:
         return False
     folder = os.path.dirname(scan.files[0])
+    dicom = False
     for name in sorted(os.listdir(folder or ".")):
         other = os.path.join(folder, name)
-        if _is_nifti(other) and other != scan.files[0]:
-            try:
-                if _is_label_map(scan, read_nifti(other)):
-                    return True
-            except InputFileError:
+        try:
+            if _is_nifti(other):
+                beside = [read_nifti(other)] if other != scan.files[0] else []
+            elif not dicom and is_dicom(other):  # one file tells the units of its series
+                beside = read_dicom([other], lazy=True)
+                dicom = bool(beside)
+            else:
                 continue
+            if any(is_label_map(scan, one) for one in beside):
+                return True
+        except InputFileError:
+            continue
     return False
 
 
@@ -221,12 +274,14 @@ class ScanFiles:
     Attributes:
         files: The files, sorted; several for a DICOM series.
         kind: ``"dicom"``, ``"nifti"`` or ``"png"``.
-        series: Series Instance UID, or "".
+        series: Series Instance UID, with more behind it where several series share it, or "".
+        given: Whether the file itself was given, and not its folder.
     """
 
     files: tuple[str, ...]
     kind: str
     series: str = ""
+    given: bool = False
 
     def read(self, *, lazy: bool = False) -> list[Scan | DicomSeries]:
         """Reads the files as :func:`read_scans` reads a folder.
@@ -246,8 +301,8 @@ class ScanFiles:
         if self.kind == "dicom":
             return read_dicom(self.files, lazy=lazy)
         scan = read_nifti(self.files[0])
-        if _labels_something_beside(scan):
-            logger.info("Left out: %s looks like a label map.", self.files[0])
+        if not self.given and _labels_something_beside(scan):
+            logger.warning("Left out: %s looks like a label map.", self.files[0])
             return []
         return [scan]
 
@@ -278,33 +333,43 @@ def list_scans(
         raise InputFileError(folder, "neither a file nor a folder.")
     found: list[ScanFiles] = []
     damaged: list[InputFileError] = []
-    series: dict[tuple[str, str], list[str]] = {}
+    dicom: list[tuple[str, Identity]] = []
+    others: list[str] = []
     passed = [os.path.join(os.path.realpath(path), "") for path in without]
-    for file in find_files(folder) if os.path.isdir(folder) else [folder]:
-        if any(os.path.realpath(file).startswith(path) for path in passed):
+    given = not os.path.isdir(folder)
+    files = [folder]
+    if not given:
+        files = find_files(folder)
+        if passed:
+            files = [f for f in files if not os.path.realpath(f).startswith(tuple(passed))]
+        files = images_among(folder, files)
+    for file in files:
+        try:
+            kind = _kind(file)
+        except InputFileError as error:
+            damaged.append(error)
             continue
-        name = os.path.basename(file)
-        if _is_nifti(file):
-            if _LABEL_NAME.search(nifti_name(file)):
-                logger.info("Left out: %s looks like a label map by its name.", file)
-                continue
-            found.append(ScanFiles((file,), "nifti"))
-        elif _is_png(file):
+        if kind == "nifti":
+            found.append(ScanFiles((file,), "nifti", given=given))
+        elif kind == "png":
             found.append(ScanFiles((file,), "png"))
-        elif name.upper() == "DICOMDIR":
-            continue
-        elif is_dicom(file) or name.lower().endswith((".dcm", ".dicom")):
+        elif kind == "dicom" or file.lower().endswith((".dcm", ".dicom")):
             try:
-                header = read_dataset(file, pixels=False, tags=["SeriesInstanceUID"])
+                header = read_dataset(file, pixels=False, tags=IDENTITY_TAGS)
                 with damage_is_input_error(file):  # pydicom decodes attributes late
-                    uid = str(header.get("SeriesInstanceUID") or "").strip()
+                    dicom.append((file, identity_of(header)))
             except InputFileError as error:
                 damaged.append(error)
-                continue
-            series.setdefault((uid, "" if uid else os.path.dirname(file)), []).append(file)
         else:
-            logger.debug("Left out: %s is neither DICOM, NIfTI nor PNG.", file)
-    found.extend(ScanFiles(tuple(files), "dicom", uid) for (uid, _), files in series.items())
+            others.append(file)
+    series: dict[tuple[str, ...], list[str]] = {}
+    for key, (file, _) in zip(series_keys(dicom), dicom):
+        series.setdefault(key, []).append(file)
+    found.extend(
+        ScanFiles(tuple(files), "dicom", series_mark(key, series)) for key, files in series.items()
+    )
+    if found:
+        _say_left_out(folder, others)
     return sorted(found, key=lambda scan: scan.files), damaged
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from tfstyle.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from tfstyle.data.dicom import Frame
     from tfstyle.data.windows import Window
 
 UNITS = ("HU", "US", "gray")
@@ -36,10 +37,12 @@ class Scan:
         header_window: The first window of the DICOM header (0028,1050) and (0028,1051), as a
             linear exact window, or None.
         files: Source files, one a slice for a DICOM series, one in all for other formats.
+        frames: For DICOM the source of each slice, by which derived images are written.
 
     Raises:
         ArgumentError: If pixels are not a non-empty numeric 3-D array, the spacing is not three
-            positive numbers, the units are unknown, or the affine is not a finite 4x4 matrix.
+            positive numbers, the units are unknown, the affine is not a finite 4x4 matrix, or
+            there are frames and not one a slice.
     """
 
     pixels: np.ndarray
@@ -49,6 +52,7 @@ class Scan:
     affine: np.ndarray | None = None
     header_window: Window | None = None
     files: tuple[str, ...] = ()
+    frames: tuple[Frame, ...] = ()
 
     def __post_init__(self) -> None:
         pixels = np.asarray(self.pixels)
@@ -68,6 +72,10 @@ class Scan:
             )
         if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
             raise ArgumentError("pixels must be finite. Received NaN or infinite values.")
+        if self.frames and len(self.frames) != len(pixels):
+            raise ArgumentError(
+                f"frames must be one a slice, {len(pixels)}. Received {len(self.frames)}."
+            )
         # A read-only view: the caller's own array stays writable, the scan's does not.
         pixels = pixels.view()
         pixels.setflags(write=False)
@@ -87,10 +95,16 @@ class Scan:
         object.__setattr__(self, "spacing", spacing)
         object.__setattr__(self, "affine", affine)
         object.__setattr__(self, "files", tuple(str(f) for f in self.files))
+        object.__setattr__(self, "frames", tuple(self.frames))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Slices, rows and columns."""
+        return self.pixels.shape
 
     def __len__(self) -> int:
         """Number of slices."""
-        return self.pixels.shape[0]
+        return len(self.pixels)
 
     def __getitem__(self, index: int | slice) -> Scan:
         """A scan of the chosen slices, with its affine and files kept in step.
@@ -128,6 +142,7 @@ class Scan:
             affine=affine,
             header_window=self.header_window,
             files=files,
+            frames=tuple(self.frames[i] for i in chosen) if self.frames else (),
         )
 
     def __repr__(self) -> str:

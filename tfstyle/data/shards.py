@@ -275,7 +275,7 @@ def shard_dataset(folder: str | os.PathLike, *, shard: tuple[int, int] = (0, 1))
             f"shard: must be (worker, workers) with 0 <= worker < workers, received {shard!r}."
         )
     index = read_index(folder)
-    files = [str(Path(folder) / entry["file"]) for entry in index["shards"]]
+    files = [os.fsencode(Path(folder) / entry["file"]) for entry in index["shards"]]
     compression = "GZIP" if index["settings"]["compression"] else ""
     data = tf.data.Dataset.from_tensor_slices(files)
     by_file = len(files) >= workers
@@ -373,7 +373,9 @@ def _open(output: Path, job: str) -> tuple[dict | None, list[dict]]:
                 except ValueError:
                     break  # the line at which the run was stopped
             if lines and lines[0] != {"job": job}:
-                raise other
+                if lines[1:]:
+                    raise other
+                lines = []  # stopped before its first shard
         elif not is_unused(output):
             raise OutputError(output, "is not empty and holds no prepared scans; choose another.")
         lines = lines or [{"job": job}]
@@ -448,7 +450,7 @@ def _writer(path: Path, gzip: bool) -> Any:
     import tensorflow as tf
 
     return tf.io.TFRecordWriter(
-        str(path), tf.io.TFRecordOptions(compression_type="GZIP" if gzip else "")
+        os.fsencode(path), tf.io.TFRecordOptions(compression_type="GZIP" if gzip else "")
     )
 
 
@@ -565,7 +567,7 @@ def _unpacked(folder: Path, index: dict) -> list[np.ndarray]:
     """Pixels of every scan, decompressed."""
     import tensorflow as tf
 
-    files = [str(folder / shard["file"]) for shard in index["shards"]]
+    files = [os.fsencode(folder / shard["file"]) for shard in index["shards"]]
     records = iter(tf.data.TFRecordDataset(files, "GZIP"))
     found = []
     try:

@@ -11,6 +11,7 @@ from keras import ops
 
 from tfstyle.encoders.weights import load_encoder_weights, save_npz
 from tfstyle.errors import ArgumentError, OutputError
+from tfstyle.keras_files import KerasFile
 
 #: Pseudo-tap: the gray-scale input itself, one channel in [0, 1], stride 1.
 IMAGE_TAP = "image"
@@ -57,7 +58,7 @@ class Block(keras.layers.Layer):
         self.steps: list[keras.layers.Layer] = []
 
 
-class Encoder(keras.Model):
+class Encoder(KerasFile, keras.Model):
     """A frozen feature extractor E with named taps.
 
     The encoder owns everything about its input: it takes gray images as one channel in [0, 1],

@@ -43,10 +43,21 @@ class DenseLayer(Block):
         stem = self.name.removesuffix("_concat")
         self.norm = ChannelAffine(activation="relu", name=f"{stem}_0_bn", trainable=False)
         self.first = layers.Conv2D(
-            4 * GROWTH_RATE, 1, activation="relu", name=f"{stem}_1_conv", trainable=False
+            4 * GROWTH_RATE,
+            1,
+            data_format="channels_last",
+            activation="relu",
+            name=f"{stem}_1_conv",
+            trainable=False,
         )
         self.second = layers.Conv2D(
-            GROWTH_RATE, 3, padding="same", name=f"{stem}_2_conv", trainable=False, use_bias=False
+            GROWTH_RATE,
+            3,
+            padding="same",
+            data_format="channels_last",
+            name=f"{stem}_2_conv",
+            trainable=False,
+            use_bias=False,
         )
         self.steps = [self.norm, self.first, self.second]
 
@@ -82,6 +93,7 @@ class Transition(Block):
         self.conv = layers.Conv2D(
             input_shape[-1] // 2,
             1,
+            data_format="channels_last",
             use_bias=False,
             name=self.name.replace("_pool", "_conv"),
             trainable=False,
@@ -93,7 +105,11 @@ class Transition(Block):
 
     def call(self, x, fast=False):
         # Mean and 1x1 convolution may change places; this order has a quarter of the products.
-        return self.conv(ops.average_pool(self.norm(x), 2, strides=2, padding="valid"))
+        return self.conv(
+            ops.average_pool(
+                self.norm(x), 2, strides=2, padding="valid", data_format="channels_last"
+            )
+        )
 
     def compute_output_shape(self, input_shape):
         sizes = [None if size is None else size // 2 for size in input_shape[1:3]]

@@ -33,7 +33,13 @@ class StemConvolution(Block):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.conv = layers.Conv2D(
-            64, 7, strides=2, activation="relu", name="conv1_conv", trainable=False
+            64,
+            7,
+            strides=2,
+            data_format="channels_last",
+            activation="relu",
+            name="conv1_conv",
+            trainable=False,
         )
         self.steps = [self.conv]
 
@@ -59,7 +65,7 @@ class StemPooling(Block):
         if fast and None not in x.shape[1:3] and not any(size % 2 for size in x.shape[1:3]):
             return overlapping_max_pooling(x)
         x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        return ops.max_pool(x, 3, strides=2, padding="valid")
+        return ops.max_pool(x, 3, strides=2, padding="valid", data_format="channels_last")
 
     def compute_output_shape(self, input_shape):
         return (*_halved(input_shape), input_shape[-1])
@@ -86,7 +92,12 @@ class Bottleneck(Block):
 
         def conv(number, channels, size, **options):
             return layers.Conv2D(
-                channels, size, name=f"{stem}_{number}_conv", trainable=False, **options
+                channels,
+                size,
+                data_format="channels_last",
+                name=f"{stem}_{number}_conv",
+                trainable=False,
+                **options,
             )
 
         self.shortcut = conv(0, 4 * filters, 1, strides=stride) if project else None

@@ -36,12 +36,13 @@ class VGG(Encoder):
         block = 1
         for tap in cls.taps_table:
             if tap.stride > 2 ** (block - 1):
-                yield layers.MaxPooling2D(2, name=f"block{block}_pool")
+                yield layers.MaxPooling2D(2, data_format="channels_last", name=f"block{block}_pool")
                 block += 1
             yield layers.Conv2D(
                 tap.channels,
                 3,
                 padding="same",
+                data_format="channels_last",
                 activation="relu",
                 name=tap.layer,
                 trainable=False,

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from tfstyle.data import Window, apply_protocol, spine_phantom, write_png
+from tfstyle.data.layouts import DESCRIPTION, PICTURE
 from tfstyle.errors import InputFileError, OutputError, ServingError, WeightsError
 from tfstyle.experiments import page
 from tfstyle.stylize import StylizedScan, Stylizer, style_image, stylize_scans
@@ -275,9 +276,10 @@ def _write_grid(work: Path, pairs: Sequence[Pair]) -> None:
     folder = work / "png"
     folder.mkdir()
     for pair in pairs:
-        write_png(pair.generated, folder / f"{pair.content.label}-as-{pair.style.label}.png")
+        target = folder / f"{pair.content.label}-as-{pair.style.label}.png"
+        write_png(pair.generated, target, description=DESCRIPTION)
     rows = [[pair.content_image, pair.style_image, pair.generated] for pair in pairs]
-    write_png(page.grid(rows), folder / "grid.png")
+    write_png(page.grid(rows), folder / "grid.png", description=PICTURE)
 
 
 @contextmanager

@@ -8,6 +8,9 @@ from html import escape
 
 import numpy as np
 
+from tfstyle.data.layouts import PICTURE
+from tfstyle.data.png import described
+
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b2330; --soft: #5a6678; --line: #dfe4ec;
   --page: #f6f8fb; --card: #ffffff; --accent: #0b6bcb; --a: #7b8798; --b: #d97706; --c: #0b6bcb; }
@@ -76,7 +79,7 @@ def png_bytes(unit: np.ndarray) -> bytes:
     import tensorflow as tf
 
     levels = np.rint(np.clip(unit, 0, 1) * 255).astype(np.uint8)
-    return tf.io.encode_png(levels[..., None]).numpy()
+    return described(tf.io.encode_png(levels[..., None]).numpy(), PICTURE)
 
 
 def image(unit: np.ndarray, label: str, caption: str = "") -> str:

@@ -63,7 +63,8 @@ def write_results(
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError.of(output, error) from error
-    write_atomically(output, page.page("tfstyle: results", *parts).encode())
+    html = page.page("tfstyle: results", *parts)
+    write_atomically(output, html.encode(errors="backslashreplace"))  # names of files in any bytes
     return output
 
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from tfstyle.data import LABELS, PROTOCOLS, apply_protocol, spine_phantom, write_png
 from tfstyle.data.labelled import LabelledFiles, LabelledScan, find_labelled
+from tfstyle.data.layouts import PICTURE
 from tfstyle.data.nifti import match_labels, read_nifti
 from tfstyle.data.read import read_scan
 from tfstyle.data.scan import Scan
@@ -840,4 +841,4 @@ def _write_examples(
     }
     for kind, tiles in strips.items():
         strip = np.concatenate([np.pad(t, 1, constant_values=1.0) for t in tiles], axis=1)
-        write_png(strip.astype(np.float32), folder / f"{label}-{kind}.png")
+        write_png(strip.astype(np.float32), folder / f"{label}-{kind}.png", description=PICTURE)

@@ -21,6 +21,7 @@ import numpy as np
 
 from tfstyle import metrics
 from tfstyle.data import PROTOCOLS, apply_protocol, spine_phantom, write_png
+from tfstyle.data.layouts import PICTURE
 from tfstyle.errors import ArgumentError
 from tfstyle.experiments import page
 from tfstyle.experiments.study_file import read_study
@@ -382,7 +383,7 @@ def _picture(
         rows.append([empty, *images.styles[c, ..., 0]])
         rows.append([images.contents[c, ..., 0], *generated[c, ..., 0]])
     grid = page.grid(rows, side=settings.size, gap=4)
-    write_png(grid, folder / f"{method}.png")
+    write_png(grid, folder / f"{method}.png", description=PICTURE)
     return {
         "label": METHODS[method],
         "caption": "Odd rows: styles. Even rows: content, and what it became. Columns: "

@@ -79,8 +79,8 @@ def export_stylize(
       ``stylize_with_code_plain…``: the same with ``detail="plain"``; those above are guided.
 
     The graph checks its inputs itself, so every server answers INVALID_ARGUMENT for NaN or
-    infinite values, empty images and a style batch that does not fit. See
-    :func:`export_servable` for the rest.
+    infinite values, gray levels outside [0, 1], empty images and a style batch that does not
+    fit. See :func:`export_servable` for the rest.
 
     Args:
         model: Anything with ``generate(content, style, strength)``, and for the signatures with
@@ -155,7 +155,7 @@ def export_unet(
     The signatures ``segment`` and ``serving_default`` take ``image``, float32 (B, H, W, 1) in
     [0, 1] of any size, and give ``mask``, int32 (B, H, W, 1), the most probable class of every
     pixel, and ``probabilities``, float32 (B, H, W, classes). The graph refuses empty images and
-    values that are not finite. All else is as in :func:`export_stylize`.
+    values that are not finite or lie outside [0, 1]. All else is as in :func:`export_stylize`.
 
     Args:
         model: The model; anything with its ``probabilities(images)`` and ``classes``.

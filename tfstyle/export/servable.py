@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 SERVE_TAG = "serve"
 DEFAULT_SIGNATURE = "serving_default"
 # tf.saved_model.save adds this one for its own initialization; it takes and gives no tensors.
-_INIT_SIGNATURE = "__saved_model_init_op"
+INIT_SIGNATURE = "__saved_model_init_op"
 
 
 def list_versions(base_path: str | Path) -> dict[int, Path]:
@@ -144,7 +144,7 @@ class Servable:
         self.signatures: dict[str, SignatureDef] = {
             name: signature
             for name, signature in meta_graph.signature_def.items()
-            if name != _INIT_SIGNATURE
+            if name != INIT_SIGNATURE
         }
         # Plain dictionaries: protobuf's maps add the missing keys that they are asked for.
         self._tensors = {

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tfstyle.images import checked_gray
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -229,7 +231,7 @@ def segment_signature(model: Any) -> Signature:
 
 def _guard_image(name: str) -> Callable:
     def guard(image: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return _finite([_not_empty(name, image)], **{name: image})
+        return (_gray([_not_empty(name, image)], name, image),)
 
     return guard
 
@@ -259,8 +261,14 @@ def _guard_pair(name: str, noun: str, deviations: bool = False) -> Callable:
                     f"{name}: standard deviations must be at least 0",
                 )
             )
-        found = _finite(checks, **{"content": content, name: other})
-        return found if strength is None else (*found, _checked_strength(strength, contents))
+        content = _gray(checks, "content", content)
+        if noun == "image":
+            other = _gray(checks, name, other)
+        else:
+            with tf.control_dependencies(checks):
+                other = tf.debugging.check_numerics(other, name)
+        rest = () if strength is None else (_checked_strength(strength, contents),)
+        return content, other, *rest
 
     return guard
 
@@ -288,11 +296,11 @@ def _not_empty(name: str, tensor: tf.Tensor) -> Any:
     return _assert(tf.reduce_all(sizes > 0), f"{name}: is empty; its shape is", sizes)
 
 
-def _finite(checks: list, **tensors: tf.Tensor) -> tuple[tf.Tensor, ...]:
+def _gray(checks: list, name: str, images: tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 
     with tf.control_dependencies(checks):
-        return tuple(tf.debugging.check_numerics(t, name) for name, t in tensors.items())
+        return checked_gray(images, name)
 
 
 def _assert(condition: tf.Tensor, message: str, *values: tf.Tensor) -> Any:

@@ -74,6 +74,7 @@ class AdaIN(keras.layers.Layer):
         """The same with the style's moments at hand, both (B or 1, 1, 1, C)."""
         content_mean, content_std = moments(content, self.epsilon)
         x = ops.cast(content, content_mean.dtype)
+        style_mean, style_std = (ops.cast(value, x.dtype) for value in (style_mean, style_std))
         # Everything that is the same for all positions first: the maps are large.
         gain, mean = style_std / content_std, style_mean
         if strength is not None:

@@ -25,7 +25,4 @@ def histogram_loss(generated, style):
 
 
 def _sorted(images):
-    size = 1
-    for side in images.shape[1:]:
-        size *= side
-    return ops.sort(ops.reshape(ops.cast(images, "float32"), (-1, size)), axis=1)
+    return ops.sort(ops.reshape(ops.cast(images, "float32"), (ops.shape(images)[0], -1)), axis=1)

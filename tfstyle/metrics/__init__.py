@@ -37,6 +37,14 @@ _PLACES = {
     ),
     "structure": ("StructureSimilarity", "structure_scores"),
     "style": ("histogram_distance", "style_distance_ratio"),
+    "tone": (
+        "LEAST_PIXELS",
+        "TISSUES",
+        "TISSUE_LIMITS",
+        "ToneError",
+        "tone_error",
+        "tone_errors",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _PLACES.items() for name in names}
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from keras import layers, ops
 
 from tfstyle.errors import ArgumentError, WeightsError
-from tfstyle.images import as_batch
+from tfstyle.images import as_batch, gray_tensor
 from tfstyle.keras_files import KerasFile
 
 #: Smallest input of Inception-V3 without its top, in pixels.
@@ -309,9 +309,11 @@ class DomainClassifier(KerasFile, keras.Model):
             self.built = True
 
     def call(self, inputs, training=None):
-        x = ops.cast(inputs, "float32")
+        x = gray_tensor(inputs, "inputs")
         if x.shape[1:3] != (self.size, self.size):
-            x = ops.image.resize(x, (self.size, self.size), antialias=True)
+            x = ops.image.resize(
+                x, (self.size, self.size), antialias=True, data_format="channels_last"
+            )
         x = ops.repeat(2.0 * x - 1.0, 3, axis=-1)
         x = self.inception(x, training=training and not self.pretrained)
         return self.head(self.drop(x, training=training))
@@ -419,6 +421,8 @@ def _inception(size: int, weights: str | Path | None) -> keras.Model:
     """keras.applications' Inception-V3 without top, averaged over its positions."""
     if weights not in (None, "imagenet") and not Path(weights).is_file():
         raise WeightsError(f"{weights}: no such weights file.")
+    data_format = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_last")
     try:
         return keras.applications.InceptionV3(
             include_top=False,
@@ -433,3 +437,5 @@ def _inception(size: int, weights: str | Path | None) -> keras.Model:
             f"weights {str(weights)!r} of InceptionV3 could not be loaded by keras.applications: "
             f"{str(error).splitlines()[0] if str(error) else error!r}"
         ) from error
+    finally:
+        keras.config.set_image_data_format(data_format)

@@ -32,11 +32,10 @@ class PairMean(keras.metrics.Mean):
             if len(mask.shape) == 3:
                 mask = mask[..., None]
         scores = ops.cast(self.scores(content, generated, mask), self.dtype)
-        there = ops.isfinite(scores)
-        weights = ops.cast(there, self.dtype)
+        weights = ops.cast(ops.logical_not(ops.isnan(scores)), self.dtype)
         if sample_weight is not None:
             weights = weights * ops.reshape(ops.cast(sample_weight, self.dtype), (-1,))
-        super().update_state(ops.where(there, scores, ops.zeros_like(scores)), weights)
+        super().update_state(ops.where(weights > 0, scores, ops.zeros_like(scores)), weights)
 
     def scores(self, content, generated, mask=None):
         """One score an image, (B,); NaN where there is nothing to measure."""

@@ -14,6 +14,7 @@ from tfstyle.encoders.base import PREPROCESSING
 from tfstyle.encoders.vgg import VGG16
 from tfstyle.encoders.weights import LPIPS_PACKAGE, load_npz, lpips_weights
 from tfstyle.errors import ArgumentError, WeightsError
+from tfstyle.keras_files import KerasFile
 from tfstyle.metrics.means import PairMean
 from tfstyle.metrics.structure import check_pairs
 
@@ -36,7 +37,7 @@ _EPSILON = 1e-10
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
-class PerceptualDistance(keras.Model):
+class PerceptualDistance(KerasFile, keras.Model):
     """The network behind LPIPS v0.1, frozen: features, differences, linear heads.
 
     With φ_l the activations of layer l, scaled to unit length at every position::
@@ -88,6 +89,7 @@ class PerceptualDistance(keras.Model):
             layers.Conv2D(
                 1,
                 1,
+                data_format="channels_last",
                 use_bias=False,
                 kernel_initializer=keras.initializers.RandomUniform(0.0, 0.1),
                 name=f"head{i}",
@@ -171,9 +173,20 @@ def _alexnet() -> tuple[list[layers.Layer], list[str]]:
     steps = []
     for i, (kernel, stride, padding, channels, pooled) in enumerate(_ALEXNET, 1):
         if pooled:
-            steps.append(layers.MaxPooling2D(3, 2, name=f"pool{i - 1}"))
-        steps.append(layers.ZeroPadding2D(padding, name=f"pad{i}"))
-        steps.append(layers.Conv2D(channels, kernel, stride, activation="relu", name=f"conv{i}"))
+            steps.append(
+                layers.MaxPooling2D(3, 2, data_format="channels_last", name=f"pool{i - 1}")
+            )
+        steps.append(layers.ZeroPadding2D(padding, data_format="channels_last", name=f"pad{i}"))
+        steps.append(
+            layers.Conv2D(
+                channels,
+                kernel,
+                stride,
+                data_format="channels_last",
+                activation="relu",
+                name=f"conv{i}",
+            )
+        )
     return steps, [f"conv{i}" for i in range(1, len(_ALEXNET) + 1)]
 
 

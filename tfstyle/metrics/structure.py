@@ -87,13 +87,14 @@ class StructureSimilarity(PairMean):
         return structure_scores(content, generated, mask, empty=float("nan"))
 
 
-def check_pairs(content, generated, least: int = 1) -> None:
+def check_pairs(content, generated, least: int = 1, names=("content", "generated")) -> None:
     """Refuses what is known, before the graph runs, not to be a pair of gray batches.
 
     Args:
         content: tensor (B, H, W, 1).
         generated: tensor (B, H, W, 1).
         least: Smallest height and width.
+        names: What to call the two in an error.
 
     Raises:
         ArgumentError: naming both shapes.
@@ -105,7 +106,7 @@ def check_pairs(content, generated, least: int = 1) -> None:
     sides = [side for shape in shapes for side in shape[1:3] if side is not None]
     if not agree or min(sides, default=least) < least:
         raise ArgumentError(
-            "content and generated: need the same shape (B, H, W, 1) with height and width at "
+            f"{names[0]} and {names[1]}: need the same shape (B, H, W, 1) with height and width at "
             f"least {least}, received {shapes[0]} and {shapes[1]}."
         )
 

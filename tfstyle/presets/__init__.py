@@ -1,38 +1,127 @@
 """Released and user-made models as folders of plain files.
 
-A preset folder holds ``preset.json`` (format, configuration, model card, checksum) and
+A preset folder holds ``preset.json`` (format, class, configuration, model card, checksum) and
 ``weights.npz`` (arrays, half precision by default). No pickles: nothing in it can run code.
-The encoder is cut at the tap where AdaIN works, so a preset needs no download.
+Loading is the same for every class: :class:`PresetModel` says what a class adds.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-from tfstyle import encoders
-from tfstyle.decoder import Decoder
 from tfstyle.encoders.weights import load_npz, save_npz
 from tfstyle.errors import InputFileError, OutputError, WeightsError
 from tfstyle.files import read_json, read_limited, temporary_beside
 
-if TYPE_CHECKING:
-    from tfstyle.style_transfer import StyleTransfer
-
 FORMAT = 1
+#: The preset that is meant where none is named.
+DEFAULT = "tone_ct"
+#: The classes of presets, and where they are.
+CLASSES = {"StyleTransfer": "tfstyle.style_transfer", "ToneTransfer": "tfstyle.tone"}
 CONFIG, WEIGHTS = "preset.json", "weights.npz"
 _HOME = Path(__file__).parent
 
 
-def names() -> tuple[str, ...]:
-    """Names of the presets that come with tfstyle."""
-    return tuple(sorted(path.parent.name for path in _HOME.glob(f"*/{CONFIG}")))
+class _Presets:
+    """``SomeModel.presets``: the released presets of a class, name to row of :func:`table`."""
+
+    def __get__(self, instance: object, owner: type) -> dict[str, dict]:
+        return table(owner)
+
+
+class PresetModel:
+    """Gives presets to a ``keras.Model`` that stands behind it in its bases.
+
+    A class is named in ``CLASSES`` and defines ``preset_settings``, ``from_preset_settings`` and
+    ``preset_variables``.
+
+    Attributes:
+        presets: The released presets of the class: a dictionary from name to a row of
+            :func:`tfstyle.presets.table`.
+    """
+
+    presets = _Presets()
+
+    def preset_settings(self) -> dict[str, Any]:
+        """The configuration in ``preset.json``, plain types.
+
+        Raises:
+            WeightsError: a model that cannot become a preset.
+        """
+        raise TypeError(f"{type(self).__name__} must define preset_settings().")
+
+    @classmethod
+    def from_preset_settings(cls, settings: Mapping[str, Any]):
+        """The model of a configuration, with weights yet to be set."""
+        raise TypeError(f"{cls.__name__} must define from_preset_settings().")
+
+    def preset_variables(self) -> dict[str, Any]:
+        """The variables that are kept, by names that stay the same."""
+        raise TypeError(f"{type(self).__name__} must define preset_variables().")
+
+    @classmethod
+    def from_preset(cls, preset: str | os.PathLike | None = None):
+        """Loads a released preset by name, or a preset folder.
+
+        Args:
+            preset: A name in ``presets``, or the path of a folder that :meth:`save_to_preset` or
+                ``tfstyle train`` wrote. Defaults to the first of ``presets``.
+
+        Raises:
+            WeightsError: unknown name, missing file, wrong checksum, or a preset of another class.
+        """
+        return load(preset, cls)
+
+    @classmethod
+    def open(cls, source: str | os.PathLike):
+        """Loads a model from wherever one may lie.
+
+        Args:
+            source: Name of a preset, a preset folder, a run's folder of ``tfstyle train``, or a
+                ``.keras`` file.
+
+        Raises:
+            InputFileError: if a ``.keras`` file is missing, damaged or holds something else.
+            WeightsError: if there is no such preset, or it is damaged.
+        """
+        return cls.load(source) if str(source).endswith(".keras") else cls.from_preset(source)
+
+    def save_to_preset(
+        self, folder: str | os.PathLike, card: dict | None = None, half: bool = True
+    ) -> Path:
+        """Writes a preset folder: ``preset.json`` and ``weights.npz``, no pickles.
+
+        Args:
+            folder: Folder to write; replaced if it exists and holds a preset.
+            card: Facts for ``preset.json``: data, steps, losses, figures, limits.
+            half: Keep weights in half precision.
+
+        Raises:
+            OutputError: if the folder holds something else or cannot be written.
+            WeightsError: if the model cannot become a preset.
+        """
+        return save(self, folder, card=card, half=half)
+
+
+def names(cls: type | None = None) -> tuple[str, ...]:
+    """Names of the presets that come with tfstyle, the default one first.
+
+    Args:
+        cls: Only those that this class can load.
+    """
+    found = sorted(path.parent.name for path in _HOME.glob(f"*/{CONFIG}"))
+    if cls is not None:
+        found = [name for name in found if issubclass(cls, _class_of(_config(_HOME / name)))]
+    return tuple(sorted(found, key=lambda name: (name != DEFAULT, name)))
 
 
 def folder(preset: str | os.PathLike) -> Path:
@@ -65,31 +154,35 @@ def card(preset: str | os.PathLike) -> dict:
     return _config(folder(preset)).get("card", {})
 
 
-def table() -> dict[str, dict]:
+def table(cls: type | None = None) -> dict[str, dict]:
     """The presets that come with tfstyle, as ``README.md`` beside this file shows them.
 
+    Args:
+        cls: Only those that this class can load.
+
     Returns:
-        For each name a dict with ``"description"``, ``"encoder"``, ``"layer"``, ``"weights"``
-        (where the encoder's are from), ``"data"`` (the training data), ``"figures"`` (a line of
-        them), ``"licence"`` and ``"kilobytes"`` (of the weights file).
+        For each name a dict with ``"class"``, ``"description"``, ``"weights"`` (where an encoder's
+        are from), ``"data"`` (the training data), ``"figures"`` (a line of them), ``"licence"`` and
+        ``"kilobytes"`` (of the weights file).
 
     Raises:
         WeightsError: a preset whose configuration cannot be read.
 
     Example:
-        >>> presets.table()["vgg16_ct"]["layer"]
-        'relu1_2'
+        >>> presets.table()["tone_ct"]["class"]
+        'ToneTransfer'
     """
     rows = {}
-    for name in names():
+    for name in names(cls):
         path = folder(name)
         config = _config(path)
         about = config["card"].get("about", {})
         rows[name] = {
-            "description": about.get("description", ""),
-            "encoder": config["config"]["encoder"],
-            "layer": config["config"]["layer"],
-            **{key: about.get(key, "") for key in ("weights", "data", "figures", "licence")},
+            "class": config["config"].get("class", ""),
+            **{
+                key: about.get(key, "")
+                for key in ("description", "weights", "data", "figures", "licence")
+            },
             "kilobytes": round((path / WEIGHTS).stat().st_size / 1000),
         }
     return rows
@@ -97,22 +190,22 @@ def table() -> dict[str, dict]:
 
 def readme() -> str:
     """The text of ``README.md`` beside this file: :func:`table` in Markdown."""
-    head = ["preset", "what", "encoder", "encoder's weights", "training data", "figures", "licence"]
+    head = ["preset", "class", "what", "encoder's weights", "training data", "figures", "licence"]
     lines = [head, ["---"] * len(head)]
     for name, row in table().items():
         lines.append(
             [
                 f"[`{name}`]({name}/README.md)",
-                row["description"],
-                f"`{row['encoder']}` to `{row['layer']}`; {row['kilobytes']} kB with the decoder",
-                *(row[key] for key in ("weights", "data", "figures", "licence")),
+                f"`{row['class']}`, {row['kilobytes']} kB",
+                *(row[key] for key in ("description", "weights", "data", "figures", "licence")),
             ]
         )
     rows = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     return f"""# Presets
 
-Models that come with tfstyle, for `StyleTransfer.from_preset(name)` and `tfstyle stylize --preset
-NAME`. Written by `tfstyle.presets.readme()` from the `preset.json` of each folder.
+Models that come with tfstyle, for `tfstyle.from_preset(name)` and `tfstyle stylize --preset NAME`.
+The first is the default. Written by `tfstyle.presets.readme()` from the `preset.json` of each
+folder.
 
 {rows}
 
@@ -122,12 +215,19 @@ the first two for a model of your own, and `from_preset` takes the folder's path
 """
 
 
-def load(preset: str | os.PathLike, cls: type[StyleTransfer]) -> StyleTransfer:
-    """Builds the model of a preset.
+def load(preset: str | os.PathLike | None = None, cls: type | None = None):
+    """Builds the model of a preset, whatever its class.
+
+    Args:
+        preset: Name or folder. Defaults to ``DEFAULT``, or the first preset of `cls`.
+        cls: The class wanted; any by default.
 
     Raises:
-        WeightsError: unknown preset, missing file, wrong checksum, or weights that do not fit.
+        WeightsError: unknown preset, another class, missing file, wrong checksum, or weights that
+            do not fit.
     """
+    if preset is None:
+        preset = next(iter(names(cls)), DEFAULT)
     path = folder(preset)
     config = _config(path)
     weights = path / WEIGHTS
@@ -143,19 +243,19 @@ def load(preset: str | os.PathLike, cls: type[StyleTransfer]) -> StyleTransfer:
             "is damaged or was changed. Fetch the preset again."
         )
     try:
-        settings = config["config"]
-        encoder = encoders.get(
-            settings["encoder"],
-            weights=None,
-            depth=settings["layer"],
-            preprocessing=settings["preprocessing"],
-        )
-        calibrate = settings.get("calibrate", False)
-        model = cls(encoder, layer=settings["layer"], calibrate=calibrate)
+        own = _class_of(config)
+        if cls is not None and not issubclass(cls, own):
+            raise WeightsError(
+                f"{path}: holds a {own.__name__}, not a {cls.__name__}; use "
+                "tfstyle.from_preset(), which loads any."
+            )
+        model = (cls or own).from_preset_settings(config["config"])
     except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, WeightsError):
+            raise
         raise WeightsError(f"{path / CONFIG}: cannot be used ({error}).") from error
     arrays = load_npz(weights)
-    for key, variable in _variables(model).items():
+    for key, variable in model.preset_variables().items():
         if key not in arrays or arrays[key].shape != tuple(variable.shape):
             raise WeightsError(
                 f"{weights}: {key} is missing or of another shape than {tuple(variable.shape)}."
@@ -165,24 +265,17 @@ def load(preset: str | os.PathLike, cls: type[StyleTransfer]) -> StyleTransfer:
 
 
 def save(
-    model: StyleTransfer, folder: str | os.PathLike, card: dict | None = None, half: bool = True
+    model: PresetModel, folder: str | os.PathLike, card: dict | None = None, half: bool = True
 ) -> Path:
-    """Writes a preset folder; see :meth:`tfstyle.StyleTransfer.save_to_preset`.
+    """Writes a preset folder; see :meth:`PresetModel.save_to_preset`.
 
     Raises:
         OutputError: if the folder holds something else or cannot be written.
-        WeightsError: if the encoder has no name in ``tfstyle.encoders.ENCODERS``, the decoder is
-            not what ``Decoder.for_encoder`` makes, or a weight does not fit half precision.
+        WeightsError: if the model cannot become a preset, or a weight does not fit half precision.
     """
-    family = {cls: name for name, cls in encoders.ENCODERS.items()}.get(type(model.encoder))
-    decoder = model.decoder.channels, model.decoder.strides
-    if family is None or decoder != Decoder.plan(model.encoder, model.layer):
-        raise WeightsError(
-            "only models of a known encoder with the decoder that Decoder.for_encoder makes for it "
-            "become presets; use save()."
-        )
+    settings = model.preset_settings()
     arrays = {}
-    for key, variable in _variables(model).items():
+    for key, variable in model.preset_variables().items():
         value = np.asarray(variable)
         arrays[key] = value.astype(np.float16) if half else value
         if not np.isfinite(arrays[key]).all():
@@ -196,13 +289,7 @@ def save(
             save_npz(temporary / WEIGHTS, arrays)
             config = {
                 "format": FORMAT,
-                "config": {
-                    "class": type(model).__name__,
-                    "encoder": family,
-                    "layer": model.layer,
-                    "calibrate": model.calibrate,
-                    "preprocessing": model.encoder.preprocessing,
-                },
+                "config": {"class": type(model).__name__, **settings},
                 "sha256": hashlib.sha256((temporary / WEIGHTS).read_bytes()).hexdigest(),
                 "card": card or {},
             }
@@ -217,6 +304,15 @@ def save(
     except OSError as error:
         raise OutputError.of(path, error) from error
     return path
+
+
+def _class_of(config: Mapping[str, Any]) -> type:
+    name = config["config"].get("class")
+    if name not in CLASSES:
+        raise WeightsError(
+            f"preset: unknown class {name!r}, not one of {', '.join(CLASSES)}; update tfstyle."
+        )
+    return getattr(importlib.import_module(CLASSES[name]), name)
 
 
 def _config(path: Path) -> dict:
@@ -237,14 +333,3 @@ def _config(path: Path) -> dict:
         if isinstance(error, WeightsError):
             raise
         raise WeightsError(f"{path / CONFIG}: not a readable preset ({error}).") from error
-
-
-def _variables(model: StyleTransfer) -> dict:
-    """Variables of the encoder up to the model's layer and of the decoder, by a stable name."""
-    parts = {"encoder": model.encoder.weighted_layers(model.layer), "decoder": model.decoder.steps}
-    return {
-        f"{part}/{layer.name}/{variable.name}": variable
-        for part, layers in parts.items()
-        for layer in layers
-        for variable in layer.weights
-    }

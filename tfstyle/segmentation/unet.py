@@ -11,7 +11,7 @@ import numpy.typing as npt
 from keras import layers, ops
 
 from tfstyle.errors import ArgumentError
-from tfstyle.images import as_batch
+from tfstyle.images import as_batch, gray_tensor
 from tfstyle.keras_files import KerasFile
 from tfstyle.layers.padding import extend_to_stride
 from tfstyle.metrics.segmentation import Dice, MeanIoU, PixelAccuracy
@@ -32,6 +32,7 @@ class _Block(layers.Layer):
                 channels,
                 3,
                 padding="same",
+                data_format="channels_last",
                 use_bias=normalization is None,
                 kernel_initializer="he_normal",
                 name=f"conv{i}",
@@ -145,15 +146,27 @@ class UNet(KerasFile, keras.Model):
         self.dropout, self.output_kind = float(dropout), output
         channels = [width * 2**level for level in range(depth + 1)]
         self.down = [self._block(c, f"down{i}") for i, c in enumerate(channels)]
-        self.pools = [layers.MaxPooling2D(2, name=f"pool{i}") for i in range(depth)]
+        self.pools = [
+            layers.MaxPooling2D(2, data_format="channels_last", name=f"pool{i}")
+            for i in range(depth)
+        ]
         self.drops = [layers.Dropout(self.dropout, name=f"dropout{i}") for i in range(2)]
         self.ups = [
-            layers.Conv2DTranspose(c, 2, 2, kernel_initializer="he_normal", name=f"up{i}_transpose")
+            layers.Conv2DTranspose(
+                c,
+                2,
+                2,
+                data_format="channels_last",
+                kernel_initializer="he_normal",
+                name=f"up{i}_transpose",
+            )
             for i, c in enumerate(channels[:-1])
         ]
         self.up = [self._block(c, f"up{i}") for i, c in enumerate(channels[:-1])]
         # float32 whatever the policy: the loss needs its digits.
-        self.head = layers.Conv2D(classes, 1, dtype="float32", name="head")
+        self.head = layers.Conv2D(
+            classes, 1, data_format="channels_last", dtype="float32", name="head"
+        )
         self.build((None, None, None, 1))
 
     @property
@@ -180,7 +193,7 @@ class UNet(KerasFile, keras.Model):
 
     def call(self, inputs, training=None):
         shape = ops.shape(inputs)
-        x = extend_to_stride(inputs, self.stride)
+        x = extend_to_stride(gray_tensor(inputs, "inputs"), self.stride)
         kept = []
         for level, block in enumerate(self.down):
             x = block(x, training=training)

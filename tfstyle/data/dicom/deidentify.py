@@ -79,17 +79,17 @@ def new_uid(uid: str, key: str) -> str:
     return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
 
-def check_burned_in(dataset: Dataset, path: str) -> None:
+def check_burned_in(said: str | None, path: str) -> None:
     """Refuses an image that says that its pixels hold text; no profile takes that out.
 
     Args:
-        dataset: A data set.
+        said: Its Burned In Annotation (0028,0301).
         path: Its file, for the message.
 
     Raises:
         InputFileError: If Burned In Annotation (0028,0301) is YES.
     """
-    if str(dataset.get("BurnedInAnnotation") or "").strip().upper() == "YES":
+    if str(said or "").strip().upper() == "YES":
         raise InputFileError(
             path,
             "Burned In Annotation (0028,0301) says YES, and text in the pixels is not removed; "

@@ -18,157 +18,34 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
-from tfstyle.data.deidentify import check_burned_in, check_profile, new_key, new_uid
-from tfstyle.data.deidentify import deidentify as deidentify_dataset
-from tfstyle.data.dicom import (
-    Frame,
-    damage_is_input_error,
-    frames_of,
-    functional_group,
-    read_dataset,
-    stacks_of,
+from tfstyle.data.dicom.deidentify import check_burned_in, check_profile, new_key, new_uid
+from tfstyle.data.dicom.deidentify import deidentify as deidentify_dataset
+from tfstyle.data.dicom.files import damage_is_input_error, read_dataset
+from tfstyle.data.dicom.headers import Frame, functional_group
+from tfstyle.data.dicom.series import DicomSeries, source_frames
+from tfstyle.data.dicom.tables import (
+    CT,
+    EIGHT_BITS,
+    LOSSY_SYNTAXES,
+    MAY_BE_EMPTY,
+    MR,
+    MULTI_FRAME,
+    NOT_CARRIED,
+    SCANNING_SEQUENCE,
+    SECONDARY_CAPTURE,
+    SINGLE_FRAME,
 )
 from tfstyle.data.nifti import check_unit
+from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import ArgumentError, OutputError
 from tfstyle.files import temporary_beside
-
-_CT = "1.2.840.10008.5.1.4.1.1.2"
-_MR = "1.2.840.10008.5.1.4.1.1.4"
-_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-
-# Enhanced multi-frame classes, and the single-frame class that takes one of their frames.
-_SINGLE_FRAME = {
-    "1.2.840.10008.5.1.4.1.1.2.1": _CT,
-    "1.2.840.10008.5.1.4.1.1.2.2": _CT,
-    "1.2.840.10008.5.1.4.1.1.4.1": _MR,
-    "1.2.840.10008.5.1.4.1.1.4.4": _MR,
-    "1.2.840.10008.5.1.4.1.1.130": "1.2.840.10008.5.1.4.1.1.128",
-    "1.2.840.10008.5.1.4.1.1.128.1": "1.2.840.10008.5.1.4.1.1.128",
-}
-
-# Classes that know no pixels of 16 bits (PS3.3 C.8.5.6).
-_EIGHT_BITS = frozenset(
-    {
-        "1.2.840.10008.5.1.4.1.1.6",
-        "1.2.840.10008.5.1.4.1.1.6.1",
-        "1.2.840.10008.5.1.4.1.1.3",
-        "1.2.840.10008.5.1.4.1.1.3.1",
-    }
-)
-
-# What a pulse sequence is called in single-frame MR (PS3.3 C.8.3.1.1.2).
-_SCANNING_SEQUENCE = {"SPIN": ["SE"], "GRADIENT": ["GR"], "BOTH": ["SE", "GR"]}
-
-_LOSSY_SYNTAXES = frozenset(
-    {
-        "1.2.840.10008.1.2.4.50",  # JPEG baseline
-        "1.2.840.10008.1.2.4.51",  # JPEG extended
-        "1.2.840.10008.1.2.4.81",  # JPEG-LS near lossless
-        "1.2.840.10008.1.2.4.91",  # JPEG 2000
-        "1.2.840.10008.1.2.4.93",  # JPEG 2000 multi-component
-        "1.2.840.10008.1.2.4.203",  # high-throughput JPEG 2000
-    }
-)
-
-# What belonged to the source's pixels, its acquisition step or its signature, not to its patient
-# and place; removed before the new values are set.
-_NOT_CARRIED = [
-    "AlphaPaletteColorLookupTableData",
-    "AlphaPaletteColorLookupTableDescriptor",
-    "BluePaletteColorLookupTableData",
-    "BluePaletteColorLookupTableDescriptor",
-    "ContributingEquipmentSequence",
-    "DerivationCodeSequence",
-    "DerivationDescription",
-    "DigitalSignaturesSequence",
-    "EncryptedAttributesSequence",
-    "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths",
-    "FloatPixelPaddingRangeLimit",
-    "FloatPixelPaddingValue",
-    "DoubleFloatPixelPaddingRangeLimit",
-    "DoubleFloatPixelPaddingValue",
-    "GreenPaletteColorLookupTableData",
-    "GreenPaletteColorLookupTableDescriptor",
-    "HighBit",
-    "IconImageSequence",
-    "InstanceCreatorUID",
-    "LargestImagePixelValue",
-    "LargestPixelValueInSeries",
-    "MACParametersSequence",
-    "ModalityLUTSequence",
-    "ModifiedAttributesSequence",
-    "OriginalAttributesSequence",
-    "PaletteColorLookupTableUID",
-    "PerformedProcedureStepDescription",
-    "PerformedProcedureStepEndDate",
-    "PerformedProcedureStepEndTime",
-    "PerformedProcedureStepID",
-    "PerformedProcedureStepStartDate",
-    "PerformedProcedureStepStartTime",
-    "PixelDataProviderURL",
-    "PixelPaddingRangeLimit",
-    "PixelPaddingValue",
-    "PlanarConfiguration",
-    "PresentationLUTSequence",
-    "RealWorldValueMappingSequence",
-    "RedPaletteColorLookupTableData",
-    "RedPaletteColorLookupTableDescriptor",
-    "ReferencedPerformedProcedureStepSequence",
-    "RescaleType",
-    "SegmentedBluePaletteColorLookupTableData",
-    "SegmentedGreenPaletteColorLookupTableData",
-    "SegmentedRedPaletteColorLookupTableData",
-    "SmallestImagePixelValue",
-    "SmallestPixelValueInSeries",
-    "SourceImageSequence",
-    "VOILUTFunction",
-    "VOILUTSequence",
-    "WindowCenterWidthExplanation",
-]
-
-_MULTI_FRAME = [
-    "ConcatenationFrameOffsetNumber",
-    "ConcatenationUID",
-    "ContentQualification",
-    "DimensionIndexSequence",
-    "DimensionOrganizationSequence",
-    "DimensionOrganizationType",
-    "FrameIncrementPointer",
-    "InConcatenationNumber",
-    "InConcatenationTotalNumber",
-    "NumberOfFrames",
-    "PerFrameFunctionalGroupsSequence",
-    "PixelPresentation",
-    "SharedFunctionalGroupsSequence",
-    "SOPInstanceUIDOfConcatenationSource",
-    "VolumeBasedCalculationTechnique",
-    "VolumetricProperties",
-]
-
-# Type 2 attributes of the patient, study, series, frame and image modules: present, maybe empty.
-_MAY_BE_EMPTY = [
-    "AccessionNumber",
-    "AcquisitionNumber",
-    "Manufacturer",
-    "PatientBirthDate",
-    "PatientID",
-    "PatientName",
-    "PatientSex",
-    "PositionReferenceIndicator",
-    "ReferringPhysicianName",
-    "SliceThickness",
-    "StudyDate",
-    "StudyID",
-    "StudyTime",
-]
 
 _LEVELS = 65535
 
 
 def write_derived_series(
-    scan_sources: Sequence[str | os.PathLike],
+    scan_sources: Scan | DicomSeries | Sequence[str | os.PathLike],
     generated: np.ndarray,
     window: Window,
     out_dir: str | os.PathLike,
@@ -195,10 +72,11 @@ def write_derived_series(
 
     Example:
         >>> scan = read_scan("ct_series")  # doctest: +SKIP
-        >>> write_derived_series(scan.files, images, WINDOWS["bone"], "out")  # doctest: +SKIP
+        >>> write_derived_series(scan, images, WINDOWS["bone"], "out")  # doctest: +SKIP
 
     Args:
-        scan_sources: Source files in slice order, ``scan.files``.
+        scan_sources: The scan that the images were made of. Its files in slice order will do too,
+            unless they hold several scans.
         generated: Floats (slices, rows, columns), or with a last axis of length 1, in [0, 1];
             values beyond are clipped.
         window: The window through which the source became [0, 1].
@@ -209,22 +87,25 @@ def write_derived_series(
             given.
         series_number: Series Number (0020,0011); the source's plus 1000 unless given.
         deidentify: ``"keep"`` carries the source's attributes of patient, study, place and staff;
-            ``"basic"`` applies :func:`tfstyle.data.deidentify.deidentify` and leaves out when the
+            ``"basic"`` applies :mod:`tfstyle.data.dicom.deidentify` and leaves out when the
             images were made.
-        uid_key: Of :func:`tfstyle.data.deidentify.new_key`: series that share it keep their studies
+        uid_key: Of ``new_key`` of that module: series that share it keep their studies
             and frames of reference in common. For ``"basic"``; a new one unless given.
 
     Returns:
         The files written, in slice order.
 
     Raises:
-        ArgumentError: If the images do not match the sources, or hold NaN, or `deidentify` cannot
-            be used.
+        ArgumentError: If the images do not match the sources, or hold NaN, the sources are not one
+            DICOM scan, or `deidentify` cannot be used.
         InputFileError: If a source cannot be read, or says that its pixels hold text, which
             ``"basic"`` refuses.
         OutputError: If the folder is not empty or cannot be written.
     """
-    frames = source_frames([os.fspath(path) for path in scan_sources])
+    if isinstance(scan_sources, (Scan, DicomSeries)):
+        frames = scan_sources.frames or source_frames(scan_sources.files)
+    else:
+        frames = source_frames(scan_sources)
     generated = check_unit(generated, (len(frames), *frames[0].shape))
     series = DerivedSeries(
         window,
@@ -249,29 +130,6 @@ def write_derived_series(
     except OSError as error:
         raise OutputError.of(out, error) from error
     return [out / name for name in names]
-
-
-def source_frames(paths: list[str]) -> list[Frame]:
-    """One frame for each slice, in the order of the scan that was read from these files.
-
-    Raises:
-        ArgumentError: If the files do not form one scan.
-        InputFileError: If one cannot be read.
-    """
-    if not paths:
-        raise ArgumentError("scan_sources is empty; give the files of the source, scan.files.")
-    frames: list[Frame] = []
-    for path in dict.fromkeys(paths):
-        frames.extend(frames_of(path, read_dataset(path, pixels=False)))
-    if len(frames) == len(paths) and all(frame.frames == 1 for frame in frames):
-        return frames
-    for stack in stacks_of(frames):
-        if len(set(paths)) == 1 or [frame.path for frame in stack] == paths:
-            return stack
-    raise ArgumentError(
-        f"scan_sources: the frames of these {len(set(paths))} files do not form one stack of "
-        f"{len(paths)} slices; give the files of one scan, in its order."
-    )
 
 
 def _check_folder(out: Path) -> None:
@@ -428,25 +286,24 @@ class DerivedSeries:
                 del dataset[element.tag]
         source_class = str(header.get("SOPClassUID") or source_meta.get("MediaStorageSOPClassUID"))
         if source_class == "None":
-            source_class = _CT if frame.modality == "CT" else _SECONDARY_CAPTURE
-        if frame.frames > 1 or source_class in _SINGLE_FRAME:
+            source_class = CT if frame.Modality == "CT" else SECONDARY_CAPTURE
+        if frame.NumberOfFrames > 1 or source_class in SINGLE_FRAME:
             self._flatten(dataset, header, frame)
-        for keyword in _NOT_CARRIED:
+        for keyword in NOT_CARRIED:
             if keyword in dataset:
                 del dataset[keyword]
-        for keyword in _MAY_BE_EMPTY:
+        for keyword in MAY_BE_EMPTY:
             if keyword not in dataset:
                 setattr(dataset, keyword, "" if keyword != "SliceThickness" else None)
         if not header.get("SOPClassUID") and "Laterality" not in dataset:
             dataset.Laterality = ""  # whoever emptied the class did not say either
-        sop_class = _SINGLE_FRAME.get(source_class, source_class)
-        if source_class in _SINGLE_FRAME:
+        sop_class = SINGLE_FRAME.get(source_class, source_class)
+        if source_class in SINGLE_FRAME:
             # Without a place, or how it was acquired, a frame makes no image of that class.
-            placed = frame.position is not None and frame.orientation is not None
-            if not placed or (sop_class == _MR and "ScanningSequence" not in dataset):
-                sop_class = _SECONDARY_CAPTURE
-        elif frame.frames > 1 or source_class in _EIGHT_BITS:
-            sop_class = _SECONDARY_CAPTURE
+            if not frame.placed or (sop_class == MR and "ScanningSequence" not in dataset):
+                sop_class = SECONDARY_CAPTURE
+        elif frame.NumberOfFrames > 1 or source_class in EIGHT_BITS:
+            sop_class = SECONDARY_CAPTURE
         self._identify(dataset, header, frame, number, sop_class)
         self._explain(dataset, header, frame, source_class)
         self._pixels(dataset, frame, image)
@@ -463,10 +320,10 @@ class DerivedSeries:
 
     def _deidentified(self, header: Dataset, frame: Frame) -> tuple[Dataset, Frame]:
         """Copies of header and frame that say nothing of the patient."""
-        check_burned_in(header, frame.path)
+        check_burned_in(header.get("BurnedInAnnotation"), frame.path)
         header, key = copy.deepcopy(header), self.identity["uid_key"]
         deidentify_dataset(header, key)
-        return header, dataclasses.replace(frame, uid=new_uid(frame.uid, key))
+        return header, dataclasses.replace(frame, SOPInstanceUID=new_uid(frame.SOPInstanceUID, key))
 
     def _flatten(self, dataset: Dataset, header: Dataset, frame: Frame) -> None:
         """Moves what the functional groups say of a frame to the top level."""
@@ -487,12 +344,12 @@ class DerivedSeries:
         side = functional_group(header, frame.index, "FrameAnatomySequence").get("FrameLaterality")
         if side:
             dataset.ImageLaterality = side
-        if frame.modality == "MR":
+        if frame.Modality == "MR":
             self._flatten_mr(dataset, header, frame)
-        for keyword in _MULTI_FRAME:
+        for keyword in MULTI_FRAME:
             if keyword in dataset:
                 del dataset[keyword]
-        if frame.modality == "CT" and "KVP" not in dataset:
+        if frame.Modality == "CT" and "KVP" not in dataset:
             dataset.KVP = None
         if "InstanceNumber" in dataset:
             del dataset.InstanceNumber
@@ -500,7 +357,7 @@ class DerivedSeries:
     @staticmethod
     def _flatten_mr(dataset: Dataset, header: Dataset, frame: Frame) -> None:
         """What a single-frame MR image must say, as far as the enhanced one says it."""
-        kind = _SCANNING_SEQUENCE.get(str(header.get("EchoPulseSequence") or ""))
+        kind = SCANNING_SEQUENCE.get(str(header.get("EchoPulseSequence") or ""))
         if kind and "ScanningSequence" not in dataset:
             dataset.ScanningSequence = kind
         echo = functional_group(header, frame.index, "MREchoSequence").get("EffectiveEchoTime")
@@ -512,7 +369,7 @@ class DerivedSeries:
             ("RepetitionTime", None),
             ("EchoTrainLength", None),
         ):
-            if keyword not in dataset:
+            if keyword not in dataset or (keyword == "EchoTime" and value is not None):
                 setattr(dataset, keyword, value)
 
     def _identify(
@@ -523,19 +380,19 @@ class DerivedSeries:
         dataset.SeriesInstanceUID = self.uid
         if not dataset.get("StudyInstanceUID"):
             dataset.StudyInstanceUID = self.study_uid
-        if frame.position is not None and not dataset.get("FrameOfReferenceUID"):
+        if frame.ImagePositionPatient is not None and not dataset.get("FrameOfReferenceUID"):
             dataset.FrameOfReferenceUID = self.frame_of_reference_uid
-        if frame.modality:
-            dataset.Modality = frame.modality
+        if frame.Modality:
+            dataset.Modality = frame.Modality
         elif not dataset.get("Modality"):
             dataset.Modality = "OT"
-        if sop_class == _SECONDARY_CAPTURE:
+        if sop_class == SECONDARY_CAPTURE:
             dataset.ConversionType = "WSD"
-        if frame.orientation is None and "PatientOrientation" not in dataset:
+        if frame.ImageOrientationPatient is None and "PatientOrientation" not in dataset:
             dataset.PatientOrientation = ""
-        if sop_class == _CT and "KVP" not in dataset:
+        if sop_class == CT and "KVP" not in dataset:
             dataset.KVP = None
-        dataset.SeriesNumber = frame.series_number + 1000 if self.number is None else self.number
+        dataset.SeriesNumber = frame.SeriesNumber + 1000 if self.number is None else self.number
         if dataset.get("InstanceNumber") is None:
             dataset.InstanceNumber = number
         text = self.series_description
@@ -555,7 +412,7 @@ class DerivedSeries:
         kinds = header.get("ImageType")
         kinds = [kinds] if isinstance(kinds, str) else list(kinds or [])
         rest = [str(kind) for kind in kinds[2:]]
-        if dataset.SOPClassUID == _CT and not (rest and rest[0] in ("AXIAL", "LOCALIZER")):
+        if dataset.SOPClassUID == CT and not (rest and rest[0] in ("AXIAL", "LOCALIZER")):
             rest = ["AXIAL", *rest[1:]]
         dataset.ImageType = ["DERIVED", "SECONDARY", *rest]
         dataset.DerivationDescription = self.description
@@ -564,14 +421,14 @@ class DerivedSeries:
         )
         source = Dataset()
         source.ReferencedSOPClassUID = source_class
-        source.ReferencedSOPInstanceUID = frame.uid
-        if frame.frames > 1:
+        source.ReferencedSOPInstanceUID = frame.SOPInstanceUID
+        if frame.NumberOfFrames > 1:
             source.ReferencedFrameNumber = frame.index + 1
         source.SpatialLocationsPreserved = "YES"
         source.PurposeOfReferenceCodeSequence = _code(
             "121322", "DCM", "Source image for image processing operation"
         )
-        if UID(frame.uid).is_valid:
+        if UID(frame.SOPInstanceUID).is_valid:
             dataset.SourceImageSequence = DicomSequence([source])
         equipment = Dataset()
         equipment.PurposeOfReferenceCodeSequence = _code("109103", "DCM", "Modifying Equipment")
@@ -583,7 +440,7 @@ class DerivedSeries:
         equipment.ContributionDescription = "Gray scale style transfer"
         dataset.ContributingEquipmentSequence = DicomSequence([equipment])
         syntax = str((getattr(header, "file_meta", None) or Dataset()).get("TransferSyntaxUID"))
-        if str(header.get("LossyImageCompression") or "") == "01" or syntax in _LOSSY_SYNTAXES:
+        if str(header.get("LossyImageCompression") or "") == "01" or syntax in LOSSY_SYNTAXES:
             dataset.LossyImageCompression = "01"
         elif "LossyImageCompression" in dataset:
             dataset.LossyImageCompression = "00"

@@ -1,0 +1,476 @@
+#!/usr/bin/env python
+"""Is the tone right: every method against the content's own HU in the style's gray scale.
+
+    python benchmarks/truth.py --data DATA                        # the methods of tfstyle
+    python benchmarks/truth.py --data DATA --models runs/truth    # and models trained for it
+    python benchmarks/truth.py --data DATA --methods nyul --folds torso --pictures nyul
+
+A fold leaves one patient out: its slices are the contents, those of all other patients the styles
+(``ct_pairs.py``; ``--list`` shows the folds). For CT the right answer is known, and the error is
+the mean absolute difference to it inside the body, where the content is not clipped, by tissue and
+with the tissues weighed alike (``tfstyle.metrics.tone_error``).
+
+Models of one's own are looked for in the folders ``fold-PATIENT`` of ``--models``, trained without
+that patient: each ``NAME.keras`` is a row NAME, so that ``ours.keras`` and ``ours_one_way.keras``
+are a method and its ablation. ``--load MODULE:FUNCTION`` gives a function to load them instead: it
+takes the folder and returns a dictionary from names to objects with ``stylize(content, style)``.
+
+Rows are kept by fold and method under ``--work``; what is there is not computed again, unless
+``--again`` names it or a model file changed. Figures go to ``truth.json``, tables to
+``../docs/results/truth.md``, and pictures of the best, middle and worst pairs to ``--work``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT)]
+
+import numpy as np  # noqa: E402
+from ct_pairs import SIZE, Pair, draw_pairs  # noqa: E402
+from ct_scans import ScanRecord, load_scans  # noqa: E402
+
+from tfstyle import StyleTransfer, baselines  # noqa: E402
+from tfstyle.errors import TfstyleError  # noqa: E402
+from tfstyle.files import write_atomically  # noqa: E402
+from tfstyle.metrics import TISSUES, structure_similarity, tone_error  # noqa: E402
+from tfstyle.training import environment  # noqa: E402
+
+Stylize = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+NOTHING, ANSWER, MATCHING = "nothing", "right_answer", "histogram_matching"
+#: Rows without training: name and what the table says.
+METHODS = {
+    NOTHING: "nothing done",
+    ANSWER: "the right answer itself",
+    MATCHING: "histogram matching",
+    "foreground_histogram_matching": "histogram matching above the floor",
+    "mean_and_spread": "mean and spread",
+    "mean_and_spread_foreground": "mean and spread above the floor",
+    "nyul": "Nyúl's landmarks",
+    "wct": "WCT",
+    "adain_mse": "AdaIN with MSE, `vgg16_ct_mse`, plain",
+    "vgg16_ct_mse_guided": "AdaIN with MSE, `vgg16_ct_mse`, guided",
+    "vgg16_ct": "contextual, `vgg16_ct`, plain",
+    "vgg16_ct_guided": "contextual, `vgg16_ct`, guided",
+}
+#: The rows that cost next to nothing.
+CLASSICAL = tuple(METHODS)[:7]
+#: More than this worse than nothing done counts as harm.
+HARM = 0.02
+
+
+def method(name: str) -> Stylize:
+    """The function of content and style behind a name of :data:`METHODS`."""
+    if name == NOTHING:
+        return lambda content, style: content
+    if name == "mean_and_spread_foreground":
+        return baselines.get("mean_and_spread", foreground=True).stylize
+    if not name.startswith("vgg16_ct"):
+        return baselines.get(name).stylize
+    model = StyleTransfer.from_preset(name.removesuffix("_guided"))
+    detail = "guided" if name.endswith("_guided") else "plain"
+    return lambda content, style: model.stylize(content, style, detail=detail)
+
+
+def keras_models(folder: Path) -> dict[str, object]:
+    """Every ``NAME.keras`` of a folder, by NAME."""
+    import keras
+
+    return {path.stem: keras.saving.load_model(path) for path in sorted(folder.glob("*.keras"))}
+
+
+def digest_of(folder: Path, name: str) -> str:
+    """Changes with the file ``NAME.keras`` of a folder, or without one with any file in it."""
+    own = folder / f"{name}.keras"
+    paths = [own] if own.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def measure(pair: Pair, generated: np.ndarray) -> dict[str, float]:
+    """Errors of one generated image, and the structure it kept.
+
+    ``structure`` is that inside the body; ``structure_shown`` that where the right answer is
+    neither black nor white: where the style's window clips, structure is rightly lost.
+    """
+    scores = tone_error(pair.right, generated, pair.hu, pair.mask)
+    scores["structure"] = structure_similarity(pair.content, generated, pair.body)
+    shown = pair.mask & (pair.right > 0) & (pair.right < 1)
+    scores["structure_shown"] = structure_similarity(pair.content, generated, shown)
+    return scores
+
+
+def score(pairs: Iterable[Pair], stylize: Stylize | None) -> list[dict[str, float]]:
+    """One row a pair; the right answer itself without a method."""
+    return [measure(p, p.right if stylize is None else stylize(p.content, p.style)) for p in pairs]
+
+
+class Study:
+    """The rows of all folds, kept in a folder.
+
+    Args:
+        scans: All scans.
+        options: Of the command line.
+    """
+
+    def __init__(self, scans: dict[str, ScanRecord], options: argparse.Namespace):
+        self.scans, self.options = scans, options
+        self.settings = {"count": options.pairs, "seed": options.seed, "size": options.size}
+        self.groups = sorted({scan.group for scan in scans.values()})
+        self.folds = options.folds or self.groups
+        if unknown := sorted({*self.folds} - {*self.groups}):
+            raise SystemExit(f"--folds: must be some of {self.groups}, received {unknown}.")
+        self._loaded: dict[str, Stylize | None] = {ANSWER: None}
+        self._digests: dict[str, str] = {}
+
+    def pairs(self, fold: str, **which: int) -> list[Pair]:
+        """The pairs of a fold, or with ``count`` and ``start`` some of them."""
+        return list(draw_pairs(self.scans, {fold}, **{**self.settings, **which}))
+
+    def digest(self, fold: str) -> str:
+        """Changes with the settings, the scans and the way pairs are drawn."""
+        if fold not in self._digests:
+            digest = hashlib.sha256(json.dumps(self.settings).encode())
+            for pair in self.pairs(fold, count=3):
+                for image in (pair.content, pair.style, pair.right, pair.hu, pair.mask):
+                    digest.update(np.ascontiguousarray(image).tobytes())
+            self._digests[fold] = digest.hexdigest()[:16]
+        return self._digests[fold]
+
+    def own(self, fold: str) -> dict[str, Stylize]:
+        """Models trained without the patient of the fold."""
+        if self.options.models is None:
+            return {}
+        folder = self.options.models / f"fold-{fold}"
+        if not folder.is_dir():
+            print(f"{folder}: missing, so that fold {fold} has no row of one's own", flush=True)
+            return {}
+        load = keras_models
+        if self.options.load:
+            module, _, function = self.options.load.partition(":")
+            load = getattr(importlib.import_module(module), function)
+        return {name: model.stylize for name, model in load(folder).items()}
+
+    def method(self, name: str) -> Stylize | None:
+        """A method by name, loaded once."""
+        if name not in self._loaded:
+            self._loaded[name] = method(name)
+        return self._loaded[name]
+
+    def path(self, fold: str, name: str) -> Path:
+        """File of a fold's row."""
+        return self.options.work / "rows" / fold / f"{name}.json"
+
+    def run(self) -> None:
+        """Computes what is missing."""
+        for fold in self.folds:
+            pairs: list[Pair] = []
+            folder = (self.options.models or Path()) / f"fold-{fold}"
+            key = {"digest": self.digest(fold)}
+            for name in self.options.methods:
+                if not self._fresh(fold, name, key):
+                    self._fill(fold, name, key, pairs, lambda name=name: self.method(name))
+            for name, stylize in self.own(fold).items():
+                key = {"digest": self.digest(fold), "model": digest_of(folder, name)}
+                if not self._fresh(fold, name, key):
+                    self._fill(fold, name, key, pairs, lambda stylize=stylize: stylize)
+
+    def _fresh(self, fold: str, name: str, key: dict) -> bool:
+        path = self.path(fold, name)
+        if name in self.options.again or not path.is_file():
+            return False
+        return json.loads(path.read_text())["key"] == key
+
+    def _fill(self, fold, name, key, pairs, stylize) -> None:
+        try:
+            function = stylize()
+        except TfstyleError as error:
+            print(f"{name}: left out, {error}", flush=True)
+            return
+        if not pairs:
+            pairs += self.pairs(fold)
+        rows = score(pairs, function)
+        facts = [
+            {"content": p.content_id, "style": p.style_id, "same_scale": p.same_scale}
+            | {"content_scale": str(p.content_scale), "style_scale": str(p.style_scale)}
+            for p in pairs
+        ]
+        text = json.dumps({"key": key, "pairs": facts, "rows": rows})
+        path = self.path(fold, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text.encode())
+        median = np.nanmedian([row["balanced"] for row in rows])
+        print(f"fold {fold}, {name}: median error {median:.3f}", flush=True)
+
+    def rows(self) -> dict[str, dict[str, dict]]:
+        """What there is: fold to method to its pairs and rows, with arrays in place of lists."""
+        found: dict[str, dict[str, dict]] = {}
+        for fold in self.folds:
+            for path in sorted(self.path(fold, "x").parent.glob("*.json")):
+                kept = json.loads(path.read_text())
+                if kept["key"]["digest"] == self.digest(fold):
+                    columns = {k: np.array([r[k] for r in kept["rows"]]) for k in kept["rows"][0]}
+                    columns["same_scale"] = np.array([p["same_scale"] for p in kept["pairs"]])
+                    found.setdefault(fold, {})[path.stem] = columns
+        return found
+
+
+def summary(rows: dict[str, dict[str, dict]], name: str) -> dict:
+    """The figures of a method over the folds that have it.
+
+    Args:
+        rows: See :meth:`Study.rows`.
+        name: The method.
+    """
+    folds = [fold for fold in rows if name in rows[fold]]
+
+    def column(key: str, of: str = name) -> np.ndarray | None:
+        if any(of not in rows[fold] for fold in folds):
+            return None
+        return np.concatenate([rows[fold][of][key] for fold in folds])
+
+    error, same = column("balanced"), column("same_scale")
+    figures = {
+        "pairs": len(error),
+        "median": np.median(error),
+        "mean": np.mean(error),
+        "percentile_90": np.percentile(error, 90),
+        "tissues": {tissue: _mean(column(tissue)) for tissue in TISSUES},
+        "all_pixels_median": np.median(column("all")),
+        "all_pixels_mean": np.mean(column("all")),
+        "same_scale_median": np.median(error[same]) if same.any() else None,
+        "structure_mean": _mean(column("structure")),
+        "structure_shown_mean": _mean(column("structure_shown")),
+    }
+    for other in (MATCHING, "foreground_histogram_matching"):
+        theirs = column("balanced", other)
+        if theirs is not None:
+            figures[f"mean_to_{other}"] = np.mean(error) / np.mean(theirs)
+            figures[f"better_than_{other}"] = np.mean(error < theirs)
+    nothing = column("balanced", NOTHING)
+    if nothing is not None:
+        figures["worse_than_nothing"] = np.mean(error > nothing + HARM)
+    return _rounded(figures)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    """Mean of the numbers that are not NaN; None where all are."""
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if there.size else None
+
+
+def _rounded(value):
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    return value if value is None or isinstance(value, int) else round(float(value), 4)
+
+
+def tables(result: dict) -> str:
+    """The page of a result, in Markdown."""
+    title = {**{name: name for name in result["methods"]}, **METHODS}
+    settings = result["settings"]
+    lines = [
+        "# Is the tone right?",
+        "",
+        "Written by `python benchmarks/truth.py`. For CT the right answer of a style transfer is "
+        "known: the content's own HU in the style's gray scale. The error is the mean absolute "
+        "difference to it in gray levels (black 0, white 1), inside the body and where the "
+        "content is not clipped, taken for each tissue and averaged over the tissues present, so "
+        "that bone counts as much as the liver. The older figure, the distance to the histogram "
+        "of the style image, depends on how much air, fat and bone that image happens to show: "
+        "an image can have the style's histogram and every tissue in the wrong gray.",
+        "",
+        f"{settings['count']} pairs a fold; a fold leaves one patient out "
+        f"({', '.join(result['folds'])}): its slices are the contents, those of all others the "
+        "styles, in different fields of view, windows, powers and depths, 15 % of them in one and "
+        "the same gray scale. Presets of tfstyle were trained on some of these patients.",
+        "",
+        "| | median | mean | 90 % | better than histogram matching | worse than nothing by 0.02 "
+        "| same gray scale, median | structure in the body | structure where the answer shows it "
+        "| all pixels, mean |",
+        "| --- |" + " ---: |" * 9,
+    ]
+
+    def share(figures, key):
+        return f"{100 * figures[key]:.0f} %" if key in figures else ""
+
+    for name, method in result["methods"].items():
+        of = method["all_folds"]
+        cells = [f"{of[key]:.3f}" for key in ("median", "mean", "percentile_90")]
+        cells.append("" if name == MATCHING else share(of, f"better_than_{MATCHING}"))
+        cells.append("" if name == NOTHING else share(of, "worse_than_nothing"))
+        keys = ("same_scale_median", "structure_mean", "structure_shown_mean", "all_pixels_mean")
+        cells += [_number(of[key]) for key in keys]
+        lines.append(f"| {title[name]} | {' | '.join(cells)} |")
+    header = [tissue.replace("_", " ") for tissue in TISSUES]
+    lines += ["", "Mean error by tissue:", "", f"| | {' | '.join(header)} |"]
+    lines.append("| --- |" + " ---: |" * len(TISSUES))
+    for name, method in result["methods"].items():
+        cells = [_number(method["all_folds"]["tissues"][tissue]) for tissue in TISSUES]
+        lines.append(f"| {title[name]} | {' | '.join(cells)} |")
+    lines += ["", "Mean error by the patient left out:", "", f"| | {' | '.join(result['folds'])} |"]
+    lines.append("| --- |" + " ---: |" * len(result["folds"]))
+    for name, method in result["methods"].items():
+        by = method["by_fold"]
+        cells = [f"{by[fold]['mean']:.3f}" if fold in by else "" for fold in result["folds"]]
+        lines.append(f"| {title[name]} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def picture(study: Study, name: str, each: int = 2) -> Path:
+    """Best, middle and worst pairs of a method, as content, style, generated, answer, error.
+
+    Pairs in one gray scale, and those where doing nothing is nearly right or the right answer shows
+    little, are passed over; no two rows show the same content and style scan.
+
+    Returns:
+        The picture's path.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shown = []
+    for fold in study.folds:
+        paths = [study.path(fold, one) for one in (name, NOTHING, ANSWER)]
+        if not all(path.is_file() for path in paths):
+            continue
+        kept, *others = (json.loads(path.read_text()) for path in paths)
+        nothing, answer = (other["rows"] for other in others)
+        for number, (row, facts) in enumerate(zip(kept["rows"], kept["pairs"])):
+            packaged = all(study.scans[facts[side]].packaged for side in ("content", "style"))
+            telling = nothing[number]["balanced"] > 0.1 and answer[number]["structure"] > 0.9
+            telling = telling and not facts["same_scale"]
+            if telling and (packaged or not study.options.packaged):
+                scans = facts["content"], facts["style"]
+                shown.append((row["balanced"], fold, number, scans))
+    if not shown:
+        raise SystemExit(
+            f"--pictures: no pair of {name!r} to show; run it, {NOTHING} and {ANSWER} first."
+        )
+    shown.sort()
+    middle = sorted(shown, key=lambda one: abs(one[0] - shown[len(shown) // 2][0]))
+    chosen, seen = [], set()
+    for label, order in (("best", shown), ("median", middle), ("worst", shown[::-1])):
+        fresh = [one for one in order if one[3] not in seen]
+        picked: dict = {}
+        for one in fresh:
+            if len(picked) < each:
+                picked.setdefault(one[3], one)
+        seen |= {*picked}
+        chosen += [(label, *one) for one in picked.values()]
+    figure, axes = pyplot.subplots(len(chosen), 5, figsize=(15, 3 * len(chosen)), squeeze=False)
+    for line, (label, error, fold, number, scans) in zip(axes, chosen):
+        (pair,) = study.pairs(fold, count=1, start=number)
+        stylize = study.own(fold).get(name) or study.method(name)
+        generated = pair.right if stylize is None else stylize(pair.content, pair.style)
+        off = np.where(pair.mask, np.abs(generated - pair.right), 0.0)
+        titles = (
+            f"{label}: {scans[0]}\n{pair.content_scale}",
+            f"style: {scans[1]}\n{pair.style_scale}",
+            f"generated\nerror {error:.3f}",
+            "right answer\n(outlined: pixels that count)",
+            "error\n(white: 0.5 and more)",
+        )
+        images = (pair.content, pair.style, generated, pair.right, 2 * off)
+        for axis, image, title in zip(line, images, titles):
+            axis.imshow(image, cmap="gray", vmin=0, vmax=1)
+            axis.set_title(title, fontsize=9)
+            axis.axis("off")
+        line[3].contour(pair.mask, [0.5], colors="tab:orange", linewidths=0.6)
+    figure.tight_layout()
+    path = study.options.work / "pictures" / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=80)
+    pyplot.close(figure)
+    return path
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs what is missing; writes the figures, the page and the pictures asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="folder of the real CT; packages alone without")
+    parser.add_argument("--pairs", type=int, default=200, help="of each fold (default: 200)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", type=int, default=SIZE, help=f"longest side (default: {SIZE})")
+    parser.add_argument("--folds", nargs="+", metavar="PATIENT", help="default: all")
+    parser.add_argument(
+        "--methods",
+        nargs="*",
+        choices=[*METHODS, "classical"],
+        metavar="NAME",
+        default=list(METHODS),
+        help=f"of {', '.join(METHODS)}, or classical for the first seven (default: all)",
+    )
+    parser.add_argument("--models", type=Path, help="folder with fold-PATIENT/NAME.keras")
+    parser.add_argument("--load", metavar="MODULE:FUNCTION", help="loads the models of a fold")
+    parser.add_argument("--again", nargs="+", default=[], metavar="NAME", help="compute again")
+    parser.add_argument("--pictures", nargs="+", default=[], metavar="NAME")
+    parser.add_argument(
+        "--packaged", action="store_true", help="pictures of scans that packages carry alone"
+    )
+    parser.add_argument("--list", action="store_true", help="shows the folds and ends")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "truth")
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).resolve().with_suffix(".json")
+    )
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results" / "truth.md")
+    options = parser.parse_args(arguments)
+    if "classical" in options.methods:
+        options.methods = [*dict.fromkeys([*CLASSICAL, *options.methods])]
+        options.methods.remove("classical")
+    study = Study(load_scans(options.data), options)
+    if options.list:
+        for scan in study.scans.values():
+            print(f"fold-{scan.group}: {scan.id}, {' x '.join(map(str, scan.hu.shape))}")
+        return
+    study.run()
+    rows = study.rows()
+    found = {name for fold in rows.values() for name in fold}
+    names = [name for name in METHODS if name in found] + sorted(found - {*METHODS})
+    result = {
+        "settings": study.settings,
+        "folds": {
+            fold: {s.id: len(s.hu) for s in study.scans.values() if s.group == fold}
+            for fold in study.folds
+        },
+        "methods": {
+            name: {
+                "all_folds": summary(rows, name),
+                "by_fold": {
+                    fold: summary({fold: rows[fold]}, name) for fold in rows if name in rows[fold]
+                },
+            }
+            for name in names
+        },
+        "environment": environment(),
+    }
+    write_atomically(options.output, (json.dumps(result, indent=1) + "\n").encode())
+    page = tables(result)
+    write_atomically(options.page, page.encode())
+    print(page)
+    for name in options.pictures:
+        print(picture(study, name))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+#!/usr/bin/env python
+"""Trains the released tone transfer, and the models of benchmarks/truth.py that leave patients out.
+
+    python scripts/train_tone.py --data DATA --output runs/tone                 # all folds, release
+    python scripts/train_tone.py --data DATA --output runs/tone --only release
+
+Every fold leaves two patients out (stricter than one, and half the time); its model is written to
+``fold-PATIENT/ours.keras`` for both. The release is trained on all. A run that was stopped resumes
+at its last epoch of 100 steps; finished models are kept. Views, models and logs stay in --output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT)]
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+from ct_scans import load_scans  # noqa: E402
+
+from tfstyle.tone import ToneTransfer, ViewPool  # noqa: E402
+
+#: Patients left out together.
+FOLDS = (
+    ("shoulder", "head"),
+    ("aorta", "chest_crop"),
+    ("torso", "head_base"),
+    ("torso_dicom", "spine_crop"),
+    ("vertebra", "pancreas"),
+)
+EPOCH = 100
+
+
+def optimizer(steps: int) -> keras.optimizers.Optimizer:
+    """AdamW with a warm-up and a cosine to nearly nothing."""
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, steps, warmup_target=2e-3, warmup_steps=100, alpha=0.01
+    )
+    return keras.optimizers.AdamW(rate, weight_decay=1e-3, clipnorm=1.0)
+
+
+def views_of(data: Path, folder: Path, size: int, views: int) -> ViewPool:
+    """The views of all scans, drawn once."""
+    path = folder / f"views_{size}_{views}.pickle"
+    if path.is_file():
+        return pickle.loads(path.read_bytes())
+    scans = {name: (scan.hu, scan.spacing) for name, scan in load_scans(data).items()}
+    pool = ViewPool(scans, size=size, views=views)
+    path.write_bytes(pickle.dumps(pool))
+    return pool
+
+
+def train(model, steps: int, pool: ViewPool, folder: Path, seed: int, log: Path) -> None:
+    """Trains a model from the beginning, or from its last epoch."""
+    keras.utils.set_random_seed(seed)
+    backup = keras.callbacks.BackupAndRestore(folder / "backup", delete_checkpoint=True)
+    started = time.time()
+
+    def write(epoch, logs):
+        figures = {key: round(float(value), 4) for key, value in logs.items()}
+        row = {"steps": (epoch + 1) * EPOCH, "seconds": round(time.time() - started), **figures}
+        with log.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    logger = keras.callbacks.LambdaCallback(on_epoch_end=write)
+    # A resumed run draws other groups than the first part of it did.
+    done = sum(1 for _ in log.open()) if log.is_file() else 0
+    model.fit(
+        pool.dataset(seed=seed + 1000 * done),
+        steps_per_epoch=EPOCH,
+        epochs=steps // EPOCH,
+        callbacks=[backup, logger],
+        verbose=0,
+    )
+
+
+def main() -> None:
+    """Trains what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the real CT")
+    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "tone")
+    parser.add_argument("--steps", type=int, default=1500, help="of each fold")
+    parser.add_argument("--release-steps", type=int, default=3000)
+    parser.add_argument("--views", type=int, default=256, help="of each scan")
+    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--only", nargs="+", help="of release and patients left out")
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    pool = views_of(options.data, options.output, options.size, options.views)
+    jobs = [("+".join(fold), fold, options.steps) for fold in FOLDS]
+    jobs.append(("release", (), options.release_steps))
+    model = initial = None
+    for name, left_out, steps in jobs:
+        if options.only and not {*options.only} & {name, *left_out}:
+            continue
+        targets = [options.output / f"fold-{patient}" / "ours.keras" for patient in left_out]
+        targets = targets or [options.output / "release.keras"]
+        if all(target.is_file() for target in targets):
+            continue
+        keras.utils.set_random_seed(0)
+        if model is None:
+            model = ToneTransfer()
+            initial = model.get_weights()
+        model.set_weights(initial)
+        if model.compiled and model.optimizer.built and model.steps_trained == steps:
+            # The compiled step is kept: as new, without compiling again.
+            for variable in model.optimizer.variables:
+                if "learning_rate" not in variable.path:
+                    variable.assign(np.zeros(variable.shape, variable.dtype))
+        else:
+            model.compile(optimizer=optimizer(steps), jit_compile=True)
+            model.steps_trained = steps
+        folder = options.output / name
+        folder.mkdir(exist_ok=True)
+        train(model, steps, pool.without(left_out), folder, 1, folder / "log.jsonl")
+        for target in targets:
+            target.parent.mkdir(exist_ok=True)
+            model.save(target)
+        print(name, "done", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,371 @@
+"""One scan out of each stack: whatever tells stacks apart, and the order without positions."""
+
+import numpy as np
+import pydicom
+import pytest
+
+from tfstyle.data import list_scans, read_scan, read_scans
+from tfstyle.errors import InputFileError
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+
+
+def values(scan):
+    """What each slice holds, as written by ``write``."""
+    return [int(plane[0, 0]) + 1024 for plane in scan.pixels]
+
+
+@pytest.fixture
+def write(write_ct):
+    """``write(slices)``: one file for each (value, z, attributes), under shuffled names."""
+
+    def save(slices, folder="study"):
+        names = np.random.default_rng(7).permutation(len(slices))
+        for name, (value, z, attributes) in zip(names, slices):
+            write_ct(
+                f"{folder}/{name:03d}.dcm",
+                np.full((4, 4), value, np.int16),
+                **{"ImagePositionPatient": [0, 0, z], **attributes},
+            )
+
+    return save
+
+
+def stack(first, places, **attributes):
+    """Slices of values from `first` on, with their instance numbers."""
+    return [(first + i, z, {"InstanceNumber": i + 1, **attributes}) for i, z in enumerate(places)]
+
+
+FIVE = [0, 5, 10, 15, 20]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"AcquisitionNumber": 1}, {"AcquisitionNumber": 2}),
+        ({"TemporalPositionIdentifier": 1}, {"TemporalPositionIdentifier": 2}),
+        ({"EchoNumbers": 1}, {"EchoNumbers": 2}),
+        ({"EchoTime": 2.3}, {"EchoTime": 4.6}),
+        ({"DiffusionBValue": 0.0}, {"DiffusionBValue": 800.0}),
+        ({"NominalPercentageOfCardiacPhase": 40.0}, {"NominalPercentageOfCardiacPhase": 70.0}),
+        ({"InversionTime": 700}, {"InversionTime": 2500}),
+        ({"FlipAngle": 4}, {"FlipAngle": 15}),
+        ({"KVP": 80}, {"KVP": 140}),
+        ({"ConvolutionKernel": "B30f"}, {"ConvolutionKernel": "B70f"}),
+        (
+            {"ImageType": ["ORIGINAL", "PRIMARY", "M"]},
+            {"ImageType": ["ORIGINAL", "PRIMARY", "P"]},
+        ),
+        ({"SequenceName": "ep_b0"}, {"SequenceName": "ep_b800t"}),
+        ({"SeriesNumber": 3}, {"SeriesNumber": 4}),
+        ({"SeriesDescription": "30 %"}, {"SeriesDescription": "70 %"}),
+        ({"TriggerTime": 10}, {"TriggerTime": 400}),
+        ({"AcquisitionTime": "101500"}, {"AcquisitionTime": "101730"}),
+    ],
+    ids=lambda attributes: next(iter(attributes)),
+)
+@pytest.mark.parametrize("missing", [0, 2, 4])
+def test_whatever_separates_two_images_of_a_place(write, tmp_path, one, other, missing):
+    short = [slice_ for slice_ in stack(100, FIVE, **one) if slice_[1] != FIVE[missing]]
+    write(short + stack(200, FIVE, **other))
+    first, second = read_scans(tmp_path)
+    assert values(first) == [100 + i for i in range(5) if i != missing]
+    assert values(second) == [200, 201, 202, 203, 204]
+
+
+def test_overlapping_acquisitions(write, tmp_path, caplog):
+    one, other = range(0, 45, 5), range(20, 85, 5)
+    write(stack(100, one, AcquisitionNumber=1) + stack(200, other, AcquisitionNumber=2))
+    first, second = read_scans(tmp_path)
+    assert values(first) == list(range(100, 109))
+    assert values(second) == list(range(200, 213))
+    assert first.affine[2, 3] == 0
+    assert second.affine[2, 3] == 20
+    assert "read as 2 scans, told apart by acquisition" in caplog.text
+
+
+@pytest.mark.parametrize("shift", [1.2, 2.3, 2.5])
+def test_acquisitions_that_overlap_without_a_place_in_common(write, tmp_path, shift):
+    one, other = np.arange(0, 45, 5), np.arange(20, 85, 5) + shift
+    write(stack(100, one, AcquisitionNumber=1) + stack(200, other, AcquisitionNumber=2))
+    assert [values(scan)[0] for scan in read_scans(tmp_path)] == [100, 200]
+    assert [len(scan) for scan in read_scans(tmp_path)] == [9, 13]
+
+
+@pytest.mark.parametrize(
+    "number", [lambda i: i, lambda i: i // 3, lambda i: i % 2, lambda i: 9 - i]
+)
+def test_acquisition_number_that_changes_along_z_alone_is_one_scan(write, tmp_path, number):
+    write([(100 + i, 5 * i, {"AcquisitionNumber": int(number(i))}) for i in range(9)])
+    assert values(read_scan(tmp_path)) == list(range(100, 109))
+
+
+def test_every_image_its_own_acquisition_in_two_phases(write, tmp_path):
+    write(
+        [(100 + i, 5 * i, {"AcquisitionNumber": 1 + i}) for i in range(6)]
+        + [(200 + i, 5 * i, {"AcquisitionNumber": 7 + i}) for i in range(6)]
+    )
+    assert [values(scan)[0] for scan in read_scans(tmp_path)] == [100, 200]
+    assert [len(scan) for scan in read_scans(tmp_path)] == [6, 6]
+
+
+def test_a_missing_slice_of_interleaved_acquisitions_is_a_gap(write, tmp_path, caplog):
+    write([(100 + i, 5 * i, {"AcquisitionNumber": i % 2}) for i in range(9) if i != 5])
+    assert len(read_scan(tmp_path)) == 8
+    assert "unevenly spaced" in caplog.text
+
+
+def test_echoes_with_equal_instance_numbers(write, tmp_path):
+    write(stack(100, FIVE, EchoTime=10) + stack(200, FIVE, EchoTime=30))
+    assert [values(scan) for scan in read_scans(tmp_path)] == [
+        [100, 101, 102, 103, 104],
+        [200, 201, 202, 203, 204],
+    ]
+
+
+def test_phases_and_echoes_together(write, tmp_path):
+    slices = []
+    for phase in (1, 2):
+        for echo in (1, 2):
+            first = 100 * phase + 10 * echo
+            slices += stack(first, FIVE, TemporalPositionIdentifier=phase, EchoNumbers=echo)
+    write(slices)
+    assert [values(scan)[0] for scan in read_scans(tmp_path)] == [110, 120, 210, 220]
+    assert all(len(scan) == 5 for scan in read_scans(tmp_path))
+
+
+def test_folders_tell_images_apart_where_headers_do_not(write, tmp_path):
+    write(stack(100, FIVE[:4]), "study/a")
+    write(stack(200, FIVE), "study/b")
+    assert [values(scan) for scan in read_scans(tmp_path)] == [
+        [100, 101, 102, 103],
+        [200, 201, 202, 203, 204],
+    ]
+
+
+def test_consecutive_instance_numbers(write, tmp_path):
+    write(
+        [(100 + i, 5 * i, {"InstanceNumber": 1 + i}) for i in range(5) if i != 2]
+        + [(200 + i, 5 * i, {"InstanceNumber": 6 + i}) for i in range(5)]
+    )
+    assert [values(scan)[0] for scan in read_scans(tmp_path)] == [100, 200]
+    assert [len(scan) for scan in read_scans(tmp_path)] == [4, 5]
+
+
+def test_alternating_instance_numbers(write, tmp_path):
+    write(
+        [(100 + i, 5 * i, {"InstanceNumber": 1 + 2 * i}) for i in range(5)]
+        + [(200 + i, 5 * i, {"InstanceNumber": 2 + 2 * i}) for i in range(5)]
+    )
+    assert [values(scan)[0] for scan in read_scans(tmp_path)] == [100, 200]
+    assert values(read_scans(tmp_path)[1]) == [200, 201, 202, 203, 204]
+
+
+def test_what_cannot_be_told_apart_is_an_error(write, tmp_path):
+    write(stack(100, FIVE[:4]) + stack(200, FIVE))
+    with pytest.raises(InputFileError, match="nothing in the headers"):
+        read_scans(tmp_path)
+
+
+def test_one_image_sent_twice_under_another_uid(write, tmp_path):
+    write([*stack(100, FIVE), (200, 10, {"InstanceNumber": 3})])
+    first, second = read_scans(tmp_path)
+    assert len(first) == 5
+    assert len(second) == 1
+
+
+def test_one_instance_uid_in_all_files(write, tmp_path):
+    write(stack(100, FIVE, SOPInstanceUID="1.2.3.4"))
+    assert values(read_scan(tmp_path)) == [100, 101, 102, 103, 104]
+
+
+@pytest.mark.parametrize("folders", [("a", "b"), ("a", "a")])
+def test_two_patients_with_one_series_uid(write_ct, tmp_path, folders, caplog):
+    for number, (folder, study) in enumerate(zip(folders, ("1.2.1", "1.2.2"))):
+        for i in range(3):
+            write_ct(
+                f"study/{folder}/{number}{i}.dcm",
+                np.full((4, 4), 100 * (number + 1) + i, np.int16),
+                ImagePositionPatient=[0, 0, 5 * i + number],
+                StudyInstanceUID=study,
+                FrameOfReferenceUID=study + ".5",
+                PatientID=str(number),
+            )
+    expected = [[100, 101, 102], [200, 201, 202]]
+    assert sorted(values(scan) for scan in read_scans(tmp_path)) == expected
+    assert "stands for 2 series" in caplog.text
+    found, damaged = list_scans(tmp_path)
+    assert damaged == []
+    assert sorted(values(scan) for files in found for scan in files.read()) == expected
+    assert len({files.series for files in found}) == 2
+    assert len({scan.name for scan in read_scans(tmp_path)}) == 2
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "FrameOfReferenceUID", "PatientID"])
+def test_one_difference_makes_two_scans_and_blanks_none(write, tmp_path, keyword):
+    write(stack(100, FIVE, **{keyword: "1.2"}))
+    write(stack(200, FIVE, **{keyword: "1.3"}), "other")
+    assert [len(scan) for scan in read_scans(tmp_path)] == [5, 5]
+    path = tmp_path / "study" / "000.dcm"
+    dataset = pydicom.dcmread(path)
+    setattr(dataset, keyword, "")
+    dataset.save_as(path)
+    assert len(read_scan(tmp_path / "study")) == 5
+
+
+def test_frames_of_reference_that_differ_from_file_to_file(write, tmp_path):
+    write([(100 + i, 5 * i, {"FrameOfReferenceUID": f"1.2.{i + 1}"}) for i in range(5)])
+    assert len(read_scan(tmp_path)) == 5
+
+
+def test_orientations_are_scans_of_their_own(write_ct, tmp_path, caplog):
+    for i in range(4):
+        write_ct(
+            f"a{i}.dcm", np.full((4, 4), 100 + i, np.int16), ImagePositionPatient=[0, 0, 5 * i]
+        )
+    for i in range(3):
+        write_ct(
+            f"b{i}.dcm",
+            np.full((4, 4), 200 + i, np.int16),
+            ImageOrientationPatient=[1, 0, 0, 0, 0, -1],
+            ImagePositionPatient=[0, 5 * i, 0],
+        )
+    assert [values(s) for s in read_scans(tmp_path)] == [[100, 101, 102, 103], [200, 201, 202]]
+    assert "3 images of another orientation" in caplog.text
+
+
+def test_slabs_side_by_side(write, tmp_path):
+    write(stack(100, FIVE) + [
+        (200 + i, z, {"ImagePositionPatient": [150, 0, z], "InstanceNumber": i + 1})
+        for i, z in enumerate(FIVE)
+    ])  # fmt: skip
+    assert [values(scan)[0] for scan in read_scans(tmp_path)] == [100, 200]
+
+
+# -- order without positions ---------------------------------------------------------------------
+
+
+def bare(tmp_path, write_ct, count=12, *, without=(), **attributes):
+    """Slices named IM1, IM2, … that lack attributes; others are functions of the number."""
+    for i in range(count):
+        changes = {key: value(i) for key, value in attributes.items()}
+        path = write_ct(f"study/IM{i + 1}", np.full((4, 4), 100 + i, np.int16), **changes)
+        dataset = pydicom.dcmread(path)
+        for keyword in without:
+            delattr(dataset, keyword)
+        dataset.save_as(path)
+    return read_scan(tmp_path)
+
+
+NO_PLACE = ("ImagePositionPatient", "ImageOrientationPatient")
+
+
+def test_slice_location(write_ct, tmp_path, caplog):
+    scan = bare(
+        tmp_path, write_ct, without=(*NO_PLACE, "InstanceNumber"), SliceLocation=lambda i: -3.0 * i
+    )
+    assert values(scan) == list(range(111, 99, -1))
+    assert scan.spacing[0] == 3
+    assert scan.affine is None
+    assert "has no Image Position (Patient); sorted by Slice Location" in caplog.text
+
+
+def test_instance_number_says_which_way_slice_locations_run(write_ct, tmp_path):
+    scan = bare(
+        tmp_path,
+        write_ct,
+        without=NO_PLACE,
+        SliceLocation=lambda i: -3.0 * i,
+        InstanceNumber=lambda i: i + 1,
+    )
+    assert values(scan) == list(range(100, 112))
+
+
+def test_names_with_their_numbers_as_numbers(write_ct, tmp_path, caplog):
+    scan = bare(tmp_path, write_ct, without=(*NO_PLACE, "InstanceNumber"))
+    assert values(scan) == list(range(100, 112))
+    assert "sorted by file name" in caplog.text
+
+
+def test_one_instance_number_for_all(write_ct, tmp_path):
+    assert values(bare(tmp_path, write_ct, without=NO_PLACE)) == list(range(100, 112))
+
+
+def test_positions_without_orientation(write_ct, tmp_path, caplog):
+    scan = bare(
+        tmp_path,
+        write_ct,
+        without=("ImageOrientationPatient",),
+        ImagePositionPatient=lambda i: [0, 0, 50 - 4 * i],
+    )
+    assert values(scan) == list(range(111, 99, -1))
+    assert scan.spacing[0] == 4
+    assert "has no Image Orientation (Patient); sorted by position" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("place", "by"),
+    [
+        ([0, 0, 0], "InstanceNumber"),
+        ([0, 0, 0], "SliceLocation"),
+        ([0, 0, 0], "name"),
+        ([-125, -125, 30], "SliceLocation"),  # else they may be images of one place
+    ],
+)
+def test_one_position_in_all_slices(write_ct, tmp_path, place, by, caplog):
+    attributes = {} if by == "name" else {by: lambda i: 2 * i}
+    scan = bare(tmp_path, write_ct, ImagePositionPatient=lambda i: place, **attributes)
+    assert values(scan) == list(range(100, 112))
+    assert "in all its images; sorted by" in caplog.text
+
+
+def test_zero_positions_in_the_frames_of_a_file(enhanced_ct):
+    path = enhanced_ct([0, 0, 0, 0])
+    dataset = pydicom.dcmread(path)
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        group.PlanePositionSequence[0].ImagePositionPatient = [0, 0, 0]
+    dataset.save_as(path)
+    assert len(read_scan(path)) == 4
+
+
+def test_images_of_one_place_at_several_times_are_scans(write, tmp_path):
+    write([(100 + i, 30, {"TemporalPositionIdentifier": i + 1}) for i in range(4)])
+    assert [values(scan) for scan in read_scans(tmp_path)] == [[100], [101], [102], [103]]
+
+
+def test_phases_by_slice_location(write_ct, tmp_path):
+    for number in range(12):
+        phase, place = divmod(number, 6)
+        path = write_ct(
+            f"study/{number}.dcm",
+            np.full((4, 4), 100 * (phase + 1) + place, np.int16),
+            SliceLocation=5.0 * place,
+            InstanceNumber=number + 1,
+            TemporalPositionIdentifier=phase + 1,
+        )
+        dataset = pydicom.dcmread(path)
+        for keyword in NO_PLACE:
+            delattr(dataset, keyword)
+        dataset.save_as(path)
+    assert [values(scan) for scan in read_scans(tmp_path)] == [
+        list(range(100, 106)),
+        list(range(200, 206)),
+    ]
+
+
+@pytest.mark.parametrize("keyword", ["EchoTime", "AcquisitionNumber"])
+def test_echoes_without_any_place(write_ct, tmp_path, keyword):
+    for number in range(10):
+        path = write_ct(
+            f"study/{number}.dcm",
+            np.full((4, 4), 100 + number, np.int16),
+            InstanceNumber=number + 1,
+            **{keyword: 10 + number % 2},
+        )
+        dataset = pydicom.dcmread(path)
+        for missing in NO_PLACE:
+            delattr(dataset, missing)
+        dataset.save_as(path)
+    halves = [[100, 102, 104, 106, 108], [101, 103, 105, 107, 109]]
+    expected = halves if keyword == "EchoTime" else [list(range(100, 110))]
+    assert [values(scan) for scan in read_scans(tmp_path)] == expected

@@ -1,0 +1,148 @@
+"""The layer test: what every layer and model of the package has to bear, as those of Keras do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer or model under test.
+
+    Args:
+        make: Makes it, without arguments.
+        inputs: float32 arrays (B, H, W, C).
+        pack: Makes the call's argument of them, or a tuple of several arguments.
+        half: Largest difference of results in mixed half precision.
+    """
+
+    make: Callable[[], keras.layers.Layer]
+    inputs: Sequence[np.ndarray]
+    pack: Callable = itemgetter(0)
+    half: float = 0.02
+
+    def call(self, layer, arrays):
+        """The layer's result for arrays, tensors or symbols."""
+        packed = self.pack([*arrays])
+        return layer(*packed) if isinstance(packed, tuple) else layer(packed)
+
+
+def run(layer, case: Case, arrays=None) -> list[np.ndarray]:
+    """Results of a call, flat."""
+    return values(case.call(layer, case.inputs if arrays is None else arrays))
+
+
+def values(outputs) -> list[np.ndarray]:
+    return [np.asarray(output) for output in keras.tree.flatten(outputs)]
+
+
+def assert_close(found, expected, atol=1e-5):
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected):
+        scale = max(1.0, float(np.abs(other).max()))
+        np.testing.assert_allclose(
+            one.astype(np.float64), other.astype(np.float64), rtol=0, atol=atol * scale
+        )
+
+
+def functional(layer, case: Case) -> keras.Model:
+    """A functional model around it that does not know batch, height and width."""
+    symbols = [keras.Input((None, None, array.shape[-1])) for array in case.inputs]
+    return keras.Model(symbols, case.call(layer, symbols))
+
+
+def check_config(layer, case: Case) -> None:
+    """Its configuration is JSON, and with its weights makes one that gives the same."""
+    config = json.loads(json.dumps(keras.saving.serialize_keras_object(layer)))
+    again = keras.saving.deserialize_keras_object(config)
+    assert type(again) is type(layer)
+    assert again.get_config() == layer.get_config()
+    expected = run(layer, case)
+    found = run(again, case)  # built
+    assert [w.shape for w in again.weights] == [w.shape for w in layer.weights]
+    again.set_weights(layer.get_weights())
+    assert_close(run(again, case), expected)
+    assert [v.shape for v in found] == [v.shape for v in expected]
+
+
+def check_symbolic(layer, case: Case) -> None:
+    """In a functional model: shapes, summary, other sizes, clone, prediction."""
+    expected = run(layer, case)
+    model = functional(layer, case)
+    for symbol, value in zip(keras.tree.flatten(model.output), expected):
+        assert symbol.shape[0] is None
+        assert symbol.shape[-1] == value.shape[-1]
+        assert all(a in (None, b) for a, b in zip(symbol.shape, value.shape))
+        assert keras.backend.standardize_dtype(symbol.dtype) == value.dtype.name
+    lines: list[str] = []
+    model.summary(print_fn=lines.append)
+    if isinstance(layer, keras.Model):
+        layer.summary(print_fn=lines.append, expand_nested=True)
+    assert layer.name in "\n".join(lines)
+    given = [*case.inputs] if len(case.inputs) > 1 else case.inputs[0]
+    assert_close(values(model(given)), expected)
+    assert_close(values(model.predict(given, verbose=0)), expected)
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    assert_close(values(clone(given)), expected)
+    if isinstance(layer, keras.Model):
+        clone = keras.models.clone_model(layer)
+        clone.set_weights(layer.get_weights())
+        assert_close(run(clone, case), expected)
+
+
+def check_unknown_sizes(layer, case: Case) -> None:
+    """One graph for all sizes gives what eager calls give."""
+    specs = [tf.TensorSpec((None, None, None, a.shape[-1])) for a in case.inputs]
+    graph = tf.function(
+        lambda *tensors: case.call(layer, tensors), input_signature=specs, autograph=False
+    )
+    for arrays in (case.inputs, [array[:1, :-4, :-8] for array in case.inputs]):
+        assert_close(values(graph(*map(tf.constant, arrays))), run(layer, case, arrays))
+
+
+def check_export(case: Case, folder) -> None:
+    """A model exports before its first call, with open sizes, and gives the same."""
+    model = case.make()
+    model.export(folder, verbose=False)
+    loaded = tf.saved_model.load(str(folder))
+    found = loaded.serve(case.pack([tf.constant(array) for array in case.inputs]))
+    assert_close(values(found), run(model, case))
+
+
+def check_policies(layer, case: Case) -> None:
+    """Half and double precision: the same results but for rounding, in a dtype of the policy."""
+    expected = run(layer, case)
+    for policy, atol in (("mixed_float16", case.half), ("float64", 1e-4)):
+        keras.config.set_dtype_policy(policy)
+        try:
+            other = case.make()
+            run(other, case)  # built
+            other.set_weights(layer.get_weights())
+            found = run(other, case)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        wanted = {"float32", other.compute_dtype}  # some give float32 whatever the policy
+        assert {value.dtype.name for value in found} <= wanted
+        assert all(np.isfinite(value).all() for value in found)
+        assert_close(found, expected, atol)
+
+
+def check_channels_first(layer, case: Case) -> None:
+    """Keras's global image format changes nothing: images have their channels last."""
+    expected = run(layer, case)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        other = case.make()
+        run(other, case)
+        other.set_weights(layer.get_weights())
+        assert_close(run(other, case), expected)
+    finally:
+        keras.config.set_image_data_format("channels_last")

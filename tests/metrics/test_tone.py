@@ -1,0 +1,193 @@
+"""The tone error against its definition."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfstyle import metrics
+from tfstyle.errors import ArgumentError
+
+HU = dict(zip(metrics.TISSUES, (-850, -90, 50, 200, 900)))
+
+
+def bands(shares: dict[str, int], size: int = 40) -> np.ndarray:
+    """An image (size, size) in HU whose rows are tissues, so many rows each."""
+    rows = np.concatenate([np.full(count, HU[name]) for name, count in shares.items()])
+    return np.tile(rows[:size, None], (1, size)).astype(np.float32)
+
+
+def reference(y_true, y_pred, hu, mask, least=50):
+    """The definition, pixel by pixel."""
+    found, counted = {}, []
+    for row in np.ndindex(hu.shape):
+        if mask[row]:
+            limits = (-300, -20, 100, 300)
+            name = metrics.TISSUES[sum(hu[row] >= limit for limit in limits)]
+            found.setdefault(name, []).append(abs(float(y_pred[row]) - float(y_true[row])))
+            counted.append(found[name][-1])
+    means = {k: np.mean(found[k]) if len(found.get(k, ())) >= least else np.nan for k in HU}
+    return {**means, "balanced": np.nanmean(list(means.values())), "all": np.mean(counted)}
+
+
+def example(seed=0, size=40):
+    rng = np.random.default_rng(seed)
+    hu = rng.choice([-900, -301, -300, -21, -20, 99, 100, 299, 300, 2000], (size, size))
+    return rng.random(hu.shape), rng.random(hu.shape), hu, rng.random(hu.shape) < 0.7
+
+
+class TestFunction:
+    def test_definition(self):
+        y_true, y_pred, hu, mask = example()
+        expected = reference(y_true, y_pred, hu, mask)
+        found = metrics.tone_error(y_true, y_pred, hu, mask)
+        assert found == pytest.approx(expected, abs=1e-6)
+        assert list(found) == [*metrics.TISSUES, "balanced", "all"]
+        again = metrics.tone_error(*(x[..., None] for x in (y_true, y_pred, hu, mask)))
+        assert again == found
+
+    def test_a_rare_tissue_weighs_as_much(self):
+        hu = bands({"soft_tissue": 38, "bone": 2})
+        y_true = np.full(hu.shape, 0.5)
+        found = metrics.tone_error(y_true, y_true + np.where(hu > 300, 0.4, 0.1), hu)
+        assert found["bone"] == pytest.approx(0.4)
+        assert found["balanced"] == pytest.approx(0.25)
+        assert found["all"] == pytest.approx(0.115)
+        assert np.isnan([found["lung"], found["fat"], found["contrast"]]).all()
+
+    @pytest.mark.parametrize(("pixels", "there"), [(49, False), (50, True)])
+    def test_few_pixels_are_absent(self, pixels, there):
+        hu = bands({"soft_tissue": 40})
+        hu.ravel()[:pixels] = 900
+        y_true = np.zeros(hu.shape)
+        found = metrics.tone_error(y_true, np.where(hu > 300, 0.8, 0.2), hu)
+        assert np.isfinite(found["bone"]) == there
+        assert found["balanced"] == pytest.approx(0.5 if there else 0.2)
+        assert metrics.tone_error(y_true, y_true, hu, least_pixels=1)["bone"] == 0
+
+    def test_only_the_mask_counts(self):
+        y_true, y_pred, hu, mask = example()
+        hu = hu.astype(np.float32)
+        expected = metrics.tone_error(y_true, y_pred, hu, mask)
+        y_pred[~mask], hu[~mask] = 1.0 - y_true[~mask], np.nan
+        assert metrics.tone_error(y_true, y_pred, hu, mask) == pytest.approx(expected, nan_ok=True)
+        empty = metrics.tone_error(y_true, y_pred, hu, np.zeros(hu.shape, bool))
+        assert np.isnan(list(empty.values())).all()
+
+    def test_batches_are_image_by_image(self):
+        examples = [example(seed) for seed in range(3)]
+        batch = [np.stack(x)[..., None] for x in zip(*examples)]
+        batch[3][1] = False
+        found = {k: v.numpy() for k, v in metrics.tone_errors(*batch).items()}
+        for name, values in found.items():
+            assert values[0] == pytest.approx(metrics.tone_error(*examples[0])[name])
+            assert np.isnan(values[1])
+            assert values[2] == pytest.approx(metrics.tone_error(*examples[2])[name])
+
+    @pytest.mark.parametrize("jit", [False, True])
+    def test_in_a_graph_of_any_size(self, jit):
+        spec = tf.TensorSpec((None, None, None, 1))
+        graph = tf.function(metrics.tone_errors, input_signature=[spec] * 3, jit_compile=jit)
+        for size in (20, 33):
+            y_true, y_pred, hu, _ = example(0, size)
+            found = graph(*(x[None, ..., None].astype(np.float32) for x in (y_true, y_pred, hu)))
+            expected = metrics.tone_error(y_true, y_pred, hu)
+            assert {k: float(v[0]) for k, v in found.items()} == pytest.approx(
+                expected, abs=1e-6, nan_ok=True
+            )
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"y_pred": np.full((40, 40), np.nan)}, "y_pred: holds NaN"),
+            ({"y_true": np.full((40, 40), 40.0)}, "y_true: values lie in"),
+            ({"y_pred": np.zeros((40, 41))}, "y_true, y_pred, hu and mask: must have one shape"),
+            ({"hu": np.zeros(40)}, "must have one shape"),
+            ({"hu": np.zeros((40, 40, 3))}, "must have one shape"),
+            ({"y_true": np.zeros((1, 40, 40, 1))}, "must have one shape"),
+            ({"mask": np.ones((1, 40), bool)}, "must have one shape"),
+            ({"hu": np.full((40, 40), np.nan)}, "hu: must be finite"),
+            ({"hu": np.full((40, 40), 0.3)}, "hu: must be in Hounsfield units"),
+            ({"least_pixels": 0}, "least_pixels: must be a whole number"),
+            ({"least_pixels": 2.5}, "least_pixels: must be a whole number"),
+        ],
+    )
+    def test_bad_input(self, change, message):
+        y_true, y_pred, hu, mask = example()
+        good = {"y_true": y_true, "y_pred": y_pred, "hu": hu, "mask": mask}
+        with pytest.raises(ArgumentError, match=message):
+            metrics.tone_error(**{**good, **change})
+
+    def test_bad_batches(self):
+        image = np.zeros((2, 20, 20, 1), np.float32)
+        with pytest.raises(ArgumentError, match="y_true and hu: need the same shape"):
+            metrics.tone_errors(image, image, image[:1])
+        with pytest.raises(ArgumentError, match="y_true and mask: need the same shape"):
+            metrics.tone_errors(image, image, image, image[..., 0])
+
+
+class TestMetric:
+    def batch(self, count=5):
+        examples = [example(seed) for seed in range(count)]
+        y_true, y_pred, hu, mask = (np.stack(x)[..., None] for x in zip(*examples))
+        packed = np.concatenate([y_true, hu, mask], axis=-1).astype(np.float32)
+        scores = np.array([metrics.tone_error(*x)["balanced"] for x in examples])
+        return packed, y_pred.astype(np.float32), scores
+
+    @pytest.mark.parametrize("split", [1, 3, 4, 5])
+    def test_uneven_batches(self, split):
+        packed, y_pred, scores = self.batch()
+        metric = metrics.ToneError()
+        for part in (slice(None, split), slice(split, None)):
+            if len(packed[part]):
+                metric.update_state(packed[part], y_pred[part])
+        assert float(metric.result()) == pytest.approx(scores.mean(), abs=1e-6)
+        metric.reset_state()
+        assert float(metric.result()) == 0
+
+    def test_weights_and_masks(self):
+        packed, y_pred, scores = self.batch(3)
+        metric = metrics.ToneError()
+        metric.update_state(packed, y_pred, [0.0, 1.0, 3.0])
+        assert float(metric.result()) == pytest.approx(0.25 * scores[1] + 0.75 * scores[2])
+        by_mask = metrics.ToneError()
+        by_mask.update_state(packed[..., :2], y_pred, packed[..., 2:])
+        assert float(by_mask.result()) == pytest.approx(scores.mean(), abs=1e-6)
+
+    def test_images_without_tissue_are_left_out(self):
+        packed, y_pred, scores = self.batch(3)
+        packed[1, ..., 2] = 0
+        metric = metrics.ToneError()
+        metric.update_state(packed, y_pred)
+        assert float(metric.result()) == pytest.approx(scores[[0, 2]].mean(), abs=1e-6)
+
+    def test_a_broken_image_is_not_left_out(self):
+        packed, y_pred, scores = self.batch(3)
+        y_pred[1] = np.nan
+        metric = metrics.ToneError()
+        metric.update_state(packed, y_pred)
+        assert float(metric.result()) == np.inf
+        metric.reset_state()
+        metric.update_state(packed, y_pred, [1.0, 0.0, 1.0])
+        assert float(metric.result()) == pytest.approx(scores[[0, 2]].mean(), abs=1e-6)
+
+    def test_config(self):
+        metric = metrics.ToneError(least_pixels=7, name="mine")
+        again = keras.metrics.deserialize(keras.metrics.serialize(metric))
+        assert (again.least_pixels, again.name) == (7, "mine")
+        with pytest.raises(ArgumentError, match="least_pixels"):
+            metrics.ToneError(least_pixels=-1)
+
+    def test_in_fit(self):
+        packed, y_pred, scores = self.batch()
+        model = keras.Sequential([keras.layers.Input((40, 40, 1)), keras.layers.Identity()])
+        model.compile(loss=lambda y_true, y_pred: 0.0 * y_pred, metrics=[metrics.ToneError()])
+        found = model.evaluate(y_pred, packed, batch_size=2, verbose=0, return_dict=True)
+        assert found["tone_error"] == pytest.approx(scores.mean(), abs=1e-6)
+
+    @pytest.mark.parametrize("channels", [1, 4])
+    def test_bad_channels(self, channels):
+        with pytest.raises(ArgumentError, match=r"y_true: must be \(B, H, W, 2\)"):
+            metrics.ToneError().update_state(np.zeros((1, 9, 9, channels)), np.zeros((1, 9, 9, 1)))

@@ -1,0 +1,122 @@
+"""Names of files in any bytes, and output in encodings that lack characters of the messages."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from tests.models import image, small_model
+from tfstyle import cli
+from tfstyle.augment_scans import MANIFEST
+from tfstyle.data import load_shards, shard_dataset, write_png
+
+CAFE = os.fsdecode(b"caf\xe9")  # Latin-1
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """``run(encoding, *words)`` gives the status and what was printed to stdout and stderr."""
+    model = small_model("relu1_1")
+    monkeypatch.setattr(cli, "_load_model", lambda arguments: model)
+    monkeypatch.setattr(cli, "silence", lambda **options: None)  # the process is of many tests
+
+    def start(encoding, *words):
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2))
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            try:
+                status = cli.main(list(map(str, words)))
+            except SystemExit as stop:
+                status = stop.code
+        for stream in (out, err):
+            stream.flush()
+        return status, *(stream.buffer.getvalue().decode(encoding) for stream in (out, err))
+
+    return start
+
+
+@pytest.fixture
+def places(tmp_path):
+    """A picture with a mask and one that is broken, in folders of such names; a style."""
+    folder, masks = tmp_path / f"in-{CAFE}", tmp_path / f"masks-{CAFE}"
+    folder.mkdir()
+    masks.mkdir()
+    write_png(image(1, (24, 20)), folder / f"{CAFE}.png")
+    shutil.copy(folder / f"{CAFE}.png", masks / f"{CAFE}_mask.png")
+    write_png(0.5 * image(5, (24, 24)), tmp_path / f"style-{CAFE}.png")
+    return folder, masks, tmp_path / f"style-{CAFE}.png"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_augment(run, places, tmp_path, encoding):
+    folder, masks, style = places
+    (folder / f"broken-{CAFE}.png").write_bytes(b"\x89PNG\r\n\x1a\nx")
+    out = tmp_path / CAFE
+    words = ["augment", folder, out, "--styles", style, "--masks", masks]
+    for _ in range(2):
+        status, printed, complaints = run(encoding, *words)
+        assert status == 1
+        assert "failed: 1" in printed
+        assert r"failed: broken-caf\udce9.png: not a PNG file" in complaints
+    rows = [json.loads(line) for line in (out / MANIFEST).read_text("utf-8").splitlines()]
+    assert {row["source"] for row in rows} == {f"{CAFE}.png", f"broken-{CAFE}.png"}
+    (done,) = (row for row in rows if row["status"] == "done")
+    assert (out / done["image"]).read_bytes() != (out / done["mask"]).read_bytes()
+    assert os.fsencode(done["image"]) == b"images/caf\xe9-1.png"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_stylize_and_prepare(run, places, tmp_path, encoding):
+    folder, _, style = places
+    out = tmp_path / f"out-{CAFE}"
+    status, printed, complaints = run(encoding, "stylize", folder, "--style", style, "-o", out)
+    assert (status, complaints) == (0, "")
+    assert ("…" if encoding == "utf-8" else r"\u2026") in printed
+    assert r"out-caf\udce9/caf_.png" in printed
+    assert len(os.listdir(out)) == 2  # with the record
+    for options in ([], ["--gzip"]):
+        prepared = tmp_path / f"shards{len(options)}-{CAFE}"
+        assert run(encoding, "prepare", folder, "-o", prepared, *options)[::2] == (0, "")
+        (scan,) = load_shards(prepared)
+        (row,) = shard_dataset(prepared)
+        np.testing.assert_array_equal(scan.pixels[0], row["pixels"][..., 0])
+
+
+def test_help_in_ascii(run):
+    for command in ("stylize", "train", "augment"):
+        assert run("ascii", command, "--help")[::2] == (0, "")
+
+
+class TestNames:
+    """What is printed of names is the names: no markup, no emoji, no underscore lost."""
+
+    def test_stylize(self, run, places, tmp_path):
+        (folder, _, style), name = places, "a[bold]b__c:smile:_"
+        source = shutil.copy(folder / f"{CAFE}.png", tmp_path / f"{name}.png")
+        status, printed, _ = run("utf-8", "stylize", source, "--style", style, "-o", tmp_path / "o")
+        assert status == 0
+        (file,) = (tmp_path / "o").glob("*.png")
+        assert str(file) in printed
+        status, printed, _ = run("utf-8", "phantom", tmp_path / name, "--size", "64")
+        assert printed == f"Wrote 3 files to {tmp_path / name}.\n"
+
+    def test_tables_on_a_terminal(self):
+        from rich.console import Console
+
+        facts = {"a_b [x]": "[red]c_d[/] :smile:"}
+        console = cli._console()
+        terminal = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None,
+                           markup=False, emoji=False)  # fmt: skip
+        cli._print_facts(terminal, facts)
+        assert "a_b [x]" in terminal.file.getvalue()
+        assert "[red]c_d[/] :smile:" in terminal.file.getvalue()
+        with console.capture() as printed:
+            cli._print_tree(console, {"signatures": {"stylize_plain": ["[a]", ":smile:"]}})
+        assert printed.get() == "signatures:\n  stylize_plain: [a], :smile:\n"

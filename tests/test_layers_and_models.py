@@ -1,0 +1,142 @@
+"""The layer test over every layer and model, and their loading in a new process."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import tfstyle
+from tests import layer_test
+from tests.layer_test import Case
+from tests.models import image, small_model
+from tfstyle.baselines.contextual_transformation import CascadedRefinement, ContextualTransformation
+from tfstyle.decoder import Decoder
+from tfstyle.encoders import VGG16, DenseNet121, ResNet50
+from tfstyle.encoders.densenet import DenseLayer, FinalActivation, Transition
+from tfstyle.encoders.resnet import Bottleneck, StemConvolution, StemPooling
+from tfstyle.layers import AdaIN, ChannelAffine, ReflectionPadding2D
+from tfstyle.metrics.perceptual import PerceptualDistance
+from tfstyle.segmentation import UNet
+
+GRAY = [image(0, (2, 48, 40, 1))]
+PAIR = [*GRAY, image(1, (2, 48, 40, 1))]
+MAPS = [np.abs(np.random.default_rng(2).normal(size=(2, 12, 16, 8))).astype(np.float32)]
+
+
+def named(arrays):
+    return dict(zip(("content", "style"), arrays))
+
+
+CASES = {
+    "AdaIN": Case(AdaIN, [MAPS[0], 2 * MAPS[0][::-1]], tuple),
+    "ChannelAffine": Case(lambda: ChannelAffine("relu"), MAPS),
+    "ReflectionPadding2D": Case(lambda: ReflectionPadding2D(2), MAPS),
+    "StemConvolution": Case(lambda: StemConvolution(name="conv1_relu"), MAPS),
+    "StemPooling": Case(lambda: StemPooling(name="pool1_pool"), MAPS),
+    "Bottleneck": Case(lambda: Bottleneck(4, 2, project=True, name="a_out"), MAPS),
+    "DenseLayer": Case(lambda: DenseLayer(name="a_concat"), MAPS),
+    "Transition": Case(lambda: Transition(name="a_pool"), MAPS),
+    "FinalActivation": Case(lambda: FinalActivation(name="relu"), MAPS),
+    "StyleAugmentation": Case(
+        lambda: tfstyle.StyleAugmentation(small_model("relu1_1"), "batch", p=0), GRAY
+    ),
+    "VGG16": Case(lambda: VGG16(weights=None, depth="relu2_1"), GRAY),
+    "ResNet50": Case(lambda: ResNet50(weights=None, depth="conv2_block1_out"), GRAY),
+    "DenseNet121": Case(lambda: DenseNet121(weights=None, depth="conv1_relu"), GRAY),
+    "Decoder": Case(lambda: Decoder((8, 4, 4), (2, 2, 1)), MAPS),
+    "StyleTransfer": Case(lambda: small_model("relu2_1"), PAIR, named, half=0.05),
+    "UNet": Case(lambda: UNet(3, depth=1, width=4, normalization="batch"), GRAY),
+    "CascadedRefinement": Case(lambda: CascadedRefinement((4, 4, 4)), GRAY),
+    "ContextualTransformation": Case(
+        lambda: ContextualTransformation(
+            VGG16(weights=None, depth="relu1_1"), generator=CascadedRefinement((4, 4))
+        ),
+        GRAY,
+    ),
+    "PerceptualDistance": Case(lambda: PerceptualDistance("alexnet", None), PAIR, list),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    return CASES[request.param]
+
+
+@pytest.fixture(scope="module")
+def layer(case):
+    keras.utils.set_random_seed(0)
+    made = case.make()
+    layer_test.run(made, case)
+    return made
+
+
+def test_config(layer, case):
+    layer_test.check_config(layer, case)
+
+
+def test_symbolic(layer, case):
+    layer_test.check_symbolic(layer, case)
+
+
+def test_unknown_sizes(layer, case):
+    layer_test.check_unknown_sizes(layer, case)
+
+
+def test_policies(layer, case):
+    layer_test.check_policies(layer, case)
+
+
+def test_channels_first(layer, case):
+    layer_test.check_channels_first(layer, case)
+
+
+def test_export(layer, case, tmp_path):
+    if isinstance(layer, keras.Model):
+        layer_test.check_export(case, tmp_path / "exported")
+
+
+def registered_in_source() -> set[str]:
+    """Every class of the package that registers with Keras."""
+    pattern = r'register_keras_serializable\(package="tfstyle"\)\nclass (\w+)'
+    files = Path(tfstyle.__file__).parent.rglob("*.py")
+    found = {f"tfstyle>{name}" for file in files for name in re.findall(pattern, file.read_text())}
+    assert len(found) > 30
+    return found
+
+
+def test_new_process_loads_all(tmp_path):
+    """Saved files load where nothing but tfstyle was imported, and give the same."""
+    for number, case in enumerate(CASES.values()):
+        model = made = case.make()
+        if not isinstance(made, keras.Model):
+            model = layer_test.functional(made, case)
+        model.save(tmp_path / f"{number}.keras")
+        np.savez(tmp_path / f"{number}.npz", *layer_test.run(made, case))
+        np.savez(tmp_path / f"{number}_inputs.npz", *case.inputs)
+    code = (
+        "import numpy as np, keras, tfstyle\n"
+        f"assert {registered_in_source()} <= {{*keras.saving.get_custom_objects()}}\n"
+        "from pathlib import Path\n"
+        f"for number in range({len(CASES)}):\n"
+        "    model = keras.saving.load_model(f'{number}.keras', safe_mode=True)\n"
+        "    given = list(np.load(f'{number}_inputs.npz').values())\n"
+        "    found = keras.tree.flatten(model(given if len(given) > 1 else given[0]))\n"
+        "    expected = np.load(f'{number}.npz').values()\n"
+        "    for one, other in zip(found, expected, strict=True):\n"
+        "        np.testing.assert_allclose(one, other, 1e-4, 1e-5, err_msg=str(number))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(tfstyle.__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]

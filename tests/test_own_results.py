@@ -1,0 +1,90 @@
+"""An output folder inside the input: results are not taken for scans by the next run."""
+
+from __future__ import annotations
+
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from pydicom.data import get_testdata_file
+from pydicom.uid import generate_uid
+
+from tests.models import image, small_model
+from tfstyle.augment_scans import augment_scans
+from tfstyle.data import read_scans, write_png
+from tfstyle.errors import OutputError
+from tfstyle.style_bank import StyleBank
+from tfstyle.stylize import stylize_scans
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_model("relu1_1")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A DICOM series of two slices, a NIfTI volume and a picture."""
+    place = tmp_path / "in"
+    (place / "series").mkdir(parents=True)
+    uid = generate_uid()
+    for i in range(2):
+        dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+        dataset.SeriesInstanceUID = uid
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        dataset.ImagePositionPatient = [0, 0, 2.0 * i]
+        dataset.save_as(place / "series" / f"{i}.dcm")
+    values = (1500 * image(3, (16, 20, 3, 1))[..., 0] - 1000).astype(np.int16)
+    nib.save(nib.Nifti1Image(values, np.diag([-1.0, -1, 2, 1])), place / "v.nii.gz")
+    write_png(image(4, (24, 20)), place / "p.png")
+    return place
+
+
+@pytest.fixture
+def style(tmp_path):
+    write_png(0.5 * image(5, (24, 24)), tmp_path / "style.png")
+    return [tmp_path / "style.png"]
+
+
+@pytest.mark.parametrize("deidentify", ["keep", "basic"])
+def test_stylize_twice(model, folder, style, caplog, deidentify):
+    options = {"deidentify": deidentify}
+    first = stylize_scans(model, [folder], style, folder / "out", **options)
+    assert len(first) == 3
+    again = stylize_scans(model, [folder], style, folder / "out", **options)
+    assert [one.source for one in again] == [one.source for one in first]
+    assert "Left out of" in caplog.text
+    assert "which tfstyle made" in caplog.text
+    if deidentify == "keep":
+        assert all(one.resumed == one.slices for one in again)
+    assert sorted(scan.name for scan in read_scans(folder)) == ["p", "series", "v"]
+
+
+def test_the_output_among_the_inputs(model, folder, style, caplog):
+    out = folder / "out"
+    first = stylize_scans(model, sorted(folder.iterdir()), style, out)
+    again = stylize_scans(model, sorted(folder.iterdir()), style, out)
+    assert [one.files for one in again] == [one.files for one in first]
+    assert f"{out}, which tfstyle made" in caplog.text
+
+
+def test_results_by_another_name_and_place(model, folder, style):
+    stylize_scans(model, [folder], style, folder / "out")
+    shutil.move(folder / "out" / "v.nii.gz", folder / "renamed.nii.gz")
+    shutil.move(folder / "out" / "series", folder / "moved")
+    assert sorted(scan.name for scan in read_scans(folder)) == ["p", "series", "v"]
+    assert len(read_scans(folder / "moved")) == 1  # given itself
+    assert len(read_scans(folder / "renamed.nii.gz")) == 1
+
+
+def test_augmented_sets_are_no_sources(model, folder, tmp_path):
+    styles = StyleBank.encode(model, [image(20, (24, 24))], names=["one"])
+    with pytest.raises(OutputError, match="lies in the input folder"):
+        augment_scans(model, folder, folder / "out", styles)
+    augment_scans(model, folder, tmp_path / "set", styles, gate=None)
+    assert len(read_scans(tmp_path / "set" / "images")) == 3  # to train on
+    shutil.move(tmp_path / "set", folder / "set")
+    done = augment_scans(model, folder, tmp_path / "next", styles, gate=None)
+    assert done.written == 3

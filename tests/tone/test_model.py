@@ -1,0 +1,267 @@
+"""ToneTransfer as a Keras model and as a transfer: shapes, guarantees, files, training."""
+
+from __future__ import annotations
+
+import logging
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfstyle import presets
+from tfstyle.data import spine_phantom
+from tfstyle.errors import ArgumentError, WeightsError
+from tfstyle.tone import ToneTransfer, tone_groups
+from tfstyle.tone.curve import TABLE
+from tfstyle.tone.features import TOKENS, merge_tokens, spread_tokens
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(1)
+    made = ToneTransfer()
+    rng = np.random.default_rng(0)
+    for variable in made.matcher.trainable_variables:  # so that it does something
+        variable.assign(variable + 0.05 * rng.normal(size=variable.shape).astype(np.float32))
+    return made
+
+
+@pytest.fixture(scope="module")
+def images():
+    hu = spine_phantom(size=72, slices=4, seed=2).scan.pixels
+    content = np.clip((hu + 160) / 400, 0, 1).astype(np.float32)[..., None]
+    style = np.clip((hu[:, ::-1] + 500) / 2000, 0, 1).astype(np.float32)[..., None]
+    return content, style
+
+
+# -- what is generated -----------------------------------------------------------------------
+def test_shapes_follow_the_content(model, images):
+    content, style = images
+    for one in (content[0], content[0, ..., 0], content):
+        generated = model.stylize(one, style[0])
+        assert generated.shape == one.shape
+        assert generated.dtype == np.float32
+        assert 0 <= generated.min() <= generated.max() <= 1
+    np.testing.assert_allclose(
+        model.stylize(content, style)[2], model.stylize(content[2], style[2]), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (3, 2), (33, 47), (200, 300)])
+def test_any_size(model, images, shape):
+    content = RNG.random(shape, dtype=np.float32)
+    assert model.stylize(content, images[1][0]).shape == shape
+    assert model.stylize(images[0][0], content).shape == images[0][0].shape
+
+
+def test_bright_never_becomes_darker_than_dark(model, images):
+    content, style = images
+    for batch in (content, RNG.random((3, 60, 60, 1), dtype=np.float32)):
+        generated = model.stylize(batch, style[:1])
+        for x, y in zip(batch, generated):
+            order = np.argsort(x, axis=None)
+            assert (np.diff(y.ravel()[order]) >= -1e-6).all()
+
+
+def test_strength(model, images):
+    content, style = images
+    np.testing.assert_array_equal(model.stylize(content, style, strength=0), content)
+    full, half = (model.stylize(content, style, strength=s) for s in (1, 0.5))
+    np.testing.assert_allclose(half, 0.5 * (content + full), atol=1e-5)
+    for strength in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ArgumentError, match="strength"):
+            model.stylize(content, style, strength=strength)
+
+
+def test_one_curve_for_a_scan(model, images):
+    content, style = images
+    generated = model.stylize(content, style[0], one_curve=True)
+    order = np.argsort(content, axis=None)
+    assert (np.diff(generated.ravel()[order]) >= -1e-6).all()
+    assert len(model.estimate(content, style[0], one_curve=True).levels) == 1
+    assert len(model.estimate(content, style[0]).levels) == 4
+    np.testing.assert_array_equal(
+        model.stylize(content[:1], style[0], one_curve=True), model.stylize(content[:1], style[0])
+    )
+
+
+def test_codes_and_several_styles(model, images):
+    content, style = images
+    codes = model.encode_style(style)
+    assert codes.shape == (4, TOKENS, 33)
+    assert model.encode_style(style, one_code=True).shape == (1, TOKENS, 33)
+    np.testing.assert_allclose(
+        model.stylize(content, codes), model.stylize(content, style), atol=1e-6
+    )
+    first, second = (model.stylize(content, style[i]) for i in (0, 1))
+    blended = model.stylize(content, [style[0], codes[1:2]], style_weights=[3, 1])
+    inside = (first > 0) & (first < 1) & (second > 0) & (second < 1)
+    expected = 0.75 * first + 0.25 * second
+    np.testing.assert_allclose(blended[inside], expected[inside], atol=2e-3)
+    with pytest.raises(ArgumentError, match="batch of 3 for 4"):
+        model.stylize(content, style[:3])
+    with pytest.raises(ArgumentError, match="NaN"):
+        model.stylize(content, np.full_like(codes[:1], np.nan))
+
+
+def test_flat_images_have_an_answer(model, images):
+    content, style = images
+    for flat in (np.zeros((1, 40, 40, 1)), np.ones((1, 40, 40, 1)), np.full((1, 40, 40, 1), 0.3)):
+        assert np.isfinite(model.stylize(flat, style[:1])).all()
+        assert np.isfinite(model.stylize(content, flat)).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(np.nan, "NaN"), (400.0, r"not in \[0, 1\]"), (-3.0, r"not in \[0, 1\]")]
+)
+def test_what_cannot_be_gray_levels_is_refused(model, images, value, words):
+    content, style = images
+    bad = content.copy()
+    bad[0, 3, 3, 0] = value
+    for arguments in ((bad, style), (content, bad)):
+        with pytest.raises(ArgumentError, match=words):
+            model.stylize(*arguments)
+    with pytest.raises(ArgumentError, match="shape"):
+        model.stylize(np.zeros((4, 40, 40, 3)), style)
+
+
+def test_low_confidence_is_warned_of(model, images, caplog):
+    content, style = images
+    confidence = model.confidence(content, style)
+    assert confidence.shape == (4,)
+    assert ((confidence > 0) & (confidence < 1)).all()
+    bias = model.matcher.out.bias
+    kept = bias.numpy()
+    try:
+        bias.assign([1, 0, 0, 0, 0.5])
+        with caplog.at_level(logging.WARNING, logger="tfstyle"):
+            model.stylize(content, style)
+    finally:
+        bias.assign(kept)
+    assert "low confidence" in caplog.text
+
+
+# -- tokens ----------------------------------------------------------------------------------
+def test_tokens_rise_and_reach_rare_gray_levels(images):
+    gray = np.sort(np.concatenate([np.zeros(3000), RNG.uniform(0.4, 0.5, 900), np.full(60, 0.95)]))
+    chosen = np.asarray(spread_tokens(gray[None].astype(np.float32), 256))[0]
+    assert (np.diff(chosen) >= 0).all()
+    tokens = gray[chosen]
+    share = np.mean(tokens > 0.9)
+    assert share > 4 * 60 / len(gray), "rare and bright: more often than their share"
+    assert 0.02 < np.mean(tokens == 0) < 0.5
+
+
+def test_tokens_of_several_slices_are_merged(model, images):
+    codes = model.encode_style(images[1])
+    merged = np.asarray(merge_tokens(codes))[0]
+    assert (np.diff(merged[:, 0]) >= 0).all()
+    known = {tuple(row) for row in codes.reshape(-1, codes.shape[-1])}
+    assert {tuple(row) for row in merged} <= known
+    np.testing.assert_allclose(merged[:, 0].mean(), codes[..., 0].mean(), atol=0.01)
+
+
+# -- Keras -----------------------------------------------------------------------------------
+def test_call_takes_pairs_and_dictionaries(model, images):
+    content, style = images
+    expected = model.stylize(content, style)
+    np.testing.assert_allclose(model([content, style]), expected, atol=1e-5)
+    np.testing.assert_allclose(model({"content": content, "style": style}), expected, atol=1e-5)
+
+
+def test_unknown_sizes_in_a_graph_and_xla(model, images):
+    content, style = images
+    expected = model.stylize(content, style)
+    spec = tf.TensorSpec((None, None, None, 1))
+    traced = tf.function(model.generate, input_signature=[spec, spec])
+    np.testing.assert_allclose(traced(content, style), expected, atol=1e-5)
+    compiled = tf.function(model.generate, jit_compile=True)
+    np.testing.assert_allclose(compiled(content, style), expected, atol=1e-4)
+
+
+def test_keras_file(model, images, tmp_path):
+    content, style = images
+    model.save(tmp_path / "tone.keras")
+    again = keras.saving.load_model(tmp_path / "tone.keras", safe_mode=True)
+    assert again.fingerprint() == model.fingerprint()
+    np.testing.assert_array_equal(again.stylize(content, style), model.stylize(content, style))
+
+
+def test_preset(model, images, tmp_path):
+    content, style = images
+    folder = model.save_to_preset(tmp_path / "mine", card={"steps": 5})
+    again = presets.load(folder)
+    assert type(again) is ToneTransfer
+    np.testing.assert_allclose(
+        again.stylize(content, style), model.stylize(content, style), atol=0.01
+    )
+    exact = ToneTransfer.from_preset(model.save_to_preset(tmp_path / "mine", half=False))
+    assert exact.fingerprint() == model.fingerprint()
+    from tfstyle import StyleTransfer
+
+    with pytest.raises(WeightsError, match="holds a ToneTransfer, not a StyleTransfer"):
+        StyleTransfer.from_preset(folder)
+
+
+def test_mixed_precision_computes_the_curve_in_float32(images):
+    content, style = images
+    keras.utils.set_random_seed(1)
+    reference = ToneTransfer()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        mixed = ToneTransfer()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    mixed.set_weights(reference.get_weights())
+    generated = mixed.stylize(content, style)
+    assert generated.dtype == np.float32
+    np.testing.assert_allclose(generated, reference.stylize(content, style), atol=0.05)
+
+
+# -- training --------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def groups():
+    scans = [spine_phantom(size=64, slices=2, seed=seed).scan for seed in (0, 1)]
+    return tone_groups(scans, batch_size=2, size=32, views=8, images=6)
+
+
+def test_training_lowers_the_tone_error(groups, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = ToneTransfer()
+    model.compile(optimizer=keras.optimizers.Adam(2e-3))
+    history = model.fit(groups, steps_per_epoch=15, epochs=4, verbose=0).history
+    assert history["tone_error"][-1] < 0.9 * history["tone_error"][0]
+    assert set(history) == {
+        "loss", "tone_error", "expectation_error", "error_estimate", "alike_error"
+    }  # fmt: skip
+    figures = model.evaluate(groups, steps=2, verbose=0, return_dict=True)
+    assert figures["tone_error"] == pytest.approx(history["tone_error"][-1], rel=0.5)
+    model.save(tmp_path / "model.keras")
+    again = ToneTransfer.load(tmp_path / "model.keras")
+    assert int(again.optimizer.iterations) == 60
+    again.fit(groups, steps_per_epoch=1, verbose=0)
+
+
+def test_loss_is_the_weighted_distance_to_the_right_answer(groups):
+    keras.utils.set_random_seed(0)
+    model = ToneTransfer()
+    batch = next(iter(groups))
+    terms = model.losses_of(batch)
+    # Pair 0: image 0 of group 0 with its first partner.
+    images = batch["images"][0].numpy()
+    weights = batch["weights"][0, 0, ::3, ::3, 0].numpy()
+    right = batch["right"][0, 0, ::3, ::3, 0].numpy()
+    generated = model([images[:1], images[1:2]]).numpy()[0, ::3, ::3, 0]
+    expected = np.sum(weights * np.abs(generated - right)) / max(weights.sum(), 1e-6)
+    # In training values beyond [0, 1] count a tenth of what they are off.
+    assert float(terms["tone_error"][0]) == pytest.approx(expected, abs=0.02)
+
+
+def test_table_is_of_the_documented_length(model, images):
+    curve = model.estimate(images[0], images[1])
+    from tfstyle.tone.curve import tabulate
+
+    assert tabulate(curve).shape == (4, TABLE)

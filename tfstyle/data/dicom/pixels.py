@@ -1,0 +1,330 @@
+"""Stored values of a DICOM file to Hounsfield units, or to the values of another modality."""
+
+from __future__ import annotations
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+
+from tfstyle.data.dicom.files import damage_is_input_error, read_dataset
+from tfstyle.data.dicom.headers import Frame, check_size, integer_of, number_of
+from tfstyle.data.privacy import reason_of
+from tfstyle.errors import InputFileError
+
+AIR_HU = -1024
+"""What pixels outside the field of view become."""
+
+LOWEST_HU = -1500
+"""Values below this are no attenuation that a scanner measures, but mark what lies outside."""
+
+# What decodes a transfer syntax, by how its name begins.
+_DECODERS = {
+    "JPEG 2000": "pylibjpeg and pylibjpeg-openjpeg",
+    "High-Throughput JPEG 2000": "pylibjpeg and pylibjpeg-openjpeg",
+    "RLE": "pylibjpeg and pylibjpeg-rle",
+}
+_OTHER_DECODER = "python-gdcm"
+
+# What no decoder can do without (PS3.3 C.7.6.3): keyword, and how a message calls it.
+_REQUIRED = {
+    "BitsAllocated": "Bits Allocated (0028,0100)",
+    "BitsStored": "Bits Stored (0028,0101)",
+    "PixelRepresentation": "Pixel Representation (0028,0103)",
+    "SamplesPerPixel": "Samples per Pixel (0028,0002)",
+    "PhotometricInterpretation": "Photometric Interpretation (0028,0004)",
+}
+
+
+def read_frame(frame: Frame) -> np.ndarray:
+    """Decodes the pixels of a file that holds one frame, in its units."""
+    dataset = read_dataset(frame.path, pixels=True)
+    with damage_is_input_error(frame.path):
+        return plane_of(frame, dataset, decode(frame.path, dataset))
+
+
+def plane_of(frame: Frame, dataset: Dataset, stored: np.ndarray) -> np.ndarray:
+    """One frame out of the stored values of its file, in its units."""
+    if frame.index >= len(stored):
+        raise InputFileError(
+            frame.path, f"holds fewer frames than the {frame.NumberOfFrames} it names."
+        )
+    if stored[frame.index].shape != frame.shape:
+        raise InputFileError(frame.where, "changed while it was read.")
+    return _values_of(frame, dataset, stored[frame.index])
+
+
+def decode(path: str, dataset: Dataset) -> np.ndarray:
+    """All cells of the pixel data as they are in the file, (frames, rows, columns).
+
+    Raises:
+        InputFileError: If they cannot be decoded.
+    """
+    if not any(k in dataset for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise InputFileError(path, "has no pixel data; the file may be cut short.")
+    if getattr(dataset, "file_meta", None) is None:
+        dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax is None:  # no preamble: implicit little endian is the default, PS3.5 section 10
+        syntax = dataset.file_meta.TransferSyntaxUID = _native_syntax(path, dataset)
+    check_size(path, dataset)
+    if "PixelData" in dataset:
+        for keyword, said in _REQUIRED.items():
+            if dataset.get(keyword) in (None, ""):
+                raise InputFileError(
+                    path,
+                    f"lacks {said}, without which its pixels cannot be told. Get the file again "
+                    "from its source, or add the missing attribute.",
+                )
+    _check_compressed(path, dataset)
+    # What lies beside the stored bits is dealt with in _used_bits, which knows of High Bit.
+    dataset.pixel_array_options(correct_unused_bits=False)
+    try:
+        stored = dataset.pixel_array
+    except BaseException as error:  # decoders raise many kinds, one even beside Exception
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
+        raise _undecodable(path, syntax, error) from None
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    if rows < 1 or columns < 1 or stored.size == 0 or stored.size % (rows * columns):
+        raise InputFileError(path, f"the pixel data does not fit {rows} rows x {columns} columns.")
+    return stored.reshape(-1, rows, columns)
+
+
+def _native_syntax(path: str, dataset: Dataset) -> pydicom.uid.UID:
+    """The transfer syntax of a data set whose file does not name it."""
+    if "PixelData" in dataset and dataset["PixelData"].is_undefined_length:
+        raise InputFileError(
+            path,
+            "its pixels are compressed, and it does not say how (no Transfer Syntax UID "
+            "(0002,0010)). Get the file again from its source, with its file meta information.",
+        )
+    implicit, little = dataset.original_encoding
+    if implicit:
+        return pydicom.uid.ImplicitVRLittleEndian
+    return pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
+
+
+def _undecodable(path: str, syntax: pydicom.uid.UID, error: BaseException) -> InputFileError:
+    """The error for pixels that no decoder could read."""
+    name = getattr(syntax, "name", "") or "unknown transfer syntax"
+    text, reason = str(error), reason_of(error)
+    if syntax == pydicom.uid.JPEGExtended12Bit and "12-bit" in text and "pylibjpeg" not in text:
+        advice = (
+            "12-bit JPEG needs a decoder that is not installed, pylibjpeg-libjpeg (GPL): pip "
+            "install 'tfstyle[libjpeg]', or decompress the file"
+        )
+        return InputFileError(path, f"pixel data in {name}: {advice}.")
+    if isinstance(error, NotImplementedError):
+        return InputFileError(
+            path,
+            f"the pixel data ({name}) is of a kind that is not read; convert the file to Explicit "
+            "VR Little Endian, for example with gdcmconv --raw.",
+        )
+    if "missing dependencies" in text:
+        packages = next((_DECODERS[n] for n in _DECODERS if name.startswith(n)), _OTHER_DECODER)
+        advice = f"no decoder could read it; install {packages}, or decompress the file"
+        return InputFileError(path, f"pixel data in {name}: {advice} ({reason}).")
+    return InputFileError(
+        path,
+        f"the pixel data ({name}) cannot be decoded: it is truncated or damaged, or compressed "
+        f"in an unusual way ({reason}).",
+    )
+
+
+_CODESTREAMS = frozenset(
+    (
+        *pydicom.uid.JPEGTransferSyntaxes,
+        *pydicom.uid.JPEGLSTransferSyntaxes,
+        *pydicom.uid.JPEG2000TransferSyntaxes,
+    )
+)
+
+
+def _check_compressed(path: str, dataset: Dataset) -> None:
+    """Refuses compressed pictures that say, in their own header, to be of another size.
+
+    Decoders take memory and time by that header, not by Rows and Columns.
+    """
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax not in _CODESTREAMS:
+        return
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    try:
+        frames = pydicom.encaps.generate_frames(
+            dataset.PixelData, number_of_frames=max(1, integer_of(dataset, "NumberOfFrames", 1))
+        )
+        sizes = {picture_size(frame) for frame in frames}
+    except Exception as error:
+        reason = reason_of(error)
+        raise InputFileError(path, f"the pixel data is truncated or damaged ({reason}).") from None
+    for size in sizes - {(rows, columns)}:
+        found = "of no known size" if size is None else f"of {size[0]} x {size[1]} pixels"
+        raise InputFileError(
+            path,
+            f"holds a compressed picture {found}, but names {rows} rows x {columns} columns.",
+        )
+
+
+def picture_size(data: bytes) -> tuple[int, int] | None:
+    """Rows and columns of a JPEG, JPEG-LS or JPEG 2000 picture, by its first header.
+
+    Args:
+        data: The picture; JPEG 2000 as a bare codestream or in a JP2 file.
+
+    Returns:
+        Its size, or None where it is none of these, or names it twice and not alike.
+
+    References: ISO/IEC 10918-1 (ITU-T T.81) B.2.2, ISO/IEC 14495-1 C.2.2, 15444-1 A.5.1.
+    """
+    start = data.find(b"\xff\x4f\xff\x51")
+    if start >= 0 and data[:2] != b"\xff\xd8":
+        values = data[start + 8 : start + 24]
+        if len(values) < 16:
+            return None
+        x, y, x0, y0 = (int.from_bytes(values[i : i + 4], "big") for i in range(0, 16, 4))
+        return y - y0, x - x0
+    if data[:2] != b"\xff\xd8":
+        return None
+    sizes, position = set(), 2
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            position += 1
+            continue
+        marker = data[position + 1]
+        if marker == 0xFF:
+            position += 1
+        elif marker in (0x00, 0x01, 0xD8, 0xD9) or 0xD0 <= marker <= 0xD7:
+            position += 2
+        else:
+            if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
+                size = data[position + 5 : position + 9]
+                sizes.add((int.from_bytes(size[:2], "big"), int.from_bytes(size[2:], "big")))
+            if marker == 0xDA and sizes:  # the scan begins: coded values follow
+                break
+            position += 2 + max(2, int.from_bytes(data[position + 2 : position + 4], "big"))
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _high_bits(dataset: Dataset, stored: np.ndarray) -> tuple[int, int]:
+    """How many bits of a cell are used, and how many lie unused below them (PS3.5 8.1.1)."""
+    total = 8 * stored.dtype.itemsize
+    bits = integer_of(dataset, "BitsStored", total)
+    if stored.dtype.kind not in "iu" or not 0 < bits < total:
+        return total, 0
+    high_bit = integer_of(dataset, "HighBit", bits - 1)
+    # A codestream holds the value itself, native and RLE data the cell.
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated and syntax != pydicom.uid.RLELossless:
+        return bits, 0
+    return bits, max(0, min(high_bit + 1, total) - bits)
+
+
+def _used_bits(stored: np.ndarray, bits: int, below: int) -> np.ndarray:
+    """The value in a cell: without the bits beside it, which old files use for overlays."""
+    total = 8 * stored.dtype.itemsize
+    if bits == total:
+        return stored
+    # To the upper end and down again, which extends the sign.
+    return (stored << (total - bits - below)) >> (total - bits)
+
+
+def _padding(dataset: Dataset, *candidates: np.ndarray) -> np.ndarray | None:
+    """Where values say "outside the picture" (PS3.3 C.7.5.1.1.2), or None."""
+    first = number_of(dataset, "PixelPaddingValue")
+    if first is None or candidates[0].dtype.kind not in "iu":
+        return None
+    last = number_of(dataset, "PixelPaddingRangeLimit")
+    limits = np.array([first, first if last is None else last], np.int64)
+    low, high = np.sort(limits.astype(candidates[0].dtype))
+    return np.logical_or.reduce([(values >= low) & (values <= high) for values in candidates])
+
+
+def _outside_circle(rows: int, columns: int) -> np.ndarray:
+    """Pixels outside the ellipse that touches the image's borders: the reconstruction circle."""
+    y = (np.arange(rows) + 0.5) / rows * 2 - 1
+    x = (np.arange(columns) + 0.5) / columns * 2 - 1
+    return y[:, None] ** 2 + x[None] ** 2 > 1
+
+
+_RESCALE = {
+    "RescaleSlope": "Rescale Slope (0028,1053)",
+    "RescaleIntercept": "Rescale Intercept (0028,1052)",
+}
+
+
+def _rescale(frame: Frame) -> tuple[float, float]:
+    """Slope and intercept, if the file says them as it must."""
+    for keyword, said in _RESCALE.items():
+        if keyword in frame.malformed:
+            raise InputFileError(
+                frame.where,
+                f"{said} is not a number, so the values are unknown. Get the file again from its "
+                "source, or mend the attribute.",
+            )
+    missing = [said for keyword, said in _RESCALE.items() if getattr(frame, keyword) is None]
+    if frame.Modality == "CT" and missing and not frame.scout:
+        raise InputFileError(
+            frame.where,
+            f"a CT image without {' and '.join(missing)}, so its Hounsfield units are unknown. "
+            "Get the file again from its source, or add the missing attribute.",
+        )
+    if frame.RescaleSlope == 0:
+        raise InputFileError(frame.where, "Rescale Slope (0028,1053) is 0.")
+    return (
+        1.0 if frame.RescaleSlope is None else frame.RescaleSlope,
+        0.0 if frame.RescaleIntercept is None else frame.RescaleIntercept,
+    )
+
+
+def _values_of(frame: Frame, dataset: Dataset, stored: np.ndarray) -> np.ndarray:
+    """One frame's cells (rows, columns) to HU int16, or float64 in other units."""
+    if stored.dtype.kind == "f" and not np.isfinite(stored).all():
+        raise InputFileError(frame.where, "the pixel data holds NaN or infinite values.")
+    bits, below = _high_bits(dataset, stored)
+    cells, stored = stored, _used_bits(stored, bits, below)
+    # Some files pad with values that have more bits than Bits Stored.
+    padding = _padding(dataset, stored, *([] if below else [cells]))
+    unscaled = frame.RescaleSlope is None and "RescaleSlope" not in frame.malformed
+    if dataset.get("ModalityLUTSequence") and unscaled:
+        try:
+            values = pydicom.pixels.apply_modality_lut(stored, dataset).astype(np.float64)
+        except Exception as error:
+            reason = reason_of(error)
+            raise InputFileError(frame.where, f"unusable Modality LUT ({reason}).") from None
+    else:
+        slope, intercept = _rescale(frame)
+        values = stored * np.float64(slope) + intercept
+    if padding is not None and padding.any():
+        level = float(np.median(values[padding]))
+        if frame.units == "HU":
+            if -500 < level < 3000:
+                # Some files name a common tissue value as padding: only believe it outside the
+                # reconstruction circle, so that the body gets no holes.
+                padding = padding & _outside_circle(*stored.shape)
+            values[padding] = AIR_HU
+        elif not padding.all():
+            values[padding] = values[~padding].min()
+    if frame.units == "HU":
+        return to_hounsfield(values)
+    return values
+
+
+def to_hounsfield(values: np.ndarray) -> np.ndarray:
+    """Rounds to int16 HU; values below -1500, which mark padding, become -1024."""
+    if values.dtype.kind == "f":
+        values = np.rint(values)
+    elif values.dtype.kind == "u" or values.dtype.itemsize == 1:  # no room for what is below 0
+        values = values.astype(np.int32 if values.dtype.itemsize <= 2 else np.float64)
+    values = np.where(values < LOWEST_HU, AIR_HU, values)
+    return np.minimum(values, np.iinfo(np.int16).max).astype(np.int16)
+
+
+def compact(values: np.ndarray) -> np.ndarray:
+    """The smallest of int16, int32 and float32 that holds the values without loss."""
+    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+        return values.astype(np.float32)
+    low, high = values.min(), values.max()
+    for kind in (np.int16, np.int32):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return values.astype(kind)
+    return values.astype(np.float32)

@@ -1,0 +1,360 @@
+"""Which frames belong together: series by their identity, and the stacks in a series.
+
+A stack is one image a place. Where a series holds several, they are told apart by what their
+headers say of phase, echo, acquisition and the like, never by what lies next.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from tfstyle.data.dicom.headers import CONTRASTS, Frame, Identity
+from tfstyle.errors import InputFileError
+
+logger = logging.getLogger(__name__)
+
+_SAME_PLACE = 0.01  # mm
+
+
+def series_keys(files: Sequence[tuple[str, Identity]]) -> list[tuple[str, ...]]:
+    """One key a file, the same for files of one series.
+
+    Equal Series Instance UIDs do not suffice: study, frame of reference and patient must not
+    differ either. What a file leaves empty counts as that of its series where there is but one.
+
+    Args:
+        files: Path and :func:`tfstyle.data.dicom.headers.identity_of` of each file.
+
+    Returns:
+        Keys that begin with the Series Instance UID; where that is blank, the folder counts.
+    """
+    starts = [(uid, "" if uid else os.path.dirname(path)) for path, (uid, *_) in files]
+    known: dict[tuple[str, str], list[Counter]] = {}
+    for start, (_, (_, *rest)) in zip(starts, files):
+        counts = known.setdefault(start, [Counter(), Counter(), Counter()])
+        for counter, value in zip(counts, rest):
+            counter[value] += 1
+    keys = []
+    for start, (_, (_, *rest)) in zip(starts, files):
+        filled = []
+        for number, (counter, value) in enumerate(zip(known[start], rest)):
+            named = [name for name in counter if name]
+            # A frame of reference of its own for each file is none: some tools invent them.
+            invented = number == 1 and len(named) > 2 and len(named) == counter.total()
+            filled.append("" if invented or len(named) < 2 else value)
+        keys.append((*start, *filled))
+    return keys
+
+
+def clusters_of(frames: Sequence[Frame]) -> list[list[Frame]]:
+    """Groups frames of equal size, orientation, pixel spacing and units."""
+    clusters: list[list[Frame]] = []
+    for frame in frames:
+        for cluster in clusters:
+            if _alike(cluster[0], frame):
+                cluster.append(frame)
+                break
+        else:
+            clusters.append([frame])
+    return clusters
+
+
+def _alike(a: Frame, b: Frame) -> bool:
+    if (a.shape, a.units, a.scout, a.inverted) != (b.shape, b.units, b.scout, b.inverted):
+        return False
+    if (a.ImagePositionPatient is None) != (b.ImagePositionPatient is None):
+        return False
+    return same_orientation(a, b) and same_spacing(a, b)
+
+
+def same_orientation(a: Frame, b: Frame) -> bool:
+    """Whether two frames have one Image Orientation (Patient), or none."""
+    one, other = a.ImageOrientationPatient, b.ImageOrientationPatient
+    if one is None or other is None:
+        return one is other
+    return one is other or np.allclose(one, other, atol=2e-3)
+
+
+def same_spacing(a: Frame, b: Frame) -> bool:
+    """Whether two frames have one Pixel Spacing."""
+    return a.PixelSpacing == b.PixelSpacing or np.allclose(
+        a.PixelSpacing, b.PixelSpacing, rtol=1e-3
+    )
+
+
+def stacks_of(frames: Sequence[Frame], name: str | None = None) -> list[list[Frame]]:
+    """Sorts frames of one cluster along their normal; repeated places become several stacks.
+
+    Args:
+        frames: Frames of one series, size and orientation.
+        name: Name of the series, for warnings; None for no warnings.
+
+    Returns:
+        Stacks, ordered by what tells them apart.
+
+    Raises:
+        InputFileError: If several images at one place cannot be told apart.
+    """
+    frames = _without_copies(frames, name)
+    places, frames = _places(frames, name)
+    if places is None:
+        return _unplaced(frames, [name for name in CONTRASTS if name not in _ALONG_A_STACK])
+    stacks, told = _separate(list(zip(places, frames)), _contrasts(frames))
+    if len(stacks) > 1 and name is not None:
+        logger.warning(
+            "Series %s holds up to %d images at one position; read as %d scans, told apart by %s.",
+            name,
+            max(Counter(places).values()),
+            len(stacks),
+            ", ".join(dict.fromkeys(told)),
+        )
+    return [[frame for _, frame in sorted(stack, key=lambda item: item[0])] for stack in stacks]
+
+
+def slice_places(frames: Sequence[Frame]) -> list[float] | None:
+    """Where slices without a known place in space lie on a line, in mm; None if it is unknown."""
+    positions = [frame.ImagePositionPatient for frame in frames]
+    if all(position is not None for position in positions):
+        # Without an orientation, the axis along which they differ most.
+        extent = np.ptp(positions, axis=0)
+        if extent.max() > _SAME_PLACE:
+            return [float(position[extent.argmax()]) for position in positions]
+    locations = [frame.SliceLocation for frame in frames]
+    if None in locations or max(locations) - min(locations) <= _SAME_PLACE:
+        return None
+    return locations
+
+
+def _without_copies(frames: Sequence[Frame], name: str | None) -> list[Frame]:
+    """Frames in the order of Instance Number, each once."""
+    unique: dict[tuple, Frame] = {}
+    for frame in sorted(frames, key=_order):
+        position = frame.ImagePositionPatient
+        key = (
+            frame.SOPInstanceUID or frame.path,
+            frame.index,
+            frame.InstanceNumber,
+            None if position is None else tuple(position),
+        )
+        first = unique.setdefault(key, frame)
+        if first is not frame and name is not None:
+            logger.warning(
+                "Left out of series %s: %s is a copy of %s.", name, frame.where, first.where
+            )
+    return list(unique.values())
+
+
+def _natural(path: str) -> list[tuple[int, str]]:
+    """Sorts names with their numbers as numbers: IM2 before IM10."""
+    return [(int(n) if n else -1, text) for n, text in re.findall(r"(\d*)(\D*)", path)]
+
+
+def _order(frame: Frame) -> tuple:
+    number = frame.InstanceNumber
+    return number is None, number or 0, _natural(frame.path), frame.index
+
+
+def _places(frames: list[Frame], name: str | None) -> tuple[list[float] | None, list[Frame]]:
+    """Places along the stack, equal ones exactly so, and the frames in some order.
+
+    Frames whose positions cannot be right come back without.
+    """
+    if len(frames) == 1:
+        return None, frames
+    problem = None
+    positions = [frame.ImagePositionPatient for frame in frames]
+    if any(position is None for position in positions):
+        problem = _missing(frames, "ImagePositionPatient", "Image Position (Patient)")
+    elif not np.ptp(positions, axis=0).max() > _SAME_PLACE and (
+        (not np.any(positions) and _described_apart(frames)) or slice_places(frames) is not None
+    ):
+        here = "\\".join(f"{value:g}" for value in positions[0])
+        problem = f"has Image Position (Patient) {here} in all its images"
+        frames = [replace(frame, ImagePositionPatient=None) for frame in frames]
+    elif frames[0].ImageOrientationPatient is None:
+        problem = _missing(frames, "ImageOrientationPatient", "Image Orientation (Patient)")
+    else:
+        normal = frames[0].normal
+        return _snapped([float(position @ normal) for position in positions]), frames
+    places = slice_places(frames)
+    numbers = [frame.InstanceNumber for frame in frames]
+    how = "Instance Number"
+    if places is not None:
+        how = "Slice Location" if frames[0].ImagePositionPatient is None else "position"
+        if how == "Slice Location" and None not in numbers:  # it may run either way
+            upward = np.corrcoef(places, numbers)[0, 1] if len(set(numbers)) > 1 else 1.0
+            places = [-place for place in places] if upward < 0 else places
+        places = _snapped(places)
+    elif None in numbers or len({f.path for f in frames}) > len(set(numbers)):
+        how = "file name"
+        frames = sorted(frames, key=lambda frame: (_natural(frame.path), frame.index))
+    if name is not None:
+        logger.warning("Series %s %s; sorted by %s.", name, problem, how)
+    return places, frames
+
+
+def _described_apart(frames: Sequence[Frame]) -> bool:
+    """Whether each frame has a header or functional groups of its own."""
+    return len({id(frame.contrasts) for frame in frames}) == len(frames)
+
+
+def _missing(frames: Sequence[Frame], keyword: str, said: str) -> str:
+    if any(keyword in frame.malformed for frame in frames):
+        return f"has an {said} that is not a list of numbers"
+    return f"has no {said}"
+
+
+def _snapped(places: Sequence[float]) -> list[float]:
+    """The same numbers, but those that lie closer together than rounding does made equal."""
+    snapped, start = list(places), None
+    for index in np.argsort(places, kind="stable"):
+        if start is None or places[index] - start > _SAME_PLACE:
+            start = places[index]
+        snapped[index] = start
+    return snapped
+
+
+#: What may change within a stack.
+_ALONG_A_STACK = frozenset({"acquisition", "acquisition time", "trigger time"})
+
+
+def _unplaced(frames: list[Frame], names: Sequence[str]) -> list[list[Frame]]:
+    """Splits frames of unknown place by what gives parts of equal size, such as echoes."""
+    for number, name in enumerate(names):
+        groups: dict[object, list[Frame]] = {}
+        for frame in frames:
+            groups.setdefault(frame.contrasts.get(name), []).append(frame)
+        sizes = {len(group) for group in groups.values()}
+        if len(groups) > 1 and len(sizes) == 1 and sizes != {1}:
+            parts = [groups[key] for key in sorted(groups, key=_sortable)]
+            return [one for part in parts for one in _unplaced(part, names[number + 1 :])]
+    return [frames]
+
+
+# -- what tells images of one place apart -------------------------------------------------------
+
+_Item = tuple[float, Frame]
+_Contrast = tuple[str, Callable[[Frame], object]]
+
+
+def _contrasts(frames: Sequence[Frame]) -> list[_Contrast]:
+    """What differs between the frames, in the order in which it is tried."""
+    names = [*CONTRASTS, *sorted({n for f in frames for n in f.contrasts} - {*CONTRASTS})]
+    found: list[_Contrast] = [(name, lambda f, n=name: f.contrasts.get(n)) for name in names]
+    if frames[0].placed:
+        cosines = frames[0].ImageOrientationPatient.reshape(2, 3)
+        found.append(
+            ("corner", lambda f: tuple(np.rint(cosines @ f.ImagePositionPatient).tolist()))
+        )
+    found.append(("folder", lambda f: os.path.dirname(f.path)))
+    # For one image after the other.
+    found.append(("Instance Number", lambda f: (f.InstanceNumber, f.index)))
+    return [one for one in found if len({one[1](frame) for frame in frames}) > 1]
+
+
+def _separate(
+    items: list[_Item], contrasts: Sequence[_Contrast]
+) -> tuple[list[list[_Item]], list[str]]:
+    """Splits by the first contrast that tells stacks apart, and each part by those behind it."""
+    repeated = max(Counter(place for place, _ in items).values())
+    for number, (name, value) in enumerate(contrasts):
+        groups: dict[object, list[_Item]] = {}
+        for item in items:
+            groups.setdefault(value(item[1]), []).append(item)
+        if len(groups) < 2 or (repeated == 1 and 2 * len(groups) > len(items)):
+            continue  # of one slice each: nothing that is no stack already
+        stacks = _joined([groups[key] for key in sorted(groups, key=_sortable)])
+        # Either each value is a stack, or there are as many as images at a place; anything else
+        # changes with something else.
+        if len(stacks) == 1 or len(stacks) not in (len(groups), repeated):
+            continue
+        parts, told = [], [name]
+        for stack in stacks:
+            if len({place for place, _ in stack}) == len(stack):
+                parts.append(stack)
+                continue
+            inner, names = _separate(stack, contrasts[number + 1 :])
+            parts += inner
+            told += names
+        return parts, told
+    if repeated == 1:
+        return [items], []
+    return _ranked(items, repeated), ["Instance Number"]
+
+
+def _sortable(value: object) -> tuple:
+    """Missing values first, numbers before text."""
+    values = value if isinstance(value, tuple) else (value,)
+    return tuple(
+        (0, 0.0, "") if v is None else (2, 0.0, v) if isinstance(v, str) else (1, float(v), "")
+        for v in values
+    )
+
+
+def _joined(groups: Sequence[list[_Item]]) -> list[list[_Item]]:
+    """Joins groups that go on where the one before ends, as acquisitions of one scan do."""
+    stacks: list[list[_Item]] = []
+    taken: set[float] = set()
+    for group in groups:
+        places = {place for place, _ in group}
+        if stacks and taken.isdisjoint(places) and not _entangled(taken, places):
+            stacks[-1] += group
+            taken |= places
+        else:
+            stacks.append(list(group))
+            taken = places
+    return stacks
+
+
+def _entangled(one: set[float], other: set[float]) -> bool:
+    """Whether two stacks without a place in common lie in each other, and do not belong together.
+
+    They do where both together are evenly spaced: every second slice, acquired in its turn.
+    """
+    if len(one) < 3 or len(other) < 3:
+        return False
+    if max(one) < min(other) or max(other) < min(one):
+        return False
+    return _even(one) and _even(other) and not _even(one | other)
+
+
+def _even(places: set[float]) -> bool:
+    """Whether at least three of four steps are equal."""
+    steps = np.diff(sorted(places))
+    step = np.median(steps)
+    return bool(np.mean(np.abs(steps - step) <= max(0.02 * step, 2 * _SAME_PLACE)) >= 0.75)
+
+
+def _ranked(items: list[_Item], repeated: int) -> list[list[_Item]]:
+    """Stacks of images that nothing but Instance Number and name tells apart.
+
+    Raises:
+        InputFileError: If that would be a guess.
+    """
+    counts = Counter(place for place, _ in items)
+    items = sorted(items, key=lambda item: (item[0], _order(item[1])))
+    numbers = {(frame.InstanceNumber, frame.index) for _, frame in items}
+    regular = set(counts.values()) == {repeated} and len(numbers) == len(items)
+    spare = sum(count > 1 for count in counts.values())
+    if not regular and 2 * spare >= len(counts):
+        first, second = next((a, b) for a, b in pairwise(items) if a[0] == b[0])
+        raise InputFileError(
+            second[1].where,
+            f"lies at the place of {first[1].where}, as other images of its series do, and nothing "
+            "in the headers (phase, echo, acquisition, b-value, instance number) tells which "
+            "belong together. Put the files of each scan into a folder of its own.",
+        )
+    stacks: list[list[_Item]] = [[] for _ in range(repeated)]
+    ranks: Counter = Counter()
+    for item in items:
+        stacks[ranks[item[0]]].append(item)
+        ranks[item[0]] += 1
+    return stacks

@@ -1,0 +1,109 @@
+"""Tone curves: rising, piecewise linear, one for an image or a scan, straight beyond their ends."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+#: Entries of the table through which a curve is applied to images.
+TABLE = 2048
+#: Knots at each end from which a curve goes on as a straight line.
+END = 3
+#: Least distance of neighboring knots.
+LEAST_GAP = 1e-5
+
+
+class ToneCurve(NamedTuple):
+    """One curve for each image of a batch.
+
+    Attributes:
+        levels: float32 tensor (B, K): gray levels of the content, strictly rising.
+        values: float32 tensor (B, K): gray levels of the result there, never falling. They may
+            lie outside [0, 1], where the style's gray scale ends within the content's.
+        errors: float32 tensor (B, K): the mean absolute error to expect there, in gray levels.
+        alike: float32 tensor (B, 1): the probability that content and style have one and the same
+            gray scale; by it the curve is drawn to the identity.
+    """
+
+    levels: Any
+    values: Any
+    errors: Any
+    alike: Any
+
+
+def rising(values):
+    """The mean of the least nondecreasing curve above `values` (B, K) and the greatest below."""
+    above = below = values
+    step = 1
+    while step < values.shape[1]:
+        above = ops.concatenate(
+            [above[:, :step], ops.maximum(above[:, step:], above[:, :-step])], axis=1
+        )
+        below = ops.concatenate(
+            [ops.minimum(below[:, :-step], below[:, step:]), below[:, -step:]], axis=1
+        )
+        step *= 2
+    return 0.5 * (above + below)
+
+
+def strictly_rising(levels):
+    """Levels (B, K) that never fall, moved apart by ``LEAST_GAP``."""
+    return levels + np.arange(levels.shape[1], dtype=np.float32) * np.float32(LEAST_GAP)
+
+
+def evaluate(levels, values, x):
+    """Values of the curves at gray levels, not clipped.
+
+    Args:
+        levels: float tensor (B, K), strictly rising.
+        values: float tensor (B, K).
+        x: float tensor (B, N).
+
+    Returns:
+        float tensor (B, N). Before the first and behind the last level the curve goes on with its
+        mean slope over the first and last ``END`` intervals.
+    """
+    run, rise = levels[:, 1:] - levels[:, :-1], values[:, 1:] - values[:, :-1]
+    share = ops.clip((x[:, None] - levels[:, :-1, None]) / run[:, :, None], 0.0, 1.0)
+    y = values[:, :1] + ops.sum(rise[:, :, None] * share, axis=1)
+    first = (values[:, END] - values[:, 0]) / (levels[:, END] - levels[:, 0])
+    last = (values[:, -1] - values[:, -1 - END]) / (levels[:, -1] - levels[:, -1 - END])
+    y = y + first[:, None] * ops.minimum(x - levels[:, :1], 0.0)
+    return y + last[:, None] * ops.maximum(x - levels[:, -1:], 0.0)
+
+
+def tabulate(curve: ToneCurve):
+    """The curves at ``TABLE`` evenly spaced gray levels, float32 (B, TABLE) in [0, 1]."""
+    x = np.linspace(0.0, 1.0, TABLE, dtype=np.float32)[None]
+    return ops.clip(evaluate(curve.levels, curve.values, ops.convert_to_tensor(x)), 0.0, 1.0)
+
+
+def look_up(content, table, strength=None):
+    """Applies tabulated curves to images, with straight lines between the entries.
+
+    Args:
+        content: float tensor (B, H, W, 1) in [0, 1].
+        table: float tensor (B or 1, TABLE).
+        strength: s in ``x + s·(f(x) − x)``: scalar or tensor that broadcasts to (B, 1, 1, 1), None
+            for 1. With 0 the content comes back bit for bit.
+
+    Returns:
+        float32 tensor (B, H, W, 1).
+    """
+    x = ops.cast(content, "float32")
+    # Between entries k and k + 1 the curve is a_k·x + b_k.
+    slope = (table[:, 1:] - table[:, :-1]) * (TABLE - 1)
+    start = np.linspace(0.0, 1.0, TABLE, dtype=np.float32)[:-1]
+    offset = table[:, :-1] - slope * start
+    if strength is not None:
+        strength = ops.reshape(ops.cast(strength, "float32"), (-1, 1))
+        slope, offset = 1.0 + strength * (slope - 1.0), strength * offset
+    index = ops.cast(ops.clip(x * (TABLE - 1), 0.0, TABLE - 2), "int32")
+    # One gather from all tables laid end to end.
+    rows = ops.arange(ops.shape(x)[0], dtype="int32") % ops.shape(slope)[0]
+    index = index + (rows * (TABLE - 1))[:, None, None, None]
+    return ops.take(ops.reshape(slope, (-1,)), index) * x + ops.take(
+        ops.reshape(offset, (-1,)), index
+    )

@@ -1,0 +1,177 @@
+"""Which gray level of a style belongs to which of a content, by contextual similarity."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from tfstyle.tone.curve import ToneCurve, rising, strictly_rising
+
+#: Knots of a curve; each stands for TOKENS / KNOTS tokens of neighboring gray levels.
+KNOTS = 32
+#: Above this probability that both have one gray scale the content stays as it is. Chosen with
+#: other pairs than those of benchmarks/truth.py; see scripts/train_tone.py.
+ALIKE = 0.25
+#: Added to the weight of the evidence from the style's side, as evidence from the content's.
+PRIOR = 0.05
+
+
+def by_knot(tokens):
+    """Means over the tokens of each knot: (B, M, C) to (B, KNOTS, C)."""
+    shape = tokens.shape
+    return ops.mean(ops.reshape(tokens, (-1, KNOTS, shape[1] // KNOTS, shape[2])), axis=2)
+
+
+@keras.saving.register_keras_serializable(package="tfstyle")
+class ToneMatcher(keras.layers.Layer):
+    """Estimates the tone curve that gives a content the gray scale of a style.
+
+    Every token i of the content is compared with every token j of the style by the cosine of their
+    features, and the similarities become affinities, as in the contextual loss (Mechrez 2018)::
+
+        CA_ij = exp(cos_ij / h) / Σ_k exp(cos_ik / h)
+
+    The gray level to expect for token i is then ``Σ_j CA_ij·y_j``. The same is done from the
+    style's side, and within each image, which shows how far expectation blurs. A small network
+    along the gray scale weighs this evidence, and gives a rising curve.
+
+    Args:
+        width: Channels of the network along the gray scale.
+        blocks: Its residual blocks.
+        **kwargs: Of ``keras.layers.Layer``; the layer computes in float32.
+
+    Call arguments:
+        inputs: pair of float tensors (B, TOKENS, 1 + D) of :class:`ToneEncoder`: of the contents
+            and of the styles.
+
+    Returns:
+        :class:`tfstyle.tone.ToneCurve` with ``KNOTS`` knots.
+    """
+
+    def __init__(self, width: int = 64, blocks: int = 3, **kwargs):
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+        self.width, self.blocks = int(width), int(blocks)
+        self.of_content = self._dense(width, "of_content")
+        self.of_style = self._dense(width, "of_style")
+        numbers = range(self.blocks)
+        self.norms = [layers.LayerNormalization(dtype="float32", name=f"norm_{i}") for i in numbers]
+        self.along = [
+            layers.Conv1D(width, 5, padding="same", dtype="float32", name=f"along_{i}")
+            for i in numbers
+        ]
+        self.whole = [self._dense(width, f"whole_{i}") for i in numbers]
+        self.back = [self._dense(width, f"back_{i}") for i in numbers]
+        self.out = self._dense(5, "out", kernel_initializer="zeros")
+        self.alike = [self._dense(32, "alike_0", activation="relu"), self._dense(1, "alike_1")]
+
+    @staticmethod
+    def _dense(units: int, name: str, **options):
+        return layers.Dense(units, dtype="float32", name=name, **options)
+
+    def build(self, input_shape):
+        self.sharpness = self.add_weight(
+            shape=(), initializer=keras.initializers.Constant(math.log(12.0)), name="sharpness"
+        )
+        self.of_content.build((None, KNOTS, 13))
+        self.of_style.build((None, 3 * KNOTS))
+        for norm, along, whole, back in zip(self.norms, self.along, self.whole, self.back):
+            norm.build((None, KNOTS, self.width))
+            along.build((None, KNOTS, self.width))
+            whole.build((None, self.width))
+            back.build((None, KNOTS, self.width))
+        self.out.build((None, KNOTS, self.width))
+        self.alike[0].build((None, 2 * self.width))
+        self.alike[1].build((None, 32))
+        self.alike[1].bias.assign([-1.5])
+        # Begins as the expectation from the content's side, and an error of 0.08.
+        self.out.bias.assign(np.array([1, 0, 0, 0, -2.5], np.float32))
+        self.built = True
+
+    def call(self, inputs):
+        content, style = inputs
+        curve = self.curve(content, style, self.own(content), self.own(style))
+        same = curve.alike > ALIKE
+        return curve._replace(values=ops.where(same, curve.levels, curve.values))
+
+    def own(self, tokens):
+        """Gray level to expect and its spread where an image is matched with itself: (B, M, 2)."""
+        gray, feature = tokens[..., :1], tokens[..., 1:]
+        cosine = ops.matmul(feature, ops.transpose(feature, (0, 2, 1)))
+        affinity = ops.softmax(ops.exp(self.sharpness) * cosine, axis=-1)
+        return _mean_and_spread(ops.matmul(affinity, ops.concatenate([gray, gray**2], axis=-1)))
+
+    def evidence(self, content, style):
+        """What each token of the content should become.
+
+        Returns:
+            From the content's side the expectation and its spread, (B, M, 2); the largest cosine
+            (B, M, 1); and from the style's side the weight and the weighted sum, (B, M, 2).
+        """
+        gray = style[..., :1]
+        cosine = ops.matmul(content[..., 1:], ops.transpose(style[..., 1:], (0, 2, 1)))
+        affinity = ops.exp(ops.exp(self.sharpness) * (cosine - 1.0))
+        one = ops.ones_like(gray)
+        sums = ops.matmul(affinity, ops.concatenate([one, gray, gray**2], axis=-1))
+        forward = _mean_and_spread(sums[..., 1:] / sums[..., :1])
+        column = ops.sum(affinity, axis=1)[..., None]
+        backward = ops.matmul(affinity, ops.concatenate([1.0 / column, gray / column], axis=-1))
+        return forward, ops.max(cosine, axis=-1, keepdims=True), backward
+
+    def curve(self, content, style, own_content, own_style) -> ToneCurve:
+        """The curve, with :meth:`own` of both images at hand."""
+        forward, closest, backward = self.evidence(content, style)
+        x = by_knot(content[..., :1])
+        of, closest, backward = by_knot(forward), by_knot(closest), by_knot(backward)
+        own = by_knot(own_content)
+        expected, spread = of[..., :1], of[..., 1:]
+        weight = backward[..., :1]
+        back = (backward[..., 1:] + PRIOR * expected) / (weight + PRIOR)
+        within = by_knot(forward[..., :1] ** 2) - expected**2
+        evidence = ops.concatenate(
+            [
+                x,
+                expected,
+                back,
+                4.0 * spread,
+                closest,
+                0.3 * ops.log(weight + 1e-3),
+                own[..., :1],
+                4.0 * own[..., 1:],
+                4.0 * ops.sqrt(ops.relu(within) + 1e-6),
+                expected - x,
+                back - x,
+                ops.cast(x < 0.002, "float32"),
+                ops.cast(x > 0.998, "float32"),
+            ],
+            axis=-1,
+        )
+        about = [by_knot(style[..., :1])[..., 0], *ops.unstack(by_knot(own_style), axis=-1)]
+        about = ops.concatenate(about, axis=-1)
+        h = self.of_content(2.0 * evidence - 0.5) + self.of_style(2.0 * about - 1.0)[:, None]
+        for norm, along, whole, last in zip(self.norms, self.along, self.whole, self.back):
+            z = norm(h)
+            z = ops.relu(along(z) + whole(ops.mean(z, axis=1))[:, None])
+            h = h + last(z)
+        out = self.out(h)
+        choice = ops.softmax(2.0 * out[..., :3], axis=-1)
+        values = ops.sum(choice * ops.concatenate([expected, back, x], axis=-1), axis=-1)
+        whole = ops.concatenate([ops.mean(h, axis=1), ops.max(h, axis=1)], axis=-1)
+        alike = ops.sigmoid(self.alike[1](self.alike[0](whole)))
+        values = rising(values + 0.3 * out[..., 3])
+        values = alike * x[..., 0] + (1.0 - alike) * values
+        errors = ops.exp(ops.clip(out[..., 4], -6.0, 1.0))
+        return ToneCurve(strictly_rising(x[..., 0]), values, errors, alike)
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width, "blocks": self.blocks}
+
+
+def _mean_and_spread(moments):
+    """Standard deviation in place of the mean square: (…, 2) to (…, 2)."""
+    mean = moments[..., :1]
+    spread = ops.sqrt(ops.relu(moments[..., 1:] - mean**2) + 1e-6)
+    return ops.concatenate([mean, spread], axis=-1)

@@ -1,0 +1,545 @@
+"""ToneTransfer: a scan in the gray scale of another, by one rising curve, as a ``keras.Model``."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from tfstyle.errors import ArgumentError
+from tfstyle.images import (
+    as_batch,
+    check_batch_size,
+    check_strength,
+    check_style_count,
+    named_styles,
+)
+from tfstyle.keras_files import KerasFile
+from tfstyle.presets import PresetModel
+from tfstyle.tone.curve import TABLE, ToneCurve, evaluate, look_up, tabulate
+from tfstyle.tone.features import TOKENS, ToneEncoder, merge_tokens
+from tfstyle.tone.matching import ToneMatcher, by_knot
+from tfstyle.tone.pairs import PARTNERS
+
+log = logging.getLogger(__name__)
+
+#: Below this confidence a result is warned of.
+LOW_CONFIDENCE = 0.5
+#: An expected error of this much means a confidence of one half.
+HALF_CONFIDENCE = 0.1
+#: Slices of a scan, at most, from which its curve is taken.
+SLICES = 16
+#: Terms of the loss in the training history.
+LOSS_TERMS = (
+    "loss",
+    "tone_error",
+    "expectation_error",
+    "surround_error",
+    "error_estimate",
+    "alike_error",
+)
+#: Every third pixel counts in training.
+TRAINING_STEP = 3
+
+
+@keras.saving.register_keras_serializable(package="tfstyle")
+class ToneTransfer(PresetModel, KerasFile, keras.Model):
+    """Gives a scan the gray scale of another: which tissue of one is which of the other, one curve.
+
+    Both images are described by the gray levels and features of some of their pixels
+    (:class:`tfstyle.tone.ToneEncoder`); contextual similarity of the features says which gray level
+    of the style belongs to each of the content's, and one rising curve follows
+    (:class:`tfstyle.tone.ToneMatcher`), which is applied to every pixel at its full depth. So no
+    structure can appear, vanish or move, and bright never becomes darker than dark.
+
+    Args:
+        encoder: A :class:`tfstyle.tone.ToneEncoder`; the default one by default.
+        matcher: A :class:`tfstyle.tone.ToneMatcher`; the default one by default.
+        name: Keras model name.
+
+    Example:
+        >>> model = tfstyle.from_preset()
+        >>> generated = model.stylize(content, style)      # (H, W) float32 in [0, 1]
+        >>> model.confidence(content, style)
+        0.87
+
+    References: Mechrez, Talmi and Zelnik-Manor, "The contextual loss for image transformation with
+    non-aligned data", ECCV 2018, for the affinities; Xu, Li and Shin, "Medical image processing
+    with contextual style transfer", Hum. Cent. Comput. Inf. Sci. 10:46 (2020), for the task.
+    """
+
+    def __init__(
+        self,
+        encoder: ToneEncoder | None = None,
+        matcher: ToneMatcher | None = None,
+        name: str | None = None,
+    ):
+        super().__init__(name=name or "tone_transfer")
+        self.encoder = encoder or ToneEncoder(name="encoder")
+        self.matcher = matcher or ToneMatcher(name="matcher")
+        self.trackers = [keras.metrics.Mean(name=name) for name in LOSS_TERMS]
+        for part, shape in ((self.encoder, (None, None, None, 1)), (self.matcher, None)):
+            if not part.built:
+                part.build(shape)
+        self.built = True
+
+    # -- inference -------------------------------------------------------------------------
+    def call(self, inputs, strength=None, training=False):
+        """Generates from ``{"content": …, "style": …}`` or ``[content, style]``.
+
+        Args:
+            inputs: float tensors (B, H, W, 1) and (B or 1, H', W', 1) in [0, 1].
+            strength: scalar, or tensor that broadcasts to (B, 1, 1, 1), in [0, 1]; None for 1.
+            training: Unused; training goes through :meth:`train_step`.
+
+        Returns:
+            float32 tensor (B, H, W, 1) in [0, 1].
+        """
+        if isinstance(inputs, dict):
+            content, style = inputs["content"], inputs["style"]
+        else:
+            content, style = inputs
+        return self.generate(content, style, strength)
+
+    @property
+    def code_shape(self) -> tuple[int, int]:
+        """Shape of a style code without the batch axis."""
+        return (TOKENS, 1 + self.encoder.features)
+
+    def code_of(self, style):
+        """All that generation takes from a style.
+
+        Args:
+            style: float32 tensor (B, H, W, 1) in [0, 1], any size.
+
+        Returns:
+            float32 tensor (B, TOKENS, 1 + D).
+        """
+        return self.encoder(style, training=False)
+
+    def generate(self, content, style, strength=None):
+        """Generates images of any size; traceable with unknown batch, height and width.
+
+        Args:
+            content: float32 tensor (B, H, W, 1) in [0, 1].
+            style: float32 tensor (B or 1, H', W', 1) in [0, 1].
+            strength: See :meth:`call`.
+
+        Returns:
+            float32 tensor (B, H, W, 1) in [0, 1].
+        """
+        return self.generate_from_code(content, self.code_of(style), strength)
+
+    def generate_from_code(self, content, code, strength=None):
+        """:meth:`generate` with a code of :meth:`code_of`, B or 1, instead of a style."""
+        return self.apply(content, tabulate(self.curve(self.code_of(content), code)), strength)
+
+    def curve(self, content_code, style_code) -> ToneCurve:
+        """The curves that lead from contents to styles.
+
+        Args:
+            content_code: float32 tensor (B, TOKENS, 1 + D) of :meth:`code_of`.
+            style_code: the same of the styles, B or 1.
+
+        Returns:
+            :class:`tfstyle.tone.ToneCurve` of B curves.
+        """
+        rows = ops.shape(content_code)[0]
+        own = ops.cast(ops.arange(rows) % ops.shape(style_code)[0], "int32")
+        return self.matcher((content_code, ops.take(style_code, own, axis=0)))
+
+    @staticmethod
+    def apply(content, table, strength=None):
+        """Applies tabulated curves (B or 1, TABLE) to contents (B, H, W, 1).
+
+        With a strength s the result is ``x + s·(f(x) − x)``: the content bit for bit for 0.
+        """
+        return look_up(content, table, strength)
+
+    def stylize(
+        self,
+        content: np.ndarray,
+        style: np.ndarray | Sequence[np.ndarray],
+        strength: float = 1.0,
+        style_weights: Sequence[float] | None = None,
+        batch_size: int = 8,
+        one_curve: bool = False,
+    ) -> np.ndarray:
+        """Gives `content` the gray scale of `style`.
+
+        Args:
+            content: float array (H, W), (H, W, 1) or (B, H, W, 1) with values in [0, 1].
+            style: one image (H', W') or (H', W', 1); a batch (B, H', W', 1) with one style for
+                each content; a code of :meth:`encode_style`; or a list of images and codes, whose
+                curves are blended with `style_weights`.
+            strength: 0 returns the content, 1 gives it the style's gray scale in full.
+            style_weights: One weight for each style of a list, at least 0, not all 0; they are
+                divided by their sum. Defaults to equal weights.
+            batch_size: Images a call.
+            one_curve: Whether the images are slices of one scan in one gray scale: one curve is
+                taken from up to ``SLICES`` of them and applied to all.
+
+        Returns:
+            float32 array of the content's shape, in [0, 1].
+
+        Raises:
+            ArgumentError: shapes, values, strength or weights that cannot be used.
+
+        Example:
+            >>> model.stylize(content, [style_a, style_b], style_weights=[0.7, 0.3])
+        """
+        check_strength(strength)
+        check_batch_size(batch_size)
+        images, shape = as_batch(content, "content")
+        if strength == 0:
+            self._styles(style, style_weights, 1 if one_curve else len(images))
+            return images.reshape(shape)
+        curve = self.estimate(images, style, style_weights, batch_size, one_curve)
+        self._warn(curve)
+        table = self._traced("table")(*curve)
+        results = []
+        for start in range(0, len(images), batch_size):
+            part = slice(start, start + batch_size)
+            own = table if len(table) == 1 else table[part]
+            results.append(self._traced("apply")(images[part], own, np.float32(strength)).numpy())
+        return np.concatenate(results).reshape(shape)
+
+    def estimate(
+        self,
+        content: np.ndarray,
+        style: np.ndarray | Sequence[np.ndarray],
+        style_weights: Sequence[float] | None = None,
+        batch_size: int = 8,
+        one_curve: bool = False,
+    ) -> ToneCurve:
+        """The curves of :meth:`stylize`, to look at or to apply elsewhere.
+
+        Args:
+            content: See :meth:`stylize`.
+            style: See :meth:`stylize`.
+            style_weights: See :meth:`stylize`.
+            batch_size: Images a call.
+            one_curve: See :meth:`stylize`.
+
+        Returns:
+            :class:`tfstyle.tone.ToneCurve` of float32 arrays (B, KNOTS), B = 1 for one curve.
+
+        Raises:
+            ArgumentError: shapes, values or weights that cannot be used.
+        """
+        images = as_batch(content, "content")[0]
+        if one_curve:
+            images = images[evenly(len(images), SLICES)]
+        codes = self._encode(images, batch_size)
+        if one_curve and len(codes) > 1:
+            codes = np.asarray(merge_tokens(codes))
+        blended, total = None, len(codes)
+        for weight, code in self._styles(style, style_weights, total, batch_size):
+            curves = []
+            for start in range(0, total, batch_size):
+                part = slice(start, start + batch_size)
+                own = code if len(code) == 1 else code[part]
+                curves.append([np.asarray(v) for v in self._traced("curve")(codes[part], own)])
+            curve = ToneCurve(*(np.concatenate(parts) for parts in zip(*curves)))
+            parts = [weight * part for part in curve[1:]]
+            if blended is not None:
+                parts = [one + other for one, other in zip(blended[1:], parts)]
+            blended = ToneCurve(curve.levels, *parts)
+        return blended
+
+    def confidence(
+        self,
+        content: np.ndarray,
+        style: np.ndarray | Sequence[np.ndarray],
+        style_weights: Sequence[float] | None = None,
+        one_curve: bool = False,
+    ) -> np.ndarray:
+        """How well the style shows what the content shows, from 0 to 1 for each content.
+
+        The network says which error it expects at every gray level; an expected mean error e of
+        the curve gives ``1 / (1 + (e / 0.1)²)``. Low where the style shows nothing comparable,
+        is empty, or comes from another modality.
+
+        Args:
+            content: See :meth:`stylize`.
+            style: See :meth:`stylize`.
+            style_weights: See :meth:`stylize`.
+            one_curve: See :meth:`stylize`.
+
+        Returns:
+            float32 array (B,), B = 1 for one curve.
+
+        Raises:
+            ArgumentError: shapes, values or weights that cannot be used.
+        """
+        return confidence_of(self.estimate(content, style, style_weights, one_curve=one_curve))
+
+    def encode_style(
+        self, style: np.ndarray, batch_size: int = 8, one_code: bool = False
+    ) -> np.ndarray:
+        """All that the model takes from a style, to keep and to give to :meth:`stylize`.
+
+        Args:
+            style: float array (H, W), (H, W, 1) or (B, H, W, 1) with values in [0, 1].
+            batch_size: Images a call.
+            one_code: Whether the images are slices of one scan: one code is made of them.
+
+        Returns:
+            float32 array (B, TOKENS, 1 + D), B = 1 for one image or code.
+
+        Raises:
+            ArgumentError: an image that cannot be used.
+
+        Example:
+            >>> code = model.encode_style(style)
+            >>> generated = model.stylize(content, code)      # as with the style itself
+        """
+        codes = self._encode(as_batch(style, "style")[0], batch_size)
+        return np.asarray(merge_tokens(codes)) if one_code and len(codes) > 1 else codes
+
+    def is_code(self, array: np.ndarray) -> bool:
+        """Whether an array is formed as a style code of this model and not as an image."""
+        return array.ndim == 3 and array.shape[1:] == self.code_shape
+
+    def fingerprint(self) -> str:
+        """Short text that is the same for models that generate the same images."""
+        digest = hashlib.sha256(repr((TOKENS, TABLE)).encode())
+        for part in (self.encoder, self.matcher):
+            digest.update(repr(sorted(part.get_config().items())).encode())
+            for weight in part.weights:
+                if "seed" not in weight.name:
+                    digest.update(np.asarray(weight).tobytes())
+        return digest.hexdigest()[:32]
+
+    def _encode(self, images: np.ndarray, batch_size: int) -> np.ndarray:
+        parts = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
+        return np.concatenate([self._traced("encode")(part).numpy() for part in parts])
+
+    def _styles(self, style, style_weights, contents: int, batch_size: int = 8):
+        """Checked codes with their weights."""
+        found = []
+        for weight, one, name in named_styles(style, style_weights):
+            array = one if isinstance(one, np.ndarray) else np.asarray(one)
+            if self.is_code(array):
+                if not np.isfinite(array).all():
+                    raise ArgumentError(f"{name}: a style code holds NaN or infinite values.")
+                code = array.astype(np.float32)
+            else:
+                code = self._encode(as_batch(array, name)[0], batch_size)
+            check_style_count(len(code), contents, name)
+            found.append((np.float32(weight), code))
+        return found
+
+    def _warn(self, curve: ToneCurve) -> None:
+        confidence = confidence_of(curve)
+        low = int((confidence < LOW_CONFIDENCE).sum())
+        if low:
+            log.warning(
+                "low confidence (%.2f) for %d of %d images: the style shows little that is "
+                "comparable with the content; choose another slice or scan as style",
+                float(confidence.min()),
+                low,
+                len(confidence),
+            )
+
+    def _traced(self, function: str):
+        """One of generation's steps as a ``tf.function`` for any batch, height and width."""
+        functions = self.__dict__.setdefault("_traced_functions", {})
+        if function not in functions:
+            images = tf.TensorSpec((None, None, None, 1), tf.float32)
+            code = tf.TensorSpec((None, *self.code_shape), tf.float32)
+            knots = tf.TensorSpec((None, None), tf.float32)
+            table = tf.TensorSpec((None, TABLE), tf.float32)
+            number = tf.TensorSpec((), tf.float32)
+            call, specs = {
+                "encode": (self.code_of, (images,)),
+                "curve": (self.curve, (code, code)),
+                "table": (lambda *curve: tabulate(ToneCurve(*curve)), (knots,) * 4),
+                "apply": (self.apply, (images, table, number)),
+            }[function]
+            functions[function] = tf.function(call, input_signature=specs, autograph=False)
+        return functions[function]
+
+    # -- training --------------------------------------------------------------------------
+    def compile(self, optimizer="adam", jit_compile: bool | str = "auto", **kwargs):
+        """Chooses the optimizer; the loss is the tone error, see :meth:`losses_of`.
+
+        Args:
+            optimizer: Keras optimizer or its name.
+            jit_compile: XLA; ``"auto"`` uses it where the platform supports it.
+            **kwargs: Passed to ``keras.Model.compile``.
+        """
+        super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+
+    @property
+    def metrics(self):
+        return self.trackers
+
+    def losses_of(self, groups: dict, training: bool = False) -> dict:
+        """Terms of the loss for batches of :func:`tfstyle.tone.tone_groups`.
+
+        With the right answer r, the curve f, balanced weights w (tissues count alike) and the
+        error b that the network expects::
+
+            tone_error        = Σ w·|f(x) − r|
+            expectation_error = the same for the expectation from the content's side alone
+            surround_error    = mean |f(x) − r| over the pixels without weight: air around the
+                                body, and where the content is clipped
+            error_estimate    = Σ w·(|f(x) − r| / b + log b), which does not change f
+            alike_error       = cross-entropy of the probability of one gray scale
+            loss              = tone_error + 0.5·expectation_error + 0.15·surround_error
+                                + 0.02·error_estimate + 0.02·alike_error
+
+        Args:
+            groups: See :func:`tfstyle.tone.tone_groups`.
+            training: See :class:`tfstyle.tone.ToneEncoder`.
+
+        Returns:
+            Dictionary of the terms of ``LOSS_TERMS``, each (pairs,), and ``"weight"`` (pairs,): 0
+            for pairs in which nothing counts.
+        """
+        images, right, weights = (groups[key] for key in ("images", "right", "weights"))
+        _, count, size, _, partners = right.shape
+        tokens = self.encoder(ops.reshape(images, (-1, size, size, 1)), training=training)
+        own = self.matcher.own(tokens)
+
+        def pairs(values):
+            """Of contents, once for each partner."""
+            return ops.concatenate([values] * partners, axis=0)
+
+        def partner(values):
+            """Of the styles that belong to them."""
+            grouped = ops.reshape(values, (-1, count, *values.shape[1:]))
+            rolled = [ops.roll(grouped, -step, axis=1) for step in PARTNERS[:partners]]
+            return ops.concatenate([ops.reshape(r, (-1, *values.shape[1:])) for r in rolled], 0)
+
+        style = partner(tokens)
+        curve = self.matcher.curve(pairs(tokens), style, pairs(own), partner(own))
+        expected = by_knot(self.matcher.evidence(pairs(tokens), style)[0])[..., 0]
+
+        def thinned(values):
+            values = values[:, :, ::TRAINING_STEP, ::TRAINING_STEP]
+            return ops.reshape(values, (-1, values.shape[2] * values.shape[3], values.shape[4]))
+
+        x, w = pairs(thinned(images)[..., 0]), pairs(thinned(weights)[..., 0])
+        r = ops.concatenate(ops.unstack(thinned(right), axis=-1), axis=0)
+        total = ops.sum(w, axis=1)
+        rest = ops.cast(w <= 0, "float32")
+        rest = rest / ops.maximum(ops.sum(rest, axis=1), 1.0)[:, None]
+        w = w / ops.maximum(total, 1e-6)[:, None]
+
+        def clipped(y):
+            inside = ops.clip(y, 0.0, 1.0)
+            return inside + 0.1 * (y - inside)  # with a slope beyond, so that it can come back
+
+        def off(values):
+            return ops.abs(clipped(evaluate(curve.levels, values, x)) - r)
+
+        difference = off(curve.values)
+        tone, surround = (ops.sum(v * difference, axis=1) for v in (w, rest))
+        expectation = ops.sum(w * off(expected), axis=1)
+        estimate = evaluate(curve.levels, ops.log(curve.errors), x)
+        estimate = ops.clip(estimate, -6.0, 1.0)
+        found = ops.clip(evaluate(curve.levels, curve.values, x), 0.0, 1.0)
+        found = ops.stop_gradient(ops.abs(found - r))
+        estimate = ops.sum(w * (found * ops.exp(-estimate) + estimate), axis=1)
+        same = ops.concatenate(
+            [ops.reshape(one, (-1,)) for one in ops.unstack(groups["same"], axis=-1)], axis=0
+        )
+        alike = ops.binary_crossentropy(same[:, None], ops.clip(curve.alike, 1e-5, 1 - 1e-5))
+        alike = ops.reshape(alike, (-1,))
+        return {
+            "loss": tone + 0.5 * expectation + 0.15 * surround + 0.02 * estimate + 0.02 * alike,
+            "surround_error": surround,
+            "alike_error": alike,
+            "tone_error": tone,
+            "expectation_error": expectation,
+            "error_estimate": estimate,
+            "weight": ops.cast(total > 0, "float32"),
+        }
+
+    def train_step(self, data):
+        """One step of ``fit`` on a batch of groups."""
+        with tf.GradientTape() as tape:
+            terms = self.losses_of(data, training=True)
+            weight = terms["weight"]
+            # A mean over the replica's pairs; gradients are summed over replicas.
+            loss = ops.sum(weight * terms["loss"]) / ops.maximum(ops.sum(weight), 1.0)
+            loss = loss / tf.distribute.get_strategy().num_replicas_in_sync
+            scaled = self.optimizer.scale_loss(loss)
+        variables = self.trainable_variables
+        self.optimizer.apply(tape.gradient(scaled, variables), variables)
+        return self._track(terms)
+
+    def test_step(self, data):
+        """One step of ``evaluate`` on a batch of groups."""
+        return self._track(self.losses_of(data))
+
+    def _track(self, terms):
+        for tracker in self.trackers:
+            tracker.update_state(terms[tracker.name], sample_weight=terms["weight"])
+        return self.get_metrics_result()
+
+    # -- files -----------------------------------------------------------------------------
+    def get_config(self):
+        return {
+            "name": self.name,
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "matcher": keras.saving.serialize_keras_object(self.matcher),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        parts = {
+            key: keras.saving.deserialize_keras_object(config[key])
+            for key in ("encoder", "matcher")
+        }
+        return cls(**parts, name=config.get("name"))
+
+    def build_from_config(self, config):
+        """Nothing to do: every weight exists after the constructor."""
+
+    def get_compile_config(self):
+        if not self.compiled:
+            return None
+        return {"optimizer": keras.saving.serialize_keras_object(self.optimizer)}
+
+    def compile_from_config(self, config):
+        self.compile(optimizer=keras.saving.deserialize_keras_object(config["optimizer"]))
+        self.optimizer.build(self.trainable_variables)
+
+    def preset_settings(self):
+        return {
+            key: {k: v for k, v in part.get_config().items() if k not in ("name", "dtype")}
+            for key, part in (("encoder", self.encoder), ("matcher", self.matcher))
+        }
+
+    @classmethod
+    def from_preset_settings(cls, settings):
+        encoder, matcher = settings["encoder"], settings["matcher"]
+        return cls(ToneEncoder(**encoder, name="encoder"), ToneMatcher(**matcher, name="matcher"))
+
+    def preset_variables(self):
+        variables = {}
+        for part in (self.encoder, self.matcher):
+            for variable in part.trainable_variables:
+                name = variable.path.split("/", 1)[1]
+                variables[f"{part.name}/{name}"] = variable
+        return variables
+
+
+def confidence_of(curve: ToneCurve) -> np.ndarray:
+    """Confidence (B,) of curves; see :meth:`ToneTransfer.confidence`."""
+    error = np.mean(np.asarray(curve.errors), axis=1)
+    return (1.0 / (1.0 + (error / HALF_CONFIDENCE) ** 2)).astype(np.float32)
+
+
+def evenly(total: int, most: int) -> np.ndarray:
+    """At most `most` numbers of 0 to `total` − 1, evenly spread."""
+    count = min(total, most)
+    return ((np.arange(count) + 0.5) * total / count).astype(int)

@@ -1,0 +1,268 @@
+"""Training data of the tone transfer: images in random gray scales, with right answers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfstyle.data import Scan
+from tfstyle.data.windows import WINDOWS, Window
+from tfstyle.errors import ArgumentError
+from tfstyle.metrics.tone import TISSUE_LIMITS
+from tfstyle.tone.views import add_table, change_tissues, made_up_body, random_view
+
+#: Which other images of a group are an image's styles, as steps forward around the group.
+PARTNERS = (1, 5)
+#: Images of a group.
+GROUP = 16
+#: Probability that an image has the gray scale of its first partner.
+SAME_SCALE = 0.3
+#: Largest and smallest width of random windows in HU, largest exponent of a power.
+WIDTHS, POWER = (60.0, 4000.0), 2.2
+#: Least share of the body that a gray scale does not clip.
+LEAST_SHOWN = 0.2
+#: Shares of the images that are made-up bodies, and that get a table.
+MADE_UP, TABLES = 0.12, 0.35
+#: A tissue of fewer pixels counts as absent.
+LEAST_PIXELS = 20
+
+
+@dataclass(frozen=True)
+class GrayScale:
+    """From HU to gray levels: a window, then a power, a rising curve, and perhaps 8 bits.
+
+    Attributes:
+        window: What becomes 0 to 1.
+        power: Exponent on gray levels, 1 for none.
+        curve: Values at evenly spaced gray levels from 0 to 1, or None.
+        eight_bit: Whether gray levels are rounded to 256.
+    """
+
+    window: Window
+    power: float = 1.0
+    curve: tuple[float, ...] | None = None
+    eight_bit: bool = False
+
+    def __call__(self, hu: np.ndarray, rounded: bool = True) -> np.ndarray:
+        """Gray levels of HU, float32 in [0, 1]; `rounded` False leaves out the 8 bits."""
+        gray = self.window.to_unit(hu)
+        if self.power != 1:
+            gray **= np.float32(self.power)
+        if self.curve is not None:
+            gray = np.interp(gray, np.linspace(0, 1, len(self.curve)), self.curve)
+        if self.eight_bit and rounded:
+            gray = np.round(gray * 255) / 255
+        return gray.astype(np.float32, copy=False)
+
+
+def random_scale(hu: np.ndarray, body: np.ndarray, rng: np.random.Generator) -> GrayScale:
+    """A gray scale that shows something of a body.
+
+    Half are windows of ``tfstyle.data.WINDOWS``, the others random; a third has a power on top,
+    some a sigmoid or a random rising curve, and a third 8 bits.
+
+    Args:
+        hu: array (H, W) in HU.
+        body: bool array (H, W), True somewhere.
+        rng: Source of randomness.
+    """
+    values = hu[body]
+    table = list(WINDOWS.values())
+    for _ in range(20):
+        if rng.random() < 0.5:
+            window = table[rng.integers(len(table))]
+            middle, width = window.centre, window.width
+        else:
+            width = float(np.exp(rng.uniform(*np.log(WIDTHS))))
+            middle = float(values[rng.integers(len(values))]) + width * rng.uniform(-0.5, 0.5)
+            middle = float(np.clip(middle, -900, 900))
+        if rng.random() < 0.3:
+            middle += width * rng.uniform(-0.15, 0.15)
+            width *= float(np.exp(rng.uniform(-0.3, 0.3)))
+        window = Window(middle, width)
+        if np.mean((values > window.lower) & (values < window.upper)) > LEAST_SHOWN:
+            break
+    power, curve = 1.0, None
+    if rng.random() < 0.35:
+        power = float(np.exp(rng.uniform(-np.log(POWER), np.log(POWER))))
+    if rng.random() < 0.15:
+        if rng.random() < 0.5:
+            steps = np.exp(rng.normal(0, 0.5, 6))
+            points = np.concatenate([[0], np.cumsum(steps) / steps.sum()])
+        else:
+            points = 1 / (1 + np.exp(-rng.uniform(2, 8) * np.linspace(-1, 1, 17)))
+            points = (points - points[0]) / (points[-1] - points[0])
+        curve = tuple(map(float, points))
+    return GrayScale(window, power, curve, bool(rng.random() < 1 / 3))
+
+
+def balanced_weights(hu: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Weights of pixels by which every tissue that is there counts the same; they sum to 1.
+
+    Args:
+        hu: array in HU.
+        counted: bool array of the same shape: pixels that count.
+
+    Returns:
+        float32 array of the same shape; 0 everywhere where no tissue has enough pixels.
+    """
+    tissue = np.where(counted, np.digitize(hu, TISSUE_LIMITS), len(TISSUE_LIMITS) + 1)
+    counts = np.bincount(tissue.ravel(), minlength=len(TISSUE_LIMITS) + 2)[:-1]
+    there = counts >= LEAST_PIXELS
+    shares = np.where(there, 1 / np.maximum(counts, 1) / max(there.sum(), 1), 0)
+    return np.append(shares, 0).astype(np.float32)[tissue]
+
+
+class ViewPool:
+    """Views of HU scans, drawn once and kept.
+
+    Args:
+        scans: HU arrays (N, H, W) with spacings in mm, by name.
+        size: Side of the views in pixels.
+        views: Views of each scan.
+        seed: Of the draws.
+
+    Raises:
+        ArgumentError: a scan that shows no body.
+    """
+
+    def __init__(
+        self,
+        scans: Mapping[str, tuple[np.ndarray, Sequence[float]]],
+        size: int = 96,
+        views: int = 256,
+        seed: int = 0,
+    ):
+        if not scans:
+            raise ArgumentError("scans: at least one scan in Hounsfield units is needed.")
+        self.size = size
+        self.pools = {}
+        for number, (name, (volume, spacing)) in enumerate(scans.items()):
+            rng, bodies = np.random.default_rng([seed, number]), {}
+            drawn = [random_view(volume, spacing, rng, size, bodies) for _ in range(views)]
+            self.pools[name] = tuple(np.stack(part) for part in zip(*drawn))
+
+        rng = np.random.default_rng([seed, len(scans)])
+        self.made_up = [made_up_body(size, rng) for _ in range(views)]
+
+    def without(self, names: Collection[str]) -> ViewPool:
+        """The same views without those of some scans."""
+        rest = copy.copy(self)
+        rest.pools = {name: pool for name, pool in self.pools.items() if name not in names}
+        return rest
+
+    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """HU float32 and body of a random view or a made-up body, mirrored or not."""
+        if rng.random() < MADE_UP:
+            hu, body = self.made_up[rng.integers(len(self.made_up))]
+        else:
+            pools = list(self.pools.values())
+            views, bodies = pools[rng.integers(len(pools))]
+            number = rng.integers(len(views))
+            hu, body = views[number].astype(np.float32), bodies[number]
+        if rng.random() < TABLES:
+            hu = add_table(hu, body, rng)
+        step = 1 if rng.random() < 0.5 else -1
+        return hu[:, ::step], body[:, ::step]
+
+    def group(self, rng: np.random.Generator, images: int = GROUP) -> dict[str, np.ndarray]:
+        """A group of images, each the style of others.
+
+        Returns:
+            ``"images"`` float32 (n, S, S, 1) in [0, 1]; ``"right"`` float32 (n, S, S, P), image i
+            in the gray scale of image i + ``PARTNERS[p]``; ``"weights"`` float32 (n, S, S, 1), see
+            :func:`balanced_weights`, 0 outside the body and where the image is clipped; ``"same"``
+            float32 (n, P), 1 where both images have one gray scale.
+        """
+        changed, bodies, scales = [], [], []
+        for _ in range(images):
+            hu, body = self.draw(rng)
+            changed.append(change_tissues(hu, rng))
+            bodies.append(body)
+            scales.append(random_scale(changed[-1], body, rng))
+        for i in range(images):
+            if rng.random() < SAME_SCALE:
+                scales[i] = scales[(i + PARTNERS[0]) % images]
+        gray = [scale(hu) for scale, hu in zip(scales, changed)]
+        right = [
+            np.stack([scales[(i + p) % images](hu, rounded=False) for p in PARTNERS], axis=-1)
+            for i, hu in enumerate(changed)
+        ]
+        weights = [
+            balanced_weights(hu, body & (x > 0) & (x < 1))
+            for hu, body, x in zip(changed, bodies, gray)
+        ]
+        return {
+            "images": np.stack(gray)[..., None],
+            "right": np.stack(right),
+            "weights": np.stack(weights)[..., None],
+            "same": np.array(
+                [[scales[i] == scales[(i + p) % images] for p in PARTNERS] for i in range(images)],
+                np.float32,
+            ),
+        }
+
+    def dataset(self, batch_size: int = 1, images: int = GROUP, seed: int = 0):
+        """An endless ``tf.data.Dataset`` of batches of groups; see :func:`tone_groups`."""
+        import tensorflow as tf
+
+        def draw() -> Iterator[dict[str, np.ndarray]]:
+            rng = np.random.default_rng([seed, 1])
+            while True:
+                yield self.group(rng, images)
+
+        shape, partners = (images, self.size, self.size), len(PARTNERS)
+        signature = {
+            "images": tf.TensorSpec((*shape, 1), tf.float32),
+            "right": tf.TensorSpec((*shape, partners), tf.float32),
+            "weights": tf.TensorSpec((*shape, 1), tf.float32),
+            "same": tf.TensorSpec((images, partners), tf.float32),
+        }
+        data = tf.data.Dataset.from_generator(draw, output_signature=signature)
+        return data.batch(batch_size, drop_remainder=True).prefetch(4)
+
+
+def tone_groups(
+    scans: Sequence[Scan] | Mapping[str, tuple[np.ndarray, Sequence[float]]],
+    batch_size: int = 1,
+    size: int = 96,
+    views: int = 256,
+    images: int = GROUP,
+    seed: int = 0,
+):
+    """An endless ``tf.data.Dataset`` to train a :class:`tfstyle.ToneTransfer` on.
+
+    Every element is a batch of groups; the images of a group are contents and styles of each
+    other, so that one pass through the network serves several pairs, and a replica gets whole
+    groups.
+
+    Args:
+        scans: CT in HU, as :class:`tfstyle.data.Scan` or as arrays (N, H, W) with spacings in mm by
+            name. Ten scans or so are enough to begin with; different bodies count more than many
+            slices.
+        batch_size: Groups in an element.
+        size: Side of the images, a multiple of 16.
+        views: Random views kept of each scan.
+        images: Images of a group.
+        seed: Of the draws.
+
+    Returns:
+        Dataset of dictionaries; see :meth:`ViewPool.group`, with a batch axis in front.
+
+    Raises:
+        ArgumentError: no scan, or one without a body or not in HU.
+
+    Example:
+        >>> model = tfstyle.ToneTransfer()
+        >>> model.compile(optimizer="adam")
+        >>> model.fit(tone_groups(read_scans("ct/")), steps_per_epoch=100, epochs=30)
+    """
+    if not isinstance(scans, Mapping):
+        for scan in scans:
+            if scan.units != "HU":
+                raise ArgumentError(f"scans: {scan.name} is in {scan.units}, not in HU.")
+        scans = {f"{i} {s.name}": (s.pixels, s.spacing) for i, s in enumerate(scans)}
+    return ViewPool(scans, size, views, seed).dataset(batch_size, images, seed)
