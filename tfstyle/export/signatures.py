@@ -194,8 +194,7 @@ def _style_code(shape: list[int], moments: bool) -> Tensor:
         )
     return Tensor(
         ("batch or 1", *shape),
-        f"{what}; made by encode_style for the signatures with the same detail, and only for the "
-        "same model",
+        f"{what}; made by encode_style, only for the same model and the same detail if it has any",
         "as the model defines them",
         range=(None, None),
     )

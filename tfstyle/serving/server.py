@@ -318,14 +318,11 @@ class DevelopmentServer:
             while not self._running.acquire(timeout=0.1):
                 _require(context.is_active(), "the client has left", "CANCELLED")
             try:
-                # A year and more is some gRPC versions' way to say that there is no deadline.
-                left = context.time_remaining() or math.inf
-                values = servable.run(
-                    key,
-                    inputs,
-                    list(request.output_filter),
-                    timeout=left if left < 3e7 else None,
-                )
+                left = context.time_remaining()
+                if left is not None and left > 3e7:
+                    left = None  # a year and more is some gRPC versions' way to say so
+                names = list(request.output_filter)
+                values = servable.run(key, inputs, names, timeout=left)
             finally:
                 self._running.release()
         finally:
