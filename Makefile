@@ -38,7 +38,7 @@ LOCK := --python-version 3.11 --generate-hashes --no-emit-index-url --custom-com
 
 lock: $(STAMP)  ## pin all dependencies in requirements/ (LOCK_ARGS=--upgrade for newer ones)
 	$(PY) -m pip install --quiet uv
-	$(PY) -m uv pip compile pyproject.toml --extra deidentify --extra dicom-seg $(LOCK) $(LOCK_ARGS) \
+	$(PY) -m uv pip compile pyproject.toml --extra deidentify --extra dicom-seg --extra serving $(LOCK) $(LOCK_ARGS) \
 		--quiet -o requirements/lock-py311.txt
 	$(PY) -m uv pip compile pyproject.toml --extra dev --extra demo $(LOCK) $(LOCK_ARGS) \
 		--quiet -o requirements/lock-dev-py311.txt

@@ -42,8 +42,8 @@ import numpy as np
 import tfstyle.augment_scans
 import tfstyle.cli
 import tfstyle.data
+import tfstyle.export.saved_model
 import tfstyle.segmentation
-import tfstyle.serving.export
 import tfstyle.stylize
 import tfstyle.training
 from tfstyle.files import write_atomically

@@ -885,52 +885,12 @@ def read_run_case(rng: random.Random, folder: Path, out: Path) -> None:
         read_study(folder / name, {"a": 1}, {"rows": []}, "runs")
 
 
-# The server's texts ---------------------------------------------------------------------------
-
-
-def rest_seeds(folder: Path) -> None:
-    image = [[[[0.1 * (i + j)] for i in range(4)] for j in range(3)]]
-    (folder / "columns.json").write_text(json.dumps({"inputs": {"content": image, "name": "x"}}))
-    rows = {"signature_name": "s", "instances": [{"content": image[0], "name": {"b64": "eA=="}}]}
-    (folder / "rows.json").write_text(json.dumps(rows))
-    (folder / "models.config").write_text(
-        'model_config_list { config { name: "stylize" base_path: "/models/stylize" '
-        'model_platform: "tensorflow" model_version_policy { specific { versions: 1 } } '
-        'version_labels { key: "stable" value: 1 } } }'
-    )
-
-
-def make_rest(rng: random.Random, seeds: Path, folder: Path) -> None:
-    path = rng.choice(files(seeds))
-    data = mutate_json(rng, content(path)) if path.suffix == ".json" else mutate(rng, content(path))
-    (folder / path.name).write_bytes(data)
-
-
-def read_rest_case(rng: random.Random, folder: Path, out: Path) -> None:
-    from tfstyle.errors import InputFileError
-    from tfstyle.serving import json_tensors, versions
-    from tfstyle.serving.status import StatusError
-
-    (name,) = os.listdir(folder)
-    if name == "models.config":
-        versions.served_models(folder / name)
-        return
-    try:
-        body = json_tensors.parse((folder / name).read_bytes())
-        kinds = {"content": np.dtype(np.float32), "name": np.dtype(object)}
-        inputs, by_rows = json_tensors.read_inputs(body, kinds)
-        json_tensors.dumps(json_tensors.write_outputs(inputs, by_rows))
-    except StatusError as error:  # the server's answer, not a failure of it
-        raise InputFileError(name, error.details) from error
-
-
 # Models ---------------------------------------------------------------------------------------
 
 
 def model_seeds(folder: Path) -> None:
     """A small SavedModel with a variable, a function and the server's checks."""
     import tensorflow as tf
-    from tensorflow_serving.apis import prediction_log_pb2
 
     class Model(tf.Module):
         def __init__(self):
@@ -943,14 +903,6 @@ def model_seeds(folder: Path) -> None:
 
     model = Model()
     tf.saved_model.save(model, str(folder / "model"), signatures={"stylize": model.generate})
-    log = prediction_log_pb2.PredictionLog()
-    request = log.predict_log.request
-    request.model_spec.name, request.model_spec.signature_name = "model", "stylize"
-    request.inputs["content"].CopyFrom(tf.make_tensor_proto(np.ones((2, 2), np.float32)))
-    extra = folder / "model" / "assets.extra"
-    extra.mkdir()
-    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
-        writer.write(log.SerializeToString())
     shutil.copy(folder / "model" / "saved_model.pb", folder / "saved_model.pb")
     (folder / "tfstyle.json").write_text(
         json.dumps({"format": "tfstyle-servable/1", "signatures": {"a": {}}, "operations": ["Add"]})
@@ -1008,15 +960,11 @@ def mutate_graph(rng: random.Random, data: bytes) -> bytes:
 
 
 def read_model_case(rng: random.Random, folder: Path, out: Path) -> None:
-    from tfstyle.convert.graph import operation_counts
-    from tfstyle.serving.export import graph_operations, read_metadata
-    from tfstyle.serving.file_operations import refuse_file_operations
-    from tfstyle.serving.servable import read_meta_graph, resolve_models
+    from tfstyle.export import read_metadata, saved_model_folder
+    from tfstyle.export.saved_model import graph_operations
 
-    path = resolve_models(folder)[folder.name] / "1"
+    path = saved_model_folder(folder)
     graph_operations(path)
-    operation_counts(path)
-    refuse_file_operations(read_meta_graph(path), path, objects=True)
     read_metadata(path)
 
 
@@ -1029,9 +977,6 @@ def make_loaded(rng: random.Random, seeds: Path, folder: Path) -> None:
         graph = mutate_graph(rng, graph)
     elif kind < 0.6:
         graph = mutate(rng, graph, head=len(graph))
-    elif kind < 0.8:
-        file = target / "assets.extra" / "tf_serving_warmup_requests"
-        file.write_bytes(mutate_record(rng, file.read_bytes()))
     else:
         name = rng.choice(("variables.index", "variables.data-00000-of-00001"))
         file = target / "variables" / name
@@ -1039,37 +984,10 @@ def make_loaded(rng: random.Random, seeds: Path, folder: Path) -> None:
     (target / "saved_model.pb").write_bytes(graph)
 
 
-def mutate_record(rng: random.Random, data: bytes) -> bytes:
-    """Another length or other data in the first record, with their checksums made right."""
-    if rng.random() < 0.3:
-        return mutate(rng, data)
-    body = data[12:-4]
-    length = rng.choice((*INTERESTING, 2**40, 2**63 - 1)) if rng.random() < 0.4 else None
-    if length is None:
-        body = mutate(rng, body)
-    head = struct.pack("<Q", len(body) if length is None else length)
-    return head + checksum(head) + body + checksum(body)
-
-
-def checksum(data: bytes) -> bytes:
-    """The masked CRC-32C of TFRecord files."""
-    value = 0xFFFFFFFF
-    for byte in data:
-        value ^= byte
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
-    value ^= 0xFFFFFFFF
-    return struct.pack("<I", ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-
 def read_loaded_case(rng: random.Random, folder: Path, out: Path) -> None:
-    from tfstyle.serving.servable import Servable
+    from tfstyle.export import Servable
 
-    servable = Servable("model", 1, folder / "1", intra_op_threads=1, inter_op_threads=1)
-    try:
-        servable.warm_up()
-    finally:
-        servable.close()
+    Servable(folder / "1", threads=1).close()
 
 
 def keras_seeds(folder: Path) -> None:
@@ -1111,7 +1029,6 @@ READERS = {
     "weights": Reader(0.05, weight_seeds, make_weights, read_weights_case, True),
     "presets": Reader(0.0015, preset_seeds, make_preset, read_preset_case, True),
     "runs": Reader(0.04, run_seeds, make_run, read_run_case, True),
-    "requests": Reader(0.22, rest_seeds, make_rest, read_rest_case),
     "model folders": Reader(0.005, model_seeds, make_model, read_model_case, True),
     "models loaded": Reader(0.001, model_seeds, make_loaded, read_loaded_case, True),
     "keras archives": Reader(0.0006, keras_seeds, make_keras, read_keras_case, True),

@@ -31,7 +31,7 @@ from tfstyle.data.png import read_png
 from tfstyle.data.read import find_files
 from tfstyle.encoders.weights import load_arrays, load_npz
 from tfstyle.errors import InputFileError, OutputError, WeightsError
-from tfstyle.files import check_records, check_zip, is_inside, read_json, safe_name
+from tfstyle.files import check_zip, is_inside, read_json, safe_name
 from tfstyle.limits import limited
 from tfstyle.segmentation import UNet
 from tfstyle.style_bank import StyleBank
@@ -334,12 +334,6 @@ class TestBombs:
             table.write_bytes(data)
             with pytest.raises(InputFileError, match=r"a\.csv: (is no table|has no column)"):
                 _table(str(table), "domain", tmp_path)
-
-    def test_record_that_claims_a_terabyte(self, tmp_path):
-        path = tmp_path / "records"
-        path.write_bytes(struct.pack("<Q", 2**40) + bytes(30))
-        with pytest.raises(ValueError, match="longer than the file"):
-            check_records(path)
 
 
 class TestPaths:

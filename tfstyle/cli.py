@@ -19,7 +19,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tfstyle import __version__
-from tfstyle.errors import ArgumentError, StorageError, TfstyleError
+from tfstyle.errors import ArgumentError, InputFileError, StorageError, TfstyleError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -200,7 +200,7 @@ def _stylize(arguments: argparse.Namespace) -> dict:
 
             client = Client(
                 arguments.server,
-                ca_certificate=arguments.server_ca,
+                credentials=_server_credentials(arguments.server_ca),
                 headers=dict(arguments.server_header),
             )
             stylizer = ServedStylizer(stack.enter_context(client))
@@ -225,6 +225,21 @@ def _stylize(arguments: argparse.Namespace) -> dict:
             console.print(result.source, style="bold")
             _print_facts(console, _account(result))
     return {"scans": [result.as_dict() for result in results]}
+
+
+def _server_credentials(path: str | None) -> Any:
+    """Certificates to trust, read from a PEM file."""
+    if path is None:
+        return None
+    import grpc
+
+    try:
+        with open(path, "rb") as file:
+            return grpc.ssl_channel_credentials(file.read())
+    except OSError as error:
+        raise InputFileError(
+            path, f"cannot be read ({error.strerror or error}); name a PEM file."
+        ) from error
 
 
 def _stylize_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -373,7 +388,7 @@ def _complain_of_failed(result: Any) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> dict:
-    from tfstyle.serving import export_stylize, export_unet
+    from tfstyle.export import export_stylize, export_unet
 
     output = arguments.output or f"saved_models/{'unet' if arguments.unet else 'stylize'}"
     with _progress(arguments, "exporting"):
@@ -404,22 +419,21 @@ def _export(arguments: argparse.Namespace) -> dict:
 
 
 def _convert(arguments: argparse.Namespace) -> dict:
-    from tfstyle import convert
+    from tfstyle.convert import convert
 
-    function = {"tflite": convert.to_tflite, "onnx": convert.to_onnx, "trt": convert.to_trt}
     with _progress(arguments, "converting"):
-        report = function[arguments.to](
+        report = convert(
             arguments.saved_model,
             arguments.output,
+            to=arguments.to,
             signature=arguments.signature,
             precision=arguments.precision,
             size=arguments.size,
             calibrate=arguments.calibrate,
             compare=arguments.compare,
-            allow_file_ops=arguments.allow_file_ops,
         )
     if not arguments.json:
-        difference, latency = report.difference, report.latency
+        difference = report.difference
         psnr = "-" if difference.psnr_db is None else f"{difference.psnr_db:.1f} dB"
         masks = ""
         if difference.equal_share is not None:
@@ -432,9 +446,6 @@ def _convert(arguments: argparse.Namespace) -> dict:
                 "difference": f"at most {difference.max_difference:.2g} gray levels of [0, 1], "
                 f"{difference.mean_difference:.2g} on average, PSNR {psnr}, on "
                 f"{difference.pairs} pairs of slices{masks}",
-                "time": f"{latency.converted_ms:.1f} ms an image, the SavedModel "
-                f"{latency.saved_model_ms:.1f} ms, {latency.threads} "
-                + ("thread" if latency.threads == 1 else "threads"),
                 "checks": "the converted model does not check its input",
             },
         )
@@ -442,36 +453,26 @@ def _convert(arguments: argparse.Namespace) -> dict:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from tfstyle.serving import Batching, serve
+    from tfstyle.serving import serve
 
     def ready(info: Any) -> None:
         if arguments.json:
-            facts = {
-                "address": info.address,
-                "rest_address": info.rest_address,
-                "backend": info.backend,
-                "models": info.models,
-            }
+            facts = {"address": info.address, "backend": info.backend, "models": info.models}
             print(json.dumps(facts, default=_plain), flush=True)
         else:
             console = _console()
             console.print(f"Serving {', '.join(info.models)} at {info.address} (gRPC).")
-            if info.rest_address is not None:
-                console.print(f"REST: http://{info.rest_address}/v1/models")
-            console.print(f"Backend: {info.backend}. Stop with Ctrl-C.")
+            console.print(f"Server: {_SERVERS[info.backend]}. Stop with Ctrl-C.")
             sys.stdout.flush()
 
-    serve(
-        arguments.models,
-        arguments.host,
-        arguments.port,
-        rest_port=arguments.rest_port,
-        backend=arguments.backend,
-        batching=None if arguments.batch is None else Batching(arguments.batch),
-        poll_seconds=arguments.poll,
-        allow_file_ops=arguments.allow_file_ops,
-        on_ready=ready,
-    )
+    serve(arguments.models, arguments.port, backend=arguments.backend, on_ready=ready)
+
+
+_SERVERS = {
+    "tensorflow_model_server": "tensorflow_model_server, on all interfaces",
+    "docker": "TensorFlow Serving in Docker",
+    "development": "tfstyle's development server; TensorFlow Serving was not found",
+}
 
 
 def _info(arguments: argparse.Namespace) -> dict:
@@ -1071,8 +1072,7 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
     parser.add_argument(
         "--server",
         metavar="HOST:PORT",
-        help="use a served model instead of a local one; http:// or https:// before it for REST, "
-        "grpcs:// for gRPC with TLS",
+        help="use a served model instead of a local one, by gRPC; grpcs://HOST:PORT for TLS",
     )
     parser.add_argument(
         "--server-ca",
@@ -1085,7 +1085,7 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
         default=[],
         type=_header,
         metavar="NAME:VALUE",
-        help="sent with every call to the server, as HTTP header or gRPC metadata",
+        help="sent with every call to the server as gRPC metadata",
     )
     method = parser.add_argument_group("other methods, to compare with")
     method.add_argument(
@@ -1322,11 +1322,11 @@ def _add_convert(command: Callable) -> argparse.ArgumentParser:
     parser = command(
         "convert",
         _convert,
-        "convert an exported model to TFLite, ONNX or TensorRT",
+        "convert an exported model to TFLite or ONNX",
         "Converts one signature of a SavedModel for another runtime, compares the two on real\n"
-        "slices and writes a report beside the model: size, difference, time. TFLite and ONNX\n"
-        "need extras of tfstyle: pip install 'tfstyle[tflite]', 'tfstyle[onnx]'. TensorRT needs\n"
-        "NVIDIA's container: serving/tensorrt/convert.sh. Nothing is overwritten.",
+        "slices and writes a report beside the model. TFLite and ONNX need extras of tfstyle:\n"
+        "pip install 'tfstyle[tflite]', 'tfstyle[onnx]'. For TensorRT convert to ONNX first; see\n"
+        "serving/tensorrt. Nothing is overwritten.",
         """examples:
   tfstyle convert saved_models/stylize --to tflite --size 256 -o stylize.tflite
   tfstyle convert saved_models/stylize --to onnx -o stylize.onnx
@@ -1336,13 +1336,13 @@ def _add_convert(command: Callable) -> argparse.ArgumentParser:
     parser.add_argument(
         "saved_model", metavar="SAVED_MODEL", help="an exported model or one of its versions"
     )
-    parser.add_argument("--to", required=True, choices=("tflite", "onnx", "trt"), help="target")
+    parser.add_argument("--to", required=True, choices=("tflite", "onnx"), help="target")
     parser.add_argument(
         "-o",
         "--output",
         required=True,
         metavar="OUT",
-        help="file to write, ending in .tflite or .onnx; a folder for trt",
+        help="file to write, ending in .tflite or .onnx",
     )
     parser.add_argument(
         "--signature",
@@ -1377,7 +1377,6 @@ def _add_convert(command: Callable) -> argparse.ArgumentParser:
         metavar="SCANS",
         help="scans to compare on (default: CT slices of pydicom-data, or of pydicom)",
     )
-    _add_allow_file_ops(parser)
     return parser
 
 
@@ -1385,61 +1384,34 @@ def _add_serve(command: Callable) -> argparse.ArgumentParser:
     parser = command(
         "serve",
         _serve,
-        "serve exported models over gRPC and REST",
-        "Serves exported models with TensorFlow Serving's protocol: tensorflow_model_server where\n"
-        "that is on PATH, otherwise an embedded server for development, tests and small sites.\n"
-        "New versions are served as soon as they appear. There is no encryption and no\n"
-        "authentication.",
+        "serve exported models over gRPC",
+        "Serves exported models over gRPC with TensorFlow Serving: tensorflow_model_server where\n"
+        "it is on PATH, else the official image where Docker runs and has it, else tfstyle's own\n"
+        "development server, on loopback; it says which. There is no encryption and no\n"
+        "authentication. For REST, batching, labels and metrics see serving/README.md.",
         """examples:
   tfstyle export && tfstyle serve
-  tfstyle serve --models saved_models --port 9000 --rest-port 9001
-  tfstyle serve --models models.config --batch 8
+  tfstyle serve --models saved_models --port 9000
   tfstyle serve --port 0 --json        takes a free port and prints it""",
     )
     parser.add_argument(
         "--models",
         default="saved_models",
         metavar="PATH",
-        help="folder of models, or of one model's versions, or a models.config file "
-        "(default: %(default)s)",
-    )
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+        help="folder of models, or of one model's versions (default: %(default)s)",
     )
     parser.add_argument(
         "--port", type=int, default=8500, help="of gRPC; 0 takes a free one (default: %(default)s)"
     )
     parser.add_argument(
-        "--rest-port", type=int, metavar="PORT", help="of REST; 0 takes a free one (default: off)"
-    )
-    parser.add_argument(
-        "--batch",
-        type=_positive,
-        metavar="N",
-        help="join requests with images of one size to batches of at most N (default: off)",
-    )
-    parser.add_argument(
-        "--poll",
-        type=float,
-        default=1.0,
-        metavar="S",
-        help="seconds between looks for new versions; 0: never (default: 1)",
-    )
-    parser.add_argument(
-        "--backend", default="auto", choices=("auto", "tensorflow_model_server", "embedded")
+        "--backend",
+        default="auto",
+        choices=("auto", "tensorflow_model_server", "docker", "development"),
+        help="which server; docker fetches the image if need be (default: %(default)s)",
     )
     # Half a minute may pass until it is ready, which says so.
     parser.set_defaults(notice="loading the models of {models}")
-    _add_allow_file_ops(parser)
     return parser
-
-
-def _add_allow_file_ops(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--allow-file-ops",
-        action="store_true",
-        help="load models that can reach for files or run code beyond their graph (default: no)",
-    )
 
 
 def _add_info(command: Callable) -> argparse.ArgumentParser:

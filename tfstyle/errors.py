@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Mapping
+from importlib.util import find_spec
 
 
 class TfstyleError(ValueError):
@@ -122,7 +124,36 @@ class WorkerError(TfstyleError):
 
 
 class ConversionError(TfstyleError):
-    """A model cannot be converted: a package is missing, or the target cannot run the model."""
+    """A model cannot be converted: the target cannot run it, or gives something else."""
+
+
+class MissingPackageError(TfstyleError):
+    """A package of one of tfstyle's extras is not installed."""
+
+
+def require_packages(packages: Mapping[str, str], extra: str, purpose: str) -> None:
+    """Makes sure that modules are there before the work begins.
+
+    Args:
+        packages: Module to the name of its package.
+        extra: The extra of tfstyle that brings them.
+        purpose: What needs them, in words.
+
+    Raises:
+        MissingPackageError: One is missing; the message has the command that installs it.
+    """
+    missing = [package for module, package in packages.items() if find_spec(module) is None]
+    if missing:
+        raise MissingPackageError(
+            f"{purpose} needs {' and '.join(missing)}: pip install 'tfstyle[{extra}]'."
+        )
+
+
+#: What the client, the development server and warm-up records need; for `require_packages`.
+SERVING_PACKAGES = {
+    "tensorflow_serving": "tensorflow-serving-api",
+    "grpc_health": "grpcio-health-checking",
+}
 
 
 def first_line(error: BaseException) -> str:

@@ -288,27 +288,6 @@ def check_zip(path: str | os.PathLike) -> None:
             )
 
 
-def check_records(path: str | os.PathLike) -> None:
-    """Refuses a TFRecord file whose records claim to be longer than the file.
-
-    TensorFlow takes the memory that a record claims before it looks for it, and falls with it.
-
-    Raises:
-        OSError: It cannot be read.
-        InputFileError: It is larger than ``file_bytes`` of :class:`tfstyle.limits.Limits`.
-        ValueError: It is cut short or damaged.
-    """
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        check(path, "file_bytes", size, f"a file of {size} bytes")
-        at = 0
-        while at < size:
-            file.seek(at)
-            at += 16 + int.from_bytes(file.read(8), "little")  # length, checksum, data, checksum
-        if at != size:
-            raise ValueError("a record is longer than the file")
-
-
 def is_inside(folder: str | os.PathLike, path: str | os.PathLike) -> bool:
     """Whether a path lies in a folder, after links and ``..`` are resolved.
 
@@ -339,7 +318,6 @@ def safe_name(text: str, otherwise: str = "scan") -> str:
 
 __all__ = [
     "alone_in",
-    "check_records",
     "check_zip",
     "is_inside",
     "is_temporary",

@@ -242,7 +242,7 @@ def describe_saved_model(path: str | os.PathLike) -> dict:
     Raises:
         InputFileError: If it is no export of tfstyle.
     """
-    from tfstyle.serving import list_versions, read_metadata
+    from tfstyle.export import list_versions, read_metadata
 
     base = Path(path)
     folder = _saved_model_folder(base)
@@ -290,7 +290,7 @@ def _saved_model_folder(path: Path) -> Path | None:
     """The version folder that `path` means: itself, or the latest below it."""
     if (path / "saved_model.pb").is_file():
         return path
-    from tfstyle.serving import list_versions
+    from tfstyle.export import list_versions
 
     versions = list_versions(path)
     if versions and (versions[max(versions)] / "saved_model.pb").is_file():

@@ -1,31 +1,87 @@
-"""What ``convert.sh`` runs inside the container: TensorFlow with TensorRT, without Keras 3."""
+"""An experiment: TF-TRT in NVIDIA's container. What ``convert.sh`` runs inside.
+
+TensorFlow up to 2.17 was built with TensorRT; its packages are no longer. This script has not been
+run by the authors, for want of such a GPU. ``engine.py`` beside it goes by ONNX instead.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+import tempfile
+from pathlib import Path
 
-from tfstyle.convert import to_trt
+from tfstyle.convert.graph import chosen_signature, plain_graph
+from tfstyle.convert.report import measure_difference
+from tfstyle.convert.samples import find_scans, image_pairs, signature_inputs
 from tfstyle.errors import TfstyleError
+from tfstyle.export import Servable, saved_model_folder
+
+MODES = {"float32": "FP32", "float16": "FP16", "int8": "INT8"}
+
+
+def convert(options: argparse.Namespace) -> dict:
+    """Writes a SavedModel with TensorRT engines; returns how far it is from the source."""
+    import tensorflow as tf
+    from tensorflow.python.compiler.tensorrt import trt_convert
+
+    folder = saved_model_folder(options.saved_model)
+    signature = options.signature or chosen_signature(folder)
+    graph = plain_graph(folder, signature, options.size)
+    with Servable(folder) as servable, tempfile.TemporaryDirectory() as work:
+        samples, calibration = (
+            signature_inputs(
+                servable, signature, graph.inputs, image_pairs(scans, count, options.size)
+            )
+            for scans, count in (
+                (find_scans(options.compare), 6),
+                (find_scans(options.calibrate), 16),
+            )
+        )
+
+        def feeds(given):
+            for inputs in given:
+                yield {name: tf.constant(value) for name, value in inputs.items()}
+
+        graph.save(Path(work))
+        converter = trt_convert.TrtGraphConverterV2(
+            input_saved_model_dir=work,
+            input_saved_model_signature_key=signature,
+            precision_mode=MODES[options.precision],
+            use_dynamic_shape=options.size is None,
+            dynamic_shape_profile_strategy="Range",
+        )
+        if options.precision == "int8":
+            converter.convert(calibration_input_fn=lambda: feeds(calibration))
+        else:
+            converter.convert()
+        converter.build(input_fn=lambda: feeds(samples))
+        converter.save(options.output)
+        with Servable(options.output) as engines:
+            difference = measure_difference(
+                lambda inputs: servable.run(signature, inputs),
+                lambda inputs: engines.run(signature, inputs),
+                samples,
+            )
+    return vars(difference)
 
 
 def main() -> int:
     """Converts; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="convert.sh", description=to_trt.__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="convert.sh", description=__doc__.split("\n")[0])
     parser.add_argument("saved_model")
     parser.add_argument("output")
     parser.add_argument("--signature")
-    parser.add_argument("--precision", default="float32", choices=("float32", "float16", "int8"))
+    parser.add_argument("--precision", default="float32", choices=MODES)
     parser.add_argument("--size", type=int)
     parser.add_argument("--calibrate", nargs="+", default=(), metavar="SCANS")
     parser.add_argument("--compare", nargs="+", default=(), metavar="SCANS")
-    options = vars(parser.parse_args())
     try:
-        report = to_trt(options.pop("saved_model"), options.pop("output"), **options)
+        print(json.dumps(convert(parser.parse_args()), indent=1))
     except TfstyleError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(report.to_json().decode(), end="")
     return 0
 
 

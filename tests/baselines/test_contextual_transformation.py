@@ -17,8 +17,8 @@ from tfstyle.baselines import CascadedRefinement, ContextualTransformation, get
 from tfstyle.data import pair_dataset, spine_phantom
 from tfstyle.encoders import VGG16
 from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.export import export_stylize
 from tfstyle.losses import ContextualLoss
-from tfstyle.serving import export_stylize
 
 from ..models import image
 from .test_gatys import contextual

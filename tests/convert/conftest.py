@@ -11,9 +11,8 @@ from pydicom.data import get_testdata_file
 
 from tests.models import image, small_model
 from tfstyle.convert import conversion
-from tfstyle.serving import Servable
-from tfstyle.serving.export import export_servable
-from tfstyle.serving.signatures import stylize_signatures
+from tfstyle.export import Servable, export_servable
+from tfstyle.export.signatures import stylize_signatures
 
 SIGNATURES = (
     "stylize",
@@ -61,9 +60,8 @@ def blur(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def servable(saved_model: Path):
-    servable = Servable("stylize", 1, saved_model / "1")
-    yield servable
-    servable.close()
+    with Servable(saved_model / "1") as servable:
+        yield servable
 
 
 @pytest.fixture(scope="session")

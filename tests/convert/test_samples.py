@@ -45,27 +45,20 @@ def test_size():
             assert one.max() <= 1
 
 
-def test_packaged_scans_are_ct():
-    scans = samples.packaged_scans()
+def test_packaged_scans_are_ct(monkeypatch):
+    scans = samples.find_scans(())
     assert scans
     assert all(one.units == "HU" for one in scans)
-
-
-def test_without_pydicom_data_there_is_still_a_slice(monkeypatch):
-    import tfstyle.experiments.extra_ct as extra_ct
-
-    monkeypatch.setattr(extra_ct, "extra_ct", lambda: [])
-    (scan,) = samples.packaged_scans()
+    monkeypatch.setattr("tfstyle.experiments.extra_ct.extra_ct", lambda: [])
+    (scan,) = samples.find_scans(())  # without pydicom-data
     assert scan.pixels.shape == (1, 128, 128)
 
 
 def test_paths(ct, tmp_path):
-    assert len(samples.read_all(ct)) == 1
-    assert len(samples.read_all([ct, ct])) == 2
-    with pytest.raises(ArgumentError, match="none given"):
-        samples.read_all([])
+    assert len(samples.find_scans(ct)) == 1
+    assert len(samples.find_scans([ct, ct])) == 2
     with pytest.raises(InputFileError, match="missing"):
-        samples.read_all([tmp_path / "missing"])
+        samples.find_scans([tmp_path / "missing"])
 
 
 class WithCodes:

@@ -1,4 +1,4 @@
-"""``tfstyle stylize --server`` and the options of ``tfstyle serve`` and ``tfstyle export``."""
+"""``tfstyle stylize --server`` and the options of ``tfstyle serve``."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import json
 import logging
 
 import numpy as np
+import pydicom
 import pytest
+from pydicom.data import get_testdata_file
 
 import tfstyle.serving
 from tfstyle import cli
 from tfstyle.data import read_scan, write_png
-from tfstyle.serving import Batching, ServerInfo
+from tfstyle.serving import ServerInfo
 
 
 @pytest.fixture(autouse=True)
@@ -32,62 +34,65 @@ def picture(path, seed, shape=(20, 24)):
     return str(path)
 
 
-@pytest.mark.parametrize("scheme", ["", "grpc://", "http://"])
+@pytest.mark.parametrize("scheme", ["", "grpc://"])
 def test_served_pictures_are_the_models(server, model, tmp_path, capsys, scheme):
     content = picture(tmp_path / "content.png", 1)
-    styles = [picture(tmp_path / f"style{i}.png", 2 + i, (16, 16)) for i in range(2)]
-    address = server.rest_address if scheme == "http://" else server.address
-    options = ["--style-weights", "3", "1", "--strength", "0.5", "--json"]
-    words = ["stylize", content, "--style", styles[0], "--style", styles[1], *options]
+    style = picture(tmp_path / "style.png", 2, (16, 16))
     target = tmp_path / "served.png"
-    header = ["--server-header", "authorization: Bearer x"]
-    status = cli.main([*words, "-o", str(target), "--server", f"{scheme}{address}", *header])
-    assert status == 0
+    words = ["stylize", content, "--style", style, "--strength", "0.5", "--json"]
+    words += ["-o", str(target), "--server", f"{scheme}{server.address}"]
+    assert cli.main([*words, "--server-header", "authorization: Bearer x"]) == 0
     assert json.loads(capsys.readouterr().out)["scans"][0]["files"] == [str(target)]
-    images = [read_scan(path).pixels[0] / 255 for path in (content, *styles, target)]
-    expected = model.stylize(images[0], images[1:3], 0.5, style_weights=[3, 1])
-    np.testing.assert_allclose(images[3], expected, rtol=0, atol=1 / 255)
+    images = [read_scan(path).pixels[0] / 255 for path in (content, style, target)]
+    expected = model.stylize(images[0], images[1], 0.5)
+    np.testing.assert_allclose(images[2], expected, rtol=0, atol=1 / 255)
+
+
+def test_dicom_in_and_out(server, tmp_path, capsys):
+    source = get_testdata_file("CT_small.dcm", download=False)
+    words = ["stylize", source, "--style", source, "--style-window", "bone"]
+    words += ["-o", str(tmp_path / "served"), "--server", server.address, "--json"]
+    assert cli.main(words) == 0
+    (file,) = json.loads(capsys.readouterr().out)["scans"][0]["files"]
+    image = pydicom.dcmread(file)
+    assert image.ImageType[0] == "DERIVED"
+    assert image.pixel_array.std() > 0
 
 
 def test_bad_server_options(tmp_path, capsys):
     content = picture(tmp_path / "content.png", 1)
-    words = ["stylize", content, "--style", content, "-o", str(tmp_path / "o.png")]
-    words += ["--server", "127.0.0.1:1"]
+    words = ["stylize", content, "--style", content, "-o", str(tmp_path / "o.png"), "--server"]
     with pytest.raises(SystemExit) as caught:
-        cli.main([*words, "--server-header", "nocolon"])
+        cli.main([*words, "127.0.0.1:1", "--server-header", "nocolon"])
     assert caught.value.code == 2
     assert "must be NAME:VALUE" in capsys.readouterr().err
-    assert cli.main([*words, "--server-ca", "/no/such.pem"]) == 1
-    assert "/no/such.pem: is no file" in capsys.readouterr().err
+    assert cli.main([*words, "127.0.0.1:1", "--server-ca", "/no/such.pem"]) == 1
+    assert "/no/such.pem: cannot be read" in capsys.readouterr().err
+    assert cli.main([*words, "http://127.0.0.1:8501"]) == 2
+    assert "gRPC port" in capsys.readouterr().err
 
 
-def test_serve_passes_its_options_on(monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize(
+    ("backend", "said"),
+    [("docker", "TensorFlow Serving in Docker"), ("development", "development server")],
+)
+def test_serve_passes_its_options_on_and_says_what_it_started(
+    monkeypatch, capsys, tmp_path, backend, said
+):
     calls = []
 
     def serve(*arguments, on_ready, **options):
         calls.append((arguments, options))
-        models = {"stylize": tmp_path}
-        on_ready(ServerInfo("embedded", "127.0.0.1:1", models, "127.0.0.1:2"))
+        on_ready(ServerInfo(backend, "127.0.0.1:1", {"stylize": tmp_path}))
 
     monkeypatch.setattr(tfstyle.serving, "serve", serve)
-    words = ["--models", "m.config", "--port", "1", "--rest-port", "2", "--batch", "4"]
-    assert cli.main(["serve", *words, "--poll", "0.5", "--allow-file-ops"]) == 0
+    assert cli.main(["serve", "--models", "m", "--port", "1", "--backend", backend]) == 0
     out, err = capsys.readouterr()
-    assert err == "tfstyle: loading the models of m.config\n"
+    assert err == "tfstyle: loading the models of m\n"
     assert "127.0.0.1:1 (gRPC)" in out
-    assert "http://127.0.0.1:2/v1/models" in out
-    (arguments, options) = calls.pop()
-    assert arguments == ("m.config", "127.0.0.1", 1)
-    assert options == {
-        "rest_port": 2,
-        "backend": "auto",
-        "batching": Batching(4),
-        "poll_seconds": 0.5,
-        "allow_file_ops": True,
-    }
+    assert said in " ".join(out.split())
+    assert calls == [(("m", 1), {"backend": backend})]
     assert cli.main(["serve", "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["rest_address"] == "127.0.0.1:2"
-    assert calls[0][1]["batching"] is None
-    assert calls[0][1]["rest_port"] is None
-    assert calls[0][1]["allow_file_ops"] is False
+    facts = {"address": "127.0.0.1:1", "backend": backend, "models": {"stylize": str(tmp_path)}}
+    assert json.loads(capsys.readouterr().out) == facts
+    assert calls[1] == (("saved_models", 8500), {"backend": "auto"})

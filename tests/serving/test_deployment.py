@@ -19,8 +19,7 @@ from google.protobuf import (
 from tensorflow_serving.config import model_server_config_pb2
 
 from tests.models import SIGNATURES
-from tfstyle.serving.server import MONITORING_CONFIG
-from tfstyle.serving.versions import models_of_config
+from tfstyle.serving.launch import IMAGE
 
 ROOT = Path(__file__).parents[2]
 SERVING = ROOT / "serving"
@@ -95,7 +94,7 @@ MESSAGES = messages()
 
 def models(text):
     config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
-    return models_of_config(config)
+    return {entry.name: entry for entry in config.model_config_list.config}
 
 
 def flags(arguments):
@@ -127,9 +126,10 @@ def test_models_config():
     found = models((SERVING / "models.config").read_text())
     assert set(found) == {"stylize", "unet"}
     for name, model in found.items():
-        assert model.base_path == Path("/models") / name
-        assert model.latest == 2  # the version that "stable" names stays while a newer one comes
-        assert model.labels == {"stable": 1}
+        assert model.base_path == f"/models/{name}"
+        # The version that "stable" names stays while a newer one comes.
+        assert model.model_version_policy.latest.num_versions == 2
+        assert dict(model.version_labels) == {"stable": 1}
     alone = models((SERVING / "stylize.config").read_text())
     assert alone == {"stylize": found["stylize"]}
 
@@ -139,7 +139,6 @@ def test_monitoring_config():
     config = text_format.Parse(text, MESSAGES["MonitoringConfig"]())
     assert config.prometheus_config.enable
     assert config.prometheus_config.path == "/monitoring/prometheus/metrics"
-    assert text_format.Parse(MONITORING_CONFIG, MESSAGES["MonitoringConfig"]()) == config
 
 
 def test_batching_config():
@@ -160,7 +159,8 @@ def compose():
 
 def test_compose_server(compose):
     server = compose["tensorflow-serving"]
-    assert re.fullmatch(r"tensorflow/serving:\d+\.\d+\.\d+", server["image"])
+    assert server["image"] == IMAGE  # what `tfstyle serve` starts
+    assert re.fullmatch(r"tensorflow/serving:\d+\.\d+\.\d+", IMAGE)
     given = flags(server["command"])
     assert set(given) <= FLAGS
     mounts = dict(volume.split(":")[:2] for volume in server["volumes"])
@@ -258,7 +258,8 @@ def test_config_map_is_the_file_beside_it():
     data = config["data"]
     assert models(data["models.config"]) == models((SERVING / "stylize.config").read_text())
     own = text_format.Parse(data["monitoring.config"], MESSAGES["MonitoringConfig"]())
-    assert own == text_format.Parse(MONITORING_CONFIG, MESSAGES["MonitoringConfig"]())
+    text = (SERVING / "monitoring.config").read_text()
+    assert own == text_format.Parse(text, MESSAGES["MonitoringConfig"]())
 
 
 def test_everything_selects_the_pods():

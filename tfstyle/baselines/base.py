@@ -100,7 +100,7 @@ class NetworkBaseline(Baseline):
     """A baseline whose images one pass through a network makes; a subclass gives ``_plain``.
 
     ``generate`` takes what ``StyleTransfer.generate`` takes, so that
-    :func:`tfstyle.serving.export_stylize` exports such a baseline as well.
+    :func:`tfstyle.export.export_stylize` exports such a baseline as well.
     """
 
     def generate(self, content, style, strength=None):

@@ -1,61 +1,44 @@
-"""What every conversion has in common: checks, real slices, measurement, files that are whole."""
+"""The function :func:`convert`, and what the converters have in common."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
-import shutil
-import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tfstyle.convert import report as reports
-from tfstyle.convert.graph import PlainGraph, chosen_signature, plain_graph, saved_model_folder
-from tfstyle.convert.report import PRECISIONS, ConversionReport, Runner
-from tfstyle.convert.samples import image_pairs, packaged_scans, read_all, signature_inputs
-from tfstyle.errors import ArgumentError, ConversionError, InputFileError, OutputError
-from tfstyle.images import check_range
-from tfstyle.serving.export import read_metadata
-from tfstyle.serving.servable import Servable
+from tfstyle.convert.graph import PlainGraph, chosen_signature, plain_graph
+from tfstyle.convert.report import ConversionReport, Runner
+from tfstyle.convert.samples import Paths, find_scans, image_pairs, signature_inputs
+from tfstyle.errors import ArgumentError, InputFileError, OutputError
+from tfstyle.export import (
+    Servable,
+    export_stylize,
+    export_unet,
+    read_metadata,
+    saved_model_folder,
+)
+from tfstyle.export.saved_model import package_versions
+from tfstyle.files import temporary_beside
 
 logger = logging.getLogger(__name__)
 
+TARGETS = ("tflite", "onnx")
+PRECISIONS = tuple(reports.GOALS)
+PACKAGES = ("tensorflow", "ai-edge-litert", "litert-quantizer", "tf2onnx", "onnx", "onnxruntime")
 #: Pairs of slices to calibrate on, and to compare on.
 CALIBRATION_PAIRS = 16
 COMPARISON_PAIRS = 6
-
-Paths = str | os.PathLike | Sequence[str | os.PathLike]
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """What is asked for.
-
-    Attributes:
-        target: ``"tflite"``, ``"onnx"`` or ``"trt"``.
-        saved_model: Version folder, or base folder.
-        output: File or folder to write.
-        signature: Name of the signature, or None; see :func:`chosen_signature`.
-        precision: One of ``PRECISIONS``.
-        size: Side of the images, or None.
-        calibrate: Scans to calibrate on.
-        compare: Scans to compare on.
-        allow_file_ops: Take a SavedModel that can reach for files.
-    """
-
-    target: str
-    saved_model: str | os.PathLike
-    output: str | os.PathLike
-    signature: str | None
-    precision: str
-    size: int | None
-    calibrate: Paths
-    compare: Paths
-    allow_file_ops: bool = False
+#: Narrower convolutions, of the image's few channels, stay in float32 under int8: 8 bits are few
+#: for gray levels, and there is little to gain.
+WIDE = 16
 
 
 @dataclass(frozen=True)
@@ -63,17 +46,15 @@ class Source:
     """What a converter works on.
 
     Attributes:
-        folder: The SavedModel's version folder.
-        graph: Its signature without checks.
+        graph: The signature without checks.
+        precision: One of ``PRECISIONS``.
         calibration: Inputs by name, to calibrate on; empty unless the precision is int8.
-        samples: Inputs by name, that the models will be compared on.
         work: A folder for files in between; gone afterwards.
     """
 
-    folder: Path
     graph: PlainGraph
+    precision: str
     calibration: list[dict[str, np.ndarray]]
-    samples: list[dict[str, np.ndarray]]
     work: Path
 
 
@@ -82,220 +63,168 @@ class Converted:
     """What a converter gives.
 
     Attributes:
-        path: The model, a file or folder in :attr:`Source.work`.
-        load: Loads it: takes the number of threads, gives what runs it.
+        path: The model, a file in :attr:`Source.work`.
+        run: Runs it.
         operations: Its operations and how often each is there.
         method: How it was made, for the report.
     """
 
     path: Path
-    load: Callable[[int], Runner]
+    run: Runner
     operations: Mapping[str, int]
     method: dict = field(default_factory=dict)
 
 
 def convert(
-    wanted: Conversion, suffix: str, build: Callable[[Source], Converted]
+    model: Any,
+    output: str | os.PathLike,
+    *,
+    to: str,
+    signature: str | None = None,
+    precision: str = "float32",
+    size: int | None = None,
+    calibrate: Paths = (),
+    compare: Paths = (),
 ) -> ConversionReport:
-    """Converts, measures, and writes model and report.
+    """Converts one signature of a model for another runtime.
+
+    ``"tflite"`` gives a model for LiteRT with built-in operations alone (no "flex"), ``"onnx"``
+    one for any runtime with operator set 18. It takes and gives what the signature does under the
+    same names, float32 in every precision, and does not check its input.
+
+    - ``"float32"``: as the SavedModel.
+    - ``"float16"``: the weights of convolutions in half precision, computed with in float32.
+    - ``"int8"``: convolutions in 8-bit integers, with ranges seen on `calibrate`; statistics,
+      tone curves and all else in float32.
 
     Args:
-        wanted: What is asked for.
-        suffix: What the output's name ends in; ``""`` for a folder.
-        build: The converter.
+        model: Version folder of an export, or its base folder for the latest version; or a model
+            that :func:`tfstyle.export.export_stylize` or ``export_unet`` takes. A SavedModel is a
+            program: convert only those whose origin you trust.
+        output: File to write, ending in ``.tflite`` or ``.onnx``; must not exist. The report is
+            written beside it as ``<output>.json``.
+        to: ``"tflite"`` or ``"onnx"``.
+        signature: Name of the signature. Defaults to ``"stylize"``, or the model's only one.
+        precision: See above.
+        size: Takes one image of `size` x `size` pixels at a time, as GPU and NPU delegates want.
+            Defaults to any number and size.
+        calibrate: Scans to calibrate on, files or folders; for ``"int8"``, which needs them.
+        compare: Scans to compare on. Defaults to the CT slices of the package pydicom-data, or of
+            pydicom.
+
+    Returns:
+        The report.
 
     Raises:
-        ArgumentError: A setting that cannot be used.
+        ArgumentError: An argument cannot be used, or the model has no such signature.
         InputFileError: No SavedModel, or scans that cannot be read.
+        MissingPackageError: The extra ``tflite`` or ``onnx`` is not installed.
         ConversionError: The signature cannot be converted.
-        OutputError: The output exists, or cannot be written.
+        OutputError: The output exists or cannot be written.
+
+    Example:
+        >>> convert("saved_models/stylize", "stylize.onnx", to="onnx")     # doctest: +SKIP
     """
-    output = Path(wanted.output)
-    beside = output.with_name(f"{output.name}.json")
-    _check(wanted, output, beside, suffix)
-    folder = saved_model_folder(wanted.saved_model)
-    if wanted.signature is None:
-        wanted = replace(wanted, signature=chosen_signature(folder))
-    scans = read_all(wanted.compare) if _given(wanted.compare) else packaged_scans()
-    calibration_scans = read_all(wanted.calibrate) if wanted.precision == "int8" else []
-    graph = plain_graph(folder, wanted.signature, wanted.size, allow_file_ops=wanted.allow_file_ops)
-    threads = reports.threads()
-    servable = Servable(
-        "saved_model",
-        0,
-        folder,
-        intra_op_threads=threads,
-        allow_file_ops=wanted.allow_file_ops,
-    )
-    work = output.parent / f".convert-{uuid.uuid4().hex}"
-    try:
-        samples, calibration = (
-            signature_inputs(
-                servable,
-                wanted.signature,
-                graph.inputs,
-                image_pairs(given, count, wanted.size) if given else [],
-            )
-            for given, count in (
-                (scans, COMPARISON_PAIRS),
-                (calibration_scans, CALIBRATION_PAIRS),
-            )
+    for name, value, allowed in (("to", to, TARGETS), ("precision", precision, PRECISIONS)):
+        if value not in allowed:
+            raise ArgumentError(f"{name}: must be one of {', '.join(allowed)}, received {value!r}.")
+    given = isinstance(calibrate, (str, os.PathLike)) or len(calibrate) > 0
+    if given != (precision == "int8"):
+        raise ArgumentError(
+            "calibrate: must name scans like those that the model will see, for int8 and only for "
+            f"it, received {calibrate!r}."
         )
-        work.mkdir()
-        converted = build(Source(folder, graph, calibration, samples, work))
-        report = _report(wanted, output, servable, graph, converted, samples, threads)
-        _publish(converted.path, report, output, beside)
+    build = _converter(to, precision)
+    output = Path(output)
+    beside = output.with_name(f"{output.name}.json")
+    if output.suffix != f".{to}":
+        raise OutputError(output, f"the model's file ends in .{to}; choose such a name.")
+    if not output.parent.is_dir():
+        raise OutputError(output, "its folder does not exist; make it first.")
+    _check_free(output, beside)
+    scans = find_scans(compare)
+    calibration_scans = find_scans(calibrate) if given else []
+    try:
+        with temporary_beside(output, folder=True) as work:
+            folder = _saved_model(model, work)
+            if signature is None:
+                signature = chosen_signature(folder)
+            graph = plain_graph(folder, signature, size)
+            with Servable(folder) as servable:
+                samples, calibration = (
+                    signature_inputs(servable, signature, graph.inputs, image_pairs(*found, size))
+                    for found in (
+                        (scans, COMPARISON_PAIRS),
+                        (calibration_scans, CALIBRATION_PAIRS if given else 0),
+                    )
+                )
+                converted = build(Source(graph, precision, calibration, work))
+                difference = reports.measure_difference(
+                    lambda inputs: servable.run(signature, inputs), converted.run, samples
+                )
+            content = converted.path.read_bytes()
+            try:
+                source = read_metadata(folder)["model"]
+            except InputFileError:
+                source = None  # a SavedModel of other origin
+            report = ConversionReport(
+                target=to,
+                precision=precision,
+                signature=signature,
+                size=size,
+                model={
+                    "file": output.name,
+                    "bytes": len(content),
+                    "sha256": hashlib.sha256(content).hexdigest(),
+                    "inputs": {
+                        name: {"dtype": spec.dtype.name, "shape": spec.shape.as_list()}
+                        for name, spec in graph.inputs.items()
+                    },
+                    "outputs": list(graph.outputs),
+                    "operations": dict(sorted(converted.operations.items())),
+                },
+                source=source,
+                method=dict(converted.method),
+                dropped=graph.dropped,
+                difference=difference,
+                reached=reports.goal_reached(precision, difference),
+                versions=package_versions(PACKAGES),
+                created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            )
+            note = work / "report.json"
+            note.write_bytes(report.to_json())
+            _check_free(output, beside)
+            # Both, or neither.
+            os.rename(note, beside)
+            try:
+                os.rename(converted.path, output)
+            except OSError:
+                beside.unlink()
+                raise
     except OSError as error:
         raise OutputError.of(output, error) from error
-    finally:
-        servable.close()
-        shutil.rmtree(work, ignore_errors=True)
     logger.info("converted %s to %s", folder, output)
     return report
 
 
-def require(packages: Mapping[str, str], extra: str, target: str) -> None:
-    """Makes sure that modules are there before the work begins.
-
-    Args:
-        packages: Module to the name of its package.
-        extra: The extra of tfstyle that brings them.
-        target: What needs them, in words.
-
-    Raises:
-        ConversionError: One is missing; the message has the command that installs it.
-    """
-    missing = [package for module, package in packages.items() if find_spec(module) is None]
-    if missing:
-        raise ConversionError(
-            f"{target} needs {' and '.join(missing)}: pip install 'tfstyle[{extra}]'."
-        )
+def _converter(to: str, precision: str) -> Callable[[Source], Converted]:
+    """The converter for a target, behind the check of its packages."""
+    if to == "tflite":
+        from tfstyle.convert import tflite as module
+    else:
+        from tfstyle.convert import onnx as module
+    module.require(precision)
+    return module.build
 
 
-def checked_inputs(
-    inputs: Mapping[str, np.ndarray], expected: Mapping[str, Sequence[int | None]]
-) -> dict[str, np.ndarray]:
-    """Inputs as float32 arrays, behind the checks that the converted graph itself has lost.
-
-    Args:
-        inputs: Arrays by name.
-        expected: Name to shape; None or -1 where a size is free.
-
-    Raises:
-        ArgumentError: Other names or shapes, values that are not finite numbers, or images with
-            gray levels outside [0, 1].
-    """
-    if set(inputs) != set(expected):
-        raise ArgumentError(
-            f"inputs: the model takes {', '.join(sorted(expected))}; received "
-            f"{', '.join(sorted(inputs)) or 'none'}."
-        )
-    checked = {}
-    for name, shape in expected.items():
-        try:
-            array = np.asarray(inputs[name], dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise ArgumentError(f"{name}: not a numeric array ({error}).") from None
-        free = [n is None or n < 0 for n in shape]
-        fits = array.ndim == len(shape) and array.size > 0
-        if not fits or any(not f and a != n for f, a, n in zip(free, array.shape, shape)):
-            wanted = ", ".join("any" if f else str(n) for f, n in zip(free, shape))
-            raise ArgumentError(f"{name}: shape {array.shape} is not ({wanted}).")
-        if len(shape) == 4:  # images
-            check_range(array, name)
-        elif not np.isfinite(array).all():
-            raise ArgumentError(f"{name}: holds NaN or infinite values; replace them first.")
-        checked[name] = array
-    return checked
-
-
-def _given(paths: Paths) -> bool:
-    return isinstance(paths, (str, os.PathLike)) or len(paths) > 0
-
-
-def _check(wanted: Conversion, output: Path, beside: Path, suffix: str) -> None:
-    if wanted.precision not in PRECISIONS:
-        raise ArgumentError(
-            f"precision: unknown value {wanted.precision!r}; use one of {', '.join(PRECISIONS)}."
-        )
-    if wanted.precision == "int8" and not _given(wanted.calibrate):
-        raise ArgumentError(
-            "calibrate: int8 needs scans to calibrate on; name some like those that the model "
-            "will see."
-        )
-    if wanted.precision != "int8" and _given(wanted.calibrate):
-        raise ArgumentError(f"calibrate: only int8 is calibrated, not {wanted.precision}.")
-    if suffix and output.suffix != suffix:
-        raise OutputError(output, f"the model's file ends in {suffix}; choose such a name.")
-    for path in (output, beside):
+def _check_free(*paths: Path) -> None:
+    for path in paths:
         if path.exists():
             raise OutputError(path, "exists already; choose another name.")
-    if not output.parent.is_dir():
-        raise OutputError(output, "its folder does not exist; make it first.")
 
 
-def _report(
-    wanted: Conversion,
-    output: Path,
-    servable: Servable,
-    graph: PlainGraph,
-    converted: Converted,
-    samples: list[dict[str, np.ndarray]],
-    threads: int,
-) -> ConversionReport:
-    def saved_model(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return servable.run(wanted.signature, inputs)
-
-    run = converted.load(threads)
-    difference = reports.measure_difference(saved_model, run, samples)
-    reached = reports.checked(wanted.precision, difference)
-    shapes = [tuple(array.shape for array in inputs.values()) for inputs in samples]
-    alike = [s for s, shape in zip(samples, shapes) if shape == max(shapes, key=shapes.count)]
-    latency = reports.measure_latency(saved_model, run, alike)
-    size, sha256 = reports.digest(converted.path)
-    source_size, source_sha256 = reports.digest(servable.path)
-    try:
-        exported = read_metadata(servable.path)["model"]
-    except InputFileError:
-        exported = None  # a SavedModel of other origin
-    return ConversionReport(
-        target=wanted.target,
-        precision=wanted.precision,
-        signature=wanted.signature,
-        size=wanted.size,
-        model={
-            "file": output.name,
-            "bytes": size,
-            "sha256": sha256,
-            "inputs": {name: _described(spec) for name, spec in graph.inputs.items()},
-            "outputs": list(graph.outputs),
-            "operations": dict(sorted(converted.operations.items())),
-        },
-        saved_model={"bytes": source_size, "sha256": source_sha256, "model": exported},
-        method=dict(converted.method),
-        dropped=graph.dropped,
-        difference=difference,
-        latency=latency,
-        reached=reached,
-        versions=reports.versions(),
-        created=reports.now(),
-    )
-
-
-def _described(spec) -> dict:
-    return {"dtype": spec.dtype.name, "shape": spec.shape.as_list()}
-
-
-def _publish(path: Path, report: ConversionReport, output: Path, beside: Path) -> None:
-    """Puts model and report in their places: both, or neither."""
-    note = path.with_name("report.json")
-    note.write_bytes(report.to_json())
-    for target in (output, beside):
-        if target.exists():
-            raise OutputError(target, "exists already; choose another name.")
-    os.rename(note, beside)
-    try:
-        os.rename(path, output)
-    except OSError:
-        beside.unlink()
-        raise
+def _saved_model(model: Any, work: Path) -> Path:
+    if isinstance(model, (str, os.PathLike)):
+        return saved_model_folder(model)
+    export = export_unet if callable(getattr(model, "probabilities", None)) else export_stylize
+    return export(model, work / "exported", warm_up_size=0)

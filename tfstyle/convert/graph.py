@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfstyle.errors import ArgumentError, InputFileError, first_line
-from tfstyle.files import read_limited
-from tfstyle.logs import quiet_tensorflow
-from tfstyle.serving.file_operations import refuse_file_operations
-from tfstyle.serving.servable import (
+from tfstyle.export.servable import (
     DEFAULT_SIGNATURE,
+    INIT_SIGNATURE,
     SERVE_TAG,
-    list_versions,
     read_meta_graph,
+    saved_model_folder,
 )
+from tfstyle.export.signatures import STYLIZE
+from tfstyle.logs import quiet_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -66,27 +66,6 @@ class PlainGraph:
         )
 
 
-def saved_model_folder(path: str | Path) -> Path:
-    """The version folder that `path` means: itself, or the latest version in it.
-
-    Args:
-        path: A folder with ``saved_model.pb``, or one with version folders.
-
-    Raises:
-        InputFileError: It is neither.
-    """
-    folder = Path(path)
-    if (folder / "saved_model.pb").is_file():
-        return folder
-    versions = list_versions(folder)
-    if versions and (versions[max(versions)] / "saved_model.pb").is_file():
-        return versions[max(versions)]
-    problem = "is not a SavedModel: it holds neither saved_model.pb nor a version folder with one"
-    if not folder.exists():
-        problem = "no such folder"
-    raise InputFileError(path, f"{problem}; export a model with `tfstyle export`.")
-
-
 def chosen_signature(folder: Path) -> str:
     """The signature that is meant where none is named: ``"stylize"``, or the only one.
 
@@ -97,13 +76,14 @@ def chosen_signature(folder: Path) -> str:
         InputFileError: It cannot be read.
         ArgumentError: There are several others.
     """
-    given = set(read_meta_graph(folder).signature_def) - {"__saved_model_init_op"}
+    given = set(read_meta_graph(folder).signature_def) - {INIT_SIGNATURE}
     names = sorted(given - {DEFAULT_SIGNATURE}) or sorted(given)
-    if "stylize" in names:
-        return "stylize"
+    if STYLIZE in names:
+        return STYLIZE
     if len(names) != 1:
         raise ArgumentError(
-            f"signature: name one of those of {folder}: {', '.join(names) or 'it has none'}."
+            f"signature: must be one of those of {folder}: {', '.join(names) or 'it has none'}; "
+            "received None."
         )
     return names[0]
 
@@ -112,22 +92,18 @@ def plain_graph(
     saved_model: str | Path,
     signature: str = "stylize",
     size: int | None = None,
-    *,
-    allow_file_ops: bool = False,
 ) -> PlainGraph:
     """Reads one signature of a SavedModel as a plain graph.
 
     Args:
         saved_model: Version folder, or the base folder of versions.
         signature: Name of the signature.
-        size: Makes every image one of ``size`` x ``size`` pixels and every batch one of 1; free
-            sizes stay free unless given. An input of unknown rank, such as ``strength``, is a
+        size: Makes every image one of ``size`` x ``size`` pixels and every batch one of 1. Defaults
+            to free sizes. An input of unknown rank, such as ``strength``, is a
             vector of 1 in either case.
-        allow_file_ops: Load it even if it can reach for files or run code beyond its graph, see
-            :mod:`tfstyle.serving.file_operations`.
 
     Raises:
-        InputFileError: It is no SavedModel, or one that is refused.
+        InputFileError: It is not a SavedModel.
         ArgumentError: It has no such signature, or the size cannot be used.
 
     Example:
@@ -143,8 +119,6 @@ def plain_graph(
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise ArgumentError(f"size: must be a whole number of at least 1, received {size!r}.")
     folder = saved_model_folder(saved_model)
-    if not allow_file_ops:
-        refuse_file_operations(read_meta_graph(folder), folder, objects=True)
     loaded = _load(folder)  # holds the variables
     if signature not in loaded.signatures:
         raise ArgumentError(
@@ -170,7 +144,7 @@ def plain_graph(
     placeholders = dict(zip(specs, (tensor.name for tensor in frozen.inputs)))
 
     def generate(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        # Shapes are inferred anew from the inputs' while the nodes come in.
+        # Shapes are inferred again from the inputs' while the nodes come in.
         found = tf.graph_util.import_graph_def(
             graph_def,
             input_map={placeholders[name]: tensor for name, tensor in inputs.items()},
@@ -181,21 +155,6 @@ def plain_graph(
 
     function = tf.function(generate, autograph=False).get_concrete_function(**specs)
     return PlainGraph(signature, function, specs, outputs, dropped)
-
-
-def operation_counts(folder: str | Path) -> Counter[str]:
-    """Names of the operations in a SavedModel and its functions, and how often each is there."""
-    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
-
-    saved_model = SavedModel()
-    saved_model.ParseFromString(read_limited(Path(folder) / "saved_model.pb", "file_bytes"))
-    counts: Counter[str] = Counter()
-    for meta_graph in saved_model.meta_graphs:
-        graph_def = meta_graph.graph_def
-        counts.update(node.op for node in graph_def.node)
-        for function in graph_def.library.function:
-            counts.update(node.op for node in function.node_def)
-    return counts
 
 
 def _load(folder: Path) -> Any:
@@ -282,7 +241,7 @@ def _join_tensordots(graph_def: tf.compat.v1.GraphDef) -> None:
 def _reflect_by_slices(graph_def: tf.compat.v1.GraphDef) -> None:
     """Makes padding by one reflected pixel of slices and concatenations, in place.
 
-    LiteRT's MirrorPad finds the source of every value anew and takes as long as a convolution.
+    LiteRT's MirrorPad looks up the source of every value and takes as long as a convolution.
     """
     import tensorflow as tf
 

@@ -10,12 +10,14 @@ import numpy as np
 
 from tfstyle.data import Scan, read_scans, scan_to_unit
 from tfstyle.errors import ArgumentError
-from tfstyle.serving.signatures import ENCODE_NAMES
+from tfstyle.export.signatures import ENCODE_STYLE, signature_name
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from tfstyle.serving.servable import Servable
+    from tfstyle.export.servable import Servable
+
+Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
 #: Windows of content and style, in turn: a dark and a bright style, and one without soft tissue.
 WINDOWS = (("soft_tissue", "bone"), ("bone", "soft_tissue"), ("soft_tissue", "lung"))
@@ -23,27 +25,15 @@ WINDOWS = (("soft_tissue", "bone"), ("bone", "soft_tissue"), ("soft_tissue", "lu
 STRENGTH = 0.5
 
 
-def read_all(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Scan]:
-    """Reads all scans in one or several files and folders.
+def find_scans(paths: Paths) -> list[Scan]:
+    """All scans in files and folders; where none are named, CT that packages carry.
 
     Raises:
         InputFileError: A path cannot be read.
-        ArgumentError: No path is given.
     """
-    if isinstance(paths, (str, os.PathLike)):
-        paths = [paths]
-    scans = [scan for path in paths for scan in read_scans(path)]
-    if not scans:
-        raise ArgumentError("scans: none given; name DICOM files or folders, NIfTI or PNG.")
-    return scans
-
-
-def packaged_scans() -> list[Scan]:
-    """CT that packages of the registry carry: pydicom-data's where installed, else pydicom's own.
-
-    Returns:
-        Scans in HU, at least one.
-    """
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if paths:
+        return [scan for path in paths for scan in read_scans(path)]
     from pydicom.data import get_testdata_file
 
     from tfstyle.experiments.extra_ct import extra_ct
@@ -61,7 +51,7 @@ def image_pairs(
     Args:
         scans: At least one.
         count: Number of pairs; slices are used again where there are fewer.
-        size: Side of the images in pixels; each slice's own unless given.
+        size: Side of the images in pixels. Defaults to each slice's own.
 
     Returns:
         Pairs of float32 arrays (1, H, W, 1) in [0, 1].
@@ -74,13 +64,8 @@ def image_pairs(
             place = number % len(slices)
         # The style comes from half way through all the others: another scan, or another region.
         away = (place + (len(slices) + 1) // 2) % len(slices)
-        windows = WINDOWS[number % len(WINDOWS)]
-        pairs.append(
-            tuple(
-                _image(scan, index, window, size)
-                for (scan, index), window in zip((slices[place], slices[away]), windows)
-            )
-        )
+        chosen = zip((slices[place], slices[away]), WINDOWS[number % len(WINDOWS)])
+        pairs.append(tuple(_image(scan, index, window, size) for (scan, index), window in chosen))
     return pairs
 
 
@@ -102,42 +87,27 @@ def signature_inputs(
 ) -> list[dict[str, np.ndarray]]:
     """What a signature takes, for every pair.
 
-    An image is the content, or the style where it is called ``style``; a style code is made of the
-    style by the SavedModel itself; a strength is ``STRENGTH``.
-
-    Args:
-        servable: The SavedModel.
-        signature: Name of the signature.
-        inputs: Input name to shape and dtype, as in :class:`tfstyle.convert.graph.PlainGraph`.
-        pairs: See :func:`image_pairs`.
+    An image is the content, or the style where it is called ``style``; a strength is ``STRENGTH``;
+    anything else is the style's code, made by the SavedModel itself.
 
     Raises:
         ArgumentError: The signature takes something else.
     """
-    encode = ENCODE_NAMES["plain" if "_plain" in signature else "guided"]
-    return [
-        {name: _value(servable, encode, name, spec, *pair) for name, spec in inputs.items()}
-        for pair in pairs
-    ]
+    encode = signature_name(ENCODE_STYLE, "plain" if "_plain" in signature else None)
 
+    def value(name: str, spec: tf.TensorSpec, content: np.ndarray, style: np.ndarray) -> np.ndarray:
+        if spec.shape.rank == 4 and spec.shape[-1] == 1:
+            return style if name == "style" else content
+        if spec.shape.rank == 1:
+            return np.full(1, STRENGTH, np.float32)
+        if encode in servable.signatures:
+            takes = servable.signatures[encode].inputs
+            (code,) = servable.run(encode, dict.fromkeys(takes, style)).values()
+            if spec.shape.is_compatible_with(code.shape):
+                return code
+        raise ArgumentError(
+            f"signature: must take images, a strength or a style code that {encode!r} gives, "
+            f"received {name!r} of shape {spec.shape}."
+        )
 
-def _value(
-    servable: Servable,
-    encode: str,
-    name: str,
-    spec: tf.TensorSpec,
-    content: np.ndarray,
-    style: np.ndarray,
-) -> np.ndarray:
-    if spec.shape.rank == 4 and spec.shape[-1] == 1:
-        return style if name == "style" else content
-    if spec.shape.rank == 1:
-        return np.full(1, STRENGTH, np.float32)
-    if spec.shape.rank == 3 and encode in servable.signatures:
-        takes = servable.signatures[encode].inputs
-        (code,) = servable.run(encode, dict.fromkeys(takes, style)).values()
-        return code
-    raise ArgumentError(
-        f"signature: its input {name!r} of shape {spec.shape} is neither an image, a strength nor "
-        f"a style code that the signature {encode!r} gives."
-    )
+    return [{name: value(name, spec, *pair) for name, spec in inputs.items()} for pair in pairs]

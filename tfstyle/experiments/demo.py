@@ -156,7 +156,7 @@ def run_demo(
         made = _stylize(work, model, pairs)
         _write_grid(work, made)
         progress("exporting a SavedModel")
-        from tfstyle.serving import export_stylize
+        from tfstyle.export import export_stylize
 
         export_stylize(model, work / "saved_models" / "stylize", preset=preset)
         progress("serving it and calling it by gRPC")

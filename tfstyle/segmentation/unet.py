@@ -298,8 +298,8 @@ class UNet(KerasFile, keras.Model):
     def export_servable(
         self, folder: str | Path = "saved_models/unet", version: int | None = None
     ) -> Path:
-        """Exports for TensorFlow Serving; see :func:`tfstyle.serving.export_unet`."""
-        from tfstyle.serving import export_unet
+        """Exports for TensorFlow Serving; see :func:`tfstyle.export.export_unet`."""
+        from tfstyle.export import export_unet
 
         return export_unet(self, folder, version)
 

@@ -1,80 +1,29 @@
-"""Export to SavedModel, a local server that speaks TensorFlow Serving's protocol, and a client.
+"""A client for TensorFlow Serving, a development server, and what starts a server.
 
-Three steps, each usable on its own:
+- :class:`Client` and :class:`AsyncClient` call a served model over gRPC with NumPy arrays,
+  wherever TensorFlow Serving runs;
+- :func:`serve` starts ``tensorflow_model_server`` or the official container image where either is
+  at hand, else :class:`DevelopmentServer`, which answers the same protocol on loopback.
 
-- :func:`export_stylize` writes a trained model as ``saved_models/stylize/<version>/``, the layout
-  that TensorFlow Serving watches; :func:`export_servable` does it for any table of signatures;
-- :func:`serve` serves such folders over gRPC and REST with ``tensorflow_model_server`` where that
-  is on PATH, otherwise with :class:`EmbeddedServer`, which answers the same protocol;
-- :class:`Client` and :class:`AsyncClient` call either of them (or TensorFlow Serving anywhere)
-  with NumPy arrays or DICOM.
-
-Importing this package starts nothing and does not import TensorFlow: each name below is loaded
-when it is first used.
+All of it needs the extra ``serving``: ``pip install 'tfstyle[serving]'``. Importing this package
+starts nothing and imports neither TensorFlow nor gRPC.
 
 Example:
-    >>> from tfstyle.serving import Client, EmbeddedServer, export_stylize
-    >>> export_stylize(model, "saved_models/stylize")             # doctest: +SKIP
-    >>> with EmbeddedServer("saved_models", port=0) as server:    # doctest: +SKIP
-    ...     with Client(f"127.0.0.1:{server.port}") as client:
+    >>> with DevelopmentServer("saved_models", port=0) as server:    # doctest: +SKIP
+    ...     with Client(server.address) as client:
     ...         generated = client.stylize(content, style)
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from tfstyle.serving.client import AsyncClient, Client
-    from tfstyle.serving.export import export_servable, export_stylize, read_metadata
-    from tfstyle.serving.scheduler import Batching
-    from tfstyle.serving.segment import export_unet
-    from tfstyle.serving.servable import Servable, list_versions, resolve_models
-    from tfstyle.serving.server import EmbeddedServer, Limits, ServerInfo, serve
-
-_MODULES = {
-    "AsyncClient": "client",
-    "Client": "client",
-    "export_servable": "export",
-    "export_stylize": "export",
-    "export_unet": "segment",
-    "read_metadata": "export",
-    "Batching": "scheduler",
-    "Servable": "servable",
-    "list_versions": "servable",
-    "resolve_models": "servable",
-    "EmbeddedServer": "server",
-    "Limits": "server",
-    "ServerInfo": "server",
-    "serve": "server",
-}
+from tfstyle.serving.client import AsyncClient, Client
+from tfstyle.serving.launch import ServerInfo, serve
+from tfstyle.serving.server import DevelopmentServer, Limits, resolve_models
 
 __all__ = [
     "AsyncClient",
-    "Batching",
     "Client",
-    "EmbeddedServer",
+    "DevelopmentServer",
     "Limits",
-    "Servable",
     "ServerInfo",
-    "export_servable",
-    "export_stylize",
-    "export_unet",
-    "list_versions",
-    "read_metadata",
     "resolve_models",
     "serve",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -9,17 +9,19 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
+from tests.minis import MeanTone, NoCodes
 from tests.models import CODE_WIDTH, SIGNATURE_INPUTS, SIGNATURES
-from tfstyle.errors import ArgumentError, InputFileError, OutputError
-from tfstyle.serving import (
+from tfstyle.errors import ArgumentError, InputFileError, MissingPackageError, OutputError
+from tfstyle.export import (
     Servable,
+    Signature,
+    Tensor,
     export_servable,
     export_stylize,
     list_versions,
     read_metadata,
 )
-from tfstyle.serving.export import graph_operations
-from tfstyle.serving.signatures import Signature, Tensor
+from tfstyle.export.saved_model import graph_operations
 
 
 class Stand:
@@ -222,23 +224,80 @@ def test_the_graph_refuses_bad_codes_itself(servable, code, message):
         servable.run("stylize_with_code", {"content": content, "code": code.astype(np.float32)})
 
 
-def test_warm_up_requests_are_tensorflow_servings(saved_model):
+def test_warm_up_requests_are_tensorflow_servings(saved_model, servable):
     path = saved_model / "assets.extra" / "tf_serving_warmup_requests"
     assert path.stat().st_size < 20_000
-    requests = {}
+    found = set()
     for record in tf.data.TFRecordDataset(str(path)):
-        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
-        request = log.predict_log.request
+        request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
         assert request.model_spec.name == "stylize"
-        requests[request.model_spec.signature_name] = {
-            name: tf.make_ndarray(proto) for name, proto in request.inputs.items()
-        }
-    assert set(requests) == SIGNATURES
-    for name, inputs in requests.items():
+        inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
+        name = request.model_spec.signature_name
         assert set(inputs) == SIGNATURE_INPUTS[name]
-        assert all(array.dtype == np.float32 for array in inputs.values())
-    assert requests["stylize_strength"]["content"].shape == (1, 16, 16, 1)
-    assert requests["stylize_strength"]["strength"].shape == (1,)
+        assert inputs.get("content", np.empty((1, 16, 16, 1))).shape == (1, 16, 16, 1)
+        (answer,) = servable.run(name, inputs).values()  # as a server runs it
+        assert np.isfinite(answer).all()
+        found.add(name)
+    assert found == SIGNATURES
+
+
+def test_warm_up_requests_need_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr("tfstyle.errors.find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match=r"warm_up_size.* pip install 'tfstyle\[serving"):
+        export_stylize(Stand(keep), tmp_path)
+    assert visible(tmp_path) == []
+    assert export_stylize(Stand(keep), tmp_path, warm_up_size=0) == tmp_path / "1"
+
+
+@pytest.mark.parametrize("strength", [None, 0.25])
+def test_a_model_without_detail_modes_and_with_codes_of_its_own(tmp_path, random, strength):
+    model = MeanTone()
+    folder = export_stylize(model, tmp_path, warm_up_size=8)
+    data = read_metadata(folder)
+    plain = {name for name in SIGNATURES if "plain" in name}
+    assert set(data["signatures"]) == SIGNATURES - plain
+    assert data["signatures"]["encode_style"]["outputs"]["code"]["shape"] == ["batch or 1", 2, 3]
+    assert "detail" not in data["signatures"]["stylize"]
+    content = random.random((2, 9, 11, 1), dtype=np.float32)
+    style = random.random((1, 5, 6, 1), dtype=np.float32)
+    expected = np.asarray(model.generate(content, style, strength))
+    suffix, given = ("", {}) if strength is None else ("_strength", {"strength": np.float32(0.25)})
+    with Servable(folder) as servable:
+        (code,) = servable.run("encode_style", {"style": style}).values()
+        for name, other in (("stylize", {"style": style}), ("stylize_with_code", {"code": code})):
+            inputs = {"content": content, **other, **given}
+            generated = servable.run(f"{name}{suffix}", inputs)["generated"]
+            np.testing.assert_allclose(generated, expected, rtol=0, atol=1e-6)
+        # What a negative number in a code means is for this model to say.
+        servable.run("stylize_with_code", {"content": content, "code": -code})
+
+
+class FreeCode(MeanTone):
+    def code_of(self, style):
+        return tf.reshape(style, (tf.shape(style)[0], -1))
+
+
+class VectorCode(MeanTone):
+    def code_of(self, style):
+        return super().code_of(style)[:, 0, :2]
+
+    def generate_from_code(self, content, code, strength=None):
+        return content * 0.0 + code[:, 0, None, None, None]
+
+
+def test_codes_of_any_fixed_shape(tmp_path, random):
+    folder = export_stylize(VectorCode(), tmp_path, warm_up_size=0)
+    shape = read_metadata(folder)["signatures"]["stylize_with_code"]["inputs"]["code"]["shape"]
+    assert shape == ["batch or 1", 2]
+    with pytest.raises(ArgumentError, match=r"code_of\(\).* not fixed"):
+        export_stylize(FreeCode(), tmp_path)
+    assert visible(tmp_path) == ["1"]
+
+
+def test_a_model_without_codes(tmp_path):
+    folder = export_stylize(NoCodes(), tmp_path, warm_up_size=0)
+    expected = {"serving_default", "stylize", "stylize_strength"}
+    assert set(read_metadata(folder)["signatures"]) == expected
 
 
 def test_no_warm_up(tmp_path):
@@ -266,11 +325,8 @@ def test_any_kind_of_model_can_be_exported(tmp_path):
     data = read_metadata(folder)
     assert data["signatures"]["segment"]["outputs"]["mask"]["range"] == [0, 3]
     assert data["signatures"]["serving_default"]["labels"] == ["background", "bone"]
-    servable = Servable("unet", 1, folder)
-    try:
+    with Servable(folder) as servable:
         mask = servable.run("serving_default", examples)["mask"]
-    finally:
-        servable.close()
     assert mask.dtype == np.int64
     assert (mask == 1).all()
 
@@ -286,7 +342,7 @@ def test_next_free_version(model, tmp_path):
 
 
 def test_version_taken_meanwhile_by_another_export(tmp_path, monkeypatch):
-    import tfstyle.serving.export as export
+    import tfstyle.export.saved_model as export
 
     folder = tmp_path / "stylize"
     real, others = export.os.rename, iter(["1"])

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfstyle.errors import ArgumentError, OutputError, ServingError
+from tfstyle.errors import ArgumentError, OutputError
+from tfstyle.export import Servable, export_unet, list_versions, read_metadata
 from tfstyle.segmentation import UNet
-from tfstyle.serving import (
-    AsyncClient,
-    Client,
-    EmbeddedServer,
-    Servable,
-    export_unet,
-    list_versions,
-    read_metadata,
-)
+from tfstyle.serving import Client, DevelopmentServer
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +37,8 @@ def test_layout_and_metadata(unet, exported):
 
 @pytest.fixture(scope="module")
 def servable(exported):
-    servable = Servable("unet", 1, exported)
-    yield servable
-    servable.close()
+    with Servable(exported) as servable:
+        yield servable
 
 
 @pytest.mark.parametrize("size", [(1, 1, 1), (2, 17, 30), (1, 32, 32)])
@@ -69,41 +59,15 @@ def test_graph_refuses_bad_input(servable, image):
         servable.run("segment", {"image": image})
 
 
-@pytest.fixture(scope="module")
-def server(exported):
-    with EmbeddedServer(
-        exported.parent, port=0, rest_port=0, poll_seconds=0, warm_up=False
-    ) as server:
-        yield server
-
-
-@pytest.mark.parametrize("transport", ["grpc", "rest"])
-def test_client(unet, server, transport):
+def test_served(unet, exported):
     images = np.random.default_rng(0).random((3, 18, 20, 1), dtype=np.float32)
-    address = server.address if transport == "grpc" else server.rest_address
-    with Client(address, "unet", transport=transport, max_request_pixels=2 * 18 * 20) as client:
-        masks, probabilities = client.segment(images, probabilities=True)
-        np.testing.assert_array_equal(masks, unet.segment(images))
-        np.testing.assert_allclose(probabilities, unet.probabilities(images), atol=1e-5)
-        one = client.segment(images[0, ..., 0])
-        assert (one.dtype, one.shape) == (np.int32, (18, 20))
-        np.testing.assert_array_equal(one, masks[0, ..., 0])
-        with pytest.raises(ArgumentError, match="image: values lie"):
-            client.segment(images * 1000)
-        with pytest.raises(ServingError, match="encode_style"):
-            client.encode_style(images[0])
-
-
-def test_async_client(unet, server):
-    image = np.random.default_rng(0).random((18, 20), dtype=np.float32)
-
-    async def work():
-        async with AsyncClient(server.address, "unet") as client:
-            return await client.segment(image)
-
-    np.testing.assert_array_equal(
-        asyncio.run(work()), unet.segment(image[None, ..., None])[0, ..., 0]
-    )
+    with (
+        DevelopmentServer(exported.parent, port=0) as server,
+        Client(server.address, "unet") as client,
+    ):
+        answer = client.predict({"image": images}, "segment")
+    np.testing.assert_array_equal(answer["mask"], unet.segment(images))
+    np.testing.assert_allclose(answer["probabilities"], unet.probabilities(images), atol=1e-5)
 
 
 def test_existing_version_is_kept(unet, exported):
@@ -129,15 +93,3 @@ def test_nothing_appears_when_the_model_does_not_serve(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ArgumentError, match="probabilities"):
         export_unet(object(), tmp_path)
-
-
-def test_command(unet, tmp_path, monkeypatch, capsys):
-    from tfstyle.cli import main
-
-    monkeypatch.chdir(tmp_path)
-    unet.save("unet.keras")
-    assert main(["export", "--unet", "unet.keras", "--json"]) == 0
-    assert '"version": 1' in capsys.readouterr().out
-    assert read_metadata(tmp_path / "saved_models" / "unet" / "1")["model"]["classes"] == 3
-    assert main(["export", "--unet", "none.keras"]) == 1
-    assert "no such model file" in capsys.readouterr().err

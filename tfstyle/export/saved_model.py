@@ -1,8 +1,8 @@
 """SavedModel export in TensorFlow Serving's layout: ``<folder>/<version>/``.
 
 :func:`export_servable` is for any kind of model: it takes a table of signatures
-(:mod:`tfstyle.serving.signatures`), writes, checks and publishes. :func:`export_stylize` is the
-table of a style transfer model put through it.
+(:mod:`tfstyle.export.signatures`), writes, checks and publishes. :func:`export_stylize` and
+:func:`export_unet` are the tables of a style transfer model and of a segmentation put through it.
 """
 
 from __future__ import annotations
@@ -12,30 +12,40 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata as importlib_metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfstyle.errors import ArgumentError, InputFileError, OutputError
-from tfstyle.files import read_json, remove_abandoned, temporary_beside
-from tfstyle.serving.servable import (
-    DEFAULT_SIGNATURE,
-    WARM_UP_FILE,
-    Servable,
-    read_meta_graph,
+from tfstyle import __version__
+from tfstyle.errors import (
+    SERVING_PACKAGES,
+    ArgumentError,
+    InputFileError,
+    OutputError,
+    require_packages,
 )
-from tfstyle.serving.signatures import STYLIZE, Signature, stylize_signatures
+from tfstyle.export.servable import DEFAULT_SIGNATURE, Servable, read_meta_graph
+from tfstyle.export.signatures import (
+    SEGMENT,
+    STYLIZE,
+    Signature,
+    segment_signature,
+    stylize_signatures,
+)
+from tfstyle.files import read_json, remove_abandoned, temporary_beside
 
 if TYPE_CHECKING:
-    from tfstyle.style_transfer import StyleTransfer
+    from tfstyle.segmentation import UNet
 
 logger = logging.getLogger(__name__)
 
 METADATA_FILE = "tfstyle.json"
 METADATA_FORMAT = "tfstyle-servable/1"
+# TensorFlow Serving's name for the requests that a version runs before it is available.
+WARM_UP_FILE = "tf_serving_warmup_requests"
 
 # These are registered only inside a Python process, so no model server can run them.
 _PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
@@ -46,7 +56,7 @@ _CHECK_TOLERANCE = 1e-3
 
 
 def export_stylize(
-    model: StyleTransfer,
+    model: Any,
     folder: str | Path = "saved_models/stylize",
     version: int | None = None,
     *,
@@ -59,34 +69,35 @@ def export_stylize(
 
     - ``stylize`` and ``serving_default``: ``content`` (B, H, W, 1) and ``style`` (B or 1, H', W',
       1) to ``generated`` (B, H, W, 1). A style batch of 1 is broadcast over the contents.
-    - ``encode_style``: ``style`` (B, H', W', 1) to ``code`` (B, 2, C + 33), to keep.
-    - ``stylize_with_code``: ``content`` and ``code`` (B or 1, 2, C + 33) to ``generated``, without
-      the work that the style would take.
+    - ``encode_style``: ``style`` (B, H', W', 1) to ``code`` (B, …), to keep; the shape behind the
+      batch is the model's.
+    - ``stylize_with_code``: ``content`` and ``code`` (B or 1, …) to ``generated``, without the
+      work that the style would take.
     - ``stylize_strength``, ``stylize_with_code_strength``: also take ``strength``, one value or
       one for each content, in [0, 1].
-    - ``stylize_plain…``, ``encode_style_plain``, ``stylize_with_code_plain…``: the same with
-      ``detail="plain"``; the signatures above are guided. See
-      :meth:`tfstyle.StyleTransfer.stylize`.
+    - of a model with detail modes also ``stylize_plain…``, ``encode_style_plain`` and
+      ``stylize_with_code_plain…``: the same with ``detail="plain"``; those above are guided.
 
     The graph checks its inputs itself, so every server answers INVALID_ARGUMENT for NaN or
     infinite values, gray levels outside [0, 1], empty images and a style batch that does not
     fit. See :func:`export_servable` for the rest.
 
     Args:
-        model: The model; anything with its ``generate(content, style, strength, detail)``, and
-            for the signatures with codes ``code_of`` and ``generate_from_code``.
+        model: Anything with ``generate(content, style, strength)``, and for the signatures with
+            codes ``code_of(style)`` and ``generate_from_code(content, code, strength)``; see
+            :func:`tfstyle.export.signatures.stylize_signatures`.
         folder: The servable's base path; made if missing.
-        version: Version number, at least 1; the next free one unless given.
+        version: Version number, at least 1. Defaults to the next free one.
         preset: Name of the preset that the model came from, for the metadata.
         warm_up_size: Height and width of the images in the warm-up records, in pixels; those that
-            clients will send. 0 writes no records.
+            clients will send. 0 writes no records; else the extra ``serving`` is needed.
 
     Returns:
         The version folder, for example ``saved_models/stylize/1``.
 
     Raises:
-        ArgumentError: ``version`` is no whole number of at least 1, ``warm_up_size`` is below 0,
-            or ``model`` cannot generate.
+        ArgumentError: ``version``, ``warm_up_size`` or ``model`` cannot be used.
+        MissingPackageError: Warm-up records are wanted without the extra ``serving``.
         OutputError: The folder cannot be written, the version exists, or the exported graph
             does not work as the model does.
 
@@ -95,20 +106,8 @@ def export_stylize(
         >>> export_stylize(model, "saved_models/stylize")             # doctest: +SKIP
         PosixPath('saved_models/stylize/1')
     """
-    if not callable(getattr(model, "generate", None)):
-        raise ArgumentError(
-            f"model: {type(model).__name__} has no generate(content, style, strength, "
-            "detail); give a tfstyle.StyleTransfer"
-        )
-    if (
-        isinstance(warm_up_size, bool)
-        or not isinstance(warm_up_size, (int, np.integer))
-        or warm_up_size < 0
-    ):
-        raise ArgumentError(
-            f"warm_up_size: must be a whole number of at least 0, received {warm_up_size!r}"
-        )
-    _check_version(version)
+    _check_method(model, "generate", "generate(content, style, strength)")
+    side = _checked_whole("warm_up_size", warm_up_size, 0)
     try:
         signatures = stylize_signatures(model)
     except (TypeError, ValueError) as error:
@@ -121,23 +120,11 @@ def export_stylize(
         "style": random.random((1, 13, 22, 1), dtype=np.float32),
         "strength": np.float32(0.5),
     }
-    side = int(warm_up_size)
-    warm_up = {
-        "content": (1, side, side, 1),
-        "style": (1, side, side, 1),
-        "strength": (1,),
-    }
-    if "encode_style" in signatures:
+    shapes = {"content": (1, side, side, 1), "style": (1, side, side, 1), "strength": (1,)}
+    if any("code" in signature.inputs for signature in signatures.values()):
         examples["code"] = np.asarray(model.code_of(examples["style"]))
-        warm_up["code"] = (1, *examples["code"].shape[1:])
+        shapes["code"] = examples["code"].shape
     encoder = getattr(model, "encoder", None)
-    facts = {
-        "class": type(model).__name__,
-        "preset": preset,
-        "encoder": getattr(encoder, "name", None) or (type(encoder).__name__ if encoder else None),
-        "layer": getattr(model, "layer", None),
-        "stride": getattr(model, "stride", None),
-    }
     return export_servable(
         signatures,
         folder,
@@ -145,8 +132,53 @@ def export_stylize(
         name="stylize",
         default=STYLIZE,
         examples=examples,
-        warm_up=warm_up if side else None,
-        model=facts,
+        warm_up=shapes if side else None,
+        model={
+            "class": type(model).__name__,
+            "preset": preset,
+            "encoder": getattr(encoder, "name", None),
+            "layer": getattr(model, "layer", None),
+            "stride": getattr(model, "stride", None),
+        },
+    )
+
+
+def export_unet(
+    model: UNet,
+    folder: str | Path = "saved_models/unet",
+    version: int | None = None,
+    *,
+    warm_up_size: int = 256,
+) -> Path:
+    """Export a U-Net as a servable SavedModel.
+
+    The signatures ``segment`` and ``serving_default`` take ``image``, float32 (B, H, W, 1) in
+    [0, 1] of any size, and give ``mask``, int32 (B, H, W, 1), the most probable class of every
+    pixel, and ``probabilities``, float32 (B, H, W, classes). The graph refuses empty images and
+    values that are not finite or lie outside [0, 1]. All else is as in :func:`export_stylize`.
+
+    Args:
+        model: The model; anything with its ``probabilities(images)`` and ``classes``.
+        folder: The servable's base path; made if missing.
+        version: Version number, at least 1. Defaults to the next free one.
+        warm_up_size: Side of the image in the warm-up request; 0 writes none.
+
+    Example:
+        >>> export_unet(tfstyle.segmentation.UNet.load("unet.keras"))  # doctest: +SKIP
+        PosixPath('saved_models/unet/1')
+    """
+    _check_method(model, "probabilities", "probabilities(images)")
+    side = _checked_whole("warm_up_size", warm_up_size, 0)
+    image = np.random.default_rng(0).random((2, 19, 26, 1), dtype=np.float32)
+    return export_servable(
+        {SEGMENT: segment_signature(model)},
+        folder,
+        version,
+        name="unet",
+        default=SEGMENT,
+        examples={"image": image},
+        warm_up={"image": (1, side, side, 1)} if side else None,
+        model={"class": type(model).__name__, **model.get_config()},
     )
 
 
@@ -174,29 +206,30 @@ def export_servable(
     Args:
         signatures: Signature name to signature.
         folder: The servable's base path; made if missing.
-        version: Version number, at least 1; the next free one unless given.
+        version: Version number, at least 1. Defaults to the next free one.
         name: The servable's name, as its warm-up requests give it.
         default: The signature that ``serving_default`` repeats.
         examples: Input name to an array of that input, for the comparison.
-        warm_up: Input name to its shape in the warm-up records; no records unless given.
+        warm_up: Input name to its shape in the warm-up records. Defaults to no records.
         model: Facts of the model for the metadata.
 
     Returns:
         The version folder.
 
     Raises:
-        ArgumentError: ``version`` is no whole number of at least 1, or a function cannot be
-            traced with unknown sizes.
+        ArgumentError: ``version`` cannot be used, or a function cannot be traced with unknown
+            sizes.
+        MissingPackageError: Warm-up records are wanted without the extra ``serving``.
         OutputError: The folder cannot be written, the version exists, the graph has operations
             that a model server lacks, or it does not give what the functions give.
     """
-    _check_version(version)
     base = Path(folder)
-    if version is not None and (base / str(version)).exists():
-        raise OutputError(
-            base / str(version),
-            "exists already; servers may be using it. Choose another version, or leave it out "
-            "for the next free one",
+    if version is not None:
+        _checked_whole("version", version, 1)
+        _check_free(base / str(version))
+    if warm_up is not None:
+        require_packages(
+            SERVING_PACKAGES, "serving", "an export with warm-up records (warm_up_size above 0)"
         )
     try:
         base.mkdir(parents=True, exist_ok=True)
@@ -204,8 +237,9 @@ def export_servable(
         with temporary_beside(base / "export", folder=True) as temporary:
             _write(signatures, temporary, name, default, model or {})
             if warm_up is not None:
-                _write_warm_up(signatures, temporary, name, default, warm_up)
-            _check(signatures, temporary, name, examples)
+                served = {DEFAULT_SIGNATURE: signatures[default], **signatures}
+                _write_warm_up(served, temporary, name, warm_up)
+            _check(signatures, temporary, examples)
             target = _publish(temporary, base, version)
     except OSError as error:
         raise OutputError.of(base, error) from error
@@ -233,39 +267,63 @@ def read_metadata(version_folder: str | Path) -> dict[str, Any]:
         raise
     except FileNotFoundError:
         raise InputFileError(
-            path, "no such file; this SavedModel was not exported by tfstyle"
+            path, "no such file; this SavedModel was not exported by tfstyle."
         ) from None
     except (OSError, ValueError) as error:
-        raise InputFileError(path, f"cannot be read ({error}); export the model again") from error
+        raise InputFileError(path, f"cannot be read ({error}); export the model again.") from error
     if not isinstance(data, dict) or not str(data.get("format", "")).startswith(
         "tfstyle-servable/"
     ):
-        raise InputFileError(path, "is not tfstyle's servable metadata; export the model again")
+        raise InputFileError(path, "is not tfstyle's servable metadata; export the model again.")
     return data
 
 
 def graph_operations(version_folder: str | Path) -> list[str]:
     """Names of all operations in a SavedModel's serving graph and its functions, sorted.
 
-    Args:
-        version_folder: The folder with ``saved_model.pb``.
-
     Raises:
         InputFileError: ``saved_model.pb`` is missing or damaged.
     """
-    meta_graph = read_meta_graph(Path(version_folder))
-    functions = {f.signature.name for f in meta_graph.graph_def.library.function}
-    operations = {node.op for node in meta_graph.graph_def.node}
-    for function in meta_graph.graph_def.library.function:
+    graph = read_meta_graph(version_folder).graph_def
+    functions = {f.signature.name for f in graph.library.function}
+    operations = {node.op for node in graph.node}
+    for function in graph.library.function:
         operations.update(node.op for node in function.node_def)
     return sorted(operations - functions)
 
 
-def _check_version(version: int | None) -> None:
-    if version is not None and (
-        isinstance(version, bool) or not isinstance(version, int) or version < 1
-    ):
-        raise ArgumentError(f"version: must be a whole number of at least 1, received {version!r}")
+def package_versions(packages: Iterable[str]) -> dict[str, str | None]:
+    """Versions of tfstyle, Python and packages; None where one is not installed."""
+    found: dict[str, str | None] = {"tfstyle": __version__, "python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib_metadata.version(package)
+        except importlib_metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _check_method(model: Any, name: str, call: str) -> None:
+    if not callable(getattr(model, name, None)):
+        raise ArgumentError(f"model: must have {call}, received a {type(model).__name__}.")
+
+
+def _checked_whole(name: str, value: Any, least: int) -> int:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise ArgumentError(
+            f"{name}: must be a whole number of at least {least}, received {value!r}."
+        )
+    return int(value)
+
+
+def _check_free(target: Path) -> None:
+    if target.exists():
+        raise OutputError(
+            target,
+            "exists already; servers may be using it. Choose another version, or leave it out "
+            "for the next free one.",
+        )
 
 
 def _write(
@@ -296,7 +354,7 @@ def _write(
     if foreign:
         raise OutputError(
             folder.parent,
-            f"the model uses operations that TensorFlow Serving cannot run: {', '.join(foreign)}",
+            f"the model uses operations that TensorFlow Serving cannot run: {', '.join(foreign)}.",
         )
     described = {key: signature.describe() for key, signature in signatures.items()}
     described[DEFAULT_SIGNATURE] = {**described[default], "same_as": default}
@@ -304,11 +362,7 @@ def _write(
         "format": METADATA_FORMAT,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "model": dict(model),
-        "versions": {
-            **{package: _version_of(package) for package in ("tensorflow", "keras", "numpy")},
-            "tfstyle": _tfstyle_version(),
-            "python": platform.python_version(),
-        },
+        "versions": package_versions(("tensorflow", "keras", "numpy")),
         "signatures": described,
         "operations": operations,
         "parameters": int(sum(np.prod(v.shape) for v in servable.model_variables)),
@@ -340,7 +394,6 @@ def _write_warm_up(
     signatures: Mapping[str, Signature],
     folder: Path,
     name: str,
-    default: str,
     shapes: Mapping[str, tuple[int, ...]],
 ) -> None:
     """One request for each signature, as TensorFlow Serving's SavedModel warm-up wants them.
@@ -349,72 +402,45 @@ def _write_warm_up(
     depends on sizes alone, and the file stays small.
     """
     import tensorflow as tf
-    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+    from tensorflow_serving.apis import prediction_log_pb2
 
-    records = []
-    # serving_default has the same graph, but a server prepares it anew.
-    for key, signature in {DEFAULT_SIGNATURE: signatures[default], **signatures}.items():
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name = name
-        request.model_spec.signature_name = key
-        for tensor_name, tensor in signature.inputs.items():
-            proto = tf.make_tensor_proto(
-                0.5, dtype=tf.as_dtype(tensor.dtype), shape=shapes[tensor_name]
-            )
-            request.inputs[tensor_name].CopyFrom(proto)
-        log = prediction_log_pb2.PredictionLog()
-        log.predict_log.request.CopyFrom(request)
-        records.append(log.SerializeToString())
-    path = folder / "assets.extra" / WARM_UP_FILE
     try:
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            for record in records:
-                writer.write(record)
+        with tf.io.TFRecordWriter(str(folder / "assets.extra" / WARM_UP_FILE)) as writer:
+            for key, signature in signatures.items():
+                log = prediction_log_pb2.PredictionLog()
+                request = log.predict_log.request
+                request.model_spec.name, request.model_spec.signature_name = name, key
+                for tensor_name, tensor in signature.inputs.items():
+                    request.inputs[tensor_name].CopyFrom(
+                        tf.make_tensor_proto(0.5, tf.as_dtype(tensor.dtype), shapes[tensor_name])
+                    )
+                writer.write(log.SerializeToString())
     except tf.errors.OpError as error:
         raise OutputError.of(folder.parent, error) from error
 
 
-def _version_of(package: str) -> str | None:
-    try:
-        return importlib_metadata.version(package)
-    except importlib_metadata.PackageNotFoundError:
-        return None
-
-
-def _tfstyle_version() -> str:
-    import tfstyle
-
-    return tfstyle.__version__
-
-
 def _check(
-    signatures: Mapping[str, Signature],
-    folder: Path,
-    name: str,
-    examples: Mapping[str, np.ndarray],
+    signatures: Mapping[str, Signature], folder: Path, examples: Mapping[str, np.ndarray]
 ) -> None:
     """Loads the export as a server would and compares it with the functions it came from."""
     import tensorflow as tf
 
     try:
-        servable = Servable(name, 0, folder)
+        servable = Servable(folder)
     except InputFileError as error:
         raise OutputError(folder.parent, f"the export {error.problem}") from error
-    try:
+    with servable:
         for key, signature in signatures.items():
             inputs = {k: examples[k] for k in signature.inputs}
             expected = signature.function(*(tf.constant(value) for value in inputs.values()))
             served = servable.run(key, inputs)
             for output, value in expected.items():
                 _compare(folder.parent, key, served[output], np.asarray(value))
-    finally:
-        servable.close()
 
 
 def _compare(base: Path, signature: str, served: np.ndarray, expected: np.ndarray) -> None:
-    same = served.shape == expected.shape
     difference = float("nan")
-    if same:
+    if served.shape == expected.shape:
         difference = float(np.max(np.abs(served.astype(np.float64) - expected.astype(np.float64))))
     # Gray levels and probabilities lie in [0, 1]; codes are larger and differ in proportion.
     scale = max(1.0, float(np.max(np.abs(expected), initial=0.0)))
@@ -422,29 +448,25 @@ def _compare(base: Path, signature: str, served: np.ndarray, expected: np.ndarra
         raise OutputError(
             base,
             f"the exported signature '{signature}' differs from the model (largest difference "
-            f"{difference:g}); nothing was exported",
+            f"{difference:g}); nothing was exported.",
         )
 
 
 def _publish(temporary: Path, base: Path, version: int | None) -> Path:
     """Renames the complete export to its version folder in one step."""
     while True:
-        number = version
-        if number is None:
-            # Names alone count here: a file called 1 also stands in the way.
-            numbers = [int(p.name) for p in base.iterdir() if p.name.isdecimal()]
-            number = max(numbers, default=0) + 1
-        target = base / str(number)
+        # Names alone count here: a file called 1 also stands in the way.
+        numbers = [int(p.name) for p in base.iterdir() if p.name.isdecimal()]
+        target = base / str(version or max(numbers, default=0) + 1)
         try:
             # A rename onto an existing folder replaces it when it is empty, hence the test.
             if target.exists():
                 raise FileExistsError(target)
             os.rename(temporary, target)
-        except OSError as error:
-            taken = target.exists()
-            if taken and version is None:
-                continue  # another export took this number; take the next
-            if taken:
-                raise OutputError(target, "exists already; choose another version") from error
-            raise
+        except OSError:
+            if not target.exists():
+                raise
+            if version is not None:
+                _check_free(target)
+            continue  # another export took this number; take the next
         return target

@@ -1,0 +1,36 @@
+"""A small exported model for the tests of export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tfstyle
+from tests.models import small_model
+from tfstyle.export import Servable, export_stylize
+
+
+@pytest.fixture(scope="session")
+def model() -> tfstyle.StyleTransfer:
+    return small_model()
+
+
+@pytest.fixture(scope="session")
+def saved_model(model: tfstyle.StyleTransfer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved_models") / "stylize"
+    return export_stylize(model, folder, preset="test_preset", warm_up_size=16)
+
+
+@pytest.fixture(scope="session")
+def servable(saved_model: Path) -> Iterator[Servable]:
+    """The export, loaded once for the tests that run its graph in this process."""
+    with Servable(saved_model) as servable:
+        yield servable
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(20)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfstyle.errors import InputFileError
+from tfstyle.export import Servable, saved_model_folder
+
+
+def make(base, *versions):
+    for version in versions:
+        (base / version).mkdir(parents=True)
+        (base / version / "saved_model.pb").touch()
+    return base
+
+
+def test_damaged_saved_model(tmp_path, saved_model):
+    folder = tmp_path / "stylize" / "1"
+    shutil.copytree(saved_model, folder)
+    content = (folder / "saved_model.pb").read_bytes()
+    (folder / "saved_model.pb").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputFileError, match="cannot be loaded as a SavedModel"):
+        Servable(folder)
+
+
+def test_missing_variables(tmp_path, saved_model):
+    folder = tmp_path / "stylize" / "1"
+    shutil.copytree(saved_model, folder)
+    shutil.rmtree(folder / "variables")
+    with pytest.raises(InputFileError, match="cannot be loaded as a SavedModel"):
+        Servable(folder)
+
+
+def test_a_folder_means_its_latest_version(tmp_path):
+    make(tmp_path / "sum", "9", "10")
+    assert saved_model_folder(tmp_path / "sum") == tmp_path / "sum" / "10"
+    assert saved_model_folder(tmp_path / "sum" / "9") == tmp_path / "sum" / "9"
+    (tmp_path / "sum" / "11").mkdir()
+    for path, message in (
+        (tmp_path / "sum", r"11: has no saved_model\.pb"),
+        (tmp_path, "is not a SavedModel"),
+        (tmp_path / "missing", "no such folder"),
+    ):
+        with pytest.raises(InputFileError, match=message):
+            saved_model_folder(path)
+
+
+def test_closing(saved_model):
+    servable = Servable(saved_model, threads=1)
+    servable.close()
+    servable.close()  # a second time does nothing
+    with pytest.raises(RuntimeError, match="is closed"):
+        servable.run("stylize", {})
+
+
+def test_run_gives_the_outputs_asked_for(servable, random):
+    image = random.random((1, 8, 8, 1), dtype=np.float32)
+    inputs = {"content": image, "style": image}
+    assert set(servable.run("stylize", inputs, ["generated"])) == {"generated"}
+    with pytest.raises(KeyError, match="other"):
+        servable.run("stylize", inputs, ["other"])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="content: holds NaN"):
+        servable.run("stylize", {"content": image * np.nan, "style": image})
+
+
+def test_importing_the_packages_starts_nothing():
+    code = (
+        "import sys, threading, tfstyle.export, tfstyle.serving, tfstyle.convert; "
+        "assert not {'tensorflow', 'grpc', 'tensorflow_serving'} & set(sys.modules); "
+        "assert threading.active_count() == 1"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

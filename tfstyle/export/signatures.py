@@ -1,0 +1,309 @@
+"""The signatures of each kind of servable: names, tensors with their units, graph functions.
+
+:func:`tfstyle.export.export_servable` writes such a table as a SavedModel. A new kind of model
+needs a function like :func:`stylize_signatures` here and nothing else.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tfstyle.images import checked_gray
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+STYLIZE = "stylize"
+STYLIZE_WITH_CODE = "stylize_with_code"
+ENCODE_STYLE = "encode_style"
+SEGMENT = "segment"
+#: Modes of models whose ``generate`` takes ``detail``; the first one's signatures have no suffix.
+DETAILS = ("guided", "plain")
+
+
+def signature_name(stem: str, detail: str | None = None, strength: bool = False) -> str:
+    """Name of a signature, such as ``stylize_plain_strength``.
+
+    Args:
+        stem: ``STYLIZE``, ``STYLIZE_WITH_CODE`` or ``ENCODE_STYLE``.
+        detail: One of ``DETAILS``, or None for a model without modes.
+        strength: Whether it also takes ``strength``.
+    """
+    plain = "_plain" if detail == "plain" else ""
+    return f"{stem}{plain}{'_strength' if strength else ''}"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of a signature, as its metadata tells it.
+
+    Args:
+        sizes: The shape in words and numbers, such as ``("batch", "height", "width", 1)``; a word
+            is a size that the caller chooses. None for any rank.
+        meaning: What it is, with what holds beyond type and range.
+        units: Unit of the values; ``"1"`` for a pure number.
+        range: Lowest and highest value; None at an end that is open.
+        dtype: Name of the TensorFlow dtype.
+        shape_note: The shape in words, where `sizes` cannot say it.
+    """
+
+    sizes: tuple[str | int, ...] | None
+    meaning: str
+    units: str
+    range: tuple[float | None, float | None] = (0.0, 1.0)
+    dtype: str = "float32"
+    shape_note: str | None = None
+
+    def spec(self, name: str) -> tf.TensorSpec:
+        """The placeholder for tracing: words become unknown sizes."""
+        import tensorflow as tf
+
+        shape = None
+        if self.sizes is not None:
+            shape = [size if isinstance(size, int) else None for size in self.sizes]
+        return tf.TensorSpec(shape, tf.as_dtype(self.dtype), name=name)
+
+    def describe(self) -> dict[str, Any]:
+        """The same as plain types for JSON."""
+        return {
+            "dtype": self.dtype,
+            "shape": self.shape_note if self.shape_note else list(self.sizes or ()),
+            "range": list(self.range),
+            "units": self.units,
+            "meaning": self.meaning,
+        }
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One signature of a servable.
+
+    Args:
+        inputs: Input name to what it is, in the order of the function's arguments.
+        outputs: Output name to what it is.
+        function: The graph: tensors in the order of `inputs` to a dict of tensors named as
+            `outputs`.
+        guard: Runs before it in the exported graph: the same tensors to the same tensors, behind
+            assertions that refuse what the function cannot use.
+        notes: Further facts for the metadata.
+    """
+
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+    function: Callable[..., dict[str, tf.Tensor]]
+    guard: Callable[..., tuple[tf.Tensor, ...]] | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, Any]:
+        """The same as plain types for JSON."""
+        return {
+            "inputs": {name: tensor.describe() for name, tensor in self.inputs.items()},
+            "outputs": {name: tensor.describe() for name, tensor in self.outputs.items()},
+            **self.notes,
+        }
+
+
+_GRAY = "display gray level: a scan after its window, 0 black, 1 white"
+_IMAGE_SIZES = ("batch", "height", "width", 1)
+CONTENT = Tensor(
+    _IMAGE_SIZES, "images whose anatomy is kept; any height and width of at least 1", _GRAY
+)
+STYLE = Tensor(
+    ("batch or 1", "style height", "style width", 1),
+    "images whose gray-scale style is taken; one for all contents, or one for each",
+    _GRAY,
+)
+GENERATED = Tensor(_IMAGE_SIZES, "the content images in the style's gray scale", _GRAY)
+STRENGTH = Tensor(
+    None,
+    "0 keeps the content's own gray scale as the model sees it, 1 takes the style's in full",
+    "1",
+    shape_note="scalar, [1] or [batch]",
+)
+IMAGE = Tensor(_IMAGE_SIZES, "images to segment; any height and width of at least 1", _GRAY)
+
+
+def stylize_signatures(model: Any) -> dict[str, Signature]:
+    """Signatures of any model that stylizes.
+
+    Args:
+        model: Has ``generate(content, style, strength)``, images (B, H, W, 1) and (B or 1, H', W',
+            1) and a strength or None to images (B, H, W, 1). For the signatures with codes also
+            ``code_of(style)``, images to an array (B, …) of any fixed shape behind the batch, and
+            ``generate_from_code(content, code, strength)``. A model whose ``generate`` takes
+            ``detail`` gets all of them for each of ``DETAILS``, and its codes are rows of means
+            and standard deviations, as in :meth:`tfstyle.StyleTransfer.encode_style`.
+
+    Returns:
+        Signature name to signature, ``stylize`` first.
+
+    Raises:
+        ValueError: ``code_of`` cannot be traced with unknown sizes, or gives no fixed shape.
+    """
+    import tensorflow as tf
+
+    table: dict[str, Signature] = {}
+    modal = "detail" in inspect.signature(model.generate).parameters
+
+    def add(stem, detail, other, guard, function):
+        notes, options = {}, {}
+        if detail is not None:
+            notes = options = {"detail": detail}
+
+        def generate(content, given, strength=None):
+            return {"generated": function(content, given, strength, **options)}
+
+        inputs, outputs = {"content": CONTENT, **other}, {"generated": GENERATED}
+        for extra in ({}, {"strength": STRENGTH}):
+            name = signature_name(stem, detail, bool(extra))
+            table[name] = Signature({**inputs, **extra}, outputs, generate, guard, notes)
+
+    for detail in DETAILS if modal else (None,):
+        add(STYLIZE, detail, {"style": STYLE}, _guard_pair("style", "image"), model.generate)
+    if not callable(getattr(model, "code_of", None)):
+        return table
+    for detail in DETAILS if modal else (None,):
+        notes = {"detail": detail} if modal else {}
+
+        def encode(style, options=notes):
+            return {"code": model.code_of(style, **options)}
+
+        traced = tf.function(encode, autograph=False, input_signature=[STYLE.spec("style")])
+        shape = traced.get_concrete_function().structured_outputs["code"].shape
+        if shape.rank is None or None in shape.as_list()[1:]:
+            raise ValueError(f"a style code has the shape {shape}, which is not fixed")
+        code = _style_code(shape.as_list()[1:], modal)
+        name = signature_name(ENCODE_STYLE, detail)
+        table[name] = Signature(
+            {"style": STYLE}, {"code": code}, encode, _guard_image("style"), notes
+        )
+        guard = _guard_pair("code", "code", deviations=modal)
+        add(STYLIZE_WITH_CODE, detail, {"code": code}, guard, model.generate_from_code)
+    return table
+
+
+def _style_code(shape: list[int], moments: bool) -> Tensor:
+    what = "what the model takes from a style"
+    if moments:
+        what = (
+            "mean and standard deviation of each channel at the model's layer and of the style "
+            "image itself, then the image's gray levels"
+        )
+    return Tensor(
+        ("batch or 1", *shape),
+        f"{what}; made by encode_style, only for the same model and the same detail if it has any",
+        "as the model defines them",
+        range=(None, None),
+    )
+
+
+def segment_signature(model: Any) -> Signature:
+    """The signature ``segment`` of a model with ``probabilities(images)`` and ``classes``."""
+    import tensorflow as tf
+
+    def segment(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        probabilities = model.probabilities(image)
+        mask = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
+        return {"mask": mask[..., None], "probabilities": probabilities}
+
+    classes = int(model.classes)
+    mask = Tensor(
+        _IMAGE_SIZES,
+        "most probable class of every pixel",
+        "class number",
+        range=(0, classes - 1),
+        dtype="int32",
+    )
+    sizes = (*_IMAGE_SIZES[:3], classes)
+    outputs = {
+        "mask": mask,
+        "probabilities": Tensor(sizes, "probability of every class; sums to 1", "1"),
+    }
+    return Signature({"image": IMAGE}, outputs, segment, _guard_image("image"))
+
+
+# -- what the graph itself refuses, so that every server does ---------------------------------
+
+
+def _guard_image(name: str) -> Callable:
+    def guard(image: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return (_gray([_not_empty(name, image)], name, image),)
+
+    return guard
+
+
+def _guard_pair(name: str, noun: str, deviations: bool = False) -> Callable:
+    """Content and a style or code, and where there is one the strength."""
+
+    def guard(content, other, strength=None) -> tuple[tf.Tensor, ...]:
+        import tensorflow as tf
+
+        contents, others = tf.shape(content)[0], tf.shape(other)[0]
+        checks = [
+            _not_empty("content", content),
+            _not_empty(name, other),
+            _assert(
+                tf.logical_or(tf.equal(others, 1), tf.equal(others, contents)),
+                f"{name}: must hold one {noun}, or as many as content; batch sizes of {name} and "
+                "content",
+                others,
+                contents,
+            ),
+        ]
+        if deviations:
+            checks.append(
+                _assert(
+                    tf.logical_not(tf.reduce_any(other[:, 1] < 0.0)),  # NaN is told better below
+                    f"{name}: standard deviations must be at least 0",
+                )
+            )
+        content = _gray(checks, "content", content)
+        if noun == "image":
+            other = _gray(checks, name, other)
+        else:
+            with tf.control_dependencies(checks):
+                other = tf.debugging.check_numerics(other, name)
+        rest = () if strength is None else (_checked_strength(strength, contents),)
+        return content, other, *rest
+
+    return guard
+
+
+def _checked_strength(strength: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+    """One value or one an image, as (1 or B, 1, 1, 1), behind assertions."""
+    import tensorflow as tf
+
+    values = tf.reshape(strength, [-1])
+    count = tf.size(values)
+    fits = tf.logical_or(tf.equal(count, 1), tf.equal(count, images))
+    in_range = tf.reduce_all(tf.logical_and(values >= 0.0, values <= 1.0))  # False for NaN
+    checks = [
+        _assert(fits, "strength: must be one value, or one for each content; values given", count),
+        _assert(in_range, "strength: must lie in [0, 1]"),
+    ]
+    with tf.control_dependencies(checks):
+        return tf.reshape(values, [-1, 1, 1, 1])
+
+
+def _not_empty(name: str, tensor: tf.Tensor) -> Any:
+    import tensorflow as tf
+
+    sizes = tf.shape(tensor)
+    return _assert(tf.reduce_all(sizes > 0), f"{name}: is empty; its shape is", sizes)
+
+
+def _gray(checks: list, name: str, images: tf.Tensor) -> tf.Tensor:
+    import tensorflow as tf
+
+    with tf.control_dependencies(checks):
+        return checked_gray(images, name)
+
+
+def _assert(condition: tf.Tensor, message: str, *values: tf.Tensor) -> Any:
+    import tensorflow as tf
+
+    # With text and int32 alone this is a single Assert operation, without a branch around it.
+    return tf.debugging.Assert(condition, [message, *values], summarize=4)
