@@ -13,9 +13,17 @@ from keras import ops
 
 from tfstyle.images import as_batch, check_batch_size, check_strength, gray_tensor, pair_of
 from tfstyle.keras_files import KerasFile
+from tfstyle.layers.resize import reduce_array
 from tfstyle.presets import PresetModel
 from tfstyle.style_codes import StyleCodes
-from tfstyle.tone.curve import TABLE, ToneCurve, evaluate, look_up, tabulate
+from tfstyle.tone.curve import (
+    TABLE,
+    ToneCurve,
+    apply_curve,
+    evaluate,
+    look_up,
+    tabulate,
+)
 from tfstyle.tone.features import TOKENS, ToneEncoder, merge_tokens
 from tfstyle.tone.matching import ToneMatcher, by_knot
 from tfstyle.tone.pairs import PARTNERS
@@ -194,14 +202,13 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         images, shape = as_batch(content, "content")
         curve = self.estimate(images, style, style_weights, batch_size, one_curve)
         self._warn(curve)
-        return self.apply_curve(images, curve, strength, batch_size).reshape(shape)
+        return self.apply_curve(images, curve, strength).reshape(shape)
 
     def apply_curve(
         self,
         content: np.ndarray,
         curve: ToneCurve,
         strength: float = 1.0,
-        batch_size: int = 8,
     ) -> np.ndarray:
         """Applies curves of :meth:`estimate` to images.
 
@@ -209,7 +216,6 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
             content: float array (H, W), (H, W, 1) or (B, H, W, 1) with values in [0, 1].
             curve: One curve for all images, or one for each.
             strength: See :meth:`stylize`.
-            batch_size: Images a call.
 
         Returns:
             float32 array of the content's shape, in [0, 1].
@@ -218,26 +224,10 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
             ArgumentError: shapes, values or strength that cannot be used.
         """
         check_strength(strength)
-        check_batch_size(batch_size)
         images, shape = as_batch(content, "content")
         if strength == 0:
             return images.reshape(shape)
-        knots = tf.TensorSpec((None, None), tf.float32)
-        table = self.traced("table", lambda *parts: tabulate(ToneCurve(*parts)), *[knots] * 4)
-        apply = self.traced(
-            "apply",
-            self.apply,
-            self.images_spec,
-            tf.TensorSpec((None, TABLE), tf.float32),
-            tf.TensorSpec((), tf.float32),
-        )
-        tables = table(*curve)
-        results = []
-        for start in range(0, len(images), batch_size):
-            part = slice(start, start + batch_size)
-            own = tables if len(tables) == 1 else tables[part]
-            results.append(apply(images[part], own, np.float32(strength)).numpy())
-        return np.concatenate(results).reshape(shape)
+        return apply_curve(images, curve, strength).clip(0.0, 1.0).reshape(shape)
 
     def estimate(
         self,
@@ -265,7 +255,18 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         images = as_batch(content, "content")[0]
         if one_curve:
             images = images[evenly(len(images), SLICES)]
-        codes = self.encode_batch(images, batch_size)
+        images = reduce_array(images, self.encoder.working_size)
+        # A style of the same size goes through the network with the contents.
+        style = style if isinstance(style, (list, tuple, np.ndarray)) else np.asarray(style)
+        together = isinstance(style, np.ndarray) and style.ndim == 2 and style_weights is None
+        if together:
+            first = reduce_array(as_batch(style, "style")[0], self.encoder.working_size)
+            together = first.shape[1:] == images.shape[1:]
+        if together:
+            codes = self.encode_batch(np.concatenate([images, first]), batch_size)
+            codes, style = codes[:-1], codes[-1:]
+        else:
+            codes = self.encode_batch(images, batch_size)
         if one_curve and len(codes) > 1:
             codes = np.asarray(merge_tokens(codes))
         blended, total = None, len(codes)
@@ -332,6 +333,10 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         """
         codes = super().encode_style(style, batch_size)
         return np.asarray(merge_tokens(codes)) if one_code and len(codes) > 1 else codes
+
+    def encode_batch(self, images: np.ndarray, batch_size: int) -> np.ndarray:
+        """Codes (B, *code_shape) of checked images (B, H, W, 1)."""
+        return super().encode_batch(reduce_array(images, self.encoder.working_size), batch_size)
 
     def fingerprint(self) -> str:
         """Short text that is the same for models that generate the same images."""
