@@ -42,7 +42,7 @@ def small_model(layer: str = "relu2_1", depth: str | None = None, seed: int = 0)
 
 
 def small_tone(seed: int = 0):
-    """An untrained ToneTransfer, small, that changes gray levels and differs from style to style."""
+    """A small untrained ToneTransfer that changes gray levels, other ones for other styles."""
     keras.utils.set_random_seed(seed)
     encoder = tfstyle.tone.ToneEncoder(
         channels=(8, 16, 16, 24), width=16, features=8, working_size=48, name="encoder"
