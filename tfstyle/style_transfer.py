@@ -34,9 +34,6 @@ from tfstyle.workers import over_machines
 LOSS_TERMS = ("loss", "content_loss", "style_loss", "histogram_loss", "paired_loss", "tv_loss")
 
 
-DETAILS = ("guided", "plain")
-
-
 @keras.saving.register_keras_serializable(package="tfstyle")
 class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
     """Gives content images the gray-scale style of other images: G = D(AdaIN(E(X), E(Y))).
