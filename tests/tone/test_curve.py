@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfstyle.tone.curve import ToneCurve, evaluate, look_up, rising, strictly_rising, tabulate
+from tfstyle.tone.curve import (
+    ToneCurve,
+    apply_curve,
+    evaluate,
+    look_up,
+    rising,
+    strictly_rising,
+    tabulate,
+)
 
 
 def curve(levels, values):
     levels, values = (np.asarray([x], np.float32) for x in (levels, values))
-    return ToneCurve(levels, values, np.zeros_like(values), np.zeros((1, 1), np.float32))
+    return ToneCurve(levels, values, np.zeros_like(values), *[np.zeros((1, 1), np.float32)] * 2)
 
 
 def test_rising_is_between_the_curves_below_and_above():
@@ -53,9 +61,22 @@ def test_table_is_clipped_and_looked_up_between_its_entries():
 def test_each_image_has_its_own_table_or_all_share_one():
     levels = np.tile(np.linspace(0, 1, 9, dtype=np.float32), (2, 1))
     values = np.stack([levels[0], 1.0 + 0 * levels[1]])
-    table = tabulate(ToneCurve(levels, values, 0 * values, np.zeros((2, 1))))
+    table = tabulate(ToneCurve(levels, values, 0 * values, *[np.zeros((2, 1))] * 2))
     x = np.full((2, 3, 3, 1), 0.25, np.float32)
     found = np.asarray(look_up(x, table))
     np.testing.assert_allclose(found[0], 0.25, atol=1e-6)
     np.testing.assert_allclose(found[1], 1.0)
     np.testing.assert_allclose(look_up(x, table[:1]), 0.25, atol=1e-6)
+
+
+def test_arrays_as_in_graphs():
+    rng = np.random.default_rng(0)
+    levels = np.sort(rng.uniform(0.1, 0.8, (2, 16)), axis=1).astype(np.float32)
+    values = np.sort(rng.uniform(-0.2, 1.2, (2, 16)), axis=1).astype(np.float32)
+    two = ToneCurve(levels, values, 0 * values, *[np.zeros((2, 1), np.float32)] * 2)
+    x = rng.random((2, 20, 30, 1), dtype=np.float32)
+    for strength in (1.0, 0.4):
+        found = apply_curve(x, two, strength)
+        np.testing.assert_allclose(found, look_up(x, tabulate(two), strength), atol=1e-4)
+    one = ToneCurve(*[part[:1] for part in two])
+    np.testing.assert_array_equal(apply_curve(x, one)[0], apply_curve(x, two)[0])

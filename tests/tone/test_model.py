@@ -144,6 +144,13 @@ def test_low_confidence_is_warned_of(model, images, caplog):
     assert "low confidence" in caplog.text
 
 
+def test_empty_images_have_no_confidence(model, images):
+    content, style = images
+    for flat in (np.zeros((40, 40)), np.ones((40, 40)), np.full((40, 40), 0.5)):
+        assert (model.confidence(content, flat) == 0).all()
+        assert (model.confidence(flat, style[0]) == 0).all()
+
+
 # -- tokens ----------------------------------------------------------------------------------
 def test_tokens_rise_and_reach_rare_gray_levels(images):
     gray = np.sort(np.concatenate([np.zeros(3000), RNG.uniform(0.4, 0.5, 900), np.full(60, 0.95)]))

@@ -15,6 +15,11 @@ KNOTS = 32
 #: Above this probability that both have one gray scale the content stays as it is. Chosen with
 #: other pairs than those of benchmarks/truth.py; see scripts/train_tone.py.
 ALIKE = 0.25
+#: Mean closest cosine at which two images have nothing and everything in common: 2 % and half of
+#: the pairs of CT lie below, noise and inverted pictures at the lower end.
+RESEMBLANCE = (0.85, 0.93)
+#: Standard deviation of an image's tokens, below which it shows hardly more than one gray level.
+LEAST_SPREAD = 0.05
 #: Added to the weight of the evidence from the style's side, as evidence from the content's.
 PRIOR = 0.05
 
@@ -108,8 +113,8 @@ class ToneMatcher(keras.layers.Layer):
         """What each token of the content should become.
 
         Returns:
-            From the content's side the expectation and its spread, (B, M, 2); the largest cosine
-            (B, M, 1); and from the style's side the weight and the weighted sum, (B, M, 2).
+            From the content's side the expectation and its spread, (B, M, 2); the cosines
+            (B, M, M); and from the style's side the weight and the weighted sum, (B, M, 2).
         """
         gray = style[..., :1]
         cosine = ops.matmul(content[..., 1:], ops.transpose(style[..., 1:], (0, 2, 1)))
@@ -119,11 +124,12 @@ class ToneMatcher(keras.layers.Layer):
         forward = _mean_and_spread(sums[..., 1:] / sums[..., :1])
         column = ops.sum(affinity, axis=1)[..., None]
         backward = ops.matmul(affinity, ops.concatenate([1.0 / column, gray / column], axis=-1))
-        return forward, ops.max(cosine, axis=-1, keepdims=True), backward
+        return forward, cosine, backward
 
     def curve(self, content, style, own_content, own_style) -> ToneCurve:
         """The curve, with :meth:`own` of both images at hand."""
-        forward, closest, backward = self.evidence(content, style)
+        forward, cosine, backward = self.evidence(content, style)
+        closest = ops.max(cosine, axis=-1, keepdims=True)
         x = by_knot(content[..., :1])
         of, closest, backward = by_knot(forward), by_knot(closest), by_knot(backward)
         own = by_knot(own_content)
@@ -164,10 +170,21 @@ class ToneMatcher(keras.layers.Layer):
         values = rising(values + 0.3 * out[..., 3])
         values = alike * x[..., 0] + (1.0 - alike) * values
         errors = ops.exp(ops.clip(out[..., 4], -6.0, 1.0))
-        return ToneCurve(strictly_rising(x[..., 0]), values, errors, alike)
+        coverage = _coverage(content[..., 0], style[..., 0], cosine)
+        return ToneCurve(strictly_rising(x[..., 0]), values, errors, alike, coverage)
 
     def get_config(self):
         return {**super().get_config(), "width": self.width, "blocks": self.blocks}
+
+
+def _coverage(content, style, cosine):
+    """How far two images show something alike, (B, 1); see :class:`ToneCurve`."""
+    resembles = [ops.mean(ops.max(cosine, axis=axis), axis=1) for axis in (1, 2)]
+    resembles = ops.minimum(*resembles)
+    shown = ops.minimum(ops.std(content, axis=1), ops.std(style, axis=1))
+    low, high = RESEMBLANCE
+    covered = ops.clip((resembles - low) / (high - low), 0.0, 1.0)
+    return (covered * ops.clip(shown / LEAST_SPREAD, 0.0, 1.0))[:, None]
 
 
 def _mean_and_spread(moments):

@@ -31,7 +31,7 @@ from tfstyle.tone.pairs import PARTNERS
 log = logging.getLogger(__name__)
 
 #: Below this confidence a result is warned of.
-LOW_CONFIDENCE = 0.5
+LOW_CONFIDENCE = 0.35
 #: An expected error of this much means a confidence of one half.
 HALF_CONFIDENCE = 0.1
 #: Slices of a scan, at most, from which its curve is taken.
@@ -294,8 +294,8 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         """How well the style shows what the content shows, from 0 to 1 for each content.
 
         The network says which error it expects at every gray level; an expected mean error e of
-        the curve gives ``1 / (1 + (e / 0.1)²)``. Low where the style shows nothing comparable,
-        is empty, or comes from another modality.
+        the curve gives ``c / (1 + (e / 0.1)²)``, with the curve's coverage c. Low where the style
+        shows nothing comparable or is empty, for inverted pictures and for noise.
 
         Args:
             content: See :meth:`stylize`.
@@ -353,11 +353,11 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         low = int((confidence < LOW_CONFIDENCE).sum())
         if low:
             log.warning(
-                "low confidence (%.2f) for %d of %d images: the style shows little that is "
-                "comparable with the content; choose another slice or scan as style",
+                "low confidence (%.2f) for %d of %d images: %s",
                 float(confidence.min()),
                 low,
                 len(confidence),
+                reason_of_doubt(curve),
             )
 
     # -- training --------------------------------------------------------------------------
@@ -531,7 +531,23 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
 def confidence_of(curve: ToneCurve) -> np.ndarray:
     """Confidence (B,) of curves; see :meth:`ToneTransfer.confidence`."""
     error = np.mean(np.asarray(curve.errors), axis=1)
-    return (1.0 / (1.0 + (error / HALF_CONFIDENCE) ** 2)).astype(np.float32)
+    coverage = np.asarray(curve.coverage)[:, 0]
+    return (coverage / (1.0 + (error / HALF_CONFIDENCE) ** 2)).astype(np.float32)
+
+
+def reason_of_doubt(curve: ToneCurve) -> str:
+    """Why the least confident of some curves is so, and what to do, in words."""
+    worst = int(np.argmin(confidence_of(curve)))
+    if float(np.asarray(curve.coverage)[worst, 0]) < 0.5:
+        return (
+            "content and style show little that is alike (an empty slice, an inverted picture, "
+            "another modality?); choose another slice or scan as style"
+        )
+    return (
+        "the style shows few of the content's tissues clearly, an error of about "
+        f"{float(np.asarray(curve.errors)[worst].mean()):.2f} gray levels is to be expected; "
+        "choose a style with more of them, or a wider window"
+    )
 
 
 def evenly(total: int, most: int) -> np.ndarray:
