@@ -137,7 +137,7 @@ class ScanTransfer:
     def __call__(self, content: np.ndarray) -> np.ndarray:
         """Generated images like `content`, float32 (B, H, W, 1) in [0, 1]."""
         if self.curve is not None:
-            return self.stylizer.apply_curve(content, self.curve, self.strength, self.batch_size)
+            return self.stylizer.apply_curve(content, self.curve, self.strength)
         return self.stylizer.stylize(
             content,
             self.style,
