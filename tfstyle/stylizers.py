@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Protocol
@@ -114,6 +115,7 @@ class ScanTransfer:
     Attributes:
         confidence: How well the styles show what the scan shows, from 0 to 1; None for models
             that do not tell.
+        seconds: Time in the model so far.
     """
 
     def __init__(
@@ -129,22 +131,32 @@ class ScanTransfer:
         self.stylizer, self.style, self.style_weights = stylizer, style, style_weights
         self.strength, self.batch_size = strength, batch_size
         self.curve = self.confidence = None
+        self.seconds = 0.0
         if isinstance(stylizer, ToneTransfer):
             images = showing(read(evenly(slices, SLICES)))
-            self.curve = stylizer.estimate(images, style, style_weights, one_curve=True)
+            self.curve = self._timed(
+                stylizer.estimate, images, style, style_weights, one_curve=True
+            )
             self.confidence = float(confidence_of(self.curve)[0])
 
     def __call__(self, content: np.ndarray) -> np.ndarray:
         """Generated images like `content`, float32 (B, H, W, 1) in [0, 1]."""
         if self.curve is not None:
-            return self.stylizer.apply_curve(content, self.curve, self.strength)
-        return self.stylizer.stylize(
+            return self._timed(self.stylizer.apply_curve, content, self.curve, self.strength)
+        return self._timed(
+            self.stylizer.stylize,
             content,
             self.style,
             strength=self.strength,
             style_weights=self.style_weights,
             batch_size=self.batch_size,
         )
+
+    def _timed(self, function: Callable, *arguments, **options):
+        begin = time.perf_counter()
+        result = function(*arguments, **options)
+        self.seconds += time.perf_counter() - begin
+        return result
 
 
 def encode_style(
