@@ -134,6 +134,120 @@ class ScanTransfer:
         self.seconds = 0.0
         if isinstance(stylizer, ToneTransfer):
             images = showing(read(evenly(slices, SLICES)))
+            begin = time.perf_counter()
+            self.curve = stylizer.estimate(images, style, style_weights, one_curve=True)
+            self.seconds += time.perf_counter() - begin
+            self.confidence = float(confidence_of(self.curve)[0])
+
+    def __call__(self, content: np.ndarray) -> np.ndarray:
+        """Generated images like `content`, float32 (B, H, W, 1) in [0, 1]."""
+        begin = time.perf_counter()
+        generated = self._generate(content)
+        self.seconds += time.perf_counter() - begin
+        return generated
+
+    def _generate(self, content: np.ndarray) -> np.ndarray:
+        if self.curve is not None:
+            return self.stylizer.apply_curve(content, self.curve, self.strength)
+        return self.stylizer.stylize(
+            content,
+            self.style,
+            strength=self.strength,
+            style_weights=self.style_weights,
+            batch_size=self.batch_size,
+        )
+
+
+def encode_style(self, style: np.ndarray) -> np.ndarray:
+        """The code of a style, so that the server looks at it once and not with every slice.
+
+        Args:
+            style: One float32 image (H', W') in [0, 1].
+
+        Returns:
+            float32 code (1, …) of the served model; the image itself where that was exported
+            without codes.
+
+        Raises:
+            ServingError: If the server cannot be reached or refuses.
+        """
+        try:
+            return self.client.encode_style(style)
+        except ServingError as error:
+            if error.code not in ("FAILED_PRECONDITION", "INVALID_ARGUMENT"):
+                raise
+        return style
+
+    def stylize(
+        self,
+        content: np.ndarray,
+        style: np.ndarray | Sequence[np.ndarray],
+        strength: float = 1.0,
+        style_weights: Sequence[float] | None = None,
+        batch_size: int = 8,
+    ) -> np.ndarray:
+        """Calls the server.
+
+        Args:
+            content: float32 array (B, H, W, 1) in [0, 1].
+            style: One float32 image (H', W') or code, or a list of them to blend.
+            strength: Sent to the signatures ``…_strength`` unless 1.
+            style_weights: One weight for each style of a list.
+            batch_size: Images a call of the client.
+
+        Returns:
+            float32 array (B, H, W, 1) in [0, 1].
+
+        Raises:
+            ArgumentError: If styles or weights cannot be used.
+            ServingError: If the server cannot be reached or refuses.
+        """
+        options = {} if strength == 1.0 else {"strength": strength}
+        if style_weights is not None:
+            options["style_weights"] = style_weights
+        content = np.asarray(content)
+        if content.ndim < 4 or len(content) <= batch_size:
+            return self.client.stylize(content, style, **options)
+        parts = [content[i : i + batch_size] for i in range(0, len(content), batch_size)]
+        return np.concatenate([self.client.stylize(part, style, **options) for part in parts])
+
+
+class ScanTransfer:
+    """A model on the slices of one scan: a ``ToneTransfer`` by one curve, others slice by slice.
+
+    Args:
+        stylizer: The model.
+        slices: Number of slices of the scan.
+        read: From slice numbers to images (S, H, W, 1) in [0, 1]. A curve is taken from up to
+            ``tfstyle.tone.model.SLICES`` of them, evenly spread; those that show one gray level
+            alone are left out. It depends on the scan and the styles, and on nothing else.
+        style: One style or code, a list of them, or None.
+        strength: See :meth:`tfstyle.ToneTransfer.stylize`.
+        style_weights: See :meth:`tfstyle.ToneTransfer.stylize`.
+        batch_size: Images a call.
+
+    Attributes:
+        confidence: How well the styles show what the scan shows, from 0 to 1; None for models
+            that do not tell.
+        seconds: Time in the model so far.
+    """
+
+    def __init__(
+        self,
+        stylizer: Stylizer,
+        slices: int,
+        read: Callable[[Sequence[int]], np.ndarray],
+        style: np.ndarray | list[np.ndarray] | None,
+        strength: float = 1.0,
+        style_weights: Sequence[float] | None = None,
+        batch_size: int = 8,
+    ):
+        self.stylizer, self.style, self.style_weights = stylizer, style, style_weights
+        self.strength, self.batch_size = strength, batch_size
+        self.curve = self.confidence = None
+        self.seconds = 0.0
+        if isinstance(stylizer, ToneTransfer):
+            images = showing(read(evenly(slices, SLICES)))
             self.curve = self._timed(
                 stylizer.estimate, images, style, style_weights, one_curve=True
             )
