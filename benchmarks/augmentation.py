@@ -3,9 +3,9 @@
 
     python benchmarks/augmentation.py --threads 1
 
-The layer has the released preset and a bank of eight styles, and runs in a ``tf.function``, as in a
+The layer has the default preset and a bank of eight styles, and runs in a ``tf.function``, as in a
 ``tf.data`` pipeline. Variants: a share p of stylized images, with and without the gate; styles of
-the same batch, which are encoded each time; the same under XLA, as in a compiled model; and
+the same batch; the same under XLA, as in a compiled model; and
 ``keras.layers.RandomContrast`` to compare with. They take turns, batch by batch. Where other work
 shares the machine, CPU seconds are what to read.
 """
@@ -31,7 +31,7 @@ VARIANTS = {
 }
 
 
-def build(names: list[str], size: int, batch: int) -> tuple[dict, dict]:
+def build(names: list[str], size: int, batch: int, preset: str | None) -> tuple[dict, dict]:
     """A function for each variant that augments one batch, and the layers."""
     import keras
     import numpy as np
@@ -40,7 +40,7 @@ def build(names: list[str], size: int, batch: int) -> tuple[dict, dict]:
     import tfstyle
     from tfstyle.data import scan_to_unit, spine_phantom
 
-    model = tfstyle.StyleTransfer.from_preset("vgg16_ct")
+    model = tfstyle.from_preset(preset)
     windows = ("bone", "soft_tissue", "wide", "spine")
     scans = [spine_phantom(seed, size).scan for seed in range(batch)]
     images = tf.constant(np.concatenate([scan_to_unit(scan, "spine_bone") for scan in scans]))
@@ -61,7 +61,7 @@ def measure(names: list[str], size: int, options: argparse.Namespace) -> list[di
     """One row a variant."""
     import numpy as np
 
-    steps, layers = build(names, size, options.batch)
+    steps, layers = build(names, size, options.batch, options.preset)
     first = {}
     for name, step in steps.items():
         start = time.perf_counter()
@@ -95,6 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--preset", help="default: the default preset")
     parser.add_argument("--sizes", nargs="+", type=int, default=[128, 256])
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--rounds", type=int, default=12)
@@ -106,6 +107,7 @@ def main() -> None:
     options = parser.parse_args()
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = str(options.threads)  # before TensorFlow is imported
+    from tfstyle import presets
     from tfstyle.training import environment
 
     rows = []
@@ -114,6 +116,7 @@ def main() -> None:
         for row in rows[-len(options.variants) - 1 :]:
             print(json.dumps(row), flush=True)
     result = {
+        "preset": options.preset or presets.DEFAULT,
         "threads": options.threads,
         "batch": options.batch,
         "rounds": options.rounds,

@@ -346,7 +346,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--data", type=Path, help="folder of the real CT, for the part series")
     parser.add_argument("--series", type=int, default=8)
-    parser.add_argument("--preset", default="vgg16_ct")
+    parser.add_argument("--preset", default="tone_ct")
     parser.add_argument("--pictures", type=int, default=2000)
     parser.add_argument("--slices", type=int, default=200)
     parser.add_argument("--listed", type=int, nargs="+", default=[10_000, 100_000])

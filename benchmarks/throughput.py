@@ -5,10 +5,11 @@
 
 DATA holds ``torso_dicom``, 20 slices of 512x512 in JPEG 2000; they are repeated along the axis,
 pixels as they are, until the series is long enough. ``tfstyle.stylize.stylize_scans`` stylizes it
-in a process of its own, which is watched ten times a second: CPU time and resident memory of the
-process and its workers. A run of another length tells whether memory grows with it. Last, runs are
-killed (SIGKILL) at random moments and started again until one ends; what came out is compared with
-the run in one, and slices that were generated in vain are counted.
+with the default preset, by one curve, in a process of its own, which is watched ten times a second:
+CPU time and resident memory of the process and its workers. A run of another length tells whether
+memory grows with it. Last, runs are killed (SIGKILL) at random moments and started again until one
+ends; what came out is compared with the run in one, and slices that were generated in vain are
+counted.
 """
 
 from __future__ import annotations
@@ -40,14 +41,15 @@ import tfstyle
 from tfstyle.data import Window
 from tfstyle.stylize import stylize_scans
 source, style, output, workers = sys.argv[1:5]
-model = tfstyle.StyleTransfer.from_preset(sys.argv[5])
-calls, inner = [], model.stylize
-def stylize(content, *arguments, **options):
+model = tfstyle.from_preset(sys.argv[5] or None)
+calls, name = [], "apply_curve" if hasattr(model, "apply_curve") else "stylize"
+inner = getattr(model, name)
+def generate(content, *arguments, **options):
     images = inner(content, *arguments, **options)
     calls.append(len(content))
     print("generated", len(content), flush=True)
     return images
-model.stylize = stylize
+setattr(model, name, generate)
 begin = time.perf_counter()
 (done,) = stylize_scans(model, [source], [style], output, window="soft_tissue",
                         style_window=Window(-600, 1500), workers=int(workers))
@@ -200,7 +202,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of the real CT")
-    parser.add_argument("--preset", default="vgg16_ct")
+    parser.add_argument("--preset", default="", help="default: the default preset")
     parser.add_argument("--slices", type=int, nargs="+", default=[100, 300])
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--kills", type=int, default=5)
@@ -208,6 +210,7 @@ def main() -> None:
         "--output", type=Path, default=Path(__file__).resolve().with_suffix(".json")
     )
     options = parser.parse_args()
+    from tfstyle import presets
     from tfstyle.training import environment
 
     rows = []
@@ -222,7 +225,7 @@ def main() -> None:
         whole = folder / f"out{count}" / source.name
         faults = killed(source, style, folder / "killed", whole, rows[-1]["generated"], options)
     result = {
-        "preset": options.preset,
+        "preset": options.preset or presets.DEFAULT,
         "cpus": os.cpu_count(),
         "workers": options.workers,
         "runs": rows,

@@ -271,7 +271,7 @@ class TestOneCurve:
             one, other = pydicom.dcmread(one), pydicom.dcmread(other)
             np.testing.assert_array_equal(one.pixel_array, other.pixel_array)
 
-    def test_no_more_than_sixteen_slices_are_read_beforehand(self):
+    def test_no_more_than_sixteen_slices_are_read_beforehand(self, tone):
         asked = []
 
         def read(indices):
@@ -279,21 +279,23 @@ class TestOneCurve:
             return np.random.default_rng(0).random((len(indices), 16, 16, 1), np.float32)
 
         style = np.random.default_rng(1).random((16, 16), np.float32)
-        ScanTransfer(small_tone(), 300, read, style)
+        ScanTransfer(tone, 300, read, style)
         assert len(asked) == 16
         assert set(np.diff(asked)) <= {18, 19}
         asked.clear()
         ScanTransfer(Shift(), 300, read, style)
         assert not asked
 
-    def test_low_confidence_says_why(self, changing, tmp_path, caplog):
-        tone = small_tone()
+    def test_low_confidence_says_why(self, tone, changing, tmp_path, caplog):
         bias = tone.matcher.out.bias.numpy()
-        for level, warned in ((-6.0, False), (0.5, True)):
-            tone.matcher.out.bias.assign([*bias[:4], level])
-            done = self.run(tone, changing, changing, tmp_path / f"{warned}")
-            assert (done.confidence < 0.5) == warned
-            assert ("series: low confidence" in caplog.text) == warned
+        try:
+            for level, warned in ((-6.0, False), (0.5, True)):
+                tone.matcher.out.bias.assign([*bias[:4], level])
+                done = self.run(tone, changing, changing, tmp_path / f"{warned}")
+                assert (done.confidence < 0.5) == warned
+                assert ("series: low confidence" in caplog.text) == warned
+        finally:
+            tone.matcher.out.bias.assign(bias)
         assert "the style shows little that is comparable with it" in caplog.text
 
     def test_other_models_take_the_middle_slice_of_the_style(self, changing, tmp_path):

@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
@@ -397,9 +396,9 @@ class StylizeWork:
                 advance(resumed)
                 log.info("%s: goes on, %d slices are there", scan.name, resumed)
             transfer = self._transfer(scan, window, pool)
-            seconds = self._slices(scan, window, transfer, writer, folder, pool, advance)
+            self._slices(scan, window, transfer, writer, folder, pool, advance)
             facts = [folder.done[i] for i in range(len(scan))]
-            result = self._account(scan, window, transfer, folder.files(), facts, seconds, resumed)
+            result = self._account(scan, window, transfer, folder.files(), facts, resumed)
             # Noted first: whatever has its name is known to be finished.
             self._note(target, job, result)
             folder.publish()
@@ -435,17 +434,14 @@ class StylizeWork:
         folder: SliceFolder,
         pool: Executor,
         advance: Callable[[int], None],
-    ) -> float:
-        """Generates and writes the slices that are missing; returns the model's seconds."""
+    ) -> None:
+        """Generates and writes the slices that are missing."""
         measured = measured_slices(len(scan))
         writing: deque[Future] = deque()
-        seconds = 0.0
         parts = self._parts(len(scan), set(folder.done))
         try:
             for wanted, pixels in _read_ahead(scan, parts, pool):
-                begin = time.perf_counter()
                 generated = transfer(window.to_unit(pixels)[..., None])[..., 0]
-                seconds += time.perf_counter() - begin
                 for i, content, image in zip(wanted, pixels, generated):
                     details = (content, window, scan.units, self.levels)
                     writing.append(
@@ -472,7 +468,6 @@ class StylizeWork:
                 if future.done() and not future.cancelled() and future.exception() is None:
                     folder.add(future.result())
             raise
-        return seconds
 
     def _parts(self, count: int, done: set[int]) -> list[list[int]]:
         """Slices to do, call by call."""
@@ -489,13 +484,11 @@ class StylizeWork:
         pool: Executor,
         advance: Callable[[int], None],
     ) -> StylizedScan:
-        output, seconds = OneFile(scan, window, kind), 0.0
+        output = OneFile(scan, window, kind)
         transfer = self._transfer(scan, window, pool)
         for wanted in self._parts(len(scan), set()):
-            begin = time.perf_counter()
             images = window.to_unit(scan.pixels[wanted])[..., None]
             output.unit[wanted] = transfer(images)[..., 0]
-            seconds += time.perf_counter() - begin
             advance(len(wanted))
         facts = [_clipped(pixels, window) for pixels in scan.pixels]
         for i in measured_slices(len(scan)):
@@ -506,7 +499,7 @@ class StylizeWork:
             with temporary_beside(target, folder=True) as folder:
                 step, error = output.write(folder / target.name)
                 facts = [{"step": step, "error": error, **one} for one in facts]
-                result = self._account(scan, window, transfer, [target], facts, seconds, 0)
+                result = self._account(scan, window, transfer, [target], facts, 0)
                 self._note(target, job, result)
                 os.replace(folder / target.name, target)
         except OSError as error:
@@ -527,7 +520,6 @@ class StylizeWork:
         transfer: ScanTransfer,
         files: Sequence[Path],
         facts: Sequence[dict],
-        seconds: float,
         resumed: int,
     ) -> StylizedScan:
         return StylizedScan(
@@ -546,7 +538,7 @@ class StylizeWork:
             distance_before=median(facts, "before"),
             distance_after=median(facts, "after"),
             structure=median(facts, "structure"),
-            seconds=seconds,
+            seconds=transfer.seconds,
             resumed=resumed,
         )
 

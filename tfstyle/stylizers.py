@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Protocol
@@ -114,6 +115,7 @@ class ScanTransfer:
     Attributes:
         confidence: How well the styles show what the scan shows, from 0 to 1; None for models
             that do not tell.
+        seconds: Time in the model so far.
     """
 
     def __init__(
@@ -129,13 +131,22 @@ class ScanTransfer:
         self.stylizer, self.style, self.style_weights = stylizer, style, style_weights
         self.strength, self.batch_size = strength, batch_size
         self.curve = self.confidence = None
+        self.seconds = 0.0
         if isinstance(stylizer, ToneTransfer):
             images = showing(read(evenly(slices, SLICES)))
+            begin = time.perf_counter()
             self.curve = stylizer.estimate(images, style, style_weights, one_curve=True)
+            self.seconds += time.perf_counter() - begin
             self.confidence = float(confidence_of(self.curve)[0])
 
     def __call__(self, content: np.ndarray) -> np.ndarray:
         """Generated images like `content`, float32 (B, H, W, 1) in [0, 1]."""
+        begin = time.perf_counter()
+        generated = self._generate(content)
+        self.seconds += time.perf_counter() - begin
+        return generated
+
+    def _generate(self, content: np.ndarray) -> np.ndarray:
         if self.curve is not None:
             return self.stylizer.apply_curve(content, self.curve, self.strength)
         return self.stylizer.stylize(
