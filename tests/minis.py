@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from tfstyle.export.signatures import DETAILS
+from tfstyle.tone import ToneEncoder, ToneMatcher, ToneTransfer
 
 
 class MeanTone:
-    """Moves the content's gray levels to the style's mean and spread; no detail modes.
+    """Moves the content's gray levels to the style's mean and spread.
 
     A style's code is (B, 2, 3): mean, spread and a constant, twice.
     """
+
+    code_shape = (2, 3)
 
     def __init__(self):
         self.gain = tf.Variable(0.9)
@@ -38,20 +41,6 @@ class MeanTone:
         return np.asarray(self.generate(batch, style, np.float32(strength))).reshape(content.shape)
 
 
-class DetailTone(MeanTone):
-    """The same with detail modes: ``plain`` gives darker images."""
-
-    def code_of(self, style, detail="guided"):
-        return super().code_of(style)
-
-    def generate_from_code(self, content, code, strength=None, detail="guided"):
-        toned = super().generate_from_code(content, code, strength)
-        return toned * (1.0 if detail == DETAILS[0] else 0.5)
-
-    def generate(self, content, style, strength=None, detail="guided"):
-        return self.generate_from_code(content, self.code_of(style), strength, detail)
-
-
 class NoCodes:
     """A model that cannot keep a style."""
 
@@ -60,3 +49,16 @@ class NoCodes:
 
     def generate(self, content, style, strength=None):
         return self.tone.generate(content, style, strength)
+
+
+def small_tone(seed: int = 0) -> ToneTransfer:
+    """An untrained tone transfer of few channels that changes what it is given."""
+    keras.utils.set_random_seed(seed)
+    model = ToneTransfer(
+        ToneEncoder((8, 8, 16, 16), width=16, working_size=32, name="encoder"),
+        ToneMatcher(width=16, blocks=1, name="matcher"),
+    )
+    random = np.random.default_rng(seed)
+    for variable in model.matcher.trainable_variables:
+        variable.assign(variable + 0.05 * random.normal(size=variable.shape).astype(np.float32))
+    return model

@@ -12,14 +12,9 @@ SIGNATURE_INPUTS = {
     "serving_default": {"content", "style"},
     "stylize": {"content", "style"},
     "stylize_strength": {"content", "style", "strength"},
-    "stylize_plain": {"content", "style"},
-    "stylize_plain_strength": {"content", "style", "strength"},
     "encode_style": {"style"},
-    "encode_style_plain": {"style"},
     "stylize_with_code": {"content", "code"},
     "stylize_with_code_strength": {"content", "code", "strength"},
-    "stylize_with_code_plain": {"content", "code"},
-    "stylize_with_code_plain_strength": {"content", "code", "strength"},
 }
 SIGNATURES = set(SIGNATURE_INPUTS)
 
