@@ -30,21 +30,20 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "scripts"), str(ROOT)]
 
-import detail  # noqa: E402
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import readme_figure  # noqa: E402
 import train_release as release  # noqa: E402
 
 from tfstyle import StyleTransfer, encoders, metrics  # noqa: E402
-from tfstyle.data import Scan, read_scans  # noqa: E402
+from tfstyle.data import Scan, Window, read_scans  # noqa: E402
 from tfstyle.encoders import IMAGE_TAP, Encoder  # noqa: E402
 from tfstyle.errors import ArgumentError, WeightsError  # noqa: E402
 from tfstyle.experiments.extra_ct import extra_ct  # noqa: E402
@@ -250,16 +249,48 @@ def reduced(image: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(reduce_size(image[None, ..., None].astype(np.float32), size))[0, ..., 0]
 
 
+def slice_pairs(
+    scan: Scan, count: int, seed: int = 7
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Slices in different windows that differ in gray scale: number, content, style."""
+    rng = np.random.default_rng(seed)
+    names = sorted(release.WINDOWS)
+    while count:
+        i, j = rng.choice(len(scan), 2, replace=False)
+        window, other = (
+            Window(*release.WINDOWS[name]) for name in rng.choice(names, 2, replace=False)
+        )
+        content, style = window.to_unit(scan.pixels[i]), other.to_unit(scan.pixels[j])
+        if metrics.histogram_distance(content, style) >= release.NEAR:
+            count -= 1
+            yield int(i), content, style
+
+
+def spread(values: Sequence[float]) -> dict:
+    """Median, quartiles and mean of those that are finite."""
+    values = np.asarray(values, float)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return {"count": 0}
+    low, middle, high = np.percentile(values, [25, 50, 75])
+    return {
+        "count": int(values.size),
+        "median": round(float(middle), 5),
+        "quartiles": [round(float(low), 5), round(float(high), 5)],
+        "mean": round(float(values.mean()), 5),
+    }
+
+
 def measure(model: StyleTransfer, scan: Scan, settings: Settings) -> dict:
     """Preservation and style over the test pairs: median, quartiles and mean of each figure."""
     figures = {key: [] for key in ("structure", "edge_displacement_mm", "style_distance_ratio")}
     seconds = []
-    for i, _, _, _, content, style in detail.pairs(scan, settings.pairs):
+    for i, content, style in slice_pairs(scan, settings.pairs):
         x, y = reduced(content, settings.size), reduced(style, settings.size)
         spacing = scan.spacing[-1] * content.shape[1] / x.shape[1]
         body = metrics.body_mask(reduced(scan.pixels[i], settings.size))
         begin = time.perf_counter()
-        generated = model.stylize(x, y, detail="plain")
+        generated = model.stylize(x, y)
         seconds.append(time.perf_counter() - begin)
         figures["structure"].append(metrics.structure_similarity(x, generated, body))
         figures["edge_displacement_mm"].append(
@@ -267,7 +298,7 @@ def measure(model: StyleTransfer, scan: Scan, settings: Settings) -> dict:
         )
         figures["style_distance_ratio"].append(metrics.style_distance_ratio(x, y, generated))
     return {
-        **{key: detail.spread(values) for key, values in figures.items()},
+        **{key: spread(values) for key, values in figures.items()},
         "seconds_an_image": round(float(np.median(seconds)), 4),
     }
 
@@ -298,7 +329,7 @@ def draw(rows: Sequence[dict], loss: str, size: int, path: Path) -> None:
     for row in rows:
         model = StyleTransfer.load(row["model"])
         title = row["encoder"] + (f"\n{RANDOM}" if row["weights"] == RANDOM else "")
-        columns.append((title, [model.stylize(x, y, detail="plain") for x, y in pairs]))
+        columns.append((title, [model.stylize(x, y) for x, y in pairs]))
         clear()
     figure = Figure(figsize=(1.6 * len(columns), 1.6 * len(pairs) + 0.4), layout="constrained")
     axes = figure.subplots(len(pairs), len(columns), squeeze=False)

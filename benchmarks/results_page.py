@@ -84,7 +84,6 @@ def main() -> None:
     page = write_results(
         ROOT / "docs" / "results" / "index.html",
         **studies,
-        links={"detail of the content, by mode": "detail.html"},
         commands=COMMANDS,
     )
     readme = ROOT / "README.md"

@@ -43,6 +43,9 @@ from tfstyle import StyleTransfer, baselines  # noqa: E402
 from tfstyle.errors import TfstyleError  # noqa: E402
 from tfstyle.files import write_atomically  # noqa: E402
 from tfstyle.metrics import TISSUES, structure_similarity, tone_error  # noqa: E402
+from tfstyle.tone import ToneTransfer  # noqa: E402
+from tfstyle.tone.curve import rising  # noqa: E402
+from tfstyle.tone.matching import by_knot  # noqa: E402
 from tfstyle.training import environment  # noqa: E402
 
 Stylize = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -58,10 +61,15 @@ METHODS = {
     "mean_and_spread_foreground": "mean and spread above the floor",
     "nyul": "Nyúl's landmarks",
     "wct": "WCT",
-    "adain_mse": "AdaIN with MSE, `vgg16_ct_mse`, plain",
-    "vgg16_ct_mse_guided": "AdaIN with MSE, `vgg16_ct_mse`, guided",
-    "vgg16_ct": "contextual, `vgg16_ct`, plain",
-    "vgg16_ct_guided": "contextual, `vgg16_ct`, guided",
+    "adain_mse": "the paper's model with MSE, `vgg16_ct_mse`",
+    "vgg16_ct": "the paper's model, contextual, `vgg16_ct`",
+}
+#: Rows of the tone transfers that leave the patient out, and of what is left without a part.
+OWN = {
+    "ours": "**tone transfer**",
+    "ours_without_alike": "without recognizing one gray scale",
+    "ours_without_weighing": "the expectation alone, not weighed along the gray scale",
+    "ours_without_content_side": "evidence from the style's side alone",
 }
 #: The rows that cost next to nothing.
 CLASSICAL = tuple(METHODS)[:7]
@@ -75,23 +83,71 @@ def method(name: str) -> Stylize:
         return lambda content, style: content
     if name == "mean_and_spread_foreground":
         return baselines.get("mean_and_spread", foreground=True).stylize
-    if not name.startswith("vgg16_ct"):
-        return baselines.get(name).stylize
-    model = StyleTransfer.from_preset(name.removesuffix("_guided"))
-    detail = "guided" if name.endswith("_guided") else "plain"
-    return lambda content, style: model.stylize(content, style, detail=detail)
+    if name == "vgg16_ct":
+        return StyleTransfer.from_preset(name).stylize
+    return baselines.get(name).stylize
+
+
+class Part:
+    """What a tone transfer does without a part of it, behind the same call.
+
+    Args:
+        model: The model.
+        curve: From the codes of content and style to a :class:`tfstyle.tone.ToneCurve`.
+    """
+
+    def __init__(self, model: ToneTransfer, curve: Callable):
+        self.model, self.curve = model, curve
+
+    def stylize(self, content: np.ndarray, style: np.ndarray) -> np.ndarray:
+        """As ``ToneTransfer.stylize``, for one image."""
+        codes = (self.model.encode_style(image) for image in (content, style))
+        return self.model.apply_curve(content, self.curve(*codes))
+
+
+def parts_of(model: ToneTransfer) -> dict[str, Part]:
+    """A model without each of its parts; nothing is trained again."""
+    matcher = model.matcher
+
+    def whole(content, style):
+        return matcher.curve(content, style, matcher.own(content), matcher.own(style))
+
+    def without_alike(content, style):
+        curve = whole(content, style)
+        # In the values as well, which the probability draws to the content.
+        values = (curve.values - curve.alike * curve.levels) / np.maximum(1 - curve.alike, 1e-3)
+        return curve._replace(values=rising(values))
+
+    def from_evidence(gray):
+        def curve(content, style):
+            values = rising(by_knot(gray(*matcher.evidence(content, style)))[..., 0])
+            return whole(content, style)._replace(values=values)
+
+        return curve
+
+    sides = {
+        "ours_without_weighing": lambda forward, closest, backward: forward[..., :1],
+        "ours_without_content_side": lambda forward, closest, backward: (
+            backward[..., 1:] / np.maximum(backward[..., :1], 1e-6)
+        ),
+    }
+    found = {name: Part(model, from_evidence(gray)) for name, gray in sides.items()}
+    return {"ours_without_alike": Part(model, without_alike), **found}
 
 
 def keras_models(folder: Path) -> dict[str, object]:
     """Every ``NAME.keras`` of a folder, by NAME."""
     import keras
 
-    return {path.stem: keras.saving.load_model(path) for path in sorted(folder.glob("*.keras"))}
+    found = {path.stem: keras.saving.load_model(path) for path in sorted(folder.glob("*.keras"))}
+    if isinstance(found.get("ours"), ToneTransfer):
+        found |= parts_of(found["ours"])
+    return found
 
 
 def digest_of(folder: Path, name: str) -> str:
-    """Changes with the file ``NAME.keras`` of a folder, or without one with any file in it."""
-    own = folder / f"{name}.keras"
+    """Changes with the model file of a row, or without one with any file in the folder."""
+    own = folder / f"{'ours' if name in OWN else name}.keras"
     paths = [own] if own.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
     digest = hashlib.sha256()
     for path in paths:
@@ -279,7 +335,7 @@ def _rounded(value):
 
 def tables(result: dict) -> str:
     """The page of a result, in Markdown."""
-    title = {**{name: name for name in result["methods"]}, **METHODS}
+    title = {**{name: name for name in result["methods"]}, **METHODS, **OWN}
     settings = result["settings"]
     lines = [
         "# Is the tone right?",
@@ -446,7 +502,8 @@ def main(arguments: list[str] | None = None) -> None:
     study.run()
     rows = study.rows()
     found = {name for fold in rows.values() for name in fold}
-    names = [name for name in METHODS if name in found] + sorted(found - {*METHODS})
+    known = {**METHODS, **OWN}
+    names = [name for name in known if name in found] + sorted(found - {*known})
     result = {
         "settings": study.settings,
         "folds": {

@@ -13,7 +13,7 @@ def main() -> int:
     """Parses, runs, says where the page is."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", default="demo", help="folder (default: %(default)s)")
-    parser.add_argument("--preset", default="vgg16_ct", help="default: %(default)s")
+    parser.add_argument("--preset", help="default: the default preset")
     arguments = parser.parse_args()
     begin = time.perf_counter()
 

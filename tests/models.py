@@ -36,6 +36,20 @@ def small_model(layer: str = "relu2_1", depth: str | None = None, seed: int = 0)
     return model
 
 
+def small_tone(seed: int = 0):
+    """A small untrained ToneTransfer that changes gray levels, other ones for other styles."""
+    keras.utils.set_random_seed(seed)
+    encoder = tfstyle.tone.ToneEncoder(
+        channels=(8, 16, 16, 24), width=16, features=8, working_size=48, name="encoder"
+    )
+    model = tfstyle.ToneTransfer(encoder, tfstyle.tone.ToneMatcher(16, 1, name="matcher"))
+    rng = np.random.default_rng(seed)
+    for variable in model.matcher.trainable_variables:
+        variable.assign(variable + 0.05 * rng.normal(size=variable.shape).astype(np.float32))
+    model.matcher.alike[1].bias.assign([-6.0])  # never takes two gray scales for one
+    return model
+
+
 def image(seed: int, shape: tuple[int, ...]) -> np.ndarray:
     """Smooth random gray levels in [0, 1]."""
     rng = np.random.default_rng(seed)

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 import tfstyle
-from tests.models import image, small_model
+from tests.models import image, small_model, small_tone
 from tfstyle import StyleAugmentation, StyleBank
 from tfstyle.data import write_png
 from tfstyle.errors import ArgumentError, InputFileError, WeightsError
@@ -57,12 +57,6 @@ class TestImages:
         expected = model.stylize(images, bank.codes[1:2], strength=0.7)
         np.testing.assert_allclose(result, expected, atol=1e-5)
         assert changed(images, result).all()
-
-    def test_plain_detail(self, model, images):
-        plain = StyleBank.encode(model, [image(21, (32, 16))], detail="plain")
-        result = always(model, plain, detail="plain")(images)
-        expected = model.stylize(images, plain.codes, detail="plain")
-        np.testing.assert_allclose(result, expected, atol=1e-5)
 
     def test_styles_and_strengths_differ_within_a_batch(self, model, bank, images):
         batch = np.repeat(images[:1], 24, axis=0)
@@ -425,14 +419,14 @@ class TestFit:
         assert not layer.trainable
         assert len(net.trainable_weights) == 2
         # The model that it was made of is another, and as trainable as before.
-        assert model.decoder.trainable_weights
+        assert model.trainable_weights
         assert all(a is not b for a, b in zip(model.weights, layer.network.weights))
 
     def test_training_the_original_changes_nothing(self, bank, images):
         original = small_model("relu1_1")
         layer = always(original, bank.codes[:1])
         before = layer(images).numpy()
-        for weight in original.decoder.weights:
+        for weight in original.trainable_weights:
             weight.assign(weight * 0.0)
         np.testing.assert_array_equal(layer(images), before)
 
@@ -617,7 +611,6 @@ class TestErrors:
             ({"gate": float("nan")}, "gate: must be"),
             ({"value_range": (1, 1)}, "value_range: black must lie below white"),
             ({"value_range": (0, float("inf"))}, "value_range: must be"),
-            ({"detail": "sharp"}, "detail: unknown value 'sharp'"),
             ({"style_weights": [1, 2]}, "need one for each of 3 styles"),
             ({"styles": "batch", "style_weights": [1]}, 'styles="batch" has none'),
             ({"styles": np.zeros((2, 3))}, "codes: need the shape"),
@@ -631,12 +624,10 @@ class TestErrors:
             StyleAugmentation(model, **{"styles": bank, **options})
 
     def test_styles_of_another_model(self, model, bank, tmp_path):
-        with pytest.raises(WeightsError, match="columns"):
+        with pytest.raises(WeightsError, match="9 columns, those of the model 2 and 64"):
             StyleAugmentation(model, np.ones((2, 2, 9)))
         with pytest.raises(WeightsError, match="another encoder"):
             StyleAugmentation(small_model("relu1_1", seed=1), bank)
-        with pytest.raises(WeightsError, match="encoded for detail='guided'"):
-            StyleAugmentation(model, bank, detail="plain")
         with pytest.raises(InputFileError, match="no such file"):
             StyleAugmentation(model, tmp_path / "none.png")
         with pytest.raises(WeightsError, match="there is no 'unheard'"):
@@ -656,10 +647,72 @@ class TestErrors:
             always(model, **{"styles": bank, **options})(images)
 
 
-def test_released_preset_by_name(images):
-    layer = StyleAugmentation(styles="batch", p=1, gate=None)
-    batch = np.concatenate([images, images])
-    assert changed(batch, layer(batch)).all()
+class TestToneTransfer:
+    @pytest.fixture(scope="class")
+    def tone(self):
+        return small_tone()
+
+    @pytest.fixture(scope="class")
+    def tone_bank(self, tone):
+        return StyleBank.encode(tone, [0.3 * image(20, (24, 24)), 0.5 + 0.5 * image(22, (20, 20))])
+
+    def test_images_are_those_of_stylize(self, tone, tone_bank, images):
+        result = always(tone, tone_bank.codes[1:])(images)
+        expected = tone.stylize(images, tone_bank.codes[1:])
+        np.testing.assert_allclose(result, expected, atol=5e-3)
+        assert np.abs(expected - images).mean() > 0.02
+
+    def test_batch(self, tone, images):
+        pair = images[:2] * np.float32([0.4, 1.0])[:, None, None, None]
+        expected = np.stack([tone.stylize(a, b) for a, b in (pair, pair[::-1])])
+        for layer in (always(tone, "batch"), tf.function(always(tone, "batch"))):
+            np.testing.assert_allclose(layer(pair), expected, atol=5e-3)
+
+    def test_batch_of_images_with_channels(self, tone):
+        volume = image(3, (3, SIZE, SIZE, 2))
+        result = always(tone, "batch", seed=9)(volume, seed=(1, 2))
+        apart = [always(tone, "batch")(volume[..., i : i + 1], seed=(1, 2)) for i in range(2)]
+        np.testing.assert_allclose(result, np.concatenate(apart, axis=-1), atol=5e-3)
+
+    @pytest.mark.parametrize("p", [0.4, 1])
+    def test_looks_at_each_image_of_a_batch_once(self, tone, images, p):
+        layer = StyleAugmentation(tone, "batch", p=p, gate=None)
+        looked, code_of = [], layer.network.code_of
+        layer.network.code_of = lambda batch: looked.append(len(batch)) or code_of(batch)
+        layer(images)
+        assert sum(looked) <= 6
+
+    def test_a_configuration_and_weights_are_all(self, tone, tone_bank, images):
+        layer = StyleAugmentation(tone, tone_bank, p=1, gate=None)
+        copy = StyleAugmentation.from_config(json.loads(json.dumps(layer.get_config())))
+        copy.set_weights(layer.get_weights())
+        np.testing.assert_array_equal(copy(images, seed=(1, 2)), layer(images, seed=(1, 2)))
+
+    def test_any_source(self, tone, images, tmp_path):
+        tone.save(tmp_path / "mine.keras")
+        layer = always(str(tmp_path / "mine.keras"), "batch")
+        expected = always(tone, "batch")(images, seed=(1, 2))
+        np.testing.assert_allclose(layer(images, seed=(1, 2)), expected, atol=5e-3)
+        assert always(tone.save_to_preset(tmp_path / "mine"), "batch").network.code_shape == (
+            256,
+            9,
+        )
+        with pytest.raises(InputFileError, match="no such model file"):
+            StyleAugmentation(tmp_path / "none.keras")
+
+    def test_styles_of_the_other_class(self, tone, tone_bank, model, bank):
+        for network, styles in ((tone, bank), (model, tone_bank)):
+            with pytest.raises(WeightsError, match="encode the styles again"):
+                StyleAugmentation(network, styles)
+
+
+@pytest.mark.parametrize("name", [None, "vgg16_ct"])
+def test_released_presets(images, name):
+    layer = StyleAugmentation(name, styles="batch", p=1, gate=None)
+    result = np.asarray(layer(images))
+    assert result.shape == images.shape
+    assert 0 <= result.min() <= result.max() <= 1
+    assert layer.counts["stylized"] == 6
 
 
 def environment() -> dict[str, str]:

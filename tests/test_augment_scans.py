@@ -14,7 +14,7 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
-from tests.models import image, small_model
+from tests.models import image, small_model, small_tone
 from tfstyle.augment_scans import MANIFEST, SETTINGS, augment_scans
 from tfstyle.data import Window, read_scan, scan_to_unit, write_png
 from tfstyle.data.privacy import mark_of
@@ -176,10 +176,23 @@ class TestSet:
                 scan_to_unit(scan, "bone"),
                 code,
                 strength=rows[name]["strength"],
-                slice_sigma=1.0,
             )
             found = scan_to_unit(written, "bone")
             np.testing.assert_allclose(found, expected, atol=0.6 / 1800)
+
+    def test_a_tone_transfer_gives_a_scan_one_curve(self, tmp_path):
+        write_volume(tmp_path / "in" / "v.nii.gz", slices=4)
+        tone = small_tone()
+        bank = StyleBank.encode(tone, [0.3 * image(20, (24, 24))])
+        augment_scans(tone, tmp_path / "in", tmp_path / "out", bank, gate=None, window="full")
+        (row,) = rows_of(tmp_path / "out")
+        content = scan_to_unit(read_scan(tmp_path / "in" / "v.nii.gz"), "full")
+        options = {"strength": row["strength"], "one_curve": True}
+        expected = tone.stylize(content, bank.codes, **options)
+        found = scan_to_unit(read_scan(tmp_path / "out" / row["image"]), "full")
+        np.testing.assert_allclose(found, expected, atol=2e-3)
+        (confidence,) = tone.confidence(content, bank.codes, one_curve=True)
+        assert row["confidence"] == pytest.approx(confidence, abs=1e-3)
 
     def test_series_that_share_a_folder_or_a_position(self, model, styles, tmp_path):
         source = tmp_path / "in"
@@ -489,8 +502,6 @@ class TestArguments:
             ({"batch_size": 0.5}, "batch_size"),
             ({"seed": -1}, "seed"),
             ({"gate": 3}, "gate"),
-            ({"detail": "sharp"}, "detail: unknown value"),
-            ({"slice_sigma": -1}, "slice_sigma"),
             ({"strength": (1, 0)}, "strength"),
         ],
     )

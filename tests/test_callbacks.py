@@ -36,7 +36,7 @@ def test_writes_png_and_summary(tmp_path):
     ]
     grid = tf.io.decode_png((tmp_path / "grids" / "epoch_0004.png").read_bytes()).numpy()
     np.testing.assert_array_equal(
-        grid, image_grid(content, style, model.stylize(content, style, detail="plain"))
+        grid, image_grid(content, style, model.stylize(content, style))
     )
     (events,) = (tmp_path / "logs").iterdir()
     steps = []

@@ -350,7 +350,6 @@ class TestMethods:
             (["--method", "clahe", "--set", "tiles=3"], "clahe: has no option 'tiles'"),
             (["--method", "clahe", "--set", "bins=few"], "clahe: an option cannot be used"),
             (["--method", "clahe", "--model", "x"], "clahe: has no option 'model'"),
-            (["--method", "clahe", "--detail", "guided"], "detail: unknown value 'guided'"),
             (["--method", "clahe", "--server", "localhost:1"], "leave out one of the two"),
             (["--style", "x.png", "--set", "seed=3"], "--set: sets options of another --method"),
         ],

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.models import small_model, small_tone
 from tfstyle import cli, info
 from tfstyle.encoders import ENCODERS
 from tfstyle.errors import ArgumentError, InputFileError
@@ -24,6 +25,29 @@ def test_encoder(name):
 
 def test_environment_lists_encoders():
     assert info.describe_environment()["encoders"] == list(ENCODERS)
+
+
+def test_presets_in_one_table(capsys):
+    from tfstyle import presets
+
+    assert cli.main(["info"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    head = lines.index(["preset", "class", "size", "data", "figures"])
+    rows = lines[head + 1 :]
+    assert [row[0] for row in rows] == list(presets.names())
+    assert all(row[1] in presets.CLASSES for row in rows)
+    assert all(row[3] == "kB" for row in rows)
+
+
+def test_model_files_of_any_class(tmp_path):
+    small_tone().save(tmp_path / "tone.keras")
+    facts = info.describe(tmp_path / "tone.keras")
+    assert (facts["kind"], facts["class"]) == ("model", "ToneTransfer")
+    assert set(facts["parameters"]) == {"encoder", "matcher"}
+    small_model("relu1_1").save(tmp_path / "style.keras")
+    facts = info.describe(tmp_path / "style.keras")
+    assert (facts["class"], facts["layer"]) == ("StyleTransfer", "relu1_1")
+    assert set(facts["parameters"]) == {"encoder", "decoder"}
 
 
 def test_unknown_target():

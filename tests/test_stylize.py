@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,9 +17,18 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
+from tests.models import small_model, small_tone
 from tfstyle.data import WINDOWS, Window, read_scan, scan_to_unit, write_png
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, ServingError
-from tfstyle.stylize import ServedStylizer, source_kind, style_image, stylize_scans
+from tfstyle.stylize import (
+    ServedStylizer,
+    StylizedScan,
+    source_kind,
+    style_image,
+    stylize_scans,
+)
+from tfstyle.stylizers import ScanTransfer
+from tfstyle.tone.model import confidence_of
 
 
 class Shift:
@@ -26,20 +36,10 @@ class Shift:
 
     def __init__(self):
         self.calls = []
-        self.details = []
+        self.sizes = []
 
-    def stylize(
-        self,
-        content,
-        style,
-        strength=1.0,
-        style_weights=None,
-        *,
-        batch_size=8,
-        detail="guided",
-        slice_sigma=0.0,
-    ):
-        self.details.append((detail, slice_sigma))
+    def stylize(self, content, style, strength=1.0, style_weights=None, batch_size=8):
+        self.sizes.append(batch_size)
         self.calls.append((content, style, strength, style_weights))
         styles = style if isinstance(style, list) else [style]
         weights = np.ones(len(styles)) if style_weights is None else np.asarray(style_weights)
@@ -98,13 +98,13 @@ class TestDicom:
                 tmp_path / "out",
                 window="bone",
                 batch_size=2,
-                slice_sigma=0.0,
                 progress=lambda *a: seen.append(a),
             )
         )
         assert done.slices == 5
         assert [len(content) for content, *_ in model.calls] == [2, 2, 1]
-        assert model.details == [("guided", 0.0)] * 3
+        assert model.sizes == [2, 2, 2]
+        assert done.confidence is None
         assert [(a, b) for a, b, _ in seen] == [(2, 5), (4, 5), (5, 5)]
         assert len(done.files) == 5
         sources = [pydicom.dcmread(file) for file in read_scan(series).files]
@@ -117,31 +117,6 @@ class TestDicom:
         assert derived[0].SeriesInstanceUID != sources[0].SeriesInstanceUID
         assert derived[0].ImageType[:2] == ["DERIVED", "SECONDARY"]
         assert "tfstyle" in derived[0].DerivationDescription
-
-    def test_neighbours_come_along_for_smoothing(
-        self, model, series, style_file, tmp_path, monkeypatch
-    ):
-        monkeypatch.setattr("tfstyle.stylize.SMOOTHED_SLICES", 2)
-        smooth, apart = (
-            only(
-                stylize_scans(
-                    model, [series], [style_file], tmp_path / name, batch_size=2, **options
-                )
-            )
-            for name, options in (("a", {}), ("b", {"slice_sigma": 0.0}))
-        )
-        assert [len(content) for content, *_ in model.calls[:3]] == [4, 5, 3]
-        assert model.details[:3] == [("guided", 1.0)] * 3
-        for one, other in zip(smooth.files, apart.files):
-            one, other = (pydicom.dcmread(f).pixel_array for f in (one, other))
-            np.testing.assert_array_equal(one, other)
-        stylize_scans(model, [series], [style_file], tmp_path / "plain", detail="plain")
-        assert model.details[-1] == ("plain", 0.0)
-
-    @pytest.mark.parametrize("options", [{"detail": "sharp"}, {"slice_sigma": -1.0}])
-    def test_bad_detail(self, model, series, style_file, tmp_path, options):
-        with pytest.raises(ArgumentError, match=next(iter(options))):
-            stylize_scans(model, [series], [style_file], tmp_path / "o", **options)
 
     def test_account_of_the_round_trip(self, model, series, style_file, tmp_path):
         done = only(stylize_scans(model, [series], [style_file], tmp_path / "o", window="lung"))
@@ -215,24 +190,127 @@ class Known(Shift):
         return super().stylize(*arguments, **options)
 
 
-def test_batch_size_reaches_the_model(series, style_file, tmp_path):
-    class Sizes(Shift):
-        def stylize(self, content, *arguments, batch_size=8, **options):
-            self.details.append(batch_size)
-            return np.asarray(content, np.float32)
+class TestOneCurve:
+    """A ToneTransfer gives every scan one curve, from several of its slices and of the style's."""
 
-    for sigma in (0.0, 1.0):
-        model = Sizes()
-        stylize_scans(
-            model, [series], [style_file], tmp_path / f"{sigma}", batch_size=3, slice_sigma=sigma
+    @pytest.fixture(scope="class")
+    def tone(self):
+        return small_tone()
+
+    @pytest.fixture
+    def changing(self, series):
+        """The series with other pixels in each slice, the last one empty."""
+        for i, file in enumerate(read_scan(series).files):
+            dataset = pydicom.dcmread(file)
+            pixels = np.roll(dataset.pixel_array, 9 * i, axis=1)
+            dataset.PixelData = (np.zeros_like(pixels) if i == 4 else pixels).tobytes()
+            dataset.save_as(file)
+        return series
+
+    def run(self, tone, content, style, output, **options):
+        return only(
+            stylize_scans(
+                tone, [content], [style], output, window="full", style_window="bone", **options
+            )
         )
-        assert set(model.details) == {3}
+
+    def test_of_a_scan(self, tone, changing, tmp_path):
+        done = self.run(tone, changing, changing, tmp_path / "o", batch_size=2)
+        scan = read_scan(changing)
+        # The empty slice is looked at neither in the content nor in the style.
+        code = tone.encode_style(scan_to_unit(scan, "bone")[:4], one_code=True)
+        curve = tone.estimate(scan_to_unit(scan, "full")[:4], code, one_curve=True)
+        expected = tone.apply_curve(scan_to_unit(scan, "full"), curve)
+        found = scan_to_unit(read_scan(tmp_path / "o" / "series"), "full")
+        np.testing.assert_allclose(found, expected, atol=2e-3)
+        assert done.confidence == pytest.approx(float(confidence_of(curve)[0]), abs=1e-3)
+        assert StylizedScan.from_dict(json.loads(json.dumps(done.as_dict()))) == done
+
+    def test_a_slice_of_the_style_by_number(self, tone, changing, tmp_path):
+        self.run(tone, changing, changing, tmp_path / "o", style_slice=-2)
+        scan = read_scan(changing)
+        code = tone.encode_style(scan_to_unit(scan, "bone")[3])
+        curve = tone.estimate(scan_to_unit(scan, "full")[:4], code, one_curve=True)
+        expected = tone.apply_curve(scan_to_unit(scan, "full"), curve)
+        found = scan_to_unit(read_scan(tmp_path / "o" / "series"), "full")
+        np.testing.assert_allclose(found, expected, atol=2e-3)
+
+    def test_volumes_too(self, tone, changing, tmp_path):
+        self.run(tone, changing, changing, tmp_path / "o.nii.gz", output_format="nifti")
+        self.run(tone, changing, changing, tmp_path / "o")
+        volume, series = read_scan(tmp_path / "o.nii.gz"), read_scan(tmp_path / "o" / "series")
+        np.testing.assert_allclose(
+            scan_to_unit(volume, "full"), scan_to_unit(series, "full"), atol=1e-3
+        )
+
+    def test_strength_zero_is_the_content(self, tone, changing, tmp_path):
+        self.run(tone, changing, changing, tmp_path / "o", strength=0)
+        found = scan_to_unit(read_scan(tmp_path / "o" / "series"), "full")
+        expected = scan_to_unit(read_scan(changing), "full")
+        np.testing.assert_allclose(found, expected, atol=1.01 / 2**16)
+
+    @pytest.mark.parametrize("stop", [1, 3])
+    def test_resumes_with_the_same_curve(self, tone, changing, tmp_path, stop, monkeypatch):
+        whole = self.run(tone, changing, changing, tmp_path / "whole", batch_size=1)
+        apply, calls = tone.apply_curve, []
+
+        def stopping(*arguments):
+            calls.append(arguments)
+            if len(calls) > stop:
+                raise KeyboardInterrupt
+            return apply(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tone, "apply_curve", stopping)
+            with pytest.raises(KeyboardInterrupt):
+                self.run(tone, changing, changing, tmp_path / "o", batch_size=1)
+        done = self.run(tone, changing, changing, tmp_path / "o", batch_size=3)
+        assert done.resumed == stop
+        assert done.confidence == whole.confidence
+        for one, other in zip(done.files, whole.files, strict=True):
+            one, other = pydicom.dcmread(one), pydicom.dcmread(other)
+            np.testing.assert_array_equal(one.pixel_array, other.pixel_array)
+
+    def test_no_more_than_sixteen_slices_are_read_beforehand(self):
+        asked = []
+
+        def read(indices):
+            asked.extend(indices)
+            return np.random.default_rng(0).random((len(indices), 16, 16, 1), np.float32)
+
+        style = np.random.default_rng(1).random((16, 16), np.float32)
+        ScanTransfer(small_tone(), 300, read, style)
+        assert len(asked) == 16
+        assert set(np.diff(asked)) <= {18, 19}
+        asked.clear()
+        ScanTransfer(Shift(), 300, read, style)
+        assert not asked
+
+    def test_low_confidence_says_why(self, changing, tmp_path, caplog):
+        tone = small_tone()
+        bias = tone.matcher.out.bias.numpy()
+        for level, warned in ((-6.0, False), (0.5, True)):
+            tone.matcher.out.bias.assign([*bias[:4], level])
+            done = self.run(tone, changing, changing, tmp_path / f"{warned}")
+            assert (done.confidence < 0.5) == warned
+            assert ("series: low confidence" in caplog.text) == warned
+        assert "the style shows little that is comparable with it" in caplog.text
+
+    def test_other_models_take_the_middle_slice_of_the_style(self, changing, tmp_path):
+        model = small_model("relu1_1")
+        done = self.run(model, changing, changing, tmp_path / "o")
+        scan = read_scan(changing)
+        style = scan_to_unit(scan, "bone")[2]
+        expected = model.stylize(scan_to_unit(scan, "full"), style)
+        found = scan_to_unit(read_scan(tmp_path / "o" / "series"), "full")
+        np.testing.assert_allclose(found, expected, atol=2e-3)
+        assert done.confidence is None
 
 
 class TestResume:
     """Five slices in calls of one, stopped at the fourth: three are finished."""
 
-    options: ClassVar = {"window": "bone", "batch_size": 1, "slice_sigma": 0.0}
+    options: ClassVar = {"window": "bone", "batch_size": 1}
 
     @pytest.fixture
     def stopped(self, series, style_file, tmp_path):
@@ -355,7 +433,7 @@ class Model:
             os.kill(os.getpid(), 9)
         return (0.5 * content).astype(np.float32)
 (done,) = stylize.stylize_scans(Model(), [sys.argv[1]], [sys.argv[2]], sys.argv[3],
-                                batch_size=1, slice_sigma=0.0, workers=2)
+                                batch_size=1, workers=2)
 print("resumed", done.resumed)
 """
         command = [sys.executable, "-c", code, str(series), str(style_file), str(tmp_path / "o")]
@@ -527,7 +605,7 @@ class TestServed:
             self.calls = []
             self.styles = []
 
-        def encode_style(self, style, detail):
+        def encode_style(self, style):
             self.encoded += 1
             if isinstance(self.code, Exception):
                 raise self.code
@@ -543,8 +621,7 @@ class TestServed:
         image = np.zeros((1, 4, 4, 1), np.float32)
         ServedStylizer(client).stylize(image, image[0, ..., 0])
         ServedStylizer(client).stylize(image, image[0, ..., 0], strength=0.5)
-        ServedStylizer(client).stylize(image, image[0, ..., 0], detail="plain")
-        assert client.calls == [{}, {"strength": 0.5}, {"detail": "plain"}]
+        assert client.calls == [{}, {"strength": 0.5}]
 
     def test_requests_of_a_batch(self):
         client = self.Recorder()

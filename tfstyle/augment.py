@@ -14,8 +14,11 @@ import tensorflow as tf
 from tfstyle.errors import ArgumentError
 from tfstyle.images import checked_gray
 from tfstyle.metrics.structure import structure_scores
+from tfstyle.presets import open_model
 from tfstyle.style_bank import StyleBank
-from tfstyle.style_transfer import DETAILS, StyleTransfer
+from tfstyle.style_transfer import StyleTransfer
+from tfstyle.tone.curve import tabulate
+from tfstyle.tone.model import ToneTransfer
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +42,11 @@ class StyleAugmentation(keras.layers.Layer):
     needs neither preset nor scans; and it is never trained, whatever ``trainable`` says.
 
     Args:
-        network: A :class:`tfstyle.StyleTransfer`, or the name or folder of a preset.
+        network: A :class:`tfstyle.ToneTransfer` or :class:`tfstyle.StyleTransfer`; or the name or
+            folder of a preset, or a ``.keras`` file. Defaults to ``tfstyle.from_preset()``.
         styles: Where styles come from: ``"batch"``, another image of the same batch; a
-            :class:`tfstyle.StyleBank`; codes (N, 2, width) of
-            :meth:`tfstyle.StyleTransfer.encode_style`; or one or several paths of scans, folders
-            of scans, or saved banks, which are encoded here
+            :class:`tfstyle.StyleBank`; codes (N, …) of the network's ``encode_style``; or one or
+            several paths of scans, folders of scans, or saved banks, which are encoded here
             (:meth:`tfstyle.StyleBank.from_scans`).
         p: Share of images that are stylized. Of a batch of B images, p·B are, rounded up or down
             at random, and the network runs on no more.
@@ -54,7 +57,6 @@ class StyleAugmentation(keras.layers.Layer):
         value_range: The values that mean black and white: ``(0, 1)``; ``(0, 255)`` for 8 bits; a
             window such as ``(-160, 240)`` for HU. With ``(0, 1)`` other values are refused; a
             window clips all images to it, in training or not, stylized or not.
-        detail: ``"guided"`` or ``"plain"``, see :meth:`tfstyle.StyleTransfer.stylize`.
         style_weights: How often each style is drawn, relative to the others.
         seed: Seed of a ``keras.random.SeedGenerator``; a layer that is loaded draws from the
             beginning.
@@ -107,13 +109,12 @@ class StyleAugmentation(keras.layers.Layer):
 
     def __init__(
         self,
-        network: StyleTransfer | str | os.PathLike = "vgg16_ct",
+        network: ToneTransfer | StyleTransfer | str | os.PathLike | None = None,
         styles: str | os.PathLike | Sequence | np.ndarray | StyleBank = "batch",
         p: float = 0.5,
         strength: float | tuple[float, float] = (0.5, 1.0),
         gate: float | None = 0.8,
         value_range: tuple[float, float] = (0.0, 1.0),
-        detail: str = "guided",
         style_weights: Sequence[float] | None = None,
         seed: int | None = None,
         **kwargs,
@@ -125,17 +126,12 @@ class StyleAugmentation(keras.layers.Layer):
         self.value_range = number_range("value_range", value_range, -math.inf, math.inf)
         if not self.value_range[0] < self.value_range[1]:
             raise ArgumentError(f"value_range: black must lie below white, received {value_range}.")
-        if detail not in DETAILS:
-            raise ArgumentError(
-                f"detail: unknown value {detail!r}; use one of {', '.join(map(repr, DETAILS))}."
-            )
-        self.detail = detail
         self.seed = seed
-        if not isinstance(network, StyleTransfer):
-            network = StyleTransfer.from_preset(os.fspath(network))
+        if not isinstance(network, (ToneTransfer, StyleTransfer)):
+            network = open_model(network)
         bank = None
         if not (isinstance(styles, str) and styles == "batch"):
-            bank = _bank(styles, network, detail, style_weights)
+            bank = _bank(styles, network, style_weights)
         elif style_weights is not None:
             raise ArgumentError('style_weights: styles="batch" has none.')
         # A copy: training the original does not change what the layer does, nor freezing the copy
@@ -321,6 +317,9 @@ class StyleAugmentation(keras.layers.Layer):
 
     def _stylize(self, images, rows, chosen, size, seeds):
         count, channels = tf.shape(rows)[0], images.shape[-1]
+        low, high = self.strength
+        strength = low + (high - low) * _uniform(seeds[1], [count])
+        strength = tf.repeat(strength, channels)[:, None, None, None]
         content = self._planes(tf.gather(images, rows))
         if self.codes is None:
             # Any other image of the batch.
@@ -328,16 +327,13 @@ class StyleAugmentation(keras.layers.Layer):
                 _uniform(seeds[0], [count]) * tf.cast(size - 1, tf.float32), tf.int32
             )
             partners = (rows + tf.minimum(steps, size - 1)) % size
-            codes = self.network.code_of(self._planes(tf.gather(images, partners)), self.detail)
+            generated = self._from_batch(images, content, rows, partners, strength)
         else:
             shares = tf.convert_to_tensor(self.style_shares)
             style = tf.searchsorted(shares, _uniform(seeds[0], [count]), side="right")
             style = tf.minimum(style, shares.shape[0] - 1)
             codes = tf.repeat(tf.gather(tf.convert_to_tensor(self.codes), style), channels, axis=0)
-        low, high = self.strength
-        strength = low + (high - low) * _uniform(seeds[1], [count])
-        strength = tf.repeat(strength, channels)[:, None, None, None]
-        generated = self.network.generate_from_code(content, codes, strength, self.detail)
+            generated = self.network.generate_from_code(content, codes, strength)
         passed = tf.ones([count], tf.bool)
         if self.gate is not None:
             scores = structure_scores(content, generated)
@@ -353,6 +349,22 @@ class StyleAugmentation(keras.layers.Layer):
         results.set_shape(images.shape)
         stylized, gated = (tf.reduce_sum(tf.cast(v, tf.int32)) for v in (kept, chosen & ~passed))
         return results, stylized, gated
+
+    def _from_batch(self, images, content, rows, partners, strength):
+        """The images `rows`, whose planes are `content`, in the gray scales of `partners`."""
+        network = self.network
+        if not isinstance(network, ToneTransfer) or self.p <= 0.5:
+            codes = network.code_of(self._planes(tf.gather(images, partners)))
+            return network.generate_from_code(content, codes, strength)
+        # Contents and styles are described alike: each image of the batch once.
+        channels = images.shape[-1]
+        codes = network.code_of(self._planes(images))
+        codes = tf.reshape(codes, [-1, channels, *network.code_shape])
+        own, others = (
+            tf.reshape(tf.gather(codes, numbers), [-1, *network.code_shape])
+            for numbers in (rows, partners)
+        )
+        return network.apply(content, tabulate(network.curve(own, others)), strength)
 
     def _planes(self, images):
         """Every channel as a gray image: (B, H, W, C) to float32 (B·C, H, W, 1) in [0, 1]."""
@@ -412,7 +424,6 @@ class StyleAugmentation(keras.layers.Layer):
             "strength": list(self.strength),
             "gate": self.gate,
             "value_range": list(self.value_range),
-            "detail": self.detail,
             "seed": self.seed,
         }
 
@@ -432,17 +443,15 @@ def _uniform(seed, shape):
     return tf.random.stateless_uniform(shape, seed, alg="philox")
 
 
-def _bank(styles, network: StyleTransfer, detail: str, weights) -> StyleBank:
+def _bank(styles, network: ToneTransfer | StyleTransfer, weights) -> StyleBank:
     if isinstance(styles, StyleBank):
         bank = styles
     elif isinstance(styles, np.ndarray) or tf.is_tensor(styles):
-        bank = StyleBank(np.asarray(styles), detail=detail)
+        bank = StyleBank(np.asarray(styles))
     else:
-        bank = StyleBank.from_scans(network, styles, detail=detail)
-    bank.check(network, detail)
-    if weights is not None:
-        bank = StyleBank(bank.codes, weights=np.asarray(weights), detail=detail)
-    return bank
+        bank = StyleBank.from_scans(network, styles)
+    bank.check(network)
+    return bank if weights is None else StyleBank(bank.codes, weights=np.asarray(weights))
 
 
 def _number(name: str, value: float, low: float, high: float) -> float:

@@ -53,8 +53,10 @@ from tfstyle.files import (
 from tfstyle.limits import limits
 from tfstyle.outputs import measure_scan, write_generated
 from tfstyle.style_bank import StyleBank
-from tfstyle.style_transfer import DETAILS, StyleTransfer
+from tfstyle.style_transfer import StyleTransfer
 from tfstyle.stylize import Progress, source_kind
+from tfstyle.stylizers import ScanTransfer
+from tfstyle.tone import ToneTransfer
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +101,7 @@ class AugmentedSet:
 
 
 def augment_scans(
-    network: StyleTransfer,
+    network: ToneTransfer | StyleTransfer,
     inputs: str | os.PathLike,
     output: str | os.PathLike,
     styles: StyleBank,
@@ -110,8 +112,6 @@ def augment_scans(
     strength: tuple[float, float] = (0.5, 1.0),
     gate: float | None = 0.8,
     window: str | Window = "auto",
-    detail: str = "guided",
-    slice_sigma: float = 1.0,
     seed: int = 0,
     workers: int = 2,
     batch_size: int = 8,
@@ -142,6 +142,8 @@ def augment_scans(
     - ``image`` and ``mask``, paths in `output`; ``mask`` is null where there is none;
     - ``style``, its name in the bank, and ``strength``;
     - ``window``, centre and width through which the scan became gray levels and back;
+    - ``confidence``, how well the style shows what the scan shows, see
+      :meth:`tfstyle.ToneTransfer.confidence`; null for other models;
     - ``structure``, the structure term of SSIM; ``distance_before`` and ``distance_after``, the
       Wasserstein distance of the gray levels to those of the style, without and with it: medians
       over up to 16 slices, null where there is nothing to measure;
@@ -164,8 +166,6 @@ def augment_scans(
         strength: ``(low, high)`` within [0, 1], drawn evenly.
         gate: Least structure term of SSIM; None lets everything pass.
         window: Window of the inputs, see :func:`tfstyle.data.resolve_window`.
-        detail: See :meth:`tfstyle.StyleTransfer.stylize`.
-        slice_sigma: See :meth:`tfstyle.StyleTransfer.stylize`; for scans of several slices.
         seed: Seed of all draws, at least 0.
         workers: Threads that read and write beside the model.
         batch_size: Slices a call of the model.
@@ -188,7 +188,7 @@ def augment_scans(
         WeightsError: If the styles are of another model.
 
     Example:
-        >>> model = tfstyle.StyleTransfer.from_preset("vgg16_ct")
+        >>> model = tfstyle.from_preset()
         >>> bank = tfstyle.StyleBank.from_scans(model, "other_scanners/")
         >>> augment_scans(model, "train/images", "augmented/", bank, masks="train/masks")
     """
@@ -199,8 +199,6 @@ def augment_scans(
         strength=strength,
         gate=gate,
         window=window,
-        detail=detail,
-        slice_sigma=slice_sigma,
         seed=seed,
         batch_size=batch_size,
         deidentify=deidentify,
@@ -270,8 +268,10 @@ def augment_scans(
     return account(manifest, rows, sources, options, written, kept)
 
 
-def _finish(work: Augmentation, job: _Job, unit: np.ndarray, manifest: Manifest) -> None:
-    manifest.add(work.write(job, unit))
+def _finish(
+    work: Augmentation, job: _Job, generated: tuple[np.ndarray, float | None], manifest: Manifest
+) -> None:
+    manifest.add(work.write(job, generated))
 
 
 def account(
@@ -354,8 +354,6 @@ class AugmentOptions:
     strength: tuple[float, float] = (0.5, 1.0)
     gate: float | None = 0.8
     window: str | Window = "auto"
-    detail: str = "guided"
-    slice_sigma: float = 1.0
     seed: int = 0
     batch_size: int = 8
     deidentify: str = "keep"
@@ -365,17 +363,9 @@ class AugmentOptions:
         check_whole("per_image", self.per_image, 1)
         check_whole("batch_size", self.batch_size, 1)
         check_whole("seed", self.seed, 0)
-        gate, detail, sigma = self.gate, self.detail, self.slice_sigma
-        if gate is not None and not -1 <= gate <= 1:
-            raise ArgumentError(f"gate: must lie in [-1, 1] or be None, received {gate!r}.")
-        if detail not in DETAILS:
-            raise ArgumentError(
-                f"detail: unknown value {detail!r}; use one of {', '.join(map(repr, DETAILS))}."
-            )
-        if not 0.0 <= sigma < float("inf"):
-            raise ArgumentError(f"slice_sigma: must be at least 0, received {sigma!r}.")
+        if self.gate is not None and not -1 <= self.gate <= 1:
+            raise ArgumentError(f"gate: must lie in [-1, 1] or be None, received {self.gate!r}.")
         object.__setattr__(self, "strength", number_range("strength", self.strength, 0.0, 1.0))
-        object.__setattr__(self, "slice_sigma", float(sigma) if detail == "guided" else 0.0)
 
     def mask_folder(self) -> _Masks | None:
         """The masks, if there are any."""
@@ -383,7 +373,7 @@ class AugmentOptions:
             return None
         return _Masks(self.masks, self.link_masks, dicom=self.deidentify == "keep")
 
-    def settings(self, network: StyleTransfer, styles: StyleBank) -> dict:
+    def settings(self, network: ToneTransfer | StyleTransfer, styles: StyleBank) -> dict:
         """What all images of a set have in common, for :data:`SETTINGS`."""
         window = self.window
         return {
@@ -395,8 +385,6 @@ class AugmentOptions:
             if isinstance(window, Window)
             else window,
             "masks": self.masks is not None,
-            "detail": self.detail,
-            "slice_sigma": self.slice_sigma,
             "deidentify": self.deidentify,
             "model_and_styles": _fingerprint(network, styles),
         }
@@ -409,7 +397,7 @@ def check_whole(name: str, value: float, least: int) -> None:
 
 
 def begin_augmentation(
-    network: StyleTransfer,
+    network: ToneTransfer | StyleTransfer,
     inputs: str | os.PathLike,
     output: str | os.PathLike,
     styles: StyleBank,
@@ -423,7 +411,7 @@ def begin_augmentation(
     Raises:
         ArgumentError, InputFileError, OutputError, WeightsError: See :func:`augment_scans`.
     """
-    styles.check(network, options.detail)
+    styles.check(network)
     places = check_places(Path(inputs), Path(output), options.masks)
     sources, damaged = find_sources(Path(inputs), places)
     masks = options.mask_folder()
@@ -453,7 +441,7 @@ class Augmentation:
 
     def __init__(
         self,
-        network: StyleTransfer,
+        network: ToneTransfer | StyleTransfer,
         output: Path,
         styles: StyleBank,
         options: AugmentOptions,
@@ -474,22 +462,22 @@ class Augmentation:
         style, share = self._draw(source.name, part, copy, scan)
         return _Job(source, part, parts, copy, scan, window, style, share)
 
-    def generate(self, job: _Job) -> np.ndarray:
-        """Generated images, float32 (slices, rows, columns) in [0, 1]."""
-        options = self.options
-        unit = self.network.stylize(
-            job.window.to_unit(job.scan.pixels)[..., None],
+    def generate(self, job: _Job) -> tuple[np.ndarray, float | None]:
+        """Generated images, float32 (slices, rows, columns) in [0, 1], and the confidence."""
+        unit = job.window.to_unit(job.scan.pixels)[..., None]
+        transfer = ScanTransfer(
+            self.network,
+            len(unit),
+            unit.__getitem__,
             self.styles.codes[job.style][None],
-            strength=job.strength,
-            batch_size=options.batch_size,
-            detail=options.detail,
-            slice_sigma=options.slice_sigma if len(job.scan) > 1 else 0.0,
+            job.strength,
+            batch_size=self.options.batch_size,
         )
-        return unit[..., 0]
+        return transfer(unit)[..., 0], transfer.confidence
 
-    def write(self, job: _Job, unit: np.ndarray) -> dict:
+    def write(self, job: _Job, generated: tuple[np.ndarray, float | None]) -> dict:
         """Judges and writes one image with its mask; returns its row for the manifest."""
-        return self._writer.write(job, unit)
+        return self._writer.write(job, *generated)
 
     def rows(self, source: Source, done: Collection[tuple[int, int]] = ()) -> Iterator[dict]:
         """Does one source, image by image.
@@ -596,7 +584,7 @@ def _split_ending(path: str) -> tuple[str, str]:
     return path, ""
 
 
-def _fingerprint(network: StyleTransfer, styles: StyleBank) -> str:
+def _fingerprint(network: ToneTransfer | StyleTransfer, styles: StyleBank) -> str:
     digest = hashlib.sha256(json.dumps([network.fingerprint(), styles.names]).encode())
     for array in (styles.codes, styles.weights):
         digest.update(array.tobytes())
@@ -752,7 +740,7 @@ class _Writer:
         self.output, self.styles, self.gate, self.masks = output, styles, gate, masks
         self.uid_key = uid_key
 
-    def write(self, job: _Job, unit: np.ndarray) -> dict:
+    def write(self, job: _Job, unit: np.ndarray, confidence: float | None) -> dict:
         """Writes mask and image; returns the row that says so.
 
         Raises:
@@ -799,6 +787,7 @@ class _Writer:
             "style": self.styles.names[job.style],
             "strength": round(job.strength, 6),
             "window": [job.window.centre, job.window.width],
+            "confidence": _rounded(confidence),
             "structure": _rounded(structure),
             "distance_before": _rounded(figures["before"]),
             "distance_after": _rounded(figures["after"]),

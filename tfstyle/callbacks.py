@@ -89,7 +89,7 @@ class StyleImages(keras.callbacks.Callback):
         """Writes the grid of this epoch."""
         if (epoch + 1) % self.every:
             return
-        generated = self.model.stylize(self.content, self.style, detail="plain")
+        generated = self.model.stylize(self.content, self.style)
         grid = image_grid(self.content, self.style, generated)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PROGRAM = "tfstyle"
-DEFAULT_PRESET = "vgg16_ct"
+#: ``tfstyle.presets.DEFAULT``, here so that --help needs no TensorFlow.
+DEFAULT_PRESET = "tone_ct"
 #: Keys of ``tfstyle.encoders.ENCODERS``, here so that --help needs no TensorFlow.
 ENCODERS = (
     "vgg16",
@@ -253,7 +254,6 @@ def _stylize_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "strength": arguments.strength,
         "output_format": arguments.format,
         "batch_size": arguments.batch_size,
-        "detail": arguments.detail,
     }
 
 
@@ -305,10 +305,9 @@ def _account(result: Any) -> dict[str, str]:
         "round trip": f"values in steps of {result.quantisation:.3g}{unit}; read back through the "
         f"window, gray levels differ by at most {result.round_trip:.1e}",
     }
-    if result.distance_before is not None:
-        facts["gray scale"] = (
-            f"histogram distance to the style {result.distance_before:.3f} before, "
-            f"{result.distance_after:.3f} after"
+    if result.confidence is not None:
+        facts["confidence"] = (
+            f"{result.confidence:.2f} of 1: how well the style shows what the scan shows"
         )
     if result.structure is not None:
         facts["structure"] = f"{result.structure:.3f} of 1 kept (structure term of SSIM)"
@@ -337,7 +336,6 @@ def _augment(arguments: argparse.Namespace) -> dict:
             arguments.styles,
             windows=arguments.style_windows,
             slices=arguments.style_slices,
-            detail=arguments.detail,
         )
         if arguments.save_bank is not None:
             bank.save(arguments.save_bank)
@@ -352,7 +350,6 @@ def _augment(arguments: argparse.Namespace) -> dict:
             strength=arguments.strength,
             gate=arguments.gate,
             window=arguments.window,
-            detail=arguments.detail,
             seed=arguments.seed,
             batch_size=arguments.batch_size,
             deidentify=arguments.deidentify,
@@ -484,13 +481,28 @@ def _info(arguments: argparse.Namespace) -> dict:
         facts = info.describe(arguments.target)
     if not arguments.json:
         console = _console()
-        rows = facts.get("taps", [])
-        _print_tree(console, {key: value for key, value in facts.items() if key != "taps"})
-        if rows:
+        tables = {"taps", "presets"} & facts.keys()
+        _print_tree(console, {key: value for key, value in facts.items() if key not in tables})
+        if "taps" in tables:
             _print_table(
                 console,
                 ["tap", "keras layer", "channels", "stride"],
-                [tuple(row.values()) for row in rows],
+                [tuple(row.values()) for row in facts["taps"]],
+            )
+        if "presets" in tables:
+            _print_table(
+                console,
+                ["preset", "class", "size", "data", "figures"],
+                [
+                    (
+                        row["name"],
+                        row["class"],
+                        f"{row['kilobytes']} kB",
+                        row["data"] or "-",
+                        row["figures"] or "-",
+                    )
+                    for row in facts["presets"]
+                ],
             )
     return facts
 
@@ -683,11 +695,9 @@ def _study_style_transfer(arguments: argparse.Namespace) -> dict:
 
 
 def _load_model(arguments: argparse.Namespace) -> Any:
-    from tfstyle.style_transfer import StyleTransfer
+    from tfstyle.presets import open_model
 
-    if arguments.model is None:
-        return StyleTransfer.from_preset(arguments.preset)
-    return StyleTransfer.open(arguments.model)
+    return open_model(arguments.model or arguments.preset)
 
 
 def _load_baseline(arguments: argparse.Namespace) -> Any:
@@ -782,7 +792,9 @@ def _add_model(parser: argparse.ArgumentParser) -> Any:
         help="a released preset (default: %(default)s); tfstyle info lists them",
     )
     group.add_argument(
-        "--model", metavar="PATH", help="a folder written by tfstyle train, or a .keras file"
+        "--model",
+        metavar="PATH",
+        help="a preset folder, a folder written by tfstyle train, or a .keras file",
     )
     return group
 
@@ -1030,7 +1042,8 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
         "--style-slice",
         type=int,
         metavar="N",
-        help="slice of the style scan, from 0 (default: the middle one)",
+        help="the one slice of the style scan to look at, from 0 (default: up to 16, evenly "
+        "spread, for a ToneTransfer; the middle one for other models)",
     )
     style.add_argument(
         "--style-series", metavar="SERIES", help="series to take from a style folder with several"
@@ -1047,12 +1060,6 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
         default=1.0,
         metavar="S",
         help="0 keeps the gray scale, 1 takes the style's in full (default: 1)",
-    )
-    style.add_argument(
-        "--detail",
-        choices=("guided", "plain"),
-        help="guided: the source's own pixels under local tone curves; plain: the decoder's image "
-        "(default: guided; plain for the other methods)",
     )
     content = parser.add_argument_group("content")
     content.add_argument("--window", default="auto", metavar="WINDOW", help=_WINDOW_HELP)
@@ -1092,7 +1099,7 @@ def _add_stylize(command: Callable) -> argparse.ArgumentParser:
         "--method",
         default="contextual",
         metavar="NAME",
-        help="contextual: the preset or model (default); adain_mse, gatys, wct, "
+        help="contextual: the preset or model, whatever it is (default); adain_mse, gatys, wct, "
         "histogram_matching, foreground_histogram_matching, mean_and_spread, nyul, clahe, "
         "random_gamma, window_jitter; contextual_transformation with --model",
     )
@@ -1180,9 +1187,9 @@ def _add_augment(command: Callable) -> argparse.ArgumentParser:
     style.add_argument(
         "--style-slices",
         type=_positive,
-        default=1,
         metavar="N",
-        help="slices of each style scan, evenly spread (default: 1, the middle one)",
+        help="slices of each style scan, evenly spread, each of them a style (default: one style a "
+        "scan, of up to 16 slices for a ToneTransfer, of the middle one for other models)",
     )
     style.add_argument(
         "--save-bank", metavar="FILE.npz", help="keep the encoded styles; they hold no images"
@@ -1202,7 +1209,6 @@ def _add_augment(command: Callable) -> argparse.ArgumentParser:
         metavar="S",
         help="least structure term of SSIM; -1 lets everything pass (default: 0.8)",
     )
-    style.add_argument("--detail", default="guided", choices=("guided", "plain"))
     _add_model(parser)
     parser.add_argument(
         "--workers",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 #: How far rounding may carry a gray level out of [0, 1].
 RANGE_TOLERANCE = 1e-3
 
+SHAPE = "must be (B, H, W, 1), received shape"
 NOT_FINITE = "holds NaN or infinite values; replace them first."
 OUTSIDE = "values must lie between 0 and 1;"
 WINDOW = "apply a window first (tfstyle.data.windows)."
@@ -113,9 +114,13 @@ def gray_tensor(images: Any, argument: str) -> tf.Tensor:
         )
     shape = tensor.shape
     if shape.rank not in (None, 4) or (shape.rank == 4 and shape[-1] not in (None, 1)):
-        raise ArgumentError(f"{argument}: must be (B, H, W, 1), received shape {shape}.")
-    if shape.rank is None:
-        tensor = tf.ensure_shape(tensor, (None, None, None, 1))
+        raise ArgumentError(f"{argument}: {SHAPE} {shape}.")
+    if shape.rank is None or shape[-1] is None:
+        sizes = tf.shape(tensor)
+        fits = tf.equal(tf.size(sizes), 4) & tf.reduce_all(tf.equal(sizes[-1:], 1))
+        check = tf.debugging.Assert(fits, [f"{argument}: {SHAPE}", sizes], summarize=8)
+        with tf.control_dependencies([check]):
+            tensor = tf.ensure_shape(tf.identity(tensor), (None, None, None, 1))
     return checked_gray(tf.cast(tensor, tf.float32), argument)
 
 
@@ -172,8 +177,8 @@ def pair_of(inputs: Any) -> tuple[Any, Any]:
 
 def gray_error(error: Exception) -> ArgumentError | None:
     """The refusal of :func:`checked_gray` in a graph's error; None where it tells of another."""
-    found = re.search(r"assertion failed: \[(\w+: [^\[\]]*)\]((?: \[-?\d+\])*)", str(error))
-    if found is None or not any(part in found[1] for part in (NOT_FINITE, OUTSIDE)):
+    found = re.search(r"assertion failed: \[(\w+: [^\[\]]*)\]((?: \[[-\d ]*\])*)", str(error))
+    if found is None or not any(part in found[1] for part in (SHAPE, NOT_FINITE, OUTSIDE)):
         return None
     return ArgumentError("".join(found.groups()))
 

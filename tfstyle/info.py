@@ -95,7 +95,7 @@ def describe_environment() -> dict:
 
     Returns:
         dict with ``"versions"`` (None where not installed), ``"devices"``, ``"encoders"`` and
-        ``"presets"``.
+        ``"presets"``, the rows of :func:`tfstyle.presets.table` with their names.
     """
     import sys
 
@@ -120,7 +120,7 @@ def describe_environment() -> dict:
             for device in tf.config.list_physical_devices()
         ],
         "encoders": list(encoders.ENCODERS),
-        "presets": [describe_preset(name) for name in presets.names()],
+        "presets": [{"name": name, **row} for name, row in presets.table().items()],
     }
 
 
@@ -259,31 +259,31 @@ def describe_saved_model(path: str | os.PathLike) -> dict:
 
 
 def describe_model(path: str | os.PathLike) -> dict:
-    """Architecture of a ``.keras`` file.
+    """Class and size of the model in a ``.keras`` file.
 
     Args:
         path: The file.
 
     Returns:
-        dict with ``"encoder"``, ``"layer"``, ``"stride"`` and ``"parameters"``.
+        dict with ``"class"`` and ``"parameters"``, the number of values in each part; for a
+        ``StyleTransfer`` also ``"encoder"``, ``"layer"`` and ``"stride"``.
 
     Raises:
         InputFileError: If it cannot be read.
     """
-    from tfstyle.style_transfer import StyleTransfer
+    from tfstyle.presets import open_model
 
-    model = StyleTransfer.load(path)
-    return {
-        "kind": "model",
-        "path": str(path),
-        "encoder": type(model.encoder).__name__,
-        "layer": model.layer,
-        "stride": model.stride,
-        "parameters": {
-            "encoder": int(model.encoder.count_params()),
-            "decoder": int(model.decoder.count_params()),
-        },
+    model = open_model(path)
+    facts = {"kind": "model", "path": str(path), "class": type(model).__name__}
+    if hasattr(model, "layer"):
+        facts |= {"encoder": type(model.encoder).__name__}
+        facts |= {"layer": model.layer, "stride": model.stride}
+    parts = {
+        name: int(getattr(model, name).count_params())
+        for name in ("encoder", "decoder", "matcher")
+        if hasattr(model, name)
     }
+    return facts | {"parameters": parts}
 
 
 def _saved_model_folder(path: Path) -> Path | None:

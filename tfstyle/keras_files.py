@@ -71,19 +71,7 @@ class KerasFile:
         Raises:
             InputFileError: if the file is missing, damaged or holds something else.
         """
-        path = Path(filepath)
-        if not path.is_file():
-            raise InputFileError(path, "no such model file.")
-        try:
-            check_zip(path)
-            model = keras.saving.load_model(path, safe_mode=True)
-        except InputFileError:
-            raise
-        except Exception as error:
-            raise InputFileError(path, f"not a readable .keras model ({error}).") from error
-        if not isinstance(model, cls):
-            raise InputFileError(path, f"holds a {type(model).__name__}, not a {cls.__name__}.")
-        return model
+        return load_model(filepath, cls)
 
     def export(
         self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs
@@ -114,3 +102,26 @@ class KerasFile:
             )
         except OSError as error:
             raise OutputError.of(filepath, error) from error
+
+
+def load_model(filepath: str | os.PathLike, classes: type | tuple[type, ...]):
+    """Reads a ``.keras`` file that holds a model of one of `classes`.
+
+    Raises:
+        InputFileError: if the file is missing, damaged or holds something else.
+    """
+    path = Path(filepath)
+    if not path.is_file():
+        raise InputFileError(path, "no such model file.")
+    try:
+        check_zip(path)
+        model = keras.saving.load_model(path, safe_mode=True)
+    except InputFileError:
+        raise
+    except Exception as error:
+        raise InputFileError(path, f"not a readable .keras model ({error}).") from error
+    if not isinstance(model, classes):
+        wanted = classes if isinstance(classes, tuple) else (classes,)
+        names = " or ".join(cls.__name__ for cls in wanted)
+        raise InputFileError(path, f"holds a {type(model).__name__}, not a {names}.")
+    return model

@@ -224,7 +224,7 @@ def measure(
         generated: Float (rows, columns) in [0, 1].
         window: The content's.
         units: See :class:`tfstyle.data.Scan`.
-        styles: The style images; distances need exactly one.
+        styles: Gray levels of the styles, any shape; distances need exactly one.
 
     Returns:
         ``before`` and ``after`` (histogram distances to the style) and ``structure``, each only
@@ -254,7 +254,7 @@ def measure_scan(
         scan: The source.
         window: The window through which it became [0, 1].
         generated: Float (slices, rows, columns) in [0, 1].
-        styles: The style images; distances need exactly one.
+        styles: Gray levels of the styles, any shape; distances need exactly one.
 
     Returns:
         ``before``, ``after`` and ``structure``, None where undefined.

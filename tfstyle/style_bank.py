@@ -20,6 +20,7 @@ from tfstyle.files import parse_json, read_arrays, write_atomically
 
 if TYPE_CHECKING:
     from tfstyle.style_transfer import StyleTransfer
+    from tfstyle.tone import ToneTransfer
 
 log = logging.getLogger(__name__)
 
@@ -36,18 +37,18 @@ FLAT = 0.01
 class StyleBank:
     """Styles as codes of one model, with what is needed to name, weight and measure them.
 
-    It holds no image: a code is the mean and standard deviation of each feature channel, and the
-    quantiles are those of the gray levels.
+    It holds no image: a code is the mean and standard deviation of each feature channel, or the
+    gray levels and features of some pixels, without their places; quantiles are of gray levels.
 
     Attributes:
-        codes: float32 (N, 2, width), see :meth:`tfstyle.StyleTransfer.encode_style`.
+        codes: float32 (N, …), see ``encode_style`` of :class:`tfstyle.ToneTransfer` and
+            :class:`tfstyle.StyleTransfer`.
         names: One label a style; equal ones become different by a number. ``style-0`` … unless
             given.
         weights: float64 (N,), how often each is drawn, relative to the others; equal unless given.
         quantiles: float32 (N, 256), gray levels in [0, 1], or None where only codes are known.
-        detail: The mode that the codes are for, see :meth:`tfstyle.StyleTransfer.stylize`.
-        probe: float32 (2, width), code of a fixed test image, by which :meth:`check` knows the
-            encoder again; or None.
+        probe: float32 code of a fixed test image, by which :meth:`check` knows the encoder again;
+            or None.
         files: The files that each style came from, as far as known; not saved.
 
     Raises:
@@ -63,18 +64,17 @@ class StyleBank:
     names: tuple[str, ...] = ()
     weights: np.ndarray | None = None
     quantiles: np.ndarray | None = None
-    detail: str = "guided"
     probe: np.ndarray | None = None
     files: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         codes = _numbers(self.codes, "codes", np.float32)
-        if codes.ndim != 3 or len(codes) == 0 or codes.shape[1] != 2 or codes.shape[2] < 2:
+        if codes.ndim != 3 or 0 in codes.shape:
             raise ArgumentError(
-                "codes: need the shape (N, 2, width) of encode_style with at least one style, "
+                "codes: need the shape (N, rows, columns) of encode_style with at least one style, "
                 f"received {codes.shape}."
             )
-        if (codes[:, 1] < 0).any():
+        if codes.shape[1] == 2 and (codes[:, 1] < 0).any():
             raise ArgumentError("codes: standard deviations, codes[:, 1], must not be negative.")
         count = len(codes)
         names = tuple(map(str, self.names)) or tuple(f"style-{i}" for i in range(count))
@@ -117,29 +117,28 @@ class StyleBank:
         return len(self.codes)
 
     def __repr__(self) -> str:
-        width = self.codes.shape[2]
-        return f"StyleBank({len(self)} styles, codes of {width}, detail={self.detail!r})"
+        rows, columns = self.codes.shape[1:]
+        return f"StyleBank({len(self)} styles, codes of {rows}x{columns})"
 
     # -- making ----------------------------------------------------------------------------
     @classmethod
     def encode(
         cls,
-        network: StyleTransfer,
+        network: ToneTransfer | StyleTransfer,
         images: Sequence[np.ndarray],
         *,
         names: Sequence[str] = (),
         weights: Sequence[float] | None = None,
-        detail: str = "guided",
         files: Sequence[Sequence[str]] = (),
     ) -> StyleBank:
         """Encodes images, which may differ in size.
 
         Args:
             network: The model that will use the codes.
-            images: float arrays (H, W) or (H, W, 1) in [0, 1].
+            images: float arrays (H, W) or (H, W, 1) in [0, 1]; for a ``ToneTransfer`` also slices
+                of one scan (S, H, W, 1), which make one style.
             names: See the class.
             weights: See the class.
-            detail: The mode in which the codes will be used.
             files: See the class.
 
         Raises:
@@ -147,26 +146,27 @@ class StyleBank:
         """
         if len(images) == 0:
             raise ArgumentError("images: a style bank needs at least one image.")
-        shares = (np.arange(QUANTILES) + 0.5) / QUANTILES
+        codes = [
+            network.encode_style(image, **({"one_code": True} if np.ndim(image) == 4 else {}))
+            for image in images
+        ]
         return cls(
-            codes=np.concatenate([network.encode_style(image, detail=detail) for image in images]),
+            codes=np.concatenate(codes),
             names=tuple(names),
             weights=None if weights is None else np.asarray(weights),
-            quantiles=np.stack([np.quantile(image, shares) for image in images]),
-            detail=detail,
-            probe=_probe(network, detail),
+            quantiles=np.stack([levels_of(image) for image in images]),
+            probe=_probe(network),
             files=tuple(map(tuple, files)),
         )
 
     @classmethod
     def from_scans(
         cls,
-        network: StyleTransfer,
+        network: ToneTransfer | StyleTransfer,
         paths: str | os.PathLike | Sequence[str | os.PathLike],
         *,
         windows: Sequence[WindowSpec] = ("auto",),
-        slices: int = 1,
-        detail: str = "guided",
+        slices: int | None = None,
     ) -> StyleBank:
         """Encodes slices of scans, each through each window, and joins saved banks.
 
@@ -176,9 +176,10 @@ class StyleBank:
                 scan is taken that can be read; a bank that :meth:`save` wrote (``.npz``).
             windows: Windows of the styles, see :func:`tfstyle.data.resolve_window`. One that does
                 not suit a scan (a name in HU for a picture) is passed over for that scan.
-            slices: Slices to take of each scan, evenly spread; the middle one for 1. Slices that
-                show nothing through a window are left out.
-            detail: The mode in which the codes will be used.
+            slices: Slices to take of each scan, evenly spread, each of them a style; the middle
+                one for 1. Defaults to one style a scan: of up to 16 slices for a ``ToneTransfer``,
+                of the middle one for other models. Slices that show nothing through a window are
+                left out.
 
         Returns:
             The bank, in the order of the paths.
@@ -186,7 +187,7 @@ class StyleBank:
         Raises:
             ArgumentError: no path, no window, no window that suits a scan, or nothing to see.
             InputFileError: a file that cannot be read.
-            WeightsError: a saved bank of another model or mode.
+            WeightsError: a saved bank of another model.
         """
         try:
             paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
@@ -198,47 +199,46 @@ class StyleBank:
             raise ArgumentError("paths: a style bank needs at least one scan.")
         if not windows:
             raise ArgumentError("windows: at least one is needed; 'auto' is the default.")
-        if slices < 1:
+        if slices is not None and slices < 1:
             raise ArgumentError(f"slices: must be at least 1, received {slices!r}.")
+        from tfstyle.tone.model import SLICES, ToneTransfer
+
+        together = slices is None and isinstance(network, ToneTransfer)
+        slices = SLICES if together else slices or 1
         banks = []
         for path in paths:
             if path.lower().endswith(".npz"):
                 bank = cls.load(path)
-                bank.check(network, detail)
+                bank.check(network)
             else:
                 images, names, files = [], [], []
                 for scan in _scans(path):
-                    for image, name in _views(scan, windows, slices):
+                    for image, name in _views(scan, windows, slices, together):
                         images.append(image)
                         names.append(name)
                         files.append(scan.files)
-                bank = cls.encode(network, images, names=names, detail=detail, files=files)
+                bank = cls.encode(network, images, names=names, files=files)
             banks.append(bank)
         return join(banks)
 
-    def check(self, network: StyleTransfer, detail: str = "guided") -> None:
+    def check(self, network: ToneTransfer | StyleTransfer) -> None:
         """Makes sure that `network` can use the codes.
 
         Raises:
-            WeightsError: if they are of another encoder, layer or mode.
+            WeightsError: if they are of another model.
         """
-        width = network.code_width
-        if self.codes.shape[2] != width:
+        shape = network.code_shape
+        if self.codes.shape[1:] != shape:
             raise WeightsError(
-                f"style bank: its codes have {self.codes.shape[2]} columns, those of the model at "
-                f"{network.layer} {width}; encode the styles anew with this model."
-            )
-        if self.detail != detail:
-            raise WeightsError(
-                f"style bank: encoded for detail={self.detail!r}, not for {detail!r}; use that "
-                "mode, or encode the styles anew."
+                "style bank: its codes have {} rows and {} columns, those of the model {} and {}; "
+                "encode the styles again with this model.".format(*self.codes.shape[1:], *shape)
             )
         if self.probe is not None:
-            now = _probe(network, detail)
+            now = _probe(network)
             if not np.allclose(now, self.probe, rtol=1e-2, atol=1e-2 * np.abs(now).max()):
                 raise WeightsError(
                     "style bank: encoded by another encoder than the model's; encode the styles "
-                    "anew with this model."
+                    "again with this model."
                 )
 
     # -- files -----------------------------------------------------------------------------
@@ -254,7 +254,7 @@ class StyleBank:
         path = Path(path)
         if path.suffix != ".npz":
             raise OutputError(path, "style banks end in .npz; choose such a name.")
-        about = {"format": FORMAT, "names": self.names, "detail": self.detail}
+        about = {"format": FORMAT, "names": self.names}
         arrays = {"about": np.array(json.dumps(about)), "codes": self.codes}
         for name in ("weights", "quantiles", "probe"):
             if getattr(self, name) is not None:
@@ -280,9 +280,10 @@ class StyleBank:
             about = parse_json(str(arrays.pop("about")))
             if about["format"] != FORMAT:
                 raise InputFileError(
-                    path, f"a style bank of format {about['format']!r}, not {FORMAT}; encode anew."
+                    path,
+                    f"a style bank of format {about['format']!r}, not {FORMAT}; encode it again.",
                 )
-            return cls(names=tuple(about["names"]), detail=about["detail"], **arrays)
+            return cls(names=tuple(about["names"]), **arrays)
         except FileNotFoundError:
             raise InputFileError(path, "no such file.") from None
         except InputFileError:
@@ -291,26 +292,30 @@ class StyleBank:
             raise InputFileError(path, f"not a readable style bank ({error}).") from error
 
 
+def levels_of(images: np.ndarray) -> np.ndarray:
+    """Gray levels (256,) at evenly spaced shares of an image's or several images' pixels."""
+    return np.quantile(images, (np.arange(QUANTILES) + 0.5) / QUANTILES).astype(np.float32)
+
+
 def join(banks: Sequence[StyleBank]) -> StyleBank:
     """One bank of the styles of several, in their order, with their weights.
 
     Args:
-        banks: Banks of one model and mode.
+        banks: Banks of one model.
 
     Raises:
-        ArgumentError: if there is none, or they differ in width or mode.
+        ArgumentError: if there is none, or the shapes of their codes differ.
     """
     if not banks:
         raise ArgumentError("banks: at least one is needed.")
-    if len({(bank.codes.shape[2], bank.detail) for bank in banks}) > 1:
-        raise ArgumentError("banks: are of different models or modes; encode them with one.")
+    if len({bank.codes.shape[1:] for bank in banks}) > 1:
+        raise ArgumentError("banks: are of different models; encode them with one.")
     measured = all(bank.quantiles is not None for bank in banks)
     return StyleBank(
         codes=np.concatenate([bank.codes for bank in banks]),
         names=tuple(name for bank in banks for name in bank.names),
         weights=np.concatenate([bank.weights for bank in banks]),
         quantiles=np.concatenate([bank.quantiles for bank in banks]) if measured else None,
-        detail=banks[0].detail,
         probe=next((bank.probe for bank in banks if bank.probe is not None), None),
         files=tuple(f for bank in banks for f in bank.files or ((),) * len(bank)),
     )
@@ -337,8 +342,10 @@ def _scans(path: str) -> Iterator[Scan]:
         raise InputFileError(path, "holds no scan that can be read; give other styles.")
 
 
-def _views(scan: Scan, specs: Sequence[WindowSpec], slices: int) -> list[tuple[np.ndarray, str]]:
-    """Slices of a scan through windows, with their names."""
+def _views(
+    scan: Scan, specs: Sequence[WindowSpec], slices: int, together: bool
+) -> list[tuple[np.ndarray, str]]:
+    """Slices of a scan through windows, with their names; if `together`, one view a window."""
     windows, problem = [], None
     for spec in specs:
         try:
@@ -349,18 +356,20 @@ def _views(scan: Scan, specs: Sequence[WindowSpec], slices: int) -> list[tuple[n
         raise problem
     count = len(scan)
     chosen = min(slices, count)
+    indices = [int((i + 0.5) / chosen * count) for i in range(chosen)]
     views = []
-    for index in (int((i + 0.5) / chosen * count) for i in range(chosen)):
+    for group in [indices] if together else [[index] for index in indices]:
         for spec, window in windows:
-            image = window.to_unit(scan.pixels[index])
-            name = scan.name if count == 1 else f"{scan.name}[{index}]"
+            images = [window.to_unit(scan.pixels[index]) for index in group]
+            name = scan.name if count == 1 or together else f"{scan.name}[{group[0]}]"
             if len(specs) > 1:
                 shown = f"{window.centre:g}/{window.width:g}"
                 name += f" {spec if isinstance(spec, str) else shown}"
-            if image.std() < FLAT:
+            images = [image for image in images if image.std() >= FLAT]
+            if not images:
                 log.warning("Left out: style %s shows nothing but one gray level.", name)
             else:
-                views.append((image, name))
+                views.append((np.stack(images)[..., None] if together else images[0], name))
     if not views:
         raise InputFileError(
             scan.files[0] if scan.files else scan.name,
@@ -369,11 +378,12 @@ def _views(scan: Scan, specs: Sequence[WindowSpec], slices: int) -> list[tuple[n
     return views
 
 
-def _probe(network: StyleTransfer, detail: str) -> np.ndarray:
-    """Code (2, width) of a fixed image with edges at several scales."""
+def _probe(network: ToneTransfer | StyleTransfer) -> np.ndarray:
+    """Code of a fixed image with edges at several scales, in which no gray level comes twice."""
     y, x = np.mgrid[:32, :32]
-    image = ((x * y) % 17 / 16 + (x // 8 + y // 8) % 2) / 2
-    return network.encode_style(image.astype(np.float32), detail=detail)[0]
+    image = ((x * y) % 17 / 16 + (x // 8 + y // 8) % 2).ravel()
+    ranks = np.argsort(np.argsort(image, kind="stable")).reshape(32, 32)
+    return network.encode_style((ranks / 1023).astype(np.float32))[0]
 
 
 def _numbers(values, name: str, kind) -> np.ndarray:

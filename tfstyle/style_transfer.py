@@ -14,28 +14,9 @@ from tfstyle import encoders
 from tfstyle.decoder import Decoder
 from tfstyle.encoders import IMAGE_TAP, Encoder
 from tfstyle.errors import ArgumentError, WeightsError
-from tfstyle.images import (
-    as_batch,
-    check_batch_size,
-    check_strength,
-    check_style_count,
-    gray_tensor,
-    is_style_code,
-    named_styles,
-    pair_of,
-)
+from tfstyle.images import as_batch, check_strength, gray_tensor, pair_of
 from tfstyle.keras_files import KerasFile
-from tfstyle.layers import (
-    AdaIN,
-    apply_tone_grid,
-    fit_tone_grid,
-    gray_levels,
-    match_levels,
-    moments,
-    reduce_size,
-    smooth_slices,
-)
-from tfstyle.layers.guided import CELLS, LEVELS, SHARES
+from tfstyle.layers import AdaIN, moments
 from tfstyle.layers.padding import extend_to_stride
 from tfstyle.losses import (
     CONTENT_LOSSES,
@@ -46,25 +27,15 @@ from tfstyle.losses import (
     total_variation_loss,
 )
 from tfstyle.presets import PresetModel
+from tfstyle.style_codes import StyleCodes
 from tfstyle.workers import over_machines
 
 #: Terms of the loss in the training history, each a mean over samples, before its weight.
 LOSS_TERMS = ("loss", "content_loss", "style_loss", "histogram_loss", "paired_loss", "tv_loss")
 
-#: Modes of :meth:`StyleTransfer.stylize`.
-DETAILS = ("guided", "plain")
-
-#: Longest side of the images that the network sees in guided mode.
-WORKING_SIZE = 192
-
-#: Largest factor by which each of calibration's two rounds stretches or shrinks the contrast of the
-#: decoder's image. More brings the histograms still closer where the style shows more body and
-#: less air than the content, and clips tissue to white for it.
-LARGEST_GAIN = 1.25
-
 
 @keras.saving.register_keras_serializable(package="tfstyle")
-class StyleTransfer(PresetModel, KerasFile, keras.Model):
+class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
     """Gives content images the gray-scale style of other images: G = D(AdaIN(E(X), E(Y))).
 
     Args:
@@ -76,12 +47,6 @@ class StyleTransfer(PresetModel, KerasFile, keras.Model):
             keep anatomy better.
         decoder: A :class:`tfstyle.decoder.Decoder` for that tap; made from the encoder's tap
             table unless given.
-        calibrate: Correct the gray scale of the whole generated image in :meth:`stylize` and what
-            it calls. ``detail="plain"``: AdaIN once more on the image itself, a rising line that
-            gives it the style image's mean gray level and, as far as ``LARGEST_GAIN`` allows in
-            two rounds, its contrast. ``detail="guided"``: a rising curve of bounded slope that
-            brings its histogram towards the style's (:func:`tfstyle.layers.match_levels`). False
-            is the paper's model. Training and ``model(inputs)`` do without.
         name: Keras model name.
 
     Raises:
@@ -104,7 +69,6 @@ class StyleTransfer(PresetModel, KerasFile, keras.Model):
         encoder: Encoder | str = "vgg16",
         layer: str | None = None,
         decoder: Decoder | None = None,
-        calibrate: bool = False,
         name: str | None = None,
     ):
         super().__init__(name=name or "style_transfer")
@@ -127,7 +91,6 @@ class StyleTransfer(PresetModel, KerasFile, keras.Model):
                 f"{self.decoder.strides[0]}, but {self.layer!r} has {tap.channels} of stride "
                 f"{tap.stride}; use Decoder.for_encoder(encoder, {self.layer!r})."
             )
-        self.calibrate = bool(calibrate)
         self.trackers = [keras.metrics.Mean(name=name) for name in LOSS_TERMS]
         self._settings: dict = {}
         self._contextual: ContextualLoss | None = None
@@ -173,7 +136,7 @@ class StyleTransfer(PresetModel, KerasFile, keras.Model):
     def compute_output_shape(self, input_shape):
         return (*pair_of(input_shape)[0][:3], 1)
 
-    def generate(self, content, style, strength=None, detail: str = "guided"):
+    def generate(self, content, style, strength=None):
         """Generates images of any size; traceable with unknown batch, height and width.
 
         Sizes that are not multiples of the stride are extended by reflection below and to the
@@ -182,84 +145,37 @@ class StyleTransfer(PresetModel, KerasFile, keras.Model):
         Args:
             content: float32 tensor (B, H, W, 1) in [0, 1], H and W at least 1.
             style: float32 tensor (B or 1, H', W', 1) in [0, 1].
-            strength: scalar in [0, 1] or None for 1.
-            detail: See :meth:`stylize`.
+            strength: scalar, or tensor that broadcasts to (B, 1, 1, 1), in [0, 1]; None for 1.
 
         Returns:
             float32 tensor (B, H, W, 1), clipped to [0, 1].
         """
-        return self.generate_from_code(content, self.code_of(style, detail), strength, detail)
+        return self.generate_from_code(content, self.code_of(style), strength)
 
-    def code_of(self, style, detail: str = "guided"):
-        """All that generation takes from `style`: moments at the model's layer, gray levels.
+    def code_of(self, style):
+        """All that AdaIN takes from `style`: the moments of its features at the model's layer.
 
         Args:
             style: float32 tensor (B, H, W, 1) in [0, 1].
-            detail: Mode that the code is for; ``"guided"`` looks at the reduced image.
 
         Returns:
-            float32 tensor (B, 2, C + 1 + SHARES / 2): μ and σ of each of the layer's C channels,
-            then those of the image itself, and last, row after row,
-            :func:`tfstyle.layers.gray_levels`.
+            float32 tensor (B, 2, C): μ and σ of each of the layer's C channels.
         """
-        own = moments(style, self.adain.epsilon)
-        levels = ops.reshape(gray_levels(style), (-1, 2, SHARES // 2))
-        if _checked_detail(detail) == "guided":
-            style = reduce_size(style, WORKING_SIZE)
         found = moments(self.encode(self._extend(style)), self.adain.epsilon)
-        found = (ops.cast(values, "float32") for values in found)
-        both = [ops.concatenate(pair, axis=-1)[:, 0] for pair in zip(found, own)]
-        return ops.concatenate([ops.concatenate(both, axis=1), levels], axis=2)
+        return ops.concatenate([ops.cast(values, "float32")[:, 0] for values in found], axis=1)
 
     @property
-    def code_width(self) -> int:
-        """Length of the last axis of style codes; see :meth:`code_of`."""
-        return self.encoder.tap(self.layer).channels + 1 + SHARES // 2
+    def code_shape(self) -> tuple[int, int]:
+        """Shape of a style code without the batch axis: (2, C)."""
+        return (2, self.encoder.tap(self.layer).channels)
 
-    def generate_from_code(self, content, code, strength=None, detail: str = "guided"):
+    def generate_from_code(self, content, code, strength=None):
         """:meth:`generate` with a code of :meth:`code_of`, B or 1, instead of a style."""
-        if _checked_detail(detail) == "plain":
-            result = self._decode(content, code, strength)
-            if self.calibrate:
-                for _ in range(2):  # the second takes back what clipping moved
-                    gain, shift = self._calibration(result, content, code, strength)
-                    result = ops.clip(gain * result + shift, 0.0, 1.0)
-            return result
-        return apply_tone_grid(content, self.tone_grid(content, code, strength))
-
-    def tone_grid(self, content, code, strength=None):
-        """What the network does to the gray scale of `content`, reduced to the working size.
-
-        Returns:
-            float32 tensor for :func:`tfstyle.layers.apply_tone_grid`; see
-            :func:`tfstyle.layers.fit_tone_grid`.
-        """
-        small = reduce_size(content, WORKING_SIZE)
-        grid = fit_tone_grid(small, self._decode(small, code, strength))
-        if self.calibrate:
-            levels = ops.reshape(code[:, :, -SHARES // 2 :], (-1, SHARES))
-            grid = match_levels(grid, content, levels, strength)
-        return grid
-
-    def _decode(self, content, code, strength):
         shape = ops.shape(content)
-        channels = self.encoder.tap(self.layer).channels
         features = self.encode(self._extend(content))
-        mean, std = code[:, 0, None, None, :channels], code[:, 1, None, None, :channels]
+        mean, std = code[:, 0, None, None], code[:, 1, None, None]
         result = self.decoder(self.adain.transfer(features, mean, std, strength=strength))
         return ops.cast(ops.clip(result[:, : shape[1], : shape[2]], 0.0, 1.0), "float32")
-
-    def _calibration(self, generated, content, code, strength):
-        """Gain and shift (B, 1, 1, 1) that give `generated` the moments which AdaIN aims at."""
-        last = self.encoder.tap(self.layer).channels
-        mean, std = (code[:, row, None, None, last : last + 1] for row in (0, 1))
-        if strength is not None:
-            own_mean, own_std = moments(content, self.adain.epsilon)
-            mean = (1.0 - strength) * own_mean + strength * mean
-            std = (1.0 - strength) * own_std + strength * std
-        now_mean, now_std = moments(generated, self.adain.epsilon)
-        gain = ops.clip(std / now_std, 1.0 / LARGEST_GAIN, LARGEST_GAIN)
-        return gain, mean - gain * now_mean
 
     def _extend(self, images):
         return extend_to_stride(images, self.stride)
@@ -271,10 +187,8 @@ class StyleTransfer(PresetModel, KerasFile, keras.Model):
         strength: float = 1.0,
         style_weights: Sequence[float] | None = None,
         batch_size: int = 8,
-        detail: str = "guided",
-        slice_sigma: float = 0.0,
     ) -> np.ndarray:
-        """Gives `content` the gray-scale style of `style`.
+        """Gives `content` the gray-scale style of `style`: D(AdaIN(E(X), E(Y))).
 
         Args:
             content: float array (H, W), (H, W, 1) or (B, H, W, 1) with values in [0, 1].
@@ -284,125 +198,44 @@ class StyleTransfer(PresetModel, KerasFile, keras.Model):
             strength: 0 keeps the content's features, 1 takes the style's statistics in full;
                 between them AdaIN is interpolated (Huang and Belongie, equation 14).
             style_weights: One weight for each style of a list, at least 0, not all 0; they are
-                divided by their sum. Equal weights unless given.
+                divided by their sum. Defaults to equal weights.
             batch_size: Images a call.
-            detail: ``"guided"`` runs the network on images of at most ``WORKING_SIZE`` pixels a
-                side and gives the content's own pixels, at their full size and depth, the gray
-                scale it found (:func:`tfstyle.layers.fit_tone_grid`): no structure can appear
-                that the content has not. ``"plain"`` is the decoder's image, as in the paper.
-            slice_sigma: For neighbouring slices of a volume in guided mode: standard deviation,
-                in slices, with which tone curves are smoothed along the batch.
 
         Returns:
             float32 array of the content's shape, in [0, 1].
 
         Raises:
-            ArgumentError: shapes, values, strength, weights or detail that cannot be used.
+            ArgumentError: shapes, values, strength or weights that cannot be used.
 
         Example:
             >>> model.stylize(content, [style_a, style_b], style_weights=[0.7, 0.3])
         """
         check_strength(strength)
-        if _checked_detail(detail) == "plain" and slice_sigma:
-            raise ArgumentError('slice_sigma: there is nothing to smooth with detail="plain".')
-        if not 0.0 <= slice_sigma < float("inf"):
-            raise ArgumentError(f"slice_sigma: must be at least 0, received {slice_sigma!r}.")
-        check_batch_size(batch_size)
         images, shape = as_batch(content, "content")
-        code = 0.0
-        for weight, one, name in named_styles(style, style_weights):
-            one = self._code(one, name, detail, len(images), batch_size)
-            code = code + np.float32(weight) * one
-        parts = [slice(i, i + batch_size) for i in range(0, len(images), batch_size)]
-
-        def run(function, part):
+        codes = self.weighted_codes(style, style_weights, len(images), batch_size)
+        code = sum(weight * one for weight, one in codes)
+        generate = self.traced(
+            "generate",
+            self.generate_from_code,
+            self.images_spec,
+            self.code_spec,
+            tf.TensorSpec((), tf.float32),
+        )
+        results = []
+        for start in range(0, len(images), batch_size):
+            part = slice(start, start + batch_size)
             own = code if len(code) == 1 else code[part]
-            return self._traced(function, detail)(images[part], own, tf.constant(float(strength)))
-
-        if not slice_sigma:
-            results = [run("generate", part).numpy() for part in parts]
-        else:
-            grids = np.concatenate([run("grid", part).numpy() for part in parts])
-            grids = ops.convert_to_numpy(smooth_slices(grids, slice_sigma))
-            apply = self._traced("apply", detail)
-            results = [apply(images[part], grids[part]).numpy() for part in parts]
+            results.append(generate(images[part], own, np.float32(strength)).numpy())
         return np.concatenate(results).reshape(shape)
-
-    def encode_style(self, style: np.ndarray, detail: str = "guided") -> np.ndarray:
-        """All that the model takes from a style image, to keep and to give to :meth:`stylize`.
-
-        Args:
-            style: float array (H, W), (H, W, 1) or (B, H, W, 1) with values in [0, 1].
-            detail: The mode in which the code will be used: the modes see the style at different
-                sizes, so a code of the other mode gives a slightly different gray scale.
-
-        Returns:
-            float32 array (B, 2, C + 33), B = 1 for one image; see :meth:`code_of`.
-
-        Raises:
-            ArgumentError: an image or mode that cannot be used.
-
-        Example:
-            >>> code = model.encode_style(style)
-            >>> generated = model.stylize(content, code)      # as with the style itself
-        """
-        _checked_detail(detail)
-        return self._code(as_batch(style, "style")[0], "style", detail, None, 8)
 
     def fingerprint(self) -> str:
         """Short text that is the same for models that generate the same images."""
-        digest = hashlib.sha256(repr((self.layer, self.calibrate, WORKING_SIZE)).encode())
+        digest = hashlib.sha256(self.layer.encode())
         for part in (self.encoder, self.decoder):
             digest.update(repr(sorted(part.get_config().items())).encode())
             for weight in part.get_weights():
                 digest.update(weight.tobytes())
         return digest.hexdigest()[:32]
-
-    def _code(self, style, name, detail, contents, batch_size) -> np.ndarray:
-        """The code of a style image or batch, or a code that was given, checked."""
-        array = style if isinstance(style, np.ndarray) else np.asarray(style)
-        if is_style_code(array):
-            width = self.code_width
-            code = array.astype(np.float32)
-            if array.shape[2] != width or not np.isfinite(code).all() or (code[:, 1] < 0).any():
-                raise ArgumentError(
-                    f"{name}: is no style code of this model, which has (B, 2, {width}) finite "
-                    f"values, received shape {array.shape}."
-                )
-        else:
-            images = as_batch(style, name)[0]
-            code = None
-        count = len(images) if code is None else len(code)
-        if contents is not None:
-            check_style_count(count, contents, name)
-        if code is None:
-            encode = self._traced("encode", detail)
-            parts = [images[i : i + batch_size] for i in range(0, count, batch_size)]
-            code = np.concatenate([encode(part).numpy() for part in parts])
-        return code
-
-    def _traced(self, function: str, detail: str):
-        """One of generation's steps as a ``tf.function`` for any batch, height and width."""
-        functions = self.__dict__.setdefault("_traced_functions", {})
-        key = function, detail
-        if key not in functions:
-            images = tf.TensorSpec((None, None, None, 1), tf.float32)
-            code = tf.TensorSpec((None, 2, None), tf.float32)
-            number = tf.TensorSpec((), tf.float32)
-            grid = tf.TensorSpec((None, LEVELS, CELLS, CELLS), tf.float32)
-            call, specs = {
-                "encode": (lambda style: self.code_of(style, detail), (images,)),
-                "generate": (
-                    lambda content, code, strength: self.generate_from_code(
-                        content, code, strength, detail
-                    ),
-                    (images, code, number),
-                ),
-                "grid": (self.tone_grid, (images, code, number)),
-                "apply": (apply_tone_grid, (images, grid)),
-            }[function]
-            functions[key] = tf.function(call, input_signature=specs, autograph=False)
-        return functions[key]
 
     # -- training --------------------------------------------------------------------------
     def compile(
@@ -653,7 +486,6 @@ class StyleTransfer(PresetModel, KerasFile, keras.Model):
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "decoder": keras.saving.serialize_keras_object(self.decoder),
             "layer": self.layer,
-            "calibrate": self.calibrate,
             "name": self.name,
         }
 
@@ -679,7 +511,6 @@ class StyleTransfer(PresetModel, KerasFile, keras.Model):
         return {
             "encoder": family,
             "layer": self.layer,
-            "calibrate": self.calibrate,
             "preprocessing": self.encoder.preprocessing,
         }
 
@@ -691,8 +522,7 @@ class StyleTransfer(PresetModel, KerasFile, keras.Model):
             depth=settings["layer"],
             preprocessing=settings["preprocessing"],
         )
-        calibrate = settings.get("calibrate", False)
-        return cls(encoder, layer=settings["layer"], calibrate=calibrate)
+        return cls(encoder, layer=settings["layer"])
 
     def preset_variables(self):
         parts = {"encoder": self.encoder.weighted_layers(self.layer), "decoder": self.decoder.steps}
@@ -729,12 +559,4 @@ def weigh_taps(
     return {name: float(weight) for name, weight in layers.items()}
 
 
-def _checked_detail(detail: str) -> str:
-    if detail not in DETAILS:
-        raise ArgumentError(
-            f"detail: unknown value {detail!r}; use one of {', '.join(map(repr, DETAILS))}."
-        )
-    return detail
-
-
-__all__ = ["DETAILS", "IMAGE_TAP", "WORKING_SIZE", "StyleTransfer", "weigh_taps"]
+__all__ = ["IMAGE_TAP", "StyleTransfer", "weigh_taps"]

@@ -14,19 +14,18 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import pairwise
+from itertools import chain
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from tfstyle import __version__
 from tfstyle.baselines import Baseline
-from tfstyle.data import DicomSeries, Scan, Window, read_scan, read_scans, resolve_window
+from tfstyle.data import DicomSeries, Scan, Window, read_scans, resolve_window
 from tfstyle.data.dicom import read_frame, source_frames
 from tfstyle.data.dicom.deidentify import check_burned_in, check_profile, new_key
 from tfstyle.data.layouts import is_result
-from tfstyle.errors import ArgumentError, OutputError, ServingError, WorkerError
+from tfstyle.errors import ArgumentError, OutputError, WorkerError
 from tfstyle.files import (
     is_inside,
     read_json,
@@ -35,7 +34,6 @@ from tfstyle.files import (
     write_atomically,
 )
 from tfstyle.images import check_batch_size, check_strength
-from tfstyle.layers.guided import slice_reach
 from tfstyle.outputs import (
     DicomSlices,
     OneFile,
@@ -48,15 +46,20 @@ from tfstyle.outputs import (
     picture_bits,
     start_workers,
 )
-from tfstyle.style_transfer import DETAILS
+from tfstyle.style_bank import levels_of
+from tfstyle.stylizers import (
+    ScanTransfer,
+    ServedStylizer,
+    Stylizer,
+    encode_style,
+    read_slices,
+    style_image,
+)
+from tfstyle.tone.model import LOW_CONFIDENCE
 
 log = logging.getLogger(__name__)
 
 FORMATS = ("auto", "dicom", "nifti", "png")
-
-#: Slices a call at least, where tone curves are smoothed along the slices: the neighbours at both
-#: ends are generated twice.
-SMOOTHED_SLICES = 48
 
 #: Folder in the output folder that says which scans are finished, and by which work.
 RECORDS = ".tfstyle"
@@ -66,99 +69,6 @@ UID_KEY = "uid_key"
 
 #: Called as ``progress(done, total, label)`` after each batch, counting slices.
 Progress = Callable[[int, int, str], None]
-
-
-class Stylizer(Protocol):
-    """What :func:`stylize_scans` needs: a ``StyleTransfer``, or :class:`ServedStylizer`."""
-
-    def stylize(
-        self,
-        content: np.ndarray,
-        style: np.ndarray | Sequence[np.ndarray],
-        strength: float = 1.0,
-        style_weights: Sequence[float] | None = None,
-        *,
-        batch_size: int = 8,
-        detail: str = "guided",
-        slice_sigma: float = 0.0,
-    ) -> np.ndarray:
-        """See :meth:`tfstyle.StyleTransfer.stylize`."""
-
-
-class ServedStylizer:
-    """A served model behind the interface of ``StyleTransfer.stylize``.
-
-    Args:
-        client: A :class:`tfstyle.serving.Client`.
-
-    Example:
-        >>> stylizer = ServedStylizer(tfstyle.serving.Client("127.0.0.1:8500"))
-        >>> stylize_scans(stylizer, ["ct/"], ["style.dcm"], "out/")
-    """
-
-    def __init__(self, client):
-        self.client = client
-
-    def encode_style(self, style: np.ndarray, detail: str = "guided") -> np.ndarray:
-        """The code of a style, so that the server looks at it once and not with every slice.
-
-        Args:
-            style: One float32 image (H', W') in [0, 1].
-            detail: The mode in which it will be used.
-
-        Returns:
-            float32 array (1, 2, C + 33); the image itself where the served model was exported
-            without codes.
-
-        Raises:
-            ServingError: If the server cannot be reached or refuses.
-        """
-        try:
-            return self.client.encode_style(style, detail)
-        except ServingError as error:
-            if error.code not in ("FAILED_PRECONDITION", "INVALID_ARGUMENT"):
-                raise
-        return style
-
-    def stylize(
-        self,
-        content: np.ndarray,
-        style: np.ndarray | Sequence[np.ndarray],
-        strength: float = 1.0,
-        style_weights: Sequence[float] | None = None,
-        *,
-        batch_size: int = 8,
-        detail: str = "guided",
-        slice_sigma: float = 0.0,
-    ) -> np.ndarray:
-        """Calls the server.
-
-        Args:
-            content: float32 array (B, H, W, 1) in [0, 1].
-            style: One float32 image (H', W') or code, or a list of them to blend.
-            strength: Sent to the signatures ``…_strength`` unless 1.
-            style_weights: One weight for each style of a list.
-            batch_size: Images a call of the client.
-            detail: ``"plain"`` uses the signatures ``…_plain…``.
-            slice_sigma: Not available: a server sees slices one by one.
-
-        Returns:
-            float32 array (B, H, W, 1) in [0, 1].
-
-        Raises:
-            ArgumentError: If styles or weights cannot be used.
-            ServingError: If the server cannot be reached or refuses.
-        """
-        options = {} if strength == 1.0 else {"strength": strength}
-        if style_weights is not None:
-            options["style_weights"] = style_weights
-        if detail != "guided":
-            options["detail"] = detail
-        content = np.asarray(content)
-        if content.ndim < 4 or len(content) <= batch_size:
-            return self.client.stylize(content, style, **options)
-        parts = [content[i : i + batch_size] for i in range(0, len(content), batch_size)]
-        return np.concatenate([self.client.stylize(part, style, **options) for part in parts])
 
 
 @dataclass(frozen=True)
@@ -179,8 +89,11 @@ class StylizedScan:
         round_trip: Largest difference between the generated gray levels and those read back
             from the written files through `window`, in [0, 1].
         style_windows: Windows of the styles, in their own units.
+        confidence: How well the styles show what the scan shows, from 0 to 1, see
+            :meth:`tfstyle.ToneTransfer.confidence`; None for models that do not tell.
         distance_before: Wasserstein distance between the histograms of content and style, the
-            median over up to 16 slices; None for several styles.
+            median over up to 16 slices; None for several styles. How near the histograms are says
+            little about how right the gray scale is.
         distance_after: The same between generated and style.
         structure: Structure term of SSIM between content and generated, the median over up to
             16 slices; None where no slice has anything to compare.
@@ -199,6 +112,7 @@ class StylizedScan:
     quantisation: float
     round_trip: float
     style_windows: tuple[Window, ...]
+    confidence: float | None
     distance_before: float | None
     distance_after: float | None
     structure: float | None
@@ -234,8 +148,6 @@ def stylize_scans(
     strength: float = 1.0,
     output_format: str = "auto",
     batch_size: int = 8,
-    detail: str | None = None,
-    slice_sigma: float = 1.0,
     workers: int | None = None,
     deidentify: str = "keep",
     progress: Progress | None = None,
@@ -255,29 +167,25 @@ def stylize_scans(
     beside the one to come.
 
     Args:
-        stylizer: A :class:`tfstyle.StyleTransfer`, :class:`ServedStylizer`, or one of
-            ``tfstyle.baselines``.
+        stylizer: A :class:`tfstyle.ToneTransfer`, which gives every scan one curve; a
+            :class:`tfstyle.StyleTransfer`, :class:`ServedStylizer`, or one of
+            ``tfstyle.baselines``, which treat slices one by one.
         inputs: DICOM files or folders of series, NIfTI, PNG, or folders of them.
-        styles: Scans with the gray scale wanted; one slice of each is used. Several are blended.
-            May be empty for a baseline that needs none.
+        styles: Scans with the gray scale wanted; several are blended. A
+            :class:`tfstyle.ToneTransfer` looks at up to 16 slices of each, evenly spread, other
+            models at one. May be empty for a baseline that needs none.
         output: Folder for the results; for one input that gives one file, that file's name.
         window: Window of the contents, see :func:`tfstyle.data.resolve_window`.
         style_window: Window of the styles.
         series: Only this series of the inputs, see :func:`tfstyle.data.read_scans`.
         style_series: The series to take from a style folder that holds several.
-        style_slice: Slice of the style scans, from 0 (negative counts from the end); the middle
-            one unless given.
+        style_slice: The one slice of the style scans to take, from 0; negative counts from the
+            end. Defaults to several for a ``ToneTransfer``, the middle one for other models.
         style_weights: One weight for each style.
         strength: 0 keeps the content's gray scale, 1 takes the style's.
         output_format: ``"auto"`` (as the input), ``"dicom"`` (DICOM input only), ``"nifti"`` or
             ``"png"`` (8 bits, one file a slice, for viewing).
         batch_size: Slices a call.
-        detail: ``"guided"`` keeps every pixel's own structure, ``"plain"`` is the decoder's
-            image; see :meth:`tfstyle.StyleTransfer.stylize`. Unless given ``"guided"``, or the
-            first of a baseline's ``details``.
-        slice_sigma: In guided mode tone curves are smoothed along the slices of a scan with this
-            standard deviation, in slices, so that neighbours do not flicker; 0 treats slices
-            one by one, as a served model does.
         workers: Processes that read and write slices; 0 does all in this process, None chooses by
             the number of slices and of CPUs.
         deidentify: ``"keep"``: derived DICOM carries the source's attributes of patient, study,
@@ -298,7 +206,7 @@ def stylize_scans(
         WorkerError: If a process that reads and writes slices was killed.
 
     Example:
-        >>> model = tfstyle.StyleTransfer.from_preset("vgg16_ct")
+        >>> model = tfstyle.from_preset()
         >>> stylize_scans(model, ["ct_series/"], ["reference.dcm"], "out/", window="soft_tissue")
     """
     check_profile(deidentify)
@@ -313,9 +221,8 @@ def stylize_scans(
         strength=strength,
         output_format=output_format,
         batch_size=batch_size,
-        detail=detail,
-        slice_sigma=slice_sigma,
-    ).checked(stylizer, styles)
+    )
+    options.check(stylizer, styles)
     inputs = _without_own_results(inputs, Path(output))
     scans = [scan for path in inputs for scan in read_scans(path, series=series, lazy=True)]
     if not scans:
@@ -374,22 +281,19 @@ class StylizeOptions:
     strength: float = 1.0
     output_format: str = "auto"
     batch_size: int = 8
-    detail: str | None = None
-    slice_sigma: float = 1.0
 
-    def checked(self, stylizer: Stylizer, styles: Sequence[str | os.PathLike]) -> StylizeOptions:
-        """The same with `detail` and `slice_sigma` as the stylizer uses them.
+    def check(self, stylizer: Stylizer, styles: Sequence[str | os.PathLike]) -> None:
+        """Refuses what cannot be used.
 
         Raises:
-            ArgumentError: If an option cannot be used.
+            ArgumentError: Naming the option.
         """
         if self.output_format not in FORMATS:
             raise ArgumentError(
                 f"output_format: unknown value {self.output_format!r}; use one of "
                 f"{', '.join(FORMATS)}."
             )
-        baseline = isinstance(stylizer, Baseline)
-        if not styles and not (baseline and not stylizer.needs_style):
+        if not styles and not (isinstance(stylizer, Baseline) and not stylizer.needs_style):
             raise ArgumentError("styles: at least one style scan is needed.")
         weights = self.style_weights
         if weights is not None and len(weights) != len(styles):
@@ -398,18 +302,6 @@ class StylizeOptions:
             )
         check_batch_size(self.batch_size)
         check_strength(self.strength)
-        details = stylizer.details if baseline else DETAILS
-        detail = details[0] if self.detail is None else self.detail
-        if detail not in details:
-            raise ArgumentError(
-                f"detail: unknown value {detail!r}; use one of {', '.join(map(repr, details))}."
-            )
-        sigma = self.slice_sigma
-        if not 0.0 <= sigma < float("inf"):
-            raise ArgumentError(f"slice_sigma: must be at least 0, received {sigma}.")
-        if detail == "plain" or baseline or isinstance(stylizer, ServedStylizer):
-            sigma = 0.0
-        return replace(self, detail=detail, slice_sigma=sigma)
 
     def work(self, stylizer: Stylizer, styles: Sequence[str | os.PathLike]) -> StylizeWork:
         """Reads and encodes the styles.
@@ -418,21 +310,16 @@ class StylizeOptions:
             ArgumentError, InputFileError: If a style cannot be used.
         """
         taken = [
-            style_image(path, self.style_window, self.style_slice, self.style_series)
+            encode_style(stylizer, path, self.style_window, self.style_slice, self.style_series)
             for path in styles
         ]
-        images = codes = [image for image, _ in taken]
-        if hasattr(stylizer, "encode_style"):
-            codes = [stylizer.encode_style(image, detail=self.detail) for image in images]
         return StylizeWork(
             stylizer=stylizer,
-            codes=codes,
-            styles=images,
-            style_windows=tuple(window for _, window in taken),
-            style_weights=self.style_weights if len(codes) > 1 else None,
+            codes=[code for code, _, _ in taken],
+            levels=[levels_of(images) for _, images, _ in taken],
+            style_windows=tuple(window for _, _, window in taken),
+            style_weights=self.style_weights if len(taken) > 1 else None,
             strength=self.strength,
-            detail=self.detail,
-            slice_sigma=self.slice_sigma,
             batch_size=self.batch_size,
             model=stylizer.fingerprint() if hasattr(stylizer, "fingerprint") else None,
         )
@@ -444,12 +331,11 @@ class StylizeWork:
 
     stylizer: Stylizer
     codes: list[np.ndarray]
-    styles: list[np.ndarray]
+    #: Gray levels of each style, for distances.
+    levels: list[np.ndarray]
     style_windows: tuple[Window, ...]
     style_weights: Sequence[float] | None
     strength: float
-    detail: str
-    slice_sigma: float
     batch_size: int
     #: Fingerprint of the model, None where it cannot be told from others.
     model: str | None
@@ -472,7 +358,7 @@ class StylizeWork:
             self.model,
             [hashlib.sha256(code.tobytes()).hexdigest() for code in self.codes],
             None if self.style_weights is None else list(map(float, self.style_weights)),
-            [self.strength, self.detail, self.slice_sigma, window.centre, window.width, kind],
+            [self.strength, window.centre, window.width, kind],
             self.deidentify,
             scan.name,
             files,
@@ -510,9 +396,10 @@ class StylizeWork:
             if resumed:
                 advance(resumed)
                 log.info("%s: goes on, %d slices are there", scan.name, resumed)
-            seconds = self._slices(scan, window, writer, folder, pool, advance)
+            transfer = self._transfer(scan, window, pool)
+            seconds = self._slices(scan, window, transfer, writer, folder, pool, advance)
             facts = [folder.done[i] for i in range(len(scan))]
-            result = self._account(scan, window, folder.files(), facts, seconds, resumed)
+            result = self._account(scan, window, transfer, folder.files(), facts, seconds, resumed)
             # Noted first: whatever has its name is known to be finished.
             self._note(target, job, result)
             folder.publish()
@@ -520,10 +407,30 @@ class StylizeWork:
             folder.close()
         return result
 
+    def _transfer(self, scan: Scan | DicomSeries, window: Window, pool: Executor) -> ScanTransfer:
+        transfer = ScanTransfer(
+            self.stylizer,
+            len(scan),
+            lambda indices: window.to_unit(read_slices(scan, indices, pool))[..., None],
+            self.codes[0] if len(self.codes) == 1 else self.codes or None,
+            self.strength,
+            self.style_weights,
+            self.batch_size,
+        )
+        if transfer.confidence is not None and transfer.confidence < LOW_CONFIDENCE:
+            log.warning(
+                "%s: low confidence (%.2f): the style shows little that is comparable with it; "
+                "choose another slice or scan as style.",
+                scan.name,
+                transfer.confidence,
+            )
+        return transfer
+
     def _slices(
         self,
         scan: Scan | DicomSeries,
         window: Window,
+        transfer: ScanTransfer,
         writer: DicomSlices | PngSlices,
         folder: SliceFolder,
         pool: Executor,
@@ -535,18 +442,17 @@ class StylizeWork:
         seconds = 0.0
         parts = self._parts(len(scan), set(folder.done))
         try:
-            for wanted, first, pixels in _read_ahead(scan, parts, pool):
+            for wanted, pixels in _read_ahead(scan, parts, pool):
                 begin = time.perf_counter()
-                generated = self._generate(pixels, window, len(scan))
+                generated = transfer(window.to_unit(pixels)[..., None])[..., 0]
                 seconds += time.perf_counter() - begin
-                for i in wanted:
-                    content = pixels[i - first]
-                    details = (content, window, scan.units, self.styles)
+                for i, content, image in zip(wanted, pixels, generated):
+                    details = (content, window, scan.units, self.levels)
                     writing.append(
                         pool.submit(
                             finish_slice,
                             writer.task(i),
-                            generated[i - first],
+                            image,
                             folder.path(i),
                             {"slice": i, **_clipped(content, window)},
                             details if i in measured else None,
@@ -568,33 +474,10 @@ class StylizeWork:
             raise
         return seconds
 
-    def _parts(self, count: int, done: set[int]) -> list[tuple[list[int], int, int]]:
-        """Slices to do, and the first and last that have to be read for them, call by call."""
-        sigma = self.slice_sigma if count > 1 else 0.0
-        reach = slice_reach(sigma)
-        step = max(self.batch_size, SMOOTHED_SLICES) if sigma else self.batch_size
-        # A short first part, so that the model need not wait long for it.
-        borders = [0, *range(min(self.batch_size, count), count, step), count]
-        parts = []
-        for start, stop in pairwise(borders):
-            wanted = [i for i in range(start, stop) if i not in done]
-            if wanted:
-                # The neighbours that smoothing looks at come along and are dropped again.
-                first, last = max(wanted[0] - reach, 0), min(wanted[-1] + reach, count - 1)
-                parts.append((wanted, first, last))
-        return parts
-
-    def _generate(self, pixels: np.ndarray, window: Window, count: int) -> np.ndarray:
-        images = self.stylizer.stylize(
-            window.to_unit(pixels)[..., None],
-            self.codes[0] if len(self.codes) == 1 else self.codes or None,
-            strength=self.strength,
-            style_weights=self.style_weights,
-            batch_size=self.batch_size,
-            detail=self.detail,
-            slice_sigma=self.slice_sigma if count > 1 else 0.0,
-        )
-        return images[..., 0]
+    def _parts(self, count: int, done: set[int]) -> list[list[int]]:
+        """Slices to do, call by call."""
+        todo = [i for i in range(count) if i not in done]
+        return [todo[i : i + self.batch_size] for i in range(0, len(todo), self.batch_size)]
 
     def _one_file(
         self,
@@ -607,23 +490,23 @@ class StylizeWork:
         advance: Callable[[int], None],
     ) -> StylizedScan:
         output, seconds = OneFile(scan, window, kind), 0.0
-        for wanted, first, pixels in _read_ahead(scan, self._parts(len(scan), set()), pool):
+        transfer = self._transfer(scan, window, pool)
+        for wanted in self._parts(len(scan), set()):
             begin = time.perf_counter()
-            generated = self._generate(pixels, window, len(scan))
+            images = window.to_unit(scan.pixels[wanted])[..., None]
+            output.unit[wanted] = transfer(images)[..., 0]
             seconds += time.perf_counter() - begin
-            for i in wanted:
-                output.unit[i] = generated[i - first]
             advance(len(wanted))
         facts = [_clipped(pixels, window) for pixels in scan.pixels]
         for i in measured_slices(len(scan)):
             facts[i].update(
-                measure(scan.pixels[i], output.unit[i], window, scan.units, self.styles)
+                measure(scan.pixels[i], output.unit[i], window, scan.units, self.levels)
             )
         try:
             with temporary_beside(target, folder=True) as folder:
                 step, error = output.write(folder / target.name)
                 facts = [{"step": step, "error": error, **one} for one in facts]
-                result = self._account(scan, window, [target], facts, seconds, 0)
+                result = self._account(scan, window, transfer, [target], facts, seconds, 0)
                 self._note(target, job, result)
                 os.replace(folder / target.name, target)
         except OSError as error:
@@ -641,6 +524,7 @@ class StylizeWork:
         self,
         scan: Scan | DicomSeries,
         window: Window,
+        transfer: ScanTransfer,
         files: Sequence[Path],
         facts: Sequence[dict],
         seconds: float,
@@ -658,6 +542,7 @@ class StylizeWork:
             quantisation=max(one["step"] for one in facts),
             round_trip=max(one["error"] for one in facts),
             style_windows=self.style_windows,
+            confidence=transfer.confidence,
             distance_before=median(facts, "before"),
             distance_after=median(facts, "after"),
             structure=median(facts, "structure"),
@@ -674,33 +559,21 @@ def _clipped(pixels: np.ndarray, window: Window) -> dict:
 
 
 def _read_ahead(
-    scan: Scan | DicomSeries, parts: Sequence[tuple[list[int], int, int]], pool: Executor
-) -> Iterator[tuple[list[int], int, np.ndarray]]:
+    scan: Scan | DicomSeries, parts: Sequence[list[int]], pool: Executor
+) -> Iterator[tuple[list[int], np.ndarray]]:
     """The parts with their pixels; while one is in use, the next is read."""
     if isinstance(scan, Scan):
-        for wanted, first, last in parts:
-            yield wanted, first, scan.pixels[first : last + 1]
+        for part in parts:
+            yield part, scan.pixels[part]
         return
-    reading: dict[int, Future] = {}
-
-    def order(part: tuple[list[int], int, int]) -> None:
-        for i in range(part[1], part[2] + 1):
-            if i not in reading:
-                reading[i] = pool.submit(read_frame, scan.frames[i])
-
+    reading: deque[list[Future]] = deque()
     try:
         for k, part in enumerate(parts):
-            wanted, first, last = part
-            order(part)
-            if k + 1 < len(parts):
-                order(parts[k + 1])
-            pixels = np.stack([reading[i].result() for i in range(first, last + 1)])
-            kept = parts[k + 1][1] if k + 1 < len(parts) else last + 1
-            for i in [i for i in reading if i < kept]:
-                del reading[i]
-            yield wanted, first, pixels
+            for ordered in parts[k + len(reading) : k + 2]:
+                reading.append([pool.submit(read_frame, scan.frames[i]) for i in ordered])
+            yield part, np.stack([future.result() for future in reading.popleft()])
     finally:
-        for future in reading.values():
+        for future in chain(*reading):
             future.cancel()
 
 
@@ -772,38 +645,6 @@ def _finished(target: Path, job: str | None) -> StylizedScan | None:
     if not ours or not isinstance(result.slices, int):
         return None
     return replace(result, resumed=result.slices)
-
-
-def style_image(
-    path: str | os.PathLike,
-    window: str | Window = "auto",
-    index: int | None = None,
-    series: str | None = None,
-) -> tuple[np.ndarray, Window]:
-    """One slice of a scan as a style image.
-
-    Args:
-        path: The scan.
-        window: See :func:`tfstyle.data.resolve_window`; percentiles are of the whole scan.
-        index: Slice, from 0; the middle one unless given.
-        series: The series to take where the path holds several.
-
-    Returns:
-        float32 image (H, W) in [0, 1], and the window that made it.
-
-    Raises:
-        ArgumentError: If there is no such slice.
-        InputFileError: If the scan cannot be read.
-    """
-    scan = read_scan(path, series=series)
-    count = len(scan)
-    chosen = count // 2 if index is None else index
-    if not -count <= chosen < count:
-        raise ArgumentError(
-            f"style_slice: {index} is not in {path}, which has {count} slices, 0 to {count - 1}."
-        )
-    used = resolve_window(window, scan)
-    return used.to_unit(scan.pixels[chosen]), used
 
 
 def source_kind(scan: Scan | DicomSeries) -> str:
@@ -903,3 +744,16 @@ def _plan(
 def _file_name(name: str) -> str:
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip(".")
     return safe or "scan"
+
+
+__all__ = [
+    "ServedStylizer",
+    "StylizeOptions",
+    "StylizeWork",
+    "StylizedScan",
+    "Stylizer",
+    "output_kind",
+    "source_kind",
+    "style_image",
+    "stylize_scans",
+]

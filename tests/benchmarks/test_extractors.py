@@ -27,9 +27,7 @@ def extractors(monkeypatch, tmp_path):
     monkeypatch.setattr(module.release, "training_scans", lambda data: scans)
     monkeypatch.setattr(module, "read_scans", lambda path: [spine_phantom(1, size=64).scan])
     monkeypatch.setattr(module.readme_figure, "pairs", lambda: [pair])
-    monkeypatch.setattr(
-        module.detail, "pairs", lambda scan, count: [(0, 0, "a", "b", *pair)] * count
-    )
+    monkeypatch.setattr(module, "slice_pairs", lambda scan, count: [(0, *pair)] * count)
     monkeypatch.chdir(tmp_path)
     return module
 
@@ -113,11 +111,11 @@ def test_a_flat_image_keeps_no_structure(extractors):
     import numpy as np
 
     class Flat:
-        def stylize(self, content, style, detail):
+        def stylize(self, content, style):
             return np.full_like(content, 0.5)
 
     class Same:
-        def stylize(self, content, style, detail):
+        def stylize(self, content, style):
             return 0.2 + 0.6 * content
 
     scan = spine_phantom(1, size=64).scan

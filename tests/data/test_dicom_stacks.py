@@ -167,6 +167,18 @@ def test_what_cannot_be_told_apart_is_an_error(write, tmp_path):
         read_scans(tmp_path)
 
 
+def test_file_names_are_the_last_resort_and_said(write_ct, tmp_path, caplog):
+    for i in range(4):
+        for kind in (1, 2):
+            stored = np.full((4, 4), 100 * kind + i, np.int16)
+            write_ct(f"s/{i}.{kind}.dcm", stored, ImagePositionPatient=[0, 0, 5 * i])
+    assert [values(scan) for scan in read_scans(tmp_path)] == [
+        [100, 101, 102, 103],
+        [200, 201, 202, 203],
+    ]
+    assert "told apart by file name alone (a guess)" in caplog.text
+
+
 def test_one_image_sent_twice_under_another_uid(write, tmp_path):
     write([*stack(100, FIVE), (200, 10, {"InstanceNumber": 3})])
     first, second = read_scans(tmp_path)

@@ -35,7 +35,7 @@ for file in sorted(folder.glob("*.keras")):
         ("preset", tfstyle.StyleTransfer.from_preset(folder / file.stem)),
     ):
         results[f"{file.stem}/{kind}"] = model.stylize(
-            given["content"], given["style"], detail="plain"
+            given["content"], given["style"]
         )
 np.savez(folder / "results.npz", **results)
 """
@@ -75,7 +75,7 @@ def trained(tmp_path_factory):
         last.set_weights([w * 0 for w in last.get_weights()])
         kernel, bias = last.get_weights()
         last.set_weights([kernel + 1e-3, bias + 0.2])
-        expected[name] = model.stylize(content, style, detail="plain")
+        expected[name] = model.stylize(content, style)
         model.save(folder / f"{name}.keras")
         model.save_to_preset(folder / name, half=False)
     return folder, expected
@@ -109,7 +109,7 @@ def test_deepest_tap(family, layer):
     extended = model._extend(content)
     assert extended.shape == (1, 64, 96, 1)
     assert model.encode(extended).shape[1:3] == (2, 3)
-    generated = model.stylize(content.numpy(), image(1, (40, 33)), detail="plain")
+    generated = model.stylize(content.numpy(), image(1, (40, 33)))
     assert generated.shape == (1, 37, 70, 1)
     assert np.isfinite(generated).all()
 

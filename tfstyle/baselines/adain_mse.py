@@ -80,14 +80,13 @@ class AdaINMSE(Baseline):
         model.compile(content_loss="mse", style_loss="moments", **options)
         return model
 
-    def _generate(self, images, styles, strength, detail, batch_size):
+    def _generate(self, images, styles, strength, batch_size):
         return self.model.stylize(
             images,
             [np.asarray(one) for _, one in styles],
             strength=strength,
             style_weights=[weight for weight, _ in styles],
             batch_size=batch_size,
-            detail=detail,
         )
 
 

@@ -19,8 +19,6 @@ from tfstyle.images import (
     check_style_count,
     named_styles,
 )
-from tfstyle.layers import apply_tone_grid, fit_tone_grid, reduce_size
-from tfstyle.style_transfer import DETAILS, WORKING_SIZE
 
 #: Style images (1 or B, H', W', 1) with their weights, which sum to 1.
 Styles = Sequence[tuple[float, Any]]
@@ -36,8 +34,6 @@ class Baseline:
     method: str = ""
     #: Whether the gray scale comes from the style images of the call.
     needs_style: bool = True
-    #: Modes of :meth:`stylize`, as those of ``StyleTransfer``; the first is the default.
-    details: tuple[str, ...] = ("plain",)
 
     @classmethod
     def ready(cls, **options) -> Baseline:
@@ -51,8 +47,6 @@ class Baseline:
         strength: float = 1.0,
         style_weights: Sequence[float] | None = None,
         batch_size: int = 8,
-        detail: str = "plain",
-        slice_sigma: float = 0.0,
     ) -> np.ndarray:
         """Gives `content` another gray scale.
 
@@ -63,31 +57,20 @@ class Baseline:
                 and is checked and not used, where ``needs_style`` is False.
             strength: 0 leaves the content's gray scale, 1 changes it in full.
             style_weights: One weight for each style of a list, at least 0, not all 0; they are
-                divided by their sum. Equal weights unless given.
+                divided by their sum. Defaults to equal weights.
             batch_size: Images a call of a network.
-            detail: One of ``details``: ``"plain"`` is the method's own image, as in its paper;
-                ``"guided"``, where a network generates it, gives the content's own pixels its gray
-                scale, see :meth:`tfstyle.StyleTransfer.stylize`.
-            slice_sigma: Smoothing along slices is a matter of ``StyleTransfer`` alone: 0.
 
         Returns:
             float32 array of the content's shape, in [0, 1].
 
         Raises:
-            ArgumentError: shapes, values, strength, weights or detail that cannot be used.
+            ArgumentError: shapes, values, strength or weights that cannot be used.
         """
         check_strength(strength)
         check_batch_size(batch_size)
-        if detail not in self.details:
-            raise ArgumentError(
-                f"detail: {self.method} has {' and '.join(map(repr, self.details))}, "
-                f"received {detail!r}."
-            )
-        if slice_sigma:
-            raise ArgumentError("slice_sigma: baselines do not smooth along slices; leave it 0.")
         images, shape = as_batch(content, "content")
         styles = self._styles(style, style_weights, len(images))
-        generated = self._generate(images, styles, float(strength), detail, batch_size)
+        generated = self._generate(images, styles, float(strength), batch_size)
         return np.clip(generated, 0.0, 1.0).astype(np.float32).reshape(shape)
 
     def _styles(self, style, style_weights, contents: int) -> list[tuple[float, np.ndarray]]:
@@ -107,7 +90,6 @@ class Baseline:
         images: np.ndarray,
         styles: Styles,
         strength: float,
-        detail: str,
         batch_size: int,
     ) -> np.ndarray:
         """Images like `images`, float32 (B, H, W, 1) in [0, 1], that need not be clipped."""
@@ -121,9 +103,7 @@ class NetworkBaseline(Baseline):
     :func:`tfstyle.export.export_stylize` exports such a baseline as well.
     """
 
-    details = ("plain", *(name for name in DETAILS if name != "plain"))
-
-    def generate(self, content, style, strength=None, detail: str = "plain"):
+    def generate(self, content, style, strength=None):
         """Generates images of any size; traceable with unknown batch, height and width.
 
         Args:
@@ -131,28 +111,22 @@ class NetworkBaseline(Baseline):
             style: float32 tensor (B or 1, H', W', 1) in [0, 1]; a list of pairs of a weight and
                 such a tensor, weights summing to 1; or None where ``needs_style`` is False.
             strength: scalar in [0, 1], or a tensor that broadcasts to (B, 1, 1, 1), or None for 1.
-            detail: See :meth:`stylize`.
 
         Returns:
             float32 tensor (B, H, W, 1), clipped to [0, 1].
         """
         styles = style if isinstance(style, list) else [(1.0, style)] if style is not None else []
-        if detail == "plain":
-            return ops.clip(self._plain(content, styles, strength), 0.0, 1.0)
-        small = reduce_size(content, WORKING_SIZE)
-        styles = [(weight, reduce_size(one, WORKING_SIZE)) for weight, one in styles]
-        generated = ops.clip(self._plain(small, styles, strength), 0.0, 1.0)
-        return apply_tone_grid(content, fit_tone_grid(small, generated))
+        return ops.clip(self._plain(content, styles, strength), 0.0, 1.0)
 
     def _plain(self, content, styles: Styles, strength):
         raise TypeError(f"{type(self).__name__} must define _plain().")
 
-    def _generate(self, images, styles, strength, detail, batch_size):
+    def _generate(self, images, styles, strength, batch_size):
         results = []
         for start in range(0, len(images), batch_size):
             part = slice(start, start + batch_size)
             own = [(weight, one if len(one) == 1 else one[part]) for weight, one in styles]
-            result = self.generate(ops.convert_to_tensor(images[part]), own, strength, detail)
+            result = self.generate(ops.convert_to_tensor(images[part]), own, strength)
             results.append(ops.convert_to_numpy(result))
         return np.concatenate(results)
 

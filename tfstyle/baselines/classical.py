@@ -30,7 +30,7 @@ class PixelBaseline(Baseline):
         """
         raise TypeError(f"{type(self).__name__} must define apply().")
 
-    def _generate(self, images, styles, strength, detail, batch_size):
+    def _generate(self, images, styles, strength, batch_size):
         results = np.empty(images.shape, np.float64)
         styles = styles if self.needs_style else [(1.0, [None])]
         for number, image in enumerate(images[..., 0].clip(0.0, 1.0)):

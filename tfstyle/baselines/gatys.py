@@ -208,7 +208,7 @@ class Gatys(Baseline):
         gradient = tape.gradient(value, generated, unconnected_gradients="zero")
         return value, gradient
 
-    def _generate(self, images, styles, strength, detail, batch_size):
+    def _generate(self, images, styles, strength, batch_size):
         results = np.empty_like(images)
         for number, image in enumerate(images.clip(0.0, 1.0)):
             own = [(w, one[number if len(one) > 1 else 0][None]) for w, one in styles]

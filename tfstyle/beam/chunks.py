@@ -34,9 +34,11 @@ from tfstyle.augment_scans import (
 from tfstyle.data import ScanFiles, Window, resolve_window
 from tfstyle.errors import OutputError, TfstyleError, WeightsError
 from tfstyle.outputs import InThisProcess
+from tfstyle.presets import open_model
 from tfstyle.style_bank import StyleBank
 from tfstyle.style_transfer import StyleTransfer
 from tfstyle.stylize import StylizeOptions, StylizeWork, output_kind
+from tfstyle.tone import ToneTransfer
 
 #: In the output folder: one JSON object a line for each input that failed.
 FAILED = "failed.jsonl"
@@ -92,7 +94,7 @@ class Task:
 
 def write_work(
     output: Path,
-    network: StyleTransfer,
+    network: ToneTransfer | StyleTransfer,
     options: AugmentOptions | StylizeOptions,
     styles: StyleBank | Sequence[str],
 ) -> None:
@@ -195,7 +197,7 @@ class Worker:
         self.output = Path(output)
         folder = self.output / FOLDER
         facts = json.loads((folder / _WORK).read_text(encoding="utf-8"))
-        network = StyleTransfer.load(folder / _MODEL)
+        network = open_model(folder / _MODEL)
         if network.fingerprint() != facts["model"]:
             raise WeightsError(f"{folder / _MODEL}: is not the model that the run began with.")
         options = facts["options"]
@@ -209,7 +211,7 @@ class Worker:
         else:
             for name in ("window", "style_window"):
                 options[name] = _window(options[name])
-            options = StylizeOptions(**options).checked(network, facts["styles"])
+            options = StylizeOptions(**options)
             # The manifest says what is finished.
             work = replace(options.work(network, facts["styles"]), records=False)
             self.work = Stylization(work, self.output, options)
@@ -364,6 +366,7 @@ class Stylization:
                 "clipped_above": round(result.clipped_above, 6),
                 "quantisation": result.quantisation,
                 "round_trip": result.round_trip,
+                "confidence": _rounded(result.confidence),
                 "structure": _rounded(result.structure),
                 "distance_before": _rounded(result.distance_before),
                 "distance_after": _rounded(result.distance_after),

@@ -52,6 +52,7 @@ from tfstyle.files import write_atomically
 from tfstyle.style_bank import StyleBank
 from tfstyle.style_transfer import StyleTransfer
 from tfstyle.stylize import Progress, StylizeOptions
+from tfstyle.tone import ToneTransfer
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class StylizedSet:
 
 
 def augment_scans(
-    network: StyleTransfer,
+    network: ToneTransfer | StyleTransfer,
     inputs: str | os.PathLike,
     output: str | os.PathLike,
     styles: StyleBank,
@@ -119,7 +120,7 @@ def augment_scans(
             ``["--direct_num_workers=8"]`` or ``["--runner=FlinkRunner", "--flink_master=…"]``.
         progress: Called as ``progress(done, total, label)``, counting images.
         **options: ``per_image``, ``masks``, ``link_masks``, ``strength``, ``gate``, ``window``,
-            ``detail``, ``slice_sigma``, ``seed``, ``batch_size`` and ``deidentify``, see there.
+            ``seed``, ``batch_size`` and ``deidentify``, see there.
 
     Returns:
         An account.
@@ -151,7 +152,7 @@ def augment_scans(
 
 
 def stylize_scans(
-    network: StyleTransfer,
+    network: ToneTransfer | StyleTransfer,
     inputs: Sequence[str | os.PathLike],
     styles: Sequence[str | os.PathLike],
     output: str | os.PathLike,
@@ -177,8 +178,8 @@ def stylize_scans(
         beam_options: See :func:`augment_scans`.
         progress: Called as ``progress(done, total, label)``, counting scans.
         **options: ``window``, ``style_window``, ``style_series``, ``style_slice``,
-            ``style_weights``, ``strength``, ``output_format``, ``batch_size``, ``detail`` and
-            ``slice_sigma``, see :func:`tfstyle.stylize.stylize_scans`.
+            ``style_weights``, ``strength``, ``output_format`` and ``batch_size``, see
+            :func:`tfstyle.stylize.stylize_scans`.
 
     Returns:
         An account.
@@ -195,7 +196,8 @@ def stylize_scans(
     """
     pipeline = _Pipeline(beam_options)
     styles = [os.path.abspath(path) for path in styles]
-    chosen = StylizeOptions(**options).checked(network, styles)
+    chosen = StylizeOptions(**options)
+    chosen.check(network, styles)
     output = Path(os.path.abspath(output))
     if not inputs:
         raise ArgumentError("inputs: at least one input scan is needed.")

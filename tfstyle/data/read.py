@@ -379,7 +379,8 @@ def read_scan(
     series: str | None = None,
     on_odd: str = "skip",
     units: str = "auto",
-) -> Scan:
+    lazy: bool = False,
+) -> Scan | DicomSeries:
     """Reads the one scan that a file or folder holds.
 
     Args:
@@ -387,6 +388,7 @@ def read_scan(
         series: See :func:`read_scans`.
         on_odd: See :func:`read_scans`.
         units: See :func:`read_scans`.
+        lazy: See :func:`read_scans`.
 
     Returns:
         The scan.
@@ -395,7 +397,7 @@ def read_scan(
         InputFileError: As :func:`read_scans`, and if there are several scans; the message lists
             them.
     """
-    scans = read_scans(path, series=series, on_odd=on_odd, units=units)
+    scans = read_scans(path, series=series, on_odd=on_odd, units=units, lazy=lazy)
     if len(scans) > 1:
         listed = ", ".join(f"{scan.name} ({len(scan)} slices)" for scan in scans[:20])
         more = f" and {len(scans) - 20} more" if len(scans) > 20 else ""

@@ -115,7 +115,7 @@ def run_demo(
     output: str | os.PathLike = "demo",
     *,
     model: Stylizer | None = None,
-    preset: str = "vgg16_ct",
+    preset: str | None = None,
     pairs: Sequence[tuple[Sample, Sample]] = PAIRS,
     seed: int = 7,
     progress: Callable[[str], None] = log.info,
@@ -125,7 +125,7 @@ def run_demo(
     Args:
         output: Folder; one of an earlier demo is replaced, any other must be empty or new.
         model: A model to use instead of the preset.
-        preset: Name or folder of the preset.
+        preset: Name or folder of the preset. Defaults to the default preset.
         pairs: Content and style of each image to make; the contents are scans.
         seed: Of the phantoms.
         progress: Called with a sentence before each part.
@@ -141,11 +141,12 @@ def run_demo(
     begin = time.perf_counter()
     output = Path(output)
     _check_output(output)
-    if model is None:
-        from tfstyle.style_transfer import StyleTransfer
+    from tfstyle import presets
 
+    preset = preset or presets.DEFAULT
+    if model is None:
         progress(f"loading the preset {preset}")
-        model = StyleTransfer.from_preset(preset)
+        model = presets.load(preset)
     output.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:

@@ -31,7 +31,6 @@ def write_results(
     *,
     segmentation: tuple[Mapping, str | os.PathLike] | None = None,
     style_transfer: tuple[Mapping, str | os.PathLike] | None = None,
-    links: Mapping[str, str] | None = None,
     commands: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes one HTML file with tables and pictures inside.
@@ -40,7 +39,6 @@ def write_results(
         output: The file.
         segmentation: Result of the segmentation study and the JSON file that it lies in.
         style_transfer: The same of the style transfer study.
-        links: Text and target of further pages.
         commands: For ``"segmentation"`` and ``"style_transfer"``, the command that made it.
 
     Returns:
@@ -52,9 +50,6 @@ def write_results(
     output = Path(output)
     commands = commands or {}
     parts = ["<h1>Does it help?</h1>"]
-    if links:
-        items = ", ".join(f'<a href="{escape(u)}">{escape(t)}</a>' for t, u in links.items())
-        parts.append(f'<p class="soft">Further: {items}.</p>')
     if segmentation is not None:
         parts += _segmentation(*segmentation, commands.get("segmentation"))
     if style_transfer is not None:

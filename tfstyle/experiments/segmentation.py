@@ -66,7 +66,6 @@ class SegmentationSettings:
         strength: Range of the strength of :class:`tfstyle.StyleAugmentation`; in full, as histogram
             matching and the other conditions are.
         gate: Its gate.
-        detail: Its mode.
         gamma: Largest exponent of the random power law; the least is its inverse.
         jitter: Of the window.
     """
@@ -80,7 +79,6 @@ class SegmentationSettings:
     p: float = 0.75
     strength: tuple[float, float] = (1.0, 1.0)
     gate: float | None = 0.8
-    detail: str = "guided"
     gamma: float = 2.0
     jitter: float = 0.3
 
@@ -539,22 +537,21 @@ class _Views:
         import tensorflow as tf
 
         from tfstyle.augment import StyleAugmentation
+        from tfstyle.presets import open_model
         from tfstyle.style_bank import StyleBank
-        from tfstyle.style_transfer import StyleTransfer
 
         settings = self.settings
         if which not in self._networks:
-            self._networks[which] = StyleTransfer.open(self.presets[which])
+            self._networks[which] = open_model(self.presets[which])
         network = self._networks[which]
         if (which, name) not in self._banks:
-            bank = StyleBank.encode(network, data.styles, detail=settings.detail)
+            bank = StyleBank.encode(network, data.styles)
             layer = StyleAugmentation(
                 network,
                 bank,
                 p=settings.p,
                 strength=settings.strength,
                 gate=settings.gate,
-                detail=settings.detail,
                 seed=0,
             )
             function = tf.function(lambda x, s: layer(x, seed=s), reduce_retracing=True)
@@ -632,7 +629,7 @@ def run_segmentation_study(
     conditions: Sequence[str] | None = None,
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     settings: SegmentationSettings = SegmentationSettings(),
-    preset: str | os.PathLike = "vgg16_ct",
+    preset: str | os.PathLike | None = None,
     mse: str | os.PathLike | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> dict:
@@ -645,7 +642,7 @@ def run_segmentation_study(
             not.
         seeds: One run of every condition each.
         settings: What all runs have in common.
-        preset: The preset of ``ours``.
+        preset: The preset or model of ``ours``. Defaults to the default preset.
         mse: A preset trained with MSE, for ``adain_mse``.
         progress: Called with the number of runs done, of all, and the name of the next.
 

@@ -35,9 +35,9 @@ METHODS: Mapping[str, str] = {
     "histogram_matching": "Histogram matching",
     "wct": "WCT, preset's decoder",
     "contextual_transformation": "Contextual transformation",
-    "adain_mse": "AdaIN-MSE, plain",
-    "ours_plain": "Ours, plain",
-    "ours": "Ours, guided",
+    "adain_mse": "AdaIN-MSE",
+    "ours_plain": "StyleTransfer",
+    "ours": "Ours",
     "answer": "Content under the protocol",
 }
 HEAD = (
@@ -96,7 +96,7 @@ def run_style_transfer_study(
     *,
     methods: Sequence[str] | None = None,
     settings: StyleTransferSettings = StyleTransferSettings(),
-    preset: str | os.PathLike = "vgg16_ct",
+    preset: str | os.PathLike | None = None,
     mse: str | os.PathLike | None = None,
     encoder: str = "lpips",
     network: str = "alexnet",
@@ -109,7 +109,9 @@ def run_style_transfer_study(
         output: JSON file. Methods that it holds already are not run again.
         methods: Of :data:`METHODS`; all unless given, without ``adain_mse`` where `mse` is not.
         settings: Sizes.
-        preset: The preset of ``ours``, ``ours_plain`` and ``wct``.
+        preset: The preset or model of ``ours``; a ``StyleTransfer`` is that of ``ours_plain`` and
+            ``wct`` as well, whose default is the first of ``StyleTransfer.presets``. Defaults to
+            the default preset.
         mse: A preset trained with MSE.
         encoder: Weights of the VGG16 that trains the contextual transformation.
         network: Of LPIPS.
@@ -197,20 +199,23 @@ def _generate(
 ) -> np.ndarray:
     """Images (C, P, H, W, 1)."""
     from tfstyle import baselines
+    from tfstyle.presets import open_model
     from tfstyle.style_transfer import StyleTransfer
 
     if method == "answer":
         return images.answers
     if method == "content":
         return np.repeat(images.contents[:, None], len(settings.protocols), axis=1)
-    options: dict = {}
-    if method in ("ours", "ours_plain"):
-        model = StyleTransfer.open(preset)
-        options["detail"] = "plain" if method == "ours_plain" else "guided"
+    if method == "ours":
+        model = open_model(preset)
+    elif method in ("ours_plain", "wct"):
+        model = open_model(preset)
+        if not isinstance(model, StyleTransfer):
+            model = StyleTransfer.from_preset()
+        if method == "wct":
+            model = baselines.get(method, model=model)
     elif method == "adain_mse":
-        model, options["detail"] = baselines.get(method, model=mse), "plain"
-    elif method == "wct":
-        model = baselines.get(method, model=StyleTransfer.open(preset))
+        model = baselines.get(method, model=mse)
     elif method == "contextual_transformation":
         columns = []
         for name in settings.protocols:
@@ -220,7 +225,7 @@ def _generate(
     else:
         model = baselines.get(method)
     columns = [
-        model.stylize(images.contents, images.styles[:, p], **options)
+        model.stylize(images.contents, images.styles[:, p])
         for p in range(len(settings.protocols))
     ]
     return np.stack(columns, axis=1)

@@ -2,25 +2,7 @@
 
 from tfstyle.layers.adain import AdaIN, moments
 from tfstyle.layers.affine import ChannelAffine
-from tfstyle.layers.guided import (
-    apply_tone_grid,
-    fit_tone_grid,
-    gray_levels,
-    match_levels,
-    reduce_size,
-    smooth_slices,
-)
 from tfstyle.layers.padding import ReflectionPadding2D
+from tfstyle.layers.resize import reduce_size
 
-__all__ = [
-    "AdaIN",
-    "ChannelAffine",
-    "ReflectionPadding2D",
-    "apply_tone_grid",
-    "fit_tone_grid",
-    "gray_levels",
-    "match_levels",
-    "moments",
-    "reduce_size",
-    "smooth_slices",
-]
+__all__ = ["AdaIN", "ChannelAffine", "ReflectionPadding2D", "moments", "reduce_size"]

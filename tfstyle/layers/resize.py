@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+
+import numpy as np
 from keras import ops
 
 from tfstyle.errors import ArgumentError
@@ -51,3 +54,31 @@ def _area_weights(size, reduced):
     pixel = ops.arange(size, dtype="float32")[None]
     overlap = ops.minimum(start + step, pixel + 1.0) - ops.maximum(start, pixel)
     return ops.relu(overlap) / step
+
+
+def reduce_array(images: np.ndarray, longest: int) -> np.ndarray:
+    """:func:`reduce_size` in NumPy, for arrays of few sizes: weights are kept.
+
+    Args:
+        images: float32 array (B, H, W, 1).
+        longest: Largest height or width of the result, at least 1.
+
+    Returns:
+        float32 array (B, h, w, 1); `images` themselves where they are small.
+    """
+    height, width = images.shape[1:3]
+    if max(height, width) <= longest:
+        return images
+    scale = longest / max(height, width)
+    down, across = (
+        _kept_weights(size, max(int(size * scale + 0.5), 1)) for size in (height, width)
+    )
+    return np.stack([down @ image @ across.T for image in images[..., 0]])[..., None]
+
+
+@functools.lru_cache(maxsize=16)
+def _kept_weights(size: int, reduced: int) -> np.ndarray:
+    step = size / reduced
+    start, pixel = np.arange(reduced)[:, None] * step, np.arange(size)[None]
+    overlap = np.minimum(start + step, pixel + 1) - np.maximum(start, pixel)
+    return (np.maximum(overlap, 0) / step).astype(np.float32)

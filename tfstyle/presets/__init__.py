@@ -82,18 +82,9 @@ class PresetModel:
         return load(preset, cls)
 
     @classmethod
-    def open(cls, source: str | os.PathLike):
-        """Loads a model from wherever one may lie.
-
-        Args:
-            source: Name of a preset, a preset folder, a run's folder of ``tfstyle train``, or a
-                ``.keras`` file.
-
-        Raises:
-            InputFileError: if a ``.keras`` file is missing, damaged or holds something else.
-            WeightsError: if there is no such preset, or it is damaged.
-        """
-        return cls.load(source) if str(source).endswith(".keras") else cls.from_preset(source)
+    def open(cls, source: str | os.PathLike | None = None):
+        """:func:`tfstyle.presets.open_model` for models of this class."""
+        return open_model(source, cls)
 
     def save_to_preset(
         self, folder: str | os.PathLike, card: dict | None = None, half: bool = True
@@ -246,8 +237,8 @@ def load(preset: str | os.PathLike | None = None, cls: type | None = None):
         own = _class_of(config)
         if cls is not None and not issubclass(cls, own):
             raise WeightsError(
-                f"{path}: holds a {own.__name__}, not a {cls.__name__}; use "
-                "tfstyle.from_preset(), which loads any."
+                f"{path}: holds a {own.__name__}, not a {cls.__name__}; presets of this class are "
+                f"{', '.join(names(cls)) or 'none'}, and tfstyle.from_preset() loads any."
             )
         model = (cls or own).from_preset_settings(config["config"])
     except (KeyError, TypeError, ValueError) as error:
@@ -262,6 +253,29 @@ def load(preset: str | os.PathLike | None = None, cls: type | None = None):
             )
         variable.assign(arrays[key].astype(np.float32))
     return model
+
+
+def open_model(source: str | os.PathLike | None = None, cls: type | None = None):
+    """Loads a model from wherever one may lie, whatever its class.
+
+    Args:
+        source: Name of a preset, a preset folder, a run's folder of ``tfstyle train``, or a
+            ``.keras`` file. Defaults to the default preset.
+        cls: The class wanted; any of ``CLASSES`` by default.
+
+    Raises:
+        InputFileError: a ``.keras`` file that is missing, damaged or holds something else.
+        WeightsError: no such preset, or one that is damaged or of another class.
+
+    Example:
+        >>> type(presets.open_model("vgg16_ct")).__name__
+        'StyleTransfer'
+    """
+    if source is None or not str(source).endswith(".keras"):
+        return load(source, cls)
+    from tfstyle.keras_files import load_model
+
+    return load_model(source, tuple(map(_class_named, CLASSES)) if cls is None else cls)
 
 
 def save(
@@ -312,6 +326,10 @@ def _class_of(config: Mapping[str, Any]) -> type:
         raise WeightsError(
             f"preset: unknown class {name!r}, not one of {', '.join(CLASSES)}; update tfstyle."
         )
+    return _class_named(name)
+
+
+def _class_named(name: str) -> type:
     return getattr(importlib.import_module(CLASSES[name]), name)
 
 

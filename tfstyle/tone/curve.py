@@ -107,3 +107,37 @@ def look_up(content, table, strength=None):
     return ops.take(ops.reshape(slope, (-1,)), index) * x + ops.take(
         ops.reshape(offset, (-1,)), index
     )
+
+
+def apply_curve(content: np.ndarray, curve: ToneCurve, strength: float = 1.0) -> np.ndarray:
+    """:func:`look_up` of :func:`tabulate` in NumPy, which takes a third of the time for one image.
+
+    Args:
+        content: float32 array (B, H, W, 1) in [0, 1].
+        curve: Arrays of one curve for all images, or one for each.
+        strength: See :func:`look_up`.
+
+    Returns:
+        float32 array (B, H, W, 1) in [0, 1].
+    """
+    results = np.empty_like(content)
+    start = np.linspace(0.0, 1.0, TABLE)
+    for number, image in enumerate(content):
+        if number < len(curve.levels):
+            levels, values = (np.asarray(v[number], np.float64) for v in curve[:2])
+            table = np.interp(start, levels, values)
+            for end, inside in ((0, END), (-1, -1 - END)):
+                slope = (values[inside] - values[end]) / (levels[inside] - levels[end])
+                beyond = start < levels[0] if end == 0 else start > levels[-1]
+                table[beyond] += slope * (start[beyond] - levels[end])
+            slope = np.diff(table.clip(0.0, 1.0)) * (TABLE - 1)
+            offset = table[:-1].clip(0.0, 1.0) - slope * start[:-1]
+            slope = (1.0 + strength * (slope - 1.0)).astype(np.float32)
+            offset = (strength * offset).astype(np.float32)
+        index = (image * np.float32(TABLE - 1)).astype(np.int16)
+        np.clip(index, 0, TABLE - 2, out=index)
+        result = slope.take(index)
+        result *= image
+        result += offset.take(index)
+        results[number] = result
+    return results

@@ -17,8 +17,8 @@ QUANTILES = 48
 STRIDE = 16
 #: Every second pixel along both axes can become a token.
 STEP = 2
-#: Power of two that no number of candidates reaches twice.
-LARGEST_GRID = 1 << 15
+#: Power of two that no number of candidates reaches twice; working sizes of up to 256.
+LARGEST_GRID = 1 << 14
 #: How far gray levels at the ends of the scale count as clipped.
 CLIPPED = 0.002
 #: Tokens lie as densely along the gray scale as the square root of the histogram; this much is
@@ -125,17 +125,18 @@ class GroupNorm(layers.Layer):
         self.built = True
 
     def call(self, x):
-        channels = x.shape[-1]
+        groups = (8, x.shape[-1] // 8)
         wide = ops.cast(x, "float32")
-        sums = [ops.mean(v, axis=(1, 2)) for v in (wide, ops.square(wide))]
         mean, square = (
-            ops.repeat(ops.mean(ops.reshape(v, (-1, 8, channels // 8)), axis=2), channels // 8, 1)
-            for v in sums
+            ops.mean(ops.reshape(ops.mean(v, axis=(1, 2)), (-1, *groups)), axis=2, keepdims=True)
+            for v in (wide, ops.square(wide))
         )
-        scale = ops.rsqrt(ops.relu(square - ops.square(mean)) + 1e-3)
-        scale = scale * ops.cast(self.gamma, "float32")
-        shift = ops.cast(self.beta, "float32") - mean * scale
-        return ops.cast(wide * scale[:, None, None] + shift[:, None, None], self.compute_dtype)
+        spread = ops.rsqrt(ops.relu(square - ops.square(mean)) + 1e-3)
+        gamma, beta = (ops.reshape(ops.cast(v, "float32"), groups) for v in (self.gamma, self.beta))
+        scale = spread * gamma
+        shift = beta - mean * scale
+        scale, shift = (ops.reshape(v, (-1, 1, 1, x.shape[-1])) for v in (scale, shift))
+        return ops.cast(wide * scale + shift, self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")

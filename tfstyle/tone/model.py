@@ -11,17 +11,19 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tfstyle.errors import ArgumentError
-from tfstyle.images import (
-    as_batch,
-    check_batch_size,
-    check_strength,
-    check_style_count,
-    named_styles,
-)
+from tfstyle.images import as_batch, check_batch_size, check_strength, gray_tensor, pair_of
 from tfstyle.keras_files import KerasFile
+from tfstyle.layers.resize import reduce_array
 from tfstyle.presets import PresetModel
-from tfstyle.tone.curve import TABLE, ToneCurve, evaluate, look_up, tabulate
+from tfstyle.style_codes import StyleCodes
+from tfstyle.tone.curve import (
+    TABLE,
+    ToneCurve,
+    apply_curve,
+    evaluate,
+    look_up,
+    tabulate,
+)
 from tfstyle.tone.features import TOKENS, ToneEncoder, merge_tokens
 from tfstyle.tone.matching import ToneMatcher, by_knot
 from tfstyle.tone.pairs import PARTNERS
@@ -48,7 +50,7 @@ TRAINING_STEP = 3
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
-class ToneTransfer(PresetModel, KerasFile, keras.Model):
+class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
     """Gives a scan the gray scale of another: which tissue of one is which of the other, one curve.
 
     Both images are described by the gray levels and features of some of their pixels
@@ -100,11 +102,13 @@ class ToneTransfer(PresetModel, KerasFile, keras.Model):
         Returns:
             float32 tensor (B, H, W, 1) in [0, 1].
         """
-        if isinstance(inputs, dict):
-            content, style = inputs["content"], inputs["style"]
-        else:
-            content, style = inputs
+        content, style = (
+            gray_tensor(images, name) for images, name in zip(pair_of(inputs), ("content", "style"))
+        )
         return self.generate(content, style, strength)
+
+    def compute_output_shape(self, input_shape):
+        return (*pair_of(input_shape)[0][:3], 1)
 
     @property
     def code_shape(self) -> tuple[int, int]:
@@ -196,18 +200,34 @@ class ToneTransfer(PresetModel, KerasFile, keras.Model):
         check_strength(strength)
         check_batch_size(batch_size)
         images, shape = as_batch(content, "content")
-        if strength == 0:
-            self._styles(style, style_weights, 1 if one_curve else len(images))
-            return images.reshape(shape)
         curve = self.estimate(images, style, style_weights, batch_size, one_curve)
         self._warn(curve)
-        table = self._traced("table")(*curve)
-        results = []
-        for start in range(0, len(images), batch_size):
-            part = slice(start, start + batch_size)
-            own = table if len(table) == 1 else table[part]
-            results.append(self._traced("apply")(images[part], own, np.float32(strength)).numpy())
-        return np.concatenate(results).reshape(shape)
+        return self.apply_curve(images, curve, strength).reshape(shape)
+
+    def apply_curve(
+        self,
+        content: np.ndarray,
+        curve: ToneCurve,
+        strength: float = 1.0,
+    ) -> np.ndarray:
+        """Applies curves of :meth:`estimate` to images.
+
+        Args:
+            content: float array (H, W), (H, W, 1) or (B, H, W, 1) with values in [0, 1].
+            curve: One curve for all images, or one for each.
+            strength: See :meth:`stylize`.
+
+        Returns:
+            float32 array of the content's shape, in [0, 1].
+
+        Raises:
+            ArgumentError: shapes, values or strength that cannot be used.
+        """
+        check_strength(strength)
+        images, shape = as_batch(content, "content")
+        if strength == 0:
+            return images.reshape(shape)
+        return apply_curve(images, curve, strength).clip(0.0, 1.0).reshape(shape)
 
     def estimate(
         self,
@@ -235,16 +255,28 @@ class ToneTransfer(PresetModel, KerasFile, keras.Model):
         images = as_batch(content, "content")[0]
         if one_curve:
             images = images[evenly(len(images), SLICES)]
-        codes = self._encode(images, batch_size)
+        images = reduce_array(images, self.encoder.working_size)
+        # A style of the same size goes through the network with the contents.
+        style = style if isinstance(style, (list, tuple, np.ndarray)) else np.asarray(style)
+        together = isinstance(style, np.ndarray) and style.ndim == 2 and style_weights is None
+        if together:
+            first = reduce_array(as_batch(style, "style")[0], self.encoder.working_size)
+            together = first.shape[1:] == images.shape[1:]
+        if together:
+            codes = self.encode_batch(np.concatenate([images, first]), batch_size)
+            codes, style = codes[:-1], codes[-1:]
+        else:
+            codes = self.encode_batch(images, batch_size)
         if one_curve and len(codes) > 1:
             codes = np.asarray(merge_tokens(codes))
         blended, total = None, len(codes)
-        for weight, code in self._styles(style, style_weights, total, batch_size):
+        estimate = self.traced("curve", self.curve, self.code_spec, self.code_spec)
+        for weight, code in self.weighted_codes(style, style_weights, total, batch_size):
             curves = []
             for start in range(0, total, batch_size):
                 part = slice(start, start + batch_size)
                 own = code if len(code) == 1 else code[part]
-                curves.append([np.asarray(v) for v in self._traced("curve")(codes[part], own)])
+                curves.append([np.asarray(v) for v in estimate(codes[part], own)])
             curve = ToneCurve(*(np.concatenate(parts) for parts in zip(*curves)))
             parts = [weight * part for part in curve[1:]]
             if blended is not None:
@@ -299,12 +331,12 @@ class ToneTransfer(PresetModel, KerasFile, keras.Model):
             >>> code = model.encode_style(style)
             >>> generated = model.stylize(content, code)      # as with the style itself
         """
-        codes = self._encode(as_batch(style, "style")[0], batch_size)
+        codes = super().encode_style(style, batch_size)
         return np.asarray(merge_tokens(codes)) if one_code and len(codes) > 1 else codes
 
-    def is_code(self, array: np.ndarray) -> bool:
-        """Whether an array is formed as a style code of this model and not as an image."""
-        return array.ndim == 3 and array.shape[1:] == self.code_shape
+    def encode_batch(self, images: np.ndarray, batch_size: int) -> np.ndarray:
+        """Codes (B, *code_shape) of checked images (B, H, W, 1)."""
+        return super().encode_batch(reduce_array(images, self.encoder.working_size), batch_size)
 
     def fingerprint(self) -> str:
         """Short text that is the same for models that generate the same images."""
@@ -315,25 +347,6 @@ class ToneTransfer(PresetModel, KerasFile, keras.Model):
                 if "seed" not in weight.name:
                     digest.update(np.asarray(weight).tobytes())
         return digest.hexdigest()[:32]
-
-    def _encode(self, images: np.ndarray, batch_size: int) -> np.ndarray:
-        parts = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
-        return np.concatenate([self._traced("encode")(part).numpy() for part in parts])
-
-    def _styles(self, style, style_weights, contents: int, batch_size: int = 8):
-        """Checked codes with their weights."""
-        found = []
-        for weight, one, name in named_styles(style, style_weights):
-            array = one if isinstance(one, np.ndarray) else np.asarray(one)
-            if self.is_code(array):
-                if not np.isfinite(array).all():
-                    raise ArgumentError(f"{name}: a style code holds NaN or infinite values.")
-                code = array.astype(np.float32)
-            else:
-                code = self._encode(as_batch(array, name)[0], batch_size)
-            check_style_count(len(code), contents, name)
-            found.append((np.float32(weight), code))
-        return found
 
     def _warn(self, curve: ToneCurve) -> None:
         confidence = confidence_of(curve)
@@ -346,24 +359,6 @@ class ToneTransfer(PresetModel, KerasFile, keras.Model):
                 low,
                 len(confidence),
             )
-
-    def _traced(self, function: str):
-        """One of generation's steps as a ``tf.function`` for any batch, height and width."""
-        functions = self.__dict__.setdefault("_traced_functions", {})
-        if function not in functions:
-            images = tf.TensorSpec((None, None, None, 1), tf.float32)
-            code = tf.TensorSpec((None, *self.code_shape), tf.float32)
-            knots = tf.TensorSpec((None, None), tf.float32)
-            table = tf.TensorSpec((None, TABLE), tf.float32)
-            number = tf.TensorSpec((), tf.float32)
-            call, specs = {
-                "encode": (self.code_of, (images,)),
-                "curve": (self.curve, (code, code)),
-                "table": (lambda *curve: tabulate(ToneCurve(*curve)), (knots,) * 4),
-                "apply": (self.apply, (images, table, number)),
-            }[function]
-            functions[function] = tf.function(call, input_signature=specs, autograph=False)
-        return functions[function]
 
     # -- training --------------------------------------------------------------------------
     def compile(self, optimizer="adam", jit_compile: bool | str = "auto", **kwargs):

@@ -287,7 +287,9 @@ def _separate(
         return parts, told
     if repeated == 1:
         return [items], []
-    return _ranked(items, repeated), ["Instance Number"]
+    numbers = {(frame.InstanceNumber, frame.index) for _, frame in items}
+    how = "Instance Number" if len(numbers) == len(items) else "file name alone (a guess)"
+    return _ranked(items, repeated), [how]
 
 
 def _sortable(value: object) -> tuple:
@@ -341,8 +343,7 @@ def _ranked(items: list[_Item], repeated: int) -> list[list[_Item]]:
     """
     counts = Counter(place for place, _ in items)
     items = sorted(items, key=lambda item: (item[0], _order(item[1])))
-    numbers = {(frame.InstanceNumber, frame.index) for _, frame in items}
-    regular = set(counts.values()) == {repeated} and len(numbers) == len(items)
+    regular = set(counts.values()) == {repeated}
     spare = sum(count > 1 for count in counts.values())
     if not regular and 2 * spare >= len(counts):
         first, second = next((a, b) for a, b in pairwise(items) if a[0] == b[0])

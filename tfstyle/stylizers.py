@@ -1,0 +1,268 @@
+"""Models on whole scans: served ones, one curve for a scan, and what they take from style scans."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Protocol
+
+import numpy as np
+
+from tfstyle.data import DicomSeries, Scan, Window, read_scan, resolve_window
+from tfstyle.data.dicom import read_frame
+from tfstyle.errors import ArgumentError, ServingError
+from tfstyle.tone.model import SLICES, ToneTransfer, confidence_of, evenly
+
+
+class Stylizer(Protocol):
+    """What :func:`tfstyle.stylize.stylize_scans` needs: a model, or :class:`ServedStylizer`."""
+
+    def stylize(
+        self,
+        content: np.ndarray,
+        style: np.ndarray | Sequence[np.ndarray],
+        strength: float = 1.0,
+        style_weights: Sequence[float] | None = None,
+        batch_size: int = 8,
+    ) -> np.ndarray:
+        """See :meth:`tfstyle.StyleTransfer.stylize`."""
+
+
+class ServedStylizer:
+    """A served model behind the interface of ``stylize``, which sees slices one by one.
+
+    Args:
+        client: A :class:`tfstyle.serving.Client`.
+
+    Example:
+        >>> stylizer = ServedStylizer(tfstyle.serving.Client("127.0.0.1:8500"))
+        >>> stylize_scans(stylizer, ["ct/"], ["style.dcm"], "out/")
+    """
+
+    def __init__(self, client):
+        self.client = client
+
+    def encode_style(self, style: np.ndarray) -> np.ndarray:
+        """The code of a style, so that the server looks at it once and not with every slice.
+
+        Args:
+            style: One float32 image (H', W') in [0, 1].
+
+        Returns:
+            float32 code (1, …) of the served model; the image itself where that was exported
+            without codes.
+
+        Raises:
+            ServingError: If the server cannot be reached or refuses.
+        """
+        try:
+            return self.client.encode_style(style)
+        except ServingError as error:
+            if error.code not in ("FAILED_PRECONDITION", "INVALID_ARGUMENT"):
+                raise
+        return style
+
+    def stylize(
+        self,
+        content: np.ndarray,
+        style: np.ndarray | Sequence[np.ndarray],
+        strength: float = 1.0,
+        style_weights: Sequence[float] | None = None,
+        batch_size: int = 8,
+    ) -> np.ndarray:
+        """Calls the server.
+
+        Args:
+            content: float32 array (B, H, W, 1) in [0, 1].
+            style: One float32 image (H', W') or code, or a list of them to blend.
+            strength: Sent to the signatures ``…_strength`` unless 1.
+            style_weights: One weight for each style of a list.
+            batch_size: Images a call of the client.
+
+        Returns:
+            float32 array (B, H, W, 1) in [0, 1].
+
+        Raises:
+            ArgumentError: If styles or weights cannot be used.
+            ServingError: If the server cannot be reached or refuses.
+        """
+        options = {} if strength == 1.0 else {"strength": strength}
+        if style_weights is not None:
+            options["style_weights"] = style_weights
+        content = np.asarray(content)
+        if content.ndim < 4 or len(content) <= batch_size:
+            return self.client.stylize(content, style, **options)
+        parts = [content[i : i + batch_size] for i in range(0, len(content), batch_size)]
+        return np.concatenate([self.client.stylize(part, style, **options) for part in parts])
+
+
+class ScanTransfer:
+    """A model on the slices of one scan: a ``ToneTransfer`` by one curve, others slice by slice.
+
+    Args:
+        stylizer: The model.
+        slices: Number of slices of the scan.
+        read: From slice numbers to images (S, H, W, 1) in [0, 1]. A curve is taken from up to
+            ``tfstyle.tone.model.SLICES`` of them, evenly spread; those that show one gray level
+            alone are left out. It depends on the scan and the styles, and on nothing else.
+        style: One style or code, a list of them, or None.
+        strength: See :meth:`tfstyle.ToneTransfer.stylize`.
+        style_weights: See :meth:`tfstyle.ToneTransfer.stylize`.
+        batch_size: Images a call.
+
+    Attributes:
+        confidence: How well the styles show what the scan shows, from 0 to 1; None for models
+            that do not tell.
+    """
+
+    def __init__(
+        self,
+        stylizer: Stylizer,
+        slices: int,
+        read: Callable[[Sequence[int]], np.ndarray],
+        style: np.ndarray | list[np.ndarray] | None,
+        strength: float = 1.0,
+        style_weights: Sequence[float] | None = None,
+        batch_size: int = 8,
+    ):
+        self.stylizer, self.style, self.style_weights = stylizer, style, style_weights
+        self.strength, self.batch_size = strength, batch_size
+        self.curve = self.confidence = None
+        if isinstance(stylizer, ToneTransfer):
+            images = showing(read(evenly(slices, SLICES)))
+            self.curve = stylizer.estimate(images, style, style_weights, one_curve=True)
+            self.confidence = float(confidence_of(self.curve)[0])
+
+    def __call__(self, content: np.ndarray) -> np.ndarray:
+        """Generated images like `content`, float32 (B, H, W, 1) in [0, 1]."""
+        if self.curve is not None:
+            return self.stylizer.apply_curve(content, self.curve, self.strength, self.batch_size)
+        return self.stylizer.stylize(
+            content,
+            self.style,
+            strength=self.strength,
+            style_weights=self.style_weights,
+            batch_size=self.batch_size,
+        )
+
+
+def encode_style(
+    stylizer: Stylizer,
+    path: str | os.PathLike,
+    window: str | Window = "auto",
+    index: int | None = None,
+    series: str | None = None,
+) -> tuple[np.ndarray, np.ndarray, Window]:
+    """What a model takes from a style scan.
+
+    A :class:`tfstyle.ToneTransfer` takes one code from several slices, others the code of one
+    slice, or that slice itself where they have no codes.
+
+    Args:
+        stylizer: The model.
+        path: See :func:`style_images`.
+        window: See :func:`style_images`.
+        index: The one slice to take.
+        series: See :func:`style_images`.
+
+    Returns:
+        The code or image, the images (S, H, W) in [0, 1] it is of, and their window.
+
+    Raises:
+        ArgumentError: If there is no such slice.
+        InputFileError: If the scan cannot be read.
+    """
+    several = isinstance(stylizer, ToneTransfer)
+    images, used = style_images(path, window, index, series, SLICES if several else 1)
+    if several:
+        images = showing(images)
+        return stylizer.encode_style(images[..., None], one_code=True), images, used
+    if hasattr(stylizer, "encode_style"):
+        return stylizer.encode_style(images[0]), images, used
+    return images[0], images, used
+
+
+def style_images(
+    path: str | os.PathLike,
+    window: str | Window = "auto",
+    index: int | None = None,
+    series: str | None = None,
+    most: int = 1,
+) -> tuple[np.ndarray, Window]:
+    """Slices of a scan as style images; no others are read.
+
+    Args:
+        path: The scan.
+        window: See :func:`tfstyle.data.resolve_window`; percentiles are of the whole scan.
+        index: The one slice to take, from 0; negative counts from the end.
+        series: The series to take where the path holds several.
+        most: Without `index`, take up to so many slices, evenly spread; 1 is the middle one.
+
+    Returns:
+        float32 images (S, H, W) in [0, 1], and the window that made them.
+
+    Raises:
+        ArgumentError: If there is no such slice.
+        InputFileError: If the scan cannot be read.
+    """
+    scan = read_scan(path, series=series, lazy=True)
+    count = len(scan)
+    chosen = evenly(count, most) if index is None else [index]
+    if not -count <= chosen[0] < count:
+        raise ArgumentError(
+            f"style_slice: {index} is not in {path}, which has {count} slices, 0 to {count - 1}."
+        )
+    used = resolve_window(window, scan)
+    return used.to_unit(read_slices(scan, chosen)), used
+
+
+def style_image(
+    path: str | os.PathLike,
+    window: str | Window = "auto",
+    index: int | None = None,
+    series: str | None = None,
+) -> tuple[np.ndarray, Window]:
+    """One slice of a scan as a style image (H, W), the middle one by default, and its window.
+
+    See :func:`style_images`.
+    """
+    images, used = style_images(path, window, index, series)
+    return images[0], used
+
+
+def read_slices(
+    scan: Scan | DicomSeries, indices: Sequence[int], pool: Executor | None = None
+) -> np.ndarray:
+    """Pixels (S, rows, columns) of some slices of a scan, in its units.
+
+    Args:
+        scan: The scan; of a :class:`tfstyle.data.DicomSeries` no other slice is read.
+        indices: The slices.
+        pool: Reads slices at the same time.
+
+    Raises:
+        InputFileError: If a file is damaged.
+    """
+    if isinstance(scan, Scan):
+        return scan.pixels[list(indices)]
+    frames = [scan.frames[i] for i in indices]
+    return np.stack(list((map if pool is None else pool.map)(read_frame, frames)))
+
+
+def showing(images: np.ndarray) -> np.ndarray:
+    """Those images of (S, …) that show more than one gray level; all of them if none does."""
+    kept = [image.min() < image.max() for image in images]
+    return images[kept] if any(kept) else images
+
+
+__all__ = [
+    "ScanTransfer",
+    "ServedStylizer",
+    "Stylizer",
+    "encode_style",
+    "read_slices",
+    "showing",
+    "style_image",
+    "style_images",
+]
