@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import keras
 import numpy as np
 import tensorflow as tf
-
-from tfstyle.tone import ToneEncoder, ToneMatcher, ToneTransfer
 
 
 class MeanTone:
@@ -49,16 +46,3 @@ class NoCodes:
 
     def generate(self, content, style, strength=None):
         return self.tone.generate(content, style, strength)
-
-
-def small_tone(seed: int = 0) -> ToneTransfer:
-    """An untrained tone transfer of few channels that changes what it is given."""
-    keras.utils.set_random_seed(seed)
-    model = ToneTransfer(
-        ToneEncoder((8, 8, 16, 16), width=16, working_size=32, name="encoder"),
-        ToneMatcher(width=16, blocks=1, name="matcher"),
-    )
-    random = np.random.default_rng(seed)
-    for variable in model.matcher.trainable_variables:
-        variable.assign(variable + 0.05 * random.normal(size=variable.shape).astype(np.float32))
-    return model

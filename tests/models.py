@@ -18,9 +18,6 @@ SIGNATURE_INPUTS = {
 }
 SIGNATURES = set(SIGNATURE_INPUTS)
 
-#: Values in a row of a style code at relu2_1: 128 channels, the image, half of its gray levels.
-CODE_WIDTH = 128 + 1 + 32
-
 
 def small_model(layer: str = "relu2_1", depth: str | None = None, seed: int = 0):
     """An untrained model whose output spreads over [0, 1] instead of being clipped away."""

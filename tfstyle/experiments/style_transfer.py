@@ -225,8 +225,7 @@ def _generate(
     else:
         model = baselines.get(method)
     columns = [
-        model.stylize(images.contents, images.styles[:, p])
-        for p in range(len(settings.protocols))
+        model.stylize(images.contents, images.styles[:, p]) for p in range(len(settings.protocols))
     ]
     return np.stack(columns, axis=1)
 

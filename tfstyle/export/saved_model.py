@@ -116,6 +116,11 @@ def export_stylize(
     code_shape = getattr(model, "code_shape", None)
     if code_shape is not None:
         examples["code"] = np.asarray(model.code_of(examples["style"]))
+        if examples["code"].shape != (1, *code_shape):
+            raise ArgumentError(
+                f"model: its code_shape must be that of code_of(), {examples['code'].shape[1:]}, "
+                f"received {tuple(code_shape)}."
+            )
         shapes["code"] = (1, *code_shape)
     return export_servable(
         signatures,
