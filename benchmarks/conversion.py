@@ -124,7 +124,7 @@ def measure(work: Path, data: Path, signatures: list[str], sizes: list[int], rou
                 load = {"tflite": load_tflite, "onnx": load_onnx}[settings["target"]]
                 runners[name] = load(file_of(work, settings), count)
             specs = plain_graph(work / "stylize" / "1", signature, size).inputs
-            samples = signature_inputs(servable, signature, specs, image_pairs(scans, 3, size))
+            samples = signature_inputs(servable, specs, image_pairs(scans, 3, size))
             seconds = {name: [] for name in runners}
             for inputs in samples:
                 for turn in range(rounds + 1):
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--sizes", nargs="+", type=int, default=[256, 512])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--signatures", nargs="+", default=["stylize", "stylize_plain"])
+    parser.add_argument("--signatures", nargs="+", default=["stylize", "stylize_with_code"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--work", type=Path)
     parser.add_argument(

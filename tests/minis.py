@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from tfstyle.export.signatures import DETAILS
-
 
 class MeanTone:
-    """Moves the content's gray levels to the style's mean and spread; no detail modes.
+    """Moves the content's gray levels to the style's mean and spread.
 
     A style's code is (B, 2, 3): mean, spread and a constant, twice.
     """
+
+    code_shape = (2, 3)
 
     def __init__(self):
         self.gain = tf.Variable(0.9)
@@ -36,20 +36,6 @@ class MeanTone:
         batch = content.reshape(-1, *content.shape[-2:], 1) if content.ndim == 2 else content
         style = style[None, ..., None] if style.ndim == 2 else style
         return np.asarray(self.generate(batch, style, np.float32(strength))).reshape(content.shape)
-
-
-class DetailTone(MeanTone):
-    """The same with detail modes: ``plain`` gives darker images."""
-
-    def code_of(self, style, detail="guided"):
-        return super().code_of(style)
-
-    def generate_from_code(self, content, code, strength=None, detail="guided"):
-        toned = super().generate_from_code(content, code, strength)
-        return toned * (1.0 if detail == DETAILS[0] else 0.5)
-
-    def generate(self, content, style, strength=None, detail="guided"):
-        return self.generate_from_code(content, self.code_of(style), strength, detail)
 
 
 class NoCodes:

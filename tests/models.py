@@ -12,19 +12,11 @@ SIGNATURE_INPUTS = {
     "serving_default": {"content", "style"},
     "stylize": {"content", "style"},
     "stylize_strength": {"content", "style", "strength"},
-    "stylize_plain": {"content", "style"},
-    "stylize_plain_strength": {"content", "style", "strength"},
     "encode_style": {"style"},
-    "encode_style_plain": {"style"},
     "stylize_with_code": {"content", "code"},
     "stylize_with_code_strength": {"content", "code", "strength"},
-    "stylize_with_code_plain": {"content", "code"},
-    "stylize_with_code_plain_strength": {"content", "code", "strength"},
 }
 SIGNATURES = set(SIGNATURE_INPUTS)
-
-#: Values in a row of a style code at relu2_1: 128 channels, the image, half of its gray levels.
-CODE_WIDTH = 128 + 1 + 32
 
 
 def small_model(layer: str = "relu2_1", depth: str | None = None, seed: int = 0):

@@ -35,9 +35,7 @@ def test_writes_png_and_summary(tmp_path):
         "epoch_0004.png",
     ]
     grid = tf.io.decode_png((tmp_path / "grids" / "epoch_0004.png").read_bytes()).numpy()
-    np.testing.assert_array_equal(
-        grid, image_grid(content, style, model.stylize(content, style))
-    )
+    np.testing.assert_array_equal(grid, image_grid(content, style, model.stylize(content, style)))
     (events,) = (tmp_path / "logs").iterdir()
     steps = []
     for record in tf.data.TFRecordDataset(str(events)):

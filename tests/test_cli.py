@@ -387,7 +387,7 @@ class TestConvert:
         report = convert.ConversionReport(
             target="onnx",
             precision="int8",
-            signature="stylize_plain",
+            signature="encode_style",
             size=64,
             model={"bytes": 1_234_567},
             source=None,
@@ -406,7 +406,7 @@ class TestConvert:
         monkeypatch.setattr(convert, "convert", convert_to)
         return calls
 
-    WORDS = ("convert", "model", "--to", "onnx", "-o", "out.onnx", "--signature", "stylize_plain")
+    WORDS = ("convert", "model", "--to", "onnx", "-o", "out.onnx", "--signature", "encode_style")
 
     def test_prints_the_report(self, run, called):
         words = ("--precision", "int8", "--size", 64, "--calibrate", "a", "b", "--compare", "c")
@@ -416,7 +416,7 @@ class TestConvert:
         assert arguments == ("model", "out.onnx")
         assert options == {
             "to": "onnx",
-            "signature": "stylize_plain",
+            "signature": "encode_style",
             "precision": "int8",
             "size": 64,
             "calibrate": ["a", "b"],

@@ -48,17 +48,13 @@ class TestStylize:
         content, style = image(0, (1, 32, 32, 1)), image(1, (1, 32, 32, 1))
         mixed = tfstyle.layers.AdaIN()(model.encode(content), model.encode(style))
         expected = np.clip(model.decoder(mixed), 0, 1)
-        np.testing.assert_allclose(
-            model.stylize(content, style), expected, atol=1e-5
-        )
+        np.testing.assert_allclose(model.stylize(content, style), expected, atol=1e-5)
         assert expected.std() > 0.01
 
     def test_strength(self, model):
         content, style = image(0, (32, 32)), image(1, (32, 32)) * 0.2
         itself = np.clip(model.decoder(model.encode(content[None, ..., None])), 0, 1)[0, ..., 0]
-        np.testing.assert_allclose(
-            model.stylize(content, style, strength=0.0), itself, atol=1e-5
-        )
+        np.testing.assert_allclose(model.stylize(content, style, strength=0.0), itself, atol=1e-5)
         distances = [
             np.abs(model.stylize(content, style, strength=s) - itself).mean()
             for s in (0.25, 0.5, 1.0)

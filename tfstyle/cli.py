@@ -1296,7 +1296,7 @@ def _add_export(command: Callable) -> argparse.ArgumentParser:
         "write a SavedModel for TensorFlow Serving",
         "Writes a SavedModel for any batch, height and width, in TensorFlow Serving's layout:\n"
         "FOLDER/VERSION/. Signatures: stylize and serving_default, encode_style (image to style\n"
-        "code), stylize_with_code, and the same with strength and with plain detail.",
+        "code), stylize_with_code, and the same with strength.",
         """examples:
   tfstyle export
   tfstyle export --model runs/first -o saved_models/first --version 3
@@ -1353,7 +1353,7 @@ def _add_convert(command: Callable) -> argparse.ArgumentParser:
     parser.add_argument(
         "--signature",
         metavar="NAME",
-        help="what to convert, such as stylize_plain (default: stylize, or the model's only one); "
+        help="what to convert, such as encode_style (default: stylize, or the model's only one); "
         "tfstyle info lists them",
     )
     parser.add_argument(

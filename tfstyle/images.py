@@ -240,11 +240,6 @@ def named_styles(
     return [(1.0, style, "style")]
 
 
-def is_style_code(array: np.ndarray) -> bool:
-    """Whether an array is formed as a style code, (B, 2, width > 1), and not as an image."""
-    return array.ndim == 3 and array.shape[1] == 2 and array.shape[2] > 1
-
-
 def _blend_weights(weights: Sequence[float] | None, count: int) -> list[float]:
     """Weights of several styles, divided by their sum.
 

@@ -31,9 +31,7 @@ def convert(options: argparse.Namespace) -> dict:
     graph = plain_graph(folder, signature, options.size)
     with Servable(folder) as servable, tempfile.TemporaryDirectory() as work:
         samples, calibration = (
-            signature_inputs(
-                servable, signature, graph.inputs, image_pairs(scans, count, options.size)
-            )
+            signature_inputs(servable, graph.inputs, image_pairs(scans, count, options.size))
             for scans, count in (
                 (find_scans(options.compare), 6),
                 (find_scans(options.calibrate), 16),

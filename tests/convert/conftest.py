@@ -14,13 +14,7 @@ from tfstyle.convert import conversion
 from tfstyle.export import Servable, export_servable
 from tfstyle.export.signatures import stylize_signatures
 
-SIGNATURES = (
-    "stylize",
-    "stylize_plain",
-    "stylize_plain_strength",
-    "encode_style_plain",
-    "stylize_with_code_plain",
-)
+SIGNATURES = ("stylize", "stylize_strength", "encode_style", "stylize_with_code")
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +24,7 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     signatures = stylize_signatures(model)
     style = image(1, (1, 8, 8, 1))
     examples = {"content": image(2, (1, 8, 8, 1)), "style": style, "strength": np.float32(0.5)}
-    examples["code"] = np.asarray(model.code_of(style, "plain"))
+    examples["code"] = np.asarray(model.code_of(style))
     folder = tmp_path_factory.mktemp("convert") / "stylize"
     export_servable(
         {name: signatures[name] for name in SIGNATURES},

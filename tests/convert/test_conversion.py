@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.minis import MeanTone
-from tests.models import image
+from tests.models import image, small_tone
 from tfstyle.convert import conversion
 from tfstyle.errors import (
     ArgumentError,
@@ -19,7 +19,7 @@ from tfstyle.errors import (
     MissingPackageError,
     OutputError,
 )
-from tfstyle.export import Servable, export_unet
+from tfstyle.export import Servable, export_stylize, export_unet
 
 
 def run_tflite(path):
@@ -48,11 +48,11 @@ def target(request):
 
 @pytest.fixture
 def convert(target, saved_model, ct, tmp_path):
-    """Converts to a file in `tmp_path`; plain and 32x32 pixels unless told."""
+    """Converts to a file in `tmp_path`; 32x32 pixels unless told."""
 
     def start(output=None, source=saved_model, **options):
         output = output or tmp_path / f"model.{target}"
-        defaults = {"to": target, "signature": "stylize_plain", "size": 32, "compare": ct}
+        defaults = {"to": target, "size": 32, "compare": ct}
         return conversion.convert(source, output, **{**defaults, **options})
 
     return start
@@ -70,15 +70,13 @@ def load(target, tmp_path):
 
 @pytest.fixture(scope="module")
 def plain_models(saved_model, ct, tmp_path_factory):
-    """Gives file and report of the plain signature for 32x32 pixels, converted when first asked."""
+    """Gives file and report of ``stylize`` for 32x32 pixels, converted when first asked."""
     made = {}
 
     def make(target):
         if target not in made:
             path = tmp_path_factory.mktemp("plain") / f"model.{target}"
-            report = conversion.convert(
-                saved_model, path, to=target, signature="stylize_plain", size=32, compare=ct
-            )
+            report = conversion.convert(saved_model, path, to=target, size=32, compare=ct)
             made[target] = path, report
         return made[target]
 
@@ -100,7 +98,7 @@ def test_float32(plain, load, servable):
     assert report.reached
     model = load(path)
     given = {"content": image(3, (1, 32, 32, 1)), "style": image(4, (1, 32, 32, 1)) ** 2}
-    expected = servable.run("stylize_plain", given)["generated"]
+    expected = servable.run("stylize", given)["generated"]
     assert expected.std() > 0.05
     np.testing.assert_allclose(model(given)["generated"], expected, rtol=0, atol=1e-4)
 
@@ -117,14 +115,14 @@ def test_report_beside_the_model(plain):
     assert stored["model"]["inputs"]["style"] == {"dtype": "float32", "shape": [1, 32, 32, 1]}
     assert sum(stored["model"]["operations"].values()) > 20
     assert stored["source"]["preset"] == "test_preset"
-    assert stored["dropped"] == {"Assert": 3, "CheckNumerics": 2}
+    assert stored["dropped"] == {"Assert": 7}
     assert stored["model"]["outputs"] == ["generated"]
     assert stored["versions"]["tensorflow"]
     assert "CT_small" not in json.dumps(stored)  # names of files may be those of patients
 
 
-def test_guided_with_free_sizes(convert, load, servable, target):
-    report = convert(signature="stylize", size=None)
+def test_free_sizes(convert, load, servable, target):
+    report = convert(size=None)
     assert report.difference.max_difference < 1e-4
     operations = report.model["operations"]
     if target == "tflite":  # none of TensorFlow's
@@ -138,19 +136,19 @@ def test_guided_with_free_sizes(convert, load, servable, target):
 
 
 def test_strength(convert, load, servable):
-    convert(signature="stylize_plain_strength", size=16)
+    convert(signature="stylize_strength", size=16)
     given = {"content": image(1, (1, 16, 16, 1)), "style": image(2, (1, 16, 16, 1)) ** 2}
     given["strength"] = np.float32([0.25])
-    expected = servable.run("stylize_plain_strength", given)["generated"]
+    expected = servable.run("stylize_strength", given)["generated"]
     np.testing.assert_allclose(load()(given)["generated"], expected, rtol=0, atol=1e-4)
 
 
 def test_code_of_a_style(convert, load, servable):
-    convert(signature="stylize_with_code_plain", size=16)
+    convert(signature="stylize_with_code", size=16)
     style = image(2, (1, 16, 16, 1)) ** 2
-    code = servable.run("encode_style_plain", {"style": style})["code"]
+    code = servable.run("encode_style", {"style": style})["code"]
     given = {"content": image(1, (1, 16, 16, 1)), "code": code}
-    expected = servable.run("stylize_with_code_plain", given)["generated"]
+    expected = servable.run("stylize_with_code", given)["generated"]
     np.testing.assert_allclose(load()(given)["generated"], expected, rtol=0, atol=1e-4)
 
 
@@ -177,7 +175,7 @@ def test_segmentation(convert, load, tmp_path):
     from tfstyle.segmentation import UNet
 
     export_unet(UNet(3, depth=2, width=4), tmp_path / "unet", warm_up_size=0)
-    report = convert(source=tmp_path / "unet", signature="segment")
+    report = convert(source=tmp_path / "unet")  # its only signature
     assert report.difference.equal_share > 0.999
     assert report.difference.max_difference < 1e-4
     given = {"image": image(1, (1, 32, 32, 1))}
@@ -198,6 +196,45 @@ def test_a_model_that_is_not_exported_yet(convert, load, tmp_path):
     expected = np.asarray(model.generate(content, style, 0.5))
     np.testing.assert_allclose(load()(given)["generated"], expected, rtol=0, atol=1e-5)
     assert len(visible(tmp_path)) == 2
+
+
+@pytest.fixture(scope="module")
+def tone(tmp_path_factory):
+    """A tone transfer and its export."""
+    model = small_tone()
+    return model, export_stylize(model, tmp_path_factory.mktemp("tone"), warm_up_size=0)
+
+
+@pytest.mark.parametrize(("signature", "size"), [("stylize_strength", None), ("stylize", 60)])
+def test_tone_transfer(convert, load, tone, signature, size):
+    model, folder = tone
+    report = convert(source=folder, signature=signature, size=size)
+    assert report.source["class"] == "ToneTransfer"
+    assert report.reached
+    run = load()
+    sizes = [((2, 70, 51, 1), (1, 9, 64, 1)), ((1, 1, 1, 1), (1, 1, 1, 1))]
+    if size:
+        sizes = [((1, size, size, 1), (1, size, size, 1))]
+    for content, style in sizes:
+        given = {"content": image(1, content), "style": image(2, style) ** 2}
+        strength = {"strength": np.float32([0.5])} if signature.endswith("strength") else {}
+        expected = np.asarray(model.generate(*given.values(), *strength.values()))
+        found = run({**given, **strength})["generated"]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
+        assert expected.size == 1 or np.abs(expected - given["content"]).max() > 0.05
+
+
+def test_code_of_the_tone_transfer(load, convert, tone, tmp_path, target):
+    model, folder = tone
+    content, style = image(1, (1, 40, 30, 1)), image(2, (1, 50, 20, 1)) ** 2
+    paths = [tmp_path / f"{name}.{target}" for name in ("encode", "with_code")]
+    for path, signature in zip(paths, ("encode_style", "stylize_with_code")):
+        convert(path, source=folder, signature=signature, size=None)
+    code = load(paths[0])({"style": style})["code"]
+    np.testing.assert_allclose(code, model.code_of(style), rtol=0, atol=1e-3)
+    found = load(paths[1])({"content": content, "code": code})["generated"]
+    expected = np.asarray(model.generate(content, style))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
 
 
 def test_any_saved_model_converts(convert, blur, load, ct):

@@ -68,8 +68,7 @@ class WithCodes:
         self.signatures = {name: SimpleNamespace(inputs={"style": None}) for name in signatures}
 
     def run(self, name, inputs):
-        value = inputs["style"].mean() + name.endswith("_plain")
-        return {"code": np.full((1, 2, 3), value, np.float32)}
+        return {"code": np.full((1, 2, 3), inputs["style"].mean(), np.float32)}
 
 
 IMAGE = tf.TensorSpec([None, None, None, 1])
@@ -83,21 +82,16 @@ def test_inputs_by_kind():
         "strength": tf.TensorSpec([1]),
         "style_code": tf.TensorSpec([None, 2, 3]),
     }
-    servable = WithCodes("encode_style", "encode_style_plain")
-    (found,) = samples.signature_inputs(servable, "stylize", inputs, [(content, style)])
+    servable = WithCodes("encode_style")
+    (found,) = samples.signature_inputs(servable, inputs, [(content, style)])
     assert found["content"] is content
     assert found["style"] is style
     np.testing.assert_array_equal(found["strength"], np.float32([samples.STRENGTH]))
     np.testing.assert_array_equal(found["style_code"], np.full((1, 2, 3), 0.25))
-    # Each mode has codes of its own.
-    (found,) = samples.signature_inputs(
-        servable, "stylize_with_code_plain_strength", inputs, [(content, style)]
-    )
-    np.testing.assert_array_equal(found["style_code"], np.full((1, 2, 3), 1.25))
 
 
 @pytest.mark.parametrize("shape", [[None, 2, 3], [None, None], [None, 8, 8, 3]])
 def test_inputs_that_cannot_be_filled(shape):
     pair = np.zeros((1, 4, 4, 1), np.float32), np.zeros((1, 4, 4, 1), np.float32)
     with pytest.raises(ArgumentError, match="'other'"):
-        samples.signature_inputs(WithCodes(), "stylize", {"other": tf.TensorSpec(shape)}, [pair])
+        samples.signature_inputs(WithCodes(), {"other": tf.TensorSpec(shape)}, [pair])

@@ -1,4 +1,4 @@
-"""A small exported model for the tests of export."""
+"""A small exported model of each class for the tests of export."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 import tfstyle
-from tests.models import small_model
+from tests.models import small_model, small_tone
 from tfstyle.export import Servable, export_stylize
 
 
-@pytest.fixture(scope="session")
-def model() -> tfstyle.StyleTransfer:
-    return small_model()
+@pytest.fixture(scope="session", params=[small_model, small_tone], ids=["style", "tone"])
+def model(request: pytest.FixtureRequest) -> tfstyle.StyleTransfer | tfstyle.ToneTransfer:
+    return request.param()
 
 
 @pytest.fixture(scope="session")
-def saved_model(model: tfstyle.StyleTransfer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved_model(model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("saved_models") / "stylize"
     return export_stylize(model, folder, preset="test_preset", warm_up_size=16)
 

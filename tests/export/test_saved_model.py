@@ -9,8 +9,9 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
+import tfstyle
 from tests.minis import MeanTone, NoCodes
-from tests.models import CODE_WIDTH, SIGNATURE_INPUTS, SIGNATURES
+from tests.models import SIGNATURE_INPUTS, SIGNATURES
 from tfstyle.errors import ArgumentError, InputFileError, MissingPackageError, OutputError
 from tfstyle.export import (
     Servable,
@@ -31,7 +32,7 @@ class Stand:
         self.generate = function
 
 
-def keep(content, style, strength, detail):
+def keep(content, style, strength):
     return content
 
 
@@ -51,11 +52,10 @@ def test_layout_is_tensorflow_servings(saved_model):
     assert all(p.stat().st_mode & 0o004 for p in saved_model.rglob("*"))
 
 
-def test_signatures_have_dynamic_sizes(servable):
+def test_signatures_have_dynamic_sizes(model, servable):
     assert set(servable.signatures) == SIGNATURES
-    code = [-1, 2, CODE_WIDTH]
     sizes = {"content": [-1, -1, -1, 1], "style": [-1, -1, -1, 1], "generated": [-1, -1, -1, 1]}
-    sizes["code"] = code
+    sizes["code"] = [-1, *model.code_shape]
     for name, signature in servable.signatures.items():
         assert set(signature.inputs) == SIGNATURE_INPUTS[name]
         encodes = name.startswith("encode_style")
@@ -100,25 +100,23 @@ def test_graph_holds_core_operations_alone(saved_model):
 def test_only_variables_of_generation_are_saved(model, saved_model):
     names = [name for name, _ in tf.train.list_variables(str(saved_model / "variables/variables"))]
     kept = [n for n in names if "model_variables" in n]
-    used = model.encoder.weights + model.decoder.weights
+    second = model.decoder if isinstance(model, tfstyle.StyleTransfer) else model.matcher
+    used = [w for w in model.encoder.weights + second.weights if "seed" not in w.name]
     assert len(kept) == len(used)
     assert not [n for n in names if "optimizer" in n]
 
 
-def test_metadata_says_units_and_origin(saved_model):
+def test_metadata_says_units_and_origin(model, saved_model):
     data = read_metadata(saved_model)
     assert data["model"] == {
-        "class": "StyleTransfer",
+        "class": type(model).__name__,
         "preset": "test_preset",
-        "encoder": "vgg16",
-        "layer": "relu2_1",
-        "stride": 2,
+        "code_shape": list(model.code_shape),
     }
     assert data["versions"]["tensorflow"] == tf.__version__
     assert set(data["signatures"]) == SIGNATURES
     for name, signature in data["signatures"].items():
         assert set(signature["inputs"]) == SIGNATURE_INPUTS[name]
-        assert signature["detail"] == ("plain" if "plain" in name else "guided")
         for tensor in [*signature["inputs"].values(), *signature["outputs"].values()]:
             assert tensor["units"]
             assert tensor["meaning"]
@@ -126,10 +124,10 @@ def test_metadata_says_units_and_origin(saved_model):
             assert len(tensor["range"]) == 2
     assert data["signatures"]["serving_default"]["same_as"] == "stylize"
     code = data["signatures"]["encode_style"]["outputs"]["code"]
-    assert code["shape"] == ["batch or 1", 2, CODE_WIDTH]
+    assert code["shape"] == ["batch or 1", *model.code_shape]
     assert code["range"] == [None, None]
     assert data["operations"] == graph_operations(saved_model)
-    assert data["parameters"] > 100_000
+    assert data["parameters"] > 10_000
 
 
 @pytest.mark.parametrize("content", ["not json", "[]", '{"format": "other/1"}'])
@@ -168,23 +166,18 @@ def test_servable_equals_the_model(model, servable, random, content, style):
     np.testing.assert_allclose(half["generated"], expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("detail", ["guided", "plain"])
-def test_codes_stand_for_styles(model, servable, random, detail):
-    suffix = "" if detail == "guided" else "_plain"
+def test_codes_stand_for_styles(model, servable, random):
     content = random.random((2, 20, 31, 1), dtype=np.float32)
     styles = random.random((2, 17, 12, 1), dtype=np.float32)
-    codes = servable.run(f"encode_style{suffix}", {"style": styles})["code"]
-    np.testing.assert_allclose(codes, model.encode_style(styles, detail), rtol=1e-5, atol=1e-5)
+    codes = servable.run("encode_style", {"style": styles})["code"]
+    np.testing.assert_allclose(codes, model.encode_style(styles), rtol=1e-5, atol=1e-5)
     for own, style in ((codes, styles), (codes[:1], styles[:1])):
         inputs = {"content": content, "code": own}
         for strength in (None, np.float32(0.3), np.float32([0.3, 0.3])):
-            name = f"stylize_with_code{suffix}"
-            given = inputs
+            name, given = "stylize_with_code", inputs
             if strength is not None:
                 name, given = f"{name}_strength", {**inputs, "strength": strength}
-            expected = model.stylize(
-                content, style, 1.0 if strength is None else 0.3, detail=detail
-            )
+            expected = model.stylize(content, style, 1.0 if strength is None else 0.3)
             generated = servable.run(name, given)["generated"]
             np.testing.assert_allclose(generated, expected, rtol=0, atol=1e-5)
 
@@ -210,18 +203,18 @@ def test_the_style_encoder_is_skipped_with_a_code(saved_model):
 
 
 @pytest.mark.parametrize(
-    ("code", "message"),
+    ("count", "value", "message"),
     [
-        (np.full((1, 2, CODE_WIDTH), np.nan), "code : Tensor had NaN"),
-        (np.full((1, 2, CODE_WIDTH), -1.0), "standard deviations must be at least 0"),
-        (np.ones((3, 2, CODE_WIDTH)), "code: must hold one code, or as many as content"),
-        (np.ones((0, 2, CODE_WIDTH)), "code: is empty"),
+        (1, np.nan, "code : Tensor had NaN"),
+        (3, 1.0, "code: must hold one code, or as many as content"),
+        (0, 1.0, "code: is empty"),
     ],
 )
-def test_the_graph_refuses_bad_codes_itself(servable, code, message):
+def test_the_graph_refuses_bad_codes_itself(model, servable, count, value, message):
     content = np.zeros((2, 8, 8, 1), np.float32)
+    code = np.full((count, *model.code_shape), value, np.float32)
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        servable.run("stylize_with_code", {"content": content, "code": code.astype(np.float32)})
+        servable.run("stylize_with_code", {"content": content, "code": code})
 
 
 def test_warm_up_requests_are_tensorflow_servings(saved_model, servable):
@@ -250,14 +243,12 @@ def test_warm_up_requests_need_the_extra(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("strength", [None, 0.25])
-def test_a_model_without_detail_modes_and_with_codes_of_its_own(tmp_path, random, strength):
+def test_any_model_with_codes_of_its_own(tmp_path, random, strength):
     model = MeanTone()
     folder = export_stylize(model, tmp_path, warm_up_size=8)
     data = read_metadata(folder)
-    plain = {name for name in SIGNATURES if "plain" in name}
-    assert set(data["signatures"]) == SIGNATURES - plain
+    assert set(data["signatures"]) == SIGNATURES
     assert data["signatures"]["encode_style"]["outputs"]["code"]["shape"] == ["batch or 1", 2, 3]
-    assert "detail" not in data["signatures"]["stylize"]
     content = random.random((2, 9, 11, 1), dtype=np.float32)
     style = random.random((1, 5, 6, 1), dtype=np.float32)
     expected = np.asarray(model.generate(content, style, strength))
@@ -272,12 +263,13 @@ def test_a_model_without_detail_modes_and_with_codes_of_its_own(tmp_path, random
         servable.run("stylize_with_code", {"content": content, "code": -code})
 
 
-class FreeCode(MeanTone):
-    def code_of(self, style):
-        return tf.reshape(style, (tf.shape(style)[0], -1))
+class WrongCode(MeanTone):
+    code_shape = (2, 4)
 
 
 class VectorCode(MeanTone):
+    code_shape = (2,)
+
     def code_of(self, style):
         return super().code_of(style)[:, 0, :2]
 
@@ -289,8 +281,8 @@ def test_codes_of_any_fixed_shape(tmp_path, random):
     folder = export_stylize(VectorCode(), tmp_path, warm_up_size=0)
     shape = read_metadata(folder)["signatures"]["stylize_with_code"]["inputs"]["code"]["shape"]
     assert shape == ["batch or 1", 2]
-    with pytest.raises(ArgumentError, match=r"code_of\(\).* not fixed"):
-        export_stylize(FreeCode(), tmp_path)
+    with pytest.raises(ArgumentError, match=r"model: its code_shape must be .*\(2, 3\)"):
+        export_stylize(WrongCode(), tmp_path)
     assert visible(tmp_path) == ["1"]
 
 
@@ -331,7 +323,7 @@ def test_any_kind_of_model_can_be_exported(tmp_path):
     assert (mask == 1).all()
 
 
-def test_next_free_version(model, tmp_path):
+def test_next_free_version(tmp_path):
     folder = tmp_path / "stylize"
     assert export_stylize(Stand(keep), folder) == folder / "1"
     assert export_stylize(Stand(keep), folder, 7) == folder / "7"
@@ -397,16 +389,16 @@ def test_nothing_appears_when_saving_fails(tmp_path, monkeypatch):
     assert visible(tmp_path) == []
 
 
-def in_python(content, style, strength, detail):
+def in_python(content, style, strength):
     generated = tf.numpy_function(lambda x: x, [content], tf.float32)
     return tf.ensure_shape(generated, content.shape)
 
 
-def at_random(content, style, strength, detail):
+def at_random(content, style, strength):
     return content + tf.random.uniform(tf.shape(content))
 
 
-def by_size(content, style, strength, detail):
+def by_size(content, style, strength):
     if content.shape[1] > 8:  # unknown while tracing
         return content
     return style

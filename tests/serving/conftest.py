@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.minis import DetailTone
+from tests.minis import MeanTone
 from tfstyle.export import Signature, Tensor, export_servable, export_stylize
 from tfstyle.serving import Client, DevelopmentServer, Limits
 
 
 @pytest.fixture(scope="session")
-def model() -> DetailTone:
-    return DetailTone()
+def model() -> MeanTone:
+    return MeanTone()
 
 
 @pytest.fixture(scope="session")
-def models_folder(model: DetailTone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models_folder(model: MeanTone, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like saved_models, with stylize/1."""
     folder = tmp_path_factory.mktemp("saved_models")
     export_stylize(model, folder / "stylize", warm_up_size=0)

@@ -123,25 +123,24 @@ def test_the_limit_of_a_message(models_folder, model, random):
             client.stylize(random.random((200, 200)), GOOD)  # one image: not halved for ever
 
 
-@pytest.mark.parametrize("detail", ["guided", "plain"])
 @pytest.mark.parametrize("strength", [1.0, 0.5])
-def test_codes_and_detail(client, model, random, detail, strength):
+def test_codes(client, model, random, strength):
     content, style = random.random((3, 14, 12, 1), dtype=np.float32), random.random((9, 8))
-    code = client.encode_style(style, detail)
+    code = client.encode_style(style)
     assert code.shape == (1, 2, 3)
-    generated = client.stylize(content, code, strength, detail=detail)
-    factor = 0.5 if detail == "plain" else 1.0
-    same(generated, factor * model.stylize(content, style, strength))
-    same(generated, client.stylize(content, style, strength, detail=detail))
+    generated = client.stylize(content, code, strength)
+    same(generated, model.stylize(content, style, strength))
+    same(generated, client.stylize(content, style, strength))
 
 
-def test_blends(client, random):
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_blends_are_averages_of_what_is_generated(client, model, random, strength):
     content, styles = random.random((14, 12)), [random.random((9, 8)), random.random((7, 7))]
-    codes = [client.encode_style(style) for style in styles]
+    code = client.encode_style(styles[1])
+    one, other = (model.stylize(content, style, strength) for style in styles)
     for weights, share in ((None, 0.5), ([3, 1], 0.75)):
-        blend = np.float32(share) * codes[0] + np.float32(1 - share) * codes[1]
-        found = client.stylize(content, [styles[0], codes[1]], style_weights=weights)
-        same(found, client.stylize(content, blend))
+        found = client.stylize(content, [styles[0], code], strength, style_weights=weights)
+        same(found, share * one + (1 - share) * other)
 
 
 def test_a_model_exported_without_codes(tmp_path, random, monkeypatch):
@@ -172,6 +171,7 @@ def test_a_model_exported_without_codes(tmp_path, random, monkeypatch):
         (GOOD, GOOD * -1, {}, r"style: values lie in \[-0.5, -0.5\], not in \[0, 1\]"),
         (np.zeros((0, 8)), GOOD, {}, "content: is empty"),
         (np.zeros((8, 8, 3)), GOOD, {}, r"content: shape \(8, 8, 3\)"),
+        (GOOD, np.zeros((8, 8, 3)), {}, "style: batch of 8 for 1 contents"),
         ("text", GOOD, {}, "content: not a numeric array"),
         (GOOD, np.zeros((2, 8, 8, 1)), {}, "style: batch of 2 for 1 contents"),
         (GOOD, np.full((1, 2, 5), np.nan), {}, "style: must be a finite style code"),
@@ -182,7 +182,6 @@ def test_a_model_exported_without_codes(tmp_path, random, monkeypatch):
         (GOOD, [GOOD * 9], {}, r"style\[0\]: values lie in"),
         (GOOD, GOOD, {"strength": -0.1}, "strength"),
         (GOOD, GOOD, {"strength": float("nan")}, "strength"),
-        (GOOD, GOOD, {"detail": "sharp"}, "detail: must be one of guided, plain"),
         (GOOD, GOOD, {"timeout": 0}, "timeout: must be a number of seconds above 0"),
     ],
 )

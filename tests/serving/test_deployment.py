@@ -294,5 +294,5 @@ def test_readme_names_what_is_there():
     for flag in set(re.findall(r"--([a-z]+_[a-z_]+)", text)):
         assert flag in FLAGS, flag
     for signature in SIGNATURES:
-        stem = re.sub(r"(_plain)?(_strength)?$", "", signature)
+        stem = re.sub(r"(_strength)?$", "", signature)
         assert stem in text, signature

@@ -152,7 +152,7 @@ def convert(
             graph = plain_graph(folder, signature, size)
             with Servable(folder) as servable:
                 samples, calibration = (
-                    signature_inputs(servable, signature, graph.inputs, image_pairs(*found, size))
+                    signature_inputs(servable, graph.inputs, image_pairs(*found, size))
                     for found in (
                         (scans, COMPARISON_PAIRS),
                         (calibration_scans, CALIBRATION_PAIRS if given else 0),

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfstyle.data import Scan, read_scans, scan_to_unit
 from tfstyle.errors import ArgumentError
-from tfstyle.export.signatures import ENCODE_STYLE, signature_name
+from tfstyle.export.signatures import ENCODE_STYLE
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -81,7 +81,6 @@ def _image(scan: Scan, index: int, window: str, size: int | None) -> np.ndarray:
 
 def signature_inputs(
     servable: Servable,
-    signature: str,
     inputs: Mapping[str, tf.TensorSpec],
     pairs: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> list[dict[str, np.ndarray]]:
@@ -93,20 +92,19 @@ def signature_inputs(
     Raises:
         ArgumentError: The signature takes something else.
     """
-    encode = signature_name(ENCODE_STYLE, "plain" if "_plain" in signature else None)
 
     def value(name: str, spec: tf.TensorSpec, content: np.ndarray, style: np.ndarray) -> np.ndarray:
         if spec.shape.rank == 4 and spec.shape[-1] == 1:
             return style if name == "style" else content
         if spec.shape.rank == 1:
             return np.full(1, STRENGTH, np.float32)
-        if encode in servable.signatures:
-            takes = servable.signatures[encode].inputs
-            (code,) = servable.run(encode, dict.fromkeys(takes, style)).values()
+        if ENCODE_STYLE in servable.signatures:
+            takes = servable.signatures[ENCODE_STYLE].inputs
+            (code,) = servable.run(ENCODE_STYLE, dict.fromkeys(takes, style)).values()
             if spec.shape.is_compatible_with(code.shape):
                 return code
         raise ArgumentError(
-            f"signature: must take images, a strength or a style code that {encode!r} gives, "
+            f"signature: must take images, a strength or a style code that {ENCODE_STYLE!r} gives, "
             f"received {name!r} of shape {spec.shape}."
         )
 

@@ -69,23 +69,21 @@ def export_stylize(
 
     - ``stylize`` and ``serving_default``: ``content`` (B, H, W, 1) and ``style`` (B or 1, H', W',
       1) to ``generated`` (B, H, W, 1). A style batch of 1 is broadcast over the contents.
-    - ``encode_style``: ``style`` (B, H', W', 1) to ``code`` (B, …), to keep; the shape behind the
-      batch is the model's.
-    - ``stylize_with_code``: ``content`` and ``code`` (B or 1, …) to ``generated``, without the
-      work that the style would take.
+    - ``encode_style``: ``style`` (B, H', W', 1) to ``code`` (B, *code_shape), to keep.
+    - ``stylize_with_code``: ``content`` and ``code`` (B or 1, *code_shape) to ``generated``,
+      without the work that the style would take.
     - ``stylize_strength``, ``stylize_with_code_strength``: also take ``strength``, one value or
       one for each content, in [0, 1].
-    - of a model with detail modes also ``stylize_plain…``, ``encode_style_plain`` and
-      ``stylize_with_code_plain…``: the same with ``detail="plain"``; those above are guided.
 
     The graph checks its inputs itself, so every server answers INVALID_ARGUMENT for NaN or
     infinite values, gray levels outside [0, 1], empty images and a style batch that does not
     fit. See :func:`export_servable` for the rest.
 
     Args:
-        model: Anything with ``generate(content, style, strength)``, and for the signatures with
-            codes ``code_of(style)`` and ``generate_from_code(content, code, strength)``; see
-            :func:`tfstyle.export.signatures.stylize_signatures`.
+        model: A :class:`tfstyle.ToneTransfer`, :class:`tfstyle.StyleTransfer`, or anything else
+            with ``generate(content, style, strength)``, and for the signatures with codes
+            ``code_shape``, ``code_of(style)`` and ``generate_from_code(content, code, strength)``;
+            see :func:`tfstyle.export.signatures.stylize_signatures`.
         folder: The servable's base path; made if missing.
         version: Version number, at least 1. Defaults to the next free one.
         preset: Name of the preset that the model came from, for the metadata.
@@ -102,18 +100,12 @@ def export_stylize(
             does not work as the model does.
 
     Example:
-        >>> model = tfstyle.StyleTransfer.from_preset("vgg16_ct")     # doctest: +SKIP
-        >>> export_stylize(model, "saved_models/stylize")             # doctest: +SKIP
+        >>> export_stylize(tfstyle.from_preset(), "saved_models/stylize")   # doctest: +SKIP
         PosixPath('saved_models/stylize/1')
     """
     _check_method(model, "generate", "generate(content, style, strength)")
     side = _checked_whole("warm_up_size", warm_up_size, 0)
-    try:
-        signatures = stylize_signatures(model)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(
-            f"model: its code_of() cannot be traced with unknown sizes: {error}"
-        ) from error
+    signatures = stylize_signatures(model)
     random = np.random.default_rng(0)
     examples: dict[str, np.ndarray] = {
         "content": random.random((2, 19, 26, 1), dtype=np.float32),
@@ -121,10 +113,15 @@ def export_stylize(
         "strength": np.float32(0.5),
     }
     shapes = {"content": (1, side, side, 1), "style": (1, side, side, 1), "strength": (1,)}
-    if any("code" in signature.inputs for signature in signatures.values()):
+    code_shape = getattr(model, "code_shape", None)
+    if code_shape is not None:
         examples["code"] = np.asarray(model.code_of(examples["style"]))
-        shapes["code"] = examples["code"].shape
-    encoder = getattr(model, "encoder", None)
+        if examples["code"].shape != (1, *code_shape):
+            raise ArgumentError(
+                f"model: its code_shape must be that of code_of(), {examples['code'].shape[1:]}, "
+                f"received {tuple(code_shape)}."
+            )
+        shapes["code"] = (1, *code_shape)
     return export_servable(
         signatures,
         folder,
@@ -136,9 +133,7 @@ def export_stylize(
         model={
             "class": type(model).__name__,
             "preset": preset,
-            "encoder": getattr(encoder, "name", None),
-            "layer": getattr(model, "layer", None),
-            "stride": getattr(model, "stride", None),
+            "code_shape": None if code_shape is None else list(code_shape),
         },
     )
 

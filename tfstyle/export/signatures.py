@@ -6,7 +6,6 @@ needs a function like :func:`stylize_signatures` here and nothing else.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,20 +19,8 @@ STYLIZE = "stylize"
 STYLIZE_WITH_CODE = "stylize_with_code"
 ENCODE_STYLE = "encode_style"
 SEGMENT = "segment"
-#: Modes of models whose ``generate`` takes ``detail``; the first one's signatures have no suffix.
-DETAILS = ("guided", "plain")
-
-
-def signature_name(stem: str, detail: str | None = None, strength: bool = False) -> str:
-    """Name of a signature, such as ``stylize_plain_strength``.
-
-    Args:
-        stem: ``STYLIZE``, ``STYLIZE_WITH_CODE`` or ``ENCODE_STYLE``.
-        detail: One of ``DETAILS``, or None for a model without modes.
-        strength: Whether it also takes ``strength``.
-    """
-    plain = "_plain" if detail == "plain" else ""
-    return f"{stem}{plain}{'_strength' if strength else ''}"
+#: What the name of a signature ends in that also takes ``strength``.
+STRENGTH_SUFFIX = "_strength"
 
 
 @dataclass(frozen=True)
@@ -132,72 +119,41 @@ def stylize_signatures(model: Any) -> dict[str, Signature]:
     Args:
         model: Has ``generate(content, style, strength)``, images (B, H, W, 1) and (B or 1, H', W',
             1) and a strength or None to images (B, H, W, 1). For the signatures with codes also
-            ``code_of(style)``, images to an array (B, …) of any fixed shape behind the batch, and
-            ``generate_from_code(content, code, strength)``. A model whose ``generate`` takes
-            ``detail`` gets all of them for each of ``DETAILS``, and its codes are rows of means
-            and standard deviations, as in :meth:`tfstyle.StyleTransfer.encode_style`.
+            ``code_shape``, ``code_of(style)``, images to an array (B, *code_shape), and
+            ``generate_from_code(content, code, strength)``.
 
     Returns:
         Signature name to signature, ``stylize`` first.
-
-    Raises:
-        ValueError: ``code_of`` cannot be traced with unknown sizes, or gives no fixed shape.
     """
-    import tensorflow as tf
-
     table: dict[str, Signature] = {}
-    modal = "detail" in inspect.signature(model.generate).parameters
 
-    def add(stem, detail, other, guard, function):
-        notes, options = {}, {}
-        if detail is not None:
-            notes = options = {"detail": detail}
-
+    def add(stem, other, guard, function):
         def generate(content, given, strength=None):
-            return {"generated": function(content, given, strength, **options)}
+            return {"generated": function(content, given, strength)}
 
         inputs, outputs = {"content": CONTENT, **other}, {"generated": GENERATED}
-        for extra in ({}, {"strength": STRENGTH}):
-            name = signature_name(stem, detail, bool(extra))
-            table[name] = Signature({**inputs, **extra}, outputs, generate, guard, notes)
+        table[stem] = Signature(inputs, outputs, generate, guard)
+        inputs = {**inputs, "strength": STRENGTH}
+        table[f"{stem}{STRENGTH_SUFFIX}"] = Signature(inputs, outputs, generate, guard)
 
-    for detail in DETAILS if modal else (None,):
-        add(STYLIZE, detail, {"style": STYLE}, _guard_pair("style", "image"), model.generate)
-    if not callable(getattr(model, "code_of", None)):
+    add(STYLIZE, {"style": STYLE}, _guard_pair("style", "image"), model.generate)
+    shape = getattr(model, "code_shape", None)
+    if shape is None:
         return table
-    for detail in DETAILS if modal else (None,):
-        notes = {"detail": detail} if modal else {}
-
-        def encode(style, options=notes):
-            return {"code": model.code_of(style, **options)}
-
-        traced = tf.function(encode, autograph=False, input_signature=[STYLE.spec("style")])
-        shape = traced.get_concrete_function().structured_outputs["code"].shape
-        if shape.rank is None or None in shape.as_list()[1:]:
-            raise ValueError(f"a style code has the shape {shape}, which is not fixed")
-        code = _style_code(shape.as_list()[1:], modal)
-        name = signature_name(ENCODE_STYLE, detail)
-        table[name] = Signature(
-            {"style": STYLE}, {"code": code}, encode, _guard_image("style"), notes
-        )
-        guard = _guard_pair("code", "code", deviations=modal)
-        add(STYLIZE_WITH_CODE, detail, {"code": code}, guard, model.generate_from_code)
-    return table
-
-
-def _style_code(shape: list[int], moments: bool) -> Tensor:
-    what = "what the model takes from a style"
-    if moments:
-        what = (
-            "mean and standard deviation of each channel at the model's layer and of the style "
-            "image itself, then the image's gray levels"
-        )
-    return Tensor(
+    code = Tensor(
         ("batch or 1", *shape),
-        f"{what}; made by encode_style, only for the same model and the same detail if it has any",
+        "what the model takes from a style; made by encode_style, only for the same model",
         "as the model defines them",
         range=(None, None),
     )
+    table[ENCODE_STYLE] = Signature(
+        {"style": STYLE},
+        {"code": code},
+        lambda style: {"code": model.code_of(style)},
+        _guard_image("style"),
+    )
+    add(STYLIZE_WITH_CODE, {"code": code}, _guard_pair("code", "code"), model.generate_from_code)
+    return table
 
 
 def segment_signature(model: Any) -> Signature:
@@ -235,7 +191,7 @@ def _guard_image(name: str) -> Callable:
     return guard
 
 
-def _guard_pair(name: str, noun: str, deviations: bool = False) -> Callable:
+def _guard_pair(name: str, noun: str) -> Callable:
     """Content and a style or code, and where there is one the strength."""
 
     def guard(content, other, strength=None) -> tuple[tf.Tensor, ...]:
@@ -253,13 +209,6 @@ def _guard_pair(name: str, noun: str, deviations: bool = False) -> Callable:
                 contents,
             ),
         ]
-        if deviations:
-            checks.append(
-                _assert(
-                    tf.logical_not(tf.reduce_any(other[:, 1] < 0.0)),  # NaN is told better below
-                    f"{name}: standard deviations must be at least 0",
-                )
-            )
         content = _gray(checks, "content", content)
         if noun == "image":
             other = _gray(checks, name, other)

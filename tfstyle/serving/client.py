@@ -15,14 +15,8 @@ import numpy as np
 
 from tfstyle.errors import SERVING_PACKAGES, ArgumentError, ServingError, require_packages
 from tfstyle.export.servable import DEFAULT_SIGNATURE
-from tfstyle.export.signatures import (
-    DETAILS,
-    ENCODE_STYLE,
-    STYLIZE,
-    STYLIZE_WITH_CODE,
-    signature_name,
-)
-from tfstyle.images import as_batch, check_strength, check_style_count, is_style_code, named_styles
+from tfstyle.export.signatures import ENCODE_STYLE, STRENGTH_SUFFIX, STYLIZE, STYLIZE_WITH_CODE
+from tfstyle.images import as_batch, check_strength, check_style_count, named_styles
 
 if TYPE_CHECKING:
     import grpc
@@ -138,7 +132,6 @@ class Client:
         strength: float = 1.0,
         style_weights: Sequence[float] | None = None,
         *,
-        detail: str = "guided",
         timeout: float | None = None,
     ) -> np.ndarray:
         """Give `content` the gray-scale style of `style`, as the served model's ``stylize`` does.
@@ -146,11 +139,10 @@ class Client:
         Args:
             content: (H, W), (H, W, 1) or (B, H, W, 1), values in [0, 1].
             style: One image (H', W') or (H', W', 1), or a batch (1 or B, H', W', 1); a code of
-                :meth:`encode_style`; or a list of images and codes, blended with `style_weights`.
+                :meth:`encode_style`; or a list of images and codes, whose generated images are
+                averaged with `style_weights`.
             strength: In [0, 1]. Values under 1 use the signatures ``…_strength``.
             style_weights: One weight for each style of a list. Defaults to equal ones.
-            detail: ``"guided"`` or ``"plain"``; the latter uses ``stylize_plain…``, which models
-                without detail modes do not have.
             timeout: Seconds for each request. Defaults to the client's.
 
         Returns:
@@ -163,23 +155,34 @@ class Client:
         """
         contents, shape = as_batch(content, "content")
         check_strength(strength)
-        _checked_detail(detail)
-        named = named_styles(style, style_weights)
-        parts = [_style_or_code(one, argument, len(contents)) for _, one, argument in named]
-        name, styles = parts[0]
-        if isinstance(style, (list, tuple)):
-            name, styles = "code", np.float32(0)
-            for (weight, _, _), (kind, own) in zip(named, parts):
-                if kind == "style":
-                    own = self.encode_style(own, detail, timeout=timeout)
-                styles = styles + np.float32(weight) * own
-        elif len(styles) == 1 and self._step(max(contents[0].size, styles.size)) < len(contents):
+        parts = [
+            (weight, *_style_or_code(one, argument, len(contents)))
+            for weight, one, argument in named_styles(style, style_weights)
+        ]
+        # Averages of codes mean nothing to some models, and a client does not know which it calls.
+        blend = sum(
+            np.float32(weight) * self._generate(contents, name, styles, strength, timeout)
+            for weight, name, styles in parts
+        )
+        return np.clip(blend, 0.0, 1.0).reshape(shape)
+
+    def _generate(
+        self,
+        contents: np.ndarray,
+        name: str,
+        styles: np.ndarray,
+        strength: float,
+        timeout: float | None,
+    ) -> np.ndarray:
+        """Images for one style; `name` says whether `styles` are a ``"style"`` or a ``"code"``."""
+        several = self._step(max(contents[0].size, styles.size)) < len(contents)
+        if name == "style" and len(styles) == 1 and several:
             # Several requests with one style: encode it once, where the server can.
-            code = self._code_or_none(styles, detail, timeout) if name == "style" else None
+            code = self._code_or_none(styles, timeout)
             name, styles = (name, styles) if code is None else ("code", code)
         extra = {"strength": np.float32(strength)} if strength < 1.0 else {}
         stem = STYLIZE if name == "style" else STYLIZE_WITH_CODE
-        signature = signature_name(stem, detail, bool(extra))
+        signature = f"{stem}{STRENGTH_SUFFIX if extra else ''}"
 
         def request(part: slice) -> np.ndarray:
             own = styles if len(styles) == 1 else styles[part]
@@ -192,30 +195,26 @@ class Client:
 
         each = styles[0].size if name == "style" and len(styles) > 1 else 0
         pixels = max(contents[0].size, each)
-        return np.concatenate([*self._in_parts(len(contents), pixels, request)]).reshape(shape)
+        return np.concatenate([*self._in_parts(len(contents), pixels, request)])
 
-    def encode_style(
-        self, style: npt.ArrayLike, detail: str = "guided", *, timeout: float | None = None
-    ) -> np.ndarray:
+    def encode_style(self, style: npt.ArrayLike, *, timeout: float | None = None) -> np.ndarray:
         """All that the model takes from a style image, to keep and to give to :meth:`stylize`.
 
         Args:
             style: (H, W), (H, W, 1) or (B, H, W, 1), values in [0, 1].
-            detail: The mode in which the code will be used.
             timeout: Seconds for each request. Defaults to the client's.
 
         Returns:
-            float32 array (B, …), B = 1 for one image; only for the same model.
+            float32 array (B, *code_shape), B = 1 for one image; only for the same model.
 
         Raises:
-            ArgumentError: An image or mode that cannot be used; nothing is sent.
+            ArgumentError: An image that cannot be used; nothing is sent.
             ServingError: The server cannot be reached or refused the request.
         """
         styles, _ = as_batch(style, "style")
-        signature = signature_name(ENCODE_STYLE, _checked_detail(detail))
 
         def request(part: slice) -> np.ndarray:
-            answer = self.predict({"style": styles[part]}, signature, timeout=timeout)
+            answer = self.predict({"style": styles[part]}, ENCODE_STYLE, timeout=timeout)
             code = answer.get("code")
             if code is None or code.dtype != np.float32 or len(code) != len(styles[part]):
                 self._unexpected(answer, "'code' as float32")
@@ -372,14 +371,12 @@ class Client:
         if self._closed:
             raise ServingError(f"{self.target}: this client is closed")
 
-    def _code_or_none(
-        self, styles: np.ndarray, detail: str, timeout: float | None
-    ) -> np.ndarray | None:
+    def _code_or_none(self, styles: np.ndarray, timeout: float | None) -> np.ndarray | None:
         """The code of a style, None from a server whose model was exported without codes."""
         if not self._has_codes:
             return None
         try:
-            return self.encode_style(styles, detail, timeout=timeout)
+            return self.encode_style(styles, timeout=timeout)
         except ServingError as error:
             if error.code != "FAILED_PRECONDITION" or "not found" not in str(error):
                 raise
@@ -512,7 +509,7 @@ def _checked_target(target: str) -> tuple[str, bool]:
 def _style_or_code(style: Any, argument: str, contents: int) -> tuple[str, np.ndarray]:
     """``"style"`` with images or ``"code"`` with codes, one or as many as contents."""
     array = style if isinstance(style, np.ndarray) else np.asarray(style)
-    if array.dtype.kind in "fiu" and is_style_code(array):
+    if array.dtype.kind in "fiu" and array.ndim == 3 and array.shape[-1] > 1:
         name, styles = "code", array.astype(np.float32)
         if not np.isfinite(styles).all():
             raise ArgumentError(f"{argument}: must be a finite style code, received NaN or Inf.")
@@ -526,12 +523,6 @@ def _check_whole(name: str, value: Any, low: int, high: int) -> None:
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or not low <= value <= high:
         raise ArgumentError(f"{name}: must be a whole number in {low}..{high}, received {value!r}.")
-
-
-def _checked_detail(detail: str) -> str:
-    if detail not in DETAILS:
-        raise ArgumentError(f"detail: must be one of {', '.join(DETAILS)}, received {detail!r}.")
-    return detail
 
 
 def _checked_timeout(timeout: float) -> float:
