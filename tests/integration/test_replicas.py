@@ -33,3 +33,20 @@ def test_two_replicas_equal_one(mode, batches):
         assert max(found["errors"]) <= 1e-5
         assert found["alone"]["paired_loss"] > 0
         assert found["together"] == pytest.approx(found["alone"], rel=1e-5, abs=1e-7)
+
+
+def test_tone_transfer_on_two_replicas():
+    script = SCRIPT.with_name("tone_replicas.py")
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["two"]["replicas"] == 2
+    assert found["two"]["errors"] == pytest.approx(found["one"]["errors"], rel=1e-4)
+    assert found["cosine"] > 0.9999
+    assert found["length"] == pytest.approx(1, abs=1e-3)
