@@ -59,12 +59,27 @@ class Row:
     titles: tuple[str, ...]
 
 
+def pairs() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Content and style of each row, float32 (H, W) in [0, 1]."""
+    scans = load_scans(None)
+    return [
+        tuple(
+            WINDOWS[window].to_unit(_slice(scans[name])[0]) for name, window in (row[:2], row[2:])
+        )
+        for row in ROWS
+    ]
+
+
+def _slice(record: ScanRecord) -> tuple[np.ndarray, np.ndarray]:
+    """HU float32 and body of the middle slice, (H, W)."""
+    middle = len(record.hu) // 2
+    return record.hu[middle].astype(np.float32), record.body[middle]
+
+
 def draw_row(model, scans: dict[str, ScanRecord], row: tuple[str, str, str, str]) -> Row:
     """Stylizes one row and measures it inside the body, where the content is not clipped."""
     content_id, content_window, style_id, style_window = row
-    record, other = scans[content_id], scans[style_id]
-    hu, style_hu = (scan.hu[len(scan.hu) // 2].astype(np.float32) for scan in (record, other))
-    body = record.body[len(record.hu) // 2]
+    (hu, body), (style_hu, _) = (_slice(scans[name]) for name in (content_id, style_id))
     content = WINDOWS[content_window].to_unit(hu)
     style, right = (WINDOWS[style_window].to_unit(one) for one in (style_hu, hu))
     generated = model.stylize(content, style)
