@@ -63,10 +63,11 @@ def pairs() -> list[tuple[np.ndarray, np.ndarray]]:
     """Content and style of each row, float32 (H, W) in [0, 1]."""
     scans = load_scans(None)
     return [
-        tuple(
-            WINDOWS[window].to_unit(_slice(scans[name])[0]) for name, window in (row[:2], row[2:])
+        (
+            WINDOWS[content_window].to_unit(_slice(scans[content])[0]),
+            WINDOWS[style_window].to_unit(_slice(scans[style])[0]),
         )
-        for row in ROWS
+        for content, content_window, style, style_window in ROWS
     ]
 
 
