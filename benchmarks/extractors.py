@@ -12,7 +12,7 @@ features over training images (by its square for MSE), and every decoder's first
 scaled likewise before training.
 
 Figures 8 and 9 of Xu, Li and Shin compare generated images by extractor: here each content loss has
-its grid, one row a pair, one column an extractor, on slices of pydicom-data and a phantom that none
+its grid, one row a pair, one column an extractor, on slices of pydicom and pydicom-data that none
 was trained on either.
 
 An encoder without ImageNet weights on the machine is trained with random ones, is marked so, and

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""The page of results and the README's tables, from the JSON of the studies.
+"""The page of results and the tables of ``docs/studies.md``, from the JSON of the studies.
 
     python benchmarks/results_page.py
 
 Writes ``docs/results/index.html`` and what stands between the marks ``<!-- results -->`` and
-``<!-- /results -->`` in ``README.md``.
+``<!-- /results -->`` in ``docs/studies.md``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ COMMANDS = {
 MARKS = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.S)
 
 
-def readme_part(studies: dict) -> str:
+def tables(studies: dict) -> str:
     """Markdown of both studies."""
     from tfstyle.experiments import results
     from tfstyle.experiments.style_transfer import HEAD, table_rows
@@ -56,7 +56,7 @@ def readme_part(studies: dict) -> str:
 
 
 def main() -> None:
-    """Writes the page and the README's part."""
+    """Writes the page and the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -86,13 +86,13 @@ def main() -> None:
         **studies,
         commands=COMMANDS,
     )
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    part = readme_part(studies)
+    target = ROOT / "docs" / "studies.md"
+    text = target.read_text()
+    part = tables(studies)
     text, count = MARKS.subn(lambda found: f"{found[1]}{part}\n{found[2]}", text)
     if count != 1:
-        raise SystemExit("README.md: needs the marks <!-- results --> and <!-- /results --> once.")
-    readme.write_text(text)
+        raise SystemExit(f"{target}: needs the marks <!-- results --> and <!-- /results --> once.")
+    target.write_text(text)
     print(page)
 
 

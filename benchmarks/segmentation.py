@@ -6,7 +6,8 @@
 Phantoms, and with --data real CT with spine masks (DATA is the folder that
 ``scripts/train_release.py`` names, with ``torso/labels.nii.gz`` and ``torso_dicom/labels.nii.gz``).
 Every finished run stays in ``segmentation.json`` and is not done again; without --mse the condition
-AdaIN-MSE is left out. ``python benchmarks/results_page.py`` makes the page and the README's table.
+AdaIN-MSE is left out. ``python benchmarks/results_page.py`` makes the page and the
+table of ``docs/studies.md``.
 """
 
 from __future__ import annotations

@@ -63,6 +63,7 @@ METHODS = {
     "wct": "WCT",
     "adain_mse": "the paper's model with MSE, `vgg16_ct_mse`",
     "vgg16_ct": "the paper's model, contextual, `vgg16_ct`",
+    "vgg16_ct_shallow": "the same at a shallow layer, `vgg16_ct_shallow`",
 }
 #: Rows of the tone transfers that leave the patient out, and of what is left without a part.
 OWN = {
@@ -83,7 +84,7 @@ def method(name: str) -> Stylize:
         return lambda content, style: content
     if name == "mean_and_spread_foreground":
         return baselines.get("mean_and_spread", foreground=True).stylize
-    if name == "vgg16_ct":
+    if name in ("vgg16_ct", "vgg16_ct_shallow"):
         return StyleTransfer.from_preset(name).stylize
     return baselines.get(name).stylize
 

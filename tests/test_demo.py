@@ -17,9 +17,9 @@ from tfstyle.errors import InputFileError, OutputError
 from tfstyle.experiments import demo
 
 CONTENT = demo.Sample("thorax", "CT_small.dcm", "bone", "a thoracic vertebra")
-PAIRS = (
-    (CONTENT, demo.Sample("lung", "CT_small.dcm", "lung", "the same in a lung window")),
-    (CONTENT, demo.Sample("drawn", "phantom:dark", "auto", "a phantom")),
+PAIRS = tuple(
+    (CONTENT, demo.Sample(window, "CT_small.dcm", window, f"the same in the window {window}"))
+    for window in ("wide", "bone")
 )
 
 
@@ -48,7 +48,9 @@ def test_page_is_complete_and_self_contained(finished):
     output, index, steps = finished
     assert index == output / "index.html"
     html = index.read_text(encoding="utf-8")
-    assert html.count("<figure>") == 6
+    assert html.count("<figure>") == 8
+    assert html.count("<b>Right answer</b>") == 2
+    assert "window wide, \N{MINUS SIGN}1000 to 1400 HU" in html
     assert "Not for diagnosis" in html
     assert "tfstyle stylize" in html
     sources = re.findall(r'(?:src|href)="([^"]+)"', html)
@@ -74,8 +76,11 @@ def test_files(finished):
         assert dataset.ImageType[:2] == ["DERIVED", "SECONDARY"]
         assert dataset.Rows == dataset.Columns == 128
         assert pair["round_trip"] < 1e-4
+    # In one and the same window nothing was to be done.
+    wide, same = facts["pairs"]
+    assert same["tone_error_of_the_content"] == 0 < wide["tone_error_of_the_content"]
     grid = read_scan(output / "png" / "grid.png")
-    assert grid.pixels.shape == (1, 2 * 392 - 8, 3 * 392 - 8)
+    assert grid.pixels.shape == (1, 2 * 392 - 8, 4 * 392 - 8)
     assert (output / "saved_models" / "stylize" / "1" / "saved_model.pb").is_file()
     assert not list(output.parent.glob(".demo*"))
 
@@ -112,7 +117,8 @@ def test_failure_leaves_nothing_behind(tmp_path):
 
 
 def test_real_samples_are_readable_ct():
-    samples = {s.file: s for pair in demo.PAIRS for s in pair if s.protocol is None}
+    samples = {s.file: s for pair in demo.PAIRS for s in pair}
+    assert all(content.file != style.file for content, style in demo.PAIRS)
     assert len(samples) >= 3
     for sample in samples.values():
         scan = read_scan(demo.sample_file(sample.file))

@@ -1,39 +1,128 @@
-"""What the README states as fact."""
+"""What the README and the pages of docs/ state as fact."""
 
 from __future__ import annotations
 
+import importlib
+import json
 import re
+import shlex
 from pathlib import Path
 
+import pytest
+
+from tfstyle.cli import _parser
 from tfstyle.data import WINDOWS
 from tfstyle.encoders import ENCODERS
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """Page and text of each snippet."""
+    return [
+        (name, block)
+        for name, text in PAGES.items()
+        for block in re.findall(rf"```{language}\n(.*?)```", text, re.S)
+    ]
+
+
+def commands() -> list[tuple[str, str]]:
+    """Page and text of each command of console snippets, in one line, without prompt."""
+    found = []
+    for name, block in blocks("console"):
+        for line in block.replace("\\\n", " ").splitlines():
+            prompt, _, command = line.partition("$ ")
+            if prompt in ("", "first", "second") and command:
+                found.append((name, command))
+    return found
 
 
 def test_windows_table_is_the_code():
     rows = re.findall(
-        r"^\| `(\w+)` \| (-?[\d.]+) \| ([\d.]+) \| (-?[\d.]+) … (-?[\d.]+) \|", README, re.M
+        r"^\| `(\w+)` \| (-?[\d.]+) \| ([\d.]+) \| (-?[\d.]+) … (-?[\d.]+) \|",
+        PAGES["docs/windows.md"],
+        re.M,
     )
     found = {name: tuple(map(float, numbers)) for name, *numbers in rows}
     assert found == {name: (w.centre, w.width, w.lower, w.upper) for name, w in WINDOWS.items()}
 
 
 def test_commands_named_are_the_commands():
-    from tfstyle.cli import _parser
-
     actions = _parser()._subparsers._group_actions[0].choices
-    assert set(re.findall(r"^\| `tfstyle (\w+)` \|", README, re.M)) == set(actions)
+    found = re.findall(r"^\| `tfstyle (\w+)` \|", PAGES["docs/command-line.md"], re.M)
+    assert set(found) == set(actions)
 
 
 def test_encoders_table_is_the_code():
-    rows = re.findall(r"^\| [\w, ]+ \| (`[^|]+`) \| `(\w+)` \|", README, re.M)
+    rows = re.findall(r"^\| [\w, ]+ \| (`[^|]+`) \| `(\w+)` \|", PAGES["docs/training.md"], re.M)
     found = {name: layer for names, layer in rows for name in re.findall(r"`(\w+)`", names)}
     assert found == {name: family.default_layer for name, family in ENCODERS.items()}
 
 
 def test_python_examples_compile():
-    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(blocks) >= 3
-    for block in blocks:
-        compile(block, "README.md", "exec")
+    found = blocks("python")
+    assert len([name for name, _ in found if name == "README.md"]) >= 3
+    for name, block in found:
+        compile(block, name, "exec")
+
+
+def test_augmentation_example_runs_as_it_stands(capsys):
+    pytest.importorskip("data_store", reason="needs pydicom-data")
+    (block,) = (b for n, b in blocks("python") if n == "README.md" and "StyleAugmentation" in b)
+    exec(compile(block, "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.startswith("(8, 128, 128, 1) (8, 128, 128)") for line in lines] == [True, True]
+
+
+def test_console_examples_are_commands(tmp_path):
+    parser = _parser()
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    count = 0
+    for page, command in commands():
+        words = shlex.split(command, comments=True)
+        while words and re.match(r"[A-Z_]+=", words[0]):
+            del words[0]
+        if words[0] == "tfstyle":
+            try:
+                parser.parse_args(words[1:])
+            except SystemExit:
+                pytest.fail(f"{page}: {command}")
+            count += 1
+        elif words[0] == "make":
+            assert words[1] in targets, (page, command)
+        elif words[0] == "python" and words[1].endswith(".py"):
+            assert (ROOT / words[1]).is_file(), (page, command)
+    assert count > 15
+
+
+def test_links_lead_somewhere():
+    for name, text in PAGES.items():
+        here = (ROOT / name).parent
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            path, _, anchor = link.partition("#")
+            if "://" in link:
+                continue
+            target = (here / path).resolve() if path else ROOT / name
+            assert target.exists(), (name, link)
+            if anchor:
+                titles = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.M)
+                slugs = {re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in titles}
+                assert anchor in slugs, (name, link)
+
+
+def test_readme_is_short_and_its_table_is_the_benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    readme_table = importlib.import_module("readme_table")
+    truth = json.loads(readme_table.TRUTH.read_text())
+    assert len(README.splitlines()) <= 200
+    assert readme_table.filled(README, truth) == README
+    row = next(line for line in README.splitlines() if line.startswith("| histogram matching |"))
+    error = truth["methods"]["histogram_matching"]["all_folds"]["mean"]
+    assert row.split(" | ")[1] == f"{error:.3f}"
+    with pytest.raises(SystemExit, match="marks"):
+        readme_table.filled("no marks", truth)

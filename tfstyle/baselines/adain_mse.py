@@ -10,7 +10,7 @@ from tfstyle.encoders import Encoder
 from tfstyle.errors import ArgumentError
 from tfstyle.style_transfer import StyleTransfer
 
-#: The preset that ``scripts/train_release.py train --mse`` makes.
+#: The preset that ``scripts/train_release.py train --name vgg16_ct_mse`` makes.
 PRESET = "vgg16_ct_mse"
 
 

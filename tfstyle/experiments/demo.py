@@ -23,10 +23,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tfstyle.data import Window, apply_protocol, spine_phantom, write_png
+from tfstyle.data import Window, read_scan, write_png
 from tfstyle.data.layouts import DESCRIPTION, PICTURE
-from tfstyle.errors import InputFileError, OutputError, ServingError, WeightsError
+from tfstyle.errors import InputFileError, OutputError, ServingError
 from tfstyle.experiments import page
+from tfstyle.metrics import body_mask, tone_error
 from tfstyle.stylize import StylizedScan, Stylizer, style_image, stylize_scans
 from tfstyle.training import environment
 
@@ -41,73 +42,61 @@ class Sample:
 
     Attributes:
         label: Short name, also of its files.
-        file: File name within pydicom's test data, or ``"phantom:PROTOCOL"`` for a drawn one.
-        window: Window that makes it a gray image.
+        file: File name within pydicom's test data.
+        window: Name of the window that makes it a gray image.
         text: What it shows.
-        spacing_mm: Pixel spacing of a phantom; small ones show the spine alone.
     """
 
     label: str
     file: str
     window: str
     text: str
-    spacing_mm: float | None = None
-
-    @property
-    def protocol(self) -> str | None:
-        """The protocol of a phantom, None for a scan."""
-        head, _, tail = self.file.partition(":")
-        return tail if head == "phantom" else None
-
-    @property
-    def name(self) -> str:
-        """Name of the scan, without the suffix of its file."""
-        return Path(self.file).stem
-
-    @property
-    def stored(self) -> str:
-        """Name of its file in the demo's folder ``input``."""
-        return f"{self.name}.dcm" if self.protocol is None else f"{self.label}.png"
 
 
-_VERTEBRA = ("bad_sequence.dcm", "a vertebra, 512 × 512, 0.29 mm")
-_ABDOMEN = ("explicit_VR-UN.dcm", "an abdomen with contrast, 512 × 512, 0.86 mm")
-_THORAX = ("CT_small.dcm", "a thoracic vertebra, 128 × 128, 0.66 mm")
-_HEAD = ("693_UNCR.dcm", "a head, 512 × 512, 0.48 mm")
+_VERTEBRA = ("vertebra", "bad_sequence.dcm", "a vertebra, 512 × 512, 0.29 mm")
+_ABDOMEN = ("abdomen", "explicit_VR-UN.dcm", "an abdomen with contrast, 512 × 512, 0.86 mm")
+_CHEST = ("chest", "CT_small.dcm", "a thoracic vertebra, 128 × 128, 0.66 mm")
+_HEAD = ("head", "693_UNCR.dcm", "a head, 512 × 512, 0.48 mm")
 
 
-def _sample(label: str, scan: tuple[str, str], window: str) -> Sample:
-    return Sample(label, scan[0], window, scan[1])
+def _sample(scan: tuple[str, str, str], window: str) -> Sample:
+    label, file, text = scan
+    return Sample(f"{label}-{window.replace('_', '-')}", file, window, text)
 
 
-def _spine(label: str, protocol: str) -> Sample:
-    return Sample(label, f"phantom:{protocol}", "auto", "a drawn phantom, near the spine", 0.55)
-
-
-_VERTEBRA_SOFT = _sample("vertebra", _VERTEBRA, "40,350")
-_THORAX_BONE = _sample("thorax", _THORAX, "bone")
-_ABDOMEN_WIDE = _sample("abdomen", _ABDOMEN, "wide")
-
-#: Content and style of each image that the demo makes.
+#: Content and style of each image that the demo makes: always two patients.
 PAIRS: tuple[tuple[Sample, Sample], ...] = (
-    (_VERTEBRA_SOFT, _sample("thorax-bone", _THORAX, "bone")),
-    (_VERTEBRA_SOFT, _spine("phantom-dark", "dark")),
-    (_THORAX_BONE, _sample("vertebra-soft", _VERTEBRA, "40,350")),
-    (_THORAX_BONE, _spine("phantom-bright", "bright")),
-    (_ABDOMEN_WIDE, _sample("head-soft", _HEAD, "soft_tissue")),
-    (_ABDOMEN_WIDE, Sample("phantom-body", "phantom:bright", "auto", "a drawn phantom")),
+    (_sample(_ABDOMEN, "wide"), _sample(_VERTEBRA, "soft_tissue")),
+    (_sample(_HEAD, "bone"), _sample(_ABDOMEN, "soft_tissue")),
+    (_sample(_VERTEBRA, "abdomen"), _sample(_CHEST, "spine_bone")),
+    (_sample(_CHEST, "wide"), _sample(_HEAD, "brain")),
 )
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One stylized image with everything that the page shows of it."""
+    """One stylized image with everything that the page shows of it.
+
+    Attributes:
+        content: What it was made of.
+        style: Whose gray scale it has.
+        content_image: float32 (H, W) in [0, 1].
+        style_image: The same of the style.
+        generated: The same, as read back from the derived file.
+        right: The right answer: the content's HU in the style's window.
+        error: :func:`tfstyle.metrics.tone_error` of the generated image, tissues weighed alike.
+        error_before: The same of the content, for nothing done.
+        account: What :func:`tfstyle.stylize.stylize_scans` says.
+    """
 
     content: Sample
     style: Sample
     content_image: np.ndarray
     style_image: np.ndarray
     generated: np.ndarray
+    right: np.ndarray
+    error: float
+    error_before: float
     account: StylizedScan
 
 
@@ -117,7 +106,6 @@ def run_demo(
     model: Stylizer | None = None,
     preset: str | None = None,
     pairs: Sequence[tuple[Sample, Sample]] = PAIRS,
-    seed: int = 7,
     progress: Callable[[str], None] = log.info,
 ) -> Path:
     """Runs the whole path once and writes a page about it.
@@ -126,8 +114,7 @@ def run_demo(
         output: Folder; one of an earlier demo is replaced, any other must be empty or new.
         model: A model to use instead of the preset.
         preset: Name or folder of the preset. Defaults to the default preset.
-        pairs: Content and style of each image to make; the contents are scans.
-        seed: Of the phantoms.
+        pairs: Content and style of each image to make.
         progress: Called with a sentence before each part.
 
     Returns:
@@ -151,9 +138,9 @@ def run_demo(
     work = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:
         os.chmod(work, 0o755)
-        progress("reading real CT slices and drawing a phantom")
-        _inputs(work, pairs, seed)
-        progress("stylizing each slice with two styles, writing derived DICOM")
+        progress("reading real CT slices")
+        _inputs(work, pairs)
+        progress("stylizing each slice, writing derived DICOM")
         made = _stylize(work, model, pairs)
         _write_grid(work, made)
         progress("exporting a SavedModel")
@@ -162,17 +149,16 @@ def run_demo(
         export_stylize(model, work / "saved_models" / "stylize", preset=preset)
         progress("serving it and calling it by gRPC")
         served = _serve_and_compare(work, model, made)
-        known = _trained_on(preset)
         facts = {
             "preset": preset,
-            "seed": seed,
             "seconds": round(time.perf_counter() - begin, 1),
             "environment": environment(),
             "pairs": [
                 {
                     "content": p.content.label,
                     "style": p.style.label,
-                    "content_in_training": None if known is None else p.content.name in known,
+                    "tone_error": round(p.error, 4),
+                    "tone_error_of_the_content": round(p.error_before, 4),
                     **_relative(p.account, work),
                 }
                 for p in made
@@ -225,23 +211,18 @@ def _replace(work: Path, output: Path) -> None:
         raise OutputError.of(output, error) from error
 
 
-def _inputs(work: Path, pairs: Sequence[tuple[Sample, Sample]], seed: int) -> None:
+def _inputs(work: Path, pairs: Sequence[tuple[Sample, Sample]]) -> None:
     """Puts every image of the demo into the folder ``input``."""
     folder = work / "input"
     folder.mkdir()
-    for sample in {s.stored: s for pair in pairs for s in pair}.values():
-        target = folder / sample.stored
-        if sample.protocol is None:
-            shutil.copyfile(sample_file(sample.file), target)
-        else:
-            phantom = spine_phantom(seed=seed, size=256, spacing_mm=sample.spacing_mm)
-            write_png(apply_protocol(phantom, sample.protocol, seed=seed)[0], target)
+    for file in {sample.file for pair in pairs for sample in pair}:
+        shutil.copyfile(sample_file(file), folder / file)
 
 
 def _stylize(work: Path, model: Stylizer, pairs: Sequence[tuple[Sample, Sample]]) -> list[Pair]:
     made = []
     for content, style in pairs:
-        content_file, style_file = (work / "input" / s.stored for s in (content, style))
+        content_file, style_file = (work / "input" / s.file for s in (content, style))
         (account,) = stylize_scans(
             model,
             [content_file],
@@ -250,14 +231,17 @@ def _stylize(work: Path, model: Stylizer, pairs: Sequence[tuple[Sample, Sample]]
             window=content.window,
             style_window=style.window,
         )
+        hu = read_scan(content_file).pixels[0].astype(np.float32)
+        content_image, right = account.window.to_unit(hu), account.style_windows[0].to_unit(hu)
+        generated = _read_gray(account)
+        shown = body_mask(hu) & (content_image > 0) & (content_image < 1)
+        error, before = (
+            tone_error(right, image, hu, shown)["balanced"] for image in (generated, content_image)
+        )
+        style_gray = style_image(style_file, style.window)[0]
         made.append(
             Pair(
-                content=content,
-                style=style,
-                content_image=style_image(content_file, content.window)[0],
-                style_image=style_image(style_file, style.window)[0],
-                generated=_read_gray(account),
-                account=account,
+                content, style, content_image, style_gray, generated, right, error, before, account
             )
         )
         log.info("%s as %s: %.1f s", content.label, style.label, account.seconds)
@@ -279,7 +263,7 @@ def _write_grid(work: Path, pairs: Sequence[Pair]) -> None:
     for pair in pairs:
         target = folder / f"{pair.content.label}-as-{pair.style.label}.png"
         write_png(pair.generated, target, description=DESCRIPTION)
-    rows = [[pair.content_image, pair.style_image, pair.generated] for pair in pairs]
+    rows = [[p.content_image, p.style_image, p.generated, p.right] for p in pairs]
     write_png(page.grid(rows), folder / "grid.png", description=PICTURE)
 
 
@@ -360,17 +344,6 @@ def _serve_and_compare(work: Path, model: Stylizer, pairs: Sequence[Pair]) -> di
     }
 
 
-def _trained_on(preset: str) -> set[str] | None:
-    """Names of the scans that a preset was trained on, None where its card does not say."""
-    from tfstyle import presets
-
-    try:
-        data = presets.card(preset).get("data")
-    except WeightsError:
-        return None
-    return set(data) if isinstance(data, (dict, list, tuple)) else None
-
-
 def _relative(account: StylizedScan, work: Path) -> dict:
     facts = account.as_dict()
     facts["files"] = [str(Path(file).relative_to(work)) for file in account.files]
@@ -383,30 +356,31 @@ def _relative(account: StylizedScan, work: Path) -> dict:
 def _page(facts: dict, pairs: Sequence[Pair], work: Path, output: Path) -> str:
     cards = []
     for pair in pairs:
+        content_window, style_window = (
+            _window_text(sample, window)
+            for sample, window in (
+                (pair.content, pair.account.window),
+                (pair.style, pair.account.style_windows[0]),
+            )
+        )
+        sure = pair.account.confidence
         cards.append(
-            f'<section class="card"><h3>{escape(pair.content.label.capitalize())} '
-            f"in the gray scale of {escape(pair.style.label)}</h3>"
-            '<div class="row">'
+            f'<section class="card"><h3>{escape(_title(pair))}</h3><p class="soft">'
+            f"Mean difference to the right answer {pair.error:.3f} gray levels, "
+            f"{pair.error_before:.3f} with nothing done"
+            + ("" if sure is None else f"; confidence {sure:.2f} of 1")
+            + '.</p><div class="row">'
+            + page.image(pair.content_image, "Content", f"{pair.content.text}; {content_window}.")
+            + page.image(pair.style_image, "Style", f"{pair.style.text}; {style_window}.")
+            + page.image(pair.generated, "Generated", "read back from the derived DICOM file.")
             + page.image(
-                pair.content_image,
-                "Content",
-                f"{pair.content.text}; {_window_text(pair.content, pair.account.window)}.",
-            )
-            + page.image(
-                pair.style_image,
-                "Style",
-                f"{pair.style.text}; {_window_text(pair.style, pair.account.style_windows[0])}.",
-            )
-            + page.image(
-                pair.generated,
-                "Generated",
-                "read back from the derived DICOM file through its window.",
+                pair.right, "Right answer", f"the content's own Hounsfield units; {style_window}."
             )
             + "</div>"
             + page.histograms(
                 {
                     "Content": pair.content_image,
-                    "Style": pair.style_image,
+                    "Right answer": pair.right,
                     "Generated": pair.generated,
                 }
             )
@@ -415,30 +389,22 @@ def _page(facts: dict, pairs: Sequence[Pair], work: Path, output: Path) -> str:
     served = facts["served"]
     calls = {(call["content"], call["style"]): call for call in served["calls"]}
     figures = page.table(
-        [
-            "Content",
-            "Style",
-            "Trained on it",
-            "Distance before",
-            "after",
-            "Ratio",
-            "Structure",
-            "Time",
-        ],
+        ["Content", "Style", "Nothing done", "Error", "Confidence", "Structure", "Time"],
         [
             (
                 p.content.label,
                 p.style.label,
-                {True: "yes", False: "no", None: "not known"}[fact["content_in_training"]],
-                f"{p.account.distance_before:.3f}",
-                f"{p.account.distance_after:.3f}",
-                f"{p.account.distance_after / max(p.account.distance_before, 1e-9):.2f}",
-                "–" if p.account.structure is None else f"{p.account.structure:.3f}",
+                f"{p.error_before:.3f}",
+                f"{p.error:.3f}",
+                *(
+                    "–" if value is None else f"{value:.2f}"
+                    for value in (p.account.confidence, p.account.structure)
+                ),
                 f"{p.account.seconds:.2f} s",
             )
-            for p, fact in zip(pairs, facts["pairs"])
+            for p in pairs
         ],
-        numbers=range(3, 8),
+        numbers=range(2, 7),
     )
     round_trip = page.table(
         ["Content", "Style", "Window (HU)", "Below", "Above", "Step (HU)", "Largest error"],
@@ -480,19 +446,21 @@ def _page(facts: dict, pairs: Sequence[Pair], work: Path, output: Path) -> str:
         '<div class="notice"><b>Not for diagnosis.</b> Generated images are pictures, not '
         "measurements: their values are no Hounsfield units of tissue, and detail may be lost or "
         "changed. tfstyle is not a medical device.</div>",
-        "<h2>Images</h2><p>Left: the slice to change. Middle: the image whose gray scale is "
-        "wanted. Right: the result. The curves are the histograms: where it worked, the curve of "
-        "the generated image lies near that of the style, while its shapes stay those of the "
-        "content.</p>",
+        "<h2>Images</h2><p>From left to right: the slice to change; the image of another patient "
+        "whose gray scale is wanted; the result; and the right answer, the content&#39;s own "
+        "Hounsfield units in the window of the style, which is known here and which tfstyle does "
+        "not see. The curves are the histograms: where it worked, that of the generated image "
+        "lies on that of the right answer.</p>",
         *cards,
-        "<h2>Figures</h2><p>Distance: Wasserstein distance between histograms of gray levels in "
-        "[0, 1], content to style (before) and generated to style (after); lower is nearer. "
+        "<h2>Figures</h2><p>Error: mean absolute difference to the right answer in gray levels "
+        "(black 0, white 1) inside the body, where the window of the content does not clip, "
+        "tissues weighed alike; beside it that of the content itself. Confidence: how well the "
+        "style shows what the content shows, from 0 to 1; below 0.5 choose another style. "
         "Structure: structure term of SSIM between content and generated, 1 when every edge is "
-        "kept; it ignores contrast, which is what the style may change.</p>"
+        "kept.</p>"
         + figures
-        + '<p class="soft">Whether the preset was trained on a content scan is taken from its '
-        "model card, which also gives its figures on a series that it never saw: <code>tfstyle "
-        f"info {escape(str(facts['preset']))}</code>.</p>",
+        + '<p class="soft">The default preset was trained on these scans among others; its errors '
+        "on patients that it never saw are in <code>docs/results/truth.md</code>.</p>",
         "<h2>Hounsfield units and back</h2><p>A window turns Hounsfield units into [0, 1] for the "
         "model; the same window turns the generated image back for the derived DICOM files. Values "
         "of the source outside the window were clipped. Step is the rescale slope of the written "
@@ -504,7 +472,7 @@ def _page(facts: dict, pairs: Sequence[Pair], work: Path, output: Path) -> str:
         "with TensorFlow Serving's protocol. Differences are between the answer and the model in "
         f"this process; the largest is <b>{_number(served['largest_difference'])}</b>.</p>" + grpc,
         "<h2>The same by hand</h2><pre><code>" + escape(_commands(pairs, output)) + "</code></pre>",
-        f'<p class="soft">Seed and settings are in <code>{MARKER}</code>. {escape(versions)}. '
+        f'<p class="soft">Settings are in <code>{MARKER}</code>. {escape(versions)}. '
         "Method: Xu, Li and Shin, Medical image processing with contextual style transfer, "
         "Hum. Cent. Comput. Inf. Sci. 10:46 (2020). CT slices: test data of pydicom.</p>",
     )
@@ -514,10 +482,14 @@ def _number(difference: float) -> str:
     return f"{difference:.1e}" if difference else "0 (the same bits)"
 
 
+def _title(pair: Pair) -> str:
+    content, style = (s.label.replace("-", " ") for s in (pair.content, pair.style))
+    return f"{content.capitalize()} in the gray scale of {style}"
+
+
 def _window_text(sample: Sample, window: Window) -> str:
-    if sample.protocol is not None:
-        return f"protocol {sample.protocol}"
-    return f"window {window.lower:g} to {window.upper:g} HU"
+    shown = f"{window.lower:g} to {window.upper:g} HU".replace("-", "\N{MINUS SIGN}")
+    return f"window {sample.window.replace('_', ' ')}, {shown}"
 
 
 _TAGS = (
@@ -542,7 +514,7 @@ def _dicom_section(pairs: Sequence[Pair], work: Path) -> str:
     import pydicom
 
     def source_of(pair: Pair) -> pydicom.Dataset:
-        return pydicom.dcmread(work / "input" / pair.content.stored, stop_before_pixels=True)
+        return pydicom.dcmread(work / "input" / pair.content.file, stop_before_pixels=True)
 
     # Some files of pydicom's test data have scrambled identifiers on purpose; show a sound one.
     pair = next((p for p in pairs if source_of(p).SOPInstanceUID.is_valid), pairs[0])
@@ -579,8 +551,8 @@ def _listed(value: object) -> bool:
 
 def _commands(pairs: Sequence[Pair], output: Path) -> str:
     first = pairs[0]
-    content = output / "input" / first.content.stored
-    style = output / "input" / first.style.stored
+    content = output / "input" / first.content.file
+    style = output / "input" / first.style.file
     options = f"--style {style} --window {first.content.window}"
     options += f" --style-window {first.style.window}"
     models = output / "saved_models"

@@ -30,7 +30,7 @@ p { margin: 0 0 12px; max-width: 76ch; }
   margin: 20px 0; border-radius: 0 8px 8px 0; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 12px;
   padding: 20px; margin: 0 0 24px; }
-.row { display: grid; grid-template-columns: repeat(3, 1fr); gap: 16px; margin: 12px 0; }
+.row { display: grid; grid-template-columns: repeat(4, 1fr); gap: 12px; margin: 12px 0; }
 figure { margin: 0; }
 figure img { width: 100%; aspect-ratio: 1; object-fit: contain; background: #000;
   border-radius: 8px; display: block; }
@@ -51,7 +51,7 @@ details { margin: 12px 0 0; } summary { cursor: pointer; color: var(--accent); }
 .key { font-size: 13px; color: var(--soft); display: flex; gap: 18px; flex-wrap: wrap; }
 .key i { display: inline-block; width: 18px; height: 3px; vertical-align: middle;
   margin-right: 6px; border-radius: 2px; }
-@media (max-width: 720px) { .row { grid-template-columns: 1fr; } }
+@media (max-width: 720px) { .row { grid-template-columns: 1fr 1fr; } main { padding: 24px 12px; } }
 """
 
 

@@ -1,0 +1,81 @@
+"""The cards of released presets: what they say is what the benchmark measured."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from tfstyle import presets
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+FIGURES = {
+    "pairs": 4,
+    "mean": 0.0912,
+    "median": 0.08,
+    "percentile_90": 0.2,
+    "better_than_histogram_matching": 0.75,
+    "structure_mean": 0.981,
+}
+
+
+@pytest.fixture
+def release(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    return importlib.import_module("train_release")
+
+
+@pytest.fixture
+def truth():
+    nothing = {**FIGURES, "mean": 0.25, "better_than_histogram_matching": 0.4}
+    return {"methods": {"ours": {"all_folds": FIGURES}, "nothing": {"all_folds": nothing}}}
+
+
+def test_card_has_the_figures_of_the_benchmark(release, truth):
+    about = release._ABOUT["tone_ct"]
+    text = release.card_text("tone_ct", about, {"steps": 12}, truth)
+    assert "| **tone_ct** | 0.091 | 0.080 | 0.200 | 75 % | 0.981 |" in text
+    assert "| nothing done | 0.250 | 0.080 | 0.200 | 40 % | 0.981 |" in text
+    assert "| histogram matching | not measured yet |" in text
+    assert "12 steps" in text
+    assert "not for diagnosis" in text
+
+
+def test_summary_of_a_row(release, truth):
+    found = release.figures_of(truth, "ours")
+    assert release.summary(found) == (
+        "tone error 0.091, median 0.080 of 4 pairs; better than histogram matching on 75 %"
+    )
+    assert release.figures_of(truth, "wct") is None
+    assert release.summary(None) == "not measured yet"
+
+
+def test_cards_are_written_into_each_preset_and_the_table(release, truth, tmp_path, monkeypatch):
+    for name in ("vgg16_ct", presets.DEFAULT):
+        folder = tmp_path / name
+        folder.mkdir()
+        config = {"format": 1, "config": {"class": "ToneTransfer", "layer": "relu9_9"}, "card": {}}
+        (folder / presets.CONFIG).write_text(json.dumps(config))
+        (folder / presets.WEIGHTS).write_bytes(bytes(4200))
+    monkeypatch.setattr(presets, "_HOME", tmp_path)
+    file = tmp_path / "truth.json"
+    file.write_text(json.dumps(truth))
+    release.write_cards(file)
+    assert presets.table()[presets.DEFAULT]["figures"].startswith("tone error 0.091")
+    assert "`relu9_9`" in (tmp_path / "vgg16_ct" / "README.md").read_text()
+    assert (tmp_path / "README.md").read_text() == presets.readme()
+    before = (tmp_path / "README.md").read_text()
+    release.write_cards(file)
+    assert (tmp_path / "README.md").read_text() == before
+
+
+def test_every_recipe_has_a_card_and_taps_of_its_encoder(release):
+    taps = release.encoders.VGG16.deepest
+    for name, recipe in release.RECIPES.items():
+        assert release._ABOUT[name].row
+        losses = recipe.get("losses", release.RECIPE["losses"])
+        layers = [*losses.get("content_layers", ()), *losses.get("style_layers", ())]
+        known = [layer for layer in layers if layer != "image"]
+        assert taps([recipe.get("layer", "relu4_1"), *known]) in ("relu4_1", "relu2_1")
