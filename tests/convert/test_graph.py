@@ -129,26 +129,28 @@ def test_reflection_by_one_pixel_becomes_slices(tmp_path, paddings, mode, sliced
 
 
 @pytest.mark.parametrize(
-    ("take", "expanded"),
+    ("take", "axes"),
     [
-        (lambda x: x[..., None], True),
-        (lambda x: x[:, None], True),
-        (lambda x: x[None], True),
-        (lambda x: x[..., None, :], True),
-        (lambda x: x[:, None, ...], True),
-        (lambda x: x[None, ..., None], False),
-        (lambda x: x[:, 1:, None], False),
-        (lambda x: x[:, ::2, None], False),
-        (lambda x: x[0, :, None], False),
+        (lambda x: x[..., None], 1),
+        (lambda x: x[:, None], 1),
+        (lambda x: x[None], 1),
+        (lambda x: x[..., None, :], 1),
+        (lambda x: x[:, None, ...], 1),
+        (lambda x: x[:, None, None], 2),
+        (lambda x: x[..., None, :, None], 2),
+        (lambda x: x[None, :, None, ..., None, None], 4),
+        (lambda x: x[:, 1:, None], 0),
+        (lambda x: x[:, ::2, None], 0),
+        (lambda x: x[0, :, None], 0),
     ],
 )
-def test_slice_that_only_adds_an_axis(tmp_path, take, expanded):
+def test_slice_that_only_adds_axes(tmp_path, take, axes):
     spec = tf.TensorSpec([None, None, None], name="x")
     save(tmp_path, lambda x: {"y": take(x)}, spec)
     graph = plain_graph(tmp_path, "run")
     x = np.random.default_rng(0).random((2, 3, 4), dtype=np.float32)
     np.testing.assert_array_equal(run(graph, x=x)["y"], take(x))
-    assert (operations(graph)["ExpandDims"] == 1) is expanded
+    assert operations(graph)["ExpandDims"] == axes
 
 
 def test_saved_again_it_is_a_model_with_one_signature(saved_model, tmp_path):

@@ -75,15 +75,16 @@ def test_signatures_have_dynamic_sizes(model, servable):
 # fmt: off
 OPERATIONS = {
     "Abs", "AddV2", "All", "Any", "Assert", "AssignVariableOp", "AvgPool", "BatchMatMulV2",
-    "BiasAdd", "BroadcastArgs", "BroadcastTo", "Cast", "Ceil", "CheckNumerics", "ConcatV2",
-    "Const", "Conv2D", "DisableCopyOnRead", "Equal", "ExpandDims", "Floor", "FloorDiv",
-    "FloorMod", "GatherV2", "Greater", "GreaterEqual", "Identity", "IsFinite", "Less",
-    "LessEqual", "LogicalAnd", "LogicalNot", "LogicalOr", "MatMul", "Max", "MaxPool", "Maximum",
-    "Mean", "MergeV2Checkpoints", "Min", "Minimum", "MirrorPad", "Mul", "Neg", "NoOp", "Pack",
-    "Placeholder", "Prod", "Range", "ReadVariableOp", "RealDiv", "Relu", "Reshape", "RestoreV2",
-    "SaveV2", "Select", "SelectV2", "Shape", "ShardedFilename", "Size", "Slice", "Sqrt",
-    "Square", "Squeeze", "StatefulPartitionedCall", "StaticRegexFullMatch", "StridedSlice",
-    "StringJoin", "Sub", "Sum", "Tile", "TopKV2", "Transpose", "VarHandleOp",
+    "BiasAdd", "BroadcastArgs", "BroadcastTo", "Cast", "Ceil", "CheckNumerics", "ConcatV2", "Const",
+    "Conv2D", "Cumsum", "DisableCopyOnRead", "Equal", "Exp", "ExpandDims", "Fill", "Floor",
+    "FloorDiv", "FloorMod", "GatherV2", "Greater", "GreaterEqual", "Identity", "IsFinite", "Less",
+    "LessEqual", "Log", "LogicalAnd", "LogicalNot", "LogicalOr", "MatMul", "Max", "MaxPool",
+    "Maximum", "Mean", "MergeV2Checkpoints", "Min", "Minimum", "MirrorPad", "Mul", "Neg", "NoOp",
+    "OnesLike", "Pack", "Pad", "Placeholder", "Pow", "Prod", "Range", "ReadVariableOp", "RealDiv",
+    "Relu", "Reshape", "RestoreV2", "Rsqrt", "SaveV2", "Select", "SelectV2", "Shape",
+    "ShardedFilename", "Sigmoid", "Size", "Slice", "Softmax", "Sqrt", "Square", "SquaredDifference",
+    "Squeeze", "StatefulPartitionedCall", "StaticRegexFullMatch", "StopGradient", "StridedSlice",
+    "StringJoin", "Sub", "Sum", "Tile", "TopKV2", "Transpose", "Unpack", "VarHandleOp", "ZerosLike",
 }
 # fmt: on
 

@@ -289,7 +289,7 @@ def _reflect_by_slices(graph_def: tf.compat.v1.GraphDef) -> None:
 
 
 def _expand_by_operation(graph_def: tf.compat.v1.GraphDef) -> None:
-    """Makes ``x[..., None]``, a slice that takes all and adds an axis, the operation for that.
+    """Makes ``x[..., None]``, a slice that takes all and adds axes, the operations for that.
 
     LiteRT has no slice of free sizes that adds an axis.
     """
@@ -302,20 +302,28 @@ def _expand_by_operation(graph_def: tf.compat.v1.GraphDef) -> None:
         }
         new, rest, length = mask["new_axis"], mask["ellipsis"], len(strides or [])
         whole = (mask["begin"] & mask["end"]) | new | rest
-        if new == 0 or new & (new - 1) or mask["shrink_axis"]:
+        if new == 0 or mask["shrink_axis"]:
             continue
         if strides != [1] * length or whole != (1 << length) - 1:
             continue
-        axis, data_type = new.bit_length() - 1, node.attr["T"].type
-        axis -= length if 0 < rest < new else 0  # behind the dots: counted from the end
-        name = f"{node.name}/axis"
-        _add_constant(graph_def, name, axis)
-        node.op = "ExpandDims"
-        del node.input[1:]
-        node.input.append(name)
-        node.attr.clear()
-        node.attr["T"].type = data_type
-        node.attr["Tdim"].type = graph_def.node[-1].attr["dtype"].type
+        added = [place for place in range(length) if new >> place & 1]
+        # Those behind the dots are counted from the end, the last one first.
+        behind = [place for place in added if 0 < rest < 1 << place]
+        axes = [place for place in added if place not in behind]
+        axes += [place - length for place in reversed(behind)]
+        data_type, x = node.attr["T"].type, node.input[0]
+        for axis in axes:
+            last = axis == axes[-1]
+            name = node.name if last else f"{node.name}/axis{axis}"
+            made = node if last else graph_def.node.add(name=name)
+            along = _add_constant(graph_def, f"{name}/axis", axis)
+            made.op = "ExpandDims"
+            del made.input[:]
+            made.input.extend([x, along])
+            made.attr.clear()
+            made.attr["T"].type = data_type
+            made.attr["Tdim"].type = graph_def.node[-1].attr["dtype"].type
+            x = name
 
 
 def _add_constant(graph_def: tf.compat.v1.GraphDef, name: str, values: int | list[int]) -> str:
