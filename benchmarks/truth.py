@@ -38,6 +38,7 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT)]
 import numpy as np  # noqa: E402
 from ct_pairs import SIZE, Pair, draw_pairs  # noqa: E402
 from ct_scans import ScanRecord, load_scans  # noqa: E402
+from keras import ops  # noqa: E402
 
 from tfstyle import StyleTransfer, baselines  # noqa: E402
 from tfstyle.errors import TfstyleError  # noqa: E402
@@ -94,11 +95,13 @@ class Part:
 
     Args:
         model: The model.
+        name: Of what is left.
         curve: From the codes of content and style to a :class:`tfstyle.tone.ToneCurve`.
     """
 
-    def __init__(self, model: ToneTransfer, curve: Callable):
-        self.model, self.curve = model, curve
+    def __init__(self, model: ToneTransfer, name: str, curve: Callable):
+        self.model = model
+        self.curve = model.traced(name, curve, model.code_spec, model.code_spec)
 
     def stylize(self, content: np.ndarray, style: np.ndarray) -> np.ndarray:
         """As ``ToneTransfer.stylize``, for one image."""
@@ -116,7 +119,7 @@ def parts_of(model: ToneTransfer) -> dict[str, Part]:
     def without_alike(content, style):
         curve = whole(content, style)
         # In the values as well, which the probability draws to the content.
-        values = (curve.values - curve.alike * curve.levels) / np.maximum(1 - curve.alike, 1e-3)
+        values = (curve.values - curve.alike * curve.levels) / ops.maximum(1.0 - curve.alike, 1e-3)
         return curve._replace(values=rising(values))
 
     def from_evidence(gray):
@@ -129,11 +132,12 @@ def parts_of(model: ToneTransfer) -> dict[str, Part]:
     sides = {
         "ours_without_weighing": lambda forward, closest, backward: forward[..., :1],
         "ours_without_content_side": lambda forward, closest, backward: (
-            backward[..., 1:] / np.maximum(backward[..., :1], 1e-6)
+            backward[..., 1:] / ops.maximum(backward[..., :1], 1e-6)
         ),
     }
-    found = {name: Part(model, from_evidence(gray)) for name, gray in sides.items()}
-    return {"ours_without_alike": Part(model, without_alike), **found}
+    found = {name: Part(model, name, from_evidence(gray)) for name, gray in sides.items()}
+    name = "ours_without_alike"
+    return {name: Part(model, name, without_alike), **found}
 
 
 def keras_models(folder: Path) -> dict[str, object]:

@@ -2,10 +2,12 @@
 """Trains the released tone transfer, and the models of benchmarks/truth.py that leave patients out.
 
     python scripts/train_tone.py --data DATA --output runs/tone                 # all folds, release
-    python scripts/train_tone.py --data DATA --output runs/tone --only release
+    python scripts/train_tone.py --data DATA --output runs/tone --only release \
+        --start runs/tone/fold-pancreas/ours.keras --release-steps 1000
 
 Every fold leaves two patients out (stricter than one, and half the time); its model is written to
-``fold-PATIENT/ours.keras`` for both. The release is trained on all. A run that was stopped resumes
+``fold-PATIENT/ours.keras`` for both. The release is trained on all, from the beginning or, with
+half the learning rate, from the model of a fold. A run that was stopped resumes
 at its last epoch of 100 steps; finished models are kept. Views, models and logs stay in --output.
 """
 
@@ -40,10 +42,10 @@ FOLDS = (
 EPOCH = 100
 
 
-def optimizer(steps: int) -> keras.optimizers.Optimizer:
+def optimizer(steps: int, peak: float = 2e-3) -> keras.optimizers.Optimizer:
     """AdamW with a warm-up and a cosine to nearly nothing."""
     rate = keras.optimizers.schedules.CosineDecay(
-        0.0, steps, warmup_target=2e-3, warmup_steps=100, alpha=0.01
+        0.0, steps, warmup_target=peak, warmup_steps=100, alpha=0.01
     )
     return keras.optimizers.AdamW(rate, weight_decay=1e-3, clipnorm=1.0)
 
@@ -90,6 +92,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "tone")
     parser.add_argument("--steps", type=int, default=1500, help="of each fold")
     parser.add_argument("--release-steps", type=int, default=3000)
+    parser.add_argument("--start", type=Path, help="model of a fold that the release starts from")
     parser.add_argument("--views", type=int, default=256, help="of each scan")
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--only", nargs="+", help="of release and patients left out")
@@ -111,13 +114,17 @@ def main() -> None:
             model = ToneTransfer()
             initial = model.get_weights()
         model.set_weights(initial)
-        if model.compiled and model.optimizer.built and model.steps_trained == steps:
+        start = None if left_out else options.start
+        if start is not None:
+            model.set_weights(ToneTransfer.load(start).get_weights())
+        if model.compiled and start is None and model.steps_trained == steps:
             # The compiled step is kept: as new, without compiling again.
             for variable in model.optimizer.variables:
                 if "learning_rate" not in variable.path:
                     variable.assign(np.zeros(variable.shape, variable.dtype))
         else:
-            model.compile(optimizer=optimizer(steps), jit_compile=True)
+            peak = 2e-3 if start is None else 1e-3
+            model.compile(optimizer=optimizer(steps, peak), jit_compile=True)
             model.steps_trained = steps
         folder = options.output / name
         folder.mkdir(exist_ok=True)
