@@ -61,6 +61,10 @@ FIVE = [0, 5, 10, 15, 20]
         ({"SeriesDescription": "30 %"}, {"SeriesDescription": "70 %"}),
         ({"TriggerTime": 10}, {"TriggerTime": 400}),
         ({"AcquisitionTime": "101500"}, {"AcquisitionTime": "101730"}),
+        ({"ContentTime": "101500"}, {"ContentTime": "101730"}),
+        ({"SliceThickness": 1}, {"SliceThickness": 5}),
+        ({"FilterType": "FLAT"}, {"FilterType": "WEDGE"}),
+        ({"ImageComments": "30 %"}, {"ImageComments": "70 %"}),
     ],
     ids=lambda attributes: next(iter(attributes)),
 )
@@ -98,6 +102,48 @@ def test_acquisitions_that_overlap_without_a_place_in_common(write, tmp_path, sh
 def test_acquisition_number_that_changes_along_z_alone_is_one_scan(write, tmp_path, number):
     write([(100 + i, 5 * i, {"AcquisitionNumber": int(number(i))}) for i in range(9)])
     assert values(read_scan(tmp_path)) == list(range(100, 109))
+
+
+@pytest.mark.parametrize("shift", [2.5, 30])
+@pytest.mark.parametrize(
+    "keyword", ["EchoTime", "EchoNumbers", "DiffusionBValue", "KVP", "InversionTime"]
+)
+def test_images_of_other_contrast_never_make_one_stack(write, tmp_path, keyword, shift):
+    other = [z + shift for z in FIVE]
+    write(stack(100, FIVE, **{keyword: 10}) + stack(200, other, **{keyword: 30}))
+    assert [values(scan) for scan in read_scans(tmp_path)] == [
+        [100, 101, 102, 103, 104],
+        [200, 201, 202, 203, 204],
+    ]
+
+
+def test_a_value_missing_in_some_slices_makes_no_second_stack(write, tmp_path):
+    write([(100 + i, 5 * i, {"KVP": 120} if i < 5 else {}) for i in range(9)])
+    assert values(read_scan(tmp_path)) == list(range(100, 109))
+
+
+def test_phases_that_lie_in_each_other(write, tmp_path, caplog):
+    other = [z + 2.5 for z in FIVE]
+    write(
+        stack(100, FIVE, TemporalPositionIdentifier=1)
+        + stack(200, other, TemporalPositionIdentifier=2)
+    )
+    assert [values(scan)[0] for scan in read_scans(tmp_path)] == [100, 200]
+    assert "holds several stacks; read as 2 scans" in caplog.text
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_thin_and_thick_slices(write, tmp_path, said):
+    thin = {"SliceThickness": 1} if said else {}
+    write(stack(100, FIVE) + stack(200, range(21), **thin))
+    if not said:
+        with pytest.raises(InputFileError, match="Put the files of each scan into a folder"):
+            read_scans(tmp_path)
+        return
+    assert sorted(values(scan) for scan in read_scans(tmp_path)) == [
+        list(range(100, 105)),
+        list(range(200, 221)),
+    ]
 
 
 def test_every_image_its_own_acquisition_in_two_phases(write, tmp_path):
@@ -223,6 +269,14 @@ def test_one_difference_makes_two_scans_and_blanks_none(write, tmp_path, keyword
     setattr(dataset, keyword, "")
     dataset.save_as(path)
     assert len(read_scan(tmp_path / "study")) == 5
+
+
+def test_two_patients_without_patient_id(write, tmp_path):
+    write(stack(100, FIVE, PatientID="", PatientName="A"))
+    write(stack(200, [25, 30, 35], PatientID="", PatientName="B"), "other")
+    assert sorted(len(scan) for scan in read_scans(tmp_path)) == [3, 5]
+    write([(300, 25, {"PatientID": "", "PatientName": "A"})], "study/more")
+    assert sorted(len(scan) for scan in read_scans(tmp_path)) == [3, 6]
 
 
 def test_frames_of_reference_that_differ_from_file_to_file(write, tmp_path):

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000
 
-from tfstyle.data import WINDOWS, Window, read_scan, scan_to_unit, write_derived_series
+from tfstyle.data import (
+    WINDOWS,
+    Window,
+    read_scan,
+    read_scans,
+    scan_to_unit,
+    write_derived_series,
+)
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
 
 WINDOW = WINDOWS["soft_tissue"]
@@ -318,6 +325,21 @@ def test_frame_of_enhanced_mr(write_ct, tmp_path, said):
     assert (dataset.RepetitionTime, dataset.EchoTrainLength, dataset.EchoTime) == (500, 3, 12)
     assert (dataset.SequenceVariant, dataset.ImageLaterality) == ("NONE", "L")
     assert dataset.ImagePositionPatient == [1, 2, 3]
+
+
+def test_what_the_frames_of_enhanced_ct_differ_in(enhanced_ct, tmp_path):
+    path = enhanced_ct([0, 3, 0, 3])
+    source = pydicom.dcmread(path)
+    for i, group in enumerate(source.PerFrameFunctionalGroupsSequence):
+        details, reconstruction = Dataset(), Dataset()
+        details.KVP, reconstruction.ConvolutionKernel = (80, "A") if i < 2 else (140, "B")
+        group.CTXRayDetailsSequence = [details]
+        group.CTReconstructionSequence = [reconstruction]
+    source.save_as(path)
+    for number, scan in enumerate(read_scans(path)):
+        write_derived_series(scan, scan_to_unit(scan, WINDOW), WINDOW, tmp_path / str(number))
+    written = [pydicom.dcmread(f) for f in sorted(tmp_path.glob("[01]/*"))]
+    assert [(d.KVP, d.ConvolutionKernel) for d in written] == [(80, "A")] * 2 + [(140, "B")] * 2
 
 
 def test_a_source_without_a_valid_uid_is_not_referenced(write_ct, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import nibabel as nib
 import numpy as np
 import pytest
+from pydicom.dataset import Dataset
 
 from tfstyle.data import list_scans, read_scans, write_png
 from tfstyle.data.layouts import DESCRIPTION, PICTURE, is_result, key_of
@@ -38,7 +39,8 @@ LAYOUTS = {
     "nnU-Net": (
         ["Dataset1_A/imagesTr/a_0000.nii.gz", "Dataset1_A/imagesTs/b_0000.nii.gz"],
         ["Dataset1_A/labelsTr/a.nii.gz", "Dataset1_A/labelsTs/b.nii.gz",
-         "Dataset1_A/gt_segmentations/a.nii.gz"],
+         "Dataset1_A/gt_segmentations/a.nii.gz", "Dataset1_A/predictionsTs/b.nii.gz",
+         "Dataset1_A/inferTs/b.nii.gz"],
     ),
     "Decathlon": (["Task09/imagesTr/spleen_2.nii.gz"], ["Task09/labelsTr/spleen_2.nii.gz"]),
     "VerSe": (
@@ -53,12 +55,16 @@ LAYOUTS = {
     ),
     "CTSpine1K": (["volumes/A/x.nii.gz"], ["labels/A/x_seg.nii.gz", "label/A/x.nii.gz"]),
     "LiTS": (["volume-0.nii"], ["segmentation-0.nii"]),
-    "KiTS": (["case_1/imaging.nii.gz"], ["case_1/segmentation.nii.gz"]),
+    "KiTS": (
+        ["case_1/imaging.nii.gz"],
+        ["case_1/segmentation.nii.gz",
+         "case_1/instances/kidney_instance-1_annotation-1.nii.gz"],
+    ),
     "BTCV": (["img/img0001.nii.gz"], ["label/label0001.nii.gz"]),
     "own": (
         ["images/a.nii.gz", "images_and_labels/b.nii.gz", "no_mask/c.nii.gz", "labelled/d.nii"],
         ["Masks/a.nii.gz", "lung masks/a.nii.gz", "images_and_labels/b_mask.nii.gz",
-         "ground_truth/a.nii.gz"],
+         "ground_truth/a.nii.gz", "ROI/a.nii.gz"],
     ),
 }  # fmt: skip
 
@@ -171,6 +177,17 @@ def test_results_are_no_scans_of_a_folder(tmp_path, caplog, name):
     assert found(tmp_path) == ["a.png"]
     assert f"{name}, which tfstyle made" in caplog.text
     assert len(read_scans(tmp_path / name)) == 1
+
+
+def test_results_with_many_references(write_ct):
+    reference = Dataset()
+    reference.ReferencedSOPInstanceUID = "1.2." + "3" * 50
+    described = {
+        "ImageType": ["DERIVED", "SECONDARY"],
+        "ReferencedImageSequence": [reference] * 400,
+    }
+    assert is_result(write_ct("a.dcm", DerivationDescription=DESCRIPTION, **described))
+    assert not is_result(write_ct("b.dcm", DerivationDescription="MPR", **described))
 
 
 @pytest.mark.parametrize("data", [b"", b"\x1f\x8b", b"\x1f\x8b\x08" + bytes(50), bytes(400)])

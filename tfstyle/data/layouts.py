@@ -28,14 +28,18 @@ _MARK = "by tfstyle; not for diagnosis"
 #: DICOM, ``descrip`` of NIfTI, a text chunk of PNG; and of other pictures that tfstyle makes.
 DESCRIPTION, PICTURE = f"Gray scale changed {_MARK}", f"Drawn {_MARK}"
 
-#: Bytes among which :func:`is_result` looks for it; in DICOM it stands before the patient.
-_HEAD = 2**14
+#: Bytes among which :func:`is_result` looks for it; in DICOM it stands before the patient, but in
+#: derived images behind a list of references of any length.
+_HEAD, _REFERENCES = 2**14, 2**20
 
-_WORDS = r"labels?|labelmaps?|d?segs?|probsegs?|segmentations?|masks?|msk|gt|ground_?truth"
+_WORDS = (
+    r"labels?|labelmaps?|d?segs?|probsegs?|segmentations?|masks?|msk|gt|ground_?truth|annotations?"
+)
 _LABEL_NAME = re.compile(rf"(^|[_.\-])({_WORDS})\d*([_.\-]|$)", re.I)
 _LABEL_FOLDER = re.compile(
     r"(?!(images?|imgs?|scans?|volumes?|with|no)[_. -])([a-z0-9]+[_. -])?"
-    rf"({_WORDS}|annotations?)([_. -]?(tr|ts|va|val|train|test|dicom|v\d+))?|labell?ed_dicom",
+    rf"({_WORDS}|predictions?|infer|rois?)([_. -]?(tr|ts|va|val|train|test|dicom|v\d+))?"
+    r"|labell?ed_dicom",
     re.I,
 )
 _PICTURES = (".nii", ".nii.gz", ".png")
@@ -90,6 +94,8 @@ def is_result(path: str | os.PathLike) -> bool:
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD)
+            if b"DERIVED\\SECONDARY" in head and _MARK.encode() not in head:
+                head += file.read(_REFERENCES)
         if head[:2] == b"\x1f\x8b":
             with gzip.open(path) as file:
                 head = file.read(1024)

@@ -58,6 +58,8 @@ _CONTRASTS = (
     ("complex component", "MRImageFrameTypeSequence", ("ComplexImageComponent",)),
     ("kVp", "CTXRayDetailsSequence", ("KVP",)),
     ("kernel", "CTReconstructionSequence", ("ConvolutionKernel",)),
+    ("filter", None, ("FilterType",)),
+    ("slice thickness", "PixelMeasuresSequence", ("SliceThickness",)),
     (
         "contrast agent",
         "ContrastBolusUsageSequence",
@@ -65,6 +67,7 @@ _CONTRASTS = (
     ),
     ("series number", None, ("SeriesNumber",)),
     ("series description", None, ("SeriesDescription",)),
+    ("image comments", None, ("ImageComments",)),
     ("acquisition", "FrameContentSequence", ("FrameAcquisitionNumber", "AcquisitionNumber")),
     ("trigger time", None, ("TriggerTime",)),
     (
@@ -72,6 +75,7 @@ _CONTRASTS = (
         "FrameContentSequence",
         ("FrameAcquisitionDateTime", "AcquisitionDateTime", "AcquisitionTime"),
     ),
+    ("content time", None, ("ContentTime",)),
 )
 #: Names in :attr:`Frame.contrasts`, in the order in which they are tried.
 CONTRASTS = tuple(name for name, _, _ in _CONTRASTS)
@@ -93,6 +97,7 @@ HEADER_TAGS = sorted(
         "ModalityLUTSequence",
         "NumberOfFrames",
         "PatientID",
+        "PatientName",
         "PerFrameFunctionalGroupsSequence",
         "PhotometricInterpretation",
         "PixelSpacing",
@@ -117,10 +122,14 @@ HEADER_TAGS = sorted(
 )
 
 #: Attributes that :func:`identity_of` needs.
-IDENTITY_TAGS = ["SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "PatientID"]
+IDENTITY_TAGS = [
+    *("SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"),
+    *("PatientID", "PatientName"),
+]
 
-#: Series, study and frame of reference by their UIDs, and a mark of the patient; "" if missing.
-Identity = tuple[str, str, str, str]
+#: Series, study and frame of reference by their UIDs, and marks of the patient by ID and, where
+#: that is missing, by name; "" if missing.
+Identity = tuple[str, str, str, str, str]
 
 
 @dataclass(eq=False)
@@ -160,7 +169,7 @@ class Frame:
     path: str
     index: int = 0
     NumberOfFrames: int = 1
-    identity: Identity = ("", "", "", "")
+    identity: Identity = ("", "", "", "", "")
     SOPInstanceUID: str = ""
     Modality: str = ""
     SeriesNumber: int = 0
@@ -286,9 +295,11 @@ def window_of(dataset: Dataset) -> Window | None:
 
 
 def identity_of(dataset: Dataset) -> Identity:
-    """UIDs of series, study and frame of reference, and a mark of the patient; "" if missing."""
-    series, study, reference, patient = (text_of(dataset, keyword) for keyword in IDENTITY_TAGS)
-    return series, study, reference, mark_of(patient) if patient else ""
+    """UIDs of series, study and frame of reference, and marks of the patient; "" if missing."""
+    *uids, patient, name = (text_of(dataset, keyword) for keyword in IDENTITY_TAGS)
+    name = name.rstrip("^ ").upper()
+    marks = mark_of(patient) if patient else "", mark_of(name) if name and not patient else ""
+    return *uids, *marks
 
 
 def frames_of(path: str, dataset: Dataset) -> list[Frame]:

@@ -39,7 +39,7 @@ def series_keys(files: Sequence[tuple[str, Identity]]) -> list[tuple[str, ...]]:
     starts = [(uid, "" if uid else os.path.dirname(path)) for path, (uid, *_) in files]
     known: dict[tuple[str, str], list[Counter]] = {}
     for start, (_, (_, *rest)) in zip(starts, files):
-        counts = known.setdefault(start, [Counter(), Counter(), Counter()])
+        counts = known.setdefault(start, [Counter() for _ in rest])
         for counter, value in zip(counts, rest):
             counter[value] += 1
     keys = []
@@ -109,10 +109,11 @@ def stacks_of(frames: Sequence[Frame], name: str | None = None) -> list[list[Fra
         return _unplaced(frames, [name for name in CONTRASTS if name not in _ALONG_A_STACK])
     stacks, told = _separate(list(zip(places, frames)), _contrasts(frames))
     if len(stacks) > 1 and name is not None:
+        repeated = max(Counter(places).values())
         logger.warning(
-            "Series %s holds up to %d images at one position; read as %d scans, told apart by %s.",
+            "Series %s holds %s; read as %d scans, told apart by %s.",
             name,
-            max(Counter(places).values()),
+            f"up to {repeated} images at one position" if repeated > 1 else "several stacks",
             len(stacks),
             ", ".join(dict.fromkeys(told)),
         )
@@ -223,7 +224,17 @@ def _snapped(places: Sequence[float]) -> list[float]:
 
 
 #: What may change within a stack.
-_ALONG_A_STACK = frozenset({"acquisition", "acquisition time", "trigger time"})
+_ALONG_A_STACK = frozenset({"acquisition", "acquisition time", "trigger time", "content time"})
+
+#: What changes the gray values of one tissue, and so never changes within a stack.
+_OF_A_STACK = frozenset(
+    {"echo", "echo time", "inversion time", "b-value", "flip angle", "kVp", "kernel"}
+)
+
+#: What may change from slab to slab, but not from one slice to the next and back.
+_OF_A_SLAB = _OF_A_STACK | {
+    *("temporal position", "temporal offset", "cardiac phase", "respiratory phase"),
+}
 
 
 def _unplaced(frames: list[Frame], names: Sequence[str]) -> list[list[Frame]]:
@@ -271,14 +282,18 @@ def _separate(
             groups.setdefault(value(item[1]), []).append(item)
         if len(groups) < 2 or (repeated == 1 and 2 * len(groups) > len(items)):
             continue  # of one slice each: nothing that is no stack already
-        stacks = _joined([groups[key] for key in sorted(groups, key=_sortable)])
+        stacks = [groups[key] for key in sorted(groups, key=_sortable)]
+        if name not in _OF_A_STACK or None in groups or min(map(len, stacks)) < 3:
+            stacks = _joined(stacks, in_turn=name not in _OF_A_SLAB)
         # Either each value is a stack, or there are as many as images at a place; anything else
         # changes with something else.
         if len(stacks) == 1 or len(stacks) not in (len(groups), repeated):
             continue
+        if number == len(contrasts) - 1 and not all(map(_has_one_a_place, stacks)):
+            continue  # nothing is left that could tell the rest apart
         parts, told = [], [name]
         for stack in stacks:
-            if len({place for place, _ in stack}) == len(stack):
+            if _has_one_a_place(stack):
                 parts.append(stack)
                 continue
             inner, names = _separate(stack, contrasts[number + 1 :])
@@ -292,6 +307,10 @@ def _separate(
     return _ranked(items, repeated), [how]
 
 
+def _has_one_a_place(stack: list[_Item]) -> bool:
+    return len({place for place, _ in stack}) == len(stack)
+
+
 def _sortable(value: object) -> tuple:
     """Missing values first, numbers before text."""
     values = value if isinstance(value, tuple) else (value,)
@@ -301,13 +320,16 @@ def _sortable(value: object) -> tuple:
     )
 
 
-def _joined(groups: Sequence[list[_Item]]) -> list[list[_Item]]:
-    """Joins groups that go on where the one before ends, as acquisitions of one scan do."""
+def _joined(groups: Sequence[list[_Item]], in_turn: bool) -> list[list[_Item]]:
+    """Joins groups that go on where the one before ends, as acquisitions of one scan do.
+
+    With `in_turn` also those that lie in each other: every second slice, acquired in its turn.
+    """
     stacks: list[list[_Item]] = []
     taken: set[float] = set()
     for group in groups:
         places = {place for place, _ in group}
-        if stacks and taken.isdisjoint(places) and not _entangled(taken, places):
+        if stacks and taken.isdisjoint(places) and not _entangled(taken, places, in_turn):
             stacks[-1] += group
             taken |= places
         else:
@@ -316,16 +338,16 @@ def _joined(groups: Sequence[list[_Item]]) -> list[list[_Item]]:
     return stacks
 
 
-def _entangled(one: set[float], other: set[float]) -> bool:
+def _entangled(one: set[float], other: set[float], in_turn: bool) -> bool:
     """Whether two stacks without a place in common lie in each other, and do not belong together.
 
-    They do where both together are evenly spaced: every second slice, acquired in its turn.
+    They do where both together are evenly spaced, if slices may have been acquired in turn.
     """
     if len(one) < 3 or len(other) < 3:
         return False
     if max(one) < min(other) or max(other) < min(one):
         return False
-    return _even(one) and _even(other) and not _even(one | other)
+    return _even(one) and _even(other) and not (in_turn and _even(one | other))
 
 
 def _even(places: set[float]) -> bool:
@@ -345,13 +367,13 @@ def _ranked(items: list[_Item], repeated: int) -> list[list[_Item]]:
     items = sorted(items, key=lambda item: (item[0], _order(item[1])))
     regular = set(counts.values()) == {repeated}
     spare = sum(count > 1 for count in counts.values())
-    if not regular and 2 * spare >= len(counts):
+    if not regular and spare > max(1, len(counts) // 10):
         first, second = next((a, b) for a, b in pairwise(items) if a[0] == b[0])
         raise InputFileError(
             second[1].where,
             f"lies at the place of {first[1].where}, as other images of its series do, and nothing "
-            "in the headers (phase, echo, acquisition, b-value, instance number) tells which "
-            "belong together. Put the files of each scan into a folder of its own.",
+            "in the headers (phase, echo, acquisition, b-value, thickness, Instance Number) says "
+            "which belong together. Put the files of each scan into a folder of its own.",
         )
     stacks: list[list[_Item]] = [[] for _ in range(repeated)]
     ranks: Counter = Counter()

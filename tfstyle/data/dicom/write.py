@@ -332,6 +332,9 @@ class DerivedSeries:
             ("PlaneOrientationSequence", ["ImageOrientationPatient"]),
             ("PixelMeasuresSequence", ["PixelSpacing", "SliceThickness", "SpacingBetweenSlices"]),
             ("FrameAnatomySequence", ["AnatomicRegionSequence"]),
+            ("CTXRayDetailsSequence", ["KVP", "FilterType"]),
+            ("CTReconstructionSequence", ["ConvolutionKernel"]),
+            ("MRDiffusionSequence", ["DiffusionBValue"]),
             (
                 "MRTimingAndRelatedParametersSequence",
                 ["RepetitionTime", "FlipAngle", "EchoTrainLength"],
