@@ -26,8 +26,8 @@ import tfstyle  # noqa: E402
 from tfstyle.data import WINDOWS  # noqa: E402
 from tfstyle.metrics import tone_error  # noqa: E402
 
-#: What each row shows: content scan, its window, style scan, its window. The last is a weak one:
-#: a head shows no lung and little fat.
+#: What each row shows: content scan, its window, style scan, its window. The last is hard on
+#: purpose: a head shows no lung and little fat.
 ROWS = (
     ("pancreas", "wide", "spine_crop", "soft_tissue"),
     ("head", "bone", "pancreas", "soft_tissue"),
@@ -56,6 +56,7 @@ class Row:
     right: np.ndarray
     mask: np.ndarray
     body: np.ndarray
+    style_body: np.ndarray
     titles: tuple[str, ...]
 
 
@@ -80,7 +81,7 @@ def _slice(record: ScanRecord) -> tuple[np.ndarray, np.ndarray]:
 def draw_row(model, scans: dict[str, ScanRecord], row: tuple[str, str, str, str]) -> Row:
     """Stylizes one row and measures it inside the body, where the content is not clipped."""
     content_id, content_window, style_id, style_window = row
-    (hu, body), (style_hu, _) = (_slice(scans[name]) for name in (content_id, style_id))
+    (hu, body), (style_hu, style_body) = (_slice(scans[name]) for name in (content_id, style_id))
     content = WINDOWS[content_window].to_unit(hu)
     style, right = (WINDOWS[style_window].to_unit(one) for one in (style_hu, hu))
     generated = model.stylize(content, style)
@@ -99,7 +100,7 @@ def draw_row(model, scans: dict[str, ScanRecord], row: tuple[str, str, str, str]
         f"the same HU\n{_title(style_window)}",
         f"mean {error:.2f}\nnothing done {nothing:.2f}",
     )
-    return Row(content, style, generated, right, mask, body, titles)
+    return Row(content, style, generated, right, mask, body, style_body, titles)
 
 
 def _title(window: str) -> str:
@@ -109,17 +110,18 @@ def _title(window: str) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def _frame(body: np.ndarray, margin: int = 8) -> tuple[slice, slice]:
-    """The part of a picture that shows the body."""
-    spans = []
-    for axis in (1, 0):
-        (there,) = np.nonzero(body.any(axis=axis))
-        spans.append(slice(max(0, there[0] - margin), there[-1] + 1 + margin))
-    return tuple(spans)
+def _framed(image: np.ndarray, body: np.ndarray) -> np.ndarray:
+    """The square around the body, black beyond the picture."""
+    spans = [np.flatnonzero(body.any(axis=axis))[[0, -1]] for axis in (1, 0)]
+    side = max(last + 1 - first for first, last in spans) + 16
+    starts = [(first + last + 1 - side) // 2 for first, last in spans]
+    padded = np.pad(image, side)
+    y, x = (start + side for start in starts)
+    return padded[y : y + side, x : x + side]
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Writes the picture, 1200 pixels wide; what a row shows is cut to the body."""
+    """Writes the picture, 1200 pixels wide; pictures are cut to the bodies."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -128,15 +130,17 @@ def draw(rows: list[Row], path: Path) -> None:
     figure, axes = pyplot.subplots(len(rows), 5, figsize=(10, 2.45 * len(rows)), squeeze=False)
     for line, row in zip(axes, rows):
         off = np.where(row.mask, np.abs(row.generated - row.right), 0.0)
-        part = _frame(row.body)
-        own = (row.generated[part], row.right[part], off[part] / LARGEST_ERROR)
-        images = (row.content[part], row.style, *own)
+        own = (row.generated, row.right, off / LARGEST_ERROR)
+        images = [
+            _framed(row.content, row.body),
+            _framed(row.style, row.style_body),
+            *(_framed(image, row.body) for image in own),
+        ]
         for column, axis, image, title in zip(COLUMNS, line, images, row.titles):
             axis.imshow(image, cmap="inferno" if column == "error" else "gray", vmin=0, vmax=1)
             axis.set_title(f"{column}\n{title}", fontsize=8.5)
             axis.axis("off")
-        if not row.body[part].all():
-            line[-1].contour(row.body[part], [0.5], colors="0.7", linewidths=0.5)
+        line[-1].contour(_framed(row.body, row.body), [0.5], colors="0.7", linewidths=0.5)
     figure.tight_layout(pad=0.4, w_pad=0.4, h_pad=0.8)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
