@@ -161,10 +161,10 @@ def test_servable_equals_the_model(model, servable, random, content, style):
     expected = model.stylize(content, style)
     for name in ("stylize", "serving_default"):
         generated = servable.run(name, inputs)["generated"]
-        np.testing.assert_allclose(generated, expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(generated, expected, rtol=0, atol=1e-4)
     half = servable.run("stylize_strength", {**inputs, "strength": np.float32(0.5)})
     expected = model.stylize(content, style, 0.5)
-    np.testing.assert_allclose(half["generated"], expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(half["generated"], expected, rtol=0, atol=1e-4)
 
 
 def test_codes_stand_for_styles(model, servable, random):
@@ -180,7 +180,7 @@ def test_codes_stand_for_styles(model, servable, random):
                 name, given = f"{name}_strength", {**inputs, "strength": strength}
             expected = model.stylize(content, style, 1.0 if strength is None else 0.3)
             generated = servable.run(name, given)["generated"]
-            np.testing.assert_allclose(generated, expected, rtol=0, atol=1e-5)
+            np.testing.assert_allclose(generated, expected, rtol=0, atol=1e-4)
 
 
 def test_the_style_encoder_is_skipped_with_a_code(saved_model):

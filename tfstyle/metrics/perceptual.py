@@ -128,7 +128,8 @@ class PerceptualDistance(KerasFile, keras.Model):
             length = ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True) + _EPSILON**2)
             unit = x / (length + _EPSILON)
             first, second = ops.split(unit, 2, axis=0)
-            total = total + ops.mean(next(heads)(ops.square(first - second)), axis=(1, 2, 3))
+            difference = ops.cast(next(heads)(ops.square(first - second)), "float32")
+            total = total + ops.mean(difference, axis=(1, 2, 3))
         return total
 
     def compute_output_shape(self, input_shape):

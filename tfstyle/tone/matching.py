@@ -12,8 +12,8 @@ from tfstyle.tone.curve import ToneCurve, rising, strictly_rising
 
 #: Knots of a curve; each stands for TOKENS / KNOTS tokens of neighboring gray levels.
 KNOTS = 32
-#: Above this probability that both have one gray scale the content stays as it is. Chosen with
-#: other pairs than those of benchmarks/truth.py; see scripts/train_tone.py.
+#: Above this probability that both have one gray scale the content stays as it is. Chosen on the
+#: patients "shoulder" and "head" with models of an earlier training, for all others.
 ALIKE = 0.25
 #: Mean closest cosine at which two images have nothing and everything in common: 2 % and half of
 #: the pairs of CT lie below, noise and inverted pictures at the lower end.
