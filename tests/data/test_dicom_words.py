@@ -136,7 +136,7 @@ def test_folder_of_label_maps_alone(tmp_path):
     for name in ("spine_seg.nii.gz", "mask.nii"):
         nib.save(nib.Nifti1Image(np.ones((3, 4, 5), np.uint8), np.eye(4)), tmp_path / name)
     for read in (read_scans, find_sources):
-        with pytest.raises(InputFileError, match="2 (NIfTI )?files .* are label maps by the(ir)? name"):
+        with pytest.raises(InputFileError, match=r"2 (NIfTI )?files .*label maps by the(ir)? name"):
             read(tmp_path)
     assert len(read_scans(tmp_path / "mask.nii")) == 1
 
