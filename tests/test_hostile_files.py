@@ -479,7 +479,7 @@ class TestPaths:
         source = augment.find_sources(tmp_path / "a.nii", ())[0][0]
         job = augment._Job(source, 0, 1, 1, scan, stylize.resolve_window("range", scan), 0, 1.0)
         with pytest.raises(OutputError, match="a link leads"):
-            writer.write(job, np.zeros(scan.pixels.shape))
+            writer.write(job, np.zeros(scan.pixels.shape), None)
         assert list(outside.iterdir()) == []
 
     def test_links_in_place_of_working_folders(self, tmp_path):
