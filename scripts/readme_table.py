@@ -43,7 +43,7 @@ OWN = {
 
 
 def table(truth: Mapping) -> str:
-    """The table in Markdown; methods that were not measured have dashes.
+    """The table in Markdown, of the methods that were measured.
 
     Args:
         truth: What ``benchmarks/truth.py`` wrote.
@@ -57,7 +57,9 @@ def table(truth: Mapping) -> str:
         "| --- |" + " ---: |" * len(COLUMNS),
     ]
     for name, words in ROWS.items():
-        figures = truth["methods"].get(name, {}).get("all_folds", {})
+        figures = truth["methods"].get(name, {}).get("all_folds")
+        if figures is None:
+            continue
         cells = [
             form.format(figures[key]).replace("%", " %")
             if figures.get(key) is not None and (name, key) not in OWN
