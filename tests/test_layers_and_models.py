@@ -24,6 +24,7 @@ from tfstyle.encoders.resnet import Bottleneck, StemConvolution, StemPooling
 from tfstyle.layers import AdaIN, ChannelAffine, ReflectionPadding2D
 from tfstyle.metrics.perceptual import PerceptualDistance
 from tfstyle.segmentation import UNet
+from tfstyle.tone import ToneTransfer
 
 GRAY = [image(0, (2, 48, 40, 1))]
 PAIR = [*GRAY, image(1, (2, 48, 40, 1))]
@@ -60,6 +61,7 @@ CASES = {
         ),
         GRAY,
     ),
+    "ToneTransfer": Case(ToneTransfer, PAIR, named, half=0.1),
     "PerceptualDistance": Case(lambda: PerceptualDistance("alexnet", None), PAIR, list),
 }
 

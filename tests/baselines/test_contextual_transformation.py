@@ -190,5 +190,5 @@ class TestSaving:
         folder = export_stylize(model, tmp_path / "stylize")
         served = tf.saved_model.load(str(folder))
         content = image(6, (2, 19, 26, 1))
-        found = served.signatures["stylize_plain"](content=content, style=image(7, (1, 5, 6, 1)))
+        found = served.signatures["stylize"](content=content, style=image(7, (1, 5, 6, 1)))
         np.testing.assert_allclose(found["generated"], model.stylize(content), atol=1e-4)

@@ -82,7 +82,8 @@ def count_below(rising, values, or_equal: bool = False):
 def box_blur(x, step: int):
     """Means of 5x5 pixels, fewer at the border, at every `step`-th pixel: (B, H, W, 1)."""
     padded = ops.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
-    sums = ops.conv(padded, np.ones((5, 5, 1, 1), np.float32), strides=step, padding="valid")
+    box = np.ones((5, 5, 1, 1), np.float32)
+    sums = ops.conv(padded, box, strides=step, padding="valid", data_format="channels_last")
     counts = []
     for size in (ops.shape(x)[1], ops.shape(x)[2]):
         place = ops.arange(size, dtype="int32")[::step]
@@ -183,7 +184,7 @@ class ToneEncoder(keras.layers.Layer):
                 name = f"stride{2 << number}_{i}"
                 self.convolutions.append(self._convolution(count, name, 1 if i else 2))
                 self.norms.append(GroupNorm(name=f"{name}_norm"))
-        self.drop = layers.SpatialDropout2D(self.dropout, name="drop")
+        self.drop = layers.SpatialDropout2D(self.dropout, data_format="channels_last", name="drop")
         self.whole = layers.Dense(self.width, name="whole")
         self.lateral = [
             layers.Dense(self.width, name=f"lateral_{i}") for i in range(len(self.channels) - 1)
@@ -198,7 +199,15 @@ class ToneEncoder(keras.layers.Layer):
 
     @staticmethod
     def _convolution(channels: int, name: str, stride: int = 1):
-        return layers.Conv2D(channels, 3, strides=stride, padding="same", use_bias=False, name=name)
+        return layers.Conv2D(
+            channels,
+            3,
+            strides=stride,
+            padding="same",
+            data_format="channels_last",
+            use_bias=False,
+            name=name,
+        )
 
     def build(self, input_shape):
         before = 4

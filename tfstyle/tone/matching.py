@@ -65,7 +65,14 @@ class ToneMatcher(keras.layers.Layer):
         numbers = range(self.blocks)
         self.norms = [layers.LayerNormalization(dtype="float32", name=f"norm_{i}") for i in numbers]
         self.along = [
-            layers.Conv1D(width, 5, padding="same", dtype="float32", name=f"along_{i}")
+            layers.Conv1D(
+                width,
+                5,
+                padding="same",
+                data_format="channels_last",
+                dtype="float32",
+                name=f"along_{i}",
+            )
             for i in numbers
         ]
         self.whole = [self._dense(width, f"whole_{i}") for i in numbers]

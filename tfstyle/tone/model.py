@@ -85,6 +85,9 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         self.encoder = encoder or ToneEncoder(name="encoder")
         self.matcher = matcher or ToneMatcher(name="matcher")
         self.trackers = [keras.metrics.Mean(name=name) for name in LOSS_TERMS]
+        self.build(dict.fromkeys(("content", "style"), (None, None, None, 1)))
+
+    def build(self, input_shape):
         for part, shape in ((self.encoder, (None, None, None, 1)), (self.matcher, None)):
             if not part.built:
                 part.build(shape)
@@ -482,11 +485,11 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
 
     # -- files -----------------------------------------------------------------------------
     def get_config(self):
-        return {
-            "name": self.name,
-            "encoder": keras.saving.serialize_keras_object(self.encoder),
-            "matcher": keras.saving.serialize_keras_object(self.matcher),
-        }
+        config = {"name": self.name}
+        for key, part in (("encoder", self.encoder), ("matcher", self.matcher)):
+            config[key] = keras.saving.serialize_keras_object(part)
+            config[key].pop("build_config", None)  # built by the constructor
+        return config
 
     @classmethod
     def from_config(cls, config):
