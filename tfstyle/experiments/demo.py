@@ -23,12 +23,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tfstyle.data import Window, read_scan, write_png
+from tfstyle.data import Scan, Window, read_scan, write_png
 from tfstyle.data.layouts import DESCRIPTION, PICTURE
 from tfstyle.errors import InputFileError, OutputError, ServingError
 from tfstyle.experiments import page
 from tfstyle.metrics import body_mask, tone_error
-from tfstyle.stylize import StylizedScan, Stylizer, style_image, stylize_scans
+from tfstyle.stylize import StylizedScan, Stylizer, stylize_scans
 from tfstyle.training import environment
 
 log = logging.getLogger(__name__)
@@ -231,14 +231,16 @@ def _stylize(work: Path, model: Stylizer, pairs: Sequence[tuple[Sample, Sample]]
             window=content.window,
             style_window=style.window,
         )
-        hu = read_scan(content_file).pixels[0].astype(np.float32)
+        scan, style_scan = read_scan(content_file), read_scan(style_file)
+        upright = _upright(scan)
+        hu = scan.pixels[0][upright].astype(np.float32)
         content_image, right = account.window.to_unit(hu), account.style_windows[0].to_unit(hu)
-        generated = _read_gray(account)
+        generated = _read_gray(account)[upright]
         shown = body_mask(hu) & (content_image > 0) & (content_image < 1)
         error, before = (
             tone_error(right, image, hu, shown)["balanced"] for image in (generated, content_image)
         )
-        style_gray = style_image(style_file, style.window)[0]
+        style_gray = account.style_windows[0].to_unit(style_scan.pixels[0])[_upright(style_scan)]
         made.append(
             Pair(
                 content, style, content_image, style_gray, generated, right, error, before, account
@@ -246,6 +248,14 @@ def _stylize(work: Path, model: Stylizer, pairs: Sequence[tuple[Sample, Sample]]
         )
         log.info("%s as %s: %.1f s", content.label, style.label, account.seconds)
     return made
+
+
+def _upright(scan: Scan) -> tuple[slice, slice]:
+    """What turns slices for the eye: rows to the back, columns to the patient's left."""
+    if scan.affine is None:
+        return slice(None), slice(None)
+    steps = (-1 if scan.affine[world, axis] < 0 else 1 for axis, world in ((1, 1), (2, 0)))
+    return tuple(slice(None, None, step) for step in steps)
 
 
 def _read_gray(account: StylizedScan) -> np.ndarray:
