@@ -493,7 +493,10 @@ def _number(difference: float) -> str:
 
 
 def _title(pair: Pair) -> str:
-    content, style = (s.label.replace("-", " ") for s in (pair.content, pair.style))
+    content, style = (
+        f"{sample.label.partition('-')[0]} ({sample.window.replace('_', ' ')})"
+        for sample in (pair.content, pair.style)
+    )
     return f"{content.capitalize()} in the gray scale of {style}"
 
 
