@@ -278,7 +278,7 @@ def _write_grid(work: Path, pairs: Sequence[Pair]) -> None:
 
 
 @contextmanager
-def served_models(models: str | os.PathLike, timeout: float = 120.0) -> Iterator[dict]:
+def served_models(models: str | os.PathLike, timeout: float = 600.0) -> Iterator[dict]:
     """``tfstyle serve`` in a process of its own, on a free port.
 
     Args:
@@ -299,10 +299,9 @@ def served_models(models: str | os.PathLike, timeout: float = 120.0) -> Iterator
             line = _first_line(process, timeout)
             if not line:
                 errors.seek(0)
-                reason = errors.read().decode(errors="replace").strip().splitlines()
-                raise ServingError(
-                    f"tfstyle serve did not start: {reason[-1] if reason else 'no answer in time'}"
-                )
+                said = errors.read().decode(errors="replace").strip().splitlines() or ["no message"]
+                reason = f"no answer in {timeout:g} s" if line is None else said[-1]
+                raise ServingError(f"tfstyle serve did not start: {reason}")
             yield json.loads(line)
         finally:
             if process.poll() is None:
@@ -315,12 +314,13 @@ def served_models(models: str | os.PathLike, timeout: float = 120.0) -> Iterator
             process.stdout.close()
 
 
-def _first_line(process: subprocess.Popen, timeout: float) -> str:
+def _first_line(process: subprocess.Popen, timeout: float) -> str | None:
+    """What the process says first; empty where it ended, None where it said nothing in time."""
     import selectors
 
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
-        return process.stdout.readline() if selector.select(timeout) else ""
+        return process.stdout.readline() if selector.select(timeout) else None
 
 
 def _serve_and_compare(work: Path, model: Stylizer, pairs: Sequence[Pair]) -> dict:
