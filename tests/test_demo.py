@@ -126,6 +126,13 @@ def test_real_samples_are_readable_ct():
         assert np.ptp(scan.pixels) > 1000
 
 
+def test_slices_are_shown_upright():
+    for name, stored_upside_down in (("explicit_VR-UN.dcm", True), ("CT_small.dcm", False)):
+        scan = read_scan(demo.sample_file(name))
+        rows = np.arange(5)[demo._upright(scan)[0]]
+        assert (rows[0] == 4) == stored_upside_down
+
+
 def test_missing_sample_says_what_to_install():
     with pytest.raises(InputFileError, match="pydicom-data"):
         demo.sample_file("no_such_file.dcm")

@@ -23,12 +23,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tfstyle.data import Window, read_scan, write_png
+from tfstyle.data import Scan, Window, read_scan, write_png
 from tfstyle.data.layouts import DESCRIPTION, PICTURE
 from tfstyle.errors import InputFileError, OutputError, ServingError
 from tfstyle.experiments import page
 from tfstyle.metrics import body_mask, tone_error
-from tfstyle.stylize import StylizedScan, Stylizer, style_image, stylize_scans
+from tfstyle.stylize import StylizedScan, Stylizer, stylize_scans
 from tfstyle.training import environment
 
 log = logging.getLogger(__name__)
@@ -231,14 +231,16 @@ def _stylize(work: Path, model: Stylizer, pairs: Sequence[tuple[Sample, Sample]]
             window=content.window,
             style_window=style.window,
         )
-        hu = read_scan(content_file).pixels[0].astype(np.float32)
+        scan, style_scan = read_scan(content_file), read_scan(style_file)
+        upright = _upright(scan)
+        hu = scan.pixels[0][upright].astype(np.float32)
         content_image, right = account.window.to_unit(hu), account.style_windows[0].to_unit(hu)
-        generated = _read_gray(account)
+        generated = _read_gray(account)[upright]
         shown = body_mask(hu) & (content_image > 0) & (content_image < 1)
         error, before = (
             tone_error(right, image, hu, shown)["balanced"] for image in (generated, content_image)
         )
-        style_gray = style_image(style_file, style.window)[0]
+        style_gray = account.style_windows[0].to_unit(style_scan.pixels[0])[_upright(style_scan)]
         made.append(
             Pair(
                 content, style, content_image, style_gray, generated, right, error, before, account
@@ -246,6 +248,14 @@ def _stylize(work: Path, model: Stylizer, pairs: Sequence[tuple[Sample, Sample]]
         )
         log.info("%s as %s: %.1f s", content.label, style.label, account.seconds)
     return made
+
+
+def _upright(scan: Scan) -> tuple[slice, slice]:
+    """What turns slices for the eye: rows to the back, columns to the patient's left."""
+    if scan.affine is None:
+        return slice(None), slice(None)
+    steps = (-1 if scan.affine[world, axis] < 0 else 1 for axis, world in ((1, 1), (2, 0)))
+    return tuple(slice(None, None, step) for step in steps)
 
 
 def _read_gray(account: StylizedScan) -> np.ndarray:
@@ -268,7 +278,7 @@ def _write_grid(work: Path, pairs: Sequence[Pair]) -> None:
 
 
 @contextmanager
-def served_models(models: str | os.PathLike, timeout: float = 120.0) -> Iterator[dict]:
+def served_models(models: str | os.PathLike, timeout: float = 600.0) -> Iterator[dict]:
     """``tfstyle serve`` in a process of its own, on a free port.
 
     Args:
@@ -289,10 +299,9 @@ def served_models(models: str | os.PathLike, timeout: float = 120.0) -> Iterator
             line = _first_line(process, timeout)
             if not line:
                 errors.seek(0)
-                reason = errors.read().decode(errors="replace").strip().splitlines()
-                raise ServingError(
-                    f"tfstyle serve did not start: {reason[-1] if reason else 'no answer in time'}"
-                )
+                said = errors.read().decode(errors="replace").strip().splitlines() or ["no message"]
+                reason = f"no answer in {timeout:g} s" if line is None else said[-1]
+                raise ServingError(f"tfstyle serve did not start: {reason}")
             yield json.loads(line)
         finally:
             if process.poll() is None:
@@ -305,12 +314,13 @@ def served_models(models: str | os.PathLike, timeout: float = 120.0) -> Iterator
             process.stdout.close()
 
 
-def _first_line(process: subprocess.Popen, timeout: float) -> str:
+def _first_line(process: subprocess.Popen, timeout: float) -> str | None:
+    """What the process says first; empty where it ended, None where it said nothing in time."""
     import selectors
 
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
-        return process.stdout.readline() if selector.select(timeout) else ""
+        return process.stdout.readline() if selector.select(timeout) else None
 
 
 def _serve_and_compare(work: Path, model: Stylizer, pairs: Sequence[Pair]) -> dict:
@@ -483,7 +493,10 @@ def _number(difference: float) -> str:
 
 
 def _title(pair: Pair) -> str:
-    content, style = (s.label.replace("-", " ") for s in (pair.content, pair.style))
+    content, style = (
+        f"{sample.label.partition('-')[0]} ({sample.window.replace('_', ' ')})"
+        for sample in (pair.content, pair.style)
+    )
     return f"{content.capitalize()} in the gray scale of {style}"
 
 
