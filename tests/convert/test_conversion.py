@@ -222,7 +222,9 @@ def test_tone_transfer(convert, load, tone):
         code = np.asarray(model.code_of(image(2, style) ** 2))
         given = {"content": image(1, content), "code": code, "strength": np.float32([0.5])}
         expected = np.asarray(model.generate_from_code(*given.values()))
-        np.testing.assert_allclose(run(given)["generated"], expected, rtol=0, atol=1e-3)
+        # Pixels of equal gray level, which extension by reflection makes, are sorted in another
+        # order by another runtime, so that tokens have slightly other features.
+        np.testing.assert_allclose(run(given)["generated"], expected, rtol=0, atol=0.01)
         assert expected.size == 1 or np.abs(expected - given["content"]).max() > 0.02
 
 
