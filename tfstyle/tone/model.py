@@ -526,7 +526,7 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         variables = {}
         for part in (self.encoder, self.matcher):
             for variable in part.trainable_variables:
-                name = variable.path.split("/", 1)[1]
+                name = variable.path.split(f"{part.name}/", 1)[1]
                 variables[f"{part.name}/{name}"] = variable
         return variables
 
