@@ -144,6 +144,11 @@ def test_missing_metadata_is_named(tmp_path):
         read_metadata(tmp_path)
 
 
+def rounding(model) -> float:
+    """How far a served image may be off: `ToneTransfer.stylize` applies its curve in NumPy."""
+    return 1e-4 if isinstance(model, tfstyle.ToneTransfer) else 1e-5
+
+
 @pytest.mark.parametrize(
     ("content", "style"),
     [
@@ -161,10 +166,10 @@ def test_servable_equals_the_model(model, servable, random, content, style):
     expected = model.stylize(content, style)
     for name in ("stylize", "serving_default"):
         generated = servable.run(name, inputs)["generated"]
-        np.testing.assert_allclose(generated, expected, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(generated, expected, rtol=0, atol=rounding(model))
     half = servable.run("stylize_strength", {**inputs, "strength": np.float32(0.5)})
     expected = model.stylize(content, style, 0.5)
-    np.testing.assert_allclose(half["generated"], expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(half["generated"], expected, rtol=0, atol=rounding(model))
 
 
 def test_codes_stand_for_styles(model, servable, random):
@@ -180,7 +185,7 @@ def test_codes_stand_for_styles(model, servable, random):
                 name, given = f"{name}_strength", {**inputs, "strength": strength}
             expected = model.stylize(content, style, 1.0 if strength is None else 0.3)
             generated = servable.run(name, given)["generated"]
-            np.testing.assert_allclose(generated, expected, rtol=0, atol=1e-4)
+            np.testing.assert_allclose(generated, expected, rtol=0, atol=rounding(model))
 
 
 def test_the_style_encoder_is_skipped_with_a_code(saved_model):

@@ -117,17 +117,21 @@ class PerceptualDistance(KerasFile, keras.Model):
         content, generated = (ops.cast(images, "float32") for images in inputs)
         check_pairs(content, generated, LEAST[self.network])
         rule = PREPROCESSING["torch"]
-        both = ops.concatenate([content, generated], axis=0)
-        x = (both - np.float32(rule["mean"])) / np.float32(rule["std"])
+        # One after the other, not as one batch: convolutions may round by the place in the batch,
+        # and equal images have no distance.
+        pair = [
+            (x - np.float32(rule["mean"])) / np.float32(rule["std"]) for x in (content, generated)
+        ]
         total, heads = 0.0, iter(self.heads)
         for layer in self.steps:
-            x = layer(x)
+            pair = [layer(x) for x in pair]
             if layer.name not in self.compared:
                 continue
             # The square of ε inside the root keeps its gradient finite where all of x is 0.
-            length = ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True) + _EPSILON**2)
-            unit = x / (length + _EPSILON)
-            first, second = ops.split(unit, 2, axis=0)
+            lengths = [
+                ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True) + _EPSILON**2) for x in pair
+            ]
+            first, second = (x / (length + _EPSILON) for x, length in zip(pair, lengths))
             difference = ops.cast(next(heads)(ops.square(first - second)), "float32")
             total = total + ops.mean(difference, axis=(1, 2, 3))
         return total
