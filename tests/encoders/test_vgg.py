@@ -24,7 +24,9 @@ def test_weights_file_of_keras_applications(family, tmp_path):
     model.save_weights(path)
     encoder = family(weights=str(path), depth="relu1_2")
     expected = model.get_layer("block1_conv2").get_weights()
-    np.testing.assert_array_equal(encoder.blocks[1].get_weights()[0], expected[0])
+    np.testing.assert_array_equal(
+        encoder.graph.get_layer("block1_conv2").get_weights()[0], expected[0]
+    )
 
 
 def test_torch_preprocessing_is_torchvisions():
@@ -71,7 +73,7 @@ def test_npz_weights_round_trip(tmp_path):
     first = VGG16(weights=None, depth="relu2_1")
     table = {
         f"{layer.name}/{part}": value
-        for layer in first.blocks
+        for layer in first.weighted_layers()
         for part, value in zip(("kernel", "bias"), layer.get_weights())
     }
     path = tmp_path / "weights.npz"

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+from tfstyle.encoders import VGG16
 from tfstyle.encoders.base import PREPROCESSING
-from tfstyle.encoders.vgg import VGG16
 from tfstyle.encoders.weights import LPIPS_PACKAGE, load_npz, lpips_weights
 from tfstyle.errors import ArgumentError, WeightsError
 from tfstyle.keras_files import KerasFile
@@ -198,7 +198,7 @@ def _alexnet() -> tuple[list[layers.Layer], list[str]]:
 def _vgg16() -> tuple[list[layers.Layer], list[str]]:
     """As :func:`_alexnet`, of the encoder's layers."""
     encoder = VGG16(weights=None, depth=_VGG16_TAPS[-1])
-    return list(encoder.blocks), [encoder.tap(name).layer for name in _VGG16_TAPS]
+    return encoder.graph.layers[1:], [encoder.tap(name).layer for name in _VGG16_TAPS]
 
 
 @functools.lru_cache(maxsize=4)
