@@ -214,7 +214,7 @@ def load_encoder_weights(encoder: Encoder, weights: str | os.PathLike) -> str:
         _assign(encoder, table, LPIPS_PACKAGE)
         return "torch"
     if source == "imagenet" or source.endswith((".h5", ".hdf5")):
-        copy_application(encoder, _application(family, source), source)
+        copy_application(encoder, load_application(family, source), source)
         return encoder.imagenet_preprocessing
     if source.endswith(".npz"):
         arrays = load_npz(Path(source))
@@ -238,8 +238,12 @@ def build_application(family: str, **options) -> keras.Model:
         keras.config.set_image_data_format(before)
 
 
-def _application(family: str, weights: str) -> keras.Model:
-    """The keras.applications model with these weights, which may hold the classifier or not."""
+def load_application(family: str, weights: str, **options) -> keras.Model:
+    """The keras.applications model with these weights, which may hold the classifier or not.
+
+    Raises:
+        WeightsError: weights that cannot be fetched or read.
+    """
     if weights != "imagenet" and not Path(weights).is_file():
         raise WeightsError(f"{weights}: no such weights file.")
     errors = []
@@ -247,7 +251,9 @@ def _application(family: str, weights: str) -> keras.Model:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Keras warns of what it then raises as an error
-                return build_application(family, include_top=include_top, weights=weights)
+                return build_application(
+                    family, include_top=include_top, weights=weights, **options
+                )
         except Exception as error:
             errors.append(error)
     reason = (str(errors[0]).strip() or repr(errors[0])).splitlines()[0]

@@ -610,7 +610,7 @@ class _Segmenter:
         from tfstyle import metrics
 
         found = self.unet.segment(images, batch_size=16)[..., 0]
-        options = {"classes": self.classes, "ignore_class": IGNORE}
+        options = {"num_classes": self.classes, "ignore_class": IGNORE}
         scores = {
             "pixel_accuracy": metrics.pixel_accuracy(masks, found, **options),
             "mean_iou": metrics.mean_iou(masks, found, **options),
