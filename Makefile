@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 
-.PHONY: help demo test test-beam lint format install lock audit clean
+.PHONY: help demo test test-fast test-beam lint types format install lock audit clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -20,6 +20,9 @@ demo: $(STAMP)  ## stylize real CT slices, serve the model, write demo/index.htm
 test: $(STAMP)  ## run all tests (PYTEST_ARGS="-k dicom" picks some)
 	$(PY) -m pytest $(PYTEST_ARGS)
 
+test-fast: $(STAMP)  ## run the tests that are neither slow nor start processes and servers
+	$(PY) -m pytest -m "not slow and not integration" $(PYTEST_ARGS)
+
 test-beam:  ## run the tests of tfstyle[beam] in .venv-beam: Beam needs an older protobuf than `dev`
 	@PYTHON="$(PYTHON)" sh scripts/venv.sh $(VENV)-beam beam
 	$(VENV)-beam/bin/python -m pip install --quiet pytest hypothesis
@@ -28,6 +31,9 @@ test-beam:  ## run the tests of tfstyle[beam] in .venv-beam: Beam needs an older
 lint: $(STAMP)  ## check style and format
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+
+types: $(STAMP)  ## check the type hints
+	$(PY) -m mypy
 
 format: $(STAMP)  ## put every file into ruff's format
 	$(PY) -m ruff check --fix .

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+
+import pytest
 
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -12,3 +15,18 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 _threads = str(min(4, os.cpu_count() or 1))
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", _threads)
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", _threads)
+
+
+@pytest.fixture(autouse=True)
+def loggers_of_tfstyle():
+    """Loggers are after a test what they were before: a command sets them up for its process."""
+    known = logging.root.manager.loggerDict
+    names = ("", "tfstyle", *(name for name in known if name.startswith("tfstyle.")))
+    loggers = [logging.getLogger(name or None) for name in names]
+    before = [(x, x.level, x.propagate, x.disabled, x.handlers[:]) for x in loggers]
+    yield
+    for logger, level, propagate, disabled, handlers in before:
+        logger.setLevel(level)
+        logger.propagate, logger.disabled = propagate, disabled
+        if logger is not logging.root:
+            logger.handlers[:] = handlers

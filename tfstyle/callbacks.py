@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -83,7 +84,7 @@ class StyleImages(keras.callbacks.Callback):
         self.folder = Path(folder)
         self.tensorboard = None if tensorboard is None else str(tensorboard)
         self.every = every
-        self._writer = None
+        self._writer: Any = None
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the grid of this epoch."""

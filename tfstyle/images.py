@@ -216,9 +216,7 @@ def check_style_count(count: int, contents: int, argument: str = "style") -> Non
         )
 
 
-def named_styles(
-    style: object, style_weights: Sequence[float] | None
-) -> list[tuple[float, object, str]]:
+def named_styles(style: Any, style_weights: Sequence[float] | None) -> list[tuple[float, Any, str]]:
     """The argument `style`, one or a list to blend, as a list of (weight, style, name in errors).
 
     Args:

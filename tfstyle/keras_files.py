@@ -59,7 +59,7 @@ class KerasFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary_beside(path, folder=True) as folder:
-                super().save(folder / path.name, **kwargs)
+                keras.Model.save(self, folder / path.name, **kwargs)
                 os.replace(folder / path.name, path)
         except OSError as error:
             raise OutputError.of(path, error) from error

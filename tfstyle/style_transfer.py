@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -213,7 +214,7 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         check_strength(strength)
         images, shape = as_batch(content, "content")
         codes = self.weighted_codes(style, style_weights, len(images), batch_size)
-        code = sum(weight * one for weight, one in codes)
+        code = functools.reduce(np.add, (weight * one for weight, one in codes))
         generate = self.traced(
             "generate",
             self.generate_from_code,
@@ -319,11 +320,12 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         # Keras would compile whole steps of all replicas as one program. XLA refuses that for more
         # than one device, and leaves out assertions: it gets the losses and gradients alone.
-        self._xla, self.jit_compile = self.jit_compile, False
-        parts = (self.encoder, self.decoder)
+        self._xla = bool(self.jit_compile)  # type: ignore[has-type]
+        self.jit_compile = False
+        parts: tuple[Callable, ...] = (self.encoder, self.decoder)
         # Fewer products, more sums: faster where XLA fuses the sums, on the CPU.
         if self._xla and not tf.config.list_logical_devices("GPU"):
-            parts = tuple(part.faster() for part in parts)
+            parts = (self.encoder.faster(), self.decoder.faster())
         # A function: what is behind it Keras does not count among the model's layers.
         self._parts = lambda: parts
 
@@ -384,7 +386,7 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
             if rules["content_loss"] == "mse":
                 target = mixed if name == self.layer else target
                 content_loss += weight * mse_loss(features[name], target)
-            else:
+            elif self._contextual is not None:
                 content_loss += weight * self._contextual.call(target, features[name])
         style_function = STYLE_LOSSES[rules["style_loss"]]
         style_loss = 0.0

@@ -80,8 +80,8 @@ def get(name: str, **options) -> Baseline:
     kind = BASELINES.get(name.lower().replace("-", "_"))
     if kind is None:
         raise ArgumentError(f"method: unknown name {name!r}; use one of {', '.join(BASELINES)}.")
-    known = inspect.signature(kind.ready if "ready" in vars(kind) else kind.__init__).parameters
-    known = [option for option in known if option != "self"]
+    maker = kind.ready if "ready" in vars(kind) else kind.__init__
+    known = [option for option in inspect.signature(maker).parameters if option != "self"]
     unknown = sorted({*options} - {*known})
     if unknown:
         raise ArgumentError(

@@ -51,9 +51,9 @@ class AdaINMSE(Baseline):
             )
         trained = None
         if not isinstance(model, StyleTransfer):
-            source = model
-            model = StyleTransfer.open(source)
-            trained = _content_loss_of_card(source)
+            trained = _content_loss_of_card(model)
+            model = StyleTransfer.open(model)
+        assert isinstance(model, StyleTransfer)
         if trained is None and model.compiled:
             trained = model.get_compile_config()["content_loss"]
         if trained not in (None, "mse"):

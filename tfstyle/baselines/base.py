@@ -36,7 +36,7 @@ class Baseline:
     needs_style: bool = True
 
     @classmethod
-    def ready(cls, **options) -> Baseline:
+    def ready(cls, **options: Any) -> Baseline:
         """Makes the object that :func:`tfstyle.baselines.get` returns."""
         return cls(**options)
 

@@ -175,7 +175,7 @@ class ContextualTransformation(KerasFile, NetworkBaseline, keras.Model):
         self.build((None, None, None, 1))
 
     @classmethod
-    def ready(cls, model: str | Path | ContextualTransformation | None = None):
+    def ready(cls, model: str | Path | NetworkBaseline | None = None):  # type: ignore[override]
         """A trained model: the model itself, its ``.keras`` file, or a folder with ``model.keras``.
 
         Raises:

@@ -118,16 +118,16 @@ class Gatys(Baseline):
                 raise ArgumentError(
                     f"{name}: unknown value {value!r}; use one of {', '.join(map(repr, known))}."
                 )
-        for name, value in (
+        for name, number in (
             ("content_weight", content_weight),
             ("style_weight", style_weight),
             ("tv_weight", tv_weight),
         ):
-            if not 0.0 <= value < float("inf"):
-                raise ArgumentError(f"{name}: must be at least 0, received {value!r}.")
-        for name, value in (("bandwidth", bandwidth), ("learning_rate", learning_rate)):
-            if not 0.0 < value < float("inf"):
-                raise ArgumentError(f"{name}: must be above 0, received {value!r}.")
+            if not 0.0 <= number < float("inf"):
+                raise ArgumentError(f"{name}: must be at least 0, received {number!r}.")
+        for name, number in (("bandwidth", bandwidth), ("learning_rate", learning_rate)):
+            if not 0.0 < number < float("inf"):
+                raise ArgumentError(f"{name}: must be above 0, received {number!r}.")
         if int(steps) != steps or steps < 1:
             raise ArgumentError(f"steps: must be a whole number of at least 1, received {steps!r}.")
         if optimizer == "lbfgs":

@@ -85,7 +85,7 @@ class WCT(NetworkBaseline):
         model: StyleTransfer | str | Sequence[StyleTransfer | str] = "vgg16_ct",
         threshold: float = THRESHOLD,
     ):
-        models = model if isinstance(model, (list, tuple)) else [model]
+        models = [model] if isinstance(model, str | StyleTransfer) else [*model]
         if not models:
             raise ArgumentError("model: the list of models is empty.")
         if not threshold >= 0.0:

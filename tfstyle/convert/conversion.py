@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -209,10 +210,7 @@ def convert(
 
 def _converter(to: str, precision: str) -> Callable[[Source], Converted]:
     """The converter for a target, behind the check of its packages."""
-    if to == "tflite":
-        from tfstyle.convert import tflite as module
-    else:
-        from tfstyle.convert import onnx as module
+    module = importlib.import_module(f"tfstyle.convert.{to}")
     module.require(precision)
     return module.build
 

@@ -224,11 +224,12 @@ def _join_tensordots(graph_def: tf.compat.v1.GraphDef) -> None:
             continue
         free, axes = constant(f"{scope}/free"), constant(f"{scope}/axes")
         second = constant(f"{scope}/axes_1"), constant(f"{scope}/free_1")
-        factors = [nodes.get(f"{scope}/{name}") for name in ("transpose", "transpose_1")]
+        names = (f"{scope}/transpose", f"{scope}/transpose_1")
+        factors = [nodes[name] for name in names if name in nodes]
         # The last axis of the first factor with the first axis of a matrix.
         if free is None or axes != [len(free)] or free != list(range(len(free))):
             continue
-        if second != ([0], [1]) or None in factors:
+        if second != ([0], [1]) or len(factors) < 2:
             continue
         data_type = node.attr["T"]
         node.op = "BatchMatMulV2"

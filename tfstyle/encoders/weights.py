@@ -86,7 +86,7 @@ def load_arrays(data: bytes) -> dict[str, np.ndarray]:
     """
     try:
         for opcode, index, _ in pickletools.genops(data):
-            if opcode.name in ("PUT", "LONG_BINPUT") and index > len(data):
+            if opcode.name in ("PUT", "LONG_BINPUT") and (index or 0) > len(data):
                 raise pickle.UnpicklingError("refused: a memo larger than the file")
         tree = ArrayUnpickler(io.BytesIO(data)).load()
     except Exception as error:
@@ -133,9 +133,10 @@ def lpips_weights(network: str) -> Path:
         with tarfile.open(archive) as tar:
             for name, member in LPIPS_MEMBERS.items():
                 info = tar.getmember(member)
-                if not info.isfile() or info.size > _MAX_MEMBER:
+                file = tar.extractfile(info) if info.isfile() else None
+                if file is None or info.size > _MAX_MEMBER:
                     raise WeightsError(f"{archive.name}: {member} is not a file of sensible size.")
-                arrays = load_arrays(tar.extractfile(info).read())
+                arrays = load_arrays(file.read())
                 save_npz(cache_dir() / f"lpips_{name}-{LPIPS_SHA256[:12]}.npz", arrays)
     return target
 
@@ -166,7 +167,7 @@ def save_npz(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
     write_atomically(path, buffer.getvalue())
 
 

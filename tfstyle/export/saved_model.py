@@ -110,7 +110,7 @@ def export_stylize(
     examples: dict[str, np.ndarray] = {
         "content": random.random((2, 19, 26, 1), dtype=np.float32),
         "style": random.random((1, 13, 22, 1), dtype=np.float32),
-        "strength": np.float32(0.5),
+        "strength": np.asarray(0.5, np.float32),
     }
     shapes = {"content": (1, side, side, 1), "style": (1, side, side, 1), "strength": (1,)}
     code_shape = getattr(model, "code_shape", None)

@@ -8,6 +8,7 @@ there under another name and renamed when it is complete.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,7 +48,7 @@ def list_versions(base_path: str | Path) -> dict[int, Path]:
     return {int(p.name): p for p in sorted(found, key=lambda p: int(p.name))}
 
 
-def saved_model_folder(path: str | Path) -> Path:
+def saved_model_folder(path: str | os.PathLike) -> Path:
     """The version folder that a path means: itself, or the latest version in it.
 
     Args:

@@ -72,11 +72,11 @@ def winograd_convolution(x, kernel, reflect: bool = False):
         x = tf.concat([x[:, 1:2], x, x[:, -2:-1]], axis=1)
     tiles = tf.reshape(x, [batch, _size(x, 1), width // 4, 4, channels])
     inside = tf.unstack(tiles, axis=3)
+    padding: str | list[list[int]] = "VALID"
     # The pixels left and right of each tile belong to its neighbours, or to the border.
     if reflect:
         left = tf.concat([inside[1][:, :, :1], inside[3][:, :, :-1]], axis=2)
         right = tf.concat([inside[0][:, :, 1:], inside[2][:, :, -1:]], axis=2)
-        padding = "VALID"
     else:
         left = tf.pad(inside[3][:, :, :-1], [[0, 0], [0, 0], [1, 0], [0, 0]])
         right = tf.pad(inside[0][:, :, 1:], [[0, 0], [0, 0], [0, 1], [0, 0]])

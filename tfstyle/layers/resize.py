@@ -47,13 +47,12 @@ def reduce_size(images, longest: int):
     return ops.matmul(ops.matmul(down, images[..., 0]), ops.transpose(across))[..., None]
 
 
-def _area_weights(size, reduced):
+def _area_weights(size, reduced, xp=ops, dtype="float32"):
     """(reduced, size) share of every pixel in every reduced pixel; rows sum to 1."""
-    step = ops.cast(size, "float32") / ops.cast(reduced, "float32")
-    start = ops.arange(reduced, dtype="float32")[:, None] * step
-    pixel = ops.arange(size, dtype="float32")[None]
-    overlap = ops.minimum(start + step, pixel + 1.0) - ops.maximum(start, pixel)
-    return ops.relu(overlap) / step
+    step = xp.array(size, dtype) / xp.array(reduced, dtype)
+    start, pixel = xp.arange(reduced, dtype=dtype)[:, None] * step, xp.arange(size, dtype=dtype)
+    overlap = xp.minimum(start + step, pixel + 1) - xp.maximum(start, pixel)
+    return xp.maximum(overlap, 0) / step
 
 
 def reduce_array(images: np.ndarray, longest: int) -> np.ndarray:
@@ -78,7 +77,4 @@ def reduce_array(images: np.ndarray, longest: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def _kept_weights(size: int, reduced: int) -> np.ndarray:
-    step = size / reduced
-    start, pixel = np.arange(reduced)[:, None] * step, np.arange(size)[None]
-    overlap = np.minimum(start + step, pixel + 1) - np.maximum(start, pixel)
-    return (np.maximum(overlap, 0) / step).astype(np.float32)
+    return _area_weights(size, reduced, np, "float64").astype(np.float32)

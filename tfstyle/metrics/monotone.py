@@ -114,15 +114,14 @@ def monotonicity(
     Example:
         >>> monotonicity(content, content**2, body_mask(hu))   # 1: any rising curve will do
     """
-    shape = np.shape(content)
-    images = []
+    images: list[np.ndarray | None] = []
     for value, kind in ((content, "float32"), (generated, "float32"), (mask, "bool")):
         if value is not None:
             array = np.asarray(value, kind).squeeze()
             if array.ndim != 2:
                 raise ArgumentError(
-                    f"content, generated and mask: need arrays (H, W), received {shape}, "
-                    f"{np.shape(generated)} and {np.shape(mask)}."
+                    f"content, generated and mask: need arrays (H, W), received shape "
+                    f"{np.shape(value)}."
                 )
             value = array[None, ..., None]
         images.append(value)

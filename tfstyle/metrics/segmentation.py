@@ -48,20 +48,17 @@ def confusion_matrix(
                [1, 1]])
     """
     _check_classes(num_classes)
-    y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
-    if y_pred.dtype.kind == "f":
-        if y_pred.ndim == 0 or y_pred.shape[-1] != num_classes:
+    true, pred = np.asarray(y_true), np.asarray(y_pred)
+    if pred.dtype.kind == "f":
+        if pred.ndim == 0 or pred.shape[-1] != num_classes:
             raise ArgumentError(
                 f"y_pred: floats need a last axis of {num_classes} classes, received shape "
-                f"{y_pred.shape}; give masks as whole numbers."
+                f"{pred.shape}; give masks as whole numbers."
             )
-        y_pred = y_pred.argmax(axis=-1)
-    shapes = (y_pred.shape, (*y_pred.shape, 1))
-    if y_true.shape not in shapes and y_pred.shape != (*y_true.shape, 1):
-        raise ArgumentError(
-            f"y_true and y_pred: shapes {y_true.shape} and {y_pred.shape} do not fit."
-        )
-    rows, columns = y_true.ravel(), y_pred.ravel()
+        pred = pred.argmax(axis=-1)
+    if true.shape not in (pred.shape, (*pred.shape, 1)) and pred.shape != (*true.shape, 1):
+        raise ArgumentError(f"y_true and y_pred: shapes {true.shape} and {pred.shape} do not fit.")
+    rows, columns = true.ravel(), pred.ravel()
     if ignore_class is not None:
         keep = rows != ignore_class
         rows, columns = rows[keep], columns[keep]
@@ -117,10 +114,8 @@ def mean_iou(
 ) -> float:
     """Mean intersection over union of the classes that `y_true` or `y_pred` holds.
 
-    Takes the arguments of :func:`confusion_matrix` and raises its errors.
-
-    Args:
-        target_classes: Average over these classes alone, for example without the background.
+    Takes the arguments of :func:`confusion_matrix` and raises its errors, and `target_classes`:
+    average over these classes alone, for example without the background.
 
     Returns:
         A number in [0, 1]; NaN when none of the classes is present in either.
@@ -215,7 +210,8 @@ def _mean(values: np.ndarray, targets: list[int]) -> float:
 
 
 def _check_classes(num_classes: int) -> None:
-    if type(num_classes) is bool or not isinstance(num_classes, int | np.integer) or num_classes < 2:
+    whole = isinstance(num_classes, int | np.integer) and not isinstance(num_classes, bool)
+    if not whole or num_classes < 2:
         raise ArgumentError(
             f"num_classes: must be a whole number of at least 2, received {num_classes!r}."
         )

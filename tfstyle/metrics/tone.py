@@ -118,7 +118,8 @@ def tone_error(
         as_batch(value, name)
     values = np.asarray(hu, np.float32)
     counted = np.ones(values.shape, bool) if mask is None else np.asarray(mask, bool)
-    images = [np.asarray(y_true, np.float64), np.asarray(y_pred, np.float64), values, counted]
+    images: list[np.ndarray] = [*(np.asarray(y, np.float64) for y in (y_true, y_pred))]
+    images += [values, counted]
     planes = [x[..., 0] if x.ndim == 3 and x.shape[-1] == 1 else x for x in images]
     if planes[0].ndim != 2 or len({plane.shape for plane in planes}) > 1:
         raise ArgumentError(

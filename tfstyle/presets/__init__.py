@@ -240,7 +240,8 @@ def load(preset: str | os.PathLike | None = None, cls: type | None = None):
                 f"{path}: holds a {own.__name__}, not a {cls.__name__}; presets of this class are "
                 f"{', '.join(names(cls)) or 'none'}, and tfstyle.from_preset() loads any."
             )
-        model = (cls or own).from_preset_settings(config["config"])
+        kind: Any = cls or own
+        model = kind.from_preset_settings(config["config"])
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, WeightsError):
             raise
@@ -320,7 +321,7 @@ def save(
     return path
 
 
-def _class_of(config: Mapping[str, Any]) -> type:
+def _class_of(config: Mapping[str, Any]) -> Any:
     name = config["config"].get("class")
     if name not in CLASSES:
         raise WeightsError(

@@ -180,7 +180,9 @@ class Client:
             # Several requests with one style: encode it once, where the server can.
             code = self._code_or_none(styles, timeout)
             name, styles = (name, styles) if code is None else ("code", code)
-        extra = {"strength": np.float32(strength)} if strength < 1.0 else {}
+        extra: dict[str, npt.ArrayLike] = {}
+        if strength < 1.0:
+            extra["strength"] = np.float32(strength)
         stem = STYLIZE if name == "style" else STYLIZE_WITH_CODE
         signature = f"{stem}{STRENGTH_SUFFIX if extra else ''}"
 
