@@ -224,6 +224,15 @@ def test_weights_of_another_model(application):
         copy_application(VGG16(weights=None, depth="relu1_1"), application[0], "mine")
 
 
+def test_seed_says_the_random_weights():
+    """Also of the first encoder of its kind in a process, whose graph is made and kept."""
+    weights = []
+    for _ in range(2):
+        keras.utils.set_random_seed(5)
+        weights.append(np.asarray(VGG16(weights=None, depth="relu4_2").weights[0]))
+    np.testing.assert_array_equal(*weights)
+
+
 @pytest.mark.parametrize("family", [ResNet50, DenseNet121])
 @pytest.mark.parametrize("name", ["relu3_1", "conv9_block1_out", ""])
 def test_layers_of_another_family(family, name):

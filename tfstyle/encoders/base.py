@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -279,6 +280,7 @@ def _architecture(application: str, taps: tuple[tuple[str, str], ...], policy: s
     :class:`~tfstyle.layers.ChannelAffine`. Kept, because keras.applications builds all of a network
     only, which takes up to some seconds. `policy` is the global one at the call.
     """
+    state = random.getstate()  # of Keras's initializers
     model = build_application(application)
     outputs = {name: model.get_layer(layer).output for name, layer in taps}
     folded = norms_behind(model)
@@ -296,4 +298,6 @@ def _architecture(application: str, taps: tuple[tuple[str, str], ...], policy: s
     graph = keras.Model(model.input, outputs, name="features")
     # Without the masks that batch normalization was called with.
     call = lambda layer, *args, **_: layer(*args)  # noqa: E731
-    return keras.models.clone_model(graph, clone_function=swap, call_function=call).get_config()
+    clone = keras.models.clone_model(graph, clone_function=swap, call_function=call)
+    random.setstate(state)
+    return clone.get_config()
