@@ -60,7 +60,9 @@ class StyleImages(keras.callbacks.Callback):
         ArgumentError: if content and style differ in shape or `every` is below 1.
 
     Example:
-        >>> model.fit(pairs, callbacks=[StyleImages(content, style, "grids", "logs")])
+        >>> model.compile(content_layers="relu1_1", style_layers="relu1_1", jit_compile=False)
+        >>> grids = StyleImages(images, images, "grids")
+        >>> history = model.fit(images, images, callbacks=[grids], verbose=0)
     """
 
     def __init__(

@@ -42,7 +42,9 @@ class Decoder(KerasFile, keras.Model):
         ArgumentError: if channels and strides do not describe an encoder.
 
     Example:
-        >>> decoder = Decoder.for_encoder(VGG16(weights=None), "relu3_1")
+        >>> decoder = Decoder.for_encoder(tfstyle.encoders.VGG16, "relu1_1")
+        >>> decoder(np.zeros((1, 8, 8, 64))).shape
+        TensorShape([1, 8, 8, 1])
     """
 
     def __init__(self, channels: tuple[int, ...], strides: tuple[int, ...], name=None):
@@ -110,7 +112,7 @@ class Decoder(KerasFile, keras.Model):
             ArgumentError: if the encoder has no such tap, or there is nothing to decode.
 
         Example:
-            >>> Decoder.plan(ResNet50, "conv2_block1_out")
+            >>> Decoder.plan(tfstyle.encoders.ResNet50, "conv2_block1_out")
             ((256, 128, 64, 64, 32, 32), (4, 4, 2, 2, 1, 1))
         """
         taps = encoder.taps_table[: encoder.order(layer) + 1][::-1]

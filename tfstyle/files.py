@@ -67,9 +67,9 @@ def temporary_beside(path: str | os.PathLike, folder: bool = False) -> Iterator[
         OSError: If it cannot be made.
 
     Example:
-        >>> with temporary_beside("model.keras", folder=True) as folder:
-        ...     model.save(folder / "model.keras")
-        ...     os.replace(folder / "model.keras", "model.keras")
+        >>> with temporary_beside("note.txt") as path:
+        ...     size = path.write_text("whole")
+        ...     os.replace(path, "note.txt")
     """
     parent, name = os.path.split(os.fspath(path))
     name = os.fsencode(name)[:200].decode(errors="ignore")  # names of files end at 255 bytes

@@ -16,7 +16,7 @@ def errors_only(logger: logging.Logger) -> Iterator[None]:
 
     Example:
         >>> with errors_only(logging.getLogger()):
-        ...     convert()
+        ...     logging.getLogger().warning("not seen")
     """
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -55,11 +55,12 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
             itself, or a decoder for another map than the layer's.
 
     Example:
-        >>> model = StyleTransfer(encoder="vgg16", layer="relu3_1")
-        >>> model.compile(optimizer="adam", content_loss="contextual", style_weight=1.0)
-        >>> model.fit(tfstyle.data.pair_dataset(scans), steps_per_epoch=100, epochs=10)
-        >>> model.fit(contents, styles)                    # or arrays (N, H, W, 1) in [0, 1]
-        >>> generated = model.stylize(content, style)      # (H, W) float32 in [0, 1]
+        >>> encoder = tfstyle.encoders.VGG16(weights=None, depth="relu2_1")
+        >>> model = StyleTransfer(encoder, layer="relu2_1")
+        >>> model.compile("adam", content_layers="relu2_1", style_layers=["relu1_1", "relu2_1"])
+        >>> history = model.fit(images, images, verbose=0)   # or tfstyle.data.pair_dataset(scans)
+        >>> model.stylize(content, style).shape              # float32 in [0, 1]
+        (64, 64)
 
     Reference: Xu, Li and Shin, "Medical image processing with contextual style transfer",
     Hum. Cent. Comput. Inf. Sci. 10:46 (2020).
@@ -209,7 +210,8 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
             ArgumentError: shapes, values, strength or weights that cannot be used.
 
         Example:
-            >>> model.stylize(content, [style_a, style_b], style_weights=[0.7, 0.3])
+            >>> model.stylize(content, [style, content], style_weights=[0.7, 0.3]).shape
+            (64, 64)
         """
         check_strength(strength)
         images, shape = as_batch(content, "content")

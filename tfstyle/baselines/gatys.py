@@ -75,8 +75,8 @@ class Gatys(Baseline):
         WeightsError: weights that cannot be had.
 
     Example:
-        >>> gatys = Gatys("vgg19", steps=300, start="noise")
-        >>> generated = gatys.stylize(content, style)
+        >>> gatys = Gatys("vgg19", steps=300, start="noise")   # fetches weights   # doctest: +SKIP
+        >>> generated = gatys.stylize(content, style)          # doctest: +SKIP
 
     `strength` s blends the styles with the content as one more style of weight 1 − s, so that 0
     leaves the content; several styles add up as E_l of each with its weight.

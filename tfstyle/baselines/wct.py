@@ -72,7 +72,8 @@ class WCT(NetworkBaseline):
         WeightsError: if there is no such preset.
 
     Example:
-        >>> WCT("vgg16_ct").stylize(content, style, strength=0.6)
+        >>> WCT("vgg16_ct").stylize(content, style, strength=0.6).shape
+        (64, 64)
 
     Reference: Li, Fang, Yang, Wang, Lu and Yang, arXiv:1705.08086. Strength blends the transformed
     with the content's own features as in equation 4; several styles are blended as features.

@@ -41,8 +41,8 @@ def get(name: str, **options) -> Encoder:
         ArgumentError: unknown name.
 
     Example:
-        >>> tfstyle.encoders.get("resnet50", weights=None, depth="conv1_relu").name
-        'resnet50'
+        >>> tfstyle.encoders.get("vgg16", weights=None, depth="relu1_1").name
+        'vgg16'
     """
     return family(name)(**options)
 

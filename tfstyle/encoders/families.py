@@ -38,9 +38,9 @@ class VGG16(VGG):
     weights ``"lpips"``.
 
     Example:
-        >>> encoder = tfstyle.encoders.VGG16(weights=None, depth="relu4_1")
-        >>> encoder(content[None, ..., None])["relu4_1"].shape   # (B, H / 8, W / 8, 512)
-        TensorShape([1, 8, 8, 512])
+        >>> encoder = tfstyle.encoders.VGG16(weights=None, depth="relu3_1")
+        >>> encoder(content[None, ..., None])["relu3_1"].shape   # (B, H / 4, W / 4, 256)
+        TensorShape([1, 16, 16, 256])
 
     Reference: Simonyan and Zisserman, "Very deep convolutional networks for large-scale image
     recognition", arXiv:1409.1556, table 1, configuration D.
@@ -54,9 +54,6 @@ class VGG19(VGG):
     """VGG19 as a frozen encoder with the taps ``relu1_1`` to ``relu5_4``.
 
     Takes the arguments of :class:`Encoder`; built to ``"relu5_1"`` by default.
-
-    Example:
-        >>> encoder = tfstyle.encoders.VGG19(weights=None, depth="relu2_1")
 
     Reference: Simonyan and Zisserman, arXiv:1409.1556, table 1, configuration E.
     """
@@ -169,11 +166,6 @@ class DenseNet121(DenseNet):
     """DenseNet121 as a frozen encoder with the taps ``conv1_relu`` to ``relu``.
 
     Takes the arguments of :class:`Encoder`; built to the third dense block by default.
-
-    Example:
-        >>> encoder = tfstyle.encoders.DenseNet121(weights=None, depth="pool2_pool")
-        >>> encoder(content[None, ..., None])["pool2_pool"].shape   # (B, H / 8, W / 8, 128)
-        TensorShape([1, 8, 8, 128])
 
     Reference: Huang, Liu, van der Maaten and Weinberger, "Densely connected convolutional
     networks", arXiv:1608.06993, table 1, DenseNet-121.

@@ -49,7 +49,8 @@ def tone_errors(y_true, y_pred, hu, mask=None, *, least_pixels: int = LEAST_PIXE
             `least_pixels` below 1.
 
     Example:
-        >>> tone_errors(window.to_unit(hu), generated, hu, body)["balanced"]   # (B,)
+        >>> tone_errors(images, images, 2000 * images - 1000)["balanced"]   # (B,)
+        <tf.Tensor: shape=(1,), dtype=float32, numpy=array([0.], dtype=float32)>
     """
     _check_least_pixels(least_pixels)
     y_true, y_pred, hu = (ops.convert_to_tensor(x) for x in (y_true, y_pred, hu))
@@ -110,8 +111,9 @@ def tone_error(
             an `hu` that holds gray levels, or a `least_pixels` below 1.
 
     Example:
-        >>> window = WINDOWS["bone"]
-        >>> tone_error(window.to_unit(hu), generated, hu, body_mask(hu))["balanced"]
+        >>> right = tfstyle.data.WINDOWS["bone"].to_unit(hu)
+        >>> tone_error(right, right, hu)["balanced"]
+        0.0
     """
     _check_least_pixels(least_pixels)
     for value, name in ((y_true, "y_true"), (y_pred, "y_pred")):
@@ -169,7 +171,9 @@ class ToneError(PairMean):
 
     Example:
         >>> metric = ToneError()
-        >>> metric.update_state(np.concatenate([right, hu, body], axis=-1), generated)
+        >>> right, body = images, np.ones_like(images)
+        >>> y_true = np.concatenate([right, 2000 * images - 1000, body], axis=-1)
+        >>> metric.update_state(y_true, images)
     """
 
     def __init__(self, least_pixels: int = LEAST_PIXELS, name: str = "tone_error", dtype=None):

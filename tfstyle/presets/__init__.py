@@ -160,7 +160,7 @@ def table(cls: type | None = None) -> dict[str, dict]:
         WeightsError: a preset whose configuration cannot be read.
 
     Example:
-        >>> presets.table()["tone_ct"]["class"]
+        >>> tfstyle.presets.table()["tone_ct"]["class"]
         'ToneTransfer'
     """
     rows = {}
@@ -269,7 +269,7 @@ def open_model(source: str | os.PathLike | None = None, cls: type | None = None)
         WeightsError: no such preset, or one that is damaged or of another class.
 
     Example:
-        >>> type(presets.open_model("vgg16_ct")).__name__
+        >>> type(tfstyle.presets.open_model("vgg16_ct")).__name__
         'StyleTransfer'
     """
     if source is None or not str(source).endswith(".keras"):
