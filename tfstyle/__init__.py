@@ -49,6 +49,7 @@ _MODULES = (
     "errors",
     "export",
     "layers",
+    "limits",
     "losses",
     "metrics",
     "presets",

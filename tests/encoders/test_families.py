@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from tfstyle import cli, encoders
 from tfstyle.decoder import Decoder
-from tfstyle.encoders import ENCODERS, VGG16, DenseNet121, ResNet50
-from tfstyle.encoders.weights import copy_application
-from tfstyle.errors import ArgumentError, OutputError, WeightsError
+from tfstyle.encoders import ENCODERS, VGG16, VGG19, DenseNet121, ResNet50
+from tfstyle.encoders.weights import copy_application, load_encoder_weights
+from tfstyle.errors import ArgumentError, OutputError, TfstyleError, WeightsError
 
 CAFFE = keras.applications.resnet.preprocess_input
 TORCH = keras.applications.densenet.preprocess_input
@@ -39,7 +39,13 @@ def randomise(model):
             )
 
 
-@pytest.fixture(scope="module", params=ENCODERS.values(), ids=ENCODERS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(family, marks=() if "50" in name else pytest.mark.slow, id=name)
+        for name, family in ENCODERS.items()
+    ],
+)
 def pair(request):
     """An encoder and keras.applications' model with the same random weights."""
     keras.utils.set_random_seed(1)
@@ -174,21 +180,6 @@ class TestShallow:
         with pytest.raises(OutputError, match=r"end in \.npz"):
             first.save_npz(tmp_path / "weights.h5")
 
-    def test_config_round_trip(self, family, depth):
-        encoder = family(weights=None, depth=depth, preprocessing="torch")
-        again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(encoder))
-        assert (type(again), again.depth, again.preprocessing) == (family, depth, "torch")
-        assert [w.shape for w in again.weights] == [w.shape for w in encoder.weights]
-
-    def test_half_precision(self, family, depth):
-        before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy("mixed_float16")
-        try:
-            encoder = family(weights=None, depth=depth)
-        finally:
-            keras.config.set_dtype_policy(before)
-        assert encoder(images())[depth].dtype == tf.float16
-
 
 @pytest.fixture(scope="module")
 def application(tmp_path_factory):
@@ -215,8 +206,8 @@ def test_weights_files_of_keras_applications(application, name):
 
 
 def test_weights_file_of_another_family(application):
-    with pytest.raises(WeightsError, match=r"notop\.weights\.h5' of DenseNet121 could not"):
-        DenseNet121(weights=str(application[1] / "notop.weights.h5"), depth="conv1_relu")
+    with pytest.raises(WeightsError, match=r"notop\.weights\.h5' of VGG16 could not"):
+        VGG16(weights=str(application[1] / "notop.weights.h5"), depth="relu1_1")
 
 
 def test_weights_of_another_model(application):
@@ -233,15 +224,72 @@ def test_seed_says_the_random_weights():
     np.testing.assert_array_equal(*weights)
 
 
-@pytest.mark.parametrize("family", [ResNet50, DenseNet121])
-@pytest.mark.parametrize("name", ["relu3_1", "conv9_block1_out", ""])
+@pytest.mark.parametrize("family", [VGG16, ResNet50, DenseNet121])
+@pytest.mark.parametrize("name", ["relu9_1", "conv9_block1_out", ""])
 def test_layers_of_another_family(family, name):
-    with pytest.raises(ArgumentError, match=rf"{name}.*{family.__name__}.*conv1_relu, conv2_block"):
+    first = family.taps_table[0].name
+    with pytest.raises(ArgumentError, match=rf"{name}.*{family.__name__}.*: {first}, "):
         family(weights=None, depth=name)
 
 
-def test_unknown_family():
-    with pytest.raises(ArgumentError, match=r"'resnet34'; use one of vgg16, .*densenet201"):
-        encoders.family("resnet34")
-    with pytest.raises(ArgumentError, match="encoder: unknown name 3"):
-        encoders.family(3)
+def test_torch_preprocessing_is_torchvisions():
+    encoder = VGG16(weights=None, depth="relu1_1", preprocessing="torch")
+    x = images()
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    np.testing.assert_allclose(encoder.preprocess(tf.constant(x)), (x - mean) / std, atol=1e-5)
+
+
+def test_default_depth_and_deepest_output():
+    encoder = VGG19(weights=None)
+    assert encoder.depth == "relu5_1"
+    assert list(encoder(images())) == ["relu5_1"]
+
+
+def test_cut_encoder_builds_nothing_behind_the_tap():
+    encoder = VGG16(weights=None, depth="relu2_1")
+    assert encoder.available_taps == ("relu1_1", "relu1_2", "relu2_1")
+    with pytest.raises(ArgumentError, match=r"'relu3_1'.*'relu2_1'.*depth"):
+        encoder(images(), taps=["relu3_1"])
+
+
+def test_image_tap_is_the_image():
+    x = images()
+    np.testing.assert_array_equal(
+        VGG16(weights=None, depth="relu1_1")(x, taps=["image"])["image"], x
+    )
+
+
+@pytest.mark.parametrize("weights", ["nowhere.npz", "nowhere.h5", "image-net", "lpips"])
+def test_weights_that_cannot_be_had(weights):
+    with pytest.raises(WeightsError, match=weights):
+        VGG19(weights=weights, depth="relu1_1")
+
+
+def test_weights_that_do_not_fit(tmp_path):
+    path = tmp_path / "weights.npz"
+    np.savez(path, **{"block1_conv1/kernel": np.zeros((3, 3, 1, 64))})
+    with pytest.raises(WeightsError, match=r"block1_conv1/kernel.*shape"):
+        VGG16(weights=str(path), depth="relu1_1")
+    path.write_bytes(b"PK\x03\x04 not really")
+    with pytest.raises(TfstyleError, match=r"weights\.npz"):
+        VGG16(weights=str(path), depth="relu1_1")
+
+
+@pytest.mark.parametrize(("family", "more"), [(VGG16, r"lpips"), (ResNet50, r"as weights\.$")])
+def test_no_internet_says_what_to_do(family, more, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError("URL fetch failure")
+
+    encoder = family(weights=None, depth=family.taps_table[0].name)
+    monkeypatch.setattr(keras.applications, family.__name__, fail)
+    file = f"{family.__name__.lower()}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    with pytest.raises(WeightsError, match=rf"URL fetch failure.*put {file} into .*{more}"):
+        load_encoder_weights(encoder, "imagenet")
+
+
+def test_unknown_encoder_and_preprocessing():
+    for name in ("resnet34", 3):
+        with pytest.raises(ArgumentError, match=rf"{name}.*; use one of vgg16, .*densenet201"):
+            encoders.get(name)
+    with pytest.raises(ArgumentError, match="'caffe', 'torch'"):
+        VGG16(weights=None, preprocessing="zero-one")
