@@ -43,11 +43,11 @@ import readme_figure  # noqa: E402
 import train_release as release  # noqa: E402
 
 from tfstyle import StyleTransfer, encoders, metrics  # noqa: E402
+from tfstyle._private.files import write_atomically  # noqa: E402
 from tfstyle.data import Scan, Window, read_scans  # noqa: E402
 from tfstyle.encoders import IMAGE_TAP, Encoder  # noqa: E402
 from tfstyle.errors import ArgumentError, WeightsError  # noqa: E402
 from tfstyle.experiments.extra_ct import extra_ct  # noqa: E402
-from tfstyle.files import write_atomically  # noqa: E402
 from tfstyle.layers import reduce_size  # noqa: E402
 from tfstyle.training import Backup, environment, fit_resumable  # noqa: E402
 

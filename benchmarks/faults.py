@@ -46,7 +46,7 @@ import tfstyle.export.saved_model
 import tfstyle.segmentation
 import tfstyle.stylize
 import tfstyle.training
-from tfstyle.files import write_atomically
+from tfstyle._private.files import write_atomically
 from tfstyle.training import environment
 
 COMMANDS = ("train", "stylize", "augment", "export")

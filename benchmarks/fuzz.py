@@ -709,8 +709,8 @@ def mutate_zip(rng: random.Random, data: bytes, change: Callable[[bytes], bytes]
 
 
 def read_arrays_case(rng: random.Random, folder: Path, out: Path) -> None:
+    from tfstyle._private.files import read_arrays
     from tfstyle.errors import InputFileError
-    from tfstyle.files import read_arrays
     from tfstyle.style_bank import StyleBank
 
     if rng.random() < 0.7:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tests.models import image, small_model
+from tfstyle._private.files import alone_in
 from tfstyle.augment_scans import SETTINGS, augment_scans
 from tfstyle.data import prepare_scans, write_png
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
-from tfstyle.files import alone_in
 from tfstyle.style_bank import StyleBank
 from tfstyle.training import TrainingRun, train
 

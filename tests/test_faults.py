@@ -17,8 +17,8 @@ import pytest
 
 from tests.models import image, small_model
 from tfstyle import cli
+from tfstyle._private.files import is_temporary
 from tfstyle.data import WINDOWS, Scan, write_nifti, write_png
-from tfstyle.files import is_temporary
 from tfstyle.outputs import SliceFolder
 from tfstyle.segmentation import UNet
 

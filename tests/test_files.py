@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tfstyle._private.files import is_temporary, is_unused, remove_abandoned, temporary_beside
+from tfstyle._private.files import write_atomically as write
 from tfstyle.errors import OutputError, StorageError
-from tfstyle.files import is_temporary, is_unused, remove_abandoned, temporary_beside
-from tfstyle.files import write_atomically as write
 
 
 class TestWriting:
@@ -95,7 +95,7 @@ class TestAbandoned:
     def test_in_use_stays_until_its_process_is_killed(self, tmp_path, folder):
         code = (
             "import sys, time\n"
-            "from tfstyle.files import temporary_beside\n"
+            "from tfstyle._private.files import temporary_beside\n"
             f"with temporary_beside(sys.argv[1], folder={folder}):\n"
             "    print('there', flush=True)\n"
             "    time.sleep(100)\n"

@@ -24,6 +24,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 
 from tfstyle import augment_scans as augment
 from tfstyle import outputs, presets, stylize
+from tfstyle._private.files import check_zip, is_inside, read_json, safe_name
 from tfstyle.data import list_scans, match_labels, read_labelled, read_scan, read_scans
 from tfstyle.data.dicom import picture_size, read_frame
 from tfstyle.data.labelled import _table, _tag_or_sidecar, read_dicom_seg
@@ -31,7 +32,6 @@ from tfstyle.data.png import read_png
 from tfstyle.data.read import find_files
 from tfstyle.encoders.weights import load_arrays, load_npz
 from tfstyle.errors import InputFileError, OutputError, WeightsError
-from tfstyle.files import check_zip, is_inside, read_json, safe_name
 from tfstyle.limits import limited
 from tfstyle.segmentation import UNet
 from tfstyle.style_bank import StyleBank

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfstyle._private.images import checked_gray
 from tfstyle.errors import ArgumentError
-from tfstyle.images import checked_gray
 from tfstyle.metrics.structure import structure_scores
 from tfstyle.presets import open_model
 from tfstyle.style_bank import StyleBank

@@ -26,6 +26,16 @@ from typing import TextIO
 
 import numpy as np
 
+from tfstyle._private.files import (
+    is_inside,
+    is_unused,
+    parse_json,
+    read_json,
+    read_limited,
+    remove_abandoned,
+    temporary_beside,
+    write_atomically,
+)
 from tfstyle.augment import number_range
 from tfstyle.data import Scan, ScanFiles, Window, list_scans, resolve_window
 from tfstyle.data.dicom import is_dicom
@@ -39,16 +49,6 @@ from tfstyle.errors import (
     OutputError,
     StorageError,
     TfstyleError,
-)
-from tfstyle.files import (
-    is_inside,
-    is_unused,
-    parse_json,
-    read_json,
-    read_limited,
-    remove_abandoned,
-    temporary_beside,
-    write_atomically,
 )
 from tfstyle.limits import limits
 from tfstyle.outputs import measure_scan, write_generated

@@ -10,10 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfstyle._private.files import write_atomically
 from tfstyle.data.layouts import PICTURE
 from tfstyle.data.png import described
 from tfstyle.errors import ArgumentError, OutputError
-from tfstyle.files import write_atomically
 
 
 def image_grid(*columns: np.ndarray, gap: int = 2) -> np.ndarray:

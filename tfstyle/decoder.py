@@ -8,9 +8,9 @@ from collections.abc import Callable
 import keras
 from keras import layers
 
+from tfstyle._private.keras_files import KerasFile
 from tfstyle.encoders.base import Encoder
 from tfstyle.errors import ArgumentError
-from tfstyle.keras_files import KerasFile
 from tfstyle.layers.convolution import fast_forms
 from tfstyle.layers.padding import ReflectionPadding2D
 

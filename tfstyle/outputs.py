@@ -19,6 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
+from tfstyle._private.files import (
+    is_inside,
+    parse_json,
+    read_json,
+    read_limited,
+    remove_abandoned,
+    write_atomically,
+)
 from tfstyle.data.dicom import Frame
 from tfstyle.data.dicom.write import DerivedSeries, is_identity, write_derived_series
 from tfstyle.data.layouts import DESCRIPTION
@@ -28,14 +36,6 @@ from tfstyle.data.read import read_scans
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import OutputError
-from tfstyle.files import (
-    is_inside,
-    parse_json,
-    read_json,
-    read_limited,
-    remove_abandoned,
-    write_atomically,
-)
 
 #: Slices from which on other processes decode and write. Starting them takes about a second.
 MANY_SLICES = 32

@@ -12,11 +12,11 @@ import tensorflow as tf
 from keras import ops
 
 from tfstyle import encoders
+from tfstyle._private.images import as_batch, check_strength, gray_tensor, pair_of
+from tfstyle._private.keras_files import KerasFile
 from tfstyle.decoder import Decoder
 from tfstyle.encoders import IMAGE_TAP, Encoder
 from tfstyle.errors import ArgumentError, WeightsError
-from tfstyle.images import as_batch, check_strength, gray_tensor, pair_of
-from tfstyle.keras_files import KerasFile
 from tfstyle.layers import AdaIN, moments
 from tfstyle.layers.padding import extend_to_stride
 from tfstyle.losses import (
@@ -126,7 +126,7 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
             float tensor (B, H, W, 1), not clipped.
 
         Raises:
-            ArgumentError: what :func:`tfstyle.images.gray_tensor` refuses.
+            ArgumentError: what :func:`tfstyle._private.images.gray_tensor` refuses.
         """
         content, style = (
             gray_tensor(images, name) for images, name in zip(pair_of(inputs), ("content", "style"))

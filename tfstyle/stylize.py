@@ -19,20 +19,20 @@ from pathlib import Path
 import numpy as np
 
 from tfstyle import __version__
-from tfstyle.baselines import Baseline
-from tfstyle.data import DicomSeries, Scan, Window, read_scans, resolve_window
-from tfstyle.data.dicom import read_frame, source_frames
-from tfstyle.data.dicom.deidentify import check_burned_in, check_profile, new_key
-from tfstyle.data.layouts import is_result
-from tfstyle.errors import ArgumentError, OutputError, WorkerError
-from tfstyle.files import (
+from tfstyle._private.files import (
     is_inside,
     read_json,
     remove_abandoned,
     temporary_beside,
     write_atomically,
 )
-from tfstyle.images import check_batch_size, check_strength
+from tfstyle._private.images import check_batch_size, check_strength
+from tfstyle.baselines import Baseline
+from tfstyle.data import DicomSeries, Scan, Window, read_scans, resolve_window
+from tfstyle.data.dicom import read_frame, source_frames
+from tfstyle.data.dicom.deidentify import check_burned_in, check_profile, new_key
+from tfstyle.data.layouts import is_result
+from tfstyle.errors import ArgumentError, OutputError, WorkerError
 from tfstyle.outputs import (
     DicomSlices,
     OneFile,

@@ -26,11 +26,17 @@ import numpy as np
 import tensorflow as tf
 
 from tfstyle import __version__, callbacks, encoders
+from tfstyle._private.files import (
+    alone_in,
+    is_unused,
+    read_json,
+    remove_abandoned,
+    write_atomically,
+)
 from tfstyle.data import Scan, load_shards, pair_dataset, read_scans, spine_phantom
 from tfstyle.data.shards import is_prepared
 from tfstyle.encoders.weights import load_npz, save_npz
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
-from tfstyle.files import alone_in, is_unused, read_json, remove_abandoned, write_atomically
 from tfstyle.style_transfer import StyleTransfer
 from tfstyle.workers import Worker, from_chief, over_machines
 

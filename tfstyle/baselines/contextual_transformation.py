@@ -8,11 +8,11 @@ from pathlib import Path
 import keras
 from keras import layers, ops
 
+from tfstyle._private.images import gray_tensor, pair_of
+from tfstyle._private.keras_files import KerasFile
 from tfstyle.baselines.base import NetworkBaseline, cut_encoder, known_taps
 from tfstyle.encoders import Encoder
 from tfstyle.errors import ArgumentError
-from tfstyle.images import gray_tensor, pair_of
-from tfstyle.keras_files import KerasFile
 from tfstyle.layers import ReflectionPadding2D
 from tfstyle.layers.padding import extend_to_stride
 from tfstyle.losses import ContextualLoss

@@ -22,6 +22,7 @@ from typing import Any
 
 import tfstyle
 from tfstyle import errors
+from tfstyle._private.files import write_atomically
 from tfstyle.augment_scans import (
     LOCK,
     MANIFEST,
@@ -48,7 +49,6 @@ from tfstyle.beam.chunks import (
 )
 from tfstyle.beam.driver import ERROR, LOST
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, TfstyleError, WorkerError
-from tfstyle.files import write_atomically
 from tfstyle.style_bank import StyleBank
 from tfstyle.style_transfer import StyleTransfer
 from tfstyle.stylize import Progress, StylizeOptions

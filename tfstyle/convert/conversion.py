@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tfstyle._private.files import temporary_beside
 from tfstyle.convert import report as reports
 from tfstyle.convert.graph import PlainGraph, chosen_signature, plain_graph
 from tfstyle.convert.report import ConversionReport, Runner
@@ -27,7 +28,6 @@ from tfstyle.export import (
     saved_model_folder,
 )
 from tfstyle.export.saved_model import package_versions
-from tfstyle.files import temporary_beside
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 Variables become constants, functions are inlined, and the checks that make a server refuse bad
 input (``Assert``, ``CheckNumerics``) are taken out: the runtimes converted to cannot run them.
-Whoever runs a converted model checks its input, as :func:`tfstyle.images.as_batch` does.
+Whoever runs a converted model checks its input, as :func:`tfstyle._private.images.as_batch` does.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfstyle._private.logs import quiet_tensorflow
 from tfstyle.errors import ArgumentError, InputFileError, first_line
 from tfstyle.export.servable import (
     DEFAULT_SIGNATURE,
@@ -21,7 +22,6 @@ from tfstyle.export.servable import (
     saved_model_folder,
 )
 from tfstyle.export.signatures import STYLIZE
-from tfstyle.logs import quiet_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf

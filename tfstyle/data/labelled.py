@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfstyle._private.files import read_json, read_limited
 from tfstyle.data.dicom import check_size, damage_is_input_error, is_dicom, read_dataset
 from tfstyle.data.layouts import is_label_name, key_of
 from tfstyle.data.nifti import match_labels, resample_labels
@@ -26,7 +27,6 @@ from tfstyle.data.privacy import TECHNICAL, mark_of, reason_of, values_unsaid
 from tfstyle.data.read import find_files, read_scan
 from tfstyle.data.scan import Scan
 from tfstyle.errors import ArgumentError, InputFileError
-from tfstyle.files import read_json, read_limited
 from tfstyle.limits import check
 
 logger = logging.getLogger(__name__)

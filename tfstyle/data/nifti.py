@@ -9,12 +9,12 @@ import os
 import nibabel as nib
 import numpy as np
 
+from tfstyle._private.files import safe_name, write_atomically
 from tfstyle.data.dicom import AIR_HU, compact, to_hounsfield
 from tfstyle.data.privacy import reason_of
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
-from tfstyle.files import safe_name, write_atomically
 from tfstyle.limits import check
 
 _HU_MARK = b"units HU"  # in the header's description, written by write_nifti

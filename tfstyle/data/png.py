@@ -8,9 +8,9 @@ import zlib
 
 import numpy as np
 
+from tfstyle._private.files import read_limited, safe_name, write_atomically
 from tfstyle.data.scan import Scan
 from tfstyle.errors import ArgumentError, InputFileError
-from tfstyle.files import read_limited, safe_name, write_atomically
 from tfstyle.limits import check
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"

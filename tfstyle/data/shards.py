@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfstyle.data.read import ScanFiles, list_scans
-from tfstyle.data.scan import UNITS, Scan
-from tfstyle.data.windows import Window
-from tfstyle.errors import ArgumentError, InputFileError, OutputError, TfstyleError
-from tfstyle.files import (
+from tfstyle._private.files import (
     is_unused,
     read_json,
     remove_abandoned,
     temporary_beside,
     write_atomically,
 )
+from tfstyle.data.read import ScanFiles, list_scans
+from tfstyle.data.scan import UNITS, Scan
+from tfstyle.data.windows import Window
+from tfstyle.errors import ArgumentError, InputFileError, OutputError, TfstyleError
 
 if TYPE_CHECKING:
     import tensorflow as tf

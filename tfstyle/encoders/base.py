@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from tfstyle._private.keras_files import KerasFile
 from tfstyle.encoders.weights import (
     build_application,
     load_encoder_weights,
@@ -19,7 +20,6 @@ from tfstyle.encoders.weights import (
     save_npz,
 )
 from tfstyle.errors import ArgumentError, OutputError
-from tfstyle.keras_files import KerasFile
 from tfstyle.layers.affine import ChannelAffine
 from tfstyle.layers.convolution import fast_forms
 

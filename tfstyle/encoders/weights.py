@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
+from tfstyle._private.files import read_arrays, write_atomically
 from tfstyle.errors import InputFileError, WeightsError
-from tfstyle.files import read_arrays, write_atomically
 
 if TYPE_CHECKING:
     from tfstyle.encoders.base import Encoder

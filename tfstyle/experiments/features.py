@@ -32,12 +32,12 @@ import keras
 import numpy as np
 
 from tfstyle import encoders
+from tfstyle._private.files import write_atomically
+from tfstyle._private.images import as_batch
 from tfstyle.data import Scan, Window, apply_protocol, read_scan, resolve_window
 from tfstyle.encoders import Encoder
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.experiments.sheet import contact_sheet
-from tfstyle.files import write_atomically
-from tfstyle.images import as_batch
 from tfstyle.layers import moments, reduce_size
 from tfstyle.training import environment
 

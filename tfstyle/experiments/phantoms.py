@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tfstyle._private.files import temporary_beside
 from tfstyle.data import PROTOCOLS, apply_protocol, spine_phantom, write_png
 from tfstyle.errors import ArgumentError, OutputError
-from tfstyle.files import temporary_beside
 
 
 def write_phantoms(

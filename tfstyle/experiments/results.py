@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from tfstyle._private.files import write_atomically
 from tfstyle.data import read_png
 from tfstyle.errors import OutputError
 from tfstyle.experiments import page
 from tfstyle.experiments.segmentation import CONDITIONS, MEASURES, examples_folder
-from tfstyle.files import write_atomically
 
 _TITLES = {
     "plain": "Plain",

@@ -22,6 +22,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from tfstyle._private.files import write_atomically
 from tfstyle.data import LABELS, PROTOCOLS, apply_protocol, spine_phantom, write_png
 from tfstyle.data.labelled import LabelledFiles, LabelledScan, find_labelled
 from tfstyle.data.layouts import PICTURE
@@ -31,7 +32,6 @@ from tfstyle.data.scan import Scan
 from tfstyle.data.windows import WindowSpec, resolve_window
 from tfstyle.errors import ArgumentError, InputFileError
 from tfstyle.experiments.study_file import read_study
-from tfstyle.files import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tfstyle._private.files import read_json
 from tfstyle.errors import ArgumentError, OutputError
-from tfstyle.files import read_json
 
 
 def read_study(output: Path, settings: dict, empty: dict, runs: str) -> dict:

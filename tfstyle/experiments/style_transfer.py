@@ -20,12 +20,12 @@ import keras
 import numpy as np
 
 from tfstyle import metrics
+from tfstyle._private.files import write_atomically
 from tfstyle.data import PROTOCOLS, apply_protocol, spine_phantom, write_png
 from tfstyle.data.layouts import PICTURE
 from tfstyle.errors import ArgumentError
 from tfstyle.experiments import page
 from tfstyle.experiments.study_file import read_study
-from tfstyle.files import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfstyle import __version__
+from tfstyle._private.files import read_json, remove_abandoned, temporary_beside
 from tfstyle.errors import (
     SERVING_PACKAGES,
     ArgumentError,
@@ -35,7 +36,6 @@ from tfstyle.export.signatures import (
     segment_signature,
     stylize_signatures,
 )
-from tfstyle.files import read_json, remove_abandoned, temporary_beside
 
 if TYPE_CHECKING:
     from tfstyle.segmentation import UNet

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfstyle._private.files import read_limited
+from tfstyle._private.logs import quiet_tensorflow
 from tfstyle.errors import InputFileError, first_line
-from tfstyle.files import read_limited
-from tfstyle.logs import quiet_tensorflow
 
 if TYPE_CHECKING:
     from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers, ops
 
+from tfstyle._private.images import as_batch, gray_tensor
+from tfstyle._private.keras_files import KerasFile
 from tfstyle.encoders.weights import build_application, load_application
 from tfstyle.errors import ArgumentError
-from tfstyle.images import as_batch, gray_tensor
-from tfstyle.keras_files import KerasFile
 
 #: Smallest input of Inception-V3 without its top, in pixels.
 LEAST = 75

@@ -10,11 +10,11 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+from tfstyle._private.keras_files import KerasFile
 from tfstyle.encoders import VGG16
 from tfstyle.encoders.base import PREPROCESSING
 from tfstyle.encoders.weights import LPIPS_PACKAGE, load_npz, lpips_weights
 from tfstyle.errors import ArgumentError, WeightsError
-from tfstyle.keras_files import KerasFile
 from tfstyle.metrics.means import PairMean
 from tfstyle.metrics.structure import check_pairs
 

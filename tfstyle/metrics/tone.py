@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
+from tfstyle._private.images import as_batch
 from tfstyle.errors import ArgumentError
-from tfstyle.images import as_batch
 from tfstyle.metrics.means import PairMean
 from tfstyle.metrics.structure import check_pairs
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from tfstyle._private.files import read_json, read_limited, temporary_beside
 from tfstyle.encoders.weights import load_npz, save_npz
 from tfstyle.errors import InputFileError, OutputError, WeightsError
-from tfstyle.files import read_json, read_limited, temporary_beside
 
 FORMAT = 1
 #: The preset that is meant where none is named.
@@ -274,7 +274,7 @@ def open_model(source: str | os.PathLike | None = None, cls: type | None = None)
     """
     if source is None or not str(source).endswith(".keras"):
         return load(source, cls)
-    from tfstyle.keras_files import load_model
+    from tfstyle._private.keras_files import load_model
 
     return load_model(source, tuple(map(_class_named, CLASSES)) if cls is None else cls)
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers, ops
 
+from tfstyle._private.images import as_batch, gray_tensor
+from tfstyle._private.keras_files import KerasFile
 from tfstyle.errors import ArgumentError
-from tfstyle.images import as_batch, gray_tensor
-from tfstyle.keras_files import KerasFile
 from tfstyle.layers.padding import extend_to_stride
 from tfstyle.metrics.segmentation import Dice, MeanIoU, PixelAccuracy
 from tfstyle.segmentation.loss import SegmentationLoss

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from tfstyle._private.images import as_batch, check_strength, check_style_count, named_styles
 from tfstyle.errors import SERVING_PACKAGES, ArgumentError, ServingError, require_packages
 from tfstyle.export.servable import DEFAULT_SIGNATURE
 from tfstyle.export.signatures import ENCODE_STYLE, STRENGTH_SUFFIX, STYLIZE, STYLIZE_WITH_CODE
-from tfstyle.images import as_batch, check_strength, check_style_count, named_styles
 
 if TYPE_CHECKING:
     import grpc

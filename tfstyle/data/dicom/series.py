@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydicom.dataset import Dataset
 
+from tfstyle._private.files import safe_name
 from tfstyle.data.dicom.files import (
     NoPictureError,
     NoSizeError,
@@ -35,7 +36,6 @@ from tfstyle.data.privacy import mark_of
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import ArgumentError, InputFileError
-from tfstyle.files import safe_name
 from tfstyle.limits import check
 
 logger = logging.getLogger(__name__)

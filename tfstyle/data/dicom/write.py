@@ -18,6 +18,7 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
+from tfstyle._private.files import temporary_beside
 from tfstyle.data.dicom.deidentify import check_burned_in, check_profile, new_key, new_uid
 from tfstyle.data.dicom.deidentify import deidentify as deidentify_dataset
 from tfstyle.data.dicom.files import damage_is_input_error, read_dataset
@@ -39,7 +40,6 @@ from tfstyle.data.nifti import check_unit
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import ArgumentError, OutputError
-from tfstyle.files import temporary_beside
 
 _LEVELS = 65535
 

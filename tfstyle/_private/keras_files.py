@@ -9,9 +9,9 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from tfstyle._private.files import check_zip, temporary_beside
+from tfstyle._private.images import gray_error
 from tfstyle.errors import InputFileError, OutputError
-from tfstyle.files import check_zip, temporary_beside
-from tfstyle.images import gray_error
 
 
 def _telling(method):
