@@ -175,7 +175,9 @@ class ContextualTransformation(KerasFile, NetworkBaseline, keras.Model):
         self.build((None, None, None, 1))
 
     @classmethod
-    def ready(cls, model: str | Path | NetworkBaseline | None = None):  # type: ignore[override]
+    def ready(  # type: ignore[override]
+        cls, model: str | Path | ContextualTransformation | None = None
+    ) -> ContextualTransformation:
         """A trained model: the model itself, its ``.keras`` file, or a folder with ``model.keras``.
 
         Raises:
