@@ -105,6 +105,7 @@ def registered_in_source() -> set[str]:
     return found
 
 
+@pytest.mark.integration
 def test_new_process_loads_all(tmp_path):
     """Saved files load where nothing but tfstyle was imported, and give the same."""
     for number, case in enumerate(CASES.values()):

@@ -90,6 +90,7 @@ class TestTraining:
         assert history["loss"][-1] < history["loss"][0]
         assert int(model.optimizer.iterations.numpy()) == 15
 
+    @pytest.mark.slow
     def test_encoder_stays_frozen(self):
         model = small()
         before = model.encoder.get_weights()
@@ -141,6 +142,7 @@ class TestGenerator:
 
 
 class TestSaving:
+    @pytest.mark.slow
     def test_loaded_it_goes_on(self, trained, tmp_path):
         model, _ = trained
         model.save(tmp_path / "model.keras")

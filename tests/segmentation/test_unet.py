@@ -138,6 +138,7 @@ class TestTraining:
         found = tfstyle.metrics.dice_by_class(masks, unet.segment(images)[..., 0], 3)
         assert (found > 0.9).all()
 
+    @pytest.mark.slow
     def test_tf_data_under_a_strategy(self):
         images, masks = vertebrae(4, 32)
         data = tf.data.Dataset.from_tensor_slices((images, masks[..., None])).batch(2)
@@ -152,6 +153,7 @@ class TestTraining:
 
 
 class TestFiles:
+    @pytest.mark.slow
     def test_loaded_it_goes_on(self, tmp_path):
         images, masks = vertebrae(2, 32)
         unet = small(normalization="group", groups=2, depth=1)
