@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
@@ -149,6 +150,7 @@ def stylize_scans(
     batch_size: int = 8,
     workers: int | None = None,
     deidentify: str = "keep",
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> list[StylizedScan]:
     """Gives scans the gray scale of other scans and writes the results.
@@ -156,7 +158,7 @@ def stylize_scans(
     A DICOM series becomes a folder with a derived series, NIfTI a ``.nii.gz`` in the source's
     units, PNG a PNG of the source's depth. The generated gray levels go back to the source's
     units through the window of the content: they show as generated in that window, and are no
-    measurement. Nothing is overwritten. Results that lie among the inputs are left out.
+    measurement. Results that lie among the inputs are left out.
 
     The slices of a DICOM series are read, generated and written at the same time, by several
     processes where there are many, and a series of any length takes the memory of some dozens of
@@ -191,6 +193,8 @@ def stylize_scans(
             place and staff, and results have the names of their sources. ``"basic"``: derived DICOM
             goes through :mod:`tfstyle.data.dicom.deidentify`, UIDs alike over the whole run,
             and results are called ``scan-0001``, … in reading order.
+        overwrite: Replace results that exist already; they are refused by default. What holds an
+            input or other files than slices is refused all the same.
         progress: Called after each batch.
 
     Returns:
@@ -235,7 +239,7 @@ def stylize_scans(
     names = [scan.name for scan in scans]
     if deidentify == "basic":
         names = [f"scan-{number:04d}" for number in range(1, len(scans) + 1)]
-    targets, results = _plan(scans, kinds, Path(output), jobs, names)
+    targets, results = _plan(scans, kinds, Path(output), jobs, names, overwrite, protected=styles)
     if deidentify == "basic" and "dicom" in kinds:
         work = replace(work, uid_key=_uid_key(Path(output)))
     total = sum(len(scan) for scan in scans)
@@ -676,6 +680,8 @@ def _plan(
     output: Path,
     jobs: list[str | None],
     names: Sequence[str],
+    overwrite: bool,
+    protected: Sequence[str | os.PathLike],
 ) -> tuple[list[Path], list[StylizedScan | None]]:
     """Chooses every output path by the scans' names before any work; refuses those that exist.
 
@@ -711,11 +717,20 @@ def _plan(
             suffix = {"dicom": "", "nifti": ".nii.gz", "png": ".png" if len(scan) == 1 else ""}
             targets.append(output / f"{label}{suffix[kind]}")
     results = [_finished(target, job) for target, job in zip(targets, jobs)]
+    replaced = []
     for target, result in zip(targets, results):
         if result is not None or (target.is_dir() and not any(target.iterdir())):
             continue
-        if target.exists():
-            raise OutputError(target, "exists already and is not overwritten; choose another name.")
+        if target.exists() and not overwrite:
+            raise OutputError(target, "exists already; choose another name, or overwrite it.")
+        sources = chain(protected, *(scan.files for scan in scans))
+        if target.exists() and any(is_inside(target, os.path.abspath(file)) for file in sources):
+            raise OutputError(target, "is or holds an input; choose another name.")
+        if target.is_dir() and any(
+            path.suffix not in (".dcm", ".png") for path in target.iterdir()
+        ):
+            raise OutputError(target, "holds other files than slices; choose another name.")
+        replaced.append(target)
     folder = output.parent if as_file else output
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -726,6 +741,9 @@ def _plan(
     try:
         with temporary_beside(folder / "stylized"):
             pass  # only to see that it can be made
+        for target in replaced:
+            if target.is_dir():  # a file is replaced when the new one is there
+                shutil.rmtree(target)
         remove_abandoned(folder)
         remove_abandoned(folder / RECORDS)
     except OSError as error:
