@@ -12,8 +12,8 @@ from tfstyle.cli.output import console, print_facts, progress
 EXAMPLES = """Examples:
   tfstyle convert saved_models/stylize --to tflite --size 256 -o stylize.tflite
   tfstyle convert saved_models/stylize --to onnx -o stylize.onnx
-  tfstyle convert saved_models/stylize --to tflite --precision int8 --calibrate ct/ \\
-      --size 512 -o stylize_int8.tflite"""
+  tfstyle convert saved_models/stylize --to tflite --precision int8 \\
+      --calibrate ct/ --size 512 -o stylize_int8.tflite"""
 
 
 def convert(

@@ -32,14 +32,14 @@ from tfstyle.errors import ArgumentError, InputFileError
 EXAMPLES = """Examples:
   tfstyle stylize ct_series/ --style reference.dcm -o stylized/
   tfstyle stylize a.dcm --style b.dcm --window bone --style-window brain -o c/
-  tfstyle stylize ct.nii.gz --style a.dcm --style b.dcm --style-weights 0.7 0.3 \\
-      -o out.nii.gz
+  tfstyle stylize ct.nii.gz --style a.dcm --style b.dcm \\
+      --style-weights 0.7 0.3 -o out.nii.gz
   tfstyle stylize slice.dcm --style head.dcm --format png -o slice.png
-  tfstyle stylize ct_series/ --style a.dcm --server 127.0.0.1:8500 -o out/ --json
+  tfstyle stylize ct_series/ --style a.dcm --server localhost:8500 -o out/
   tfstyle stylize archive/ --style a.dcm -o out/ --beam --direct_num_workers 8
   tfstyle stylize a.dcm --style b.dcm --method histogram_matching -o matched/
   tfstyle stylize a.dcm --style b.dcm --method gatys --set steps=100 -o gatys/
-  tfstyle stylize ct/ --method random_gamma --set seed=3 --set fixed=true -o out/"""
+  tfstyle stylize ct/ --method random_gamma --set fixed=true -o out/"""
 
 SERVER = Group("Served model", sort_key=4)
 METHOD = Group("Other methods, to compare with", sort_key=5)
