@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import pkgutil
 import shlex
 import shutil
 import signal
@@ -19,7 +21,7 @@ from pydicom.data import get_testdata_file
 
 import tfstyle
 from tests.models import small_model
-from tfstyle import cli
+from tfstyle import cli, presets
 from tfstyle.data import LABELS, read_scan, write_png
 from tfstyle.errors import ArgumentError, ServingError, WeightsError
 
@@ -91,6 +93,32 @@ class TestHelp:
                 assert program == "tfstyle"
                 cli.parse(shlex.split(words)[1:])
         assert name == command or command == "prepare"
+
+    @pytest.mark.parametrize(
+        ("command", "function"),
+        [
+            ("stylize", "tfstyle.stylize:stylize_scans"),
+            ("augment", "tfstyle.augment_scans:augment_scans"),
+            ("prepare", "tfstyle.data:prepare_scans"),
+            ("export", "tfstyle.export:export_stylize"),
+            ("convert", "tfstyle.convert:convert"),
+            ("serve", "tfstyle.serving:serve"),
+        ],
+    )
+    def test_defaults_are_those_of_the_library(self, command, function):
+        ours = inspect.signature(cli.app[command].default_command).parameters
+        theirs = inspect.signature(pkgutil.resolve_name(function)).parameters
+        required = inspect.Parameter.empty
+        shared = {
+            name: (ours[name].default, theirs[name].default)
+            for name in ours.keys() & theirs.keys()
+            if required not in (ours[name].default, theirs[name].default)
+        }
+        assert shared
+        assert all(mine == yours for mine, yours in shared.values()), shared
+
+    def test_default_preset_is_that_of_the_library(self):
+        assert cli.options.DEFAULT_PRESET == presets.DEFAULT
 
     def test_version(self, run):
         assert run("--version") == (0, f"tfstyle {tfstyle.__version__}\n", "")

@@ -202,4 +202,4 @@ def _terminable() -> Iterator[threading.Event]:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
-__all__ = ["app", "main", "parse"]
+__all__ = ["COMMANDS", "app", "main", "parse", "silence"]

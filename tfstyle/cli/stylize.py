@@ -71,7 +71,7 @@ def stylize(
     server_header: Annotated[tuple[str, ...], Parameter(group=SERVER)] = (),
     method: Annotated[str, Parameter(group=METHOD)] = "contextual",
     settings: Annotated[tuple[str, ...], Parameter(name="--set", group=METHOD)] = (),
-    batch_size: BatchSize = 4,
+    batch_size: BatchSize = 8,
     workers: Annotated[NotNegative | None, Parameter(group=SPEED)] = None,
     beam: Beam = None,
     reporting: Reporting = Reporting(),
