@@ -136,7 +136,7 @@ def _misplaced(words: Sequence[str]) -> str | None:
 
 
 def _run(words: Sequence[str], terminated: threading.Event) -> int:
-    reporting = Reporting(debug="--debug" in words)
+    reporting = Reporting()
     try:
         command, bound = parse(words)
         reporting = bound.arguments.get("reporting", reporting)

@@ -188,11 +188,8 @@ def _on_beam(
             choice.open(), inputs, style, output, beam_options=beam, progress=update, **options
         )
     if not reporting.json:
-        facts = {
-            "manifest": result.manifest,
-            "written": result.written,
-            "there before": result.kept,
-        }
+        facts = {"manifest": result.manifest, "written": result.written}
+        facts["there before"] = result.kept
         if result.left_out:
             facts["left out"] = f"{len(result.left_out)}, which hold no scan"
         print_facts(console(), facts | {"failed": len(result.failed)})
