@@ -421,7 +421,7 @@ def make_dicom(rng: random.Random, seeds: Path, folder: Path) -> None:
 def read_dicom_case(rng: random.Random, folder: Path, out: Path) -> None:
     from tfstyle.data import list_scans, read_scans, resolve_window
     from tfstyle.errors import TfstyleError
-    from tfstyle.outputs import write_generated
+    from tfstyle.runs.outputs import write_generated
 
     several = len(os.listdir(folder)) > 1
     path = folder if several else folder / "case.dcm"
@@ -815,7 +815,7 @@ def run_seeds(folder: Path) -> None:
     }  # fmt: skip
     from dataclasses import fields
 
-    from tfstyle.stylize import StylizedScan
+    from tfstyle.runs.stylize import StylizedScan
 
     result = {field.name: result.get(field.name, 1.0) for field in fields(StylizedScan)}
     (folder / "record.json").write_text(json.dumps({"job": "j", "result": result}))
@@ -1132,7 +1132,7 @@ def prepare(tensorflow: bool, sandbox: Sandbox) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.io.decode_png(png(1, 1, 8, 0, b"\0\0"))
     import tfstyle.data
-    import tfstyle.outputs  # noqa: F401
+    import tfstyle.runs.outputs  # noqa: F401
 
 
 def make_seeds(name: str, sandbox: Sandbox) -> None:

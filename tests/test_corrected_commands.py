@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from tests.models import image, small_model
-from tfstyle.augment_scans import SETTINGS, augment_scans
 from tfstyle.data import prepare_scans, write_png
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
-from tfstyle.files import alone_in
+from tfstyle.files import locked
+from tfstyle.runs.augment import SETTINGS, augment_scans
+from tfstyle.runs.training import TrainingRun, train
 from tfstyle.style_bank import StyleBank
-from tfstyle.training import TrainingRun, train
 
 RUN = TrainingRun(
     phantoms=1,
@@ -52,7 +52,7 @@ def test_training(tmp_path, wrong, error):
 
 
 def test_folder_in_use(tmp_path):
-    with alone_in(tmp_path), pytest.raises(OutputError, match="is being written by another run"):
+    with locked(tmp_path), pytest.raises(OutputError, match="is being written by another run"):
         train(RUN, tmp_path)
     assert os.listdir(tmp_path) == []
 
