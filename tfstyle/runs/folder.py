@@ -112,6 +112,8 @@ class RunFolder:
         remove_abandoned(self.path, deep=True)
         before, now = _flat(self.found), _flat(self.settings)
         ours = now.keys() <= before.keys()
+        if not now.keys() & before.keys():
+            raise OutputError(self.record, "holds no settings of a run; choose another folder.")
         if self.overwrite is not None and ours:
             for name in self.overwrite:
                 remove(self.path / name)

@@ -9,7 +9,6 @@ import gc
 import json
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,12 +28,16 @@ from tfstyle import __version__, callbacks, encoders
 from tfstyle.data import Scan, load_shards, pair_dataset, read_scans, spine_phantom
 from tfstyle.data.shards import is_prepared
 from tfstyle.encoders.weights import load_npz, save_npz
-from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
-from tfstyle.files import is_unused, locked, read_json, remove_abandoned, write_atomically
+from tfstyle.errors import ArgumentError, OutputError, WeightsError
+from tfstyle.files import read_json, remove, write_atomically
+from tfstyle.runs.folder import RunFolder
 from tfstyle.style_transfer import StyleTransfer
 from tfstyle.workers import Worker, from_chief, over_machines
 
 log = logging.getLogger(__name__)
+
+#: What is there once an epoch of a run is finished.
+_CAME = "backup/state.npz", "history.json", "preset"
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,12 @@ class TrainingRun:
     Attributes:
         content: Content scans: DICOM files or folders, NIfTI, PNG, or folders that
             :func:`tfstyle.data.prepare_scans` wrote.
-        style: Style scans; the content scans unless given.
+        style: Style scans. Defaults to the content scans.
         preset: Start from this preset's model instead of a new one. Losses at deeper taps than
-            the preset holds take the encoder's weights anew.
+            the preset holds take the encoder's weights.
         encoder: Encoder of a new model, a key of ``tfstyle.encoders.ENCODERS``.
         weights: Weights of the encoder: ``"imagenet"``, ``"lpips"``, a path, or ``"none"``.
-        layer: Tap at which AdaIN works; the encoder's default unless given.
+        layer: Tap at which AdaIN works. Defaults to the encoder's.
         content_loss: ``"contextual"`` or ``"mse"``.
         style_loss: ``"moments"`` or ``"gram"``.
         style_weight: α, the weight of the style loss.
@@ -57,11 +60,11 @@ class TrainingRun:
         paired_weight: δ, the weight of the difference where `same_place` made a pair.
         tv_weight: β, the weight of the total variation.
         spatial_weight: Of the bilateral variant of the contextual loss; 0 is the paper's.
-        content_layers: Taps of the content loss, each ``"TAP"`` or ``"TAP:WEIGHT"``; the
-            encoder's default unless given.
+        content_layers: Taps of the content loss, each ``"TAP"`` or ``"TAP:WEIGHT"``. Defaults to
+            the encoder's.
         style_layers: Taps of the style loss, the same.
         windows: Windows of the contents, one drawn for each crop.
-        style_windows: Windows of the styles; the contents' unless given.
+        style_windows: Windows of the styles. Defaults to the contents'.
         crop: Side of the square crops in pixels.
         batch_size: Pairs a step, over all devices.
         steps: Steps an epoch; a backup is made after each epoch.
@@ -145,6 +148,7 @@ def train(
     *,
     tensorboard: bool = False,
     extra_callbacks: Sequence[keras.callbacks.Callback] = (),
+    overwrite: bool = False,
     verbose: int = 0,
 ) -> TrainingResult:
     """Trains in ``output``; called again after an interruption of any kind, it resumes.
@@ -167,6 +171,7 @@ def train(
         output: Folder of the run. New or empty, or one that holds the same run.
         tensorboard: Write losses and grids for TensorBoard to ``tensorboard/`` as well.
         extra_callbacks: Further Keras callbacks.
+        overwrite: Remove the run that `output` holds and begin again, with any settings.
         verbose: Of ``Model.fit``.
 
     Returns:
@@ -176,8 +181,8 @@ def train(
         ArgumentError: Settings or a ``TF_CONFIG`` that cannot be used, or other settings than the
             folder's or the chief's.
         InputFileError: A scan that cannot be read.
-        OutputError: The folder is not empty, not writable, holds something else, or is in use by
-            another training.
+        OutputError: The folder holds something else, is in use by another training, or cannot be
+            written.
         WeightsError: The encoder's weights or the preset cannot be loaded.
         WorkerError: Another worker has stopped or cannot be reached.
 
@@ -194,7 +199,7 @@ def train(
     worker = Worker.from_environment()
     with worker.together():
         strategy = worker.strategy()
-        with locked(folder) if worker.is_chief else nullcontext():
+        with _folder(run, folder, overwrite) if worker.is_chief else nullcontext():
             return _train(run, folder, worker, strategy, tensorboard, extra_callbacks, verbose)
 
 
@@ -209,10 +214,7 @@ def _train(
 ) -> TrainingResult:
     log.info("training on %d device(s)", strategy.num_replicas_in_sync)
     preset, history_file = folder / "preset", folder / "history.json"
-    finished = False
-    if worker.is_chief:
-        _open_run(run, folder)
-        finished = (preset / "preset.json").is_file()
+    finished = worker.is_chief and (preset / "preset.json").is_file()
     _check_batch(run, strategy.num_replicas_in_sync, worker)
     if worker.count > 1:
         digest = _digest(run)
@@ -276,11 +278,11 @@ def fit_resumable(
     extra_callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 0,
 ) -> History:
-    """``model.fit`` in a folder; called again after an interruption, it goes on.
+    """``model.fit`` in a folder; called again after an interruption, it resumes.
 
     The folder then holds ``backup/`` (remove it with :meth:`Backup.remove` once the model is
     saved), ``history.json`` and ``grids/``. Over several machines that holds for the chief; the
-    others keep their backups in a temporary folder, as TensorFlow asks, and go on from the chief's.
+    others keep their backups in a temporary folder, as TensorFlow asks, and start from the chief's.
 
     Args:
         model: Compiled, in the scope of the strategy it trains under.
@@ -411,7 +413,7 @@ class Backup(keras.callbacks.Callback):
     @staticmethod
     def remove(folder: Path) -> None:
         """Deletes a backup that is no longer needed."""
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
 
 
 class History(keras.callbacks.Callback):
@@ -444,32 +446,16 @@ def _steps_done(model: keras.Model) -> int:
     return int(model.optimizer.iterations.numpy())
 
 
-def _open_run(run: TrainingRun, folder: Path) -> None:
-    """Writes ``run.json``, or finds the same run there, or one that never finished an epoch."""
-    settings = json.loads(json.dumps(asdict(run)))
-    file = folder / "run.json"
-    if file.is_file():
-        try:
-            found = dict(read_json(file)["settings"])
-        except InputFileError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError):
-            raise InputFileError(
-                file, "is no settings file of a run; choose another folder."
-            ) from None
-        changed = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
-        begun = [folder / name for name in ("backup/state.npz", "history.json", "preset")]
-        if changed and any(path.exists() for path in begun):
-            raise ArgumentError(
-                f"{', '.join(changed)}: differs from the run in {folder}. Repeat the command with "
-                "the same settings to go on with that run, or choose another output folder."
-            )
-        remove_abandoned(folder, deep=True)
-        if not changed:
-            return
-    elif not is_unused(folder):
-        raise OutputError(folder, "is not empty and holds no training run; choose another.")
-    _write_json(file, {"settings": settings, "environment": environment()})
+def _folder(run: TrainingRun, folder: Path, overwrite: bool) -> RunFolder:
+    return RunFolder(
+        folder,
+        {"settings": asdict(run)},
+        record="run.json",
+        what="training run",
+        facts=lambda: {"environment": environment()},
+        came=lambda found: any((found.path / name).exists() for name in _CAME),
+        overwrite=("backup", "grids", "tensorboard", *_CAME) if overwrite else None,
+    )
 
 
 def _check_batch(run: TrainingRun, devices: int, worker: Worker) -> None:
@@ -594,7 +580,7 @@ def environment() -> dict[str, str]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = "unknown"
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if (root / ".git").exists():
         try:
             done = subprocess.run(
@@ -628,3 +614,14 @@ def _plain(value: object) -> object:
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     return str(value)
+
+
+__all__ = [
+    "Backup",
+    "History",
+    "TrainingResult",
+    "TrainingRun",
+    "environment",
+    "fit_resumable",
+    "train",
+]
