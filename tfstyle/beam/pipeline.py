@@ -15,10 +15,10 @@ from apache_beam.utils.shared import Shared
 
 from tfstyle.data import ScanFiles
 from tfstyle.errors import OutputError, WeightsError
-from tfstyle.files import write_atomically
+from tfstyle.files import read_json, write_atomically
 from tfstyle.presets import open_model
 from tfstyle.runs.folder import read_rows
-from tfstyle.runs.manifest import failure_row
+from tfstyle.runs.manifest import SETTINGS, failure_row
 from tfstyle.runs.sources import Source
 
 #: In the folder of a run: model, sources, rows, those of failures, and what is finished.
@@ -46,8 +46,12 @@ class Work(beam.DoFn):
         self.shared = Shared()
 
     def setup(self) -> None:
-        """Loads the model."""
-        self.work = replace(self.work, network=self.shared.acquire(self._load))
+        """Loads the model, and the key of UIDs, which no runner is told."""
+        facts = {"network": self.shared.acquire(self._load)}
+        key = read_json(self.folder.parent / SETTINGS).get("uid_key")
+        if key is not None:
+            facts["uid_key"] = key
+        self.work = replace(self.work, **facts)
 
     def _load(self) -> Any:
         network = open_model(self.folder / MODEL)

@@ -119,6 +119,7 @@ def augment_scans(
     inputs, output = Path(os.path.abspath(inputs)), Path(os.path.abspath(output))
     with begin(network, inputs, output, styles, chosen, overwrite) as (manifest, work, sources):
         named = [(inputs, source) for source in sources]
+        work = replace(work, uid_key=None)
         written, kept = _run(manifest, named, work, words, chosen.per_image, progress)
         return account(manifest, sources, chosen, written, kept)
 

@@ -136,7 +136,7 @@ class RunFolder:
         remove_abandoned(self.path)
         self.found = self.settings | json.loads(json.dumps(self.facts()))
         text = json.dumps(self.found, indent=2) + "\n"
-        write_atomically(self.record, text.encode(), private="uid_key" in self.found)
+        write_atomically(self.record, text.encode())
         remove(self.journal)
 
     def keep(self, rows: Iterable[dict]) -> None:
