@@ -16,6 +16,7 @@ from tfstyle.cli.options import (
     Deidentify,
     ModelChoice,
     NotNegative,
+    Overwrite,
     Reporting,
     Several,
     Window,
@@ -36,6 +37,7 @@ def augment(
     output: Annotated[str, Parameter(help="New folder, or that of the run to resume.")],
     /,
     *,
+    overwrite: Overwrite = False,
     styles: Annotated[Several, Parameter(group=STYLE)],
     style_windows: Annotated[Windows, Parameter(group=STYLE)] = ("auto",),
     style_slices: Annotated[AtLeastOne | None, Parameter(group=STYLE)] = None,
@@ -84,7 +86,7 @@ def augment(
     from tfstyle.style_bank import StyleBank
 
     if beam is None:
-        from tfstyle.augment_scans import augment_scans
+        from tfstyle.runs.augment import augment_scans
 
         how = {"workers": workers}
     else:
@@ -111,6 +113,7 @@ def augment(
             seed=seed,
             batch_size=batch_size,
             deidentify=deidentify,
+            overwrite=overwrite,
             progress=update,
             **how,
         )

@@ -65,7 +65,7 @@ Several = Annotated[tuple[str, ...], Parameter(consume_multiple=1)]
 
 Inputs = Annotated[tuple[str, ...], Parameter(help="DICOM files or folders of series, NIfTI, PNG.")]
 Output = Annotated[str, Parameter(alias="-o", group=IN_AND_OUT)]
-Overwrite = Annotated[bool, Parameter(group=IN_AND_OUT, help="Replace results that exist already.")]
+Overwrite = Annotated[bool, Parameter(group=IN_AND_OUT, help="Begin again where a result exists.")]
 Window = Annotated[
     str,
     Parameter(

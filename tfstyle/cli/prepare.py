@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfstyle.cli.options import Inputs, Output, Reporting
+from tfstyle.cli.options import Inputs, Output, Overwrite, Reporting
 from tfstyle.cli.output import complain_of_failed, console, print_facts, progress
 
 EXAMPLES = """Examples:
@@ -16,6 +16,7 @@ def prepare(
     /,
     *,
     output: Output,
+    overwrite: Overwrite = False,
     shard_mb: float = 256.0,
     gzip: bool = False,
     reporting: Reporting = Reporting(),
@@ -32,10 +33,12 @@ def prepare(
         shard_mb: Size in MB from which on a new shard is begun; scans are not split.
         gzip: Compress; training then decompresses all at its start and keeps it in memory.
     """
-    from tfstyle.data import prepare_scans
+    from tfstyle.runs.prepare import prepare_scans
 
     with progress(reporting, "preparing") as update:
-        result = prepare_scans(inputs, output, shard_mb=shard_mb, gzip=gzip, progress=update)
+        result = prepare_scans(
+            inputs, output, shard_mb=shard_mb, gzip=gzip, overwrite=overwrite, progress=update
+        )
     if not reporting.json:
         facts = {
             "index": result.index,

@@ -135,7 +135,7 @@ def stylize(
                     f"{name}: is not available with --beam; leave out one of the two."
                 )
         return _on_beam(choice, inputs, style, output, beam, reporting, options)
-    from tfstyle.stylize import ServedStylizer, stylize_scans
+    from tfstyle.runs.stylize import ServedStylizer, stylize_scans
 
     with progress(reporting, "stylizing") as update, ExitStack() as stack:
         if server is not None:

@@ -1,4 +1,4 @@
-"""``tfstyle train``. Its options are the fields of :class:`tfstyle.training_run.TrainingRun`."""
+"""``tfstyle train``: its options are the fields of `TrainingRun`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Annotated, Any, get_type_hints
 
 from cyclopts import Group, Parameter
 
-from tfstyle.cli.options import IN_AND_OUT, Output, Reporting, strip, unwrapped
+from tfstyle.cli.options import IN_AND_OUT, Output, Overwrite, Reporting, strip, unwrapped
 from tfstyle.cli.output import complain, console, print_facts, progress
-from tfstyle.training_run import TrainingRun
+from tfstyle.runs.training_run import TrainingRun
 
 EXAMPLES = """Examples:
   tfstyle train --content ct/ --style other_scanner/ --output runs/first
@@ -51,6 +51,7 @@ def train(
     *,
     run: _Run | None = None,
     output: Output,
+    overwrite: Overwrite = False,
     tensorboard: Annotated[bool, Parameter(group=IN_AND_OUT)] = False,
     reporting: Reporting = Reporting(),
 ) -> dict:
@@ -66,7 +67,7 @@ def train(
         output: Folder of the run.
         tensorboard: Write losses and grids for TensorBoard, too.
     """
-    from tfstyle import training
+    from tfstyle.runs import training
     from tfstyle.workers import Worker
 
     run = TrainingRun(**asdict(run) if run else {})
@@ -80,6 +81,7 @@ def train(
                 run,
                 output,
                 tensorboard=tensorboard,
+                overwrite=overwrite,
                 extra_callbacks=[training_progress(update, run)],
             )
     finally:
