@@ -46,7 +46,7 @@ from tfstyle import StyleTransfer, encoders, metrics  # noqa: E402
 from tfstyle.data import Scan, Window, read_scans  # noqa: E402
 from tfstyle.encoders import IMAGE_TAP, Encoder  # noqa: E402
 from tfstyle.errors import ArgumentError, WeightsError  # noqa: E402
-from tfstyle.experiments.extra_ct import extra_ct  # noqa: E402
+from tfstyle.data.extra_ct import extra_ct  # noqa: E402
 from tfstyle.files import write_atomically  # noqa: E402
 from tfstyle.layers import reduce_size  # noqa: E402
 from tfstyle.training import Backup, environment, fit_resumable  # noqa: E402

@@ -561,7 +561,7 @@ def _number(value: float | None) -> str:
 
 
 def _phantom(arguments: argparse.Namespace) -> dict:
-    from tfstyle.experiments.phantoms import write_phantoms
+    from tfstyle.data.phantom_files import write_phantoms
 
     with _progress(arguments, "drawing") as update:
         files = write_phantoms(
