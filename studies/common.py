@@ -125,7 +125,7 @@ def render(template: str, **values: Any) -> str:
     """A page of the folder ``templates``, which loads nothing from elsewhere."""
     pages = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER / "templates"),
-        autoescape=True,
+        autoescape=template.endswith(".html"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

