@@ -16,6 +16,7 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 BAD = ("unexpected", "outside", "crashes", "hangs")
 READ = """
+@atheris.instrument_func
 def read(folder, out):
     calls = pathlib.Path({counter!r})
     number = len(calls.read_bytes())
@@ -51,7 +52,7 @@ def test_what_goes_wrong_is_counted(tmp_path):
     counter.write_bytes(b"")
     script.write_text(
         f"""
-import os, pathlib, sys, types
+import atheris, os, pathlib, sys, types
 sys.path.insert(0, {str(BENCHMARKS)!r})
 import fuzz
 from tfstyle.errors import TfstyleError
