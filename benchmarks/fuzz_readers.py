@@ -7,6 +7,7 @@ import gzip
 import io
 import itertools
 import json
+import pkgutil
 import random
 import shutil
 import tempfile
@@ -55,6 +56,15 @@ class Reader:
 def draw(folder: Path) -> random.Random:
     """Choices of a case, the same for the same files."""
     return random.Random(sum(zlib.crc32(f.read_bytes()) for f in folder.iterdir() if f.is_file()))
+
+
+def reads(name: str, file: str = "") -> Callable[[Path, Path], None]:
+    """What calls a reader with a file of the case."""
+
+    def read(folder: Path, out: Path) -> None:
+        pkgutil.resolve_name(name)(folder / file)
+
+    return read
 
 
 def files_of(write: Callable[[Path], None], suffix: str = "") -> Files:
@@ -209,12 +219,6 @@ def png_seeds() -> Iterator[Files]:
         yield {"case.png": buffer.getvalue()}
 
 
-def read_png(folder: Path, out: Path) -> None:
-    from tfstyle.data import read_png
-
-    read_png(folder / "case.png")
-
-
 def saved_arrays(**arrays) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
@@ -229,12 +233,6 @@ def bank_seeds() -> Iterator[Files]:
     bank = StyleBank(codes, names=("a", "b", "c"), quantiles=quantiles)
     yield {"case.npz": files_of(lambda folder: bank.save(folder / "bank.npz"))["bank.npz"]}
     yield {"case.npz": saved_arrays(codes=np.array([{"a": 1}], object))}
-
-
-def read_bank(folder: Path, out: Path) -> None:
-    from tfstyle.style_bank import StyleBank
-
-    StyleBank.load(folder / "case.npz")
 
 
 # -- weights, presets, models, what earlier runs left -----------------------------------------
@@ -265,13 +263,6 @@ def preset_seeds() -> Iterator[Files]:
 
     folder = presets.folder("vgg16_ct")
     yield {name: (folder / name).read_bytes() for name in ("preset.json", "weights.npz")}
-
-
-def read_preset(folder: Path, out: Path) -> None:
-    from tfstyle import presets
-
-    presets.card(folder)
-    presets.load(folder)
 
 
 def run_seeds() -> Iterator[Files]:
@@ -353,23 +344,21 @@ def keras_seeds() -> Iterator[Files]:
         yield {"case.keras": files["case.keras"]}
 
 
-def read_keras(folder: Path, out: Path) -> None:
-    from tfstyle.segmentation import UNet
-
-    UNet.load(folder / "case.keras")
-
-
 READERS = {
-    "dicom": Reader(3_000, dicom_seeds, read_dicom, ("pydicom",)),
-    "dicom-seg": Reader(1_000, seg_seeds, read_seg, ("pydicom",)),
-    "nifti": Reader(4_000, nifti_seeds, read_nifti, ("nibabel",)),
-    "tables": Reader(4_000, table_seeds, read_table),
-    "png": Reader(4_000, png_seeds, read_png, tensorflow=True),
-    "style banks": Reader(3_000, bank_seeds, read_bank),
-    "weights": Reader(3_000, weight_seeds, read_weights, tensorflow=True),
-    "presets": Reader(100, preset_seeds, read_preset, tensorflow=True),
-    "runs": Reader(2_000, run_seeds, read_run, tensorflow=True),
-    "model folders": Reader(1_000, model_seeds, read_model, tensorflow=True),
-    "models loaded": Reader(100, model_seeds, load_model, tensorflow=True),
-    "keras archives": Reader(60, keras_seeds, read_keras, tensorflow=True),
+    "dicom": Reader(2_000, dicom_seeds, read_dicom, ("pydicom",)),
+    "dicom-seg": Reader(500, seg_seeds, read_seg, ("pydicom",)),
+    "nifti": Reader(2_500, nifti_seeds, read_nifti, ("nibabel",)),
+    "tables": Reader(2_500, table_seeds, read_table),
+    "png": Reader(2_500, png_seeds, reads("tfstyle.data:read_png", "case.png"), tensorflow=True),
+    "style banks": Reader(
+        2_000, bank_seeds, reads("tfstyle.style_bank:StyleBank.load", "case.npz")
+    ),
+    "weights": Reader(2_000, weight_seeds, read_weights, tensorflow=True),
+    "presets": Reader(60, preset_seeds, reads("tfstyle.presets:load"), tensorflow=True),
+    "runs": Reader(1_000, run_seeds, read_run, tensorflow=True),
+    "model folders": Reader(500, model_seeds, read_model, tensorflow=True),
+    "models loaded": Reader(60, model_seeds, load_model, tensorflow=True),
+    "keras archives": Reader(
+        40, keras_seeds, reads("tfstyle.segmentation:UNet.load", "case.keras"), tensorflow=True
+    ),
 }
