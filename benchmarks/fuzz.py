@@ -313,6 +313,9 @@ def main(arguments: list[str] | None = None, readers: dict | None = None) -> int
             name, readers[name], options.runs or readers[name].runs, options.seed, kept
         )
         print(name, json.dumps(found[name]), flush=True)
+    if options.reader and output.exists():  # the figures of other readers stay
+        before = json.loads(output.read_text())["readers"]
+        found = {name: {**before, **found}[name] for name in readers if name in {**before, **found}}
     total = {key: sum(row[key] for row in found.values()) for key in (*COUNTS, "crashes", "hangs")}
     installed = {d.name.lower(): d.version for d in metadata.distributions()}
     report = {

@@ -89,6 +89,7 @@ def series(count: int = 3) -> list:
         del dataset[0x00431029:0x7FE00000]
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{number}"
         dataset.ImagePositionPatient, dataset.Rows, dataset.Columns = [0, 0, 2.0 * number], 12, 10
+        dataset.SliceThickness = dataset.SpacingBetweenSlices = 2
         dataset.PixelData = dataset.PixelData[:240]
         slices.append(dataset)
     return slices
