@@ -24,6 +24,7 @@ import numpy as np
 import tfstyle.cli
 import tfstyle.data
 import tfstyle.segmentation
+from tfstyle.files import is_temporary
 
 TRAIN = (
     "train --phantoms 2 --weights none --layer relu1_1 --content-loss mse --content-layers relu1_1 "
@@ -132,7 +133,7 @@ def main() -> None:
     work = Path(tempfile.mkdtemp(prefix="killed-"))
     try:
         if forked(lambda: prepare(work)) or (
-            name != "export" and run("train", work, work / "model")[0]
+            name in ("stylize", "augment") and run("train", work, work / "model")[0]
         ):
             raise SystemExit("the inputs could not be made")
         status, count = run(name, work, work / "undisturbed")
@@ -142,9 +143,7 @@ def main() -> None:
         for number in range(points):
             output = work / f"out-{number}"
             killed, _ = run(name, work, output, int((number + 0.5) / points * count))
-            kept = (
-                {p: p.stat().st_mtime_ns for p in output.rglob("*.png")} if output.exists() else {}
-            )
+            kept = {p: p.stat().st_mtime_ns for p in output.glob("*.png")}
             begun = looked_at(output, work)  # all that has its final name can be read
             again, _ = run(name, work, output)
             found = looked_at(output, work)
@@ -153,7 +152,7 @@ def main() -> None:
             redone = [
                 str(p) for p, t in kept.items() if not p.exists() or p.stat().st_mtime_ns != t
             ]
-            rest = [p.name for p in output.rglob(".*") if p.name.endswith((".tfstyle", ".partial"))]
+            rest = [p.name for p in output.rglob(".*") if is_temporary(p.name)]
             row = {"killed": killed, "again": again, "same": same, "redone": redone, "rest": rest}
             print(json.dumps({**row, "begun": len(begun)}), flush=True)
     finally:

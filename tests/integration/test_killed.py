@@ -28,4 +28,5 @@ def test_killed_commands_resume(command):
         assert row["again"] == 0 or (command == "export" and row["begun"]), done.stderr[-2000:]
         assert row["same"]
         assert row["redone"] == row["rest"] == []
-    assert any(row["begun"] for row in rows) == (command != "export")
+    if command != "export":
+        assert any(row["begun"] for row in rows)
