@@ -46,6 +46,7 @@ def load(monkeypatch, name: str):
     return module
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_is_counted(tmp_path):
     pytest.importorskip("atheris")
     script, counter = tmp_path / "broken.py", tmp_path / "calls"

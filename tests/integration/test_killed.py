@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = [pytest.mark.slow, pytest.mark.integration]
 SCRIPT = Path(__file__).with_name("killed_commands.py")
 
 

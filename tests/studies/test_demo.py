@@ -14,6 +14,7 @@ from tests.models import small_model
 from tfstyle.data import read_scan
 from tfstyle.errors import InputFileError, OutputError
 
+pytestmark = pytest.mark.slow
 CHEST = ("thorax", "CT_small.dcm", "a thoracic vertebra")
 PAIRS = tuple((demo.Sample(*CHEST, "bone"), demo.Sample(*CHEST, w)) for w in ("wide", "bone"))
 

@@ -12,6 +12,9 @@ from tfstyle.data import spine_phantom
 from tfstyle.errors import ArgumentError
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture
 def extractors(monkeypatch, tmp_path):
     scan = spine_phantom(0, size=64).scan

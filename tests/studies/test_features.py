@@ -185,6 +185,7 @@ def test_sheet_shows_maps_and_words(tmp_path):
         assert other.shape != first.shape or (other != first).any()
 
 
+@pytest.mark.slow
 class TestCommand:
     def run(self, *words):
         features.main([str(word) for word in words])

@@ -14,6 +14,7 @@ from tests.models import small_model
 from tfstyle.data import write_png
 from tfstyle.errors import ArgumentError, InputFileError
 
+pytestmark = pytest.mark.slow
 TINY = SegmentationSettings(steps=2, batch_size=2, depth=1, width=2, views=2, gate=None)
 OPTIONS = {"size": 32, "train": 2, "style": 1, "test": 1, "protocols": ("standard", "dark")}
 

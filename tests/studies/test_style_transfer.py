@@ -13,6 +13,7 @@ from tests.models import small_model
 from tfstyle import metrics
 from tfstyle.errors import ArgumentError
 
+pytestmark = pytest.mark.slow
 TINY = StyleTransferSettings(
     protocols=("dark", "inverted"), contents=2, size=64, contextual_steps=1, contextual_crop=32
 )
