@@ -11,7 +11,6 @@ from studies import extractors as module
 from tfstyle.data import spine_phantom
 from tfstyle.errors import ArgumentError
 
-
 pytestmark = pytest.mark.slow
 
 
