@@ -36,3 +36,19 @@ def loggers_of_tfstyle():
         logger.propagate, logger.disabled = propagate, disabled
         if logger is not logging.root:
             logger.handlers[:] = handlers
+
+
+@pytest.fixture
+def _logging_as_before():
+    """The command sets up logging for a process of its own; other tests get theirs back."""
+    from tfstyle.cli.output import NOISY
+
+    logger = logging.getLogger("tfstyle")
+    noisy = [logging.getLogger(name) for name in NOISY]
+    before = logger.level, logger.propagate, logger.handlers, [one.filters[:] for one in noisy]
+    yield
+    logging.captureWarnings(False)
+    logger.setLevel(before[0])
+    logger.propagate, logger.handlers = before[1:3]
+    for one, filters in zip(noisy, before[3]):
+        one.filters = filters

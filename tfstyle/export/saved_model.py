@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfstyle import __version__
-from tfstyle._private.files import read_json, remove_abandoned, temporary_beside
+from tfstyle._private.files import locked, read_json, remove_abandoned, temporary_beside
 from tfstyle.errors import (
     SERVING_PACKAGES,
     ArgumentError,
@@ -227,15 +227,15 @@ def export_servable(
             SERVING_PACKAGES, "serving", "an export with warm-up records (warm_up_size above 0)"
         )
     try:
-        base.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(base)
-        with temporary_beside(base / "export", folder=True) as temporary:
-            _write(signatures, temporary, name, default, model or {})
-            if warm_up is not None:
-                served = {DEFAULT_SIGNATURE: signatures[default], **signatures}
-                _write_warm_up(served, temporary, name, warm_up)
-            _check(signatures, temporary, examples)
-            target = _publish(temporary, base, version)
+        with locked(base):
+            remove_abandoned(base)
+            with temporary_beside(base / "export", folder=True) as temporary:
+                _write(signatures, temporary, name, default, model or {})
+                if warm_up is not None:
+                    served = {DEFAULT_SIGNATURE: signatures[default], **signatures}
+                    _write_warm_up(served, temporary, name, warm_up)
+                _check(signatures, temporary, examples)
+                target = _publish(temporary, base, version)
     except OSError as error:
         raise OutputError.of(base, error) from error
     logger.info("exported %s", target)
