@@ -18,18 +18,13 @@ from tests.models import image, small_model
 EXCLUDED = (
     "tfstyle.__main__",
     "tfstyle.augment",
-    "tfstyle.augment_scans",
     "tfstyle.beam",
     "tfstyle.cli",
     "tfstyle.data",
-    "tfstyle.experiments",
-    "tfstyle.outputs",
     "tfstyle.runs",
     "tfstyle.style_bank",
-    "tfstyle.stylize",
     "tfstyle.stylizers",
     "tfstyle.tone",
-    "tfstyle.training",
     "tfstyle.workers",
 )
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

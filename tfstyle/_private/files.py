@@ -139,8 +139,8 @@ def remove_abandoned(folder: str | os.PathLike, deep: bool = False) -> None:
         folder: Where to look; may be missing.
         deep: Look in the folders below as well.
     """
-    for root, folders, files in os.walk(folder):
-        for name in filter(is_temporary, [*folders, *files]):
+    for root, folders, files in os.walk(os.fspath(folder)):
+        for name in [each for each in (*folders, *files) if is_temporary(each)]:
             with suppress(OSError):
                 remove(Path(root, name))
         folders[:] = [name for name in folders if deep and not is_temporary(name)]
