@@ -60,9 +60,9 @@ def test_reads_back_as_generated(series, images, tmp_path):
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(centre=st.floats(-900, 3000), width=st.floats(1, 5000), seed=st.integers(0, 2**32 - 1))
-def test_half_a_step_for_every_window(write_ct, tmp_path_factory, centre, width, seed):
-    window = Window(centre, width)
+@given(center=st.floats(-900, 3000), width=st.floats(1, 5000), seed=st.integers(0, 2**32 - 1))
+def test_half_a_step_for_every_window(write_ct, tmp_path_factory, center, width, seed):
+    window = Window(center, width)
     image = np.random.default_rng(seed).random((1, 8, 6))
     image[0, 0, :2] = 0, 1
     out = tmp_path_factory.mktemp("series") / "out"

@@ -2,7 +2,6 @@
 
 import importlib
 
-from tfstyle.data.dicom import DicomSeries
 from tfstyle.data.dicom.write import write_derived_series
 from tfstyle.data.labelled import (
     LabelledFiles,
@@ -40,7 +39,6 @@ __all__ = [
     "LABELS",
     "PROTOCOLS",
     "WINDOWS",
-    "DicomSeries",
     "LabelledFiles",
     "LabelledScan",
     "Phantom",

@@ -22,7 +22,7 @@ from tfstyle.data.dicom.deidentify import check_burned_in, check_profile, new_ke
 from tfstyle.data.dicom.deidentify import deidentify as deidentify_dataset
 from tfstyle.data.dicom.files import damage_is_input_error, read_dataset
 from tfstyle.data.dicom.headers import Frame, functional_group
-from tfstyle.data.dicom.series import DicomSeries, source_frames
+from tfstyle.data.dicom.series import source_frames
 from tfstyle.data.dicom.tables import (
     CT,
     EIGHT_BITS,
@@ -45,7 +45,7 @@ _LEVELS = 65535
 
 
 def write_derived_series(
-    scan_sources: Scan | DicomSeries | Sequence[str | os.PathLike],
+    scan_sources: Scan | Sequence[str | os.PathLike],
     generated: np.ndarray,
     window: Window,
     out_dir: str | os.PathLike,
@@ -102,7 +102,7 @@ def write_derived_series(
             ``"basic"`` refuses.
         OutputError: If the folder is not empty or cannot be written.
     """
-    if isinstance(scan_sources, (Scan, DicomSeries)):
+    if isinstance(scan_sources, Scan):
         frames = scan_sources.frames or source_frames(scan_sources.files)
     else:
         frames = source_frames(scan_sources)
@@ -223,10 +223,10 @@ class DerivedSeries:
         # What the file will say, at most 16 characters each, decides the stored values.
         self.slope = format_number_as_ds(window.width / _LEVELS)
         self.intercept = format_number_as_ds(window.lower)
-        self.centre = format_number_as_ds(window.centre)
+        self.center = format_number_as_ds(window.center)
         self.width = format_number_as_ds(window.width)
         self.description = (
-            f"{description.rstrip('.')}. Values are gray levels of the window {window.centre:g} / "
+            f"{description.rstrip('.')}. Values are gray levels of the window {window.center:g} / "
             f"{window.width:g} (centre / width) in the scale of the source, clipped to "
             f"{window.lower:g} to {window.upper:g}; no measurement."
         )[:1024]
@@ -460,7 +460,7 @@ class DerivedSeries:
         dataset.PixelRepresentation = 0
         dataset.RescaleSlope, dataset.RescaleIntercept = self.slope, self.intercept
         dataset.RescaleType = frame.units
-        dataset.WindowCenter, dataset.WindowWidth = self.centre, self.width
+        dataset.WindowCenter, dataset.WindowWidth = self.center, self.width
         dataset.VOILUTFunction = "LINEAR_EXACT"
         if "PresentationLUTShape" in dataset:
             dataset.PresentationLUTShape = "IDENTITY"
