@@ -754,7 +754,7 @@ class _Writer:
         gated = self.gate is not None and structure is not None and structure < self.gate
         if gated:
             unit = job.window.to_unit(job.scan.pixels)
-        stem = job.source.stem + (f"-part{job.part + 1}" if job.parts > 1 else "")
+        stem = job.source.stem + (f"_{job.scan.stack}" if job.parts > 1 else "")
         target = self.output / "images" / f"{stem}-{job.copy}{job.source.ending}"
         mask = None
         if self.masks is not None:

@@ -20,7 +20,7 @@ import numpy as np
 
 from tfstyle import __version__
 from tfstyle.baselines import Baseline
-from tfstyle.data import DicomSeries, Scan, Window, read_scans, resolve_window
+from tfstyle.data import Scan, Window, read_scans, resolve_window
 from tfstyle.data.dicom import read_frame, source_frames
 from tfstyle.data.dicom.deidentify import check_burned_in, check_profile, new_key
 from tfstyle.data.layouts import is_result
@@ -234,7 +234,10 @@ def stylize_scans(
     jobs = [work.job(scan, used, kind) for scan, used, kind in zip(scans, windows, kinds)]
     names = [scan.name for scan in scans]
     if deidentify == "basic":
-        names = [f"scan-{number:04d}" for number in range(1, len(scans) + 1)]
+        names = [
+            f"scan-{number:04d}{'_' * bool(scan.stack)}{scan.stack}"
+            for number, scan in enumerate(scans, start=1)
+        ]
     targets, results = _plan(scans, kinds, Path(output), jobs, names)
     if deidentify == "basic" and "dicom" in kinds:
         work = replace(work, uid_key=_uid_key(Path(output)))
@@ -344,7 +347,7 @@ class StylizeWork:
     #: Note finished scans in the output folder, for a later run.
     records: bool = True
 
-    def job(self, scan: Scan | DicomSeries, window: Window, kind: str) -> str | None:
+    def job(self, scan: Scan, window: Window, kind: str) -> str | None:
         """Tells this work on a scan from any other; None where the model cannot be told."""
         if self.model is None:
             return None
@@ -367,7 +370,7 @@ class StylizeWork:
 
     def run(
         self,
-        scan: Scan | DicomSeries,
+        scan: Scan,
         window: Window,
         kind: str,
         target: Path,
@@ -377,9 +380,8 @@ class StylizeWork:
     ) -> StylizedScan:
         """Stylizes one scan."""
         if kind == "nifti" or (kind == "png" and len(scan) == 1):
-            if isinstance(scan, DicomSeries):
-                scan = scan.load()
-            return self._one_file(scan, window, kind, target, job, pool, advance)
+            return self._one_file(scan.load(), window, kind, target, job, pool, advance)
+        scan = scan if scan.by_slice else scan.load()
         folder = SliceFolder(target, job)
         try:
             if kind == "dicom":
@@ -388,7 +390,7 @@ class StylizeWork:
                     frames, window, folder.state or None, self.deidentify, self.uid_key
                 )
             else:
-                bits = 8 if isinstance(scan, DicomSeries) else picture_bits(scan)
+                bits = picture_bits(scan)
                 writer = PngSlices(len(scan), window, bits)
             folder.begin(writer.names, writer.state)
             resumed = len(folder.done)
@@ -406,7 +408,7 @@ class StylizeWork:
             folder.close()
         return result
 
-    def _transfer(self, scan: Scan | DicomSeries, window: Window, pool: Executor) -> ScanTransfer:
+    def _transfer(self, scan: Scan, window: Window, pool: Executor) -> ScanTransfer:
         transfer = ScanTransfer(
             self.stylizer,
             len(scan),
@@ -427,7 +429,7 @@ class StylizeWork:
 
     def _slices(
         self,
-        scan: Scan | DicomSeries,
+        scan: Scan,
         window: Window,
         transfer: ScanTransfer,
         writer: DicomSlices | PngSlices,
@@ -515,7 +517,7 @@ class StylizeWork:
 
     def _account(
         self,
-        scan: Scan | DicomSeries,
+        scan: Scan,
         window: Window,
         transfer: ScanTransfer,
         files: Sequence[Path],
@@ -551,10 +553,10 @@ def _clipped(pixels: np.ndarray, window: Window) -> dict:
 
 
 def _read_ahead(
-    scan: Scan | DicomSeries, parts: Sequence[list[int]], pool: Executor
+    scan: Scan, parts: Sequence[list[int]], pool: Executor
 ) -> Iterator[tuple[list[int], np.ndarray]]:
     """The parts with their pixels; while one is in use, the next is read."""
-    if isinstance(scan, Scan):
+    if not scan.by_slice:
         for part in parts:
             yield part, scan.pixels[part]
         return
@@ -585,7 +587,7 @@ def _without_own_results(
     return [path for path in inputs if path not in own]
 
 
-def _check_burned_in(scans: Sequence[Scan | DicomSeries]) -> None:
+def _check_burned_in(scans: Sequence[Scan]) -> None:
     for scan in scans:
         for frame in scan.frames:
             check_burned_in(frame.BurnedInAnnotation, frame.path)
@@ -639,7 +641,7 @@ def _finished(target: Path, job: str | None) -> StylizedScan | None:
     return replace(result, resumed=result.slices)
 
 
-def source_kind(scan: Scan | DicomSeries) -> str:
+def source_kind(scan: Scan) -> str:
     """``"png"``, ``"nifti"`` or ``"dicom"``, by the files that a scan came from."""
     if scan.units == "gray":
         return "png"
@@ -647,7 +649,7 @@ def source_kind(scan: Scan | DicomSeries) -> str:
     return "nifti" if first.endswith((".nii", ".nii.gz")) else "dicom"
 
 
-def output_kind(scan: Scan | DicomSeries, output_format: str) -> str:
+def output_kind(scan: Scan, output_format: str) -> str:
     """What a scan is written as: ``"png"``, ``"nifti"`` or ``"dicom"``.
 
     Raises:
@@ -671,7 +673,7 @@ _SUFFIXES = {"nifti": (".nii", ".nii.gz"), "png": (".png",), "dicom": ()}
 
 
 def _plan(
-    scans: Sequence[Scan | DicomSeries],
+    scans: Sequence[Scan],
     kinds: Sequence[str],
     output: Path,
     jobs: list[str | None],

@@ -342,7 +342,7 @@ class Stylization:
             window = resolve_window(self.options.window, scan)
             kind = output_kind(scan, self.options.output_format)
             ending = {"nifti": ".nii.gz", "png": ".png" if len(scan) == 1 else ""}.get(kind, "")
-            stem = source.stem + (f"-part{part + 1}" if len(scans) > 1 else "")
+            stem = source.stem + (f"_{scan.stack}" if len(scans) > 1 else "")
             target = self.output / f"{stem}{ending}"
             try:
                 if target.is_dir():  # of an attempt that was stopped before it could note it
