@@ -496,7 +496,7 @@ def make_seg(rng: random.Random, seeds: Path, folder: Path) -> None:
 
 
 def read_seg_case(rng: random.Random, folder: Path, out: Path) -> None:
-    from tfstyle.data.labelled import read_dicom_seg
+    from tfstyle.data.dicom.segmentation import read_dicom_seg
     from tfstyle.data.nifti import resample_labels
 
     resample_labels(_scan(), *read_dicom_seg(folder / "case.dcm"))
@@ -579,13 +579,13 @@ def make_table(rng: random.Random, seeds: Path, folder: Path) -> None:
 
 
 def read_table_case(rng: random.Random, folder: Path, out: Path) -> None:
-    from tfstyle.data.labelled import _table, _tag_or_sidecar
+    from tfstyle.data.domains import read_table, tag_or_sidecar
 
     (name,) = os.listdir(folder)
     if name.endswith(".json"):
-        _tag_or_sidecar(str(folder / "case.nii.gz"), "Manufacturer")
+        tag_or_sidecar(str(folder / "case.nii.gz"), "Manufacturer")
     else:
-        _table(str(folder / name), "scanner", folder)
+        read_table(str(folder / name), "scanner", folder)
 
 
 # PNG ------------------------------------------------------------------------------------------

@@ -26,7 +26,8 @@ from tfstyle import augment_scans as augment
 from tfstyle import outputs, presets, stylize
 from tfstyle.data import list_scans, match_labels, read_labelled, read_scan, read_scans
 from tfstyle.data.dicom import picture_size, pixels, read_frame
-from tfstyle.data.labelled import _table, _tag_or_sidecar, read_dicom_seg
+from tfstyle.data.dicom.segmentation import read_dicom_seg
+from tfstyle.data.domains import read_table, tag_of, tag_or_sidecar
 from tfstyle.data.png import read_png
 from tfstyle.data.read import find_files
 from tfstyle.encoders.weights import load_arrays, load_npz
@@ -312,9 +313,9 @@ class TestBombs:
             with pytest.raises(WeightsError, match=r"preset\.json: .*text_bytes"):
                 presets.card(tmp_path)
             with pytest.raises(InputFileError, match=r"a\.csv: .*text_bytes"):
-                _table(str(table), "domain", tmp_path)
+                read_table(str(table), "domain", tmp_path)
             with pytest.raises(InputFileError, match=r"a\.json: .*text_bytes"):
-                _tag_or_sidecar(str(tmp_path / "a.nii"), "Manufacturer")
+                tag_or_sidecar(str(tmp_path / "a.nii"), "Manufacturer")
         with limited(text_bytes=100), pytest.raises(InputFileError, match="more than 100 bytes"):
             read_json("/dev/zero")
 
@@ -324,14 +325,14 @@ class TestBombs:
         with pytest.raises(WeightsError, match="nested too deeply"):
             presets.card(tmp_path)
         with pytest.raises(InputFileError, match="nested too deeply"):
-            _tag_or_sidecar(str(tmp_path / "a.nii"), "Manufacturer")
+            tag_or_sidecar(str(tmp_path / "a.nii"), "Manufacturer")
 
     def test_tables_that_are_none(self, tmp_path):
         table = tmp_path / "a.csv"
         for data in (b"\xff\xfe\x00", b'"' + b"a" * 200_000 + b"\nb,c"):
             table.write_bytes(data)
             with pytest.raises(InputFileError, match=r"a\.csv: (is no table|has no column)"):
-                _table(str(table), "domain", tmp_path)
+                read_table(str(table), "domain", tmp_path)
 
 
 class TestPaths:
@@ -612,9 +613,8 @@ def test_what_pydicom_decodes_late_is_an_error_of_ours(tmp_path):
 
 
 def read_labelled_image(path: Path) -> None:
-    from tfstyle.data.labelled import _tag
 
-    _tag(str(path), "SharedFunctionalGroupsSequence")
+    tag_of(str(path), "SharedFunctionalGroupsSequence")
 
 
 def test_limits_hold_for_one_slice_too(tmp_path):

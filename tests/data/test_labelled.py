@@ -90,7 +90,7 @@ class TestVerSe:
         nifti(path, volume()[1])
         with pytest.raises(InputFileError, match="no scan with a mask in the layout 'verse'"):
             find_labelled(tmp_path, layout="verse")
-        assert "sub-verse1_ct.nii.gz" in caplog.text
+        assert "sub-verse1_seg-vert_msk.nii.gz has no image" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -426,7 +426,7 @@ class TestDomains:
         ("spec", "error", "message"),
         [
             ("site", ArgumentError, "'folder', 'tag:KEYWORD' or 'csv:FILE:COLUMN'"),
-            ("tag:Maker", ArgumentError, "'Maker' is no DICOM keyword"),
+            ("tag:Maker", ArgumentError, "'Maker' is not a DICOM keyword"),
             ("csv:none.csv:site", InputFileError, "no such table"),
             ("csv:table.csv:scanner", InputFileError, "its columns are name, site"),
         ],
