@@ -517,7 +517,7 @@ class TestArguments:
             augment_scans(model, pictures, tmp_path, styles)
         with pytest.raises(OutputError, match="is no augmented set"):
             augment_scans(model, pictures, tmp_path / "masks", styles)
-        with pytest.raises(ArgumentError, match="another folder than that of the images"):
+        with pytest.raises(InputFileError, match=r"case_seg\.nii\.gz beside case\.nii\.gz"):
             augment_scans(model, pictures, tmp_path / "out", styles, masks=pictures)
         with pytest.raises(InputFileError, match="no such folder of masks"):
             augment_scans(model, pictures, tmp_path / "out", styles, masks=tmp_path / "none")

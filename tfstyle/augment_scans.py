@@ -30,7 +30,7 @@ from tfstyle.augment import number_range
 from tfstyle.data import Scan, ScanFiles, Window, list_scans, resolve_window
 from tfstyle.data.dicom import is_dicom
 from tfstyle.data.dicom.deidentify import check_profile, new_key
-from tfstyle.data.layouts import key_of, stem_of
+from tfstyle.data.layouts import is_label_name, key_of, stem_of
 from tfstyle.data.privacy import mark_of, reason_of
 from tfstyle.data.read import find_files, no_scans
 from tfstyle.errors import (
@@ -415,12 +415,13 @@ def begin_augmentation(
     places = check_places(Path(inputs), Path(output), options.masks)
     sources, damaged = find_sources(Path(inputs), places)
     masks = options.mask_folder()
-    if masks is not None and sources and not any(masks.fit(source.label) for source in sources):
+    if masks is not None and sources and not any(map(masks.fit, sources)):
         raise InputFileError(
             options.masks,
             f"holds no mask for any of the {len(sources)} inputs, of which the first is "
             f"{sources[0].label}. A mask has the name and subfolder of its input, but for endings "
-            "and words such as _ct, _0000 and _seg.",
+            "and words such as _ct, _0000 and _seg. In the folder of the inputs themselves, names "
+            "of masks need such a word: case_seg.nii.gz beside case.nii.gz.",
         )
     key = begin_set(Path(output), options.settings(network, styles))
     if key is not None:
@@ -515,8 +516,6 @@ def check_places(inputs: Path, output: Path, masks) -> list[Path]:
     folder = Path(masks).resolve()
     if not folder.is_dir():
         raise InputFileError(masks, "no such folder of masks.")
-    if folder == source:
-        raise ArgumentError("masks: must be another folder than that of the images.")
     return [folder] if source in folder.parents else []
 
 
@@ -758,7 +757,7 @@ class _Writer:
         target = self.output / "images" / f"{stem}-{job.copy}{job.source.ending}"
         mask = None
         if self.masks is not None:
-            mask = self.masks.hand_on(job.source.label, self.output / "masks", f"{stem}-{job.copy}")
+            mask = self.masks.hand_on(job.source, self.output / "masks", f"{stem}-{job.copy}")
         if not is_inside(self.output, target):
             raise OutputError(target, f"a link leads out of {self.output}; remove it.")
         try:
@@ -806,13 +805,13 @@ class _Masks:
         self.folder, self.link, self.dicom = Path(folder), link, dicom
         self.names: dict[PurePosixPath, list[dict[str, list[str]]]] = {}
 
-    def hand_on(self, label: PurePosixPath, output: Path, stem: str) -> str | None:
+    def hand_on(self, image: Source, output: Path, stem: str) -> str | None:
         """Copies or links the mask of an input to `output`, under the name `stem`.
 
         Returns:
             The path written, from the parent of `output`, or None if there is no mask.
         """
-        source = self._find(label)
+        source = self._find(image)
         if source is None:
             return None
         if not self.dicom:
@@ -845,15 +844,16 @@ class _Masks:
             raise OutputError(target, f"cannot be made of {source} ({error}).") from error
         return target.relative_to(output.parent).as_posix()
 
-    def fit(self, label: PurePosixPath) -> bool:
+    def fit(self, image: Source) -> bool:
         """Whether there is a mask for an input, or too many."""
         try:
-            return self._find(label) is not None
+            return self._find(image) is not None
         except InputFileError:
             return True
 
-    def _find(self, label: PurePosixPath) -> Path | None:
+    def _find(self, image: Source) -> Path | None:
         """The mask of an input: of its name, but for the ending, or for words such as ``_seg``."""
+        label = image.label
         place = self.folder / label.parent
         if label.parent not in self.names:
             # By name, by stem, and by what images and masks have in common.
@@ -865,12 +865,23 @@ class _Masks:
             self.names[label.parent] = tables
         names, stems, keys = self.names[label.parent]
         name, stem = label.name, stem_of(label.name)
-        # nnU-Net has one mask for the channels case_0000, case_0001, …
-        fitting = names.get(name) or stems.get(stem) or keys.get(key_of(name)) or []
-        fitting = fitting or stems.get(re.sub(r"_\d{4}$", "", stem), [])
-        if len(fitting) > 1:
-            raise InputFileError(place, f"holds several masks for {label}: {', '.join(fitting)}.")
-        return place / fitting[0] if fitting else None
+        # Among the inputs themselves, a mask is known by its name alone.
+        beside = os.path.realpath(os.path.dirname(_common(image.files))) == os.path.realpath(place)
+        for table, key in (
+            (names, name),
+            (stems, stem),
+            (keys, key_of(name)),
+            # nnU-Net has one mask for the channels case_0000, case_0001, …
+            (stems, re.sub(r"_\d{4}$", "", stem)),
+        ):
+            fitting = [one for one in table.get(key, []) if not beside or is_label_name(one)]
+            if len(fitting) > 1:
+                raise InputFileError(
+                    place, f"holds several masks for {label}: {', '.join(fitting)}."
+                )
+            if fitting:
+                return place / fitting[0]
+        return None
 
     @staticmethod
     def _link(source, target) -> None:

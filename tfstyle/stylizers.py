@@ -242,9 +242,7 @@ def style_image(
     return images[0], used
 
 
-def read_slices(
-    scan: Scan, indices: Sequence[int], pool: Executor | None = None
-) -> np.ndarray:
+def read_slices(scan: Scan, indices: Sequence[int], pool: Executor | None = None) -> np.ndarray:
     """Pixels (S, rows, columns) of some slices of a scan, in its units.
 
     Args:
