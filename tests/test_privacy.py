@@ -308,15 +308,17 @@ def garble(dataset, keyword, path) -> bytes:
     return text
 
 
-GARBLED = """
-AcquisitionNumber BitsAllocated BitsStored BurnedInAnnotation Columns ComplexImageComponent
-ContrastBolusAgentPhase EchoNumbers EchoTime FlipAngle FrameAcquisitionNumber FrameOfReferenceUID
-HighBit ImageOrientationPatient ImagePositionPatient ImageType ImagerPixelSpacing InstanceNumber
-InversionTime KVP Modality NumberOfFrames PhotometricInterpretation PixelPaddingValue PixelSpacing
-RescaleIntercept RescaleSlope Rows SOPClassUID SOPInstanceUID SamplesPerPixel SeriesInstanceUID
-SeriesNumber SliceLocation SliceThickness SpacingBetweenSlices StudyInstanceUID
-TemporalPositionIdentifier TriggerTime VOILUTFunction WindowCenter WindowWidth
-""".split()
+GARBLED = [
+    "AcquisitionNumber", "BitsAllocated", "BitsStored", "BurnedInAnnotation", "Columns",
+    "ComplexImageComponent", "ContrastBolusAgentPhase", "EchoNumbers", "EchoTime", "FlipAngle",
+    "FrameAcquisitionNumber", "FrameOfReferenceUID", "HighBit", "ImageOrientationPatient",
+    "ImagePositionPatient", "ImageType", "ImagerPixelSpacing", "InstanceNumber", "InversionTime",
+    "KVP", "Modality", "NumberOfFrames", "PhotometricInterpretation", "PixelPaddingValue",
+    "PixelSpacing", "RescaleIntercept", "RescaleSlope", "Rows", "SOPClassUID", "SOPInstanceUID",
+    "SamplesPerPixel", "SeriesInstanceUID", "SeriesNumber", "SliceLocation", "SliceThickness",
+    "SpacingBetweenSlices", "StudyInstanceUID", "TemporalPositionIdentifier", "TriggerTime",
+    "VOILUTFunction", "WindowCenter", "WindowWidth",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("keyword", GARBLED)

@@ -146,9 +146,15 @@ ECHOES = [[(4.0 * i, 2 * i + 1 + e, (10, 30)[e]) for i in range(3)] for e in (0,
 @pytest.mark.parametrize(
     ("source", "expected"), [("two_times", [FIRST, SECOND]), ("two_echoes", ECHOES)]
 )
-def test_stylize(source, expected, request, style, tmp_path):
+@pytest.mark.parametrize("deidentify", ["keep", "basic"])
+def test_stylize(source, expected, deidentify, request, style, tmp_path):
     path = request.getfixturevalue(source)
-    results = stylize_scans(Same(), [path], [style], tmp_path / "out", window=WINDOW)
+    out, word = tmp_path / "out", "phase" if source == "two_times" else "echo"
+    results = stylize_scans(Same(), [path], [style], out, window=WINDOW, deidentify=deidentify)
+    names = [f"enhanced_{word}1", f"enhanced_{word}2"]
+    if deidentify == "basic":
+        names = [f"scan-0001_{word}1", f"scan-0002_{word}2"]
+    assert sorted(file.name for file in out.iterdir() if file.name[0] != ".") == names
     assert [result.slices for result in results] == [len(one) for one in expected]
     for result, one in zip(results, expected):
         (folder,) = {Path(file).parent for file in result.files}

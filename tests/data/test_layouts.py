@@ -64,7 +64,8 @@ LAYOUTS = {
     "own": (
         ["images/a.nii.gz", "images_and_labels/b.nii.gz", "no_mask/c.nii.gz", "labelled/d.nii"],
         ["Masks/a.nii.gz", "lung masks/a.nii.gz", "images_and_labels/b_mask.nii.gz",
-         "ground_truth/a.nii.gz", "ROI/a.nii.gz"],
+         "ground_truth/a.nii.gz", "ROI/a.nii.gz", "contours/a.nii.gz", "a/structures/liver.nii.gz",
+         "nnUNet_results/Dataset1_A/fold_0/validation/a.nii.gz", "case_contour.nii.gz"],
     ),
 }  # fmt: skip
 
