@@ -21,7 +21,7 @@ import numpy as np
 from tfstyle import __version__
 from tfstyle.baselines import Baseline
 from tfstyle.data import Scan, Window, read_scans, resolve_window
-from tfstyle.data.dicom import read_frame, source_frames
+from tfstyle.data.dicom import read_frame
 from tfstyle.data.dicom.deidentify import check_burned_in, check_profile, new_key
 from tfstyle.data.layouts import is_result
 from tfstyle.errors import ArgumentError, OutputError, WorkerError
@@ -385,7 +385,7 @@ class StylizeWork:
         folder = SliceFolder(target, job)
         try:
             if kind == "dicom":
-                frames = scan.frames or source_frames(scan.files)
+                frames = scan.frames
                 writer = DicomSlices(
                     frames, window, folder.state or None, self.deidentify, self.uid_key
                 )

@@ -104,14 +104,6 @@ def test_a_part_of_a_scan_keeps_its_frames(two_times, tmp_path):
     assert facts(tmp_path / "out") == [(6, 3, None), (3, 2, None)]
 
 
-def test_files_alone_do_not_say_which_scan(two_times, tmp_path):
-    first, second = read_scans(two_times)
-    for scan in (first, second):
-        with pytest.raises(ArgumentError, match=r"form 2 stacks.*give the scan itself"):
-            write_derived_series(scan.files, scan_to_unit(scan), WINDOW, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
 def test_echoes(two_echoes, tmp_path):
     for number, (scan, echo) in enumerate(zip(read_scans(two_echoes), (10, 30))):
         write_derived_series(scan, scan_to_unit(scan, WINDOW), WINDOW, tmp_path / str(number))

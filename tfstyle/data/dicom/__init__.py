@@ -7,7 +7,7 @@ together, ``series`` reads scans; ``write`` makes derived series and ``deidentif
 from tfstyle.data.dicom.files import check_size, damage_is_input_error, is_dicom, read_dataset
 from tfstyle.data.dicom.headers import Frame, frames_of
 from tfstyle.data.dicom.pixels import AIR_HU, compact, picture_size, read_frame, to_hounsfield
-from tfstyle.data.dicom.series import read_dicom, source_frames
+from tfstyle.data.dicom.series import read_dicom
 
 __all__ = [
     "AIR_HU",
@@ -21,6 +21,5 @@ __all__ = [
     "read_dataset",
     "read_dicom",
     "read_frame",
-    "source_frames",
     "to_hounsfield",
 ]

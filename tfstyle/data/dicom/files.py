@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pydicom
+from pydicom.datadict import dictionary_description, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
@@ -35,9 +36,8 @@ class NoSizeError(NoPictureError):
     """A slice without its size; folders leave it out with a warning."""
 
 
-_PREAMBLE = 128
-#: First bytes that tell a DICOM file from others.
-HEAD = 1024
+#: Bytes before the prefix, and first bytes that tell a DICOM file from others.
+_PREAMBLE, _HEAD = 128, 1024
 _VRS = frozenset(vr.value.encode() for vr in VR if len(vr.value) == 2)
 _LONG_VRS = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)
 
@@ -50,14 +50,14 @@ def is_dicom(path: str | os.PathLike) -> bool:
     """
     try:
         with open(path, "rb") as file:
-            return begins_as_dicom(file.read(HEAD))
+            head = file.read(_HEAD)
     except OSError:
         return False
+    return _has_prefix(head) or _start_of_data_set(head) is not None
 
 
-def begins_as_dicom(head: bytes) -> bool:
-    """Whether these first bytes of a file are those of a DICOM file; see :func:`is_dicom`."""
-    return head[_PREAMBLE : _PREAMBLE + 4] == b"DICM" or _start_of_data_set(head) is not None
+def _has_prefix(head: bytes) -> bool:
+    return head[_PREAMBLE : _PREAMBLE + 4] == b"DICM"
 
 
 def _start_of_data_set(head: bytes) -> int | None:
@@ -101,10 +101,7 @@ def read_dataset(path: str, *, pixels: bool, tags: list[str] | None = None) -> D
     Args:
         path: The file.
         pixels: Whether to read the pixels.
-        tags: Keywords of the attributes to read where pixels are not; None for all.
-
-    Returns:
-        The data set.
+        tags: Keywords of the attributes to read where pixels are not. Defaults to all.
 
     Raises:
         InputFileError: If the file is missing, damaged, or is not a DICOM file.
@@ -149,15 +146,13 @@ class _From(io.FileIO):
 class _Bounded(io.BufferedReader):
     """A file whose reader can take no more than limits allow, for all lengths that it states.
 
-    Attributes:
-        prefix: Whether ``DICM`` stands where PS3.10 wants it.
-        start: Where to begin reading; None if this is not a DICOM file.
+    It begins at ``start``, None if it is not a DICOM file; ``prefix``: whether it has ``DICM``.
     """
 
     def __init__(self, path: str):
         raw = _From(path)
-        head = raw.read(HEAD)
-        self.prefix = head[_PREAMBLE : _PREAMBLE + 4] == b"DICM"
+        head = raw.read(_HEAD)
+        self.prefix = _has_prefix(head)
         self.start = 0 if self.prefix else _start_of_data_set(head)
         raw.start = self.start or 0
         raw.seek(0)
@@ -195,6 +190,12 @@ def damage_is_input_error(path: str) -> Iterator[None]:
             raise  # of the system, not of pydicom
         reason = reason_of(error)
         raise InputFileError(path, f"the DICOM file is damaged or cut short ({reason}).") from None
+
+
+def called(keyword: str) -> str:
+    """How a message calls an attribute: by its name and tag."""
+    tag = tag_for_keyword(keyword)
+    return f"{dictionary_description(tag)} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
 def text_of(dataset: Dataset, keyword: str) -> str:

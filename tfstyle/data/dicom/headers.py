@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from tfstyle.data.dicom.files import (
     NoPictureError,
     NoSizeError,
+    called,
     check_size,
     damage_is_input_error,
     integer_of,
@@ -169,13 +170,7 @@ def _is_malformed(dataset: Dataset, keyword: str, count: int) -> bool:
 def functional_group(dataset: Dataset, index: int, sequence: str) -> Dataset:
     """The item of a functional group macro that holds for a frame (PS3.3 C.7.6.16).
 
-    Args:
-        dataset: A single-frame or multi-frame data set.
-        index: Frame number from 0.
-        sequence: Keyword of the macro's sequence, such as ``"PlanePositionSequence"``.
-
-    Returns:
-        The per-frame item, else the shared one, else the data set itself.
+    The per-frame item, else the shared one, else the data set itself.
     """
     return _item(_groups(dataset, index), dataset, sequence)
 
@@ -288,7 +283,7 @@ def _describe_frame(common: Frame, dataset: Dataset, index: int) -> Frame:
     if "PixelSpacing" in malformed:
         raise InputFileError(
             common.path,
-            "Pixel Spacing (0028,0030) is not two numbers, so distances in the image are unknown. "
+            f"{called('PixelSpacing')} is not two numbers, so distances in the image are unknown. "
             "Get the file again from its source, or mend the attribute.",
         )
     position = np.array(numbers_of(plane, "ImagePositionPatient"))

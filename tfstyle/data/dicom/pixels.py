@@ -12,6 +12,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from tfstyle.data.dicom.files import (
+    called,
     check_size,
     damage_is_input_error,
     integer_of,
@@ -23,28 +24,17 @@ from tfstyle.data.privacy import reason_of
 from tfstyle.errors import InputFileError
 from tfstyle.limits import check
 
-AIR_HU = -1024
-"""What pixels outside the field of view become."""
+#: What pixels outside the field of view become, and values below which mark such pixels.
+AIR_HU, LOWEST_HU = -1024, -1500
 
-LOWEST_HU = -1500
-"""Values below this are no attenuation that a scanner measures, but mark what lies outside."""
+# What decodes a transfer syntax, by a word of its name.
+_DECODERS = {"JPEG 2000": "pylibjpeg-openjpeg", "RLE": "pylibjpeg-rle", "": "python-gdcm"}
 
-# What decodes a transfer syntax, by how its name begins.
-_DECODERS = {
-    "JPEG 2000": "pylibjpeg and pylibjpeg-openjpeg",
-    "High-Throughput JPEG 2000": "pylibjpeg and pylibjpeg-openjpeg",
-    "RLE": "pylibjpeg and pylibjpeg-rle",
-}
-_OTHER_DECODER = "python-gdcm"
-
-# What no decoder can do without (PS3.3 C.7.6.3): keyword, and how a message calls it.
-_REQUIRED = {
-    "BitsAllocated": "Bits Allocated (0028,0100)",
-    "BitsStored": "Bits Stored (0028,0101)",
-    "PixelRepresentation": "Pixel Representation (0028,0103)",
-    "SamplesPerPixel": "Samples per Pixel (0028,0002)",
-    "PhotometricInterpretation": "Photometric Interpretation (0028,0004)",
-}
+# What no decoder can do without (PS3.3 C.7.6.3).
+_REQUIRED = (
+    *("BitsAllocated", "BitsStored", "PixelRepresentation"),
+    *("SamplesPerPixel", "PhotometricInterpretation"),
+)
 
 
 def read_frame(frame: Frame) -> np.ndarray:
@@ -53,11 +43,7 @@ def read_frame(frame: Frame) -> np.ndarray:
 
 
 class OpenFiles:
-    """DICOM files in use: those read already, and those of several frames once decoded.
-
-    Args:
-        datasets: Data sets with pixels by path, taken out as they are used.
-    """
+    """DICOM files in use: data sets read already, by path, and those of several frames decoded."""
 
     def __init__(self, datasets: dict[str, Dataset] | None = None):
         self._datasets = {} if datasets is None else datasets
@@ -91,11 +77,7 @@ class OpenFiles:
 
 @dataclass(frozen=True)
 class DicomPixels:
-    """The pixels of sorted frames, for a lazy :class:`tfstyle.data.Scan`.
-
-    Attributes:
-        frames: The slices.
-    """
+    """The pixels of sorted frames, for a lazy :class:`tfstyle.data.Scan`."""
 
     frames: tuple[Frame, ...]
 
@@ -106,7 +88,7 @@ class DicomPixels:
 
     @property
     def by_slice(self) -> bool:
-        """Whether each slice is in a file of its own, so that it can be read without others."""
+        """Whether each slice is in a file of its own."""
         return all(frame.NumberOfFrames == 1 for frame in self.frames)
 
     def read(self, indices: Iterable[int], files: OpenFiles | None = None) -> np.ndarray:
@@ -129,13 +111,7 @@ class DicomPixels:
 
 
 class Stored(NamedTuple):
-    """The cells of pixel data as they are in a file, and where in a cell the value lies.
-
-    Attributes:
-        cells: (frames, rows, columns).
-        bits: Bits of the value.
-        below: Unused bits below it.
-    """
+    """Pixel data as it is in a file (frames, rows, columns), and the bits of and below a value."""
 
     cells: np.ndarray
     bits: int
@@ -157,12 +133,12 @@ def decode(path: str, dataset: Dataset) -> Stored:
         syntax = dataset.file_meta.TransferSyntaxUID = _native_syntax(path, dataset)
     check_size(path, dataset)
     if "PixelData" in dataset:
-        for keyword, said in _REQUIRED.items():
+        for keyword in _REQUIRED:
             if dataset.get(keyword) in (None, ""):
                 raise InputFileError(
                     path,
-                    f"lacks {said}, without which its pixels cannot be told. Get the file again "
-                    "from its source, or add the missing attribute.",
+                    f"lacks {called(keyword)}, without which its pixels cannot be told. Get the "
+                    "file again from its source, or add the missing attribute.",
                 )
     precision = _precision(path, dataset)
     # What lies beside the stored bits is dealt with in _value_bits, which knows of High Bit.
@@ -198,11 +174,11 @@ def _undecodable(path: str, syntax: pydicom.uid.UID, error: BaseException) -> In
     name = getattr(syntax, "name", "") or "unknown transfer syntax"
     text, reason = str(error), reason_of(error)
     if syntax == pydicom.uid.JPEGExtended12Bit and "12-bit" in text and "pylibjpeg" not in text:
-        advice = (
-            "12-bit JPEG needs a decoder that is not installed, pylibjpeg-libjpeg (GPL): pip "
-            "install 'tfstyle[libjpeg]', or decompress the file"
+        return InputFileError(
+            path,
+            f"pixel data in {name}: 12-bit JPEG needs a decoder that is not installed, "
+            "pylibjpeg-libjpeg (GPL): pip install 'tfstyle[libjpeg]', or decompress the file.",
         )
-        return InputFileError(path, f"pixel data in {name}: {advice}.")
     if isinstance(error, NotImplementedError):
         return InputFileError(
             path,
@@ -210,8 +186,8 @@ def _undecodable(path: str, syntax: pydicom.uid.UID, error: BaseException) -> In
             "VR Little Endian, for example with gdcmconv --raw.",
         )
     if "missing dependencies" in text:
-        packages = next((_DECODERS[n] for n in _DECODERS if name.startswith(n)), _OTHER_DECODER)
-        advice = f"no decoder could read it; install {packages}, or decompress the file"
+        package = next(_DECODERS[word] for word in _DECODERS if word in name)
+        advice = f"no decoder could read it; install {package}, or decompress the file"
         return InputFileError(path, f"pixel data in {name}: {advice} ({reason}).")
     return InputFileError(
         path,
@@ -261,11 +237,7 @@ def _precision(path: str, dataset: Dataset) -> int | None:
 def picture_size(data: bytes) -> tuple[int, int, int] | None:
     """Rows, columns and bits a sample of a JPEG, JPEG-LS or JPEG 2000 picture, by its first header.
 
-    Args:
-        data: The picture; JPEG 2000 as a bare codestream or in a JP2 file.
-
-    Returns:
-        These, or None where it is none of them, or names them twice and not alike.
+    None where it is none of them, or names them twice and not alike.
 
     References: ISO/IEC 10918-1 (ITU-T T.81) B.2.2, ISO/IEC 14495-1 C.2.2, 15444-1 A.5.1.
     """
@@ -330,22 +302,16 @@ def _outside_circle(rows: int, columns: int) -> np.ndarray:
     return y[:, None] ** 2 + x[None] ** 2 > 1
 
 
-_RESCALE = {
-    "RescaleSlope": "Rescale Slope (0028,1053)",
-    "RescaleIntercept": "Rescale Intercept (0028,1052)",
-}
-
-
 def _rescale(frame: Frame) -> tuple[float, float]:
     """Slope and intercept, if the file says them as it must."""
-    for keyword, said in _RESCALE.items():
-        if keyword in frame.malformed:
-            raise InputFileError(
-                frame.where,
-                f"{said} is not a number, so the values are unknown. Get the file again from its "
-                "source, or mend the attribute.",
-            )
-    missing = [said for keyword, said in _RESCALE.items() if getattr(frame, keyword) is None]
+    keywords = ("RescaleSlope", "RescaleIntercept")
+    for keyword in frame.malformed.intersection(keywords):
+        raise InputFileError(
+            frame.where,
+            f"{called(keyword)} is not a number, so the values are unknown. Get the file again "
+            "from its source, or mend the attribute.",
+        )
+    missing = [called(keyword) for keyword in keywords if getattr(frame, keyword) is None]
     if frame.Modality == "CT" and missing and not frame.scout:
         raise InputFileError(
             frame.where,
@@ -353,11 +319,8 @@ def _rescale(frame: Frame) -> tuple[float, float]:
             "Get the file again from its source, or add the missing attribute.",
         )
     if frame.RescaleSlope == 0:
-        raise InputFileError(frame.where, "Rescale Slope (0028,1053) is 0.")
-    return (
-        1.0 if frame.RescaleSlope is None else frame.RescaleSlope,
-        0.0 if frame.RescaleIntercept is None else frame.RescaleIntercept,
-    )
+        raise InputFileError(frame.where, f"{called('RescaleSlope')} is 0.")
+    return frame.RescaleSlope or 1.0, frame.RescaleIntercept or 0.0
 
 
 def _values_of(frame: Frame, dataset: Dataset, stored: Stored) -> np.ndarray:

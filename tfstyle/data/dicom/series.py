@@ -28,7 +28,7 @@ from tfstyle.data.dicom.stacks import (
 )
 from tfstyle.data.privacy import mark_of
 from tfstyle.data.scan import Scan
-from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.errors import InputFileError
 from tfstyle.files import safe_name
 
 logger = logging.getLogger(__name__)
@@ -358,31 +358,6 @@ def _unknown(frame: Frame) -> str:
     if frame.ImagePositionPatient is None:
         return "position" + " in numbers" * ("ImagePositionPatient" in frame.malformed)
     return "orientation" + " in numbers" * ("ImageOrientationPatient" in frame.malformed)
-
-
-def source_frames(paths: Sequence[str | os.PathLike]) -> tuple[Frame, ...]:
-    """One frame for each slice of the one scan in these files, in its order.
-
-    Raises:
-        ArgumentError: If the files do not form one scan, or form several.
-        InputFileError: If one cannot be read.
-    """
-    paths = [os.fspath(path) for path in paths]
-    if not paths:
-        raise ArgumentError("scan_sources is empty; give the scan, or its files.")
-    frames: list[Frame] = []
-    for path in dict.fromkeys(paths):
-        frames.extend(frames_of(path, read_dataset(path, pixels=False)))
-    if len(frames) == len(paths) and all(frame.NumberOfFrames == 1 for frame in frames):
-        return tuple(frames)
-    stacks = [stack for cluster in clusters_of(frames) for stack, _ in stacks_of(cluster)]
-    fitting = [s for s in stacks if len(set(paths)) == 1 or [f.path for f in s] == paths]
-    if len(fitting) == 1:
-        return tuple(fitting[0])
-    raise ArgumentError(
-        f"scan_sources: the frames of these {len(set(paths))} files form {len(stacks)} stacks, not "
-        f"one of {len(paths)} slices; give the scan itself, which knows its frames."
-    )
 
 
 def _geometry(frames: Sequence[Frame], name: str) -> tuple[np.ndarray | None, float]:

@@ -60,14 +60,12 @@ def same_spacing(a: Frame, b: Frame) -> bool:
     )
 
 
-def stacks_of(
-    frames: Sequence[Frame], name: str | None = None
-) -> list[tuple[list[Frame], tuple[str, ...]]]:
+def stacks_of(frames: Sequence[Frame], name: str) -> list[tuple[list[Frame], tuple[str, ...]]]:
     """Sorts frames of one cluster along their normal; repeated places become several stacks.
 
     Args:
         frames: Frames of one series, size and orientation.
-        name: Name of the series, for warnings; None for no warnings.
+        name: Name of the series, for warnings.
 
     Returns:
         Stacks, ordered by what tells them apart, each with what that is, such as ``("phase1",
@@ -81,7 +79,7 @@ def stacks_of(
     if places is None:
         return _unplaced(frames, [name for name in CONTRASTS if name not in _ALONG_A_STACK])
     stacks, told = _separate(list(zip(places, frames)), _contrasts(frames))
-    if len(stacks) > 1 and name is not None:
+    if len(stacks) > 1:
         repeated = max(Counter(places).values())
         logger.warning(
             "Series %s holds %s; read as %d scans, told apart by %s.",
@@ -124,7 +122,7 @@ def slice_places(frames: Sequence[Frame]) -> list[float] | None:
     return locations
 
 
-def _without_copies(frames: Sequence[Frame], name: str | None) -> list[Frame]:
+def _without_copies(frames: Sequence[Frame], name: str) -> list[Frame]:
     """Frames in the order of Instance Number, each once."""
     unique: dict[tuple, Frame] = {}
     for frame in sorted(frames, key=_order):
@@ -136,7 +134,7 @@ def _without_copies(frames: Sequence[Frame], name: str | None) -> list[Frame]:
             None if position is None else tuple(position),
         )
         first = unique.setdefault(key, frame)
-        if first is not frame and name is not None:
+        if first is not frame:
             logger.warning(
                 "Left out of series %s: %s is a copy of %s.", name, frame.where, first.where
             )
@@ -153,7 +151,7 @@ def _order(frame: Frame) -> tuple:
     return number is None, number or 0, _natural(frame.path), frame.index
 
 
-def _places(frames: list[Frame], name: str | None) -> tuple[list[float] | None, list[Frame]]:
+def _places(frames: list[Frame], name: str) -> tuple[list[float] | None, list[Frame]]:
     """Places along the stack, equal ones exactly so, and the frames in some order.
 
     Frames whose positions cannot be right come back without.
@@ -163,7 +161,7 @@ def _places(frames: list[Frame], name: str | None) -> tuple[list[float] | None, 
     problem = None
     positions = [frame.ImagePositionPatient for frame in frames]
     if any(position is None for position in positions):
-        problem = _missing(frames, "ImagePositionPatient", "Image Position (Patient)")
+        problem = _missing(frames, "ImagePositionPatient")
     elif not np.ptp(positions, axis=0).max() > _SAME_PLACE and (
         (not np.any(positions) and _described_apart(frames)) or slice_places(frames) is not None
     ):
@@ -171,7 +169,7 @@ def _places(frames: list[Frame], name: str | None) -> tuple[list[float] | None, 
         problem = f"has Image Position (Patient) {here} in all its images"
         frames = [replace(frame, ImagePositionPatient=None) for frame in frames]
     elif frames[0].ImageOrientationPatient is None:
-        problem = _missing(frames, "ImageOrientationPatient", "Image Orientation (Patient)")
+        problem = _missing(frames, "ImageOrientationPatient")
     else:
         normal = frames[0].normal
         return _snapped([float(position @ normal) for position in positions]), frames
@@ -187,8 +185,7 @@ def _places(frames: list[Frame], name: str | None) -> tuple[list[float] | None, 
     elif None in numbers or len({f.path for f in frames}) > len(set(numbers)):
         how = "file name"
         frames = sorted(frames, key=lambda frame: (_natural(frame.path), frame.index))
-    if name is not None:
-        logger.warning("Series %s %s; sorted by %s.", name, problem, how)
+    logger.warning("Series %s %s; sorted by %s.", name, problem, how)
     return places, frames
 
 
@@ -197,7 +194,8 @@ def _described_apart(frames: Sequence[Frame]) -> bool:
     return len({id(frame.contrasts) for frame in frames}) == len(frames)
 
 
-def _missing(frames: Sequence[Frame], keyword: str, said: str) -> str:
+def _missing(frames: Sequence[Frame], keyword: str) -> str:
+    said = keyword.replace("Image", "Image ").replace("Patient", " (Patient)")
     if any(keyword in frame.malformed for frame in frames):
         return f"has an {said} that is not a list of numbers"
     return f"has no {said}"

@@ -7,12 +7,11 @@ import dataclasses
 import datetime
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
@@ -20,9 +19,8 @@ from pydicom.valuerep import format_number_as_ds
 
 from tfstyle.data.dicom.deidentify import check_burned_in, check_profile, new_key, new_uid
 from tfstyle.data.dicom.deidentify import deidentify as deidentify_dataset
-from tfstyle.data.dicom.files import damage_is_input_error, read_dataset
+from tfstyle.data.dicom.files import damage_is_input_error, meta_of, read_dataset
 from tfstyle.data.dicom.headers import Frame, functional_group
-from tfstyle.data.dicom.series import source_frames
 from tfstyle.data.dicom.tables import (
     CT,
     EIGHT_BITS,
@@ -45,7 +43,7 @@ _LEVELS = 65535
 
 
 def write_derived_series(
-    scan_sources: Scan | Sequence[str | os.PathLike],
+    scan: Scan,
     generated: np.ndarray,
     window: Window,
     out_dir: str | os.PathLike,
@@ -75,38 +73,36 @@ def write_derived_series(
         >>> write_derived_series(scan, images, WINDOWS["bone"], "out")  # doctest: +SKIP
 
     Args:
-        scan_sources: The scan that the images were made of. Its files in slice order will do too,
-            unless they hold several scans.
+        scan: The scan that the images were made of, as :func:`tfstyle.data.read_scan` gives it.
         generated: Floats (slices, rows, columns), or with a last axis of length 1, in [0, 1];
             values beyond are clipped.
         window: The window through which the source became [0, 1].
         out_dir: Folder to make, with ``IM_0001.dcm`` and so on. It appears when complete; an
             existing one must be empty.
         description: Beginning of Derivation Description (0008,2111).
-        series_description: Series Description (0008,103E); the source's with "(tfstyle)" unless
-            given.
-        series_number: Series Number (0020,0011); the source's plus 1000 unless given.
+        series_description: Series Description (0008,103E). Defaults to the source's with
+            "(tfstyle)".
+        series_number: Series Number (0020,0011). Defaults to the source's plus 1000.
         deidentify: ``"keep"`` carries the source's attributes of patient, study, place and staff;
             ``"basic"`` applies :mod:`tfstyle.data.dicom.deidentify` and leaves out when the
             images were made.
         uid_key: Of ``new_key`` of that module: series that share it keep their studies
-            and frames of reference in common. For ``"basic"``; a new one unless given.
+            and frames of reference in common. For ``"basic"``. Defaults to a new one.
 
     Returns:
         The files written, in slice order.
 
     Raises:
-        ArgumentError: If the images do not match the sources, or hold NaN, the sources are not one
-            DICOM scan, or `deidentify` cannot be used.
+        ArgumentError: If the images do not match the scan, or hold NaN, the scan was not read from
+            DICOM, or `deidentify` cannot be used.
         InputFileError: If a source cannot be read, or says that its pixels hold text, which
             ``"basic"`` refuses.
         OutputError: If the folder is not empty or cannot be written.
     """
-    if isinstance(scan_sources, Scan):
-        frames = scan_sources.frames or source_frames(scan_sources.files)
-    else:
-        frames = source_frames(scan_sources)
-    generated = check_unit(generated, (len(frames), *frames[0].shape))
+    if not isinstance(scan, Scan) or not scan.frames:
+        what = f"{scan.name} without frames" if isinstance(scan, Scan) else type(scan).__name__
+        raise ArgumentError(f"scan: must be a scan read from DICOM, received {what}.")
+    frames, generated = scan.frames, check_unit(generated, scan.shape)
     series = DerivedSeries(
         window,
         description=description,
@@ -145,6 +141,12 @@ def _check_folder(out: Path) -> None:
         raise OutputError.of(out, error) from error
 
 
+def _remove(dataset: Dataset, keywords: Iterable[str]) -> None:
+    for keyword in keywords:
+        if keyword in dataset:
+            del dataset[keyword]
+
+
 def _code(value: str, scheme: str, meaning: str) -> DicomSequence:
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
@@ -170,16 +172,11 @@ def is_identity(value: object) -> bool:
 class DerivedSeries:
     """What all images of a derived series share, and how one of them is written.
 
-    See :func:`write_derived_series`. Pickles, so that several processes can write one series.
+    Pickles, so that several processes can write one series.
 
     Args:
-        window: The window through which the source became [0, 1].
-        description: Beginning of Derivation Description (0008,2111).
-        series_description: Series Description (0008,103E), or None for the source's.
-        series_number: Series Number (0020,0011), or None for the source's plus 1000.
-        identity: What :attr:`identity` of an earlier object gave, to go on with its series.
-        deidentify: See :func:`write_derived_series`.
-        uid_key: See :func:`write_derived_series`.
+        window: See :func:`write_derived_series`, as for all others but one.
+        identity: What :attr:`identity` of an earlier object gave, to resume its series.
 
     Raises:
         ArgumentError: If the description is empty, or `deidentify` cannot be used.
@@ -217,8 +214,6 @@ class DerivedSeries:
         self.profile = deidentify
         #: New UIDs, date and time of the series, as text, and the key of the basic profile.
         self.identity = identity
-        self.uid, self.study_uid = identity["uid"], identity["study_uid"]
-        self.frame_of_reference_uid = identity["frame_of_reference_uid"]
         self.date, self.time = identity["date"], identity["time"]
         # What the file will say, at most 16 characters each, decides the stored values.
         self.slope = format_number_as_ds(window.width / _LEVELS)
@@ -227,7 +222,7 @@ class DerivedSeries:
         self.width = format_number_as_ds(window.width)
         self.description = (
             f"{description.rstrip('.')}. Values are gray levels of the window {window.center:g} / "
-            f"{window.width:g} (centre / width) in the scale of the source, clipped to "
+            f"{window.width:g} (center / width) in the scale of the source, clipped to "
             f"{window.lower:g} to {window.upper:g}; no measurement."
         )[:1024]
         try:
@@ -248,14 +243,7 @@ class DerivedSeries:
         path: str | os.PathLike,
         header: Dataset | None = None,
     ) -> None:
-        """Writes one image.
-
-        Args:
-            frame: The source frame.
-            image: Float (rows, columns) in [0, 1]; values beyond are clipped.
-            number: Slice number from 1.
-            path: The file.
-            header: The source's data set without pixels; read from `frame` unless given.
+        """Writes slice `number`, from 1, of which `header` is the source's data set, if at hand.
 
         Raises:
             InputFileError: If the source cannot be read.
@@ -268,30 +256,20 @@ class DerivedSeries:
             self.derive(header, frame, image, number).save_as(path, enforce_file_format=True)
 
     def derive(self, header: Dataset, frame: Frame, image: np.ndarray, number: int) -> Dataset:
-        """The data set of one image.
-
-        Args:
-            header: The source's data set without pixels; not changed.
-            frame: The source frame.
-            image: float64 (rows, columns) in [0, 1].
-            number: Slice number from 1.
-        """
+        """The data set of one image, float64 in [0, 1]; the source's header is not changed."""
         if self.profile == "basic":
             header, frame = self._deidentified(header, frame)
         dataset = copy.deepcopy(header)
-        source_meta = getattr(header, "file_meta", None) or Dataset()
         dataset.remove_private_tags()
         for element in list(dataset):  # overlays and curves are drawn for the source's pixels
             if element.tag.group & 0xFF00 in (0x5000, 0x6000):
                 del dataset[element.tag]
-        source_class = str(header.get("SOPClassUID") or source_meta.get("MediaStorageSOPClassUID"))
-        if source_class == "None":
-            source_class = CT if frame.Modality == "CT" else SECONDARY_CAPTURE
+        unknown = CT if frame.Modality == "CT" else SECONDARY_CAPTURE
+        source_class = header.get("SOPClassUID") or meta_of(header).get("MediaStorageSOPClassUID")
+        source_class = str(source_class or unknown)
         if frame.NumberOfFrames > 1 or source_class in SINGLE_FRAME:
             self._flatten(dataset, header, frame)
-        for keyword in NOT_CARRIED:
-            if keyword in dataset:
-                del dataset[keyword]
+        _remove(dataset, NOT_CARRIED)
         for keyword in MAY_BE_EMPTY:
             if keyword not in dataset:
                 setattr(dataset, keyword, "" if keyword != "SliceThickness" else None)
@@ -349,13 +327,9 @@ class DerivedSeries:
             dataset.ImageLaterality = side
         if frame.Modality == "MR":
             self._flatten_mr(dataset, header, frame)
-        for keyword in MULTI_FRAME:
-            if keyword in dataset:
-                del dataset[keyword]
+        _remove(dataset, [*MULTI_FRAME, "InstanceNumber"])
         if frame.Modality == "CT" and "KVP" not in dataset:
             dataset.KVP = None
-        if "InstanceNumber" in dataset:
-            del dataset.InstanceNumber
 
     @staticmethod
     def _flatten_mr(dataset: Dataset, header: Dataset, frame: Frame) -> None:
@@ -380,11 +354,11 @@ class DerivedSeries:
     ) -> None:
         dataset.SOPClassUID = sop_class
         dataset.SOPInstanceUID = generate_uid(prefix=None)
-        dataset.SeriesInstanceUID = self.uid
+        dataset.SeriesInstanceUID = self.identity["uid"]
         if not dataset.get("StudyInstanceUID"):
-            dataset.StudyInstanceUID = self.study_uid
+            dataset.StudyInstanceUID = self.identity["study_uid"]
         if frame.ImagePositionPatient is not None and not dataset.get("FrameOfReferenceUID"):
-            dataset.FrameOfReferenceUID = self.frame_of_reference_uid
+            dataset.FrameOfReferenceUID = self.identity["frame_of_reference_uid"]
         if frame.Modality:
             dataset.Modality = frame.Modality
         elif not dataset.get("Modality"):
@@ -442,7 +416,7 @@ class DerivedSeries:
             equipment.ContributionDateTime = self.date + self.time
         equipment.ContributionDescription = "Gray scale style transfer"
         dataset.ContributingEquipmentSequence = DicomSequence([equipment])
-        syntax = str((getattr(header, "file_meta", None) or Dataset()).get("TransferSyntaxUID"))
+        syntax = str(meta_of(header).get("TransferSyntaxUID"))
         if str(header.get("LossyImageCompression") or "") == "01" or syntax in LOSSY_SYNTAXES:
             dataset.LossyImageCompression = "01"
         elif "LossyImageCompression" in dataset:
@@ -464,13 +438,7 @@ class DerivedSeries:
         dataset.VOILUTFunction = "LINEAR_EXACT"
         if "PresentationLUTShape" in dataset:
             dataset.PresentationLUTShape = "IDENTITY"
-        dataset["SmallestImagePixelValue"] = pydicom.DataElement(
-            "SmallestImagePixelValue", "US", int(stored.min())
-        )
-        dataset["LargestImagePixelValue"] = pydicom.DataElement(
-            "LargestImagePixelValue", "US", int(stored.max())
-        )
-        for keyword in ("FloatPixelData", "DoubleFloatPixelData", "PixelData"):
-            if keyword in dataset:
-                del dataset[keyword]
-        dataset["PixelData"] = pydicom.DataElement("PixelData", "OW", stored.tobytes())
+        for keyword, value in (("Smallest", stored.min()), ("Largest", stored.max())):
+            dataset.add_new(f"{keyword}ImagePixelValue", "US", int(value))
+        _remove(dataset, ("FloatPixelData", "DoubleFloatPixelData", "PixelData"))
+        dataset.add_new("PixelData", "OW", stored.tobytes())
