@@ -146,7 +146,7 @@ def test_what_is_not_carried_over(write_ct, tmp_path):
 
 def test_texts_and_numbers(series, images, tmp_path):
     (first, *_) = write_derived_series(
-        series.files,
+        series,
         images,
         WINDOW,
         tmp_path / "out",

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: Domain of a scan whose tag or table cell is empty.
 UNKNOWN = "unknown"
-"""Domain of a scan whose tag or table cell is empty."""
 
 #: Columns of a table that say which scan a row is of, by preference.
 _ID_COLUMNS = (
@@ -36,16 +36,10 @@ _ID_COLUMNS = (
 
 
 def domain_source(spec: str, root: Path, argument: str) -> Callable[[LabelledFiles], str]:
-    """The function from a scan to its domain or subject that a specification means.
-
-    Args:
-        spec: ``"folder"``, ``"tag:KEYWORD"`` or ``"csv:FILE:COLUMN"``, see
-            :func:`tfstyle.data.find_labelled`.
-        root: Where a relative FILE may lie.
-        argument: What the specification is called, for errors.
+    """The function from a scan to its domain or subject, by a specification as in find_labelled.
 
     Raises:
-        ArgumentError: The specification is none of these.
+        ArgumentError: The specification, called `argument`, cannot be used.
         InputFileError: The table cannot be read.
     """
     kind, _, rest = str(spec).partition(":")
@@ -85,11 +79,7 @@ def domain_source(spec: str, root: Path, argument: str) -> Callable[[LabelledFil
 
 
 def tag_of(file: str, keyword: str) -> str:
-    """A value of a DICOM header as text, "" where there is none.
-
-    Raises:
-        InputFileError: The file is damaged.
-    """
+    """A value of a DICOM header as text, "" where there is none."""
     dataset = read_dataset(file, pixels=False, tags=[keyword])
     with damage_is_input_error(file):
         value = dataset.get(keyword)
@@ -99,11 +89,7 @@ def tag_of(file: str, keyword: str) -> str:
 
 
 def tag_or_sidecar(file: str, keyword: str) -> str:
-    """The same for DICOM, for other files the key of the JSON file beside them, as in BIDS.
-
-    Raises:
-        InputFileError: A file is damaged.
-    """
+    """The same for DICOM, for other files the key of the JSON file beside them, as in BIDS."""
     if is_dicom(file):
         return tag_of(file, keyword)
     sidecar = Path(re.sub(r"\.(nii(\.gz)?|png)$", "", file) + ".json")
@@ -123,13 +109,8 @@ def tag_or_sidecar(file: str, keyword: str) -> str:
 def read_table(file: str, column: str, root: Path) -> dict[str, str]:
     """Identifier to value, of a table with a header in which commas, semicolons or tabs divide.
 
-    Args:
-        file: The table.
-        column: Header of the values.
-        root: Where a relative `file` may lie, too.
-
     Raises:
-        InputFileError: There is no such table or column, or it cannot be read.
+        InputFileError: There is no such table, here or in `root`, or column, or it is damaged.
     """
     path = next((p for p in (Path(file), root / file) if p.is_file()), None)
     if path is None:

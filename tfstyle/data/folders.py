@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from pydicom.dataset import Dataset
 
@@ -22,9 +22,7 @@ logger = logging.getLogger(__name__)
 def find_files(folder: str | os.PathLike) -> list[str]:
     """All regular files below a folder, sorted; hidden ones left out, linked folders once.
 
-    Args:
-        folder: The folder. Symbolic links are followed, unless ``follow_links`` of
-            :class:`tfstyle.limits.Limits` says otherwise; loops do no harm.
+    ``follow_links`` of :class:`tfstyle.limits.Limits` says whether links may lead out of it.
 
     Raises:
         InputFileError: If the folder cannot be listed, or holds more files than the limit.
@@ -58,39 +56,16 @@ def find_files(folder: str | os.PathLike) -> list[str]:
     return sorted(files)
 
 
-@dataclass
-class Found:
-    """The files of a folder by what they are, results and label maps left out.
+class Found(NamedTuple):
+    """Kind (dicom, nifti, png), path and what a DICOM header says of files; others; damage."""
 
-    Attributes:
-        dicom: Path and description of each DICOM file.
-        nifti: NIfTI files.
-        png: PNG files.
-        others: Files of other kinds.
-        damaged: An error for each DICOM file that cannot be read, where those are wanted.
-    """
+    scans: list[tuple[str, str, object]]
+    others: list[str]
+    damaged: list[InputFileError]
 
-    dicom: list[tuple[str, object]] = field(default_factory=list)
-    nifti: list[str] = field(default_factory=list)
-    png: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
-    damaged: list[InputFileError] = field(default_factory=list)
-
-    def without(self, files: Iterable[str]) -> Found:
-        """The same, but for some files."""
-        files = set(files)
-        return Found(
-            [(path, said) for path, said in self.dicom if path not in files],
-            [path for path in self.nifti if path not in files],
-            [path for path in self.png if path not in files],
-            self.others,
-            self.damaged,
-        )
-
-    @property
-    def any(self) -> bool:
-        """Whether anything may be a scan."""
-        return bool(self.dicom or self.nifti or self.png)
+    def of(self, kind: str) -> list[str]:
+        """The files of one kind."""
+        return [path for one, path, _ in self.scans if one == kind]
 
 
 def look_into(
@@ -107,7 +82,7 @@ def look_into(
     headers. A folder of nothing but results is read.
 
     Args:
-        folder: The folder; or the one file, which then is no label map by its name.
+        folder: The folder, or the one file.
         files: The files in it, of any kind.
         describe: What to keep of a DICOM header.
         tags: Attributes that it needs, None for all.
@@ -116,37 +91,35 @@ def look_into(
     Raises:
         InputFileError: A damaged file, or label maps and nothing else that could be a scan.
     """
-    found, results = Found(), []
+    found, results = Found([], [], []), set()
     labels = {file for file in files if is_label_path(file[len(folder) :])}
     for path in files:
-        if path in labels:
+        lower = path.lower()
+        if path in labels or os.path.basename(lower) == "dicomdir":
             continue
-        if path.lower().endswith(PICTURES):
-            (found.nifti if path.lower().endswith(NIFTI) else found.png).append(path)
+        if lower.endswith(PICTURES):
+            found.scans.append(("nifti" if lower.endswith(NIFTI) else "png", path, None))
             if is_result(path):
-                results.append(path)
-            continue
-        if os.path.basename(path).upper() == "DICOMDIR":
+                results.add(path)
             continue
         try:
             dataset = read_dataset(path, pixels=False, tags=tags)
             with damage_is_input_error(path):  # pydicom decodes attributes late
-                found.dicom.append((path, describe(path, dataset)))
+                found.scans.append(("dicom", path, describe(path, dataset)))
                 if is_own(dataset):
-                    results.append(path)
-        except NotDicomError as error:
-            if is_png(path):
-                found.png.append(path)
-            elif path.lower().endswith((".dcm", ".dicom")) and not strict:
-                found.damaged.append(error)
-            else:
-                found.others.append(path)
+                    results.add(path)
         except InputFileError as error:
-            if strict:
+            stranger = isinstance(error, NotDicomError)
+            if stranger and is_png(path):
+                found.scans.append(("png", path, None))
+            elif stranger and (strict or not lower.endswith((".dcm", ".dicom"))):
+                found.others.append(path)
+            elif strict:
                 raise
-            found.damaged.append(error)
+            else:
+                found.damaged.append(error)
     labels = sorted(filter(_may_be_scan, labels))
-    if labels and not (found.any or found.damaged):
+    if labels and not (found.scans or found.damaged):
         raise InputFileError(
             folder,
             f"holds no scans: {_listed(labels)} are label maps by the names of files or folders. "
@@ -158,15 +131,15 @@ def look_into(
             folder,
             _listed(labels),
         )
-    images = found.without(results)
-    if not results or not images.any:
+    images = [one for one in found.scans if one[1] not in results]
+    if not results or not images:
         return found
     logger.warning(
         "Left out of %s: %s, which tfstyle made. To read results, name them or their own folder.",
         folder,
-        _listed(results),
+        _listed(sorted(results)),
     )
-    return images
+    return found._replace(scans=images)
 
 
 def _may_be_scan(file: str) -> bool:

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from tfstyle.data.dicom import is_dicom
-from tfstyle.data.dicom.segmentation import SEG_CLASSES, read_dicom_seg
+from tfstyle.data.dicom.segmentation import SEG_CLASSES
 from tfstyle.data.domains import UNKNOWN, domain_source, tag_of
 from tfstyle.data.folders import find_files
 from tfstyle.data.layouts import NIFTI, PICTURES, is_label_name, key_of
-from tfstyle.data.nifti import match_labels, resample_labels, smallest_labels
-from tfstyle.data.png import read_png
+from tfstyle.data.masks import add_pictures, check_classes, mask_on, merge_classes
+from tfstyle.data.nifti import smallest_labels
 from tfstyle.data.privacy import mark_of
 from tfstyle.data.read import read_scan
 from tfstyle.data.scan import Scan
@@ -127,7 +127,7 @@ class LabelledFiles:
             InputFileError: A file cannot be read, or a mask does not lie on the scan.
             ArgumentError: Wrong classes.
         """
-        _check_classes(classes)
+        check_classes(classes)
         scan = read_scan(self.image, series=self.series)
         mask = np.zeros(scan.shape, np.int32)
         covered = np.zeros(len(scan), bool)
@@ -135,7 +135,7 @@ class LabelledFiles:
         for number, path in enumerate(self.masks):
             if path in pictures:
                 continue
-            labels, inside = _mask_on(scan, path)
+            labels, inside = mask_on(scan, path)
             if not inside.any():
                 raise InputFileError(path, f"lies nowhere on the scan {self.image}.")
             if self.values:
@@ -143,7 +143,7 @@ class LabelledFiles:
             mask = np.where(labels != 0, labels, mask)
             covered |= inside
         if pictures:
-            _add_pictures(scan, self.image, pictures, mask, covered)
+            add_pictures(scan, self.image, pictures, mask, covered)
         return LabelledScan(
             scan, smallest_labels(merge_classes(mask, classes)), covered, self.domain, self.subject
         )
@@ -169,10 +169,9 @@ def find_labelled(
       ``data`` and ``label``.
     - ``"totalsegmentator"``: ``s0000/ct.nii.gz`` with ``s0000/segmentations/STRUCTURE.nii.gz``;
       the spine's structures have the numbers of TotalSegmentator v2 (25 to 50).
-    - ``"folders"``: two folders, or one for both. A mask belongs to the image of the same name,
-      where endings and words like ``_seg``, ``_mask``, ``_label``, ``_ct`` do not count: NIfTI, PNG
-      or DICOM SEG for an image of NIfTI, PNG, a DICOM file or the folder of a DICOM series; for a
-      series also one PNG a slice, named as the slice's file.
+    - ``"folders"``: two folders, or one for both. A mask (NIfTI, PNG, DICOM SEG) belongs to the
+      image or series of the same name, where endings and words like ``_seg``, ``_mask``, ``_ct`` do
+      not count; for a series also one PNG a slice, named as the slice's file.
 
     Args:
         images: The data set's folder, or that of the images.
@@ -185,8 +184,7 @@ def find_labelled(
             the subject or the file; a relative FILE may lie in `images`). Tags that describe
             technique or equipment (``tfstyle.data.privacy.TECHNICAL``) give their values; all
             others, which may name patients or places, numbers: ``InstitutionName-1``, ….
-        subject_from: The same for the subject. Defaults to its name or path in the data
-            set.
+        subject_from: The same for the subject. Defaults to its name or path in the data set.
         structures: For ``"totalsegmentator"``, which structures: names or patterns. Others than the
             spine's are numbered from 1 in the order given, and then the spine's are too.
 
@@ -201,9 +199,6 @@ def find_labelled(
     Example:
         >>> records = find_labelled("dataset-verse19training")            # doctest: +SKIP
         >>> first = records[0].read(classes="foreground")                 # doctest: +SKIP
-
-    References: Sekuboyina et al., "VerSe", Medical Image Analysis 73 (2021); Deng et al.,
-    "CTSpine1K", arXiv:2105.14711; Wasserthal et al., "TotalSegmentator", Radiology: AI 5:5 (2023).
     """
     if layout not in LAYOUTS:
         raise ArgumentError(f"layout: must be one of {LAYOUTS}, received {layout!r}.")
@@ -251,112 +246,14 @@ def read_labelled(
 ) -> list[LabelledScan]:
     """Reads all scans of :func:`find_labelled` at once; for data that fit in memory.
 
-    Args:
-        images: See :func:`find_labelled`.
-        masks: See :func:`find_labelled`.
-        classes: See :meth:`LabelledFiles.read`.
-        **options: ``layout``, ``domain_from``, ``subject_from`` and ``structures`` of
-            :func:`find_labelled`.
-
-    Returns:
-        The scans, sorted by image.
-
-    Raises:
-        InputFileError: See :func:`find_labelled` and :meth:`LabelledFiles.read`.
-        ArgumentError: See both.
+    Takes its arguments and those of :meth:`LabelledFiles.read`, and raises their errors.
 
     Example:
         >>> scans = read_labelled("ct/", "masks/", domain_from="tag:Manufacturer",
         ...                       classes={1: range(20, 26)})               # doctest: +SKIP
     """
-    _check_classes(classes)
+    check_classes(classes)
     return [record.read(classes) for record in find_labelled(images, masks, **options)]
-
-
-def _check_classes(classes: Mapping[int, Iterable[int]] | str | None) -> None:
-    if classes is None or (isinstance(classes, str) and classes == "foreground"):
-        return
-    good = (
-        isinstance(classes, Mapping)
-        and classes
-        and all(isinstance(key, (int, np.integer)) and 0 < key <= 255 for key in classes)
-    )
-    if not good:
-        raise ArgumentError(
-            'classes: must be None, "foreground" or a mapping from new labels (1 to 255) to old '
-            f"ones, received {classes!r}."
-        )
-
-
-def merge_classes(
-    mask: np.ndarray, classes: Mapping[int, Iterable[int]] | str | None
-) -> np.ndarray:
-    """Gives labels new numbers.
-
-    Args:
-        mask: Whole numbers of any shape.
-        classes: See :meth:`LabelledFiles.read`.
-
-    Returns:
-        An array of the same shape.
-
-    Raises:
-        ArgumentError: Wrong classes.
-
-    Example:
-        >>> merge_classes(np.array([0, 20, 21, 7]), {1: (20, 21)})
-        array([0, 1, 1, 0], dtype=uint8)
-    """
-    _check_classes(classes)
-    if classes is None:
-        return mask
-    if isinstance(classes, str):
-        return (mask != 0).astype(np.uint8)
-    merged = np.zeros(mask.shape, np.uint8)
-    for new, old in classes.items():
-        wanted = [int(value) for value in ([old] if isinstance(old, (int, np.integer)) else old)]
-        merged[np.isin(mask, wanted)] = new
-    return merged
-
-
-def _mask_on(scan: Scan, path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of a NIfTI or DICOM SEG file on the scan's grid, and the slices that it covers."""
-    if scan.affine is None:
-        raise InputFileError(
-            path, f"cannot be laid on {scan.name}, which has no position in space; use PNG masks."
-        )
-    if path.lower().endswith(NIFTI):
-        return match_labels(scan, path)
-    return resample_labels(scan, *read_dicom_seg(path))
-
-
-def _add_pictures(
-    scan: Scan, image: str, pictures: Sequence[str], mask: np.ndarray, covered: np.ndarray
-) -> None:
-    """Lays PNG masks on the slices whose files have their names."""
-    by_name = {key_of(os.path.basename(path)): path for path in pictures}
-    names = [key_of(os.path.basename(file)) for file in scan.files]
-    if len(pictures) == 1 and len(scan) == 1:
-        slices = [(0, pictures[0])]
-    else:
-        slices = [(i, by_name[name]) for i, name in enumerate(names) if name in by_name]
-        if len(names) != len(scan) or len(slices) != len(pictures):
-            raise InputFileError(
-                pictures[0],
-                f"{len(pictures)} PNG masks do not fit the {len(scan)} slices of {image} by name.",
-            )
-    for number, path in slices:
-        labels = read_png(path).pixels[0]
-        if labels.shape != mask.shape[1:]:
-            raise InputFileError(
-                path,
-                f"has {labels.shape[0]} x {labels.shape[1]} pixels, the slice "
-                f"{mask.shape[1]} x {mask.shape[2]}.",
-            )
-        # Pictures of two levels are drawn black and white.
-        white = np.isin(labels, (0, 255)).all()
-        mask[number] = labels > 0 if white else labels
-        covered[number] = True
 
 
 # Layouts: each gives records whose domain is a folder.
@@ -399,10 +296,11 @@ def _pairs(
         parts = path.relative_to(root).parts
         names = (*image_folders, *mask_folders)
         at = next((i for i, part in enumerate(parts[:-1]) if part in names), None)
-        apart = at is not None and parts[at] in mask_folders
-        around = parts[:-1] if at is None else (*parts[:at], None, *parts[at + 1 : -1])
-        chosen = masks if is_label_name(path) and (apart or at is None) else images
-        chosen.setdefault((around, key_of(path.name)), (path, parts, at))
+        label = is_label_name(path)
+        if at is None or label == (parts[at] in mask_folders):
+            around = parts[:-1] if at is None else (*parts[:at], None, *parts[at + 1 : -1])
+            found = masks if label else images
+            found.setdefault((around, key_of(path.name)), (path, parts, at))
     for key, (mask, _, at) in masks.items():
         if key in images:
             image, parts, at = images[key]

@@ -64,14 +64,7 @@ def _header(path: str) -> nib.Nifti1Header:
 class NiftiPixels:
     """The voxels of a file in the order of a scan's axes: superior, posterior, left.
 
-    Args:
-        path: The file.
-
-    Attributes:
-        header: Its header.
-        affine: From these axes to patient coordinates in mm, float64 (4, 4).
-        shape: Slices, rows and columns.
-        units: What the values are, once known; "" gives the voxels as they are.
+    ``affine`` takes these axes to patient coordinates; ``units`` is "" until it is known.
 
     Raises:
         InputFileError: If the header is damaged, or the volume is not 3-D or above the limits.
@@ -238,16 +231,7 @@ def match_labels(
 def resample_labels(
     scan: Scan, voxels: np.ndarray, affine: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """:func:`match_labels` with the label map at hand.
-
-    Args:
-        scan: A scan with an affine.
-        voxels: Labels, integer array of three axes.
-        affine: 4x4, from indices of `voxels` to patient coordinates in mm, like ``scan.affine``.
-
-    Returns:
-        As :func:`match_labels`, in the type of `voxels`.
-    """
+    """:func:`match_labels` of labels at hand, by the affine from their indices to the patient."""
     change = np.linalg.inv(affine) @ scan.affine  # scan index -> label index
     labels = np.zeros(scan.shape, voxels.dtype)
     covered = np.zeros(len(scan), bool)
@@ -265,11 +249,7 @@ def resample_labels(
 
 
 def smallest_labels(labels: np.ndarray, path: str = "labels") -> np.ndarray:
-    """Whole numbers as the first of uint8, int16 and int32 that holds them.
-
-    Raises:
-        InputFileError: If none does.
-    """
+    """Whole numbers as the first of uint8, int16 and int32 that holds them."""
     low, high = labels.min(), labels.max()
     for kind in (np.uint8, np.int16, np.int32):
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:

@@ -140,16 +140,15 @@ def _read_folder(path: str, series: str | None, on_odd: str, units: str, lazy: b
             return error
 
     found = look_into(path, find_files(path), describe, None, strict=True)
-    frames = [said for _, said in found.dicom if isinstance(said, list)]
-    say_without_picture(
-        [said for _, said in found.dicom if not isinstance(said, list)], beside=bool(frames)
-    )
+    said = [said for _, _, said in found.scans if said is not None]
+    frames = [one for one in said if isinstance(one, list)]
+    say_without_picture([e for e in said if isinstance(e, NoPictureError)], beside=bool(frames))
     series_found = scans_of(frames, series=series, on_odd=on_odd)
     scans = series_found if lazy else load_all(series_found)
-    scans += [read_png(p, lazy) for p in found.png if series in (None, picture_name(p))]
+    scans += [read_png(p, lazy) for p in found.of("png") if series in (None, picture_name(p))]
     volumes = [
         read_nifti(file, units=units, lazy=lazy)
-        for file in found.nifti
+        for file in found.of("nifti")
         if series in (None, nifti_name(file))
     ]
     others = [*volumes, *scans]
@@ -159,10 +158,10 @@ def _read_folder(path: str, series: str | None, on_odd: str, units: str, lazy: b
         else:
             scans.append(volume)
     if not scans and series is None:
-        if found.dicom:
+        if said:
             raise InputFileError(
                 path,
-                f"{len(found.dicom)} DICOM files, but none with slices to read (scout images and "
+                f"{len(said)} DICOM files, but none with slices to read (scout images and "
                 "objects without pictures are left out). To read a scout, give its file.",
             )
         raise no_scans(path)
@@ -260,10 +259,11 @@ def list_scans(
     if passed:
         files = [file for file in files if not os.path.realpath(file).startswith(passed)]
     found = look_into(folder, files, lambda _, header: identity_of(header), IDENTITY_TAGS, False)
-    scans = [ScanFiles((file,), "nifti", given=given) for file in found.nifti]
-    scans += [ScanFiles((file,), "png") for file in found.png]
+    scans = [ScanFiles((file,), "nifti", given=given) for file in found.of("nifti")]
+    scans += [ScanFiles((file,), "png") for file in found.of("png")]
+    dicom = [(file, identity) for kind, file, identity in found.scans if kind == "dicom"]
     series: dict[tuple[str, ...], list[str]] = {}
-    for key, (file, _) in zip(series_keys(found.dicom), found.dicom):
+    for key, (file, _) in zip(series_keys(dicom), dicom):
         series.setdefault(key, []).append(file)
     scans += [
         ScanFiles(tuple(files), "dicom", series_mark(key, series)) for key, files in series.items()
@@ -283,15 +283,7 @@ def read_scan(
 ) -> Scan:
     """Reads the one scan that a file or folder holds.
 
-    Args:
-        path: See :func:`read_scans`.
-        series: See :func:`read_scans`.
-        on_odd: See :func:`read_scans`.
-        units: See :func:`read_scans`.
-        lazy: See :func:`read_scans`.
-
-    Returns:
-        The scan.
+    The arguments are those of :func:`read_scans`.
 
     Raises:
         InputFileError: As :func:`read_scans`, and if there are several scans; the message lists

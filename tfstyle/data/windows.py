@@ -89,11 +89,9 @@ class Window:
     def to_unit(self, values: np.ndarray | Sequence[float] | float) -> np.ndarray:
         """Values of a scan to gray levels.
 
-        Args:
-            values: Array of any shape, in HU or the scan's own units.
-
         Returns:
-            float32 array of the same shape in [0, 1]: ``(x - center) / width + 0.5``, clipped.
+            float32 array of the shape of `values` in [0, 1]: ``(x - center) / width + 0.5``,
+            clipped.
         """
         unit = np.array(values, dtype=np.float32)
         unit -= np.float32(self.lower)
@@ -103,11 +101,8 @@ class Window:
     def to_hu(self, unit: np.ndarray | Sequence[float] | float) -> np.ndarray:
         """Gray levels in [0, 1] back to values; what the window had clipped stays clipped.
 
-        Args:
-            unit: Array of any shape in [0, 1].
-
         Returns:
-            float32 array of the same shape, not rounded.
+            float32 array of the shape of `unit`, not rounded.
         """
         values = np.array(unit, dtype=np.float32)
         values *= np.float32(self.width)
@@ -157,9 +152,8 @@ def _percentiles(scan: Scan, low: float, high: float, spec: object) -> tuple[flo
 
 
 def _limits(lower: float, upper: float) -> Window:
-    if upper <= lower:  # a constant image becomes middle gray
-        return Window(lower, 1.0)
-    return Window.from_limits(lower, upper)
+    """The window between; a constant image becomes middle gray."""
+    return Window.from_limits(lower, upper) if lower < upper else Window(lower, 1.0)
 
 
 def resolve_window(spec: WindowSpec, scan: Scan) -> Window:
@@ -198,7 +192,7 @@ def resolve_window(spec: WindowSpec, scan: Scan) -> Window:
             center, width = spec
         except (TypeError, ValueError):
             raise ArgumentError(
-                f"A window must be a name, (center, width) or a Window. Received {spec!r}."
+                f"window: must be a name, (center, width) or a Window, received {spec!r}."
             ) from None
         return Window(center, width)
     name = spec.strip().lower().replace("-", "_").replace(" ", "_")
@@ -244,10 +238,10 @@ def resolve_window(spec: WindowSpec, scan: Scan) -> Window:
 
 def _two_numbers(text: str, spec: object) -> tuple[float, float]:
     try:
-        first, second = (float(part) for part in text.split(","))
+        first, second = map(float, text.split(","))
     except ValueError:
         raise ArgumentError(
-            f"Expected two numbers with a comma, such as 'CENTER,WIDTH'. Received {spec!r}."
+            f"window: must be two numbers with a comma, as 'CENTER,WIDTH', received {spec!r}."
         ) from None
     return first, second
 

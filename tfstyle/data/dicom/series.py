@@ -81,12 +81,7 @@ def read_dicom(
 
 
 def load_all(scans: Iterable[Scan], datasets: dict[str, Dataset] | None = None) -> list[Scan]:
-    """The scans with their pixels in memory; a file of several stacks is decoded once.
-
-    Args:
-        scans: Scans of DICOM files.
-        datasets: Files read already, with their pixels.
-    """
+    """DICOM scans with their pixels in memory; a file of several stacks is decoded once."""
     files = OpenFiles(datasets)
     return [
         replace(scan, pixels=DicomPixels(scan.frames).read(range(len(scan)), files))
@@ -95,12 +90,7 @@ def load_all(scans: Iterable[Scan], datasets: dict[str, Dataset] | None = None) 
 
 
 def say_without_picture(errors: Sequence[NoPictureError], *, beside: bool) -> None:
-    """Says what was left out of a folder: reports are normal, slices that lost their size not.
-
-    Args:
-        errors: Of :func:`tfstyle.data.dicom.headers.frames_of`.
-        beside: Whether there are pictures too.
-    """
+    """Says what was left out beside pictures: reports are normal, slices without size not."""
     lost = [error for error in errors if isinstance(error, NoSizeError)]
     for error in errors:
         logger.debug("Left out: %s", error)
@@ -217,16 +207,11 @@ def _grouped(found: Sequence[list[Frame]]) -> dict[_Key, list[Frame]]:
 
 
 def series_keys(files: Sequence[tuple[str, Identity]]) -> list[tuple[str, ...]]:
-    """One key a file, the same for files of one series.
+    """One key a file, by its path and identity, the same for files of one series.
 
-    Equal Series Instance UIDs do not suffice: study, frame of reference and patient must not
-    differ either. What a file leaves empty counts as that of its series where there is but one.
-
-    Args:
-        files: Path and :func:`tfstyle.data.dicom.headers.identity_of` of each file.
-
-    Returns:
-        Keys that begin with the Series Instance UID; where that is blank, the folder counts.
+    Equal Series Instance UIDs, with which keys begin, do not suffice: study, frame of reference and
+    patient must not differ either. What a file leaves empty counts as that of its series where
+    there is but one; the folder counts where the UID is blank.
     """
     starts = [(uid, "" if uid else os.path.dirname(path)) for path, (uid, *_) in files]
     known: dict[tuple[str, str], list[Counter]] = {}
@@ -260,29 +245,21 @@ def _names(groups: dict[_Key, list[Frame]]) -> dict[_Key, str]:
     """A short label a series: file stem, folder, or folder and a mark made of the UID."""
     labels: dict[_Key, str] = {}
     for key, frames in groups.items():
-        paths = {f.path for f in frames}
-        first = os.path.abspath(frames[0].path)
+        paths = {os.path.abspath(f.path) for f in frames}
         if len(paths) == 1:
-            labels[key] = os.path.splitext(os.path.basename(first))[0] or os.path.basename(first)
+            labels[key] = os.path.splitext(os.path.basename(*paths))[0]
         else:
-            common = os.path.commonpath([os.path.dirname(os.path.abspath(p)) for p in paths])
-            labels[key] = os.path.basename(common) or "series"
-    taken = list(labels.values())
-    marks = {key: series_mark(key, groups) for key in labels}
+            labels[key] = os.path.basename(os.path.commonpath([*map(os.path.dirname, paths)]))
+    taken = Counter(labels.values())
     for key, label in labels.items():
-        if taken.count(label) > 1:
-            tail = mark_of(marks[key]) if marks[key] else str(groups[key][0].SeriesNumber)
-            labels[key] = f"{label}-{tail}"
+        if taken[label] > 1:
+            mark = series_mark(key, groups)
+            labels[key] += f"-{mark_of(mark) if mark else groups[key][0].SeriesNumber}"
     return {key: safe_name(label, "series") for key, label in labels.items()}
 
 
 def series_mark(key: _Key, keys: Sequence[_Key] | dict) -> str:
-    """What tells a series from others: its UID, and more where others share that; "" if blank.
-
-    Args:
-        key: One of :func:`tfstyle.data.dicom.stacks.series_keys`.
-        keys: All keys.
-    """
+    """What tells a series from others: its UID, and more where other keys share that."""
     shared = sum(other[:2] == key[:2] for other in set(keys)) > 1
     return "/".join(key) if shared else key[0]
 
