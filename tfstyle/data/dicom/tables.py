@@ -66,3 +66,20 @@ MAY_BE_EMPTY = [
     "PatientName", "PatientSex", "PositionReferenceIndicator", "ReferringPhysicianName",
     "SliceThickness", "StudyDate", "StudyID", "StudyTime",
 ]  # fmt: skip
+
+# And of the MR image module.
+MR_MAY_BE_EMPTY = [
+    "ScanOptions", "MRAcquisitionType", "EchoTime", "RepetitionTime", "EchoTrainLength",
+]  # fmt: skip
+
+# What functional groups say of a frame, and a single-frame image at its top level.
+FRAME_GROUPS = {
+    "PlanePosition": ["ImagePositionPatient"],
+    "PlaneOrientation": ["ImageOrientationPatient"],
+    "PixelMeasures": ["PixelSpacing", "SliceThickness", "SpacingBetweenSlices"],
+    "FrameAnatomy": ["AnatomicRegionSequence"],
+    "CTXRayDetails": ["KVP", "FilterType"],
+    "CTReconstruction": ["ConvolutionKernel"],
+    "MRDiffusion": ["DiffusionBValue"],
+    "MRTimingAndRelatedParameters": ["RepetitionTime", "FlipAngle", "EchoTrainLength"],
+}

@@ -17,22 +17,11 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
+from tfstyle.data.dicom import tables
 from tfstyle.data.dicom.deidentify import check_burned_in, check_profile, new_key, new_uid
 from tfstyle.data.dicom.deidentify import deidentify as deidentify_dataset
 from tfstyle.data.dicom.files import damage_is_input_error, meta_of, read_dataset
 from tfstyle.data.dicom.headers import Frame, functional_group
-from tfstyle.data.dicom.tables import (
-    CT,
-    EIGHT_BITS,
-    LOSSY_SYNTAXES,
-    MAY_BE_EMPTY,
-    MR,
-    MULTI_FRAME,
-    NOT_CARRIED,
-    SCANNING_SEQUENCE,
-    SECONDARY_CAPTURE,
-    SINGLE_FRAME,
-)
 from tfstyle.data.nifti import check_unit
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
@@ -40,6 +29,7 @@ from tfstyle.errors import ArgumentError, OutputError
 from tfstyle.files import temporary_beside
 
 _LEVELS = 65535
+_WHAT = "Gray scale style transfer"
 
 
 def write_derived_series(
@@ -86,8 +76,8 @@ def write_derived_series(
         deidentify: ``"keep"`` carries the source's attributes of patient, study, place and staff;
             ``"basic"`` applies :mod:`tfstyle.data.dicom.deidentify` and leaves out when the
             images were made.
-        uid_key: Of ``new_key`` of that module: series that share it keep their studies
-            and frames of reference in common. For ``"basic"``. Defaults to a new one.
+        uid_key: For ``"basic"``, of ``new_key`` of that module: series that share it keep their
+            studies and frames of reference in common. Defaults to a new one.
 
     Returns:
         The files written, in slice order.
@@ -112,8 +102,8 @@ def write_derived_series(
         uid_key=uid_key,
     )
     out = Path(out_dir)
-    _check_folder(out)
     try:
+        _check_folder(out)
         names = []
         headers: dict[str, Dataset] = {}
         with temporary_beside(out, folder=True) as temporary:
@@ -130,15 +120,11 @@ def write_derived_series(
 
 def _check_folder(out: Path) -> None:
     """Refuses what stands in the way of a new folder, and makes the one above it."""
-    try:
-        if out.is_dir():
-            if any(out.iterdir()):
-                raise OutputError(out, "exists and is not empty; choose another folder.")
-        elif out.exists() or out.is_symlink():
-            raise OutputError(out, "exists and is not a folder; choose another name.")
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError.of(out, error) from error
+    if out.is_dir() and any(out.iterdir()):
+        raise OutputError(out, "exists and is not empty; choose another folder.")
+    if not out.is_dir() and (out.exists() or out.is_symlink()):
+        raise OutputError(out, "exists and is not a folder; choose another name.")
+    out.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _remove(dataset: Dataset, keywords: Iterable[str]) -> None:
@@ -147,10 +133,15 @@ def _remove(dataset: Dataset, keywords: Iterable[str]) -> None:
             del dataset[keyword]
 
 
-def _code(value: str, scheme: str, meaning: str) -> DicomSequence:
+def _item(**attributes: object) -> DicomSequence:
     item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    for keyword, value in attributes.items():
+        setattr(item, keyword, value)
     return DicomSequence([item])
+
+
+def _code(value: str, scheme: str, meaning: str) -> DicomSequence:
+    return _item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
 
 
 _IDENTITY = {
@@ -258,67 +249,49 @@ class DerivedSeries:
     def derive(self, header: Dataset, frame: Frame, image: np.ndarray, number: int) -> Dataset:
         """The data set of one image, float64 in [0, 1]; the source's header is not changed."""
         if self.profile == "basic":
-            header, frame = self._deidentified(header, frame)
+            check_burned_in(header.get("BurnedInAnnotation"), frame.path)
+            header, key = copy.deepcopy(header), self.identity["uid_key"]
+            deidentify_dataset(header, key)
+            frame = dataclasses.replace(frame, SOPInstanceUID=new_uid(frame.SOPInstanceUID, key))
         dataset = copy.deepcopy(header)
         dataset.remove_private_tags()
         for element in list(dataset):  # overlays and curves are drawn for the source's pixels
             if element.tag.group & 0xFF00 in (0x5000, 0x6000):
                 del dataset[element.tag]
-        unknown = CT if frame.Modality == "CT" else SECONDARY_CAPTURE
+        unknown = tables.CT if frame.Modality == "CT" else tables.SECONDARY_CAPTURE
         source_class = header.get("SOPClassUID") or meta_of(header).get("MediaStorageSOPClassUID")
         source_class = str(source_class or unknown)
-        if frame.NumberOfFrames > 1 or source_class in SINGLE_FRAME:
+        if frame.NumberOfFrames > 1 or source_class in tables.SINGLE_FRAME:
             self._flatten(dataset, header, frame)
-        _remove(dataset, NOT_CARRIED)
-        for keyword in MAY_BE_EMPTY:
-            if keyword not in dataset:
-                setattr(dataset, keyword, "" if keyword != "SliceThickness" else None)
-        if not header.get("SOPClassUID") and "Laterality" not in dataset:
-            dataset.Laterality = ""  # whoever emptied the class did not say either
-        sop_class = SINGLE_FRAME.get(source_class, source_class)
-        if source_class in SINGLE_FRAME:
+        _remove(dataset, tables.NOT_CARRIED)
+        for keyword in tables.MAY_BE_EMPTY:
+            dataset.setdefault(keyword, None)
+        if not header.get("SOPClassUID"):  # whoever emptied the class did not say either
+            dataset.setdefault("Laterality", None)
+        sop_class = tables.SINGLE_FRAME.get(source_class, source_class)
+        if source_class in tables.SINGLE_FRAME:
             # Without a place, or how it was acquired, a frame makes no image of that class.
-            if not frame.placed or (sop_class == MR and "ScanningSequence" not in dataset):
-                sop_class = SECONDARY_CAPTURE
-        elif frame.NumberOfFrames > 1 or source_class in EIGHT_BITS:
-            sop_class = SECONDARY_CAPTURE
+            if not frame.placed or (sop_class == tables.MR and "ScanningSequence" not in dataset):
+                sop_class = tables.SECONDARY_CAPTURE
+        elif frame.NumberOfFrames > 1 or source_class in tables.EIGHT_BITS:
+            sop_class = tables.SECONDARY_CAPTURE
         self._identify(dataset, header, frame, number, sop_class)
         self._explain(dataset, header, frame, source_class)
         self._pixels(dataset, frame, image)
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-        meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
         # A fresh data set, so that nothing of the source's encoding is kept.
         fresh = Dataset()
         fresh.update(dataset)
-        fresh.file_meta = meta
+        fresh.file_meta = FileMetaDataset()
+        fresh.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+        fresh.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        fresh.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         fresh.preamble = b"\0" * 128
         return fresh
 
-    def _deidentified(self, header: Dataset, frame: Frame) -> tuple[Dataset, Frame]:
-        """Copies of header and frame that say nothing of the patient."""
-        check_burned_in(header.get("BurnedInAnnotation"), frame.path)
-        header, key = copy.deepcopy(header), self.identity["uid_key"]
-        deidentify_dataset(header, key)
-        return header, dataclasses.replace(frame, SOPInstanceUID=new_uid(frame.SOPInstanceUID, key))
-
     def _flatten(self, dataset: Dataset, header: Dataset, frame: Frame) -> None:
         """Moves what the functional groups say of a frame to the top level."""
-        for sequence, keywords in (
-            ("PlanePositionSequence", ["ImagePositionPatient"]),
-            ("PlaneOrientationSequence", ["ImageOrientationPatient"]),
-            ("PixelMeasuresSequence", ["PixelSpacing", "SliceThickness", "SpacingBetweenSlices"]),
-            ("FrameAnatomySequence", ["AnatomicRegionSequence"]),
-            ("CTXRayDetailsSequence", ["KVP", "FilterType"]),
-            ("CTReconstructionSequence", ["ConvolutionKernel"]),
-            ("MRDiffusionSequence", ["DiffusionBValue"]),
-            (
-                "MRTimingAndRelatedParametersSequence",
-                ["RepetitionTime", "FlipAngle", "EchoTrainLength"],
-            ),
-        ):
-            group = functional_group(header, frame.index, sequence)
+        for name, keywords in tables.FRAME_GROUPS.items():
+            group = functional_group(header, frame.index, f"{name}Sequence")
             for keyword in keywords:
                 if keyword in group:
                     dataset[keyword] = copy.deepcopy(group[keyword])
@@ -326,28 +299,17 @@ class DerivedSeries:
         if side:
             dataset.ImageLaterality = side
         if frame.Modality == "MR":
-            self._flatten_mr(dataset, header, frame)
-        _remove(dataset, [*MULTI_FRAME, "InstanceNumber"])
-        if frame.Modality == "CT" and "KVP" not in dataset:
-            dataset.KVP = None
-
-    @staticmethod
-    def _flatten_mr(dataset: Dataset, header: Dataset, frame: Frame) -> None:
-        """What a single-frame MR image must say, as far as the enhanced one says it."""
-        kind = SCANNING_SEQUENCE.get(str(header.get("EchoPulseSequence") or ""))
-        if kind and "ScanningSequence" not in dataset:
-            dataset.ScanningSequence = kind
-        echo = functional_group(header, frame.index, "MREchoSequence").get("EffectiveEchoTime")
-        for keyword, value in (
-            ("SequenceVariant", "NONE"),
-            ("ScanOptions", ""),
-            ("MRAcquisitionType", ""),
-            ("EchoTime", echo),
-            ("RepetitionTime", None),
-            ("EchoTrainLength", None),
-        ):
-            if keyword not in dataset or (keyword == "EchoTime" and value is not None):
-                setattr(dataset, keyword, value)
+            # What a single-frame MR image must say, as far as the enhanced one says it.
+            kind = tables.SCANNING_SEQUENCE.get(str(header.get("EchoPulseSequence") or ""))
+            if kind:
+                dataset.setdefault("ScanningSequence", kind)
+            echo = functional_group(header, frame.index, "MREchoSequence").get("EffectiveEchoTime")
+            if echo is not None:
+                dataset.EchoTime = echo
+            dataset.setdefault("SequenceVariant", "NONE")
+            for keyword in tables.MR_MAY_BE_EMPTY:
+                dataset.setdefault(keyword, None)
+        _remove(dataset, [*tables.MULTI_FRAME, "InstanceNumber"])
 
     def _identify(
         self, dataset: Dataset, header: Dataset, frame: Frame, number: int, sop_class: str
@@ -359,16 +321,13 @@ class DerivedSeries:
             dataset.StudyInstanceUID = self.identity["study_uid"]
         if frame.ImagePositionPatient is not None and not dataset.get("FrameOfReferenceUID"):
             dataset.FrameOfReferenceUID = self.identity["frame_of_reference_uid"]
-        if frame.Modality:
-            dataset.Modality = frame.Modality
-        elif not dataset.get("Modality"):
-            dataset.Modality = "OT"
-        if sop_class == SECONDARY_CAPTURE:
+        dataset.Modality = frame.Modality or dataset.get("Modality") or "OT"
+        if sop_class == tables.SECONDARY_CAPTURE:
             dataset.ConversionType = "WSD"
-        if frame.ImageOrientationPatient is None and "PatientOrientation" not in dataset:
-            dataset.PatientOrientation = ""
-        if sop_class == CT and "KVP" not in dataset:
-            dataset.KVP = None
+        if frame.ImageOrientationPatient is None:
+            dataset.setdefault("PatientOrientation", None)
+        if sop_class == tables.CT:
+            dataset.setdefault("KVP", None)
         dataset.SeriesNumber = frame.SeriesNumber + 1000 if self.number is None else self.number
         if dataset.get("InstanceNumber") is None:
             dataset.InstanceNumber = number
@@ -389,35 +348,33 @@ class DerivedSeries:
         kinds = header.get("ImageType")
         kinds = [kinds] if isinstance(kinds, str) else list(kinds or [])
         rest = [str(kind) for kind in kinds[2:]]
-        if dataset.SOPClassUID == CT and not (rest and rest[0] in ("AXIAL", "LOCALIZER")):
+        if dataset.SOPClassUID == tables.CT and not (rest and rest[0] in ("AXIAL", "LOCALIZER")):
             rest = ["AXIAL", *rest[1:]]
         dataset.ImageType = ["DERIVED", "SECONDARY", *rest]
         dataset.DerivationDescription = self.description
-        dataset.DerivationCodeSequence = _code(
-            "STYLE-TRANSFER", "99TFSTYLE", "Gray scale style transfer"
-        )
-        source = Dataset()
-        source.ReferencedSOPClassUID = source_class
-        source.ReferencedSOPInstanceUID = frame.SOPInstanceUID
-        if frame.NumberOfFrames > 1:
-            source.ReferencedFrameNumber = frame.index + 1
-        source.SpatialLocationsPreserved = "YES"
-        source.PurposeOfReferenceCodeSequence = _code(
-            "121322", "DCM", "Source image for image processing operation"
-        )
+        dataset.DerivationCodeSequence = _code("STYLE-TRANSFER", "99TFSTYLE", _WHAT)
         if UID(frame.SOPInstanceUID).is_valid:
-            dataset.SourceImageSequence = DicomSequence([source])
-        equipment = Dataset()
-        equipment.PurposeOfReferenceCodeSequence = _code("109103", "DCM", "Modifying Equipment")
-        equipment.Manufacturer = "tfstyle"
-        equipment.ManufacturerModelName = "tfstyle"
-        equipment.SoftwareVersions = self.version
-        if self.date:
-            equipment.ContributionDateTime = self.date + self.time
-        equipment.ContributionDescription = "Gray scale style transfer"
-        dataset.ContributingEquipmentSequence = DicomSequence([equipment])
-        syntax = str(meta_of(header).get("TransferSyntaxUID"))
-        if str(header.get("LossyImageCompression") or "") == "01" or syntax in LOSSY_SYNTAXES:
+            number = {"ReferencedFrameNumber": frame.index + 1} if frame.NumberOfFrames > 1 else {}
+            dataset.SourceImageSequence = _item(
+                ReferencedSOPClassUID=source_class,
+                ReferencedSOPInstanceUID=frame.SOPInstanceUID,
+                SpatialLocationsPreserved="YES",
+                PurposeOfReferenceCodeSequence=_code(
+                    "121322", "DCM", "Source image for image processing operation"
+                ),
+                **number,
+            )
+        when = {"ContributionDateTime": self.date + self.time} if self.date else {}
+        dataset.ContributingEquipmentSequence = _item(
+            PurposeOfReferenceCodeSequence=_code("109103", "DCM", "Modifying Equipment"),
+            Manufacturer="tfstyle",
+            ManufacturerModelName="tfstyle",
+            SoftwareVersions=self.version,
+            ContributionDescription=_WHAT,
+            **when,
+        )
+        lossy = str(header.get("LossyImageCompression") or "") == "01"
+        if lossy or str(meta_of(header).get("TransferSyntaxUID")) in tables.LOSSY_SYNTAXES:
             dataset.LossyImageCompression = "01"
         elif "LossyImageCompression" in dataset:
             dataset.LossyImageCompression = "00"
