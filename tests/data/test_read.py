@@ -3,20 +3,15 @@ import pickle
 import subprocess
 import sys
 
-import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
 
+from tests.data.conftest import save_nifti
 from tfstyle.data import list_scans, read_scan, read_scans, resolve_window, write_png
 from tfstyle.data.dicom.files import _From
 from tfstyle.data.folders import find_files
 from tfstyle.errors import ArgumentError, InputFileError
-
-
-def save_nifti(path, values, dtype=np.int16):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(np.asarray(values, dtype), np.diag([-1.0, -1, 1, 1])), path)
 
 
 @pytest.fixture
