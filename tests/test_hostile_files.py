@@ -467,9 +467,9 @@ class TestPaths:
         mask.parent.mkdir()
         mask.write_bytes(b"x")
         masks = augment._Masks(mask.parent, link=False, dicom=True)
+        files = ScanFiles((str(tmp_path / "a.png"),), "png")
+        image = augment.Source("a.png", files, "a", ".png", PurePosixPath("a_mask"))
         with pytest.raises(OutputError, match="a link leads out of"):
-            files = ScanFiles((str(tmp_path / "a.png"),), "png")
-            image = augment.Source("a.png", files, "a", ".png", PurePosixPath("a_mask"))
             masks.hand_on(image, out / "masks", "a")
         assert list(outside.iterdir()) == []
 
