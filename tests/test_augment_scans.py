@@ -207,8 +207,8 @@ class TestSet:
         assert {
             (row["source"], row["part"], row["parts"], row["image"]) for row in rows_of(out)
         } == {
-            (f".#{tails[first]}", 0, 2, f"images/in-{tails[first]}-part1-1"),
-            (f".#{tails[first]}", 1, 2, f"images/in-{tails[first]}-part2-1"),
+            (f".#{tails[first]}", 0, 2, f"images/in-{tails[first]}_part1-1"),
+            (f".#{tails[first]}", 1, 2, f"images/in-{tails[first]}_part2-1"),
             (f".#{tails[second]}", 0, 1, f"images/in-{tails[second]}-1"),
         }
         assert done.written == 3
