@@ -433,7 +433,7 @@ class TestBadInputs:
 
         original = read.read_png
 
-        def fail(path):
+        def fail(path, lazy=False):
             if path.endswith("b.png"):
                 raise RuntimeError("odd")
             return original(path)
