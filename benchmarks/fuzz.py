@@ -812,7 +812,7 @@ def run_seeds(folder: Path) -> None:
     }  # fmt: skip
     from dataclasses import fields
 
-    from tfstyle.runs.stylize import StylizedScan
+    from tfstyle.runs.scans import StylizedScan
 
     result = {field.name: result.get(field.name, 1.0) for field in fields(StylizedScan)}
     rows = [{"state": state}, facts, {**facts, "slice": 1}, {"result": result}]
@@ -834,7 +834,7 @@ def make_run(rng: random.Random, seeds: Path, folder: Path) -> None:
 
 def read_run_case(rng: random.Random, folder: Path, out: Path) -> None:
     from tfstyle.experiments.study_file import read_study
-    from tfstyle.runs import stylize, training
+    from tfstyle.runs import scans, training
     from tfstyle.runs.manifest import ManifestFolder
 
     (name,) = os.listdir(folder)
@@ -850,18 +850,18 @@ def read_run_case(rng: random.Random, folder: Path, out: Path) -> None:
             manifest.complete("a.nii.gz", 2)
             manifest.count(["a.nii.gz"], 2)
     elif name in ("job.json", "slices.jsonl"):
-        place = out / stylize.RECORDS / "scan.nii"
+        place = out / scans.RECORDS / "scan.nii"
         (place / "slices").mkdir(parents=True)
         (place / "slices" / "IM_0001.dcm").write_bytes(b"x")
         (out / "scan.nii").write_bytes(b"x")
         for file in ("job.json", "slices.jsonl"):
             shutil.copy(folder / file if file == name else seeds / file, place / file)
-        result = stylize._finished(out / "scan.nii", "j")
+        result = scans.finished(out / "scan.nii", "j")
         if result is not None:
             json.dumps(result.as_dict())
-        with stylize._place(out / "scan.nii", "j") as run:
+        with scans._place(out / "scan.nii", "j") as run:
             for row in run.rows:
-                stylize._is_slice(row, ["IM_0001.dcm"], place / "slices")
+                scans._is_slice(row, ["IM_0001.dcm"], place / "slices")
     elif name == "history.json":
         training._last(training._read_history(folder / name))
     elif name == "run.json":

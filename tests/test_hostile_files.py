@@ -43,8 +43,8 @@ from tfstyle.limits import limited
 from tfstyle.runs.augment import Augmentation, AugmentOptions
 from tfstyle.runs.manifest import MANIFEST, SETTINGS, ManifestFolder
 from tfstyle.runs.outputs import write_generated
+from tfstyle.runs.scans import RECORDS, StylizedScan, _is_slice, _place, finished
 from tfstyle.runs.sources import Masks, find_sources
-from tfstyle.runs.stylize import RECORDS, StylizedScan, _finished, _is_slice, _place
 from tfstyle.segmentation import UNet
 from tfstyle.style_bank import StyleBank
 
@@ -535,18 +535,18 @@ class TestPaths:
         (place / "job.json").write_text('{"job": "j"}')
         journal = place / "slices.jsonl"
         journal.write_text(json.dumps({"result": result}))
-        assert _finished(target, "j").files == (str(target),)
-        assert _finished(target, "i") is None
+        assert finished(target, "j").files == (str(target),)
+        assert finished(target, "i") is None
         for files in (["/etc/passwd"], [str(target.parent / ".." / "x")], [3], 5):
             journal.write_text(json.dumps({"result": {**result, "files": files}}))
-            assert _finished(target, "j") is None
+            assert finished(target, "j") is None
         result["window"] = {"centre": 10**400, "width": 1}
         for text in ("[]", "null", DEEP, '{"result": []}', json.dumps({"result": result})):
             journal.write_text(text)
-            assert _finished(target, "j") is None
+            assert finished(target, "j") is None
         for text in ("[]", "null", DEEP, "{"):
             (place / "job.json").write_text(text)
-            assert _finished(target, "j") is None
+            assert finished(target, "j") is None
 
 
 class Harmful:

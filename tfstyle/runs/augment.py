@@ -35,9 +35,9 @@ from tfstyle.runs.manifest import (
     relative_path,
     rounded,
 )
-from tfstyle.runs.outputs import measure_scan, write_generated
+from tfstyle.runs.outputs import measure_scan, source_kind, write_generated
 from tfstyle.runs.sources import Masks, Source, check_places, find_sources
-from tfstyle.runs.stylize import Progress, source_kind
+from tfstyle.runs.stylize import Progress
 from tfstyle.style_bank import StyleBank
 from tfstyle.style_transfer import StyleTransfer
 from tfstyle.stylizers import ScanTransfer
