@@ -13,8 +13,8 @@ import pytest
 
 from tests.models import image, small_model
 from tfstyle import cli
-from tfstyle.augment_scans import MANIFEST
 from tfstyle.data import load_shards, shard_dataset, write_png
+from tfstyle.runs.augment import MANIFEST
 
 CAFE = os.fsdecode(b"caf\xe9")  # Latin-1
 
