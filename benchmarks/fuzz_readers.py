@@ -199,13 +199,13 @@ def table_seeds() -> Iterator[Files]:
 
 
 def read_table(folder: Path, out: Path) -> None:
-    from tfstyle.data.domains import read_table, tag_or_sidecar
+    from tfstyle.data import domains
 
     (file,) = folder.iterdir()
     if file.suffix == ".json":
-        tag_or_sidecar(str(folder / "case.nii.gz"), "Manufacturer")
+        domains.tag_or_sidecar(str(folder / "case.nii.gz"), "Manufacturer")
     else:
-        read_table(str(file), "scanner", folder)
+        domains.read_table(str(file), "scanner", folder)
 
 
 def png_seeds() -> Iterator[Files]:
