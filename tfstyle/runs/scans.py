@@ -238,9 +238,6 @@ class StylizeWork:
             job: Of :meth:`job`; None keeps nothing for a later run.
             pool: Reads and writes slices.
             advance: Called with the number of slices that are done.
-
-        Raises:
-            OutputError: If something cannot be written.
         """
         try:
             with _place(target, job) as run:
