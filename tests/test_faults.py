@@ -16,6 +16,7 @@ import pytest
 
 from tests.models import image, small_model
 from tfstyle import cli
+from tfstyle.cli import train
 from tfstyle.data import WINDOWS, Scan, write_nifti, write_png
 from tfstyle.files import is_temporary
 from tfstyle.runs.folder import RunFolder
@@ -31,7 +32,7 @@ def model():
 def run(model, monkeypatch, capsys):
     """Runs a command with a small model; returns status and messages."""
     monkeypatch.setattr(cli, "silence", lambda **_: None)
-    monkeypatch.setattr(cli, "_load_model", lambda arguments: model)
+    monkeypatch.setattr("tfstyle.presets.open_model", lambda source: model)
 
     def start(*words: object) -> tuple[int, str]:
         status = cli.main([str(word) for word in words])
@@ -134,7 +135,7 @@ class TestSigterm:
             pytest.fail("was not interrupted")
 
         before = signal.getsignal(signal.SIGTERM)
-        monkeypatch.setattr("tfstyle.stylize.stylize_scans", work)
+        monkeypatch.setattr("tfstyle.runs.stylize.stylize_scans", work)
         assert run(*commands["stylize"]) == (143, "tfstyle: interrupted\n")
         assert signal.getsignal(signal.SIGTERM) == before
 
@@ -146,11 +147,11 @@ class TestSigterm:
             except KeyboardInterrupt:
                 raise ValueError("None values not supported") from None
 
-        monkeypatch.setattr("tfstyle.stylize.stylize_scans", work)
+        monkeypatch.setattr("tfstyle.runs.stylize.stylize_scans", work)
         assert run(*commands["stylize"]) == (143, "tfstyle: interrupted\n")
 
     def test_training_stops_between_two_steps(self, run, commands, monkeypatch):
-        write = cli._training_progress
+        write = train.training_progress
 
         def progress(update, settings):
             def kill(done, total, label):
@@ -161,7 +162,7 @@ class TestSigterm:
 
         words = commands["train"]
         with monkeypatch.context() as patch:
-            patch.setattr(cli, "_training_progress", progress)
+            patch.setattr(train, "training_progress", progress)
             assert run(*words)[0] == 143
         assert (Path(words[-1]) / "backup" / "state.npz").exists()
         assert run(*words)[0] == 0

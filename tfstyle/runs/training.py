@@ -31,6 +31,7 @@ from tfstyle.encoders.weights import load_npz, save_npz
 from tfstyle.errors import ArgumentError, OutputError, WeightsError
 from tfstyle.files import read_json, remove, write_atomically
 from tfstyle.runs.folder import RunFolder
+from tfstyle.runs.training_run import TrainingRun
 from tfstyle.style_transfer import StyleTransfer
 from tfstyle.workers import Worker, from_chief, over_machines
 
@@ -38,89 +39,6 @@ log = logging.getLogger(__name__)
 
 #: What is there once an epoch of a run is finished.
 _CAME = "backup/state.npz", "history.json", "preset"
-
-
-@dataclass(frozen=True)
-class TrainingRun:
-    """Everything that decides a run; kept in the run's folder as ``run.json``.
-
-    Attributes:
-        content: Content scans: DICOM files or folders, NIfTI, PNG, or folders that
-            :func:`tfstyle.data.prepare_scans` wrote.
-        style: Style scans. Defaults to the content scans.
-        preset: Start from this preset's model instead of a new one. Losses at deeper taps than
-            the preset holds take the encoder's weights.
-        encoder: Encoder of a new model, a key of ``tfstyle.encoders.ENCODERS``.
-        weights: Weights of the encoder: ``"imagenet"``, ``"lpips"``, a path, or ``"none"``.
-        layer: Tap at which AdaIN works. Defaults to the encoder's.
-        content_loss: ``"contextual"`` or ``"mse"``.
-        style_loss: ``"moments"`` or ``"gram"``.
-        style_weight: α, the weight of the style loss.
-        histogram_weight: γ, the weight of the histogram loss.
-        paired_weight: δ, the weight of the difference where `same_place` made a pair.
-        tv_weight: β, the weight of the total variation.
-        spatial_weight: Of the bilateral variant of the contextual loss; 0 is the paper's.
-        content_layers: Taps of the content loss, each ``"TAP"`` or ``"TAP:WEIGHT"``. Defaults to
-            the encoder's.
-        style_layers: Taps of the style loss, the same.
-        windows: Windows of the contents, one drawn for each crop.
-        style_windows: Windows of the styles. Defaults to the contents'.
-        crop: Side of the square crops in pixels.
-        batch_size: Pairs a step, over all devices.
-        steps: Steps an epoch; a backup is made after each epoch.
-        epochs: Number of epochs.
-        learning_rate: Of Adam.
-        phantoms: Number of spine phantoms to add to contents and styles.
-        same_place: Share of pairs that are one crop in two windows, see
-            :func:`tfstyle.data.pair_dataset`.
-        window_jitter: Random change of the windows.
-        rescale: Range of a random zoom.
-        flips: Whether to mirror crops at random.
-        xla: Whether to compile the step with XLA. The first step then takes up to a minute, the
-            others about half their time on a CPU.
-        seed: Seed of weights, data and phantoms.
-    """
-
-    content: tuple[str, ...] = ()
-    style: tuple[str, ...] = ()
-    preset: str | None = None
-    encoder: str = "vgg16"
-    weights: str = "imagenet"
-    layer: str | None = None
-    content_loss: str = "contextual"
-    style_loss: str = "moments"
-    style_weight: float = 1.0
-    histogram_weight: float = 0.0
-    paired_weight: float = 0.0
-    tv_weight: float = 0.0
-    spatial_weight: float = 0.0
-    content_layers: tuple[str, ...] | None = None
-    style_layers: tuple[str, ...] | None = None
-    windows: tuple[str, ...] = ("auto",)
-    style_windows: tuple[str, ...] | None = None
-    crop: int = 128
-    batch_size: int = 8
-    steps: int = 100
-    epochs: int = 10
-    learning_rate: float = 1e-4
-    phantoms: int = 0
-    same_place: float = 0.0
-    window_jitter: float = 0.0
-    rescale: tuple[float, float] | None = None
-    flips: bool = False
-    xla: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("crop", "batch_size", "steps", "epochs"):
-            if getattr(self, name) < 1:
-                raise ArgumentError(f"{name}: must be at least 1, received {getattr(self, name)}.")
-        if self.phantoms < 0:
-            raise ArgumentError(f"phantoms: must be at least 0, received {self.phantoms}.")
-        if not self.learning_rate > 0:
-            raise ArgumentError(f"learning_rate: must be above 0, received {self.learning_rate}.")
-        if not self.content and not self.phantoms:
-            raise ArgumentError("content: give content scans, or a number of phantoms, or both.")
 
 
 @dataclass(frozen=True)
