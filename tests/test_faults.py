@@ -1,6 +1,6 @@
 """Full and read-only disks, and SIGTERM, as the commands meet them.
 
-Kills are in tests/benchmarks/test_faults.py.
+Kills are in tests/integration/test_killed.py.
 """
 
 from __future__ import annotations

@@ -389,7 +389,7 @@ class TestResuming:
             augment_scans(model, pictures, tmp_path / "whole", styles, **{**options, **change})
 
     def test_overwritten(self, model, styles, pictures, tmp_path, whole):
-        expected, options = whole
+        _, options = whole
         out = tmp_path / "whole"
         (out / "letter.txt").write_text("dear")
         options = {**options, "per_image": 1, "masks": None}

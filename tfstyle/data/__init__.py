@@ -12,15 +12,9 @@ from tfstyle.data.labelled import (
     read_labelled,
 )
 from tfstyle.data.nifti import match_labels, read_nifti, write_nifti
-from tfstyle.data.phantom import (
-    LABELS,
-    PROTOCOLS,
-    Phantom,
-    Protocol,
-    apply_protocol,
-    spine_phantom,
-)
+from tfstyle.data.phantom import LABELS, Phantom, spine_phantom
 from tfstyle.data.png import read_png, write_png
+from tfstyle.data.protocols import PROTOCOLS, Protocol, apply_protocol
 from tfstyle.data.read import ScanFiles, list_scans, read_scan, read_scans
 from tfstyle.data.scan import Scan
 from tfstyle.data.shards import load_shards, shard_dataset
