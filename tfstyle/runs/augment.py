@@ -341,12 +341,13 @@ def begin(
     places = check_places(inputs, Path(output), options.masks)
     sources, damaged = find_sources(inputs, places)
     masks = options.mask_folder()
-    if masks is not None and sources and not any(masks.fit(source.label) for source in sources):
+    if masks is not None and sources and not any(map(masks.fit, sources)):
         raise InputFileError(
             options.masks,
             f"holds no mask for any of the {len(sources)} inputs, of which the first is "
             f"{sources[0].label}. A mask has the name and subfolder of its input, but for endings "
-            "and words such as _ct, _0000 and _seg.",
+            "and words such as _ct, _0000 and _seg. In the folder of the inputs themselves, names "
+            "of masks need such a word: case_seg.nii.gz beside case.nii.gz.",
         )
     basic = options.deidentify == "basic"
     with ManifestFolder(
@@ -476,12 +477,12 @@ class Augmentation:
         gated = gate is not None and structure is not None and structure < gate
         if gated:
             unit = window.to_unit(scan.pixels)
-        name = source.stem + (f"-part{facts['part'] + 1}" if facts["parts"] > 1 else "")
+        name = source.stem + (f"_{scan.stack}" if facts["parts"] > 1 else "")
         name += f"-{facts['copy']}"
         target = inside(self.output, self.output / "images" / f"{name}{source.ending}")
         mask = None
         if self.masks is not None:
-            mask = self.masks.hand_on(source.label, self.output / "masks", name)
+            mask = self.masks.hand_on(source, self.output / "masks", name)
         try:
             if target.is_dir():  # of a run that was stopped before it could note it
                 remove(target)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfstyle.data.dicom import DicomSeries, Frame
+from tfstyle.data.dicom import Frame
 from tfstyle.data.dicom.write import DerivedSeries, write_derived_series
 from tfstyle.data.layouts import DESCRIPTION
 from tfstyle.data.nifti import write_nifti
@@ -289,7 +289,7 @@ def picture_bits(scan: Scan) -> int:
     return 16 if scan.units == "gray" and scan.pixels.dtype == np.uint16 else 8
 
 
-def source_kind(scan: Scan | DicomSeries) -> str:
+def source_kind(scan: Scan) -> str:
     """``"png"``, ``"nifti"`` or ``"dicom"``, by the files that a scan came from."""
     if scan.units == "gray":
         return "png"
@@ -297,7 +297,7 @@ def source_kind(scan: Scan | DicomSeries) -> str:
     return "nifti" if first.endswith((".nii", ".nii.gz")) else "dicom"
 
 
-def output_kind(scan: Scan | DicomSeries, output_format: str) -> str:
+def output_kind(scan: Scan, output_format: str) -> str:
     """What a scan is written as: ``"png"``, ``"nifti"`` or ``"dicom"``.
 
     Raises:
@@ -317,6 +317,6 @@ def output_kind(scan: Scan | DicomSeries, output_format: str) -> str:
     return kind
 
 
-def ending_of(scan: Scan | DicomSeries, kind: str) -> str:
+def ending_of(scan: Scan, kind: str) -> str:
     """Ending of what a scan is written to; none for a folder."""
     return {"dicom": "", "nifti": ".nii.gz", "png": ".png" if len(scan) == 1 else ""}[kind]

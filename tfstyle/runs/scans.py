@@ -17,8 +17,8 @@ import numpy as np
 
 from tfstyle import __version__
 from tfstyle.baselines import Baseline
-from tfstyle.data import DicomSeries, Scan, Window, resolve_window
-from tfstyle.data.dicom import read_frame, source_frames
+from tfstyle.data import Scan, Window, resolve_window
+from tfstyle.data.dicom import read_frame
 from tfstyle.data.dicom.write import is_identity
 from tfstyle.errors import ArgumentError, OutputError
 from tfstyle.files import is_inside, read_json, remove, temporary_beside
@@ -202,7 +202,7 @@ class StylizeWork:
         """Weights of several styles."""
         return self.options.style_weights if len(self.codes) > 1 else None
 
-    def job(self, scan: Scan | DicomSeries, window: Window, kind: str) -> str | None:
+    def job(self, scan: Scan, window: Window, kind: str) -> str | None:
         """Tells this work on a scan from any other; None where the model cannot be told."""
         if self.model is None:
             return None
@@ -220,7 +220,7 @@ class StylizeWork:
 
     def run(
         self,
-        scan: Scan | DicomSeries,
+        scan: Scan,
         window: Window,
         kind: str,
         target: Path,
@@ -239,12 +239,15 @@ class StylizeWork:
             pool: Reads and writes slices.
             advance: Called with the number of slices that are done.
         """
+        whole = scan if scan.by_slice else scan.load()
         try:
             with _place(target, job) as run:
                 if kind == "nifti" or (kind == "png" and len(scan) == 1):
-                    made, result = self._one_file(run, scan, window, kind, target, pool, advance)
+                    made, result = self._one_file(
+                        run, scan.load(), window, kind, target, pool, advance
+                    )
                 else:
-                    made, result = self._folder(run, scan, window, kind, target, pool, advance)
+                    made, result = self._folder(run, whole, window, kind, target, pool, advance)
                 # Noted first: what has its name is known to be finished.
                 public = result
                 if self.deidentify == "basic":  # scans may have the names of patients
@@ -259,7 +262,7 @@ class StylizeWork:
             raise OutputError.of(target, error) from error
         return result
 
-    def _transfer(self, scan: Scan | DicomSeries, window: Window, pool: Executor) -> ScanTransfer:
+    def _transfer(self, scan: Scan, window: Window, pool: Executor) -> ScanTransfer:
         transfer = ScanTransfer(
             self.stylizer,
             len(scan),
@@ -281,7 +284,7 @@ class StylizeWork:
     def _folder(
         self,
         run: RunFolder,
-        scan: Scan | DicomSeries,
+        scan: Scan,
         window: Window,
         kind: str,
         target: Path,
@@ -291,11 +294,9 @@ class StylizeWork:
         """A file a slice, in a folder that outlives an interruption."""
         state = next((row["state"] for row in run.rows if is_identity(row.get("state"))), None)
         if kind == "dicom":
-            frames = scan.frames or source_frames(scan.files)
-            writer = DicomSlices(frames, window, state, self.deidentify, self.uid_key)
+            writer = DicomSlices(scan.frames, window, state, self.deidentify, self.uid_key)
         else:
-            bits = 8 if isinstance(scan, DicomSeries) else picture_bits(scan)
-            writer = PngSlices(len(scan), window, bits)
+            writer = PngSlices(len(scan), window, picture_bits(scan))
         slices = run.path / _SLICES
         done = {}
         if kind != "dicom" or state is not None:
@@ -354,15 +355,13 @@ class StylizeWork:
     def _one_file(
         self,
         run: RunFolder,
-        scan: Scan | DicomSeries,
+        scan: Scan,
         window: Window,
         kind: str,
         target: Path,
         pool: Executor,
         advance: Callable[[int], None],
     ) -> tuple[Path, StylizedScan]:
-        if isinstance(scan, DicomSeries):
-            scan = scan.load()
         transfer = self._transfer(scan, window, pool)
         unit, made = np.empty(scan.pixels.shape, np.float32), run.path / target.name
         for wanted in self._parts(len(scan)):
@@ -378,7 +377,7 @@ class StylizeWork:
 
     def _account(
         self,
-        scan: Scan | DicomSeries,
+        scan: Scan,
         window: Window,
         transfer: ScanTransfer,
         files: Sequence[Path],
@@ -443,7 +442,7 @@ class Stylization:
                 continue
             window = resolve_window(work.options.window, scan)
             kind = output_kind(scan, work.options.output_format)
-            stem = source.stem + (f"-part{part + 1}" if len(scans) > 1 else "")
+            stem = source.stem + (f"_{scan.stack}" if len(scans) > 1 else "")
             target = inside(self.output, self.output / f"{stem}{ending_of(scan, kind)}")
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -479,10 +478,10 @@ def _place(target: Path, job: str | None) -> Iterator[RunFolder]:
 
 
 def _read_ahead(
-    scan: Scan | DicomSeries, parts: Sequence[list[int]], pool: Executor
+    scan: Scan, parts: Sequence[list[int]], pool: Executor
 ) -> Iterator[tuple[list[int], np.ndarray]]:
     """The parts with their pixels; while one is in use, the next is read."""
-    if isinstance(scan, Scan):
+    if not scan.by_slice:
         for part in parts:
             yield part, scan.pixels[part]
         return

@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from tfstyle.data import DicomSeries, Scan, Window, read_scans, resolve_window
+from tfstyle.data import Scan, Window, read_scans, resolve_window
 from tfstyle.data.dicom.deidentify import check_burned_in, check_profile, new_key
 from tfstyle.data.layouts import is_result
 from tfstyle.errors import ArgumentError, OutputError, WorkerError
@@ -210,15 +210,14 @@ def _uid_key(output: Path) -> str:
 _SUFFIXES = {"nifti": (".nii", ".nii.gz"), "png": (".png",), "dicom": ()}
 
 
-def _targets(
-    scans: Sequence[Scan | DicomSeries], kinds: Sequence[str], output: Path, basic: bool
-) -> list[Path]:
+def _targets(scans: Sequence[Scan], kinds: Sequence[str], output: Path, basic: bool) -> list[Path]:
     """Chooses every output path by the scans' names, or their numbers, before any work."""
     name = output.name.lower()
     if not name.endswith((".nii", ".nii.gz", ".png", ".dcm")) or output.is_dir():
         targets, taken = [], set()
         for number, (scan, kind) in enumerate(zip(scans, kinds), 1):
-            base = f"scan-{number:04d}" if basic else _file_name(scan.name)
+            stack = f"_{scan.stack}" if scan.stack else ""
+            base = f"scan-{number:04d}{stack}" if basic else _file_name(scan.name)
             taken.add(label := free_name(base, taken))
             targets.append(output / f"{label}{ending_of(scan, kind)}")
         return targets
