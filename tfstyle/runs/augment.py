@@ -300,7 +300,7 @@ class AugmentOptions:
         """What all images of a set have in common."""
         window = self.window
         if isinstance(window, Window):
-            window = f"{window.centre:g},{window.width:g}"
+            window = f"{window.center:g},{window.width:g}"
         digest = hashlib.sha256(json.dumps([network.fingerprint(), styles.names]).encode())
         for array in (styles.codes, styles.weights):
             digest.update(array.tobytes())
@@ -495,7 +495,7 @@ class Augmentation:
             "image": target.relative_to(self.output).as_posix(),
             "mask": mask,
             "style": self.styles.names[style],
-            "window": [window.centre, window.width],
+            "window": [window.center, window.width],
             "structure": rounded(structure),
             "distance_before": rounded(figures["before"]),
             "distance_after": rounded(figures["after"]),
