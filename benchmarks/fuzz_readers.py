@@ -151,7 +151,7 @@ def seg_seeds() -> Iterator[Files]:
 
 
 def read_seg(folder: Path, out: Path) -> None:
-    from tfstyle.data.labelled import read_dicom_seg
+    from tfstyle.data.dicom.segmentation import read_dicom_seg
     from tfstyle.data.nifti import resample_labels
 
     resample_labels(scan(), *read_dicom_seg(folder / "case.dcm"))
@@ -199,13 +199,13 @@ def table_seeds() -> Iterator[Files]:
 
 
 def read_table(folder: Path, out: Path) -> None:
-    from tfstyle.data.labelled import _table, _tag_or_sidecar
+    from tfstyle.data import domains
 
     (file,) = folder.iterdir()
     if file.suffix == ".json":
-        _tag_or_sidecar(str(folder / "case.nii.gz"), "Manufacturer")
+        domains.tag_or_sidecar(str(folder / "case.nii.gz"), "Manufacturer")
     else:
-        _table(str(file), "scanner", folder)
+        domains.read_table(str(file), "scanner", folder)
 
 
 def png_seeds() -> Iterator[Files]:

@@ -28,8 +28,9 @@ from tfstyle.runs.manifest import (
     failure_row,
     relative_path,
 )
+from tfstyle.runs.scans import Stylization, StylizeOptions
 from tfstyle.runs.sources import Source, check_places, find_sources, free_name
-from tfstyle.runs.stylize import Progress, Stylization, StylizeOptions
+from tfstyle.runs.stylize import Progress
 from tfstyle.style_bank import StyleBank
 from tfstyle.style_transfer import StyleTransfer
 from tfstyle.tone import ToneTransfer

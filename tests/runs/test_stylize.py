@@ -146,7 +146,7 @@ class TestDicom:
         assert 0 < done.distance_after < done.distance_before
         assert done.structure > 0.95  # halved contrast keeps structure
         assert done.seconds >= 0
-        assert done.as_dict()["window"] == {"centre": 400.0, "width": 1800.0}
+        assert done.as_dict()["window"] == {"center": 400.0, "width": 1800.0}
 
     def test_strength_zero_keeps_the_image(self, model, slice_file, style_file, tmp_path):
         done = only(

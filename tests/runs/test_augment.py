@@ -207,8 +207,8 @@ class TestSet:
         assert {
             (row["source"], row["part"], row["parts"], row["image"]) for row in rows_of(out)
         } == {
-            (f".#{tails[first]}", 0, 2, f"images/in-{tails[first]}-part1-1"),
-            (f".#{tails[first]}", 1, 2, f"images/in-{tails[first]}-part2-1"),
+            (f".#{tails[first]}", 0, 2, f"images/in-{tails[first]}_part1-1"),
+            (f".#{tails[first]}", 1, 2, f"images/in-{tails[first]}_part2-1"),
             (f".#{tails[second]}", 0, 1, f"images/in-{tails[second]}-1"),
         }
         assert done.written == 3
@@ -388,6 +388,21 @@ class TestResuming:
         with pytest.raises(ArgumentError, match=message):
             augment_scans(model, pictures, tmp_path / "whole", styles, **{**options, **change})
 
+    def test_overwritten(self, model, styles, pictures, tmp_path, whole):
+        _, options = whole
+        out = tmp_path / "whole"
+        (out / "letter.txt").write_text("dear")
+        options = {**options, "per_image": 1, "masks": None}
+        done = augment_scans(model, pictures, out, styles, seed=7, overwrite=True, **options)
+        assert (done.written, done.kept) == (3, 0)
+        augment_scans(model, pictures, tmp_path / "other", styles, seed=7, **options)
+        found = contents(out)
+        del found["letter.txt"]
+        assert found == contents(tmp_path / "other")
+        with pytest.raises(OutputError, match="holds no augmented set"):
+            augment_scans(model, pictures / "a.png", tmp_path / "masks", styles, overwrite=True)
+        assert (tmp_path / "masks" / "a.png").exists()
+
     def test_other_styles(self, model, styles, pictures, tmp_path, whole):
         other = StyleBank(styles.codes * 1.01, names=styles.names)
         with pytest.raises(ArgumentError, match="model and styles: differ from those"):
@@ -433,7 +448,7 @@ class TestBadInputs:
 
         original = read.read_png
 
-        def fail(path):
+        def fail(path, lazy=False):
             if path.endswith("b.png"):
                 raise RuntimeError("odd")
             return original(path)
@@ -517,7 +532,7 @@ class TestArguments:
             augment_scans(model, pictures, tmp_path, styles)
         with pytest.raises(OutputError, match="is not empty and holds no augmented set"):
             augment_scans(model, pictures, tmp_path / "masks", styles)
-        with pytest.raises(ArgumentError, match="another folder than that of the images"):
+        with pytest.raises(InputFileError, match=r"case_seg\.nii\.gz beside case\.nii\.gz"):
             augment_scans(model, pictures, tmp_path / "out", styles, masks=pictures)
         with pytest.raises(InputFileError, match="no such folder of masks"):
             augment_scans(model, pictures, tmp_path / "out", styles, masks=tmp_path / "none")

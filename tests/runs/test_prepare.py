@@ -137,7 +137,7 @@ class TestShardDataset:
         assert first["units"].numpy() == b"HU"
         np.testing.assert_allclose(first["spacing"], scan.spacing)
         np.testing.assert_allclose(
-            first["window"], [scan.header_window.centre, scan.header_window.width]
+            first["window"], [scan.header_window.center, scan.header_window.width]
         )
 
     def test_bad_shard(self, source, tmp_path):
