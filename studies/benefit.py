@@ -12,7 +12,8 @@ trained with each of ``CONDITIONS`` and get the images as they are.
 
 ``--models`` is a folder with ``fold-PATIENT/ours.keras``, tone transfers trained without that
 patient (``scripts/train_tone.py``); where one is missing the preset is used, and the record says
-that it has seen the scan. Finished cells stay under ``--work``, so that a stopped run resumes.
+that it has seen the scan. Finished cells stay under ``--work``, so that a stopped run resumes, and
+with another tone transfer only what it augmented is trained again.
 Figures go to ``benefit.json``, the page to ``../docs/results/benefit.md``.
 """
 
@@ -36,12 +37,14 @@ from studies.benefit_fold import (
     CONDITIONS,
     FULL,
     METHODS,
+    OWN,
     WITH_AUGMENTATION,
     Fold,
     Segmenter,
     Settings,
 )
 from studies.benefit_measures import measure
+from tfstyle import presets
 from tfstyle.files import write_atomically
 
 FOLDER = Path(__file__).resolve().parent
@@ -54,7 +57,7 @@ class Study:
         self.options, self.settings = options, settings
         self.planes = data.labelled_planes(options.data, settings.spacing_mm, settings.every)
         self.folds = options.folds or list(self.planes)
-        self._scans, self._folds, self._segmenters = None, {}, {}
+        self._scans, self._folds, self._segmenters, self._digests = None, {}, {}, {}
 
     def fold(self, name: str) -> Fold:
         """A fold, made once."""
@@ -64,7 +67,7 @@ class Study:
             settings = self.settings
             phantoms = data.phantom_planes(settings.phantoms, settings.size, settings.spacing_mm)
             self._folds[name] = Fold(
-                name, self.planes, phantoms, self._scans, settings, self.options.models
+                name, self.planes, phantoms, self._scans, settings, self.model_file(name)
             )
         return self._folds[name]
 
@@ -72,21 +75,39 @@ class Study:
         """File of a cell."""
         return self.options.work / fold / str(seed) / f"{condition}.json"
 
-    def key(self, fold: str) -> dict:
-        """Changes with the settings, the slices and the tone transfer."""
-        digest = hashlib.sha256(self.planes[fold][0].hu.tobytes())
-        path = (self.options.models or Path()) / f"fold-{fold}" / "ours.keras"
-        if self.options.models is not None and path.is_file():
-            digest.update(path.read_bytes())
-        return {**dataclasses.asdict(self.settings), "digest": digest.hexdigest()[:16]}
+    def model_file(self, fold: str) -> Path:
+        """The tone transfer of a fold: one that has not seen the patient, or the preset's."""
+        own = (self.options.models or Path()) / f"fold-{fold}" / "ours.keras"
+        preset = presets.folder("tone_ct") / "weights.npz"
+        return own if self.options.models is not None and own.is_file() else preset
+
+    def keys(self, fold: str, condition: str) -> tuple[dict, dict]:
+        """What a U-Net depends on, and what its figures do: settings, images, tone transfer."""
+        if fold not in self._digests:
+            digest = hashlib.sha256()
+            for plane in (p for part in self.planes.values() for p in part):
+                digest.update(plane.hu.tobytes() + plane.mask.tobytes())
+            for domain in data.DOMAINS:
+                gray = data.shown(self.planes[fold][0], domain, self.settings.seed)[0]
+                digest.update(gray.tobytes())
+            model = hashlib.sha256(self.model_file(fold).read_bytes())
+            self._digests[fold] = digest.hexdigest()[:16], model.hexdigest()[:16]
+        digest, model = self._digests[fold]
+        key = {**dataclasses.asdict(self.settings), "images": digest}
+        trained = {**key, "model": model} if OWN in condition.split("+") else key
+        return trained, {**key, "model": model}
+
+    def kept(self, fold: str, seed: int, condition: str) -> dict | None:
+        """What the file of a cell holds, of any settings; None without one."""
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads(self.path(fold, seed, condition).read_text())
+        return None
 
     def cell(self, fold: str, seed: int, condition: str) -> dict | None:
         """A finished cell, or None."""
-        path = self.path(fold, seed, condition)
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            kept = json.loads(path.read_text())
-            return kept if kept["key"] == self.key(fold) else None
-        return None
+        kept = self.kept(fold, seed, condition)
+        fresh = kept and [kept["trained"], kept["tested"]] == [*self.keys(fold, condition)]
+        return kept if fresh else None
 
     def run(self) -> None:
         """Computes what is missing, all folds and conditions of a seed before the next seed."""
@@ -98,38 +119,56 @@ class Study:
         ]
         for number, (fold, seed, condition) in enumerate(plan):
             if self.cell(fold, seed, condition) is None:
-                begin = time.process_time()
-                cell = self.compute(self.fold(fold), seed, condition)
-                cell["cpu_seconds"] = round(time.process_time() - begin, 1)
                 path = self.path(fold, seed, condition)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, json.dumps({"key": self.key(fold), **cell}).encode())
-                print(f"{number + 1}/{len(plan)} {path}: {cell['cpu_seconds']} s", flush=True)
+                cell = self.compute(fold, seed, condition)
+                write_atomically(path, json.dumps(cell).encode())
+                seconds = f"{cell['training_seconds']} + {cell['test_seconds']} s"
+                print(f"{number + 1}/{len(plan)} {path}: {seconds}", flush=True)
 
-    def compute(self, fold: Fold, seed: int, condition: str) -> dict:
-        """Trains and tests one U-Net."""
-        settings, mixing = self.settings, "mixstyle" in condition.split("+")
+    def compute(self, fold: str, seed: int, condition: str) -> dict:
+        """Trains a U-Net, or takes it where it was trained before, and tests it."""
+        mixing = "mixstyle" in condition.split("+")
         if mixing not in self._segmenters:
-            self._segmenters[mixing] = Segmenter(settings, mixing)
+            self._segmenters[mixing] = Segmenter(self.settings, mixing)
         segmenter = self._segmenters[mixing]
+        trained, tested = self.keys(fold, condition)
+        cell = self.kept(fold, seed, condition)
+        weights = self.path(fold, seed, condition).with_suffix(".weights.h5")
+        if cell and cell["trained"] == trained and weights.is_file():
+            segmenter.unet.load_weights(weights)
+        else:
+            cell = self.train(segmenter, fold, seed, condition)
+            segmenter.unet.save_weights(weights)
+        begin = time.process_time()
+        rows, method_ms = self.test(segmenter, fold, condition)
+        cell |= {"trained": trained, "tested": tested, "about": self.fold(fold).about}
+        cell["test_seconds"] = round(time.process_time() - begin, 1)
+        return {**cell, "method_ms": method_ms, "rows": rows}
+
+    def train(self, segmenter: Segmenter, fold: str, seed: int, condition: str) -> dict:
+        """Trains a U-Net; its loss, and what the augmentation cost."""
+        begin, settings, own = time.process_time(), self.settings, self.fold(fold)
         exact = "exact" in condition.split("+")
         batches = data.training_batches(
-            fold.trained, settings.size, settings.batch_size, seed, random_tone=exact
+            own.trained, settings.size, settings.batch_size, seed, random_tone=exact
         )
-        augment, spent = fold.augmenter(condition, seed)
+        augment, spent = own.augmenter(condition, seed)
         losses = segmenter.train(batches, augment, seed)
-        squares, masks, method_ms = fold.tests
+        seconds = round(time.process_time() - begin, 1)
+        return {"loss": losses, "augmentation_ms": spent(), "training_seconds": seconds}
+
+    def test(self, segmenter: Segmenter, fold: str, condition: str) -> tuple[dict, dict]:
+        """Measures by method and domain, and milliseconds a slice by method."""
+        squares, masks, method_ms = self.fold(fold).tests
         rows: dict = {}
         for method in METHODS if condition == "none" else WITH_AUGMENTATION:
             every = condition == "none" or method == "nothing"
             for domain in data.DOMAINS if every else data.TONES:
-                images = squares[method][domain]
-                found = segmenter.unet.segment(images, batch_size=16)[..., 0]
-                rows.setdefault(method, {})[domain] = measure(masks, found, settings.spacing_mm)
-        about = {"about": fold.about, "loss": losses, "augmentation_ms": spent()}
-        if condition == "none":
-            about["method_ms"] = method_ms
-        return {**about, "rows": rows}
+                found = segmenter.unet.segment(squares[method][domain], batch_size=16)[..., 0]
+                row = measure(masks, found, self.settings.spacing_mm)
+                rows.setdefault(method, {})[domain] = row
+        return rows, method_ms
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -139,16 +139,15 @@ class Fold:
         phantoms: Phantoms to train on.
         scans: All scans, for the bank.
         settings: Of the study.
-        models: Folder of models that have not seen the patient, or None.
+        model: A ``.keras`` file trained without the patient; with another file the preset is taken.
     """
 
-    def __init__(self, name, planes, phantoms, scans, settings: Settings, models: Path | None):
+    def __init__(self, name, planes, phantoms, scans, settings: Settings, model: Path):
         self.name, self.settings, self.scans = name, settings, scans
         self.tested = planes[name]
         self.trained = [p for other in planes if other != name for p in planes[other]] + phantoms
-        path = (models or Path()) / f"fold-{name}" / "ours.keras"
-        self.unseen = models is not None and path.is_file()
-        self.model = keras.saving.load_model(path) if self.unseen else ToneTransfer.from_preset()
+        self.unseen = model.suffix == ".keras"
+        self.model = keras.saving.load_model(model) if self.unseen else ToneTransfer.from_preset()
         reference = next(scan for scan in planes if scan != name)
         own = planes[reference]
         chosen = np.linspace(0, len(own) - 1, min(settings.styles, len(own))).astype(int)
@@ -163,6 +162,7 @@ class Fold:
             "tone_transfer": "trained without the patient"
             if self.unseen
             else "preset tone_ct, whose training saw the patient",
+            "fingerprint": self.model.fingerprint(),
         }
         self._tests, self._bank, self._layer = None, None, None
 

@@ -130,13 +130,16 @@ def summarize(study) -> dict:
         "seeds": options.seeds,
         "environment": environment(),
         "folds": {fold: cell["about"] for (fold, _, _), cell in found.items()},
+        "conditions": cells.conditions,
         "cells": len(found),
-        "cpu_seconds": round(sum(cell["cpu_seconds"] for cell in found.values())),
+        "cpu_seconds": round(
+            sum(cell["training_seconds"] + cell["test_seconds"] for cell in found.values())
+        ),
         "groups": {name: list(domains) for name, domains in GROUPS.items()},
     }
     if "none" in cells.conditions:
         result["test_time"] = {method: cells.table("none", method) for method in METHODS}
-        timed = [cell["method_ms"] for cell in found.values() if "method_ms" in cell]
+        timed = [cell["method_ms"] for cell in found.values()]
         result["method_ms"] = {
             m: round(float(np.median([t[m] for t in timed])), 2) for m in METHODS
         }

@@ -10,6 +10,7 @@ import pytest
 
 from studies import augmentations, benefit, benefit_measures, benefit_summary
 from studies import benefit_data as data
+from tfstyle import ToneTransfer
 from tfstyle.data.scan import Scan
 from tfstyle.segmentation import UNet
 
@@ -243,9 +244,10 @@ def test_a_tiny_study_resumes_and_is_written(tmp_path, monkeypatch, planes):
     options = ["--data", str(tmp_path), "--work", str(tmp_path / "work"), "--seeds", "1"]
     options += ["--output", str(output), "--page", str(page), "--folds", "torso"]
     options += ["--conditions", "none", "mixstyle", "tone_transfer+nnunet", "--set", "size=32"]
-    options += ["spacing_mm=4.5", "width=4", "depth=2", "steps=4", "batch_size=2", "phantoms=1"]
+    options += ["spacing_mm=4.5", "width=4", "depth=1", "steps=4", "batch_size=2", "phantoms=1"]
     benefit.main([*options, "styles=2", "bank=2"])
     result = json.loads(output.read_text())
+    assert result["conditions"] == ["none", "mixstyle", "tone_transfer+nnunet"]
     assert result["cells"] == 3
     assert "saw the patient" in result["folds"]["torso"]["tone_transfer"]
     assert set(result["test_time"]) == set(benefit.METHODS)
@@ -260,11 +262,26 @@ def test_a_tiny_study_resumes_and_is_written(tmp_path, monkeypatch, planes):
     assert page.with_suffix(".png").stat().st_size > 1000
     cells = {path: path.read_text() for path in (tmp_path / "work").rglob("*.json")}
 
-    def refuse(*_):
-        raise AssertionError("computed again")
+    done = []
+    for step in ("train", "test"):
+        function = getattr(benefit.Study, step)
 
-    monkeypatch.setattr(benefit.Study, "compute", refuse)
+        def counted(self, segmenter, *cell, step=step, function=function):
+            done.append((step, cell[-1]))
+            return function(self, segmenter, *cell)
+
+        monkeypatch.setattr(benefit.Study, step, counted)
     benefit.main([*options, "styles=2", "bank=2"])
+    assert done == []
     assert cells == {path: path.read_text() for path in (tmp_path / "work").rglob("*.json")}
-    with pytest.raises(AssertionError, match="computed again"):
-        benefit.main([*options, "styles=2", "bank=3"])
+    # With another tone transfer only what it augmented is trained again.
+    model = tmp_path / "models" / "fold-torso" / "ours.keras"
+    model.parent.mkdir(parents=True)
+    ToneTransfer.from_preset().save(model)
+    benefit.main([*options, "styles=2", "bank=2", "--models", str(tmp_path / "models")])
+    assert [what for step, what in done if step == "train"] == ["tone_transfer+nnunet"]
+    assert [what for step, what in done if step == "test"] == result["conditions"]
+    again = json.loads(output.read_text())
+    assert again["folds"]["torso"]["tone_transfer"] == "trained without the patient"
+    for condition in result["conditions"]:  # it is the same model, in a file of its own
+        assert again["augmentation"][condition] == result["augmentation"][condition]
