@@ -92,12 +92,13 @@ def _test_time(result: Mapping) -> list[str]:
         "images in random gray scales are brought to the gray scale of the training by slices of "
         "a training scan, the same for every method.",
         markdown(head, rows),
-        "Mean IoU, %, by gray scale and by change of the scanner; inverted images and changes "
-        "are not tone, or not a rising one, and no curve can mend them:",
+        "Mean IoU, %, by gray scale and by change of the scanner. An inverted image would need a "
+        "falling curve, which none of the methods has. Noise, blur, a sharp kernel and thick "
+        "slices are not tone; another tube voltage is, as far as tissues change alike:",
         _by_domain({METHODS[m]: result["test_time"][m] for m in METHODS}),
         "Mean IoU, %, in random gray scales by the scan left out:",
         _by_fold(result, {METHODS[m]: result["test_time"][m] for m in METHODS}),
-        "Tone transfer minus the method, mean IoU, where the change is not tone:",
+        "Tone transfer minus the method, mean IoU, where a rising curve is not, or not all, of it:",
         markdown(
             ["", *("inverted", *CHANGES)],
             [
