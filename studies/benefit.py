@@ -29,6 +29,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from studies import benefit_data as data
@@ -134,12 +135,13 @@ class Study:
         segmenter = self._segmenters[mixing]
         trained, tested = self.keys(fold, condition)
         cell = self.kept(fold, seed, condition)
-        weights = self.path(fold, seed, condition).with_suffix(".weights.h5")
+        weights = self.path(fold, seed, condition).with_suffix(".npz")
         if cell and cell["trained"] == trained and weights.is_file():
-            segmenter.unet.load_weights(weights)
+            with np.load(weights) as arrays:
+                segmenter.unet.set_weights([arrays[name] for name in arrays.files])
         else:
             cell = self.train(segmenter, fold, seed, condition)
-            segmenter.unet.save_weights(weights)
+            np.savez(weights, *segmenter.unet.get_weights())
         begin = time.process_time()
         rows, method_ms = self.test(segmenter, fold, condition)
         cell |= {"trained": trained, "tested": tested, "about": self.fold(fold).about}
