@@ -32,8 +32,8 @@ import tensorflow as tf
 
 from tfstyle import StyleTransfer, encoders, presets
 from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom
+from tfstyle.data.extra_ct import extra_ct
 from tfstyle.data.windows import Window
-from tfstyle.experiments.extra_ct import extra_ct
 from tfstyle.files import write_atomically
 from tfstyle.training import Backup, environment, fit_resumable
 

@@ -12,6 +12,7 @@ import struct
 import tracemalloc
 import zipfile
 import zlib
+from dataclasses import fields
 from pathlib import Path, PurePosixPath
 
 import keras
@@ -20,19 +21,33 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 
-from tfstyle import augment_scans as augment
-from tfstyle import outputs, presets, stylize
-from tfstyle.data import list_scans, match_labels, read_labelled, read_scan, read_scans
-from tfstyle.data.dicom import picture_size, read_frame
-from tfstyle.data.labelled import _table, _tag_or_sidecar, read_dicom_seg
+from tests.data.conftest import make_ct, save_nifti, save_segmentation
+from tfstyle import presets
+from tfstyle.data import (
+    ScanFiles,
+    list_scans,
+    match_labels,
+    read_labelled,
+    read_scan,
+    read_scans,
+    resolve_window,
+)
+from tfstyle.data.dicom import picture_size, pixels, read_frame
+from tfstyle.data.dicom.segmentation import read_dicom_seg
+from tfstyle.data.domains import read_table, tag_of, tag_or_sidecar
 from tfstyle.data.png import read_png
 from tfstyle.data.read import find_files
 from tfstyle.encoders.weights import load_arrays, load_npz
 from tfstyle.errors import InputFileError, OutputError, WeightsError
 from tfstyle.files import check_zip, is_inside, read_json, safe_name
 from tfstyle.limits import limited
+from tfstyle.runs.augment import Augmentation, AugmentOptions
+from tfstyle.runs.manifest import MANIFEST, SETTINGS, ManifestFolder
+from tfstyle.runs.outputs import write_generated
+from tfstyle.runs.scans import RECORDS, StylizedScan, _is_slice, _place, finished
+from tfstyle.runs.sources import Masks, Source, find_sources
 from tfstyle.segmentation import UNet
 from tfstyle.style_bank import StyleBank
 
@@ -42,26 +57,8 @@ COMPRESSED = ("MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls
 
 def ct(**changes) -> Dataset:
     """A CT slice of 6 x 8 pixels; None takes an attribute out."""
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
-    dataset.SOPInstanceUID, dataset.SeriesInstanceUID = "1.2.3", "1.2.4"
-    dataset.Modality, dataset.ImageType = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"]
-    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = 6, 8, 1
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = 16
-    dataset.HighBit, dataset.PixelRepresentation = 15, 0
-    dataset.RescaleSlope, dataset.RescaleIntercept = 1, -1024
-    dataset.ImagePositionPatient, dataset.PixelSpacing = [0, 0, 0], [1, 1]
-    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    dataset.PixelData = np.arange(48, dtype="<u2").tobytes()
-    for keyword, value in changes.items():
-        if value is None:
-            delattr(dataset, keyword)
-        else:
-            setattr(dataset, keyword, value)
-    return dataset
+    stored = np.arange(48, dtype=np.uint16).reshape(6, 8)
+    return make_ct(stored, **{"SOPInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.4", **changes})
 
 
 def save(dataset: Dataset, path: Path) -> Path:
@@ -131,7 +128,7 @@ class TestSizes:
         assert read_scan(path).pixels.shape == (1, 64, 64)
         dataset = pydicom.dcmread(path)
         (frame,) = pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1)
-        assert picture_size(frame) == (64, 64)
+        assert picture_size(frame)[:2] == (64, 64)
         frame = bytearray(frame)
         if "jp2k" in name:
             at = frame.index(b"\xff\x51") + 6
@@ -149,7 +146,7 @@ class TestSizes:
     def test_sizes_of_jpeg(self):
         start = b"\xff\xd8\xff\xe0\x00\x04ab"
         frame = b"\xff\xc0\x00\x0b\x08\x00\x10\x00\x20\x01\x01\x11\x00"
-        assert picture_size(start + frame + b"\xff\xda\x00\x02") == (16, 32)
+        assert picture_size(start + frame + b"\xff\xda\x00\x02")[:2] == (16, 32)
         other = frame.replace(b"\x00\x10", b"\xff\xff")
         assert picture_size(start + frame + other + b"\xff\xda\x00\x02") is None
         assert picture_size(b"\x00\x01") is None
@@ -160,10 +157,8 @@ class TestSizes:
         dataset = ct(NumberOfFrames=count, PixelData=bytes(96 * count), Modality="MR")
         path = save(dataset, tmp_path / "a.dcm")
         decoded = []
-        from tfstyle.data.dicom import series
-
-        decode = series.decode
-        monkeypatch.setattr(series, "decode", lambda *a: decoded.append(1) or decode(*a))
+        decode = pixels.decode
+        monkeypatch.setattr(pixels, "decode", lambda *a: decoded.append(1) or decode(*a))
         assert len(read_scans(path)) == count
         assert len(decoded) == 1
 
@@ -186,7 +181,7 @@ class TestSizes:
         with peak(20), pytest.raises(InputFileError, match="1000 x 1000 x 1000 voxels, above"):
             read_scan(path)
         with limited(scan_pixels=7), pytest.raises(InputFileError, match="TFSTYLE_LIMIT_SCAN"):
-            read_scan(save_nifti(tmp_path / "b.nii"))
+            read_scan(save_volume(tmp_path / "b.nii"))
 
     def test_png_header(self, tmp_path):
         path = tmp_path / "a.png"
@@ -195,7 +190,12 @@ class TestSizes:
             read_png(path)
 
     def test_segmentation_that_spans_too_much(self, tmp_path):
-        path = save_segmentation(tmp_path / "seg.dcm")
+        slices = [
+            ct(ImagePositionPatient=[0, 0, 2 * i], SOPInstanceUID=f"1.2.9.{i}") for i in range(3)
+        ]
+        mask = np.zeros((3, 6, 8), np.uint8)
+        mask[:, 2:4] = 1
+        path = save_segmentation(slices, mask, tmp_path / "seg.dcm")
         labels, _ = read_dicom_seg(path)
         assert labels.shape == (3, 6, 8)
         with limited(scan_pixels=100), pytest.raises(InputFileError, match="scan_pixels"):
@@ -213,33 +213,8 @@ class TestSizes:
             list_scans(tmp_path)
 
 
-def save_nifti(path: Path) -> Path:
-    nib.save(nib.Nifti1Image(np.arange(8, dtype=np.int16).reshape(2, 2, 2), np.eye(4)), path)
-    return path
-
-
-def save_segmentation(path: Path) -> Path:
-    hd = pytest.importorskip("highdicom")
-    from pydicom.sr.codedict import codes
-
-    series = []
-    for number in range(3):
-        dataset = ct(ImagePositionPatient=[0, 0, 2 * number], SOPInstanceUID=f"1.2.9.{number}")
-        for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID"):
-            setattr(dataset, keyword, "")
-        dataset.StudyInstanceUID, dataset.FrameOfReferenceUID = "1.2.5", "1.2.6"
-        dataset.StudyDate = dataset.StudyTime = dataset.AccessionNumber = ""
-        dataset.ReferringPhysicianName, dataset.SliceThickness = "", 2
-        series.append(dataset)
-    segment = hd.seg.SegmentDescription(
-        1, "bone", codes.SCT.Tissue, codes.SCT.Bone, hd.seg.SegmentAlgorithmTypeValues.MANUAL
-    )
-    mask = np.zeros((3, 6, 8), np.uint8)
-    mask[:, 2:4] = 1
-    hd.seg.Segmentation(
-        series, mask, "BINARY", [segment], "1.2.7", 1, "1.2.8", 1, "a", "b", "1", "2"
-    ).save_as(path)
-    return path
+def save_volume(path: Path) -> Path:
+    return save_nifti(path, np.arange(8).reshape(2, 2, 2))
 
 
 class TestBombs:
@@ -314,9 +289,9 @@ class TestBombs:
             with pytest.raises(WeightsError, match=r"preset\.json: .*text_bytes"):
                 presets.card(tmp_path)
             with pytest.raises(InputFileError, match=r"a\.csv: .*text_bytes"):
-                _table(str(table), "domain", tmp_path)
+                read_table(str(table), "domain", tmp_path)
             with pytest.raises(InputFileError, match=r"a\.json: .*text_bytes"):
-                _tag_or_sidecar(str(tmp_path / "a.nii"), "Manufacturer")
+                tag_or_sidecar(str(tmp_path / "a.nii"), "Manufacturer")
         with limited(text_bytes=100), pytest.raises(InputFileError, match="more than 100 bytes"):
             read_json("/dev/zero")
 
@@ -326,14 +301,14 @@ class TestBombs:
         with pytest.raises(WeightsError, match="nested too deeply"):
             presets.card(tmp_path)
         with pytest.raises(InputFileError, match="nested too deeply"):
-            _tag_or_sidecar(str(tmp_path / "a.nii"), "Manufacturer")
+            tag_or_sidecar(str(tmp_path / "a.nii"), "Manufacturer")
 
     def test_tables_that_are_none(self, tmp_path):
         table = tmp_path / "a.csv"
         for data in (b"\xff\xfe\x00", b'"' + b"a" * 200_000 + b"\nb,c"):
             table.write_bytes(data)
-            with pytest.raises(InputFileError, match=r"a\.csv: (is no table|has no column)"):
-                _table(str(table), "domain", tmp_path)
+            with pytest.raises(InputFileError, match=r"a\.csv: (is not a table|has no column)"):
+                read_table(str(table), "domain", tmp_path)
 
 
 class TestPaths:
@@ -386,26 +361,26 @@ class TestPaths:
         for scan in scans:
             assert "/" not in scan.name
             assert scan.name.strip(".")
-        sources, damaged = augment.find_sources(source, ())
+        sources, damaged = find_sources(source, ())
         assert not damaged
         for found in sources:
             assert is_inside(tmp_path / "out", tmp_path / "out" / "images" / f"{found.stem}-1")
         for scan in scans:
             unit = np.zeros(scan.pixels.shape)
-            window = stylize.resolve_window("range", scan)
-            outputs.write_generated(scan, unit, window, "dicom", tmp_path / "out" / scan.name)
+            window = resolve_window("range", scan)
+            write_generated(scan, unit, window, "dicom", tmp_path / "out" / scan.name)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
     def test_names_of_dots(self, tmp_path):
         for name in ("...nii", "..nii.gz"):
-            assert read_scan(save_nifti(tmp_path / name)).name == "volume"
+            assert read_scan(save_volume(tmp_path / name)).name == "volume"
 
     def test_link_out_of_the_input_folder(self, tmp_path):
         outside, inside = tmp_path / "outside", tmp_path / "inside"
         outside.mkdir()
         inside.mkdir()
-        save_nifti(outside / "other.nii")
-        save_nifti(inside / "own.nii")
+        save_volume(outside / "other.nii")
+        save_volume(inside / "own.nii")
         (inside / "folder").symlink_to(outside)
         (inside / "file.nii").symlink_to(outside / "other.nii")
         (inside / "same.nii").symlink_to(inside / "own.nii")
@@ -448,12 +423,12 @@ class TestPaths:
         rows = [{**row, "image": "images/a.nii"}, {**row, "image": image, "copy": 2}]
         rows += [{**row, "image": "images/a.nii", "mask": image, "copy": 3}]
         text = "".join(json.dumps(r) + "\n" for r in rows)
-        (output / augment.MANIFEST).write_text(text + DEEP + "\n[]\n{}\nnull\n")
-        manifest = augment.Manifest(output)
-        assert manifest.complete("a", 1)
-        assert not manifest.has("a", 0, 2)
-        assert not manifest.has("a", 0, 3)
-        assert len(manifest.tidy()) == 1
+        (output / MANIFEST).write_text(text + DEEP + "\n[]\n{}\nnull\n")
+        (output / SETTINGS).write_text('{"seed": 0}')
+        with ManifestFolder(output, {"seed": 0}) as manifest:
+            assert manifest.complete("a", 1)
+            assert list(manifest.done["a"]) == [(0, 1)]
+            assert len(manifest.rows) == 1
 
     @pytest.mark.parametrize(
         "change",
@@ -463,23 +438,24 @@ class TestPaths:
         (tmp_path / "a.nii").write_text("x")
         row = {"status": "done", "source": "a", "part": 0, "parts": 1, "copy": 1, "mask": None}
         row = {**row, "image": "a.nii", **change}
-        (tmp_path / augment.MANIFEST).write_text(json.dumps(row) + "\n")
-        manifest = augment.Manifest(tmp_path)
-        assert not manifest.complete("a", 1)
-        assert manifest.tidy() == []
+        (tmp_path / MANIFEST).write_text(json.dumps(row) + "\n")
+        (tmp_path / SETTINGS).write_text('{"seed": 0}')
+        with ManifestFolder(tmp_path, {"seed": 0}) as manifest:
+            assert not manifest.complete("a", 1)
+            assert manifest.rows == []
 
     def test_link_in_the_output_folder(self, tmp_path):
         output, outside = tmp_path / "set", tmp_path / "outside"
         outside.mkdir()
         output.mkdir()
         (output / "images").symlink_to(outside)
-        scan = read_scan(save_nifti(tmp_path / "a.nii"))
+        scan = read_scan(save_volume(tmp_path / "a.nii"))
         bank = StyleBank(np.ones((1, 2, 3)))
-        writer = augment._Writer(output, bank, None, None, None)
-        source = augment.find_sources(tmp_path / "a.nii", ())[0][0]
-        job = augment._Job(source, 0, 1, 1, scan, stylize.resolve_window("range", scan), 0, 1.0)
+        work = Augmentation(None, output, bank, AugmentOptions())
+        source, window = find_sources(tmp_path / "a.nii")[0][0], resolve_window("range", scan)
+        facts = {"part": 0, "parts": 1, "copy": 1}
         with pytest.raises(OutputError, match="a link leads"):
-            writer.write(job, np.zeros(scan.pixels.shape), None)
+            work.write(source, facts, scan, window, 0, np.zeros(scan.pixels.shape))
         assert list(outside.iterdir()) == []
 
     def test_links_in_place_of_working_folders(self, tmp_path):
@@ -487,70 +463,55 @@ class TestPaths:
         outside.mkdir()
         out = tmp_path / "out"
         out.mkdir()
-        (out / ".scan.partial").symlink_to(outside)
-        with pytest.raises(OutputError, match="a link leads out of"):
-            outputs.SliceFolder(out / "scan", "j")
-        (out / stylize.RECORDS).symlink_to(outside)
-        with pytest.raises(OutputError, match="a link leads out of"):
-            stylize._record(out / "scan.nii", "j", None)
+        (out / RECORDS).symlink_to(outside)
+        with pytest.raises(OutputError, match="a link leads out of"), _place(out / "scan", "j"):
+            pass
         (out / "masks").symlink_to(outside)
         mask = tmp_path / "in" / "a_mask.png"
         mask.parent.mkdir()
         mask.write_bytes(b"x")
-        masks = augment._Masks(mask.parent, link=False, dicom=True)
+        masks = Masks(mask.parent, link=False, dicom=True)
+        files = ScanFiles((str(tmp_path / "a.png"),), "png")
+        image = Source("a.png", files, "a", ".png", PurePosixPath("a_mask"))
         with pytest.raises(OutputError, match="a link leads out of"):
-            masks.hand_on(PurePosixPath("a_mask"), out / "masks", "a")
+            masks.hand_on(image, out / "masks", "a")
         assert list(outside.iterdir()) == []
 
     @pytest.mark.parametrize(
         "change", [{"file": "../../other"}, {"file": "IM_0002.dcm"}, {"slice": 7}]
     )
-    def test_account_that_points_elsewhere(self, tmp_path, change):
-        partial = tmp_path / ".scan.partial"
-        (partial / "slices").mkdir(parents=True)
-        for path in ("other", ".scan.partial/slices/IM_0001.dcm"):
-            (tmp_path / path).write_text("x")
+    def test_row_of_a_slice_that_points_elsewhere(self, tmp_path, change):
+        names = ["IM_0001.dcm", "IM_0002.dcm"]
+        for name in names:
+            (tmp_path / name).write_text("x")
         facts = {"slice": 0, "file": "IM_0001.dcm", "step": 1, "error": 0, "below": 0, "above": 0}
         good = {**facts, "slice": 1, "file": "IM_0002.dcm"}
-        (partial / "slices" / "IM_0002.dcm").write_text("x")
-        (partial / "job.json").write_text(json.dumps({"job": "j", "state": {}}))
-        lines = [{**facts, **change}, good, {"slice": 1}, [], None, {**good, "step": "x"}]
-        (partial / "account.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
-        folder = outputs.SliceFolder(tmp_path / "scan", "j")
-        folder.begin(["IM_0001.dcm", "IM_0002.dcm"], {})
-        assert folder.done == {1: good}
-        folder.close()
-
-    @pytest.mark.parametrize("state", [{"uid": "1.2"}, {"uid": "../../x"}, [], "x", None])
-    def test_job_with_another_identity(self, tmp_path, state):
-        partial = tmp_path / ".scan.partial"
-        partial.mkdir()
-        (partial / "job.json").write_text(json.dumps({"job": "j", "state": state}))
-        (partial / "account.jsonl").write_text("")
-        folder = outputs.SliceFolder(tmp_path / "scan", "j")
-        assert folder.state == {}
-        folder.close()
+        rows = [{**facts, **change}, good, {"slice": 1}, {**good, "step": "x"}]
+        assert [row for row in rows if _is_slice(row, names, tmp_path)] == [good]
 
     def test_record_that_points_elsewhere(self, tmp_path):
         target = tmp_path / "out" / "scan.nii"
-        (target.parent / stylize.RECORDS).mkdir(parents=True)
+        place = target.parent / RECORDS / target.name
+        place.mkdir(parents=True)
         target.write_text("x")
-        window = {"centre": 40.0, "width": 400.0}
-        from dataclasses import fields
-
-        result = {field.name: 1 for field in fields(stylize.StylizedScan)}
+        window = {"center": 40.0, "width": 400.0}
+        result = {field.name: 1 for field in fields(StylizedScan)}
         result.update(window=window, style_windows=[window], size=[1, 1], files=[str(target)])
-        record = target.parent / stylize.RECORDS / "scan.nii.json"
-        record.write_text(json.dumps({"job": "j", "result": result}))
-        assert stylize._finished(target, "j").files == (str(target),)
+        (place / "job.json").write_text('{"job": "j"}')
+        journal = place / "slices.jsonl"
+        journal.write_text(json.dumps({"result": result}))
+        assert finished(target, "j").files == (str(target),)
+        assert finished(target, "i") is None
         for files in (["/etc/passwd"], [str(target.parent / ".." / "x")], [3], 5):
-            record.write_text(json.dumps({"job": "j", "result": {**result, "files": files}}))
-            assert stylize._finished(target, "j") is None
-        result["window"] = {"centre": 10**400, "width": 1}
-        odd = json.dumps({"job": "j", "result": result})
-        for text in ("[]", "null", DEEP, '{"job": "j", "result": []}', odd):
-            record.write_text(text)
-            assert stylize._finished(target, "j") is None
+            journal.write_text(json.dumps({"result": {**result, "files": files}}))
+            assert finished(target, "j") is None
+        result["window"] = {"center": 10**400, "width": 1}
+        for text in ("[]", "null", DEEP, '{"result": []}', json.dumps({"result": result})):
+            journal.write_text(text)
+            assert finished(target, "j") is None
+        for text in ("[]", "null", DEEP, "{"):
+            (place / "job.json").write_text(text)
+            assert finished(target, "j") is None
 
 
 class Harmful:
@@ -614,9 +575,8 @@ def test_what_pydicom_decodes_late_is_an_error_of_ours(tmp_path):
 
 
 def read_labelled_image(path: Path) -> None:
-    from tfstyle.data.labelled import _tag
 
-    _tag(str(path), "SharedFunctionalGroupsSequence")
+    tag_of(str(path), "SharedFunctionalGroupsSequence")
 
 
 def test_limits_hold_for_one_slice_too(tmp_path):
@@ -635,10 +595,10 @@ def test_place_that_nifti_cannot_hold(tmp_path):
     )
     scan = read_scan(path)
     with pytest.raises(OutputError, match="does not fit NIfTI"):
-        outputs.write_generated(
+        write_generated(
             scan,
             np.zeros((1, 6, 8)),
-            stylize.resolve_window("range", scan),
+            resolve_window("range", scan),
             "nifti",
             tmp_path / "a.nii",
         )
@@ -654,7 +614,7 @@ def test_values_without_room_for_air(tmp_path, kind):
 
 
 def test_labels_within_limits(tmp_path):
-    scan = read_scan(save_nifti(tmp_path / "a.nii"))
+    scan = read_scan(save_volume(tmp_path / "a.nii"))
     with limited(scan_pixels=7), pytest.raises(InputFileError, match="scan_pixels"):
         match_labels(scan, tmp_path / "a.nii")
     with pytest.raises(InputFileError):

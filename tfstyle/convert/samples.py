@@ -36,7 +36,7 @@ def find_scans(paths: Paths) -> list[Scan]:
         return [scan for path in paths for scan in read_scans(path)]
     from pydicom.data import get_testdata_file
 
-    from tfstyle.experiments.extra_ct import extra_ct
+    from tfstyle.data.extra_ct import extra_ct
 
     return extra_ct() or read_scans(get_testdata_file("CT_small.dcm", download=False))
 
