@@ -30,10 +30,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from studies import benefit_data as data
-from studies import benefit_page, benefit_summary
+from studies import benefit_page, benefit_summary, common
 from studies.benefit_fold import (
     CONDITIONS,
     FULL,
@@ -107,7 +106,7 @@ class Study:
     def cell(self, fold: str, seed: int, condition: str) -> dict | None:
         """A finished cell, or None."""
         kept = self.kept(fold, seed, condition)
-        fresh = kept and [kept["trained"], kept["tested"]] == [*self.keys(fold, condition)]
+        fresh = kept and [kept.get("trained"), kept.get("tested")] == [*self.keys(fold, condition)]
         return kept if fresh else None
 
     def run(self) -> None:
@@ -136,7 +135,7 @@ class Study:
         trained, tested = self.keys(fold, condition)
         cell = self.kept(fold, seed, condition)
         weights = self.path(fold, seed, condition).with_suffix(".npz")
-        if cell and cell["trained"] == trained and weights.is_file():
+        if cell and cell.get("trained") == trained and weights.is_file():
             with np.load(weights) as arrays:
                 segmenter.unet.set_weights([arrays[name] for name in arrays.files])
         else:
@@ -175,9 +174,7 @@ class Study:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the labelled CT")
     parser.add_argument("--models", type=Path, help="folder with fold-PATIENT/ours.keras")
     parser.add_argument(
@@ -194,11 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--output", type=Path, default=FOLDER / "benefit.json")
     parser.add_argument("--page", type=Path, default=FOLDER.parent / "docs/results/benefit.md")
-    parser.add_argument("--threads", type=int, default=1, help="of TensorFlow (default: 1)")
-    options = parser.parse_args(arguments)
-    with contextlib.suppress(RuntimeError):  # it runs already
-        tf.config.threading.set_intra_op_parallelism_threads(options.threads)
-        tf.config.threading.set_inter_op_parallelism_threads(options.threads)
+    options = common.parse(parser, arguments)
     logging.getLogger("tfstyle.tone").setLevel(logging.ERROR)  # doubts, slice by slice
     changes = {
         name: json.loads(value) for name, _, value in (s.partition("=") for s in options.set)
@@ -211,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     study = Study(options, settings)
     study.run()
     result = benefit_summary.summarize(study)
-    write_atomically(options.output, (json.dumps(result, indent=1) + "\n").encode())
+    common.write_study(options.output, result)
     benefit_page.write(result, options.page)
 
 

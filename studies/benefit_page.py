@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from studies.benefit_data import CHANGES, TONES
 from studies.benefit_fold import CONDITIONS, METHODS, OWN
 from studies.benefit_measures import MEASURES
+from studies.common import markdown
 from tfstyle.files import write_atomically
 
 BOTH = f"{OWN}+nnunet"
 #: Not to be beaten: they take the scan in HU.
 UPPER = "exact"
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, all columns but the first on the right."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _figure(table: Mapping, group: str, name: str, fold: str | None = None) -> str:
