@@ -17,7 +17,7 @@ from tfstyle.tone.model import SLICES, ToneTransfer, confidence_of, evenly
 
 
 class Stylizer(Protocol):
-    """What :func:`tfstyle.stylize.stylize_scans` needs: a model, or :class:`ServedStylizer`."""
+    """What ``tfstyle.runs.stylize.stylize_scans`` needs: a model, or :class:`ServedStylizer`."""
 
     def stylize(
         self,

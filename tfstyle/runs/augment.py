@@ -300,7 +300,7 @@ class AugmentOptions:
         """What all images of a set have in common."""
         window = self.window
         if isinstance(window, Window):
-            window = f"{window.centre:g},{window.width:g}"
+            window = f"{window.center:g},{window.width:g}"
         digest = hashlib.sha256(json.dumps([network.fingerprint(), styles.names]).encode())
         for array in (styles.codes, styles.weights):
             digest.update(array.tobytes())
@@ -334,11 +334,7 @@ def begin(
     """Checks everything, finds what there is to do, and opens the output folder.
 
     Returns:
-        A context manager that gives the folder, the work and the sources; it notes each file whose
-        header cannot be read.
-
-    Raises:
-        ArgumentError, InputFileError, OutputError, WeightsError: See :func:`augment_scans`.
+        A context manager that gives the folder, the work and the sources.
     """
     styles.check(network)
     inputs = Path(inputs)
@@ -404,19 +400,12 @@ class Augmentation:
         done: Collection[tuple[int, int]] = (),
         turn: Callable[[], AbstractContextManager] = nullcontext,
     ) -> Iterator[dict]:
-        """Does one source, image by image.
+        """Does one source, image by image; see :meth:`tfstyle.runs.scans.Stylization.rows`.
 
         Args:
             source: The source.
             done: (part, copy) of the images that are there.
             turn: Entered as long as the model works.
-
-        Yields:
-            The row of each image as soon as it is written; one row if the source holds no scan.
-
-        Raises:
-            ArgumentError, InputFileError: If the source cannot be used.
-            OutputError: If something cannot be written.
         """
         scans = source.files.read()
         if not scans:
@@ -446,11 +435,7 @@ class Augmentation:
                 )
 
     def draw(self, name: str, part: int, copy: int, scan: Scan) -> tuple[int, float]:
-        """Style and strength of a copy, by what it is and nothing else.
-
-        Raises:
-            ArgumentError: If every style is of the scan's own files.
-        """
+        """Style and strength of a copy, by what it is and nothing else."""
         own = set(map(os.path.realpath, scan.files))
         weights = self.styles.weights.copy()
         for index, files in enumerate(self.style_files):
@@ -485,12 +470,7 @@ class Augmentation:
     def write(
         self, source: Source, facts: dict, scan: Scan, window: Window, style: int, unit: np.ndarray
     ) -> dict:
-        """Judges and writes one image with its mask; returns what its row is to say of them.
-
-        Raises:
-            InputFileError: If the mask cannot be read.
-            OutputError: If something cannot be written.
-        """
+        """Judges and writes one image with its mask; returns what its row is to say of them."""
         levels, gate = self.styles.quantiles, self.options.gate
         figures = measure_scan(scan, window, unit, [] if levels is None else [levels[style]])
         structure = figures["structure"]
@@ -515,7 +495,7 @@ class Augmentation:
             "image": target.relative_to(self.output).as_posix(),
             "mask": mask,
             "style": self.styles.names[style],
-            "window": [window.centre, window.width],
+            "window": [window.center, window.width],
             "structure": rounded(structure),
             "distance_before": rounded(figures["before"]),
             "distance_after": rounded(figures["after"]),

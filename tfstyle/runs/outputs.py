@@ -43,17 +43,10 @@ class InThisProcess(Executor):
 
 
 def start_workers(slices: int, workers: int | None = None) -> Executor:
-    """Processes that decode and write slices, or this process itself.
+    """Processes that decode and write slices, or for 0 workers this process itself.
 
-    Decoding and writing hold Python's lock, so that threads would only take turns.
-
-    Args:
-        slices: How many slices there are to do.
-        workers: Number of processes; 0 works in this process. None chooses by the number of
-            slices and of CPUs.
-
-    Returns:
-        An executor to be used in a ``with`` statement.
+    Decoding and writing hold Python's lock, so that threads would only take turns. None chooses by
+    the number of slices and of CPUs.
     """
     if workers is None:
         workers = min(os.cpu_count() or 1, 8) if slices >= MANY_SLICES else 0
@@ -84,12 +77,7 @@ def _end_with(parent: int) -> None:
 class DicomSlices:
     """Writes slices of a derived DICOM series; see :class:`tfstyle.data.dicom.write.DerivedSeries`.
 
-    Args:
-        frames: Source frames, in slice order.
-        window: Window of the content.
-        identity: Of an earlier run that is to be continued.
-        deidentify: See :func:`tfstyle.data.write_derived_series`.
-        uid_key: See :func:`tfstyle.data.write_derived_series`.
+    `identity` is that of an earlier run that is to be resumed.
     """
 
     def __init__(
@@ -129,13 +117,7 @@ def _write_dicom(
 
 
 class PngSlices:
-    """Writes slices as PNG files.
-
-    Args:
-        count: Number of slices.
-        window: Window of the content.
-        bits: 8 or 16.
-    """
+    """Writes slices as PNG files."""
 
     state: dict = {}  # noqa: RUF012 - nothing to remember
 

@@ -256,7 +256,7 @@ def _write_scan(
         "dtype": dtype,
         "units": scan.units,
         "spacing": list(scan.spacing),
-        "window": None if window is None else [window.centre, window.width],
+        "window": None if window is None else [window.center, window.width],
     }
     for i, plane in enumerate(scan.pixels):
         raw = np.ascontiguousarray(plane, dtype).tobytes()

@@ -212,7 +212,7 @@ class StylizeWork:
             self.model,
             [hashlib.sha256(code.tobytes()).hexdigest() for code in self.codes],
             None if self.style_weights is None else list(map(float, self.style_weights)),
-            [self.options.strength, window.centre, window.width, kind],
+            [self.options.strength, window.center, window.width, kind],
             self.deidentify,
             scan.name,
             [frame.index for frame in scan.frames],
@@ -238,9 +238,6 @@ class StylizeWork:
             job: Of :meth:`job`; None keeps nothing for a later run.
             pool: Reads and writes slices.
             advance: Called with the number of slices that are done.
-
-        Raises:
-            OutputError: If something cannot be written.
         """
         whole = scan if scan.by_slice else scan.load()
         try:
@@ -460,7 +457,7 @@ class Stylization:
                 "parts": len(scans),
                 "image": target.relative_to(self.output).as_posix(),
                 "slices": result.slices,
-                "window": [window.centre, window.width],
+                "window": [window.center, window.width],
                 "quantisation": result.quantisation,
                 "round_trip": result.round_trip,
                 **{name: rounded(getattr(result, name)) for name in _ROUNDED},

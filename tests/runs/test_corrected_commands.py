@@ -49,6 +49,8 @@ def test_training(tmp_path, wrong, error):
     assert settings == json.loads(json.dumps(dataclasses.asdict(RUN)))
     with pytest.raises(ArgumentError, match=r"seed: 1, but .* was begun with 0"):
         train(dataclasses.replace(RUN, seed=1), folder)
+    assert train(dataclasses.replace(RUN, seed=1), folder, overwrite=True).resumed_from == 0
+    assert json.loads((folder / "run.json").read_text())["settings"]["seed"] == 1
 
 
 def test_folder_in_use(tmp_path):

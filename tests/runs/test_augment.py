@@ -388,6 +388,21 @@ class TestResuming:
         with pytest.raises(ArgumentError, match=message):
             augment_scans(model, pictures, tmp_path / "whole", styles, **{**options, **change})
 
+    def test_overwritten(self, model, styles, pictures, tmp_path, whole):
+        _, options = whole
+        out = tmp_path / "whole"
+        (out / "letter.txt").write_text("dear")
+        options = {**options, "per_image": 1, "masks": None}
+        done = augment_scans(model, pictures, out, styles, seed=7, overwrite=True, **options)
+        assert (done.written, done.kept) == (3, 0)
+        augment_scans(model, pictures, tmp_path / "other", styles, seed=7, **options)
+        found = contents(out)
+        del found["letter.txt"]
+        assert found == contents(tmp_path / "other")
+        with pytest.raises(OutputError, match="holds no augmented set"):
+            augment_scans(model, pictures / "a.png", tmp_path / "masks", styles, overwrite=True)
+        assert (tmp_path / "masks" / "a.png").exists()
+
     def test_other_styles(self, model, styles, pictures, tmp_path, whole):
         other = StyleBank(styles.codes * 1.01, names=styles.names)
         with pytest.raises(ArgumentError, match="model and styles: differ from those"):
