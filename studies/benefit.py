@@ -45,7 +45,7 @@ from studies.benefit_fold import (
 )
 from studies.benefit_measures import measure
 from tfstyle import presets
-from tfstyle.files import write_atomically
+from tfstyle._private.files import write_atomically
 
 FOLDER = Path(__file__).resolve().parent
 

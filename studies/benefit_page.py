@@ -9,7 +9,7 @@ from studies.benefit_data import CHANGES, TONES
 from studies.benefit_fold import CONDITIONS, METHODS, OWN
 from studies.benefit_measures import MEASURES
 from studies.common import markdown
-from tfstyle.files import write_atomically
+from tfstyle._private.files import write_atomically
 
 BOTH = f"{OWN}+nnunet"
 #: Not to be beaten: they take the scan in HU.
