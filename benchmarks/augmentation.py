@@ -108,7 +108,7 @@ def main() -> None:
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = str(options.threads)  # before TensorFlow is imported
     from tfstyle import presets
-    from tfstyle.training import environment
+    from tfstyle.runs import environment
 
     rows = []
     for size in options.sizes:

@@ -143,7 +143,7 @@ def main() -> None:
         parser.error("--data: needed for the part series")
     import apache_beam
 
-    from tfstyle.training import environment
+    from tfstyle.runs import environment
 
     # Parts that are not done again stay as they are.
     result = json.loads(options.output.read_text()) if options.output.exists() else {}

@@ -131,7 +131,7 @@ def main() -> None:
         method, positions, rounds = options.case
         print(json.dumps(measure(method, int(positions), int(rounds), options.threads)))
         return
-    from tfstyle.training import environment
+    from tfstyle.runs import environment
 
     rows, ratios = [], {}
     for positions in POSITIONS:

@@ -101,7 +101,7 @@ def load_onnx(path: Path, threads: int) -> Callable:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Threads that wait in a loop would take the time of whatever else runs in the process.
+    # Threads that wait in a loop would take the time of anything else that runs in the process.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(None, dict(inputs))
@@ -222,7 +222,7 @@ def main() -> None:
                 print(json.dumps(row), flush=True)
         from tfstyle.convert.conversion import PACKAGES
         from tfstyle.export.saved_model import package_versions
-        from tfstyle.training import environment
+        from tfstyle.runs import environment
 
         result = {
             "preset": "vgg16_ct",

@@ -46,7 +46,7 @@ def errors_of(file: Path) -> list[str]:
 
 
 def new_errors(source: Sequence[str], derived: Sequence[str]) -> list[str]:
-    """Errors that the derived file has more of than its source, whatever the UIDs they quote."""
+    """Errors that the derived file has more of than its source, for any UIDs they quote."""
     source, derived = ([_UID.sub("<UID>", error) for error in e] for e in (source, derived))
     return sorted((Counter(derived) - Counter(source)).elements())
 
@@ -124,7 +124,7 @@ def main() -> int:
             try:
                 files[name] = found = check(path, Path(folder))
             except TfstyleError as error:
-                if "colour" not in str(error) and "without a picture" not in str(error):
+                if "color" not in str(error) and "without a picture" not in str(error):
                     unread[name] = str(error).removeprefix(f"{path}: ")
                 continue
         new = sorted({error for profile in PROFILES for error in found[f"new {profile}"]})

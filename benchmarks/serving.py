@@ -112,8 +112,8 @@ def main() -> None:
         os.environ[name] = str(options.threads)
     import tfstyle
     from tfstyle.export import Servable, export_stylize
+    from tfstyle.runs import environment
     from tfstyle.serving import Client
-    from tfstyle.training import environment
 
     random = np.random.default_rng(0)
     content, style = (random.random((1, SIDE, SIDE, 1), dtype=np.float32) for _ in range(2))

@@ -54,14 +54,14 @@ def resident(key: str) -> float:
 
 
 def write_weights(preset: str, path: Path) -> None:
-    """The preset's convolutions and normalisation for PyTorch; needs TensorFlow."""
+    """The preset's convolutions and normalization for PyTorch; needs TensorFlow."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tfstyle
     from tfstyle.encoders.base import PREPROCESSING
 
     model = tfstyle.StyleTransfer.from_preset(preset)
     rule = PREPROCESSING[model.encoder.preprocessing]
-    arrays = {"normalisation": np.array([rule["mean"], rule["std"]]), "scale": rule["scale"]}
+    arrays = {"normalization": np.array([rule["mean"], rule["std"]]), "scale": rule["scale"]}
     for part, layers in (
         ("encoder", model.encoder.weighted_layers()),
         ("decoder", model.decoder.steps),
@@ -95,7 +95,7 @@ def torch_calls(weights: Path, threads: int):
             parts[part].append(layer.to(memory_format=torch.channels_last))
     scale = float(arrays["scale"])
     mean, std = (
-        torch.tensor(row, dtype=torch.float32).view(1, 3, 1, 1) for row in arrays["normalisation"]
+        torch.tensor(row, dtype=torch.float32).view(1, 3, 1, 1) for row in arrays["normalization"]
     )
 
     def encode(x):
@@ -243,7 +243,7 @@ def main() -> None:
     if options.worker:
         work(options)
         return
-    from tfstyle.training import environment
+    from tfstyle.runs import environment
 
     with tempfile.TemporaryDirectory() as folder:
         options.weights = Path(folder) / "weights.npz"

@@ -4,7 +4,7 @@
     python benchmarks/throughput.py --data DATA
 
 DATA holds ``torso_dicom``, 20 slices of 512x512 in JPEG 2000; they are repeated along the axis,
-pixels as they are, until the series is long enough. ``tfstyle.stylize.stylize_scans`` stylizes it
+pixels as they are, until the series is long enough. ``tfstyle.runs.stylize_scans`` stylizes it
 with the default preset, by one curve, in a process of its own, which is watched ten times a second:
 CPU time and resident memory of the process and its workers. A run of another length tells whether
 memory grows with it.
@@ -35,7 +35,7 @@ import json, sys, time
 start = time.perf_counter()
 import tfstyle
 from tfstyle.data import Window
-from tfstyle.runs.stylize import stylize_scans
+from tfstyle.runs import stylize_scans
 source, style, output, workers = sys.argv[1:5]
 model = tfstyle.from_preset(sys.argv[5] or None)
 begin = time.perf_counter()
@@ -145,7 +145,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     from tfstyle import presets
-    from tfstyle.training import environment
+    from tfstyle.runs import environment
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:

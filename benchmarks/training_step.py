@@ -184,8 +184,8 @@ def torch_step(family: str, path: Path, threads: int):
 
     def contextual(generated, content):
         g, x = (v.flatten(2).transpose(1, 2) for v in (generated, content))
-        centre = x.mean(1, keepdim=True)
-        g, x = (v - centre for v in (g, x))
+        center = x.mean(1, keepdim=True)
+        g, x = (v - center for v in (g, x))
         g, x = (v * torch.rsqrt(v.square().sum(-1, keepdim=True) + 1e-12) for v in (g, x))
         distance = (1 - g @ x.transpose(1, 2)).clamp_min(0)
         relative = distance / (distance.amin(2, keepdim=True) + 1e-5)
@@ -307,7 +307,7 @@ def main() -> None:
     if options.worker:
         work(options.worker, options.families[0], options.example, options.threads)
         return
-    from tfstyle.training import environment
+    from tfstyle.runs import environment
 
     rows = []
     settings = {"threads": options.threads, "batch": options.batch, "rounds": options.rounds}

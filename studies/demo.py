@@ -29,9 +29,8 @@ from tfstyle.data.layouts import DESCRIPTION, PICTURE
 from tfstyle.errors import InputFileError, OutputError, TfstyleError
 from tfstyle.export import export_stylize
 from tfstyle.metrics import body_mask, tone_error
-from tfstyle.runs.stylize import StylizedScan, stylize_scans
+from tfstyle.runs import StylizedScan, environment, stylize_scans
 from tfstyle.serving import Client, DevelopmentServer
-from tfstyle.training import environment
 
 MARKER = "demo.json"
 

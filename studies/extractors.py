@@ -44,7 +44,7 @@ from tfstyle.data.extra_ct import extra_ct
 from tfstyle.encoders import IMAGE_TAP, Encoder
 from tfstyle.errors import WeightsError
 from tfstyle.layers import reduce_size
-from tfstyle.training import Backup, environment, fit_resumable
+from tfstyle.runs import Backup, environment, fit_resumable
 
 LOSSES = ("contextual", "mse")
 RANDOM = "random weights"

@@ -35,7 +35,7 @@ from tfstyle.data.extra_ct import extra_ct
 from tfstyle.encoders import ENCODERS
 from tfstyle.errors import InputFileError
 from tfstyle.layers import reduce_size
-from tfstyle.training import environment
+from tfstyle.runs import environment
 
 #: Protocols of ``tfstyle.data.PROTOCOLS`` in which a CT is shown where no other scans are given:
 #: they differ in window, contrast, sharpness and noise, some of them little.
@@ -114,7 +114,7 @@ def write_features(
         rows,
         f"{name}, {origin}",
         f"{content.name}: slice {numbers[0] + 1} of {len(content)}, window center "
-        f"{used.centre:g}, width {used.width:g}, {images.shape[2]} x {images.shape[1]} pixels",
+        f"{used.center:g}, width {used.width:g}, {images.shape[2]} x {images.shape[1]} pixels",
         {
             "image": images[0, ..., 0],
             "gradient": stretched(gradient_image(images[0, ..., 0])),
@@ -130,7 +130,7 @@ def write_features(
         "content": {
             "name": content.name,
             "slices": [number + 1 for number in numbers],
-            "window": {"centre": used.centre, "width": used.width},
+            "window": {"center": used.center, "width": used.width},
             "size": list(images.shape[1:3]),
         },
         "protocols": {key: len(batch) for key, batch in batches.items()},

@@ -39,9 +39,9 @@ from tfstyle.data import write_png
 from tfstyle.data.layouts import PICTURE
 from tfstyle.errors import ArgumentError
 from tfstyle.presets import open_model
+from tfstyle.runs import environment
 from tfstyle.segmentation import SegmentationLoss, UNet
 from tfstyle.style_bank import StyleBank
-from tfstyle.training import environment
 
 #: Conditions by name, with their names in tables.
 CONDITIONS: Mapping[str, str] = {

@@ -39,7 +39,7 @@ class SegmentationData:
     Attributes:
         images: float32 training images (N, H, W, 1) in [0, 1].
         masks: uint8 (N, H, W): classes, or :data:`IGNORE`.
-        styles: float32 images (H', W', 1) of unlabelled scans in the target gray scales.
+        styles: float32 images (H', W', 1) of unlabeled scans in the target gray scales.
         tests: Images and masks of each unseen domain.
         seen: Images and masks of test scans in the training gray scale, or None.
         classes: Names of the classes, background first.

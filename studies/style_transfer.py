@@ -28,7 +28,7 @@ from tfstyle.data.layouts import PICTURE
 from tfstyle.encoders import VGG16
 from tfstyle.errors import ArgumentError
 from tfstyle.presets import open_model
-from tfstyle.training import environment
+from tfstyle.runs import environment
 
 #: Methods by name, with their names in tables.
 METHODS: Mapping[str, str] = {

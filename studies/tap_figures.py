@@ -225,8 +225,8 @@ def separation(
         return None, None
     x = [np.concatenate(images).astype(np.float64) for images in protocols]
     means = [part.mean(axis=0) for part in x]
-    centre = np.mean(means, axis=0)
-    between = sum(((mean - centre) ** 2).sum() for mean in means) / (len(x) - 1)
+    center = np.mean(means, axis=0)
+    between = sum(((mean - center) ** 2).sum() for mean in means) / (len(x) - 1)
     within = np.mean([part.var(axis=0, ddof=1).sum() for part in x])
     shares = []
     for own, part in enumerate(x):

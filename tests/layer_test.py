@@ -129,7 +129,7 @@ def check_policies(layer, case: Case) -> None:
             found = run(other, case)
         finally:
             keras.config.set_dtype_policy("float32")
-        wanted = {"float32", other.compute_dtype}  # some give float32 whatever the policy
+        wanted = {"float32", other.compute_dtype}  # some give float32 under any policy
         assert {value.dtype.name for value in found} <= wanted
         assert all(np.isfinite(value).all() for value in found)
         assert_close(found, expected, atol)

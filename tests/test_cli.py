@@ -174,7 +174,7 @@ class TestUsage:
         assert (run.content, run.windows) == (("a", "b", "c"), ("bone", "-600,1500"))
         assert (run.flips, run.rescale) == (True, (0.5, 2.0))
 
-    def test_window_with_a_negative_centre(self, run, half, ct, picture, tmp_path):
+    def test_window_with_a_negative_center(self, run, half, ct, picture, tmp_path):
         status, out, err = run(
             "stylize",
             ct,

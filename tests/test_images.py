@@ -15,7 +15,7 @@ HALF[1] = 2000 * HALF[1] - 1000
 ONE_NAN = GOOD.copy()
 ONE_NAN[0, 2, 3] = np.nan
 
-#: Values that are no gray levels, and what both the eager and the graph's error say.
+#: Values that are not gray levels, and what both the eager and the graph's error say.
 WRONG = {
     "255": (255 * GOOD, "apply a window"),
     "HU": (2000 * GOOD - 1000, "apply a window"),

@@ -25,8 +25,8 @@ from tfstyle.data import find_labelled, list_scans, read_scan, read_scans, write
 from tfstyle.data.dicom import frames_of, read_dataset
 from tfstyle.data.privacy import mark_of, reason_of, values_unsaid
 from tfstyle.errors import InputFileError, TfstyleError
-from tfstyle.runs.augment import augment_scans
-from tfstyle.runs.stylize import RECORDS, UID_KEY, stylize_scans
+from tfstyle.runs import augment_scans, stylize_scans
+from tfstyle.runs.stylize import RECORDS, UID_KEY
 from tfstyle.style_bank import StyleBank
 
 

@@ -51,7 +51,7 @@ def test_windows_table_is_the_code():
         re.M,
     )
     found = {name: tuple(map(float, numbers)) for name, *numbers in rows}
-    assert found == {name: (w.centre, w.width, w.lower, w.upper) for name, w in WINDOWS.items()}
+    assert found == {name: (w.center, w.width, w.lower, w.upper) for name, w in WINDOWS.items()}
 
 
 def test_commands_named_are_the_commands():

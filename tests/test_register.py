@@ -11,8 +11,8 @@ import pytest
 from tests.models import image, small_model
 from tfstyle.data import write_png
 from tfstyle.errors import InputFileError
-from tfstyle.runs.augment import MANIFEST, augment_scans
-from tfstyle.runs.stylize import stylize_scans
+from tfstyle.runs import augment_scans, stylize_scans
+from tfstyle.runs.augment import MANIFEST
 from tfstyle.style_bank import StyleBank
 from tfstyle.tone import ToneTransfer
 

@@ -1,9 +1,12 @@
-"""Keras knows the classes of the package, in whatever order the two are imported."""
+"""Keras knows the classes of the package, in any order of import; public names are listed."""
 
+import importlib
 import subprocess
 import sys
 
 import pytest
+
+import tfstyle
 
 CHECK = """
 names = ["StyleAugmentation", "ToneTransfer", "UNet", "StyleTransfer"]
@@ -33,3 +36,14 @@ def test_keras_without_tensorflow_is_left_alone():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.startswith("True"), done.stderr
+
+
+@pytest.mark.parametrize("name", ["tfstyle", "tfstyle.data", "tfstyle.metrics", "tfstyle.runs"])
+def test_names_loaded_late_are_listed(name):
+    module = importlib.import_module(name)
+    assert {*module.__all__} <= {*dir(module)}
+    for each in set(module.__all__) - {"beam"}:
+        assert getattr(module, each) is not None
+    assert "runs" in dir(tfstyle)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        module.nothing  # noqa: B018

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tfstyle.cli import parse
-from tfstyle.workers import Worker
+from tfstyle.runs.workers import Worker
 
 TRAINING = Path(__file__).parents[1] / "training"
 KUBERNETES = TRAINING / "kubernetes"

@@ -41,6 +41,7 @@ _MODULES = (
     "losses",
     "metrics",
     "presets",
+    "runs",
     "segmentation",
     "serving",
     "tone",
@@ -48,7 +49,7 @@ _MODULES = (
 
 
 def from_preset(preset: str | os.PathLike | None = None) -> ToneTransfer | StyleTransfer:
-    """The model of a released preset or of a preset folder, whatever its class.
+    """The model of a released preset or of a preset folder.
 
     Args:
         preset: A name of ``tfstyle.presets.names()``, or a folder that ``save_to_preset`` or

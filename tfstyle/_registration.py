@@ -67,5 +67,5 @@ class _AfterKeras(MetaPathFinder):
                 with suppress(ImportError):  # Keras without TensorFlow: nothing can be loaded
                     _import_all()
 
-        spec.loader.exec_module = execute_and_register
+        spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
         return spec

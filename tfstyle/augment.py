@@ -41,7 +41,7 @@ class StyleAugmentation(keras.layers.Layer):
     KerasCV. What comes with the images is handed on as it is, since no pixel moves.
 
     The layer holds a frozen copy of the network and the codes of its styles, so that a saved model
-    needs neither preset nor scans; and it is never trained, whatever ``trainable`` says.
+    needs neither preset nor scans; and it is never trained, even where ``trainable`` is true.
 
     Args:
         network: A :class:`tfstyle.ToneTransfer` or :class:`tfstyle.StyleTransfer`; or the name or
@@ -67,7 +67,7 @@ class StyleAugmentation(keras.layers.Layer):
     Call arguments:
         images: Images (H, W, C) or (B, H, W, C) of any numeric type, NaN counting as black; a
             tuple that begins with them; or a dictionary with them under ``"images"``. Each channel
-            is a gray image of its own (neighbouring slices, or gray written three times), and all
+            is a gray image of its own (neighboring slices, or gray written three times), and all
             channels of an image get one style and strength.
         *others: Further components of a dataset's elements, handed on behind the images.
         training: False stylizes nothing. Defaults to what a surrounding model was told, by ``fit``
@@ -129,22 +129,25 @@ class StyleAugmentation(keras.layers.Layer):
         if not self.value_range[0] < self.value_range[1]:
             raise ArgumentError(f"value_range: black must lie below white, received {value_range}.")
         self.seed = seed
-        if not isinstance(network, (ToneTransfer, StyleTransfer)):
-            network = open_model(network)
+        if isinstance(network, (ToneTransfer, StyleTransfer)):
+            model: ToneTransfer | StyleTransfer = network
+        else:
+            model = open_model(network)
         bank = None
         if not (isinstance(styles, str) and styles == "batch"):
-            bank = _bank(styles, network, style_weights)
+            bank = _bank(styles, model, style_weights)
         elif style_weights is not None:
             raise ArgumentError('style_weights: styles="batch" has none.')
         # A copy: training the original does not change what the layer does, nor freezing the copy
         # the original; and the copy's weights live where the layer's do.
-        self.network = type(network).from_config(network.get_config())
-        self.network.set_weights(network.get_weights())
+        self.network = type(model).from_config(model.get_config())
+        self.network.set_weights(model.get_weights())
         self.network.trainable = False
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.codes = self.style_shares = None
         if bank is not None:
-            shares = np.cumsum(bank.weights / bank.weights.sum())
+            weights = np.asarray(bank.weights)
+            shares = np.cumsum(weights / weights.sum())
             self.codes = self._constant("style_codes", bank.codes)
             self.style_shares = self._constant("style_shares", shares.astype(np.float32))
         self.holds_weights = self._constant("holds_weights", np.ones((), np.float32))

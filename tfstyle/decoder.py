@@ -1,4 +1,4 @@
-"""The decoder: maps normalised features back to an image, as the mirror of its encoder."""
+"""The decoder: maps normalized features back to an image, as the mirror of its encoder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tfstyle.errors import ArgumentError
 from tfstyle.layers.convolution import fast_forms
 from tfstyle.layers.padding import ReflectionPadding2D
 
-#: Width of a decoder that is no mirror: channels for each pixel of stride, and at most.
+#: Width of a decoder that is not a mirror: channels for each pixel of stride, and at most.
 _CHANNELS_PER_STRIDE, _MOST_CHANNELS = 32, 256
 
 
@@ -22,8 +22,8 @@ _CHANNELS_PER_STRIDE, _MOST_CHANNELS = 32, 256
 class Decoder(KerasFile, keras.Model):
     """Maps features at one tap of an encoder to an image, after Huang and Belongie (2017).
 
-    3x3 convolutions with padding by reflection and ReLU, nearest neighbour upsampling between
-    them, and no normalisation, as in section 6 there. The last convolution gives one channel
+    3x3 convolutions with padding by reflection and ReLU, nearest neighbor upsampling between
+    them, and no normalization, as in section 6 there. The last convolution gives one channel
     without activation. :meth:`for_encoder` makes the one for a tap.
 
     Args:

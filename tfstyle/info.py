@@ -33,7 +33,7 @@ PACKAGES = (
 
 
 def describe(target: str | os.PathLike) -> dict:
-    """Facts about a preset, an encoder, a model or scans, whatever `target` is.
+    """Facts about a preset, an encoder, a model or scans: `target` may be any of them.
 
     Args:
         target: Name or folder of a preset, name of an encoder, a SavedModel's base or version
@@ -241,7 +241,7 @@ def describe_saved_model(path: str | os.PathLike) -> dict:
         dict with ``"folder"``, ``"versions"``, ``"megabytes"`` and ``"metadata"``.
 
     Raises:
-        InputFileError: If it is no export of tfstyle.
+        InputFileError: If it is not an export of tfstyle.
     """
     from tfstyle.export import list_versions, read_metadata
 
@@ -302,7 +302,7 @@ def _saved_model_folder(path: Path) -> Path | None:
 def _window(window: Any) -> dict | None:
     if window is None:
         return None
-    return {"centre": window.centre, "width": window.width}
+    return {"center": window.center, "width": window.width}
 
 
 def _dicom_facts(files: tuple[str, ...]) -> dict:

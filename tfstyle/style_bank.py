@@ -9,13 +9,13 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfstyle._private.files import parse_json, read_arrays, write_atomically
 from tfstyle.data import Scan, list_scans, read_scans, resolve_window
-from tfstyle.data.windows import WindowSpec
+from tfstyle.data.windows import Window, WindowSpec
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ class StyleBank:
     Attributes:
         codes: float32 (N, …), see ``encode_style`` of :class:`tfstyle.ToneTransfer` and
             :class:`tfstyle.StyleTransfer`.
-        names: One label a style; equal ones become different by a number. ``style-0`` … unless
-            given.
-        weights: float64 (N,), how often each is drawn, relative to the others; equal unless given.
+        names: One label a style; equal ones become different by a number. Defaults to
+            ``style-0`` ….
+        weights: float64 (N,), how often each is drawn, relative to the others. Defaults to equal.
         quantiles: float32 (N, 256), gray levels in [0, 1], or None where only codes are known.
         probe: float32 code of a fixed test image, by which :meth:`check` knows the encoder again;
             or None.
@@ -190,12 +190,12 @@ class StyleBank:
             WeightsError: a saved bank of another model.
         """
         try:
-            paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-            paths = [os.fspath(path) for path in paths]
+            several = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+            chosen = [os.fspath(path) for path in several]
         except TypeError as error:
             raise ArgumentError(f"paths: need paths of scans or banks ({error}).") from None
         windows = [windows] if isinstance(windows, str) else list(windows)
-        if not paths:
+        if not chosen:
             raise ArgumentError("paths: a style bank needs at least one scan.")
         if not windows:
             raise ArgumentError("windows: at least one is needed; 'auto' is the default.")
@@ -206,7 +206,7 @@ class StyleBank:
         together = slices is None and isinstance(network, ToneTransfer)
         slices = SLICES if together else slices or 1
         banks = []
-        for path in paths:
+        for path in chosen:
             if path.lower().endswith(".npz"):
                 bank = cls.load(path)
                 bank.check(network)
@@ -255,7 +255,7 @@ class StyleBank:
         if path.suffix != ".npz":
             raise OutputError(path, "style banks end in .npz; choose such a name.")
         about = {"format": FORMAT, "names": self.names}
-        arrays = {"about": np.array(json.dumps(about)), "codes": self.codes}
+        arrays: dict[str, Any] = {"about": np.array(json.dumps(about)), "codes": self.codes}
         for name in ("weights", "quantiles", "probe"):
             if getattr(self, name) is not None:
                 arrays[name] = getattr(self, name)
@@ -276,7 +276,7 @@ class StyleBank:
         """
         path = os.fspath(path)
         try:
-            arrays = read_arrays(path)
+            arrays: dict[str, Any] = read_arrays(path)
             about = parse_json(str(arrays.pop("about")))
             if about["format"] != FORMAT:
                 raise InputFileError(
@@ -336,8 +336,8 @@ def _scans(path: str) -> Iterator[Scan]:
             continue
         count += len(scans)
         yield from scans
-    for error in damaged:
-        log.warning("Left out of the styles: %s", error)
+    for each in damaged:
+        log.warning("Left out of the styles: %s", each)
     if not count:
         raise InputFileError(path, "holds no scan that can be read; give other styles.")
 
@@ -346,13 +346,14 @@ def _views(
     scan: Scan, specs: Sequence[WindowSpec], slices: int, together: bool
 ) -> list[tuple[np.ndarray, str]]:
     """Slices of a scan through windows, with their names; if `together`, one view a window."""
-    windows, problem = [], None
+    windows: list[tuple[WindowSpec, Window]] = []
+    problem = None
     for spec in specs:
         try:
             windows.append((spec, resolve_window(spec, scan)))
         except ArgumentError as error:
             problem = error
-    if not windows:
+    if problem is not None and not windows:
         raise problem
     count = len(scan)
     chosen = min(slices, count)
@@ -363,7 +364,7 @@ def _views(
             images = [window.to_unit(scan.pixels[index]) for index in group]
             name = scan.name if count == 1 or together else f"{scan.name}[{group[0]}]"
             if len(specs) > 1:
-                shown = f"{window.centre:g}/{window.width:g}"
+                shown = f"{window.center:g}/{window.width:g}"
                 name += f" {spec if isinstance(spec, str) else shown}"
             images = [image for image in images if image.std() >= FLAT]
             if not images:

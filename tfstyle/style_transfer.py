@@ -29,7 +29,6 @@ from tfstyle.losses import (
 )
 from tfstyle.presets import PresetModel
 from tfstyle.style_codes import StyleCodes
-from tfstyle.workers import over_machines
 
 #: Terms of the loss in the training history, each a mean over samples, before its weight.
 LOSS_TERMS = ("loss", "content_loss", "style_loss", "histogram_loss", "paired_loss", "tv_loss")
@@ -43,11 +42,11 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         encoder: An :class:`tfstyle.encoders.Encoder`, or its name (a key of
             ``tfstyle.encoders.ENCODERS`` such as ``"vgg16"``), which is then built with ImageNet
             weights, as deep as `layer` asks.
-        layer: Tap at which AdaIN works, from where the decoder goes back to the image; the
-            encoder's default unless given. The paper's is VGG's ``"relu4_1"``; shallower taps
-            keep anatomy better.
-        decoder: A :class:`tfstyle.decoder.Decoder` for that tap; made from the encoder's tap
-            table unless given.
+        layer: Tap at which AdaIN works, from where the decoder goes back to the image.
+            Defaults to the encoder's. The paper's is VGG's ``"relu4_1"``; shallower taps keep
+            anatomy better.
+        decoder: A :class:`tfstyle.decoder.Decoder` for that tap. Defaults to one made from
+            the encoder's tap table.
         name: Keras model name.
 
     Raises:
@@ -267,8 +266,8 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
                 :class:`tfstyle.losses.ContextualLoss` for its further settings.
             style_loss: ``"moments"`` or ``"gram"``.
             style_weight: α.
-            content_layers: Taps of the content loss, or a dict from tap to weight; the
-                encoder's default unless given.
+            content_layers: Taps of the content loss, or a dict from tap to weight.
+                Defaults to the encoder's.
             style_layers: Taps of the style loss, or a dict from tap to weight; ``"image"`` is
                 the gray image itself.
             content_weight: w.
@@ -543,6 +542,12 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         }
 
 
+def over_machines(strategy: tf.distribute.Strategy) -> bool:
+    """Whether a strategy has replicas on more than this machine."""
+    replicas = strategy.num_replicas_in_sync
+    return replicas > 1 and replicas > len(strategy.extended.worker_devices)
+
+
 def weigh_taps(
     encoder: Encoder, layers: str | Sequence[str] | Mapping[str, float], argument: str
 ) -> dict[str, float]:
@@ -568,4 +573,4 @@ def weigh_taps(
     return {name: float(weight) for name, weight in layers.items()}
 
 
-__all__ = ["IMAGE_TAP", "StyleTransfer", "weigh_taps"]
+__all__ = ["IMAGE_TAP", "StyleTransfer", "over_machines", "weigh_taps"]

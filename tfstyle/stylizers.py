@@ -6,13 +6,14 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from tfstyle.data import Scan, Window, read_scan, resolve_window
 from tfstyle.data.dicom import read_frame
 from tfstyle.errors import ArgumentError, ServingError
+from tfstyle.tone import ToneCurve
 from tfstyle.tone.model import SLICES, ToneTransfer, confidence_of, evenly
 
 
@@ -88,7 +89,7 @@ class ServedStylizer:
             ArgumentError: If styles or weights cannot be used.
             ServingError: If the server cannot be reached or refuses.
         """
-        options = {} if strength == 1.0 else {"strength": strength}
+        options: dict[str, Any] = {} if strength == 1.0 else {"strength": strength}
         if style_weights is not None:
             options["style_weights"] = style_weights
         content = np.asarray(content)
@@ -123,19 +124,21 @@ class ScanTransfer:
         stylizer: Stylizer,
         slices: int,
         read: Callable[[Sequence[int]], np.ndarray],
-        style: np.ndarray | list[np.ndarray] | None,
+        style: Any,
         strength: float = 1.0,
         style_weights: Sequence[float] | None = None,
         batch_size: int = 8,
     ):
         self.stylizer, self.style, self.style_weights = stylizer, style, style_weights
         self.strength, self.batch_size = strength, batch_size
-        self.curve = self.confidence = None
+        self.curve: ToneCurve | None = None
+        self.confidence: float | None = None
         self.seconds = 0.0
-        if isinstance(stylizer, ToneTransfer):
-            images = showing(read(evenly(slices, SLICES)))
+        self._tone = stylizer if isinstance(stylizer, ToneTransfer) else None
+        if self._tone is not None:
+            images = showing(read(evenly(slices, SLICES).tolist()))
             begin = time.perf_counter()
-            self.curve = stylizer.estimate(images, style, style_weights, one_curve=True)
+            self.curve = self._tone.estimate(images, self.style, style_weights, one_curve=True)
             self.seconds += time.perf_counter() - begin
             self.confidence = float(confidence_of(self.curve)[0])
 
@@ -147,8 +150,8 @@ class ScanTransfer:
         return generated
 
     def _generate(self, content: np.ndarray) -> np.ndarray:
-        if self.curve is not None:
-            return self.stylizer.apply_curve(content, self.curve, self.strength)
+        if self._tone is not None and self.curve is not None:
+            return self._tone.apply_curve(content, self.curve, self.strength)
         return self.stylizer.stylize(
             content,
             self.style,
@@ -184,14 +187,13 @@ def encode_style(
         ArgumentError: If there is no such slice.
         InputFileError: If the scan cannot be read.
     """
-    several = isinstance(stylizer, ToneTransfer)
-    images, used = style_images(path, window, index, series, SLICES if several else 1)
-    if several:
+    most = SLICES if isinstance(stylizer, ToneTransfer) else 1
+    images, used = style_images(path, window, index, series, most)
+    if isinstance(stylizer, ToneTransfer):
         images = showing(images)
         return stylizer.encode_style(images[..., None], one_code=True), images, used
-    if hasattr(stylizer, "encode_style"):
-        return stylizer.encode_style(images[0]), images, used
-    return images[0], images, used
+    encode = getattr(stylizer, "encode_style", None)
+    return images[0] if encode is None else encode(images[0]), images, used
 
 
 def style_images(
@@ -219,7 +221,7 @@ def style_images(
     """
     scan = read_scan(path, series=series, lazy=True)
     count = len(scan)
-    chosen = evenly(count, most) if index is None else [index]
+    chosen = evenly(count, most).tolist() if index is None else [index]
     if not -count <= chosen[0] < count:
         raise ArgumentError(
             f"style_slice: {index} is not in {path}, which has {count} slices, 0 to {count - 1}."

@@ -1,3 +1,5 @@
-"""Another name of :mod:`tfstyle.runs.training`."""
+"""Another name of :mod:`tfstyle.runs`, for scripts that still use it."""
 
-from tfstyle.runs.training import *  # noqa: F403
+from tfstyle.runs import Backup, environment, fit_resumable
+
+__all__ = ["Backup", "environment", "fit_resumable"]

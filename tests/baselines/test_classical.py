@@ -43,7 +43,7 @@ class TestHistogramMatching:
 
 
 class TestCLAHE:
-    def equalised(self, content, limit):
+    def equalized(self, content, limit):
         """One tile: the cumulative histogram, clipped, with the excess shared out."""
         levels, index, counts = np.unique(content, return_inverse=True, return_counts=True)
         bins = np.zeros(256)
@@ -63,7 +63,7 @@ class TestCLAHE:
         content = levels[np.random.default_rng(0).permutation(4096) % 4].reshape(64, 64)
         generated = CLAHE(kernel_size=64, clip_limit=(limit + 0.5) / 4096 if limit < 4096 else 1.0)
         np.testing.assert_allclose(
-            generated.stylize(content), self.equalised(content, limit), atol=2e-3
+            generated.stylize(content), self.equalized(content, limit), atol=2e-3
         )
 
     def test_is_local_and_limited(self):
@@ -117,16 +117,16 @@ class TestSeeds:
 class TestWindowJitter:
     @settings(max_examples=25, deadline=None)
     @given(st.integers(0, 1000), st.floats(-600, 600), st.floats(50, 3000))
-    def test_is_a_window_in_hu(self, seed, centre, width):
+    def test_is_a_window_in_hu(self, seed, center, width):
         """From HU through the random window, wherever the content's own had not clipped."""
-        window = Window(centre, width)
+        window = Window(center, width)
         hu = np.linspace(window.lower, window.upper, 400).reshape(20, 20)
         first, second = np.random.default_rng([seed, 0]).uniform(-0.4, 0.4, 2)
         wide = width * np.exp(first)
-        expected = np.clip((hu - (centre + second * width / 2)) / wide + 0.5, 0, 1)
+        expected = np.clip((hu - (center + second * width / 2)) / wide + 0.5, 0, 1)
         method = WindowJitter(0.4, seed=seed)
         found = method.window(window)
-        assert (found.centre, found.width) == pytest.approx((centre + second * width / 2, wide))
+        assert (found.center, found.width) == pytest.approx((center + second * width / 2, wide))
         np.testing.assert_allclose(method.stylize(window.to_unit(hu)), expected, atol=1e-4)
 
     def test_none(self):

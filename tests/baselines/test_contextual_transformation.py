@@ -27,7 +27,7 @@ def small(seed=0):
 
 @pytest.fixture(scope="module")
 def trained():
-    """A few steps towards a brighter domain."""
+    """A few steps toward a brighter domain."""
     model = small()
     model.compile(optimizer=keras.optimizers.Adam(3e-3), jit_compile=False, **LAYERS)
     scans = [spine_phantom(seed, size=64).scan for seed in range(2)]

@@ -1,4 +1,4 @@
-"""Gatys' method: its equations in NumPy, both optimisers, what it promises."""
+"""Gatys' method: its equations in NumPy, both optimizers, what it promises."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def small(encoder, **options):
 
 
 def gram(features):
-    """Equation 3: inner products of the vectorised maps."""
+    """Equation 3: inner products of the vectorized maps."""
     flat = features.reshape(-1, features.shape[-1]).T
     return flat @ flat.T
 
@@ -106,7 +106,7 @@ class TestEquations:
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 @pytest.mark.parametrize("start", ["content", "noise"])
-class TestOptimisers:
+class TestOptimizers:
     def test_loss_falls_and_runs_agree(self, encoder, optimizer, start):
         seen = []
         gatys = small(
@@ -128,7 +128,7 @@ class TestOptimisers:
 class TestLBFGS:
     def test_works_in_float64(self, encoder, monkeypatch):
         seen = []
-        minimise = scipy.optimize.minimize
+        minimize = scipy.optimize.minimize
 
         def spy(function, first, **options):
             def checked(pixels):
@@ -136,7 +136,7 @@ class TestLBFGS:
                 seen.append((pixels.dtype, type(value), gradient.dtype, gradient.shape))
                 return value, gradient
 
-            return minimise(checked, first, **options)
+            return minimize(checked, first, **options)
 
         monkeypatch.setattr(scipy.optimize, "minimize", spy)
         small(encoder, steps=2).stylize(image(0, (16, 16)), image(1, (16, 16)))

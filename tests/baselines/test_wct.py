@@ -1,4 +1,4 @@
-"""Whitening and colouring against equations 2 to 4 of Li et al. (2017), with SciPy's roots."""
+"""Whitening and coloring against equations 2 to 4 of Li et al. (2017), with SciPy's roots."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.linalg import pinvh, sqrtm
 
-from tfstyle.baselines import WCT, colour, whiten
+from tfstyle.baselines import WCT, color, whiten
 from tfstyle.encoders import VGG16, VGG19, ResNet50
 from tfstyle.style_transfer import StyleTransfer
 
@@ -29,7 +29,7 @@ def rows(maps):
 def test_covariance_becomes_the_styles():
     content, style = features(0, (3, 14, 12, 9)), features(1, (3, 10, 17, 9))
     white = whiten(content)
-    result = colour(white, style)
+    result = color(white, style)
     assert result.shape == content.shape
     for one, generated, target in zip(np.asarray(white), np.asarray(result), style):
         np.testing.assert_allclose(np.cov(rows(one).T), np.eye(9), atol=1e-8)
@@ -44,7 +44,7 @@ def test_equations_2_and_3():
     white = (x - x.mean(0)) @ np.linalg.inv(sqrtm(np.cov(x.T)).real)
     expected = white @ sqrtm(np.cov(y.T)).real + y.mean(0)
     np.testing.assert_allclose(rows(whiten(content)), white, atol=1e-7)
-    np.testing.assert_allclose(rows(colour(whiten(content), style)), expected, atol=1e-6)
+    np.testing.assert_allclose(rows(color(whiten(content), style)), expected, atol=1e-6)
 
 
 def test_directions_without_variance_are_left_out():
@@ -54,19 +54,19 @@ def test_directions_without_variance_are_left_out():
     root = sqrtm(np.cov(x.T) + 0j).real
     white = (x - x.mean(0)) @ pinvh(root, rtol=1e-6)
     np.testing.assert_allclose(rows(whiten(content)), white, atol=1e-5)
-    result = rows(colour(whiten(content), style))
+    result = rows(color(whiten(content), style))
     assert np.isfinite(result).all()
     assert np.abs(result).max() < 10 * np.abs(y).max()
     constant = np.full((1, 4, 4, 20), 0.7, np.float32)
     np.testing.assert_allclose(
-        rows(colour(whiten(constant), style)), np.tile(y.mean(0), (16, 1)), atol=1e-6
+        rows(color(whiten(constant), style)), np.tile(y.mean(0), (16, 1)), atol=1e-6
     )
 
 
 def test_one_style_for_all_contents():
     content, style = features(6, (3, 9, 8, 5)), features(7, (1, 9, 9, 5))
-    expected = colour(whiten(content), np.repeat(style, 3, axis=0))
-    np.testing.assert_allclose(colour(whiten(content), style), expected, atol=1e-9)
+    expected = color(whiten(content), np.repeat(style, 3, axis=0))
+    np.testing.assert_allclose(color(whiten(content), style), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_decodes_the_blend_of_equation_4(encoder, layer, strength):
     model = StyleTransfer(encoder(weights=None, depth=layer), layer=layer)
     content, style = image(0, (2, 32, 24, 1)), image(1, (1, 24, 32, 1)) * 0.6
     x, y = (np.asarray(model.encode(one)) for one in (content, style))
-    mixed = (strength * np.asarray(colour(whiten(x), y)) + (1 - strength) * x).astype(np.float32)
+    mixed = (strength * np.asarray(color(whiten(x), y)) + (1 - strength) * x).astype(np.float32)
     output = np.asarray(model.decoder(mixed))
     last = model.decoder.steps[-1]  # bring the untrained output into [0, 1]
     kernel, bias = last.get_weights()

@@ -22,8 +22,7 @@ from tfstyle.beam import FAILED
 from tfstyle.cli import main
 from tfstyle.data import write_png
 from tfstyle.errors import ArgumentError, OutputError, StorageError
-from tfstyle.runs.augment import augment_scans
-from tfstyle.runs.stylize import stylize_scans
+from tfstyle.runs import augment_scans, stylize_scans
 from tfstyle.style_bank import StyleBank
 
 try:

@@ -277,19 +277,19 @@ def test_odd_slices(write_series, write_ct, tmp_path, caplog, changes, message):
         read_scans(tmp_path, on_odd="error")
 
 
-def test_colour(write_ct, tmp_path, write_series, caplog):
+def test_color(write_ct, tmp_path, write_series, caplog):
     write_series([0, 2])
-    colours = np.zeros((8, 6, 3), np.uint8)
-    path = write_ct("series/colour.dcm", SamplesPerPixel=3, PhotometricInterpretation="RGB")
+    colors = np.zeros((8, 6, 3), np.uint8)
+    path = write_ct("series/color.dcm", SamplesPerPixel=3, PhotometricInterpretation="RGB")
     dataset = pydicom.dcmread(path)
     dataset.BitsAllocated = dataset.BitsStored = 8
     dataset.HighBit, dataset.PixelRepresentation, dataset.PlanarConfiguration = 7, 0, 0
-    dataset.PixelData = colours.tobytes()
+    dataset.PixelData = colors.tobytes()
     dataset.save_as(path)
     with pytest.raises(InputFileError, match="a color image"):
         read_scan(path)
     assert len(read_scan(tmp_path)) == 2
-    assert "colour.dcm: a color image" in caplog.text
+    assert "color.dcm: a color image" in caplog.text
 
 
 def test_copies_of_a_file(write_series, tmp_path, caplog):
@@ -358,7 +358,7 @@ def test_fewer_frames_than_named(enhanced_ct, edit_dicom):
 # -- bad input ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("content", [b"hello, this is no image" * 20, b"\x00" * 1000, b"DICM"])
+@pytest.mark.parametrize("content", [b"hello, this is not an image" * 20, b"\x00" * 1000, b"DICM"])
 def test_not_a_dicom_file(tmp_path, content):
     path = tmp_path / "notes.dcm"
     path.write_bytes(content)

@@ -19,8 +19,7 @@ from tfstyle.data import (
     write_png,
 )
 from tfstyle.errors import ArgumentError
-from tfstyle.runs.augment import augment_scans
-from tfstyle.runs.stylize import stylize_scans
+from tfstyle.runs import augment_scans, stylize_scans
 from tfstyle.style_bank import StyleBank
 
 WINDOW = Window.from_limits(-1024, 1024)

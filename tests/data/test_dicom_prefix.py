@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from tfstyle.data import Window, list_scans, read_scan, read_scans, write_png
 from tfstyle.data.dicom import is_dicom, read_dataset
 from tfstyle.info import describe_scans
-from tfstyle.runs.stylize import stylize_scans
+from tfstyle.runs import stylize_scans
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
@@ -118,7 +118,7 @@ def test_compressed_without_its_transfer_syntax(sample, tmp_path):
         b"",
         b"\x08\x00",
         b"\x08\x00\x05\x00",
-        b"\x08\x00\x08\x00hello, these are no elements",
+        b"\x08\x00\x08\x00hello, these are not elements",
         b"hello" * 100,
         bytes(4000),
         b"\x89PNG",

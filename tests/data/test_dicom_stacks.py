@@ -1,4 +1,4 @@
-"""One scan out of each stack: whatever tells stacks apart, and the order without positions."""
+"""One scan out of each stack: all that tells stacks apart, and the order without positions."""
 
 import numpy as np
 import pydicom
@@ -69,7 +69,7 @@ FIVE = [0, 5, 10, 15, 20]
     ids=lambda attributes: next(iter(attributes)),
 )
 @pytest.mark.parametrize("missing", [0, 2, 4])
-def test_whatever_separates_two_images_of_a_place(write, tmp_path, one, other, missing):
+def test_anything_that_separates_two_images_of_a_place(write, tmp_path, one, other, missing):
     short = [slice_ for slice_ in stack(100, FIVE, **one) if slice_[1] != FIVE[missing]]
     write(short + stack(200, FIVE, **other))
     first, second = read_scans(tmp_path)

@@ -191,7 +191,7 @@ class TestFolders:
         assert [item.subject for item in labelled] == ["a"]
         assert_holds(labelled[0], *volumes)
 
-    def test_matched_by_affine_whatever_the_grid(self, tmp_path):
+    def test_matched_by_affine_on_any_grid(self, tmp_path):
         ct, labels = volume()
         nifti(tmp_path / "images" / "a.nii.gz", ct)
         # Two slices of the mask, upside down and from front to back.

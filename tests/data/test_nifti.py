@@ -91,7 +91,7 @@ def test_units_are_judged_by_values(save):
 
     assert units(np.array([-1000, 0, 40, 900], np.int16)) == "HU"
     assert units(np.array([0, 10, 400, 900], np.int16)) == "US"
-    assert units(np.array([-3.0, 0, 1.5, 4], np.float32)) == "US"  # standardised MR
+    assert units(np.array([-3.0, 0, 1.5, 4], np.float32)) == "US"  # standardized MR
     assert units(np.array([0, 10, 400, 900], np.int16), units="HU") == "HU"
     assert units(np.array([-1000, 0, 40, 900], np.int16), units="US") == "US"
     with pytest.raises(ArgumentError, match="'HU' or 'US'"):
@@ -136,10 +136,10 @@ def test_nan(save, bad):
         read_scan(save(nib.Nifti1Image(values, np.eye(4))))
 
 
-def test_colour(save):
-    colours = np.zeros((3, 3, 3), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
+def test_color(save):
+    colors = np.zeros((3, 3, 3), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
     with pytest.raises(InputFileError, match="one gray value a voxel"):
-        read_scan(save(nib.Nifti1Image(colours, np.eye(4))))
+        read_scan(save(nib.Nifti1Image(colors, np.eye(4))))
 
 
 def test_no_nifti_or_cut_short(save, tmp_path):

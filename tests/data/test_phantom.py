@@ -75,7 +75,7 @@ def test_vertebral_body_and_canal_are_one_piece_each(phantoms):
 
 
 def _largest_piece(region):
-    """Pixels in the largest 8-connected piece, by repeated minimum of neighbours."""
+    """Pixels in the largest 8-connected piece, by repeated minimum of neighbors."""
     number = np.where(region, np.arange(region.size).reshape(region.shape) + 1, 0)
     while True:
         padded = np.pad(number, 1)
@@ -158,7 +158,7 @@ def test_stack_passes_through_vertebrae_and_discs():
     canal = (phantom.mask == LABELS["canal"]).sum(axis=(1, 2))
     assert 1 <= (body == 0).sum() <= 6  # discs
     assert (canal > 0).all()
-    # Neighbours in the stack look alike: the anatomy is one body.
+    # Neighbors in the stack look alike: the anatomy is one body.
     soft = phantom.scan.pixels > -300
     overlap = [(a & b).sum() / (a | b).sum() for a, b in zip(soft[1:], soft[:-1], strict=True)]
     assert min(overlap) > 0.9

@@ -57,7 +57,7 @@ def test_deterministic_from_the_seed(scans):
     first = batches(1)
     np.testing.assert_array_equal(first, batches(1))
     assert (np.array(first) != np.array(batches(2))).mean() > 0.5
-    # A run that goes on at step 2 sees what it would have seen.
+    # A run that resumes at step 2 sees what it would have seen.
     np.testing.assert_array_equal(first[2:], batches(1, start=2)[:2])
 
 

@@ -33,7 +33,7 @@ def test_gray(save, dtype):
     assert (unit.min(), unit.max()) == (0, 1)
 
 
-def test_gray_saved_as_colour(save):
+def test_gray_saved_as_color(save):
     gray = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
     np.testing.assert_array_equal(
         read_png(save(np.repeat(gray, 3, axis=-1))).pixels[0], gray[..., 0]
@@ -44,10 +44,10 @@ def test_gray_saved_as_colour(save):
         np.testing.assert_array_equal(read_png(path).pixels[0], gray[..., 0])
 
 
-def test_colour_and_transparency(save):
-    colour = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
+def test_color_and_transparency(save):
+    color = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
     with pytest.raises(InputFileError, match=r"picture\.png: a color picture; convert it to gray"):
-        read_png(save(colour))
+        read_png(save(color))
     gray = np.full((3, 4, 1), 7, np.uint8)
     with pytest.raises(InputFileError, match="transparent pixels"):
         read_png(save(np.concatenate([gray, gray], axis=-1)))

@@ -23,8 +23,8 @@ def images(shape=(1, 64, 32, 1)):
     return np.random.default_rng(0).random(shape).astype(np.float32)
 
 
-def randomise(model):
-    """Batch normalisation that does something: keras.applications' starts as the identity."""
+def randomize(model):
+    """Batch normalization that does something: keras.applications' starts as the identity."""
     rng = np.random.default_rng(3)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -50,7 +50,7 @@ def pair(request):
     """An encoder and keras.applications' model with the same random weights."""
     keras.utils.set_random_seed(1)
     model = getattr(keras.applications, request.param.__name__)(include_top=False, weights=None)
-    randomise(model)
+    randomize(model)
     encoder = request.param(weights=None, depth=None)
     copy_application(encoder, model, "random weights")
     return encoder, model
@@ -182,7 +182,7 @@ def application(tmp_path_factory):
     """keras.applications' ResNet50 with the classifier, and its weights without and with it."""
     folder = tmp_path_factory.mktemp("h5")
     model = keras.applications.ResNet50(weights=None)
-    randomise(model)
+    randomize(model)
     model.save_weights(folder / "top.weights.h5")
     body = keras.Model(model.input, model.get_layer("conv5_block3_out").output)
     body.save_weights(folder / "notop.weights.h5")

@@ -70,8 +70,8 @@ def test_signatures_have_dynamic_sizes(model, servable):
 
 
 # Every operation of the graph, each registered by the core of TensorFlow that the official
-# tensorflow/serving image is linked with. An addition is no mistake in itself: look whether it is
-# an operation of core TensorFlow with a CPU kernel, then add it.
+# tensorflow/serving image is linked with. An addition is not a mistake in itself: look whether it
+# is an operation of core TensorFlow with a CPU kernel, then add it.
 # fmt: off
 OPERATIONS = {
     "Abs", "AddV2", "All", "Any", "Assert", "AssignVariableOp", "AvgPool", "BatchMatMulV2",

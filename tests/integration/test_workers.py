@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 import tfstyle
-from tfstyle.data import WINDOWS, prepare_scans, spine_phantom, write_nifti
-from tfstyle.runs.training import TrainingRun, train
+from tfstyle.data import WINDOWS, spine_phantom, write_nifti
+from tfstyle.runs import TrainingRun, prepare_scans, train
 
 RUN = TrainingRun(
     content=("to be prepared",),
@@ -142,7 +142,7 @@ def test_killed_worker_costs_no_step(run_of_two):
     folders, attempts, before = run_of_two
     assert attempts[1][0][0] == -signal.SIGKILL, attempts
     chief = attempts[0]
-    assert chief[0][0] == 1, attempts  # the chief does not go on alone
+    assert chief[0][0] == 1, attempts  # the chief does not continue alone
     for status, _, messages in chief[:-1]:
         assert status == 1
         assert "another worker has stopped" in messages or "cannot be reached" in messages

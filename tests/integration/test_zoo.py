@@ -103,7 +103,7 @@ def test_all_come_back_in_a_new_process(trained):
     ("family", "layer"), [(ResNet50, "conv5_block3_out"), (DenseNet121, "relu")]
 )
 def test_deepest_tap(family, layer):
-    """Sizes that are no multiples of 32, extended and cropped back."""
+    """Sizes that are not multiples of 32, extended and cropped back."""
     model = tfstyle.StyleTransfer(family(weights=None, depth=None), layer=layer)
     content = tf.constant(image(0, (1, 37, 70, 1)))
     extended = model._extend(content)

@@ -20,8 +20,8 @@ def dense64(g, x, bandwidth=0.1, spatial=0.0, distance="cosine"):
     with tf.GradientTape() as tape:
         tape.watch([g, x])
         gv, xv = (tf.reshape(v, (v.shape[0], -1, v.shape[-1])) for v in (g, x))
-        centre = tf.reduce_mean(xv, axis=1, keepdims=True)
-        gv, xv = gv - centre, xv - centre
+        center = tf.reduce_mean(xv, axis=1, keepdims=True)
+        gv, xv = gv - center, xv - center
         if distance == "l2":
             d = tf.reduce_sum(gv**2, -1)[:, :, None] + tf.reduce_sum(xv**2, -1)[:, None]
             d -= 2 * tf.matmul(gv, xv, transpose_b=True)
@@ -174,7 +174,7 @@ class TestDegenerate:
 
 
 class TestOptions:
-    def test_centre_is_the_samples_own(self):
+    def test_center_is_the_samples_own(self):
         """A sample's loss does not depend on the batch that it is in."""
         (a, b), (c, d) = random_features(10, 6, 6), random_features(11, 6, 6)
         both = contextual_loss(
@@ -189,9 +189,9 @@ class TestOptions:
             contextual_loss(g, x, direction=name).numpy()
             for name in ("forward", "reverse", "symmetric")
         )
-        centre = x.mean((1, 2), keepdims=True)
-        # Both maps are centred by the content's mean in either direction.
-        shifted = contextual_reference(x - centre, g - centre, 0.1)
+        center = x.mean((1, 2), keepdims=True)
+        # Both maps are centered by the content's mean in either direction.
+        shifted = contextual_reference(x - center, g - center, 0.1)
         assert forward != pytest.approx(reverse)
         np.testing.assert_allclose(both, (forward + reverse) / 2, rtol=1e-6)
         assert abs(reverse[0] - shifted[0]) < 0.5 * abs(reverse[0])

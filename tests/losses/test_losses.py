@@ -23,8 +23,8 @@ def contextual_reference(g, x, h, spatial=0.0):
     for gs, xs in zip(g.astype(np.float64), x.astype(np.float64)):
         height, width, channels = xs.shape
         gv, xv = gs.reshape(-1, channels), xs.reshape(-1, channels)
-        centre = xv.mean(0)
-        gv, xv = gv - centre, xv - centre
+        center = xv.mean(0)
+        gv, xv = gv - center, xv - center
         d = np.empty((len(gv), len(xv)))
         for i in range(len(gv)):
             for j in range(len(xv)):

@@ -21,7 +21,7 @@ def phantoms(count=2, size=96):
 
 
 def pool_adjacent_violators(means, weights):
-    """Isotonic regression as in the textbook: merge neighbours until nothing falls."""
+    """Isotonic regression as in the textbook: merge neighbors until nothing falls."""
     blocks = []
     for mean, weight in zip(means, weights):
         blocks.append([mean, weight, 1])

@@ -19,7 +19,8 @@ from tfstyle.data import Window, read_scan, scan_to_unit, write_png
 from tfstyle.data.privacy import mark_of
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
 from tfstyle.metrics import histogram_distance, structure_similarity
-from tfstyle.runs.augment import MANIFEST, SETTINGS, augment_scans
+from tfstyle.runs import augment_scans
+from tfstyle.runs.augment import MANIFEST, SETTINGS
 from tfstyle.style_bank import StyleBank
 
 

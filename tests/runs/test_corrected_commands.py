@@ -11,10 +11,10 @@ import pytest
 
 from tests.models import image, small_model
 from tfstyle._private.files import locked
-from tfstyle.data import prepare_scans, write_png
+from tfstyle.data import write_png
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
-from tfstyle.runs.augment import SETTINGS, augment_scans
-from tfstyle.runs.training import TrainingRun, train
+from tfstyle.runs import TrainingRun, augment_scans, prepare_scans, train
+from tfstyle.runs.augment import SETTINGS
 from tfstyle.style_bank import StyleBank
 
 RUN = TrainingRun(

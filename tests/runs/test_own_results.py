@@ -14,8 +14,7 @@ from pydicom.uid import generate_uid
 from tests.models import image, small_model
 from tfstyle.data import read_scans, write_png
 from tfstyle.errors import OutputError
-from tfstyle.runs.augment import augment_scans
-from tfstyle.runs.stylize import stylize_scans
+from tfstyle.runs import augment_scans, stylize_scans
 from tfstyle.style_bank import StyleBank
 
 

@@ -15,7 +15,6 @@ from tests.models import image
 from tfstyle.data import (
     load_shards,
     pair_dataset,
-    prepare_scans,
     read_scans,
     shard_dataset,
     write_nifti,
@@ -24,6 +23,7 @@ from tfstyle.data import (
 from tfstyle.data.shards import INDEX, is_prepared, read_index
 from tfstyle.data.windows import WINDOWS
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, StorageError
+from tfstyle.runs import prepare_scans
 
 WINDOW = WINDOWS["soft_tissue"]
 

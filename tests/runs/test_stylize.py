@@ -127,8 +127,8 @@ class TestDicom:
         assert done.clipped_above == pytest.approx((scan.pixels > 150).mean())
         assert 0 < done.clipped_above < 1
         # 16 bits over 1500 HU, and back within half a step.
-        assert 0 < done.quantisation < 1500 / 2**15
-        assert done.round_trip <= 0.51 * done.quantisation / 1500 + 1e-6
+        assert 0 < done.quantization < 1500 / 2**15
+        assert done.round_trip <= 0.51 * done.quantization / 1500 + 1e-6
         generated = np.concatenate([c for c, *_ in model.calls])
         expected = model.stylize(generated, model.calls[0][1])[..., 0]
         back = []
@@ -421,7 +421,7 @@ class TestResume:
         code = """
 import os, sys
 import numpy as np
-from tfstyle import stylize
+from tfstyle.runs import stylize_scans
 class Model:
     calls = 0
     def fingerprint(self):
@@ -432,8 +432,8 @@ class Model:
         if self.calls == int(sys.argv[4]):
             os.kill(os.getpid(), 9)
         return (0.5 * content).astype(np.float32)
-(done,) = stylize.stylize_scans(Model(), [sys.argv[1]], [sys.argv[2]], sys.argv[3],
-                                batch_size=1, workers=2)
+(done,) = stylize_scans(Model(), [sys.argv[1]], [sys.argv[2]], sys.argv[3],
+                        batch_size=1, workers=2)
 print("resumed", done.resumed)
 """
         command = [sys.executable, "-c", code, str(series), str(style_file), str(tmp_path / "o")]
@@ -472,7 +472,7 @@ class TestNifti:
         np.testing.assert_allclose(WINDOWS["full"].to_unit(back.pixels), expected, atol=2e-4)
 
     def test_cannot_become_dicom(self, model, volume, style_file, tmp_path):
-        with pytest.raises(ArgumentError, match="no DICOM"):
+        with pytest.raises(ArgumentError, match="not DICOM"):
             stylize_scans(model, [volume], [style_file], tmp_path / "o", output_format="dicom")
         assert not (tmp_path / "o").exists()
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 import tfstyle
 from tests.models import image
-from tfstyle.data import WINDOWS, prepare_scans, spine_phantom, write_nifti, write_png
+from tfstyle.data import WINDOWS, spine_phantom, write_nifti, write_png
 from tfstyle.errors import (
     ArgumentError,
     InputFileError,
@@ -25,7 +25,7 @@ from tfstyle.errors import (
     TfstyleError,
     WeightsError,
 )
-from tfstyle.runs.training import Backup, TrainingRun, environment, train
+from tfstyle.runs import Backup, TrainingRun, environment, prepare_scans, train
 
 SMALL = TrainingRun(
     phantoms=2,

@@ -225,7 +225,7 @@ def test_bad_inputs_name_the_input(stubs, inputs, details):
     code, received = refused(stubs[0].Predict, predict_request(inputs))
     assert code == "INVALID_ARGUMENT"
     assert details in received
-    assert stubs[0].Predict(predict_request(), timeout=20).outputs  # the server goes on
+    assert stubs[0].Predict(predict_request(), timeout=20).outputs  # the server continues
 
 
 @pytest.mark.parametrize(

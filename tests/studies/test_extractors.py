@@ -1,4 +1,4 @@
-"""The extractor study in its smallest form: rows, marks, ranking, page, and going on."""
+"""The extractor study in its smallest form: rows, marks, ranking, page, and resuming."""
 
 from __future__ import annotations
 

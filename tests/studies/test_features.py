@@ -41,7 +41,7 @@ class TestGradientReadBack:
 
     def test_gradient_itself(self):
         assert self.r2(1, lambda x: np.hypot(*np.gradient(x))[..., None]) > 0.999
-        # It is no linear function of the image.
+        # It is not a linear function of the image.
         assert self.r2(1, lambda x: x[..., None]) < 0.1
 
     def test_one_vector_answers_for_all_its_pixels(self):

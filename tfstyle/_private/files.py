@@ -182,7 +182,7 @@ def read_json(path: str | os.PathLike) -> Any:
     Raises:
         OSError: It cannot be read.
         InputFileError: It is larger than ``text_bytes`` of :class:`tfstyle.limits.Limits`.
-        ValueError: It is no JSON. (:class:`InputFileError` is a ValueError too.)
+        ValueError: It is not JSON. (:class:`InputFileError` is a ValueError too.)
     """
     return parse_json(read_limited(path).decode("utf-8"))
 
@@ -232,7 +232,7 @@ def check_zip(path: str | os.PathLike) -> None:
         FileNotFoundError: There is no such file.
         InputFileError: Its members take more than ``file_bytes`` of
             :class:`tfstyle.limits.Limits`, or one has a path that leads out of the archive.
-        ValueError: It is no ZIP archive.
+        ValueError: It is not a ZIP archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -240,7 +240,7 @@ def check_zip(path: str | os.PathLike) -> None:
     except FileNotFoundError:
         raise
     except Exception as error:
-        raise ValueError(f"no ZIP archive, or damaged: {error}") from error
+        raise ValueError(f"not a ZIP archive, or damaged: {error}") from error
     size = sum(member.file_size for member in members)
     check(path, "file_bytes", size, f"unpacks to {size} bytes")
     for member in members:

@@ -221,8 +221,8 @@ def named_styles(style: Any, style_weights: Sequence[float] | None) -> list[tupl
 
     Args:
         style: One style, or a list or tuple of them.
-        style_weights: One weight for each style of a list, at least 0, not all 0; equal weights
-            unless given.
+        style_weights: One weight for each style of a list, at least 0, not all 0. Defaults to
+            equal weights.
 
     Returns:
         The styles with weights that sum to 1.

@@ -5,13 +5,13 @@ name                          what it is                               style    
 ============================= ======================================== ======== =================
 contextual_transformation     generator for one domain (Mechrez 2018)  no       a trained model
 adain_mse                     AdaIN with its paper's loss (Huang 2017) yes      a preset or model
-gatys                         optimised pixels (Gatys 2016)            yes      an encoder, time
-wct                           whitening and colouring (Li 2017)        yes      a preset or model
+gatys                         optimized pixels (Gatys 2016)            yes      an encoder, time
+wct                           whitening and coloring (Li 2017)        yes      a preset or model
 histogram_matching            one curve from two histograms            yes      nothing
 foreground_histogram_matching the same over pixels above the floor     yes      nothing
 mean_and_spread               the style's mean and standard deviation  yes      nothing
 nyul                          piecewise linear between percentiles     yes      nothing
-clahe                         local equalisation (Zuiderveld 1994)     no       nothing
+clahe                         local equalization (Zuiderveld 1994)     no       nothing
 random_gamma                  a random power law                       no       nothing
 window_jitter                 a random window near the content's       no       nothing
 ============================= ======================================== ======== =================
@@ -32,7 +32,7 @@ from tfstyle.baselines.contextual_transformation import (
 )
 from tfstyle.baselines.foreground import ForegroundHistogramMatching, MeanAndSpread, Nyul
 from tfstyle.baselines.gatys import Gatys
-from tfstyle.baselines.wct import WCT, colour, whiten
+from tfstyle.baselines.wct import WCT, color, whiten
 from tfstyle.errors import ArgumentError, TfstyleError
 
 #: Baselines by the name that :func:`get` and the command line use.
@@ -111,7 +111,7 @@ __all__ = [
     "Nyul",
     "RandomGamma",
     "WindowJitter",
-    "colour",
+    "color",
     "get",
     "names",
     "whiten",

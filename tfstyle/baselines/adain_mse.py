@@ -23,7 +23,7 @@ class AdaINMSE(Baseline):
 
     Args:
         model: A trained :class:`tfstyle.StyleTransfer`, or what ``StyleTransfer.open`` takes: a
-            preset folder, a run's folder, a ``.keras`` file. Unless given the preset
+            preset folder, a run's folder, a ``.keras`` file. Defaults to the preset
             ``vgg16_ct_mse``, where it comes with tfstyle.
 
     Raises:

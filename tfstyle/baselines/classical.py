@@ -74,14 +74,14 @@ class HistogramMatching(PixelBaseline):
 
 
 class CLAHE(PixelBaseline):
-    """Contrast limited adaptive histogram equalisation; takes no style.
+    """Contrast limited adaptive histogram equalization; takes no style.
 
-    Every tile of the image is equalised by its own histogram, clipped at `clip_limit`, and the
-    curves of neighbouring tiles are interpolated. As in scikit-image the content's darkest and
+    Every tile of the image is equalized by its own histogram, clipped at `clip_limit`, and the
+    curves of neighboring tiles are interpolated. As in scikit-image the content's darkest and
     brightest pixel become 0 and 1.
 
     Args:
-        kernel_size: Side of the tiles in pixels; an eighth of the image's unless given.
+        kernel_size: Side of the tiles in pixels. Defaults to an eighth of the image's.
         clip_limit: Largest share of a tile's pixels in one bin, in (0, 1]; 1 does not limit.
         bins: Gray levels of the histograms, from 2 to 65536.
 
@@ -193,9 +193,9 @@ class RandomGamma(RandomBaseline):
 class WindowJitter(RandomBaseline):
     """The content in a random window near its own; takes no style.
 
-    The width changes by a factor up to ``exp(±jitter)``, the centre by up to `jitter` half widths,
+    The width changes by a factor up to ``exp(±jitter)``, the center by up to `jitter` half widths,
     as in :func:`tfstyle.data.pair_dataset`. A window is linear, so that in gray levels the change
-    is the same whatever the window in HU: ``y = (x − c) / w + 0.5``, clipped, with c near 0.5 and
+    is the same for any window in HU: ``y = (x − c) / w + 0.5``, clipped, with c near 0.5 and
     w near 1. What the content's window had clipped stays black or white; with the scan at hand,
     :meth:`window` gives the new window in HU, which has more to show.
 

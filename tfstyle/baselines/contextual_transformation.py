@@ -33,8 +33,8 @@ class CascadedRefinement(KerasFile, keras.Model):
     """Cascaded refinement network: the image at rising sizes, each refining the one before.
 
     A module at each size takes the image reduced to it, beside the features of the module before
-    enlarged twofold, and has two 3x3 convolutions with layer normalisation and leaky ReLU; a 1x1
-    convolution makes the last features an image. Enlarging is by nearest neighbour and padding by
+    enlarged twofold, and has two 3x3 convolutions with layer normalization and leaky ReLU; a 1x1
+    convolution makes the last features an image. Enlarging is by nearest neighbor and padding by
     reflection, as in :class:`tfstyle.decoder.Decoder`.
 
     Args:

@@ -49,7 +49,7 @@ class ForegroundBaseline(PixelBaseline):
             style: float64 gray levels (m,), at least one.
 
         Returns:
-            float array (n,), clipped to [0, 1] afterwards.
+            float array (n,), clipped to [0, 1] afterward.
         """
         raise TypeError(f"{type(self).__name__} must define curve().")
 
@@ -123,7 +123,7 @@ class Nyul(ForegroundBaseline):
 
         y = s_k + (x − c_k)·(s_{k+1} − s_k) / (c_{k+1} − c_k),
 
-    and beyond the outermost the line of the first or last piece goes on; clipped to [0, 1].
+    and beyond the outermost the line of the first or last piece continues; clipped to [0, 1].
     Landmarks of the content that coincide become one, with the mean of their s_k; where only one
     is left, ``y = x + s − c``. The authors train a standard scale s_k on many images of one
     protocol; here the style image alone is the standard.

@@ -1,4 +1,4 @@
-"""Style transfer by optimising pixels: Gatys, Ecker and Bethge, CVPR 2016."""
+"""Style transfer by optimizing pixels: Gatys, Ecker and Bethge, CVPR 2016."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FIRST_STEP = 0.05
 
 
 class Gatys(Baseline):
-    """The image that minimises a content and a style loss, found by changing its pixels.
+    """The image that minimizes a content and a style loss, found by changing its pixels.
 
     With F, P and A the features of the generated image g, of the content and of the style::
 
@@ -44,7 +44,7 @@ class Gatys(Baseline):
     Features are divided by their layer's mean over the style image, which stands for the paper's
     network with weights scaled to mean activation 1; pooling is the encoder's, by maximum.
 
-    Each image is optimised by itself, so that it does not depend on the others of a batch, and is
+    Each image is optimized by itself, so that it does not depend on the others of a batch, and is
     the same in every run. It takes `steps` passes forward and back: a minute or more for a slice
     on a CPU.
 
@@ -61,14 +61,14 @@ class Gatys(Baseline):
         style_weight: α.
         tv_weight: β, of :func:`tfstyle.losses.total_variation_loss`.
         bandwidth: h of the contextual losses.
-        optimizer: ``"lbfgs"`` (SciPy's, with pixels kept in [0, 1]) or ``"adam"``. Unless given
-            L-BFGS, and Adam where a loss is contextual: L-BFGS halts at its kinks.
+        optimizer: ``"lbfgs"`` (SciPy's, with pixels kept in [0, 1]) or ``"adam"``. Defaults
+            to L-BFGS, and to Adam where a loss is contextual: L-BFGS halts at its kinks.
         steps: Steps at most.
         learning_rate: Of Adam, in gray levels.
         start: ``"content"``, or ``"noise"`` for uniform noise as in the paper.
         seed: Of the noise, which is the same for every image of one size.
         progress: Called as ``progress(step, steps, loss)`` after each step of an image; what it
-            raises ends the optimisation.
+            raises ends the optimization.
 
     Raises:
         ArgumentError: unknown names, numbers out of range, or SciPy is not installed.
@@ -169,7 +169,7 @@ class Gatys(Baseline):
             generated: float tensor (1, H, W, 1), g.
             content: dict of P_l, from tap to tensor (1, h, w, C), as :meth:`features` gives.
             styles: List of pairs of a weight and a dict of the style's features.
-            scales: dict from tap to the factor of its features; 1 unless given.
+            scales: dict from tap to the factor of its features. Defaults to 1.
 
         Returns:
             float32 scalar.
@@ -212,11 +212,11 @@ class Gatys(Baseline):
         results = np.empty_like(images)
         for number, image in enumerate(images.clip(0.0, 1.0)):
             own = [(w, one[number if len(one) > 1 else 0][None]) for w, one in styles]
-            results[number] = self._optimise(image[None], own, strength)[0]
+            results[number] = self._optimize(image[None], own, strength)[0]
         return results
 
-    def _optimise(self, image, styles, strength):
-        """The optimised image (1, H, W, 1)."""
+    def _optimize(self, image, styles, strength):
+        """The optimized image (1, H, W, 1)."""
         content = self.features(tf.constant(image))
         targets = [self.features(tf.constant(style)) for _, style in styles]
         shares = [weight for weight, _ in styles]

@@ -1,4 +1,4 @@
-"""Whitening and colouring: Li et al., "Universal style transfer via feature transforms", 2017."""
+"""Whitening and coloring: Li et al., "Universal style transfer via feature transforms", 2017."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def whiten(features, threshold: float = THRESHOLD):
     return _as_map(ops.matmul(vectors, _power(values, axes, -0.5, threshold)), features)
 
 
-def colour(whitened, style, threshold: float = THRESHOLD):
+def color(whitened, style, threshold: float = THRESHOLD):
     """Gives whitened features mean and covariance of the style: ``E·D^(1/2)·Eᵀ·f + m``, equation 3.
 
     Args:
@@ -54,7 +54,7 @@ def colour(whitened, style, threshold: float = THRESHOLD):
 
 
 class WCT(NetworkBaseline):
-    """Whitening and colouring in place of AdaIN, through the decoder of a ``StyleTransfer``.
+    """Whitening and coloring in place of AdaIN, through the decoder of a ``StyleTransfer``.
 
     AdaIN gives every channel the style's mean and variance; this gives the channels together the
     style's covariance, in closed form. The decoder is used as it was trained. With several models,
@@ -104,7 +104,7 @@ class WCT(NetworkBaseline):
             mixed = 0.0
             for weight, style in styles:
                 encoded = model.encode(extend_to_stride(style, model.stride))
-                mixed = mixed + weight * colour(whitened, encoded, self.threshold)
+                mixed = mixed + weight * color(whitened, encoded, self.threshold)
             mixed = ops.cast(mixed, features.dtype)
             if strength is not None:
                 strength = ops.cast(strength, features.dtype)
@@ -114,7 +114,7 @@ class WCT(NetworkBaseline):
 
 
 def _principal(features):
-    """Centred vectors (B, N, C), mean (B, 1, C), eigenvalues (B, C) and eigenvectors (B, C, C)."""
+    """Centered vectors (B, N, C), mean (B, 1, C), eigenvalues (B, C) and eigenvectors (B, C, C)."""
     vectors = _as_vectors(features)
     mean = ops.mean(vectors, axis=1, keepdims=True)
     vectors = vectors - mean

@@ -76,7 +76,7 @@ class Work(beam.DoFn):
                 yield row
         except OutputError:  # for the runner, which tries again
             raise
-        except Exception as error:  # whatever one source has in store, the others go on
+        except Exception as error:  # any failure of one source, and the others continue
             Metrics.counter("tfstyle", "failed").inc()
             raise UnusableError(json.dumps(failure_row(source.name, error, root))) from error
         note.parent.mkdir(parents=True, exist_ok=True)

@@ -140,7 +140,7 @@ def stylize_scans(
     Each scan becomes what the other function makes of it, byte for byte (but for the new UIDs of
     DICOM). Different is where it goes and what happens if it cannot be read: the output mirrors
     the input folder, since no folder holds millions of files well, and an input that fails is named
-    and the others go on. ``output/manifest.jsonl`` has a line for each scan. See
+    and the others continue. ``output/manifest.jsonl`` has a line for each scan. See
     :func:`augment_scans` for retries, and for what runs after an interruption.
 
     Args:
@@ -287,7 +287,9 @@ def _find_all(
     inputs: Sequence[Path], output: Path
 ) -> tuple[list[tuple[Path, Source]], list[tuple[Path, InputFileError]]]:
     """The sources of all inputs with their roots; behind each root's name if there are several."""
-    sources, damaged, roots = [], [], set()
+    sources: list[tuple[Path, Source]] = []
+    damaged: list[tuple[Path, InputFileError]] = []
+    roots: set[str] = set()
     for root in inputs:
         check_places(root, output, None)
         found, errors_here = find_sources(root)

@@ -170,7 +170,7 @@ def _run(words: Sequence[str], terminated: threading.Event) -> int:
 
         if reporting.debug:
             raise
-        if terminated.is_set():  # lost inside a library, which went on without an answer
+        if terminated.is_set():  # lost inside a library, which continued without an answer
             complain("interrupted")
             return EXIT_INTERRUPTED
         detail = f"{error}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -88,7 +88,7 @@ def augment(
     if beam is None:
         from tfstyle.runs.augment import augment_scans
 
-        how = {"workers": workers}
+        how: dict[str, Any] = {"workers": workers}
     else:
         from tfstyle.beam import augment_scans, check_options
 

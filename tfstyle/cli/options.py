@@ -18,7 +18,7 @@ DEFAULT_PRESET = "tone_ct"
 
 
 def _at_most_one(arguments: ArgumentCollection) -> None:
-    given = [one.tokens[0].keyword for one in arguments if one.tokens]
+    given = [one.tokens[0].keyword or "" for one in arguments if one.tokens]
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)}: leave out one of the two.")
 

@@ -93,7 +93,7 @@ def console() -> Console:
     from rich.console import Console
 
     terminal = sys.stdout.isatty()
-    options = {} if terminal else {"width": 10_000, "soft_wrap": True}
+    options: dict[str, Any] = {} if terminal else {"width": 10_000, "soft_wrap": True}
     return Console(highlight=False, markup=False, emoji=False, **options)
 
 

@@ -112,7 +112,7 @@ def stylize(
         raise ArgumentError("--set: sets options of another --method; name one.")
     method_options = _values(pairs("--set", settings, "="))
     headers = pairs("--server-header", server_header, ":")
-    options = {
+    options: dict[str, Any] = {
         "window": window,
         "style_window": style_window,
         "style_series": style_series,
@@ -142,7 +142,7 @@ def stylize(
             from tfstyle.serving import Client
 
             client = Client(server, credentials=_credentials(server_ca), headers=headers)
-            stylizer = ServedStylizer(stack.enter_context(client))
+            stylizer: Any = ServedStylizer(stack.enter_context(client))
         elif other:
             from tfstyle import baselines
 
@@ -230,10 +230,10 @@ def _account(result: Any) -> dict[str, str]:
     facts = {
         "written": result.files[0] + (f" … {len(result.files)} files" if result.files[1:] else ""),
         "size": f"{result.slices} × {result.size[0]} × {result.size[1]}",
-        "window": f"center {window.centre:g}, width {window.width:g}: {window.lower:g} … "
+        "window": f"center {window.center:g}, width {window.width:g}: {window.lower:g} … "
         f"{window.upper:g}{unit}; {result.clipped_below:.1%} of the source's pixels lay below and "
         f"{result.clipped_above:.1%} above, and were clipped",
-        "round trip": f"values in steps of {result.quantisation:.3g}{unit}; read back through the "
+        "round trip": f"values in steps of {result.quantization:.3g}{unit}; read back through the "
         f"window, gray levels differ by at most {result.round_trip:.1e}",
     }
     if result.confidence is not None:

@@ -34,8 +34,8 @@ def _options() -> dict[str, Any]:
     found, panel = {}, IN_AND_OUT
     for name, hint in get_type_hints(TrainingRun).items():
         panel = PANELS.get(name, panel)
-        several = {"consume_multiple": 1} if "..." in str(hint) else {}
-        window = {"converter": strip} if name.endswith("windows") else {}
+        several: dict[str, Any] = {"consume_multiple": 1} if "..." in str(hint) else {}
+        window: dict[str, Any] = {"converter": strip} if name.endswith("windows") else {}
         found[name] = Annotated[hint, Parameter(group=panel, **several, **window)]
     return found
 
@@ -43,7 +43,7 @@ def _options() -> dict[str, Any]:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class _Run(TrainingRun):
-    __doc__ = unwrapped(TrainingRun.__doc__)
+    __doc__ = unwrapped(TrainingRun.__doc__ or "")
     __annotations__ = _options()
 
 
@@ -68,9 +68,9 @@ def train(
         tensorboard: Write losses and grids for TensorBoard, too.
     """
     from tfstyle.runs import training
-    from tfstyle.workers import Worker
+    from tfstyle.runs.workers import Worker
 
-    run = TrainingRun(**asdict(run) if run else {})
+    settings = TrainingRun(**asdict(run) if run else {})
     worker = Worker.from_environment()
     if worker.count > 1 and not reporting.quiet:
         complain(f"worker {worker.rank} of 0 to {worker.count - 1}, starts when all are there")
@@ -78,11 +78,11 @@ def train(
     try:
         with progress(reporting, "training") as update:
             result = training.train(
-                run,
+                settings,
                 output,
                 tensorboard=tensorboard,
                 overwrite=overwrite,
-                extra_callbacks=[training_progress(update, run)],
+                extra_callbacks=[training_progress(update, settings)],
             )
     finally:
         if threading.current_thread() is threading.main_thread():
@@ -90,10 +90,10 @@ def train(
     facts = {"preset": result.preset, "history": result.history, "steps": result.steps}
     if not reporting.json:
         out = console()
-        if result.resumed_from == run.epochs:
+        if result.resumed_from == settings.epochs:
             out.print(f"{output} is finished already.")
         elif result.resumed_from:
-            out.print(f"Resumed after epoch {result.resumed_from} of {run.epochs}.")
+            out.print(f"Resumed after epoch {result.resumed_from} of {settings.epochs}.")
         losses = {name: f"{value:.5g}" for name, value in result.losses.items()}
         print_facts(out, facts | losses)
     return facts | {"resumed_from": result.resumed_from, "losses": result.losses}

@@ -50,7 +50,7 @@ class Source:
         graph: The signature without checks.
         precision: One of ``PRECISIONS``.
         calibration: Inputs by name, to calibrate on; empty unless the precision is int8.
-        work: A folder for files in between; gone afterwards.
+        work: A folder for files in between; gone afterward.
     """
 
     graph: PlainGraph

@@ -1,4 +1,4 @@
-"""ONNX: models for ONNX Runtime and whatever else reads the format."""
+"""ONNX: models for ONNX Runtime and anything else that reads the format."""
 
 from __future__ import annotations
 

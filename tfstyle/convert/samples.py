@@ -31,14 +31,14 @@ def find_scans(paths: Paths) -> list[Scan]:
     Raises:
         InputFileError: A path cannot be read.
     """
-    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    if paths:
-        return [scan for path in paths for scan in read_scans(path)]
+    chosen = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if chosen:
+        return [scan for path in chosen for scan in read_scans(path)]
     from pydicom.data import get_testdata_file
 
     from tfstyle.data.extra_ct import extra_ct
 
-    return extra_ct() or read_scans(get_testdata_file("CT_small.dcm", download=False))
+    return extra_ct() or read_scans(str(get_testdata_file("CT_small.dcm", download=False)))
 
 
 def image_pairs(

@@ -20,9 +20,7 @@ from tfstyle.data.shards import load_shards, shard_dataset
 from tfstyle.data.windows import WINDOWS, Window, resolve_window, scan_to_unit
 
 _LAZY = {
-    "PreparedSet": "tfstyle.runs.prepare",
     "pair_dataset": "tfstyle.data.pipeline",
-    "prepare_scans": "tfstyle.runs.prepare",
     "slice_images": "tfstyle.data.pipeline",
 }
 
@@ -34,6 +32,10 @@ def __getattr__(name: str):
     raise AttributeError(f"module 'tfstyle.data' has no attribute {name!r}")
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 __all__ = [
     "LABELS",
     "PROTOCOLS",
@@ -41,7 +43,6 @@ __all__ = [
     "LabelledFiles",
     "LabelledScan",
     "Phantom",
-    "PreparedSet",
     "Protocol",
     "Scan",
     "ScanFiles",
@@ -53,7 +54,6 @@ __all__ = [
     "match_labels",
     "merge_classes",
     "pair_dataset",
-    "prepare_scans",
     "read_labelled",
     "read_nifti",
     "read_png",

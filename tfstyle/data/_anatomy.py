@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tfstyle.data._canvas import LABELS, Canvas, capsule, ellipse, superellipse, union
@@ -110,7 +112,7 @@ class Body:
         u = rng.uniform
         inner = self.width - self.skin_fat - 14
         front = self.height - self.front_fat - 12
-        loops = []
+        loops: list[dict[str, Any]] = []
         for side in (-1, 1):
             loops.append(
                 {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydicom.dataset import Dataset
 
@@ -59,7 +59,7 @@ def find_files(folder: str | os.PathLike) -> list[str]:
 class Found(NamedTuple):
     """Kind (dicom, nifti, png), path and what a DICOM header says of files; others; damage."""
 
-    scans: list[tuple[str, str, object]]
+    scans: list[tuple[str, str, Any]]
     others: list[str]
     damaged: list[InputFileError]
 
@@ -118,18 +118,18 @@ def look_into(
                 raise
             else:
                 found.damaged.append(error)
-    labels = sorted(filter(_may_be_scan, labels))
-    if labels and not (found.scans or found.damaged):
+    maps = sorted(filter(_may_be_scan, labels))
+    if maps and not (found.scans or found.damaged):
         raise InputFileError(
             folder,
-            f"holds no scans: {_listed(labels)} are label maps by the names of files or folders. "
+            f"holds no scans: {_listed(maps)} are label maps by the names of files or folders. "
             "Give the folder of the images, or such a file itself to read it as a scan.",
         )
-    if labels:
+    if maps:
         logger.warning(
             "Left out of %s: %s, which are label maps by the names of files or folders.",
             folder,
-            _listed(labels),
+            _listed(maps),
         )
     images = [one for one in found.scans if one[1] not in results]
     if not results or not images:

@@ -288,7 +288,8 @@ def _pairs(
     Yields:
         Image, mask, the image's path below the root in parts, and where among them the folder is.
     """
-    images, masks = {}, {}
+    images: dict[tuple, tuple] = {}
+    masks: dict[tuple, tuple] = {}
     for file in find_files(root):
         path = Path(file)
         if not file.lower().endswith(NIFTI):

@@ -125,7 +125,8 @@ def is_label_map(scan: Scan, other: Scan) -> bool:
     pixels = scan.load().pixels
     if pixels.dtype.kind not in "iu" or pixels.min() < 0:
         return False
-    if scan.shape == other.shape and np.allclose(scan.affine, other.affine, atol=1e-3):
+    first, second = np.asarray(scan.affine), np.asarray(other.affine)
+    if scan.shape == other.shape and np.allclose(first, second, atol=1e-3):
         return bool(pixels.max() <= 255)
     left, right = pixels[..., :-1], pixels[..., 1:]
     inside = left > 0

@@ -6,6 +6,7 @@ import gzip
 import math
 import os
 from collections.abc import Sequence
+from typing import cast
 
 import nibabel as nib
 import numpy as np
@@ -180,7 +181,7 @@ def read_nifti(path: str | os.PathLike, *, units: str = "auto", lazy: bool = Fal
     source.units = "" if units == "auto" else units
     pixels = None if lazy and source.units else source.scaled(source.voxels())
     return Scan(
-        pixels=source if lazy else pixels,
+        pixels=cast("np.ndarray", source if lazy else pixels),
         spacing=tuple(np.linalg.norm(source.affine[:3, :3], axis=0)),
         units=source.units,
         name=nifti_name(path),

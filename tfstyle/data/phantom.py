@@ -53,11 +53,11 @@ def spine_phantom(
     Args:
         seed: Decides anatomy, position, contrast agent, texture and noise.
         size: Rows and columns, one number for square slices, at least 16.
-        spacing_mm: Pixel spacing; drawn so that the body fits the field of view unless given.
+        spacing_mm: Pixel spacing. Defaults to one drawn so that the body fits the field of view.
         slices: Number of slices, upward. A single slice passes through the pedicles; stacks pass
             through vertebrae and discs.
         slice_spacing_mm: Distance between slices.
-        noise_hu: Standard deviation of the noise; drawn from 6 to 18 unless given.
+        noise_hu: Standard deviation of the noise. Defaults to one drawn from 6 to 18.
 
     Returns:
         The phantom: HU from -1024, int16, and the mask.

@@ -65,8 +65,9 @@ def write_phantoms(
         phantom = spine_phantom(seed=number, size=size)
         names = [f"phantom_{number}{end}" for end in (".nii.gz", "_mask.nii.gz", ".png")]
         hu, mask, picture = (folder / name for name in names)
-        _write_volume(phantom.scan.pixels, phantom.scan.affine, hu)
-        _write_volume(phantom.mask, phantom.scan.affine, mask)
+        affine = np.asarray(phantom.scan.affine)
+        _write_volume(phantom.scan.pixels, affine, hu)
+        _write_volume(phantom.mask, affine, mask)
         write_png(apply_protocol(phantom, protocol, seed=number)[0], picture)
         files += [hu, mask, picture]
         if progress is not None:

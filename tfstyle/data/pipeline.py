@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,7 +16,7 @@ from tfstyle.errors import ArgumentError
 
 logger = logging.getLogger(__name__)
 
-_FLAT = 0.5 / 255  # neighbouring gray levels closer than this count as flat
+_FLAT = 0.5 / 255  # neighboring gray levels closer than this count as flat
 _TRIES = 10  # crops drawn at most before the least flat one is taken
 
 
@@ -58,25 +59,25 @@ def pair_dataset(
     Args:
         scans: Scans, or arrays: float images in [0, 1], int16 HU, uint8 or uint16 gray, of shape
             (rows, columns), (slices, rows, columns) or either with a last axis of length 1.
-        style_scans: Where styles come from, ``scans`` unless given.
+        style_scans: Where styles come from. Defaults to ``scans``.
         windows: Windows for contents and styles, see
             :func:`~tfstyle.data.windows.resolve_window`; one is drawn for each crop. One that does
             not suit a scan (a name in HU for a picture) is passed over for that scan.
-        content_windows: Windows of the contents, ``windows`` unless given.
-        style_windows: Windows of the styles, ``windows`` unless given.
+        content_windows: Windows of the contents. Defaults to ``windows``.
+        style_windows: Windows of the styles. Defaults to ``windows``.
         crop: Side of the square crops in pixels. Smaller slices are extended by reflection.
         batch_size: Pairs in a batch.
         seed: Seed of all draws.
-        steps: Number of batches; endless unless given.
-        start: Number of batches to pass over, for a run that goes on.
-        weights: How often each scan is drawn as content, relative to the others; by its number of
-            slices unless given.
+        steps: Number of batches. Defaults to endless.
+        start: Number of batches to pass over, for a run that resumes.
+        weights: How often each scan is drawn as content, relative to the others. Defaults to its
+            number of slices.
         style_weights: The same for styles.
         window_jitter: Random change of the windows: the width by a factor up to ``exp(±jitter)``,
-            the centre by up to ``jitter`` half widths.
+            the center by up to ``jitter`` half widths.
         rescale: Range of a random zoom (log-uniform), such as ``(0.7, 1.4)``; above 1 magnifies.
         flips: Whether to mirror crops left to right and top to bottom at random.
-        min_body: Least share of pixels in a crop that differ from a neighbour; flatter crops (air,
+        min_body: Least share of pixels in a crop that differ from a neighbor; flatter crops (air,
             clipped bone) are drawn again, up to ten times, then the best of them is taken.
         same_place: Share of pairs whose style is the content's own crop in another window. There
             the style's gray scale and the content's anatomy agree in full, so that a model learns
@@ -120,7 +121,7 @@ def pair_dataset(
         raise ArgumentError(f"same_place must lie in [0, 1]. Received {same_place!r}.")
     if rescale is not None and not 0.05 <= rescale[0] <= rescale[1] <= 20:
         raise ArgumentError(f"rescale must be (low, high) within 0.05 to 20. Received {rescale!r}.")
-    settings = {
+    settings: dict[str, Any] = {
         "crop": int(crop),
         "jitter": float(window_jitter),
         "rescale": rescale,
@@ -294,7 +295,7 @@ class _Source:
 
     def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, _Place]:
         """One crop, float32 (crop, crop, 1), and its place."""
-        best, best_place, best_share = None, None, -1.0
+        best_share = -1.0
         for _ in range(_TRIES):
             place = self._place(rng)
             image = self._crop(place, rng)
@@ -375,8 +376,8 @@ def _resize_matrix(size: int, target: int) -> np.ndarray:
     if key not in _MATRICES:
         scale = size / target
         support = max(1.0, scale)
-        centres = (np.arange(target) + 0.5) * scale - 0.5
-        distance = np.abs(np.arange(size)[None] - centres[:, None]) / support
+        centers = (np.arange(target) + 0.5) * scale - 0.5
+        distance = np.abs(np.arange(size)[None] - centers[:, None]) / support
         kernel = np.maximum(0, 1 - distance)
         kernel /= kernel.sum(axis=1, keepdims=True)
         if len(_MATRICES) >= 512:

@@ -6,6 +6,7 @@ import os
 import struct
 import zlib
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def read_png(path: str | os.PathLike, lazy: bool = False) -> Scan:
         InputFileError: If the file is missing, damaged, in color or partly transparent.
     """
     path = os.fspath(path)
-    pixels = PngPixels(path)
+    pixels = cast("np.ndarray", PngPixels(path))
     scan = Scan(pixels, units="gray", name=picture_name(path), files=(path,))
     return scan if lazy else scan.load()
 

@@ -51,7 +51,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def mark_of(uid: str) -> str:
-    """Eight characters that tell a UID from others and are no part of it.
+    """Eight characters that tell a UID from others and are not part of it.
 
     Args:
         uid: A UID.

@@ -77,7 +77,7 @@ def read_scans(
     out. Label maps are left out as well, with a warning: those that names of files or folders tell,
     as in the layouts of TotalSegmentator, nnU-Net, the Medical Segmentation Decathlon, VerSe and
     BIDS, and NIfTI volumes of labels beside a CT. So are results of tfstyle in a folder that holds
-    anything else. A file that is given itself is read, whatever it is called.
+    anything else. A file that is given itself is read under any name.
 
     Scout images, and slices of another size or orientation than the rest of their series, are left
     out with a warning that names the file, because a series with its scout is what scanners send;

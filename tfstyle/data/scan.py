@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -130,7 +130,7 @@ class Scan:
         pixels.setflags(write=False)
         return pixels
 
-    def __getattr__(self, name: str) -> np.ndarray:
+    def __getattr__(self, name: str) -> Any:
         """Reads the pixels at their first use."""
         if name != "pixels" or self.__dict__.get("_source") is None:
             raise AttributeError(f"'Scan' object has no attribute {name!r}")
@@ -205,7 +205,9 @@ class Scan:
             affine[:, 0] *= step
         return replace(
             self,
-            pixels=_Part(self._source, chosen) if self.by_slice else self.pixels[index],
+            pixels=cast("np.ndarray", _Part(self._source, chosen))
+            if self.by_slice
+            else self.pixels[index],
             spacing=(self.spacing[0] * abs(step), self.spacing[1], self.spacing[2]),
             affine=affine,
             files=self.files[index] if len(self.files) == count else self.files,

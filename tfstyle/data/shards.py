@@ -36,7 +36,7 @@ DTYPES = ("<i2", "|u1", "<u2", "<i4", "<f4")
 
 
 def is_prepared(path: str | os.PathLike) -> bool:
-    """Whether a path is a folder that :func:`tfstyle.data.prepare_scans` wrote."""
+    """Whether a path is a folder that :func:`tfstyle.runs.prepare_scans` wrote."""
     try:
         found = read_json(Path(path) / INDEX)
     except (OSError, ValueError):
@@ -106,7 +106,7 @@ def shard_dataset(folder: str | os.PathLike, *, shard: tuple[int, int] = (0, 1))
 
     Returns:
         Dataset of ``{"pixels": float32 (rows, columns, 1) in the scan's units, "spacing": float32
-        (3,), slices, rows, columns in mm, "window": float32 (2,), centre and width of the header's
+        (3,), slices, rows, columns in mm, "window": float32 (2,), center and width of the header's
         window or NaN, "scan": int64, its number, "units": string}``.
 
     Raises:
@@ -170,7 +170,7 @@ def read_index(folder: str | os.PathLike) -> dict[str, Any]:
     except InputFileError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputFileError(path, f"is no index of prepared scans ({error}).") from error
+        raise InputFileError(path, f"is not an index of prepared scans ({error}).") from error
 
 
 def sha256(path: Path) -> str:

@@ -73,7 +73,7 @@ class Window:
 
     @property
     def centre(self) -> float:
-        """The older name of ``center``."""
+        """The older name of ``center``, for studies that still use it."""
         return self.center
 
     @property

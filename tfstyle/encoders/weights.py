@@ -54,7 +54,7 @@ class ArrayUnpickler(pickle.Unpickler):
     """Unpickler that admits NumPy arrays inside dicts, lists and strings, and nothing else.
 
     A pickle can name any importable callable; this one refuses every name but the three that
-    an array needs, and afterwards :func:`load_arrays` refuses arrays that hold objects.
+    an array needs, and afterward :func:`load_arrays` refuses arrays that hold objects.
     """
 
     def find_class(self, module: str, name: str):

@@ -1,4 +1,4 @@
-"""Export to SavedModels, for TensorFlow Serving and whatever else loads them.
+"""Export to SavedModels, for TensorFlow Serving and anything else that loads them.
 
 :func:`export_stylize` and :func:`export_unet` write a model as ``<folder>/<version>/``, the layout
 that TensorFlow Serving watches, with its signatures, metadata and warm-up records;

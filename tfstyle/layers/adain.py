@@ -1,4 +1,4 @@
-"""Adaptive instance normalisation: Huang and Belongie, ICCV 2017, equation 8."""
+"""Adaptive instance normalization: Huang and Belongie, ICCV 2017, equation 8."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fixed line for each channel: what batch normalisation is once training is over."""
+"""A fixed line for each channel: what batch normalization is once training is over."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from keras import ops
 class ChannelAffine(keras.layers.Layer):
     """``scale · x + shift`` with one scale and one shift a channel.
 
-    Batch normalisation in inference is this with ``scale = γ / √(σ² + ε)`` and
+    Batch normalization in inference is this with ``scale = γ / √(σ² + ε)`` and
     ``shift = β − scale · μ`` (Ioffe and Szegedy, arXiv:1502.03167, algorithm 2, step 11).
 
     Args:

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from tfstyle.layers.padding import ReflectionPadding2D
 
-#: The transforms of F(4, 3) of Lavin and Gray, arXiv:1509.09308, section 4.3: four neighbouring
+#: The transforms of F(4, 3) of Lavin and Gray, arXiv:1509.09308, section 4.3: four neighboring
 #: outputs of a filter with three taps are OUTPUT · [(KERNEL · taps) ⊙ (INPUT · six inputs)].
 _INPUT = np.array(
     [
@@ -73,7 +73,7 @@ def winograd_convolution(x, kernel, reflect: bool = False):
     tiles = tf.reshape(x, [batch, _size(x, 1), width // 4, 4, channels])
     inside = tf.unstack(tiles, axis=3)
     padding: str | list[list[int]] = "VALID"
-    # The pixels left and right of each tile belong to its neighbours, or to the border.
+    # The pixels left and right of each tile belong to its neighbors, or to the border.
     if reflect:
         left = tf.concat([inside[1][:, :, :1], inside[3][:, :, :-1]], axis=2)
         right = tf.concat([inside[0][:, :, 1:], inside[2][:, :, -1:]], axis=2)
@@ -89,12 +89,12 @@ def winograd_convolution(x, kernel, reflect: bool = False):
 
 
 def upsampled_convolution(x, kernel):
-    """3x3 convolution of a map doubled by nearest neighbour, with a quarter of the products.
+    """3x3 convolution of a map doubled by nearest neighbor, with a quarter of the products.
 
     Equals upsampling, padding by reflection and the plain convolution. Of the nine pixels under
     the kernel several are copies of one, which is the sub-pixel form of Shi et al.: four 2x2
     kernels on the small map, four products an output pixel instead of nine. With differences of
-    neighbours instead of the neighbours themselves the four have products in common: along an
+    neighbors instead of the neighbors themselves the four have products in common: along an
     axis, with taps k and S their sum, the two outputs of pixel i are ::
 
         y(2i)     = S·x(i) + k₀·(x(i − 1) − x(i))
@@ -134,14 +134,14 @@ def upsampled_convolution(x, kernel):
         for part in (tf.reduce_sum(kernel, axis=0), kernel[0], -kernel[2])
     ]
     vertical = down(x)
-    (centre,) = products(x, [s[0]])
+    (center,) = products(x, [s[0]])
     by_row = products(vertical, [first[0], last[0]])
     by_column = products(across(x), [s[1], s[2]])
     by_both = products(across(vertical), [*first[1:], *last[1:]])
     rows = []
     for p in (0, 1):
         columns = [
-            centre
+            center
             + by_row[p][:, p : p + height]
             + by_column[q][:, :, q : q + width]
             + by_both[2 * p + q][:, p : p + height, q : q + width]
@@ -195,7 +195,7 @@ def convolve(layer: keras.layers.Conv2D, x, reflect: bool = False, doubled: bool
         layer: The layer, whose kernel, bias and activation are used, and not its padding.
         x: float tensor (B, H, W, C).
         reflect: Border by reflection, zeros otherwise.
-        doubled: Convolve the map doubled by nearest neighbour; its border is by reflection.
+        doubled: Convolve the map doubled by nearest neighbor; its border is by reflection.
 
     Returns:
         float tensor (B, H, W, filters), or twice as high and wide. Maps in half precision, of

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-#: ε of equation 3 of the contextual loss, in the denominator of the normalised distance.
+#: ε of equation 3 of the contextual loss, in the denominator of the normalized distance.
 DISTANCE_EPSILON = 1e-5
 
 #: Entries of the distance matrices of all samples that one block holds unless told otherwise:
@@ -49,8 +49,8 @@ def column_maxima(
         bandwidth: h, above 0.
         g_places: float32 tensor (N, 2) or None for s = 0. Takes no gradient.
         x_places: float32 tensor (M, 2), given with `g_places`.
-        block: Rows a block; chosen by the size of a row unless given. The result does not depend
-            on it but for rounding.
+        block: Rows a block. Defaults to a number chosen by the size of a row. The result does
+            not depend on it but for rounding.
 
     Returns:
         float32 tensor (B, M) in (0, 1]. Where several i share a column's maximum, or several k a
@@ -256,7 +256,7 @@ def _maximum(a, b):
 def _first(condition, numbers, axis):
     """Least of the numbers for which the condition holds along an axis.
 
-    A plain minimum is vectorised on the CPU, which argmin is not.
+    A plain minimum is vectorized on the CPU, which argmin is not.
     """
     return tf.reduce_min(tf.where(condition, numbers, tf.int32.max), axis=axis)
 

@@ -36,7 +36,7 @@ def contextual_similarity(
 ):
     """Contextual similarity CA of two sets of feature vectors, per sample.
 
-    With g_i and x_j the feature vectors of both maps, centred by μ_x, the mean of x_j::
+    With g_i and x_j the feature vectors of both maps, centered by μ_x, the mean of x_j::
 
         d_ij  = 1 − cos(g_i, x_j)
         d̃_ij = d_ij / (min_k d_ik + 1e-5)
@@ -60,13 +60,13 @@ def contextual_similarity(
             CA(X, G): each g_i looks for its x_j. ``"symmetric"`` is the mean of both.
         samples: Compare only this many positions, drawn at random without repetition and the same
             in both maps where their sizes agree, as the original code does with 65² positions to
-            save memory. All positions unless given, or where there are no more.
+            save memory. Defaults to all, which are compared too where there are no more.
         seed: Of the draw: an int gives the same positions at every call, a
             ``keras.random.SeedGenerator`` new ones at every call, None new ones of Keras's global
             generator.
         method: ``"dense"`` keeps the (B, N, N) matrices, ``"blockwise"`` does not; ``"auto"`` takes
             the dense path for maps so small that it is faster. Values and gradients agree.
-        block: Rows a block of the blockwise path; chosen by size unless given.
+        block: Rows a block of the blockwise path. Defaults to a number chosen by size.
 
     Returns:
         float32 tensor (B,), in (0, 1]; 1 where each x_j has a g_i that matches it alone. Features
@@ -156,7 +156,7 @@ class ContextualLoss(keras.losses.Loss):
         spatial_weight: w of the bilateral variant; 0 is the paper's loss.
         distance: See :func:`contextual_similarity`, as for the rest.
         direction: ``"forward"``, ``"reverse"`` or ``"symmetric"``.
-        samples: Number of random positions; all unless given.
+        samples: Number of random positions. Defaults to all.
         seed: Of the draw; with an int, other positions at each call all the same.
         method: ``"auto"``, ``"dense"`` or ``"blockwise"``.
         block: Rows a block.
@@ -233,8 +233,8 @@ def _similarities(
     """CA(G, X) and CA(X, G), each (B,), or None for the direction that is not wanted."""
     _check(bandwidth, spatial_weight, distance, direction, samples, method, block)
     g, x = _vectors(generated), _vectors(content)
-    centre = ops.mean(x, axis=1, keepdims=True)
-    g, x = g - centre, x - centre
+    center = ops.mean(x, axis=1, keepdims=True)
+    g, x = g - center, x - center
     if distance != "l2":
         g, x = _unit(g), _unit(x)
     places = None, None

@@ -6,7 +6,7 @@ from keras import ops
 
 
 def total_variation_loss(images):
-    """Mean absolute difference of neighbouring pixels, along rows and columns, per sample.
+    """Mean absolute difference of neighboring pixels, along rows and columns, per sample.
 
     Args:
         images: float tensor (B, H, W, C), H and W at least 2.

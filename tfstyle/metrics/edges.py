@@ -24,7 +24,7 @@ class EdgeDisplacement(PairMean):
         spacing: Size of a pixel in mm, or (row, column) sizes, the same for all images; 1 gives
             pixels.
         reach: How far to look to either side, in pixels.
-        name: ``"edge_displacement"`` unless given.
+        name: Defaults to ``"edge_displacement"``.
         dtype: Of the sum.
 
     Raises:

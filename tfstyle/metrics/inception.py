@@ -37,7 +37,7 @@ def inception_score(probabilities: npt.ArrayLike, *, exponential: bool = False) 
         A number from 0 to log(classes), or its exponential.
 
     Raises:
-        ArgumentError: no image, or rows that are no probabilities.
+        ArgumentError: no image, or rows that are not probabilities.
 
     Example:
         >>> tfstyle.metrics.inception_score([[1, 0], [0, 1]])   # log 2
@@ -61,7 +61,7 @@ def conditional_inception_score(
         p(y2 | x1) = E_x1→2 [ p(y2 | x1→2) ]
 
     As :func:`inception_score`, but the marginal is that of the images generated from one content
-    x1. A model that gives a content always the same style has a CIS of 0 whatever its IS.
+    x1. A model that gives a content always the same style has a CIS of 0 for any IS.
 
     Args:
         probabilities: float array (contents, styles, classes), p(y2 | x1→2) of the image that each
@@ -72,7 +72,7 @@ def conditional_inception_score(
         A number from 0 to log(classes), or its exponential.
 
     Raises:
-        ArgumentError: a wrong shape, a single style, or rows that are no probabilities.
+        ArgumentError: a wrong shape, a single style, or rows that are not probabilities.
 
     Example:
         >>> tfstyle.metrics.conditional_inception_score([[[1, 0], [1, 0]], [[0, 1], [0, 1]]])
@@ -223,7 +223,7 @@ class DomainClassifier(KerasFile, keras.Model):
             predictions, mean anything.
         dropout: Rate before the last layer.
         name: Keras model name.
-        pretrained: Whether to keep those statistics; as said above unless given.
+        pretrained: Whether to keep those statistics. The default is said above.
 
     Call arguments:
         inputs: float tensor (B, H, W, 1) in [0, 1], any size.

@@ -11,7 +11,7 @@ from tfstyle.errors import ArgumentError
 from tfstyle.metrics.means import PairMean
 from tfstyle.metrics.structure import check_pairs
 
-#: Side of a cell in pixels; neighbours overlap by half.
+#: Side of a cell in pixels; neighbors overlap by half.
 CELL = 32
 #: Gray levels of a curve, spread over the range that the content has in the cell.
 LEVELS = 32
@@ -50,7 +50,7 @@ def monotonicity_scores(content, generated, mask=None, *, cell: int = CELL, empt
         float32 tensor (B,) in [0, 1].
 
     Raises:
-        ArgumentError: images that are no gray batches of one size, or a bad cell.
+        ArgumentError: images that are not gray batches of one size, or a bad cell.
 
     Example:
         >>> bool(monotonicity_scores(images, 1.0 - images)[0] < 0.2)
@@ -138,7 +138,7 @@ class Monotonicity(PairMean):
 
     Args:
         cell: Side of a cell in pixels.
-        name: ``"monotonicity"`` unless given.
+        name: Defaults to ``"monotonicity"``.
         dtype: Of the sum.
 
     Example:
@@ -201,7 +201,7 @@ def _cells(images, cell: int):
     rows, columns = (height + bottom) // half + 2, (width + right) // half + 2
     tiles = ops.reshape(padded, (batch, rows, half, columns, half))
     tiles = ops.transpose(tiles, (0, 1, 3, 2, 4))
-    # Four neighbouring half cells make a cell.
+    # Four neighboring half cells make a cell.
     quarters = [tiles[:, i : rows - 1 + i, j : columns - 1 + j] for i in (0, 1) for j in (0, 1)]
     stacked = ops.stack(quarters, axis=3)
     return ops.reshape(stacked, (batch, (rows - 1) * (columns - 1), cell * cell))

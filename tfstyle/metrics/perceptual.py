@@ -45,7 +45,7 @@ class PerceptualDistance(KerasFile, keras.Model):
         d(x, y) = Σ_l 1/(H_l·W_l) Σ_hw w_l · (φ_l(x)_hw − φ_l(y)_hw)²
 
     It owns its preprocessing: gray images in [0, 1] are replicated to three channels and scaled to
-    [−1, 1] and by the means and deviations of the original, which is torchvision's normalisation.
+    [−1, 1] and by the means and deviations of the original, which is torchvision's normalization.
 
     Args:
         network: ``"alexnet"`` (the original's default, best for measuring) or ``"vgg16"`` (nearer
@@ -64,7 +64,7 @@ class PerceptualDistance(KerasFile, keras.Model):
         loss.
 
     Raises:
-        ArgumentError: an unknown network, or images that are no pair or too small.
+        ArgumentError: an unknown network, or images that are not a pair or too small.
         WeightsError: weights that cannot be had or do not fit.
 
     Example:
@@ -224,7 +224,7 @@ def lpips(content, generated, network: str = "alexnet", weights: str | None = "l
         float32 tensor (B,).
 
     Raises:
-        ArgumentError: an unknown network, or images that are no pair or too small.
+        ArgumentError: an unknown network, or images that are not a pair or too small.
         WeightsError: weights that cannot be had.
 
     Example:
@@ -242,7 +242,7 @@ class LPIPS(PairMean):
     Args:
         network: ``"alexnet"`` or ``"vgg16"``.
         weights: ``"lpips"``, a path, or None for random weights.
-        name: ``"lpips_alexnet"`` or ``"lpips_vgg16"`` unless given.
+        name: Defaults to ``"lpips_alexnet"`` or ``"lpips_vgg16"``.
         dtype: Of the sum.
 
     Example:

@@ -75,7 +75,7 @@ def structure_similarity(
     Args:
         content: float array (H, W) in [0, 1].
         generated: float array (H, W) in [0, 1].
-        mask: bool array (H, W); only windows centred inside it count. See :func:`body_mask`.
+        mask: bool array (H, W); only windows centered inside it count. See :func:`body_mask`.
 
     Returns:
         Mean in [−1, 1]; 1 where structure is kept in full. 0 where the generated image varies by

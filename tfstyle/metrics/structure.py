@@ -21,7 +21,7 @@ def structure_scores(content, generated, mask=None, *, empty: float = 1.0):
     Args:
         content: float tensor (B, H, W, 1) in [0, 1], H and W at least 11, static or not.
         generated: float tensor (B, H, W, 1) in [0, 1].
-        mask: bool tensor (B, H, W, 1); only windows centred inside it count.
+        mask: bool tensor (B, H, W, 1); only windows centered inside it count.
         empty: Score of an image in which no window counts. 1 by default: there was no structure to
             lose, so a threshold lets it pass. ``float("nan")`` gives what
             :func:`structure_similarity` gives.
@@ -32,7 +32,7 @@ def structure_scores(content, generated, mask=None, *, empty: float = 1.0):
         float32.
 
     Raises:
-        ArgumentError: for images that are no gray batches of one size, where shapes are static.
+        ArgumentError: for images that are not gray batches of one size, where shapes are static.
 
     Example:
         >>> kept = structure_scores(images, 0.5 * images) >= 0.9   # (B,), also inside tf.data's map

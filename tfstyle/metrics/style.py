@@ -11,7 +11,7 @@ def histogram_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Wasserstein-1 distance of the gray-level distributions of two images.
 
     In one dimension it is the mean absolute difference of the quantile functions, computed here
-    exactly from the empirical distributions, whatever the numbers of pixels.
+    exactly from the empirical distributions, for any numbers of pixels.
 
     Args:
         a: float array of any shape, gray levels in [0, 1].

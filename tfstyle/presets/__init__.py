@@ -207,7 +207,7 @@ the first two for a model of your own, and `from_preset` takes the folder's path
 
 
 def load(preset: str | os.PathLike | None = None, cls: type | None = None):
-    """Builds the model of a preset, whatever its class.
+    """Builds the model of a preset, of either class.
 
     Args:
         preset: Name or folder. Defaults to ``DEFAULT``, or the first preset of `cls`.
@@ -257,7 +257,7 @@ def load(preset: str | os.PathLike | None = None, cls: type | None = None):
 
 
 def open_model(source: str | os.PathLike | None = None, cls: type | None = None):
-    """Loads a model from wherever one may lie, whatever its class.
+    """Loads a model from any place where one may lie, of any class.
 
     Args:
         source: Name of a preset, a preset folder, a run's folder of ``tfstyle train``, or a
@@ -344,7 +344,7 @@ def _config(path: Path) -> dict:
         if not isinstance(config.get("config", {}), dict) or not isinstance(
             config.get("card", {}), dict
         ):
-            raise WeightsError(f"{path / CONFIG}: its configuration or card is no JSON object.")
+            raise WeightsError(f"{path / CONFIG}: its configuration or card is not a JSON object.")
         return config
     except InputFileError as error:
         raise WeightsError(str(error)) from error

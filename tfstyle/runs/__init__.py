@@ -1,4 +1,62 @@
 """What a command does in a folder.
 
-Each module is a run of one kind; :class:`~tfstyle.runs.folder.RunFolder` serves all of them.
+Each module is a run of one kind; :class:`~tfstyle.runs.folder.RunFolder` serves all of them. Each
+name is loaded when it is first used: not all need TensorFlow.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tfstyle.runs.augment import AugmentedSet, augment_scans
+    from tfstyle.runs.prepare import PreparedSet, prepare_scans
+    from tfstyle.runs.scans import StylizedScan
+    from tfstyle.runs.stylize import stylize_scans
+    from tfstyle.runs.training import Backup, TrainingResult, environment, fit_resumable, train
+    from tfstyle.runs.training_run import TrainingRun
+    from tfstyle.stylizers import ServedStylizer
+
+_PLACES = {
+    "AugmentedSet": "augment",
+    "Backup": "training",
+    "PreparedSet": "prepare",
+    "ServedStylizer": "stylize",
+    "StylizedScan": "scans",
+    "TrainingResult": "training",
+    "TrainingRun": "training_run",
+    "augment_scans": "augment",
+    "environment": "training",
+    "fit_resumable": "training",
+    "prepare_scans": "prepare",
+    "stylize_scans": "stylize",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+__all__ = [
+    "AugmentedSet",
+    "Backup",
+    "PreparedSet",
+    "ServedStylizer",
+    "StylizedScan",
+    "TrainingResult",
+    "TrainingRun",
+    "augment_scans",
+    "environment",
+    "fit_resumable",
+    "prepare_scans",
+    "stylize_scans",
+    "train",
+]

@@ -105,7 +105,7 @@ def augment_scans(
 
     The same call resumes after an interruption, or with more inputs or copies: what is finished is
     not done again. Files are either whole or not there. An input that cannot be read is noted in
-    the manifest and the others go on; a later run tries it again.
+    the manifest and the others continue; a later run tries it again.
 
     ``output/manifest.jsonl`` has one JSON object a line, in the end sorted by source and copy:
 
@@ -115,7 +115,7 @@ def augment_scans(
       ``copy`` (from 1);
     - ``image`` and ``mask``, paths in `output`; ``mask`` is null where there is none;
     - ``style``, its name in the bank, and ``strength``;
-    - ``window``, centre and width through which the scan became gray levels and back;
+    - ``window``, center and width through which the scan became gray levels and back;
     - ``confidence``, how well the style shows what the scan shows, see
       :meth:`tfstyle.ToneTransfer.confidence`; null for other models;
     - ``structure``, the structure term of SSIM; ``distance_before`` and ``distance_after``, the
@@ -213,7 +213,7 @@ def augment_scans(
                 causes.append(error)
                 stop.set()
                 raise
-            except Exception as error:  # whatever one source has in store, the others go on
+            except Exception as error:  # any failure of one source, and the others continue
                 manifest.add(failure_row(source.name, error, Path(inputs)))
             report(source.name, left)
 
@@ -302,7 +302,7 @@ class AugmentOptions:
         if isinstance(window, Window):
             window = f"{window.center:g},{window.width:g}"
         digest = hashlib.sha256(json.dumps([network.fingerprint(), styles.names]).encode())
-        for array in (styles.codes, styles.weights):
+        for array in (styles.codes, np.asarray(styles.weights)):
             digest.update(array.tobytes())
         return {
             "format": _FORMAT,
@@ -437,7 +437,7 @@ class Augmentation:
     def draw(self, name: str, part: int, copy: int, scan: Scan) -> tuple[int, float]:
         """Style and strength of a copy, by what it is and nothing else."""
         own = set(map(os.path.realpath, scan.files))
-        weights = self.styles.weights.copy()
+        weights = np.array(self.styles.weights)
         for index, files in enumerate(self.style_files):
             if files & own:
                 weights[index] = 0.0
@@ -456,6 +456,7 @@ class Augmentation:
         self, scan: Scan, window: Window, style: int, strength: float
     ) -> tuple[np.ndarray, float | None]:
         """Generated images, float32 (slices, rows, columns) in [0, 1], and the confidence."""
+        assert self.network is not None
         unit = window.to_unit(scan.pixels)[..., None]
         transfer = ScanTransfer(
             self.network,

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfstyle._private.files import (
     is_inside,
@@ -24,6 +24,9 @@ from tfstyle._private.files import (
     write_atomically,
 )
 from tfstyle.errors import ArgumentError, OutputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +88,7 @@ class RunFolder:
         self._threads = threading.Lock()
         self._held = ExitStack()
 
-    def __enter__(self) -> RunFolder:
+    def __enter__(self) -> Self:
         with ExitStack() as held:
             held.enter_context(locked(self.path))
             self._open()
@@ -224,7 +227,7 @@ def files_digest(files: Iterable[str | os.PathLike], *facts: Any) -> str:
 
 
 def _flat(settings: object) -> dict[str, Any]:
-    """Settings without their groups; nothing for what is no settings."""
+    """Settings without their groups; nothing for what is not settings."""
     found: dict[str, Any] = {}
     for key, value in settings.items() if isinstance(settings, dict) else ():
         found |= value if isinstance(value, dict) else {key: value}

@@ -264,8 +264,15 @@ def write_generated(
         OutputError: If it cannot be written.
     """
     if kind == "dicom":
-        profile = {"deidentify": deidentify, "uid_key": uid_key}
-        write_derived_series(scan, generated, window, target, description=DESCRIPTION, **profile)
+        write_derived_series(
+            scan,
+            generated,
+            window,
+            target,
+            description=DESCRIPTION,
+            deidentify=deidentify,
+            uid_key=uid_key,
+        )
     elif kind == "nifti":
         write_nifti(generated, scan, window, target, description=DESCRIPTION)
     else:
@@ -307,7 +314,7 @@ def output_kind(scan: Scan, output_format: str) -> str:
     kind = source if output_format == "auto" else output_format
     if kind == "dicom" and source != "dicom":
         raise ArgumentError(
-            f"output_format: {scan.name} is no DICOM, so there is no header to derive one from; "
+            f"output_format: {scan.name} is not DICOM, so there is no header to derive one from; "
             "use 'auto', 'nifti' or 'png'."
         )
     if kind == "nifti" and source == "png":

@@ -70,7 +70,7 @@ def prepare_scans(
 
     Shards appear one by one, whole, and the index at the end. The same call resumes after an
     interruption; other inputs or settings in the same folder are refused. One scan at a time is in
-    memory. Inputs that cannot be read are named in the result, the others go on.
+    memory. Inputs that cannot be read are named in the result, and the others continue.
 
     Args:
         inputs: DICOM files or folders, NIfTI, PNG, as for :func:`tfstyle.data.read_scans`, of which
@@ -186,7 +186,8 @@ def _write(
     following = next(reading, end)
     while following[1] is not None:
         name = f"shard-{len(shards):05d}.tfrecord{'.gz' if gzip else ''}"
-        found, size = [], 0
+        found: list[dict] = []
+        size = 0
         try:
             with temporary_beside(run.path / name) as temporary:
                 with _writer(temporary, gzip) as writer:
@@ -226,7 +227,7 @@ def _read(source: ScanFiles, failed: dict[str, str]) -> list[Scan] | None:
     """The scans of a source; None, and the reason in `failed`, if it cannot be read."""
     try:
         return source.read()
-    except Exception as error:  # whatever one file has in store, the others go on
+    except Exception as error:  # any failure of one file, and the others continue
         path = getattr(error, "path", source.files[0])
         known = isinstance(error, (TfstyleError, OSError))
         reason = str(error) if known else f"{type(error).__name__}: {error}"

@@ -51,8 +51,10 @@ FORMATS = ("auto", "dicom", "nifti", "png")
 RECORDS = ".tfstyle"
 
 #: What the manifest has of an account, rounded.
-_ROUNDED = ("clipped_below", "clipped_above", "confidence", "structure", "distance_before")
-_ROUNDED += ("distance_after",)
+_ROUNDED = (
+    *("clipped_below", "clipped_above", "confidence", "structure"),
+    *("distance_before", "distance_after"),
+)
 
 _RECORD, _JOURNAL, _SLICES = "job.json", "slices.jsonl", "slices"
 
@@ -70,7 +72,7 @@ class StylizedScan:
         window: Window of the content, in `units`: what became [0, 1] and back.
         clipped_below: Share of the source's pixels below the window, which became black.
         clipped_above: Share of the source's pixels above the window, which became white.
-        quantisation: Distance between two neighbouring values that the output can hold, in
+        quantization: Distance between two neighboring values that the output can hold, in
             `units`.
         round_trip: Largest difference between the generated gray levels and those read back
             from the written files through `window`, in [0, 1].
@@ -95,7 +97,7 @@ class StylizedScan:
     window: Window
     clipped_below: float
     clipped_above: float
-    quantisation: float
+    quantization: float
     round_trip: float
     style_windows: tuple[Window, ...]
     confidence: float | None
@@ -263,6 +265,7 @@ class StylizeWork:
         return result
 
     def _transfer(self, scan: Scan, window: Window, pool: Executor) -> ScanTransfer:
+        assert self.stylizer is not None
         transfer = ScanTransfer(
             self.stylizer,
             len(scan),
@@ -294,7 +297,9 @@ class StylizeWork:
         """A file a slice, in a folder that outlives an interruption."""
         state = next((row["state"] for row in run.rows if is_identity(row.get("state"))), None)
         if kind == "dicom":
-            writer = DicomSlices(scan.frames, window, state, self.deidentify, self.uid_key)
+            writer: DicomSlices | PngSlices = DicomSlices(
+                scan.frames, window, state, self.deidentify, self.uid_key
+            )
         else:
             writer = PngSlices(len(scan), window, picture_bits(scan))
         slices = run.path / _SLICES
@@ -388,12 +393,12 @@ class StylizeWork:
             source=scan.name,
             files=tuple(map(str, files)),
             slices=len(scan),
-            size=tuple(scan.shape[1:]),
+            size=(scan.shape[1], scan.shape[2]),
             units=scan.units,
             window=window,
             clipped_below=float(np.mean([one["below"] for one in facts])),
             clipped_above=float(np.mean([one["above"] for one in facts])),
-            quantisation=max(one["step"] for one in facts),
+            quantization=max(one["step"] for one in facts),
             round_trip=max(one["error"] for one in facts),
             style_windows=self.style_windows,
             confidence=transfer.confidence,
@@ -458,7 +463,7 @@ class Stylization:
                 "image": target.relative_to(self.output).as_posix(),
                 "slices": result.slices,
                 "window": [window.center, window.width],
-                "quantisation": result.quantisation,
+                "quantization": result.quantization,
                 "round_trip": result.round_trip,
                 **{name: rounded(getattr(result, name)) for name in _ROUNDED},
             }

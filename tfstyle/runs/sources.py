@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -76,7 +76,8 @@ def find_sources(
     root = inputs if inputs.is_dir() else inputs.parent
     places = [relative_path(_common(files), root) for files in found]
     series = Counter(place for files, place in zip(found, places) if len(files.files) > 1)
-    sources, taken = [], set()
+    sources: list[Source] = []
+    taken: set[str] = set()
     for files, place in zip(found, places):
         path = PurePosixPath(place)
         if len(files.files) > 1:
@@ -156,7 +157,7 @@ class Masks:
         ending = source.name[len(stem_of(source.name)) :] if source.is_file() else ""
         target = output / f"{stem}{ending}"
         inside(output.parent, target.parent)
-        copy = self._link if self.link else shutil.copy2
+        copy: Callable[..., object] = self._link if self.link else shutil.copy2
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with temporary_beside(target, folder=True) as temporary:

@@ -160,7 +160,7 @@ def stylize_scans(
                     progress(done, total, name)
 
             try:
-                results[i] = work.run(scan, used, kind, targets[i], jobs[i], pool, advance)
+                result = work.run(scan, used, kind, targets[i], jobs[i], pool, advance)
             except Exception as error:
                 if type(error).__name__ in ("TerminatedWorkerError", "BrokenProcessPool"):
                     raise WorkerError(
@@ -168,10 +168,11 @@ def stylize_scans(
                         "memory; give the same command again, with fewer workers if need be"
                     ) from error
                 raise
-            log.info("%s: wrote %d files, %s", scan.name, len(results[i].files), targets[i])
+            results[i] = result
+            log.info("%s: wrote %d files, %s", scan.name, len(result.files), targets[i])
     if work.uid_key is not None:
         (output / RECORDS / UID_KEY).unlink(missing_ok=True)
-    return [replace(result, source=scan.name) for scan, result in zip(scans, results)]
+    return [replace(result, source=scan.name) for scan, result in zip(scans, results) if result]
 
 
 def _without_own_results(
@@ -214,7 +215,8 @@ def _targets(scans: Sequence[Scan], kinds: Sequence[str], output: Path, basic: b
     """Chooses every output path by the scans' names, or their numbers, before any work."""
     name = output.name.lower()
     if not name.endswith((".nii", ".nii.gz", ".png", ".dcm")) or output.is_dir():
-        targets, taken = [], set()
+        targets: list[Path] = []
+        taken: set[str] = set()
         for number, (scan, kind) in enumerate(zip(scans, kinds), 1):
             stack = f"_{scan.stack}" if scan.stack else ""
             base = f"scan-{number:04d}{stack}" if basic else _file_name(scan.name)

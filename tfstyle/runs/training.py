@@ -32,8 +32,8 @@ from tfstyle.encoders.weights import load_npz, save_npz
 from tfstyle.errors import ArgumentError, OutputError, WeightsError
 from tfstyle.runs.folder import RunFolder
 from tfstyle.runs.training_run import TrainingRun
-from tfstyle.style_transfer import StyleTransfer
-from tfstyle.workers import Worker, from_chief, over_machines
+from tfstyle.runs.workers import Worker, from_chief
+from tfstyle.style_transfer import StyleTransfer, over_machines
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,8 @@ def _train(
     _check_batch(run, strategy.num_replicas_in_sync, worker)
     if worker.count > 1:
         digest = _digest(run)
-        finished, chief_digest = from_chief(strategy, [finished, digest])
+        chief_finished, chief_digest = from_chief(strategy, [finished, digest])
+        finished = bool(chief_finished)
         if digest != chief_digest:
             raise ArgumentError(
                 f"TF_CONFIG: worker {worker.rank} was given other settings than the chief; start "
@@ -167,7 +168,7 @@ def _train(
         )
     history = fit_resumable(
         model,
-        # Pairs depend on the seed and their number alone, so the run goes on where it stopped.
+        # Pairs depend on the seed and their number alone, so the run resumes where it stopped.
         lambda start, **options: _dataset(run, contents, styles, start, **options),
         folder,
         epochs=run.epochs,
@@ -278,7 +279,7 @@ def _distribute(
 class Backup(keras.callbacks.Callback):
     """Keeps the model and its optimizer after each epoch, until the preset is written.
 
-    Over several machines all workers go on from the chief's backup.
+    Over several machines all workers resume from the chief's backup.
 
     ``keras.callbacks.BackupAndRestore`` writes over the weights of the epoch before, and the
     epoch's number after them: a process killed in between has no backup, or trains one epoch

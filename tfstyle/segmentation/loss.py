@@ -27,8 +27,8 @@ class SegmentationLoss(keras.losses.Loss):
             left out; None weighs all alike. See :func:`balanced_class_weights`.
         dice: Weight of the Dice term; 0 leaves the paper's cross entropy.
         from_logits: Whether predictions are logits (True) or probabilities.
-        ignore_class: Pixels of this true class have no loss, for example 255 for unlabelled.
-        name: ``"segmentation_loss"`` unless given.
+        ignore_class: Pixels of this true class have no loss, for example 255 for unlabeled.
+        name: Defaults to ``"segmentation_loss"``.
         reduction: Keras's.
 
     Call arguments:

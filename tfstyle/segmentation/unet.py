@@ -22,7 +22,7 @@ OUTPUTS = ("logits", "probabilities")
 
 
 class _Block(layers.Layer):
-    """Two 3x3 convolutions with ReLU, normalised where wanted."""
+    """Two 3x3 convolutions with ReLU, normalized where wanted."""
 
     def __init__(self, channels: int, normalization: str | None, groups: int, name: str):
         super().__init__(name=name)
@@ -75,7 +75,7 @@ class UNet(KerasFile, keras.Model):
     On every level two 3x3 convolutions with ReLU; 2x2 max pooling on the way down, a 2x2
     transposed convolution on the way up, and the map of the same level beside it. Unlike the
     paper's, convolutions keep the size (same padding), so the mask is as large as the image; images
-    whose sides are no multiple of 2^depth are extended by reflection below and to the right, and
+    whose sides are not multiples of 2^depth are extended by reflection below and to the right, and
     the result is cropped back.
 
     Args:
@@ -83,9 +83,9 @@ class UNet(KerasFile, keras.Model):
         depth: Number of poolings; the paper's is 4. Sides are extended to multiples of 2^depth.
         width: Channels of the first level, doubled on every level below; the paper's is 64.
         normalization: None as in the paper, ``"batch"`` or ``"group"``, between convolution and
-            ReLU. Batch normalisation trains fastest; group normalisation does not depend on the
+            ReLU. Batch normalization trains fastest; group normalization does not depend on the
             batch, for batches of few images.
-        groups: Groups of the group normalisation; must divide `width`.
+        groups: Groups of the group normalization; must divide `width`.
         dropout: Rate in [0, 1) of the dropout at the end of the contracting path.
         output: What calling the model gives: ``"logits"``, or ``"probabilities"`` (softmax).
         name: Keras model name.
@@ -164,7 +164,7 @@ class UNet(KerasFile, keras.Model):
             for i, c in enumerate(channels[:-1])
         ]
         self.up = [self._block(c, f"up{i}") for i, c in enumerate(channels[:-1])]
-        # float32 whatever the policy: the loss needs its digits.
+        # float32 under any policy: the loss needs its digits.
         self.head = layers.Conv2D(
             classes, 1, data_format="channels_last", dtype="float32", name="head"
         )
@@ -232,7 +232,7 @@ class UNet(KerasFile, keras.Model):
             class_weights: See :class:`SegmentationLoss`.
             dice: Weight of the Dice term of the loss.
             ignore_class: True class without loss and without count.
-            target_classes: Classes that IoU and Dice are averaged over; all unless given.
+            target_classes: Classes that IoU and Dice are averaged over. Defaults to all.
             **options: Further arguments of ``compile``, for example ``jit_compile``.
         """
         self.compile(
@@ -248,7 +248,7 @@ class UNet(KerasFile, keras.Model):
 
     # -- inference -------------------------------------------------------------------------
     def probabilities(self, images):
-        """Softmax probabilities whatever :attr:`output_kind`; traceable with unknown sizes.
+        """Softmax probabilities for any :attr:`output_kind`; traceable with unknown sizes.
 
         Args:
             images: float tensor (B, H, W, 1) in [0, 1].

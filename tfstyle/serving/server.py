@@ -389,7 +389,7 @@ def _require(condition: Any, details: str, code: str = "INVALID_ARGUMENT") -> No
 
 
 def _answer(method: Callable, request: Any, response: Any, context: grpc.ServicerContext) -> Any:
-    """Runs a request; whatever goes wrong becomes a status, and the server goes on."""
+    """Runs a request; any error becomes a status, and the server continues."""
     import grpc
 
     try:

@@ -9,7 +9,7 @@ from keras import ops
 
 #: Entries of the table through which a curve is applied to images.
 TABLE = 2048
-#: Knots at each end from which a curve goes on as a straight line.
+#: Knots at each end from which a curve continues as a straight line.
 END = 3
 #: Least distance of neighboring knots.
 LEAST_GAP = 1e-5
@@ -65,7 +65,7 @@ def evaluate(levels, values, x):
         x: float tensor (B, N).
 
     Returns:
-        float tensor (B, N). Before the first and behind the last level the curve goes on with its
+        float tensor (B, N). Before the first and behind the last level the curve continues with its
         mean slope over the first and last ``END`` intervals.
     """
     run, rise = levels[:, 1:] - levels[:, :-1], values[:, 1:] - values[:, :-1]

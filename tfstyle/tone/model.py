@@ -292,6 +292,7 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
             if blended is not None:
                 parts = [one + other for one, other in zip(blended[1:], parts)]
             blended = ToneCurve(curve.levels, *parts)
+        assert blended is not None  # there is at least one style
         return blended
 
     def confidence(

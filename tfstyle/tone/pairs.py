@@ -74,7 +74,7 @@ def random_scale(hu: np.ndarray, body: np.ndarray, rng: np.random.Generator) -> 
     for _ in range(20):
         if rng.random() < 0.5:
             window = table[rng.integers(len(table))]
-            middle, width = window.centre, window.width
+            middle, width = window.center, window.width
         else:
             width = float(np.exp(rng.uniform(*np.log(WIDTHS))))
             middle = float(values[rng.integers(len(values))]) + width * rng.uniform(-0.5, 0.5)
@@ -141,7 +141,8 @@ class ViewPool:
         self.size = size
         self.pools = {}
         for number, (name, (volume, spacing)) in enumerate(scans.items()):
-            rng, bodies = np.random.default_rng([seed, number]), {}
+            rng = np.random.default_rng([seed, number])
+            bodies: dict[tuple[int, int], np.ndarray] = {}
             drawn = [random_view(volume, spacing, rng, size, bodies) for _ in range(views)]
             self.pools[name] = tuple(np.stack(part) for part in zip(*drawn))
 

@@ -29,7 +29,7 @@ TABLE = "dicomfields_2026c"
 
 _METHOD = ("113100", "DCM", "Basic Application Confidentiality Profile")
 
-# Free text, dates and names that the table does not list are no less private.
+# Free text, dates and names that the table does not list are just as private.
 _TALKATIVE = frozenset({"DA", "DT", "LT", "PN", "ST", "TM", "UC", "UN", "UR", "UT"})
 _DATES = {"DA": "19000101", "DT": "19000101000000", "TM": "000000"}
 
@@ -190,7 +190,7 @@ def _apply(dataset: Dataset, key: str, rules: dict[tuple, Callable]) -> None:
     from dicomanonymizer import anonymize_dataset
 
     tags = [(tag.group, tag.element) for tag in dataset.keys()]  # noqa: SIM118 - not elements
-    fitting = {tag: rules[tag] for tag in tags if tag in rules}
+    fitting: dict[tuple, Callable] = {tag: rules[tag] for tag in tags if tag in rules}
     for mask in (tag for tag in rules if len(tag) == 4):
         if any(group & mask[2] == mask[0] & mask[2] for group, _ in tags):
             fitting[mask] = rules[mask]

@@ -12,11 +12,13 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, overload
 
 import numpy as np
 import pydicom
-from pydicom.datadict import dictionary_description, tag_for_keyword
+from pydicom.datadict import dictionary_description
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
 from tfstyle.data.privacy import reason_of, values_unsaid
@@ -106,14 +108,14 @@ def read_dataset(path: str, *, pixels: bool, tags: list[str] | None = None) -> D
     Raises:
         InputFileError: If the file is missing, damaged, or is not a DICOM file.
     """
-    options = {} if pixels else {"stop_before_pixels": True, "specific_tags": tags}
+    options: dict[str, Any] = {} if pixels else {"stop_before_pixels": True, "specific_tags": tags}
     try:
         with damage_is_input_error(path), _Bounded(path) as file:
             if file.start is None:
                 raise NotDicomError(path, _NOT_DICOM)
             if file.prefix:
                 return pydicom.dcmread(file, **options)
-            if options.get("specific_tags") is not None:
+            if not pixels and tags is not None:
                 options["specific_tags"] = [*tags, *_TELLING]
             dataset = pydicom.dcmread(file, force=True, **options)
             if not any(dataset.get(keyword) for keyword in _TELLING):
@@ -194,7 +196,7 @@ def damage_is_input_error(path: str) -> Iterator[None]:
 
 def called(keyword: str) -> str:
     """How a message calls an attribute: by its name and tag."""
-    tag = tag_for_keyword(keyword)
+    tag = Tag(keyword)
     return f"{dictionary_description(tag)} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
@@ -222,6 +224,10 @@ def number_of(dataset: Dataset, keyword: str) -> float | None:
     return next(iter(numbers_of(dataset, keyword)), None)
 
 
+@overload
+def integer_of(dataset: Dataset, keyword: str, default: int = 0) -> int: ...
+@overload
+def integer_of(dataset: Dataset, keyword: str, default: None) -> int | None: ...
 def integer_of(dataset: Dataset, keyword: str, default: int | None = 0) -> int | None:
     """The first number of an attribute without its fraction."""
     number = number_of(dataset, keyword)

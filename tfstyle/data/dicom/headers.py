@@ -143,9 +143,14 @@ class Frame:
         return self.ImagePositionPatient is not None and self.ImageOrientationPatient is not None
 
     @property
+    def cosines(self) -> np.ndarray:
+        """Unit vectors along rows and columns, (2, 3); the orientation must be known."""
+        return np.asarray(self.ImageOrientationPatient).reshape(2, 3)
+
+    @property
     def normal(self) -> np.ndarray:
         """Unit vector along the slice normal."""
-        normal = np.cross(self.ImageOrientationPatient[:3], self.ImageOrientationPatient[3:])
+        normal = np.cross(*self.cosines)
         return normal / np.linalg.norm(normal)
 
     @property
@@ -162,8 +167,10 @@ def _is_malformed(dataset: Dataset, keyword: str, count: int) -> bool:
     if keyword not in dataset or found == count or (found and count == 1):
         return False
     value = dataset.get_item(keyword).value  # as it is in the file
-    if isinstance(value, (str, bytes)):
-        return bool(value.strip(" \0\\" if isinstance(value, str) else b" \0\\"))
+    if isinstance(value, str):
+        return bool(value.strip(" \0\\"))
+    if isinstance(value, bytes):
+        return bool(value.strip(b" \0\\"))
     return value is not None and (not isinstance(value, Sequence) or len(value) > 0)
 
 
@@ -199,10 +206,10 @@ def window_of(dataset: Dataset) -> Window | None:
 
 def identity_of(dataset: Dataset) -> Identity:
     """UIDs of series, study and frame of reference, and marks of the patient; "" if missing."""
-    *uids, patient, name = (text_of(dataset, keyword) for keyword in IDENTITY_TAGS[:5])
+    series, study, place, patient, name = (text_of(dataset, tag) for tag in IDENTITY_TAGS[:5])
     name = name.rstrip("^ ").upper()
     marks = mark_of(patient) if patient else "", mark_of(name) if name and not patient else ""
-    return *uids, *marks
+    return series, study, place, *marks
 
 
 def is_own(dataset: Dataset) -> bool:
@@ -301,7 +308,9 @@ def _describe_frame(common: Frame, dataset: Dataset, index: int) -> Frame:
         ImageOrientationPatient=_unit_cosines(
             np.array(numbers_of(orientation, "ImageOrientationPatient"))
         ),
-        PixelSpacing=next((tuple(s) for s in spacings if len(s) == 2 and min(s) > 0), (1.0, 1.0)),
+        PixelSpacing=next(
+            ((s[0], s[1]) for s in spacings if len(s) == 2 and min(s) > 0), (1.0, 1.0)
+        ),
         RescaleSlope=number_of(rescale, "RescaleSlope"),
         RescaleIntercept=number_of(rescale, "RescaleIntercept"),
         malformed=malformed,

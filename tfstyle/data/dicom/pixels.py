@@ -231,7 +231,7 @@ def _precision(path: str, dataset: Dataset) -> int | None:
                 path,
                 f"holds a compressed picture {found}, but names {rows} rows x {columns} columns.",
             )
-    return max((size[2] for size in pictures), default=None)
+    return max((size[2] for size in pictures if size is not None), default=None)
 
 
 def picture_size(data: bytes) -> tuple[int, int, int] | None:

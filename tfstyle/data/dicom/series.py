@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -176,7 +177,7 @@ def _scan(frames: list[Frame], name: str, stack: str) -> Scan:
     one = frames[0].NumberOfFrames > 1 and len(set(paths)) == 1
     windows = (frames[len(frames) // 2].window, *(frame.window for frame in frames))
     return Scan(
-        DicomPixels(tuple(frames)),
+        cast("np.ndarray", DicomPixels(tuple(frames))),
         spacing=(step, *frames[0].PixelSpacing),
         units=frames[0].units,
         name=f"{name}_{stack}" if stack else name,
@@ -236,7 +237,7 @@ def _is_meant(text: str, uid: str, name: str, frame: Frame) -> bool:
     if text in (name, uid) or (uid and text == mark_of(uid)):
         return bool(text)
     if text.removeprefix("-").isdecimal():
-        # A few digits are a Series Number and no end of a UID, whatever UIDs end in them.
+        # A few digits are a Series Number and not the end of a UID, even where a UID ends in them.
         return int(text) == frame.SeriesNumber or (len(text) > 5 and uid.endswith(text))
     return "." in text and uid.endswith("." + text.removeprefix("."))
 
@@ -373,7 +374,7 @@ def _geometry(frames: Sequence[Frame], name: str) -> tuple[np.ndarray | None, fl
             )
     affine = np.eye(4)
     affine[:3, 0] = vector
-    affine[:3, 1] = first.ImageOrientationPatient[3:] * first.PixelSpacing[0]
-    affine[:3, 2] = first.ImageOrientationPatient[:3] * first.PixelSpacing[1]
+    affine[:3, 1] = first.cosines[1] * first.PixelSpacing[0]
+    affine[:3, 2] = first.cosines[0] * first.PixelSpacing[1]
     affine[:3, 3] = first.ImagePositionPatient
     return affine, step

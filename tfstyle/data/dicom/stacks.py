@@ -10,9 +10,10 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 
@@ -110,16 +111,20 @@ _SHORT = {
 
 def slice_places(frames: Sequence[Frame]) -> list[float] | None:
     """Where slices without a known place in space lie on a line, in mm; None if it is unknown."""
-    positions = [frame.ImagePositionPatient for frame in frames]
-    if all(position is not None for position in positions):
+    positions = _known(frame.ImagePositionPatient for frame in frames)
+    if len(positions) == len(frames):
         # Without an orientation, the axis along which they differ most.
         extent = np.ptp(positions, axis=0)
         if extent.max() > _SAME_PLACE:
             return [float(position[extent.argmax()]) for position in positions]
-    locations = [frame.SliceLocation for frame in frames]
-    if None in locations or max(locations) - min(locations) <= _SAME_PLACE:
+    locations = _known(frame.SliceLocation for frame in frames)
+    if len(locations) < len(frames) or max(locations) - min(locations) <= _SAME_PLACE:
         return None
     return locations
+
+
+def _known(values: Iterable[_Value | None]) -> list[_Value]:
+    return [value for value in values if value is not None]
 
 
 def _without_copies(frames: Sequence[Frame], name: str) -> list[Frame]:
@@ -159,8 +164,8 @@ def _places(frames: list[Frame], name: str) -> tuple[list[float] | None, list[Fr
     if len(frames) == 1:
         return None, frames
     problem = None
-    positions = [frame.ImagePositionPatient for frame in frames]
-    if any(position is None for position in positions):
+    positions = _known(frame.ImagePositionPatient for frame in frames)
+    if len(positions) < len(frames):
         problem = _missing(frames, "ImagePositionPatient")
     elif not np.ptp(positions, axis=0).max() > _SAME_PLACE and (
         (not np.any(positions) and _described_apart(frames)) or slice_places(frames) is not None
@@ -179,8 +184,9 @@ def _places(frames: list[Frame], name: str) -> tuple[list[float] | None, list[Fr
     if places is not None:
         how = "Slice Location" if frames[0].ImagePositionPatient is None else "position"
         if how == "Slice Location" and None not in numbers:  # it may run either way
-            upward = np.corrcoef(places, numbers)[0, 1] if len(set(numbers)) > 1 else 1.0
-            places = [-place for place in places] if upward < 0 else places
+            apart = len(set(numbers)) > 1
+            if apart and np.corrcoef(places, np.array(numbers, np.float64))[0, 1] < 0:
+                places = [-place for place in places]
         places = _snapped(places)
     elif None in numbers or len({f.path for f in frames}) > len(set(numbers)):
         how = "file name"
@@ -254,15 +260,20 @@ def _grouped(items: Sequence, value: Callable) -> dict[object, list]:
 # -- what tells images of one place apart -------------------------------------------------------
 
 _Item = tuple[float, Frame]
+_Value = TypeVar("_Value")
 _Contrast = tuple[str, Callable[[Frame], object]]
+
+
+def _contrast(name: str) -> Callable[[Frame], object]:
+    return lambda frame: frame.contrasts.get(name)
 
 
 def _contrasts(frames: Sequence[Frame]) -> list[_Contrast]:
     """What differs between the frames, in the order in which it is tried."""
     names = [*CONTRASTS, *sorted({n for f in frames for n in f.contrasts} - {*CONTRASTS})]
-    found: list[_Contrast] = [(name, lambda f, n=name: f.contrasts.get(n)) for name in names]
+    found: list[_Contrast] = [(name, _contrast(name)) for name in names]
     if frames[0].placed:
-        cosines = frames[0].ImageOrientationPatient.reshape(2, 3)
+        cosines = frames[0].cosines
         found.append(
             ("corner", lambda f: tuple(np.rint(cosines @ f.ImagePositionPatient).tolist()))
         )
@@ -280,7 +291,7 @@ def _separate(
     for number, (name, value) in enumerate(contrasts, start=1):
         groups = _grouped(items, lambda item, value=value: value(item[1]))
         if len(groups) < 2 or (repeated == 1 and 2 * len(groups) > len(items)):
-            continue  # of one slice each: nothing that is no stack already
+            continue  # of one slice each: nothing that is not a stack already
         stacks = list(groups.values())
         if name not in _OF_A_STACK or None in groups or min(map(len, stacks)) < 3:
             stacks = _joined(stacks, in_turn=name not in _OF_A_SLAB)
@@ -322,7 +333,7 @@ def _sortable(value: object) -> tuple:
 
 
 def _joined(groups: Sequence[list[_Item]], in_turn: bool) -> list[list[_Item]]:
-    """Joins groups that go on where the one before ends, as acquisitions of one scan do.
+    """Joins groups that begin where the one before ends, as acquisitions of one scan do.
 
     With `in_turn` also those that lie in each other: every second slice, acquired in its turn.
     """

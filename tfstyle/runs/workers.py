@@ -27,12 +27,6 @@ LOST = (
 )
 
 
-def over_machines(strategy: tf.distribute.Strategy) -> bool:
-    """Whether a strategy has replicas on more than this machine."""
-    replicas = strategy.num_replicas_in_sync
-    return replicas > 1 and replicas > len(strategy.extended.worker_devices)
-
-
 @dataclass(frozen=True)
 class Worker:
     """The place of this process among the workers of a run.
@@ -60,7 +54,7 @@ class Worker:
             environ: Environment variables.
 
         Raises:
-            ArgumentError: If TF_CONFIG is no JSON, or its cluster and task do not fit together.
+            ArgumentError: If TF_CONFIG is not JSON, or its cluster and task do not fit together.
 
         Example:
             >>> cluster = {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}
@@ -74,7 +68,7 @@ class Worker:
         try:
             config = json.loads(text)
         except ValueError as error:
-            raise ArgumentError(f"TF_CONFIG: is no JSON ({error}).") from None
+            raise ArgumentError(f"TF_CONFIG: is not JSON ({error}).") from None
         cluster = config.get("cluster") if isinstance(config, dict) else None
         if config == {} or cluster == {}:
             return cls()
@@ -150,7 +144,7 @@ class Worker:
                 raise
             raise WorkerError(
                 "another worker has stopped; its own message says why. Give every worker its "
-                "command again to go on."
+                "command again to resume."
             ) from error
 
 

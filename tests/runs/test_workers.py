@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tfstyle.errors import ArgumentError, WorkerError
-from tfstyle.workers import Worker, from_chief
+from tfstyle.runs.workers import Worker, from_chief
 
 TWO = {"worker": ["127.0.0.1:2222", "127.0.0.1:2223"]}
 
@@ -46,7 +46,7 @@ class TestPlace:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("[]", '"cluster" must be'),
         ({"task": {"type": "worker", "index": 0}}, '"cluster" must be'),
         ({"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}, '"cluster" must be'),

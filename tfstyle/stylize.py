@@ -1,3 +1,0 @@
-"""Another name of :mod:`tfstyle.runs.stylize`."""
-
-from tfstyle.runs.stylize import *  # noqa: F403
