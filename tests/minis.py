@@ -1,9 +1,19 @@
-"""Models of a few operations that export and load in no time."""
+"""Models of a few operations that export and load in no time; small scans, and what runs made."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from pathlib import Path
+
+import nibabel as nib
 import numpy as np
+import pydicom
 import tensorflow as tf
+from pydicom.data import get_testdata_file
+from pydicom.uid import generate_uid
+
+from tests.models import image
 
 
 class MeanTone:
@@ -46,3 +56,47 @@ class NoCodes:
 
     def generate(self, content, style, strength=None):
         return self.tone.generate(content, style, strength)
+
+
+def ct_series(folder: Path, slices: int = 2, uid: str | None = None) -> str:
+    """A series of one CT slice again and again, 2 mm apart; gives its UID.
+
+    The order of the files' names is not that of the positions.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    uid = uid or generate_uid()
+    for i in range(slices):
+        dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm", download=False))
+        dataset.SeriesInstanceUID = uid
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        dataset.InstanceNumber = i + 1
+        x, y, _ = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [x, y, 2.0 * i]
+        dataset.SliceLocation = 2.0 * i
+        dataset.save_as(folder / f"{uid[-6:]}-{9 - i}.dcm")
+    return uid
+
+
+def ct_volume(path: Path, slices: int = 3, seed: int = 3, flat: tuple[int, ...] = ()) -> Path:
+    """A NIfTI volume in HU, some slices of which show one gray level."""
+    values = 1500 * image(seed, (slices, 20, 16, 1))[..., 0] - 700
+    values[list(flat)] = 0
+    values[slices // 2, 0, 0] = -1000
+    path.parent.mkdir(parents=True, exist_ok=True)
+    affine = np.diag([-1.0, -1, 2, 1])
+    nib.save(nib.Nifti1Image(values.transpose(2, 1, 0).astype(np.int16), affine), path)
+    return path
+
+
+def contents(folder: str | Path) -> dict[str, str]:
+    """Every file, hidden ones too, by the hash of its bytes."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(Path(folder).rglob("*"))
+        if path.is_file()
+    }
+
+
+def rows_of(folder: str | Path) -> list[dict]:
+    """The rows of a set's manifest."""
+    return [json.loads(line) for line in (Path(folder) / "manifest.jsonl").read_text().splitlines()]

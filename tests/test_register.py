@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-
 import nibabel as nib
 import numpy as np
 import pytest
 
+from tests.minis import rows_of
 from tests.models import image, small_model
 from tfstyle.data import write_png
 from tfstyle.errors import InputFileError
 from tfstyle.runs import augment_scans, stylize_scans
-from tfstyle.runs.augment import MANIFEST
 from tfstyle.style_bank import StyleBank
 from tfstyle.tone import ToneTransfer
 
@@ -45,10 +43,6 @@ def write_case(path, mask_path, codes="LPS", dtype=np.int16, forms=(1, 1)):
         one.header.set_sform(one.affine, forms[1])
         place.parent.mkdir(parents=True, exist_ok=True)
         nib.save(one, place)
-
-
-def rows_of(output) -> list[dict]:
-    return [json.loads(line) for line in (output / MANIFEST).read_text().splitlines()]
 
 
 @pytest.mark.parametrize(

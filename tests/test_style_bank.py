@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pydicom.data import get_testdata_file
 
+from tests.minis import ct_volume
 from tests.models import image, small_model, small_tone
 from tfstyle.data import read_scan, scan_to_unit, write_png
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
@@ -50,8 +51,8 @@ class TestMaking:
         assert bank.files[0] == (str(folder / "b.png"),)
         assert StyleBank.from_scans(model, str(folder)).names == ("b", "a")
 
-    def test_windows_and_slices(self, model, ct, tmp_path, write_volume):
-        volume = write_volume(tmp_path / "volume.nii.gz", 10)
+    def test_windows_and_slices(self, model, ct, tmp_path):
+        volume = ct_volume(tmp_path / "volume.nii.gz", 10)
         windows = ["bone", "soft_tissue", (300, 900)]
         bank = StyleBank.from_scans(model, [ct, volume], windows=windows, slices=2)
         assert bank.names == (
@@ -79,8 +80,8 @@ class TestMaking:
         with pytest.raises(InputFileError, match=r"bad\.nii"):
             StyleBank.from_scans(model, folder / "bad.nii")
 
-    def test_flat_slices_are_left_out(self, model, tmp_path, caplog, write_volume):
-        volume = write_volume(tmp_path / "volume.nii.gz", 4, flat=(0, 3))
+    def test_flat_slices_are_left_out(self, model, tmp_path, caplog):
+        volume = ct_volume(tmp_path / "volume.nii.gz", 4, flat=(0, 3))
         assert StyleBank.from_scans(model, volume, slices=4).names == ("volume[1]", "volume[2]")
         assert "volume[0] shows nothing" in caplog.text
         write_png(np.zeros((20, 20)), tmp_path / "black.png")
@@ -133,8 +134,8 @@ class TestToneTransfer:
     def tone(self):
         return small_tone()
 
-    def test_one_style_a_scan_of_what_its_slices_show(self, tone, tmp_path, write_volume):
-        volume = write_volume(tmp_path / "volume.nii.gz", 4, flat=(0, 3))
+    def test_one_style_a_scan_of_what_its_slices_show(self, tone, tmp_path):
+        volume = ct_volume(tmp_path / "volume.nii.gz", 4, flat=(0, 3))
         bank = StyleBank.from_scans(tone, volume, windows=["bone", "full"])
         assert bank.names == ("volume bone", "volume full")
         shown = scan_to_unit(read_scan(volume), "bone")[1:3]
@@ -223,19 +224,3 @@ class TestJoin:
             join([])
         with pytest.raises(ArgumentError, match="different models"):
             join([StyleBank(np.ones((1, 2, 65))), StyleBank(np.ones((1, 2, 33)))])
-
-
-@pytest.fixture
-def write_volume():
-    """``write_volume(path, slices, flat)`` writes a NIfTI volume in HU, some slices flat."""
-    import nibabel as nib
-
-    def write(path, slices, flat=()):
-        values = 1500 * image(7, (slices, 16, 16, 1))[..., 0] - 700
-        values[list(flat)] = 0
-        values[slices // 2, 0, 0] = -1000
-        affine = np.diag([-1.0, -1, 1, 1])
-        nib.save(nib.Nifti1Image(values.transpose(2, 1, 0).astype(np.int16), affine), path)
-        return path
-
-    return write

@@ -99,13 +99,17 @@ class StyleAugmentation(keras.layers.Layer):
 
     Example:
         >>> augment = StyleAugmentation(styles=["scanner_a/", "scanner_b/"], p=0.5, seed=1)
-        >>> data = tf.data.Dataset.from_tensor_slices({"images": x, "segmentation_masks": y})
+        >>> pairs = {"images": images, "segmentation_masks": masks}
+        >>> data = tf.data.Dataset.from_tensor_slices(pairs).repeat(8)
         >>> data = data.batch(8).map(augment).prefetch(2)
+        >>> sum(len(batch["images"]) for batch in data)
+        8
         >>> augment.counts
-        {'seen': 128, 'stylized': 63, 'gated': 1}
+        {'seen': 8, 'stylized': ..., 'gated': ...}
 
     In a model, on its device:
 
+        >>> unet = tfstyle.segmentation.UNet(classes=2, depth=2, width=4)
         >>> model = keras.Sequential([StyleAugmentation(styles="batch"), unet])
     """
 
@@ -363,7 +367,10 @@ class StyleAugmentation(keras.layers.Layer):
         if self.gate is not None:
             # Every few pixels show as much of the structure as all of them.
             step = tf.maximum(tf.reduce_min(tf.shape(content)[1:3]) // GATE_SAMPLES, 1)
-            scores = structure_scores(content[:, ::step, ::step], generated[:, ::step, ::step])
+            seen = [image[:, ::step, ::step] for image in (content, generated)]
+            for image in seen:
+                image.set_shape([None, None, None, 1])  # unknown behind a step that is a tensor
+            scores = structure_scores(*seen)
             passed = tf.reduce_min(tf.reshape(scores, [count, channels]), axis=1) >= self.gate
         low, high = self.value_range
         generated = tf.cast(

@@ -38,8 +38,8 @@ class ServedStylizer:
         client: A :class:`tfstyle.serving.Client`.
 
     Example:
-        >>> stylizer = ServedStylizer(tfstyle.serving.Client("127.0.0.1:8500"))
-        >>> stylize_scans(stylizer, ["ct/"], ["style.dcm"], "out/")
+        >>> stylizer = ServedStylizer(tfstyle.serving.Client("127.0.0.1:8500"))  # doctest: +SKIP
+        >>> done = stylize_scans(stylizer, ["ct/"], ["style.dcm"], "out/")  # doctest: +SKIP
     """
 
     def __init__(self, client):

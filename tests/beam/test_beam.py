@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -15,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from tests.minis import contents
 from tests.models import image, small_model
 from tfstyle import beam
 from tfstyle._private.files import locked
@@ -49,15 +49,6 @@ def write_pictures(folder: Path, count: int) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_png(image(i, (16, 16)), path)
     return folder
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """Every file, hidden ones too, by the hash of its bytes."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(Path(folder).rglob("*"))
-        if path.is_file()
-    }
 
 
 @needs_beam

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
+from tests.minis import contents, ct_series, ct_volume, rows_of
 from tests.models import image, small_model, small_tone
 from tfstyle.data import Window, read_scan, scan_to_unit, write_png
 from tfstyle.data.privacy import mark_of
@@ -35,27 +32,6 @@ def styles(model):
     return StyleBank.encode(model, images, names=["dark", "middle", "bright"])
 
 
-def write_volume(path, slices=3, seed=3):
-    values = 1500 * image(seed, (slices, 20, 16, 1))[..., 0] - 700
-    values[0, 0, 0] = -1000
-    affine = np.diag([-1.0, -1, 2, 1])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(values.transpose(2, 1, 0).astype(np.int16), affine), path)
-
-
-def write_series(folder, slices=2, uid=None):
-    folder.mkdir(parents=True, exist_ok=True)
-    uid = uid or generate_uid()
-    for i in range(slices):
-        dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
-        dataset.SeriesInstanceUID = uid
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-        x, y, _ = dataset.ImagePositionPatient
-        dataset.ImagePositionPatient = [x, y, 2.0 * i]
-        dataset.save_as(folder / f"{uid[-6:]}-{i}.dcm")
-    return uid
-
-
 @pytest.fixture
 def pictures(tmp_path):
     """Three small pictures, one of 16 bits, with masks."""
@@ -68,19 +44,6 @@ def pictures(tmp_path):
         mask.parent.mkdir(parents=True, exist_ok=True)
         write_png((image(i, (24, 20)) > 0.5) * 1.0, mask)
     return folder
-
-
-def rows_of(output) -> list[dict]:
-    return [json.loads(line) for line in (Path(output) / MANIFEST).read_text().splitlines()]
-
-
-def contents(output) -> dict[str, str]:
-    """Every file of a set, by the hash of its bytes."""
-    return {
-        path.relative_to(output).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(Path(output).rglob("*"))
-        if path.is_file()
-    }
 
 
 class TestSet:
@@ -139,10 +102,10 @@ class TestSet:
 
     def test_volumes_and_series(self, model, styles, tmp_path):
         source = tmp_path / "in"
-        write_volume(source / "v.nii.gz")
-        write_volume(source / "deep" / "w.nii", seed=4)
-        uid = write_series(source / "ct" / "series")
-        write_series(source / "ct" / "single", slices=1)
+        ct_volume(source / "v.nii.gz")
+        ct_volume(source / "deep" / "w.nii", seed=4)
+        uid = ct_series(source / "ct" / "series")
+        ct_series(source / "ct" / "single", slices=1)
         masks = tmp_path / "masks"
         (masks / "ct" / "series").mkdir(parents=True)
         (masks / "ct" / "series" / "1.txt").write_text("one")
@@ -182,7 +145,7 @@ class TestSet:
             np.testing.assert_allclose(found, expected, atol=0.6 / 1800)
 
     def test_a_tone_transfer_gives_a_scan_one_curve(self, tmp_path):
-        write_volume(tmp_path / "in" / "v.nii.gz", slices=4)
+        ct_volume(tmp_path / "in" / "v.nii.gz", slices=4)
         tone = small_tone()
         bank = StyleBank.encode(tone, [0.3 * image(20, (24, 24))])
         augment_scans(tone, tmp_path / "in", tmp_path / "out", bank, gate=None, window="full")
@@ -197,7 +160,7 @@ class TestSet:
 
     def test_series_that_share_a_folder_or_a_position(self, model, styles, tmp_path):
         source = tmp_path / "in"
-        first, second = (write_series(source) for _ in range(2))
+        first, second = (ct_series(source) for _ in range(2))
         for file in list(source.glob(f"{first[-6:]}*")):  # the first series has two images each
             dataset = pydicom.dcmread(file)
             dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
@@ -366,7 +329,7 @@ class TestResuming:
         assert not (out / "masks" / "deep" / ".c-1.png.abcdef01.tfstyle").exists()
 
     def test_unfinished_series(self, model, styles, tmp_path):
-        write_series(tmp_path / "in" / "ct")
+        ct_series(tmp_path / "in" / "ct")
         out = tmp_path / "out"
         augment_scans(model, tmp_path / "in", out, styles, gate=None)
         (out / MANIFEST).write_text("")  # stopped between the series and its row
@@ -434,7 +397,7 @@ class TestBadInputs:
         assert [row["status"] for row in rows_of(out)].count("failed") == 1
 
     def test_window_that_does_not_suit(self, model, styles, pictures, tmp_path):
-        write_volume(pictures / "v.nii.gz")
+        ct_volume(pictures / "v.nii.gz")
         done = augment_scans(
             model, pictures, tmp_path / "out", styles, window=Window(100, 900), gate=None
         )
@@ -459,7 +422,7 @@ class TestBadInputs:
         assert done.failed == {"b.png": "RuntimeError: odd"}
 
     def test_what_holds_no_scan(self, model, styles, pictures, tmp_path):
-        write_volume(pictures / "ct.nii.gz")
+        ct_volume(pictures / "ct.nii.gz")
         scan = nib.load(pictures / "ct.nii.gz")
         labels = (np.asarray(scan.dataobj) > 0).astype(np.uint8)
         nib.save(nib.Nifti1Image(labels, scan.affine), pictures / "vertebrae.nii.gz")

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import shutil
 
-import nibabel as nib
-import numpy as np
-import pydicom
 import pytest
-from pydicom.data import get_testdata_file
-from pydicom.uid import generate_uid
 
+from tests.minis import ct_series, ct_volume
 from tests.models import image, small_model
 from tfstyle.data import read_scans, write_png
 from tfstyle.errors import OutputError
@@ -27,16 +23,8 @@ def model():
 def folder(tmp_path):
     """A DICOM series of two slices, a NIfTI volume and a picture."""
     place = tmp_path / "in"
-    (place / "series").mkdir(parents=True)
-    uid = generate_uid()
-    for i in range(2):
-        dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
-        dataset.SeriesInstanceUID = uid
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-        dataset.ImagePositionPatient = [0, 0, 2.0 * i]
-        dataset.save_as(place / "series" / f"{i}.dcm")
-    values = (1500 * image(3, (16, 20, 3, 1))[..., 0] - 1000).astype(np.int16)
-    nib.save(nib.Nifti1Image(values, np.diag([-1.0, -1, 2, 1])), place / "v.nii.gz")
+    ct_series(place / "series")
+    ct_volume(place / "v.nii.gz")
     write_png(image(4, (24, 20)), place / "p.png")
     return place
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.data.conftest import make_ct
+from tests.minis import contents
 from tests.models import image
 from tfstyle.data import (
     load_shards,
@@ -45,12 +45,6 @@ def source(tmp_path) -> Path:
     write_png(image(1, (9, 7)), folder / "p.png")
     write_png(image(2, (9, 7)), folder / "deep.png", bits=16)
     return folder
-
-
-def contents(folder) -> dict[str, str]:
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(folder).iterdir()
-    }
 
 
 def fields(scan) -> tuple:

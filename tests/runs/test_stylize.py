@@ -14,8 +14,8 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
-from pydicom.uid import generate_uid
 
+from tests.minis import ct_series
 from tests.models import small_model, small_tone
 from tfstyle._private.files import locked
 from tfstyle.data import WINDOWS, Window, read_scan, scan_to_unit, write_png
@@ -58,21 +58,10 @@ def slice_file():
 
 
 @pytest.fixture
-def series(tmp_path, slice_file):
+def series(tmp_path):
     """Five slices, 2 mm apart, with names in another order than their positions."""
-    folder = tmp_path / "series"
-    folder.mkdir()
-    uid = generate_uid()
-    for i in range(5):
-        dataset = pydicom.dcmread(slice_file)
-        dataset.SeriesInstanceUID = uid
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-        dataset.InstanceNumber = i + 1
-        x, y, _ = dataset.ImagePositionPatient
-        dataset.ImagePositionPatient = [x, y, 2.0 * i]
-        dataset.SliceLocation = 2.0 * i
-        dataset.save_as(folder / f"{9 - i}.dcm")
-    return folder
+    ct_series(tmp_path / "series", 5)
+    return tmp_path / "series"
 
 
 @pytest.fixture

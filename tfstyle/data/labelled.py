@@ -197,8 +197,10 @@ def find_labelled(
         ArgumentError: An unknown layout, or a source of domains that is none of the above.
 
     Example:
-        >>> records = find_labelled("dataset-verse19training")            # doctest: +SKIP
-        >>> first = records[0].read(classes="foreground")                 # doctest: +SKIP
+        >>> records = find_labelled("images/", "masks/")
+        >>> first = records[0].read(classes="foreground")
+        >>> first.mask.shape == first.scan.shape
+        True
     """
     if layout not in LAYOUTS:
         raise ArgumentError(f"layout: must be one of {LAYOUTS}, received {layout!r}.")
@@ -249,8 +251,8 @@ def read_labelled(
     Takes its arguments and those of :meth:`LabelledFiles.read`, and raises their errors.
 
     Example:
-        >>> scans = read_labelled("ct/", "masks/", domain_from="tag:Manufacturer",
-        ...                       classes={1: range(20, 26)})               # doctest: +SKIP
+        >>> scans = read_labelled("images/", "masks/", domain_from="tag:Manufacturer",
+        ...                       classes={1: range(20, 26)})
     """
     check_classes(classes)
     return [record.read(classes) for record in find_labelled(images, masks, **options)]

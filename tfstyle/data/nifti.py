@@ -199,8 +199,8 @@ def match_labels(
     """A label map on the grid of a scan, by the affines of both, nearest neighbor.
 
     Example:
-        >>> labels, covered = match_labels(scan, "labels.nii.gz")  # doctest: +SKIP
-        >>> masks = labels[covered]  # doctest: +SKIP
+        >>> labels, covered = match_labels(scan, "masks/ct.nii.gz")
+        >>> masks = labels[covered]
 
     Args:
         scan: A scan with an affine.

@@ -73,6 +73,7 @@ def apply_protocol(
     """A scan in HU as it would look under another protocol.
 
     Example:
+        >>> from tfstyle.data import spine_phantom
         >>> image = apply_protocol(spine_phantom(0, 64), "bone_sharp")
         >>> image.shape
         (1, 64, 64, 1)

@@ -84,8 +84,9 @@ def read_scans(
     pass ``on_odd="error"`` to be strict. Damaged files are always an error.
 
     Example:
-        >>> for scan in read_scans("study/"):  # doctest: +SKIP
+        >>> for scan in read_scans("ct/"):
         ...     print(scan)
+        Scan('ct', 2 x 128 x 128 pixels, 2 x 0.6615 x 0.6615 mm, -896..1167 HU)
 
     Args:
         path: A DICOM, ``.nii``, ``.nii.gz`` or PNG file, or a folder.

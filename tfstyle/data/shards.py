@@ -117,7 +117,8 @@ def shard_dataset(folder: str | os.PathLike, *, shard: tuple[int, int] = (0, 1))
         >>> def part(context):
         ...     place = context.input_pipeline_id, context.num_input_pipelines
         ...     return shard_dataset("prepared/", shard=place).repeat()
-        >>> strategy.distribute_datasets_from_function(part)
+        >>> strategy = tf.distribute.get_strategy()
+        >>> data = strategy.distribute_datasets_from_function(part)
     """
     import tensorflow as tf
 

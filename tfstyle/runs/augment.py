@@ -164,8 +164,9 @@ def augment_scans(
 
     Example:
         >>> model = tfstyle.from_preset()
-        >>> bank = tfstyle.StyleBank.from_scans(model, "other_scanners/")
-        >>> augment_scans(model, "train/images", "augmented/", bank, masks="train/masks")
+        >>> bank = tfstyle.StyleBank.from_scans(model, ["scanner_a/", "scanner_b/"])
+        >>> augment_scans(model, "ct/", "augmented/", bank, masks="masks/").written
+        1
     """
     options = AugmentOptions(
         per_image=per_image,

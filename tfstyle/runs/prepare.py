@@ -92,9 +92,9 @@ def prepare_scans(
         OutputError: If the folder holds something else or cannot be written.
 
     Example:
-        >>> prepare_scans(["ct/"], "prepared/").slices
-        12480
-        >>> scans = load_shards("prepared/")        # or: tfstyle train --content prepared/
+        >>> prepare_scans(["ct/"], "new/").slices
+        2
+        >>> scans = tfstyle.data.load_shards("new/")        # or: tfstyle train --content new/
     """
     if not shard_mb > 0:
         raise ArgumentError(f"shard_mb: must be above 0, received {shard_mb!r}.")

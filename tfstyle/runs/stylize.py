@@ -108,7 +108,9 @@ def stylize_scans(
 
     Example:
         >>> model = tfstyle.from_preset()
-        >>> stylize_scans(model, ["ct_series/"], ["reference.dcm"], "out/", window="soft_tissue")
+        >>> done = stylize_scans(model, ["ct/"], ["style.dcm"], "out/", window="soft_tissue")
+        >>> done[0].slices
+        2
     """
     check_profile(deidentify)
     if workers is not None and workers < 0:

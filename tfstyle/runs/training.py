@@ -106,7 +106,7 @@ def train(
 
     Example:
         >>> run = TrainingRun(content=("ct/",), windows=("bone", "soft_tissue"), epochs=20)
-        >>> train(run, "runs/first").preset
+        >>> train(run, "runs/first").preset  # doctest: +SKIP
         PosixPath('runs/first/preset')
     """
     folder = Path(output)
@@ -219,8 +219,10 @@ def fit_resumable(
         The history of all epochs, those before an interruption included.
 
     Example:
-        >>> fit_resumable(model, lambda start: pair_dataset(scans, start=start), "runs/first",
-        ...               epochs=10, steps=100)
+        >>> def pairs(start):
+        ...     return pair_dataset(scans, start=start)
+        >>> history = fit_resumable(model, pairs, "runs/first", epochs=10,
+        ...                         steps=100)  # doctest: +SKIP
     """
     strategy = model.distribute_strategy
     with strategy.scope():

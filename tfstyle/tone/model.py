@@ -67,8 +67,7 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
     Example:
         >>> model = tfstyle.from_preset()
         >>> generated = model.stylize(content, style)      # (H, W) float32 in [0, 1]
-        >>> model.confidence(content, style)
-        0.87
+        >>> confidence = model.confidence(content, style)  # float32 (B,), from 0 to 1
 
     References: Mechrez, Talmi and Zelnik-Manor, "The contextual loss for image transformation with
     non-aligned data", ECCV 2018, for the affinities; Xu, Li and Shin, "Medical image processing
@@ -198,7 +197,8 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
             ArgumentError: shapes, values, strength or weights that cannot be used.
 
         Example:
-            >>> model.stylize(content, [style_a, style_b], style_weights=[0.7, 0.3])
+            >>> model = tfstyle.from_preset()
+            >>> blended = model.stylize(content, [style, style**2], style_weights=[0.7, 0.3])
         """
         check_strength(strength)
         check_batch_size(batch_size)
@@ -339,6 +339,7 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
             ArgumentError: an image that cannot be used.
 
         Example:
+            >>> model = tfstyle.from_preset()
             >>> code = model.encode_style(style)
             >>> generated = model.stylize(content, code)      # as with the style itself
         """

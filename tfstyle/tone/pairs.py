@@ -259,7 +259,8 @@ def tone_groups(
     Example:
         >>> model = tfstyle.ToneTransfer()
         >>> model.compile(optimizer="adam")
-        >>> model.fit(tone_groups(read_scans("ct/")), steps_per_epoch=100, epochs=30)
+        >>> groups = tone_groups(tfstyle.data.read_scans("ct/"))  # doctest: +SKIP
+        >>> model.fit(groups, steps_per_epoch=100, epochs=30)  # doctest: +SKIP
     """
     if not isinstance(scans, Mapping):
         for scan in scans:

@@ -100,8 +100,11 @@ def deidentify(dataset: Dataset, key: str) -> None:
         ArgumentError: If dicom-anonymizer is not installed.
 
     Example:
-        >>> dataset = pydicom.dcmread("ct.dcm")  # doctest: +SKIP
-        >>> deidentify(dataset, new_key())  # doctest: +SKIP
+        >>> import pydicom
+        >>> dataset = pydicom.dcmread("style.dcm")
+        >>> deidentify(dataset, new_key())
+        >>> dataset.PatientIdentityRemoved
+        'YES'
     """
     rules = _rules()
     meta = dataset.__dict__.pop("file_meta", None)

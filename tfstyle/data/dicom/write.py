@@ -59,8 +59,10 @@ def write_derived_series(
     is gone, and Derivation Description says so.
 
     Example:
-        >>> scan = read_scan("ct_series")  # doctest: +SKIP
-        >>> write_derived_series(scan, images, WINDOWS["bone"], "out")  # doctest: +SKIP
+        >>> from tfstyle.data import WINDOWS, read_scan
+        >>> scan = read_scan("ct/")
+        >>> generated = 0.5 * WINDOWS["bone"].to_unit(scan.pixels)
+        >>> files = write_derived_series(scan, generated, WINDOWS["bone"], "out/")
 
     Args:
         scan: The scan that the images were made of, as :func:`tfstyle.data.read_scan` gives it.
