@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 
-.PHONY: help demo test test-beam lint format install lock audit clean
+.PHONY: help demo test test-fast test-beam lint types docs build format install lock audit clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -20,6 +20,9 @@ demo: $(STAMP)  ## stylize real CT slices, serve the model, write demo/index.htm
 test: $(STAMP)  ## run all tests (PYTEST_ARGS="-k dicom" picks some)
 	$(PY) -m pytest $(PYTEST_ARGS)
 
+test-fast: $(STAMP)  ## run the tests that are neither slow nor of several parts together
+	$(PY) -m pytest -m "not slow and not integration" $(PYTEST_ARGS)
+
 test-beam:  ## run the tests of tfstyle[beam] in .venv-beam: Beam needs an older protobuf than `dev`
 	@PYTHON="$(PYTHON)" sh scripts/venv.sh $(VENV)-beam beam
 	$(VENV)-beam/bin/python -m pip install --quiet pytest hypothesis
@@ -28,6 +31,16 @@ test-beam:  ## run the tests of tfstyle[beam] in .venv-beam: Beam needs an older
 lint: $(STAMP)  ## check style and format
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+
+types: $(STAMP)  ## check types
+	$(PY) -m mypy
+
+docs: $(STAMP)  ## build the documentation into site/
+	$(PY) -m mkdocs build --strict
+
+build: $(STAMP)  ## build the wheel and the sdist into dist/
+	$(PY) -m pip install --quiet build
+	$(PY) -m build
 
 format: $(STAMP)  ## put every file into ruff's format
 	$(PY) -m ruff check --fix .
@@ -54,5 +67,5 @@ $(STAMP): pyproject.toml setup.py scripts/venv.sh
 	@touch $@
 
 clean:  ## remove .venv, caches and what the demo wrote
-	rm -rf $(VENV) $(VENV)-beam demo build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-beam demo site build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
