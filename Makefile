@@ -36,7 +36,7 @@ types: $(STAMP)  ## check types
 	$(PY) -m mypy
 
 docs: $(STAMP)  ## build the documentation into site/
-	$(PY) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 build: $(STAMP)  ## build the wheel and the sdist into dist/
 	$(PY) -m pip install --quiet build

@@ -45,13 +45,15 @@ _LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!\w+:|#)([^)\s#]+)(#
 
 
 class Roles(griffe.Extension):
-    """Sphinx's roles in docstrings, as ``:class:`tfstyle.Window```, become code."""
+    """Docstrings as Griffe reads them: Sphinx's roles become code, ``Example:`` a section."""
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         """Called for every module, class, function and attribute."""
         if obj.docstring:
             text = re.sub(r":[a-z]+:`~?([^`]+)`", r"`\1`", obj.docstring.value)
-            obj.docstring.value = re.sub(r"``([^`]+)``", r"`\1`", text)
+            text = re.sub(r"``([^`]+)``", r"`\1`", text)
+            # Griffe's name of the section
+            obj.docstring.value = re.sub(r"^( *)Example:$", r"\1Examples:", text, flags=re.M)
 
 
 def on_config(config: Any) -> Any:
@@ -67,7 +69,11 @@ def on_config(config: Any) -> Any:
 def on_files(files: Files, config: Any) -> Files:
     """Adds the pages."""
     for page, source in OUTSIDE.items():
-        files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
+        path = ROOT / source
+        files.append(File.generated(config, page, abs_src_path=str(path)))
+        for picture in re.findall(r"!\[[^\]]*\]\((?!\w+:)([^)]+)\)", path.read_text("utf-8")):
+            uri = posixpath.normpath(posixpath.join(posixpath.dirname(page), picture))
+            files.append(File.generated(config, uri, abs_src_path=str(path.parent / picture)))
     files.append(File.generated(config, "api/index.md", content=_index()))
     for name, module in _modules().items():
         files.append(File.generated(config, f"api/{name}.md", content=_reference(module)))
@@ -103,6 +109,16 @@ def _modules() -> dict[str, ModuleType]:
     return {name: found[name] for name in sorted(found) if isinstance(found[name], ModuleType)}
 
 
+def _names(module: ModuleType) -> list[str]:
+    """The public names of a module: its ``__all__``, else what is defined there."""
+    own = [
+        name
+        for name, thing in vars(module).items()
+        if not name.startswith("_") and getattr(thing, "__module__", None) == module.__name__
+    ]
+    return list(getattr(module, "__all__", sorted(own)))
+
+
 def _index() -> str:
     tfstyle = importlib.import_module("tfstyle")
     modules = _modules()
@@ -111,19 +127,24 @@ def _index() -> str:
         f"| [`tfstyle.{name}`]({name}.md) | {(module.__doc__ or '').strip().splitlines()[0]} |"
         for name, module in modules.items()
     ]
-    table = "\n".join(["| module | |", "| --- | --- |", *rows])
-    text = "\n\n".join(_entry("tfstyle", name) for name in names)
+    table = "\n".join(["| module | what is in it |", "| --- | --- |", *rows])
+    home = {name: module for module in modules for name in _names(modules[module])}
+    text = "\n\n".join(
+        f"## {name}\n\nSee [tfstyle.{home[name]}]({home[name]}.md)."
+        if name in home
+        else _entry("tfstyle", name)
+        for name in names
+    )
     return f"# API reference\n\nAll that is public.\n\n{table}\n\n{text}\n"
 
 
 def _reference(module: ModuleType) -> str:
-    names = getattr(module, "__all__", ())
     head = (
         f"# {module.__name__}\n\n::: {module.__name__}\n"
         "    options:\n      members: false\n      show_root_heading: false\n"
         "      show_root_toc_entry: false\n"
     )
-    return "\n\n".join([head, *(_entry(module.__name__, name) for name in names)]) + "\n"
+    return "\n\n".join([head, *(_entry(module.__name__, name) for name in _names(module))]) + "\n"
 
 
 def _entry(module: str, name: str) -> str:

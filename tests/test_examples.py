@@ -1,0 +1,46 @@
+"""Each script in examples/ runs as it stands, and draws its picture."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfstyle.data import read_png
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted(p.stem for p in (ROOT / "examples").glob("*.py") if p.stem != "picture")
+NEEDS = {
+    "convert_and_run": ("ai_edge_litert", "litert_quantizer", "onnxruntime", "tf2onnx"),
+    "serve_and_call": ("tensorflow_serving", "grpc_health"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_runs(name, tmp_path):
+    for package in ("matplotlib", "data_store", *NEEDS.get(name, ())):
+        pytest.importorskip(package)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / f"{name}.py")],
+        cwd=tmp_path,
+        env={**os.environ, "EXAMPLES_OUT": str(tmp_path), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    picture = read_png(tmp_path / f"{name}.png").pixels
+    assert np.std(picture) > 10
+
+
+def test_page_shows_every_example():
+    page = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
+    assert len(EXAMPLES) >= 5
+    for name in EXAMPLES:
+        assert f"../examples/{name}.py" in page
+        assert f"(examples/{name}.png)" in page
