@@ -14,12 +14,12 @@ import tfstyle
 from tfstyle.data import LABELS, apply_protocol, spine_phantom
 from tfstyle.segmentation import UNet
 
-SIZE, EPOCHS, SEEN, UNSEEN = 64, 12, "standard", "bone_sharp"
+SIZE, EPOCHS, SEEN, UNSEEN = 48, 12, "standard", "bone_sharp"
 
 
 def phantoms(seeds, protocol):
     """Images (N, H, W, 1) in [0, 1] and masks (N, H, W)."""
-    drawn = [spine_phantom(seed, SIZE, slices=4) for seed in seeds]
+    drawn = [spine_phantom(seed, SIZE, slices=3) for seed in seeds]
     images = [apply_protocol(phantom, protocol, seed=7) for phantom in drawn]
     masks = np.concatenate([phantom.mask for phantom in drawn])
     return np.concatenate(images).reshape(-1, SIZE, SIZE, 1).astype("float32"), masks

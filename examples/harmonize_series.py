@@ -16,7 +16,7 @@ import tfstyle
 from tfstyle.data import Window, read_scan, scan_to_unit, spine_phantom, write_nifti
 
 series = Path(tempfile.mkdtemp()) / "series.nii.gz"
-scan = spine_phantom(seed=3, size=256, slices=6).scan
+scan = spine_phantom(seed=3, size=192, slices=6).scan
 full = Window(1000, 4000)
 write_nifti(full.to_unit(scan.pixels), scan, full, series)
 reference = get_testdata_file("bad_sequence.dcm")  # a vertebra, 512 x 512

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import matplotlib as mpl
@@ -11,11 +10,11 @@ import numpy as np
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-OUT = Path(os.environ.get("EXAMPLES_OUT") or Path(__file__).resolve().parent / "out")
+OUT = Path(__file__).resolve().parent / "out"
 
 
 def save_row(name: str, images: dict[str, np.ndarray], classes: int | None = None) -> Path:
-    """Writes ``<name>.png`` into ``examples/out/``, or $EXAMPLES_OUT.
+    """Writes ``<name>.png`` into ``examples/out/``.
 
     Args:
         name: Name of the file without its ending.

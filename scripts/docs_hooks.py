@@ -74,7 +74,6 @@ def on_files(files: Files, config: Any) -> Files:
         for picture in re.findall(r"!\[[^\]]*\]\((?!\w+:)([^)]+)\)", path.read_text("utf-8")):
             uri = posixpath.normpath(posixpath.join(posixpath.dirname(page), picture))
             files.append(File.generated(config, uri, abs_src_path=str(path.parent / picture)))
-    files.append(File.generated(config, "api/index.md", content=_index()))
     for name, module in _modules().items():
         files.append(File.generated(config, f"api/{name}.md", content=_reference(module)))
     return files
@@ -83,6 +82,8 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Links between files of the repository become links between pages."""
     here = page.file.src_uri
+    if here == "api/index.md":
+        markdown += _index()
     source = OUTSIDE.get(here, f"docs/{here}")
 
     def link(found: re.Match) -> str:
@@ -135,7 +136,7 @@ def _index() -> str:
         else _entry("tfstyle", name)
         for name in names
     )
-    return f"# API reference\n\nAll that is public.\n\n{table}\n\n{text}\n"
+    return f"\n{table}\n\n{text}\n"
 
 
 def _reference(module: ModuleType) -> str:
