@@ -171,7 +171,7 @@ class ToneEncoder(keras.layers.Layer):
         width: int = 48,
         features: int = 32,
         working_size: int = 96,
-        dropout: float = 0.1,
+        dropout: float = 0.2,
         **kwargs,
     ):
         super().__init__(**kwargs)

@@ -13,8 +13,8 @@ from tfstyle.tone.curve import ToneCurve, rising, strictly_rising
 #: Knots of a curve; each stands for TOKENS / KNOTS tokens of neighboring gray levels.
 KNOTS = 32
 #: Above this probability that both have one gray scale the content stays as it is. Chosen on the
-#: patients "shoulder" and "head" with models of an earlier training, for all others.
-ALIKE = 0.25
+#: patients "shoulder" and "head", whose models do not know them, for all others.
+ALIKE = 0.1
 #: Mean closest cosine at which two images have nothing and everything in common: 2 % and half of
 #: the pairs of CT lie below, noise and inverted pictures at the lower end.
 RESEMBLANCE = (0.85, 0.93)

@@ -203,9 +203,9 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         check_strength(strength)
         check_batch_size(batch_size)
         images, shape = as_batch(content, "content")
-        curve = self.estimate(images, style, style_weights, batch_size, one_curve)
+        curve = self._estimate(images, style, style_weights, batch_size, one_curve)
         self._warn(curve)
-        return self.apply_curve(images, curve, strength).reshape(shape)
+        return self._apply_curve(images, curve, strength).reshape(shape)
 
     def apply_curve(
         self,
@@ -228,9 +228,13 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         """
         check_strength(strength)
         images, shape = as_batch(content, "content")
+        return self._apply_curve(images, curve, strength).reshape(shape)
+
+    def _apply_curve(self, images, curve, strength):
         if strength == 0:
-            return images.reshape(shape)
-        return apply_curve(images, curve, strength).clip(0.0, 1.0).reshape(shape)
+            return images
+        generated = apply_curve(images, curve, strength)
+        return np.clip(generated, 0.0, 1.0, out=generated)
 
     def estimate(
         self,
@@ -256,6 +260,9 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
             ArgumentError: shapes, values or weights that cannot be used.
         """
         images = as_batch(content, "content")[0]
+        return self._estimate(images, style, style_weights, batch_size, one_curve)
+
+    def _estimate(self, images, style, style_weights, batch_size, one_curve) -> ToneCurve:
         if one_curve:
             images = images[evenly(len(images), SLICES)]
         images = reduce_array(images, self.encoder.working_size)

@@ -25,7 +25,7 @@ WIDTHS, POWER = (60.0, 4000.0), 2.2
 #: Least share of the body that a gray scale does not clip.
 LEAST_SHOWN = 0.2
 #: Shares of the images that are made-up bodies, and that get a table.
-MADE_UP, TABLES = 0.12, 0.35
+MADE_UP, TABLES = 0.2, 0.4
 #: A tissue of fewer pixels counts as absent.
 LEAST_PIXELS = 20
 
