@@ -20,7 +20,7 @@ demo: $(STAMP)  ## stylize real CT slices, serve the model, write demo/index.htm
 test: $(STAMP)  ## run all tests (PYTEST_ARGS="-k dicom" picks some)
 	$(PY) -m pytest $(PYTEST_ARGS)
 
-test-fast: $(STAMP)  ## run the tests that are neither slow nor of several parts together
+test-fast: $(STAMP)  ## run the tests that are neither slow nor start processes and servers
 	$(PY) -m pytest -m "not slow and not integration" $(PYTEST_ARGS)
 
 test-beam:  ## run the tests of tfstyle[beam] in .venv-beam: Beam needs an older protobuf than `dev`
@@ -32,7 +32,7 @@ lint: $(STAMP)  ## check style and format
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-types: $(STAMP)  ## check types
+types: $(STAMP)  ## check the type hints
 	$(PY) -m mypy
 
 docs: $(STAMP)  ## build the documentation into site/
