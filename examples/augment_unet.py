@@ -35,10 +35,10 @@ test_images, test_masks = phantoms(range(100, 104), UNSEEN)
 # %%
 bone, _ = phantoms(range(200, 203), UNSEEN)
 wide, _ = phantoms(range(203, 206), "wide")
-model = tfstyle.from_preset()
-codes = model.encode_style(np.concatenate([bone, wide]))
 
 # --8<-- [start:augment]
+model = tfstyle.from_preset()
+codes = model.encode_style(np.concatenate([bone, wide]))  # (N, H, W, 1) in [0, 1]
 augment = tfstyle.StyleAugmentation(model, styles=codes, p=0.5, strength=(0.5, 1.0), seed=1)
 train = tf.data.Dataset.from_tensor_slices((images, masks)).shuffle(64).batch(8)
 augmented = train.map(augment)
@@ -50,7 +50,7 @@ for name, data in (("plain", train), ("augmented", augmented)):
     keras.utils.set_random_seed(2)
     unet = UNet(classes=len(LABELS), depth=3, width=8, normalization="batch")
     unet.compile_default(learning_rate=3e-3, dice=1.0)
-    unet.fit(data, epochs=EPOCHS, verbose=0)
+    unet.fit(data, epochs=EPOCHS, shuffle=False, verbose=0)
     results = unet.evaluate(test_images, test_masks, verbose=0, return_dict=True)
     print(name, {key: round(value, 3) for key, value in results.items()})
     predicted[f"{name}, mean IoU {results['mean_iou']:.2f}"] = unet.segment(test_images)[1]

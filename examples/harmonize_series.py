@@ -12,8 +12,12 @@ import numpy as np
 from picture import save_row
 from pydicom.data import get_testdata_file
 
+# --8<-- [start:imports]
 import tfstyle
-from tfstyle.data import Window, read_scan, scan_to_unit, spine_phantom, write_nifti
+from tfstyle.data import read_scan, scan_to_unit
+
+# --8<-- [end:imports]
+from tfstyle.data import Window, spine_phantom, write_nifti
 
 series = Path(tempfile.mkdtemp()) / "series.nii.gz"
 scan = spine_phantom(seed=3, size=192, slices=6).scan
