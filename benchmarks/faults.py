@@ -39,15 +39,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # has run anything.
 import numpy as np
 
-import tfstyle.augment_scans
 import tfstyle.cli
 import tfstyle.data
 import tfstyle.export.saved_model
+import tfstyle.runs.augment
+import tfstyle.runs.stylize
+import tfstyle.runs.training
 import tfstyle.segmentation
-import tfstyle.stylize
-import tfstyle.training
-from tfstyle.files import write_atomically
-from tfstyle.training import environment
+from tfstyle.files import LOCK, write_atomically
+from tfstyle.runs.folder import read_rows
+from tfstyle.runs.training import environment
 
 COMMANDS = ("train", "stylize", "augment", "export")
 SIGNALS = (signal.SIGTERM, signal.SIGKILL)
@@ -311,9 +312,9 @@ def finished(name: str, root: str) -> dict:
         paths += [root / "preset" / "preset.json"] * (root / "preset").exists()
     elif name == "stylize":
         paths = final_files(root)
-        for account in root.rglob(".*.partial/account.jsonl"):
-            for line in account.read_text().splitlines():
-                paths.append(account.parent / "slices" / json.loads(line)["file"])
+        for journal in root.glob(f"{RECORDS}/*/slices.jsonl"):
+            made = [journal.parent / "slices" / row.get("file", "") for row in read_rows(journal)]
+            paths.extend(path for path in made if path.is_file())
     elif name == "augment":
         manifest = root / "manifest.jsonl"
         rows = manifest.read_text().splitlines() if manifest.exists() else []
@@ -324,8 +325,9 @@ def finished(name: str, root: str) -> dict:
         paths = final_files(root)
     for path in paths:
         # As it will be called when its folder has its name.
-        place = str(path.relative_to(root)).replace(".partial/slices/", "/").replace("/.", "/")
-        place = place.removeprefix(".") if ".partial" in str(path) else place
+        place = str(path.relative_to(root))
+        if place.startswith(RECORDS):
+            place = place.removeprefix(f"{RECORDS}/").replace("/slices/", "/")
         status = path.stat()
         files[place] = [status.st_ino, status.st_mtime_ns]
     return {"files": files, "epochs": epochs}
@@ -384,7 +386,7 @@ def left_over(root: Path) -> list[str]:
     return [
         str(path.relative_to(root))
         for path in sorted(root.rglob("*"))
-        if path.name.startswith(".") and path.name != RECORDS
+        if path.name.startswith(".") and path.name not in (RECORDS, LOCK)
     ]
 
 

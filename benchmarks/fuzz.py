@@ -421,7 +421,7 @@ def make_dicom(rng: random.Random, seeds: Path, folder: Path) -> None:
 def read_dicom_case(rng: random.Random, folder: Path, out: Path) -> None:
     from tfstyle.data import list_scans, read_scans, resolve_window
     from tfstyle.errors import TfstyleError
-    from tfstyle.outputs import write_generated
+    from tfstyle.runs.outputs import write_generated
 
     several = len(os.listdir(folder)) > 1
     path = folder if several else folder / "case.dcm"
@@ -801,11 +801,8 @@ def run_seeds(folder: Path) -> None:
     (folder / "settings.json").write_text(json.dumps({"seed": 1, "per_image": 2, "model": "x"}))
     state = {"uid": "1.2", "study_uid": "1.3", "frame_of_reference_uid": "1.4"}
     state.update(date="20260101", time="120000.0")
-    (folder / "job.json").write_text(json.dumps({"job": "j", "state": state}))
+    (folder / "job.json").write_text(json.dumps({"job": "j"}))
     facts = {"slice": 0, "file": "IM_0001.dcm", "step": 1.0, "error": 0.1, "below": 0, "above": 0}
-    (folder / "account.jsonl").write_text(
-        "".join(json.dumps({**facts, "slice": i}) + "\n" for i in (0, 1))
-    )
     window = {"centre": 40.0, "width": 400.0}
     result = {
         "source": "scan", "files": ["scan.nii"], "format": "nifti", "slices": 3, "size": [5, 6],
@@ -815,10 +812,11 @@ def run_seeds(folder: Path) -> None:
     }  # fmt: skip
     from dataclasses import fields
 
-    from tfstyle.stylize import StylizedScan
+    from tfstyle.runs.stylize import StylizedScan
 
     result = {field.name: result.get(field.name, 1.0) for field in fields(StylizedScan)}
-    (folder / "record.json").write_text(json.dumps({"job": "j", "result": result}))
+    rows = [{"state": state}, facts, {**facts, "slice": 1}, {"result": result}]
+    (folder / "slices.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "run.json").write_text(json.dumps({"settings": {"steps": 3}, "environment": {}}))
     (folder / "history.json").write_text(json.dumps({"loss": [1.0, 0.5], "style": [1.0, None]}))
     (folder / "study.json").write_text(json.dumps({"settings": {"a": 1}, "rows": []}))
@@ -835,52 +833,41 @@ def make_run(rng: random.Random, seeds: Path, folder: Path) -> None:
 
 
 def read_run_case(rng: random.Random, folder: Path, out: Path) -> None:
-    from tfstyle import augment_scans, outputs, stylize, training
     from tfstyle.experiments.study_file import read_study
+    from tfstyle.runs import stylize, training
+    from tfstyle.runs.manifest import ManifestFolder
 
     (name,) = os.listdir(folder)
+    seeds = folder.parents[1] / "seeds" / "runs"
     if name in ("manifest.jsonl", "settings.json"):
         target = out / "set"
         (target / "images").mkdir(parents=True)
         (target / "images" / "a-1.nii.gz").write_bytes(b"x")
-        final = {"manifest.jsonl": augment_scans.MANIFEST, "settings.json": augment_scans.SETTINGS}
-        shutil.copy(folder / name, target / final[name])
-        if name == "settings.json":
-            augment_scans.begin_set(target, {"seed": 1, "per_image": 2, "model": "x"})
-            return
-        manifest = augment_scans.Manifest(target)
-        manifest.complete("a.nii.gz", 2)
-        manifest.count({"a.nii.gz"}, 2)
-        manifest.tidy()
-    elif name in ("job.json", "account.jsonl"):
-        partial = out / ".scan.partial"
-        (partial / "slices").mkdir(parents=True)
-        (partial / "slices" / "IM_0001.dcm").write_bytes(b"x")
-        seeds = folder.parents[1] / "seeds" / "runs"
-        for file in ("job.json", "account.jsonl"):
-            source = folder / file if file == name else seeds / file
-            shutil.copy(source, partial / file)
-        kept = outputs.SliceFolder(out / "scan", "j")
-        try:
-            from tfstyle.data import Window
-
-            slices = outputs.DicomSlices((), Window(40, 400), kept.state or None)
-            kept.begin(slices.names, slices.state)
-        finally:
-            kept.close()
-    elif name == "record.json":
-        target = out / "scan.nii"
-        target.write_bytes(b"x")
-        (out / stylize.RECORDS).mkdir()
-        shutil.copy(folder / name, out / stylize.RECORDS / "scan.nii.json")
-        result = stylize._finished(target, "j")
+        for file in ("manifest.jsonl", "settings.json"):
+            shutil.copy(folder / file if file == name else seeds / file, target / file)
+        settings = {"seed": 1, "per_image": 2, "model": "x"}
+        with ManifestFolder(target, settings) as manifest:
+            manifest.complete("a.nii.gz", 2)
+            manifest.count(["a.nii.gz"], 2)
+    elif name in ("job.json", "slices.jsonl"):
+        place = out / stylize.RECORDS / "scan.nii"
+        (place / "slices").mkdir(parents=True)
+        (place / "slices" / "IM_0001.dcm").write_bytes(b"x")
+        (out / "scan.nii").write_bytes(b"x")
+        for file in ("job.json", "slices.jsonl"):
+            shutil.copy(folder / file if file == name else seeds / file, place / file)
+        result = stylize._finished(out / "scan.nii", "j")
         if result is not None:
             json.dumps(result.as_dict())
+        with stylize._place(out / "scan.nii", "j") as run:
+            for row in run.rows:
+                stylize._is_slice(row, ["IM_0001.dcm"], place / "slices")
     elif name == "history.json":
         training._last(training._read_history(folder / name))
     elif name == "run.json":
         shutil.copy(folder / name, out / name)
-        training._open_run(training.TrainingRun(content=()), out)
+        with training._folder(training.TrainingRun(phantoms=1), out, False):
+            pass
     else:
         read_study(folder / name, {"a": 1}, {"rows": []}, "runs")
 
@@ -1132,7 +1119,7 @@ def prepare(tensorflow: bool, sandbox: Sandbox) -> None:
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.io.decode_png(png(1, 1, 8, 0, b"\0\0"))
     import tfstyle.data
-    import tfstyle.outputs  # noqa: F401
+    import tfstyle.runs.outputs  # noqa: F401
 
 
 def make_seeds(name: str, sandbox: Sandbox) -> None:

@@ -39,7 +39,7 @@ import json, sys, time
 start = time.perf_counter()
 import tfstyle
 from tfstyle.data import Window
-from tfstyle.stylize import stylize_scans
+from tfstyle.runs.stylize import stylize_scans
 source, style, output, workers = sys.argv[1:5]
 model = tfstyle.from_preset(sys.argv[5] or None)
 calls, name = [], "apply_curve" if hasattr(model, "apply_curve") else "stylize"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+
+import pytest
 
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -12,3 +15,19 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 _threads = str(min(4, os.cpu_count() or 1))
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", _threads)
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", _threads)
+
+
+@pytest.fixture
+def _logging_as_before():
+    """The command sets up logging for a process of its own; other tests get theirs back."""
+    from tfstyle.cli.output import NOISY
+
+    logger = logging.getLogger("tfstyle")
+    noisy = [logging.getLogger(name) for name in NOISY]
+    before = logger.level, logger.propagate, logger.handlers, [one.filters[:] for one in noisy]
+    yield
+    logging.captureWarnings(False)
+    logger.setLevel(before[0])
+    logger.propagate, logger.handlers = before[1:3]
+    for one, filters in zip(noisy, before[3]):
+        one.filters = filters

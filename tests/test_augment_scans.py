@@ -15,11 +15,11 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
 from tests.models import image, small_model, small_tone
-from tfstyle.augment_scans import MANIFEST, SETTINGS, augment_scans
 from tfstyle.data import Window, read_scan, scan_to_unit, write_png
 from tfstyle.data.privacy import mark_of
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
 from tfstyle.metrics import histogram_distance, structure_similarity
+from tfstyle.runs.augment import MANIFEST, SETTINGS, augment_scans
 from tfstyle.style_bank import StyleBank
 
 
@@ -390,7 +390,7 @@ class TestResuming:
 
     def test_other_styles(self, model, styles, pictures, tmp_path, whole):
         other = StyleBank(styles.codes * 1.01, names=styles.names)
-        with pytest.raises(ArgumentError, match="another model or other styles"):
+        with pytest.raises(ArgumentError, match="model and styles: differ from those"):
             augment_scans(model, pictures, tmp_path / "whole", other, **whole[1])
 
 
@@ -465,7 +465,7 @@ class TestBadInputs:
         def full(*_):
             raise OutputError("x.png", "cannot be written (No space left on device).")
 
-        monkeypatch.setattr("tfstyle.augment_scans.write_generated", full)
+        monkeypatch.setattr("tfstyle.runs.augment.write_generated", full)
         with pytest.raises(OutputError, match="No space left"):
             augment_scans(model, pictures, tmp_path / "out", styles, gate=None)
 
@@ -515,7 +515,7 @@ class TestArguments:
             augment_scans(model, pictures, pictures / "out", styles)
         with pytest.raises(OutputError, match="holds the input folder"):
             augment_scans(model, pictures, tmp_path, styles)
-        with pytest.raises(OutputError, match="is no augmented set"):
+        with pytest.raises(OutputError, match="is not empty and holds no augmented set"):
             augment_scans(model, pictures, tmp_path / "masks", styles)
         with pytest.raises(ArgumentError, match="another folder than that of the images"):
             augment_scans(model, pictures, tmp_path / "out", styles, masks=pictures)

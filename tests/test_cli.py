@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-import logging
 import os
+import pkgutil
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +21,7 @@ from pydicom.data import get_testdata_file
 
 import tfstyle
 from tests.models import small_model
-from tfstyle import cli
+from tfstyle import cli, presets
 from tfstyle.data import LABELS, read_scan, write_png
 from tfstyle.errors import ArgumentError, ServingError, WeightsError
 
@@ -34,23 +37,13 @@ class Half:
         return np.asarray(content) * np.float32(0.5)
 
 
-@pytest.fixture(autouse=True)
-def _logging_as_before():
-    """The command sets up logging for a process of its own; other tests get theirs back."""
-    logger = logging.getLogger("tfstyle")
-    before = logger.level, logger.propagate, logger.handlers
-    yield
-    logging.captureWarnings(False)
-    logger.setLevel(before[0])
-    logger.propagate, logger.handlers = before[1:]
-    for name in cli.NOISY:
-        logging.getLogger(name).removeFilter(cli._critical)
+pytestmark = pytest.mark.usefixtures("_logging_as_before")
 
 
 @pytest.fixture
 def half(monkeypatch):
     model = Half()
-    monkeypatch.setattr(cli, "_load_model", lambda arguments: model)
+    monkeypatch.setattr("tfstyle.presets.open_model", lambda source: model)
     return model
 
 
@@ -71,10 +64,7 @@ def run(capsys):
     """Runs a command; returns status, stdout and stderr."""
 
     def start(*words: object) -> tuple[int, str, str]:
-        try:
-            status = cli.main([str(word) for word in words])
-        except SystemExit as stop:
-            status = stop.code
+        status = cli.main([str(word) for word in words])
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 
@@ -82,26 +72,53 @@ def run(capsys):
 
 
 class TestHelp:
+    @pytest.mark.parametrize("command", cli.COMMANDS)
+    @pytest.mark.parametrize("width", [80, 120])
+    def test_each_option_is_told_and_each_example_is_a_command(
+        self, run, monkeypatch, command, width
+    ):
+        monkeypatch.setenv("COLUMNS", str(width))
+        status, out, err = run(command, "--help")
+        assert (status, err) == (0, "")
+        assert max(map(len, out.splitlines())) <= width
+        assert "None" not in out
+        help_, examples = out.split("Examples:\n")
+        for argument in cli.app[command].assemble_argument_collection(parse_docstring=True):
+            if argument.name.startswith("--"):
+                assert argument.name in help_
+                assert argument.parameter.help or argument.children, argument.name
+        for line in examples.replace("\\\n", "").splitlines():
+            for words in line.split("&&"):
+                program, name, *_ = shlex.split(words)
+                assert program == "tfstyle"
+                cli.parse(shlex.split(words)[1:])
+        assert name == command or command == "prepare"
+
     @pytest.mark.parametrize(
-        "command",
+        ("command", "function"),
         [
-            "prepare",
-            "train",
-            "stylize",
-            "augment",
-            "features",
-            "export",
-            "serve",
-            "info",
-            "phantom",
+            ("stylize", "tfstyle.runs.stylize:stylize_scans"),
+            ("augment", "tfstyle.runs.augment:augment_scans"),
+            ("prepare", "tfstyle.runs.prepare:prepare_scans"),
+            ("export", "tfstyle.export:export_stylize"),
+            ("convert", "tfstyle.convert:convert"),
+            ("serve", "tfstyle.serving:serve"),
         ],
     )
-    def test_each_command_has_examples(self, run, command):
-        status, out, err = run(command, "--help")
-        assert status == 0
-        assert "examples:" in out
-        assert f"tfstyle {command}" in out
-        assert err == ""
+    def test_defaults_are_those_of_the_library(self, command, function):
+        ours = inspect.signature(cli.app[command].default_command).parameters
+        theirs = inspect.signature(pkgutil.resolve_name(function)).parameters
+        required = inspect.Parameter.empty
+        shared = {
+            name: (ours[name].default, theirs[name].default)
+            for name in ours.keys() & theirs.keys()
+            if required not in (ours[name].default, theirs[name].default)
+        }
+        assert shared
+        assert all(mine == yours for mine, yours in shared.values()), shared
+
+    def test_default_preset_is_that_of_the_library(self):
+        assert cli.options.DEFAULT_PRESET == presets.DEFAULT
 
     def test_version(self, run):
         assert run("--version") == (0, f"tfstyle {tfstyle.__version__}\n", "")
@@ -109,9 +126,9 @@ class TestHelp:
     def test_help_does_not_import_tensorflow(self):
         code = (
             "import sys, tfstyle.cli\n"
-            "try: tfstyle.cli.main(['--help'])\n"
-            "except SystemExit: pass\n"
-            "sys.exit(bool({'tensorflow', 'keras', 'numpy', 'pydicom', 'rich'} & set(sys.modules)))"
+            "for words in ([], *([name] for name in tfstyle.cli.COMMANDS)):\n"
+            "    assert tfstyle.cli.main([*words, '--help']) == 0\n"
+            "sys.exit(bool({'tensorflow', 'keras', 'numpy', 'pydicom'} & set(sys.modules)))"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -122,15 +139,21 @@ class TestUsage:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            ([], "required"),
             (["dance"], "dance"),
-            (["stylize"], "INPUT"),
+            (["stylize"], "INPUTS"),
+            (["stylize", "a.dcm", "-o", "out", "--styl", "b.dcm"], "--style"),
             (["stylize", "a.dcm", "-o", "out"], "--style"),
             (["augment", "in", "out"], "--styles"),
-            (["train", "-o", "x", "--batch-size", "0"], "at least 1, received 0"),
-            (["train", "-o", "x", "--steps", "many"], "invalid whole number value: 'many'"),
+            (["train", "-o", "x"], "give content scans"),
+            (
+                ["train", "-o", "x", "--phantoms", "1", "--batch-size", "0"],
+                "at least 1, received 0",
+            ),
+            (["train", "-o", "x", "--steps", "many"], "many"),
             (["train", "-o", "x", "--phantoms", "-1"], "at least 0, received -1"),
-            (["export", "--preset", "a", "--model", "b"], "not allowed with"),
+            (["augment", "a", "b", "--styles", "c", "--per-image", "0"], "--per-image"),
+            (["export", "--preset", "a", "--model", "b"], "leave out one of the two"),
+            (["export", "--unet", "a", "--model", "b"], "leave out one of the two"),
         ],
     )
     def test_one_line_and_status_2(self, run, words, message):
@@ -140,6 +163,16 @@ class TestUsage:
         assert err.startswith("tfstyle: error: ")
         assert message in err
         assert err.count("\n") == 1
+
+    def test_nothing_gives_the_help(self, run):
+        assert run()[::2] == (2, "")
+
+    def test_lists_with_a_negative_center(self):
+        words = ["train", "-o", "x", "--content", "a", "b", "--windows", "bone", "-600,1500"]
+        _, bound = cli.parse([*words, "--flips", "--content", "c", "--rescale", "0.5", "2"])
+        run = bound.arguments["run"]
+        assert (run.content, run.windows) == (("a", "b", "c"), ("bone", "-600,1500"))
+        assert (run.flips, run.rescale) == (True, (0.5, 2.0))
 
     def test_window_with_a_negative_centre(self, run, half, ct, picture, tmp_path):
         status, out, err = run(
@@ -169,10 +202,10 @@ class TestErrors:
         ],
     )
     def test_one_line_no_traceback(self, run, monkeypatch, error, status):
-        def fail(arguments):
+        def fail():
             raise error
 
-        monkeypatch.setattr(cli, "_info", fail)
+        monkeypatch.setattr("tfstyle.info.describe_environment", fail)
         found, out, err = run("info")
         assert found == status
         assert out == ""
@@ -181,18 +214,18 @@ class TestErrors:
         assert "Traceback" not in err
 
     def test_debug_shows_the_traceback(self, monkeypatch):
-        def fail(arguments):
+        def fail():
             raise ArgumentError("x")
 
-        monkeypatch.setattr(cli, "_info", fail)
+        monkeypatch.setattr("tfstyle.info.describe_environment", fail)
         with pytest.raises(ArgumentError):
             cli.main(["info", "--debug"])
 
     def test_interrupt(self, run, monkeypatch):
-        def stop(arguments):
+        def stop():
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(cli, "_info", stop)
+        monkeypatch.setattr("tfstyle.info.describe_environment", stop)
         assert run("info") == (130, "", "tfstyle: interrupted\n")
 
     def test_no_such_file(self, run, half, picture, tmp_path):
@@ -256,6 +289,23 @@ class TestStylize:
         assert scan["size"] == [30, 20]
         assert half.strength == 0.5
 
+    def test_overwrite(self, run, half, ct, picture, tmp_path):
+        slices = shutil.copy(ct, tmp_path / "ct.dcm")
+        for source, target in ((picture, tmp_path / "o.png"), (slices, tmp_path / "out")):
+            words = ["stylize", source, "--style", picture, "-o", target]
+            assert run(*words)[0] == 0
+            status, _, err = run(*words, "--strength", "0.5")
+            assert status == 1
+            assert "exists already" in err
+            assert run(*words, "--overwrite")[::2] == (0, "")
+        (made,) = (tmp_path / "out").glob("*/*.dcm")
+        (made.parent / "notes.txt").write_text("mine")
+        assert run(*words, "--overwrite", "--strength", "0.2")[0] == 1
+        assert made.exists()
+        before = picture.read_bytes()
+        assert run(*words[:-1], picture, "--overwrite")[0] == 1
+        assert picture.read_bytes() == before
+
     def test_log_warnings_reach_stderr_unless_quiet(self, run, half, ct, picture, tmp_path):
         folder = tmp_path / "series"
         folder.mkdir()
@@ -273,7 +323,8 @@ class TestStylize:
 class TestAugment:
     @pytest.fixture
     def small(self, monkeypatch):
-        monkeypatch.setattr(cli, "_load_model", lambda arguments: small_model("relu1_1"))
+        model = small_model("relu1_1")
+        monkeypatch.setattr("tfstyle.presets.open_model", lambda source: model)
 
     @pytest.fixture
     def folders(self, tmp_path):
@@ -346,7 +397,7 @@ class TestMethods:
             (["--method", "cyclegan"], "unknown name 'cyclegan'; use one of"),
             (["--method", "contextual_transformation"], "is trained for one target domain"),
             (["--method", "wct"], "at least one style scan"),
-            (["--method", "clahe", "--set", "bins"], "expected NAME=VALUE, received 'bins'"),
+            (["--method", "clahe", "--set", "bins"], "must be NAME=VALUE, received 'bins'"),
             (["--method", "clahe", "--set", "tiles=3"], "clahe: has no option 'tiles'"),
             (["--method", "clahe", "--set", "bins=few"], "clahe: an option cannot be used"),
             (["--method", "clahe", "--model", "x"], "clahe: has no option 'model'"),
@@ -419,8 +470,9 @@ class TestConvert:
             "signature": "encode_style",
             "precision": "int8",
             "size": 64,
-            "calibrate": ["a", "b"],
-            "compare": ["c"],
+            "calibrate": ("a", "b"),
+            "compare": ("c",),
+            "overwrite": False,
         }
         for text in ("1.23 MB", "out.onnx.json", "41.2", "98.70%"):
             assert text in out
@@ -529,7 +581,7 @@ class TestProcess:
             "from tfstyle import cli\n"
             "class Same:\n"
             "    def stylize(self, content, style, **options): return content\n"
-            "cli._load_model = lambda arguments: Same()\n"
+            "cli.options.ModelChoice.open = lambda self: Same()\n"
             "sys.exit(cli.main(sys.argv[1:]))"
         )
         words = ["stylize", tmp_path / "odd.dcm", "--style", style, "-o", tmp_path / "out"]

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from tests.models import image, small_model
-from tfstyle.augment_scans import SETTINGS, augment_scans
 from tfstyle.data import prepare_scans, write_png
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
-from tfstyle.files import alone_in
+from tfstyle.files import locked
+from tfstyle.runs.augment import SETTINGS, augment_scans
+from tfstyle.runs.training import TrainingRun, train
 from tfstyle.style_bank import StyleBank
-from tfstyle.training import TrainingRun, train
 
 RUN = TrainingRun(
     phantoms=1,
@@ -47,12 +47,12 @@ def test_training(tmp_path, wrong, error):
     train(RUN, folder)
     settings = json.loads((folder / "run.json").read_text())["settings"]
     assert settings == json.loads(json.dumps(dataclasses.asdict(RUN)))
-    with pytest.raises(ArgumentError, match="seed: differs"):
+    with pytest.raises(ArgumentError, match=r"seed: 1, but .* was begun with 0"):
         train(dataclasses.replace(RUN, seed=1), folder)
 
 
 def test_folder_in_use(tmp_path):
-    with alone_in(tmp_path), pytest.raises(OutputError, match="is being written by another run"):
+    with locked(tmp_path), pytest.raises(OutputError, match="is being written by another run"):
         train(RUN, tmp_path)
     assert os.listdir(tmp_path) == []
 
@@ -81,7 +81,7 @@ def test_settings_of_something_else(tmp_path):
     other = StyleBank.encode(model, [image(2, (16, 16))])
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / SETTINGS).write_text('{"editor.fontSize": 12}')
-    with pytest.raises(ArgumentError, match="was begun with"):
+    with pytest.raises(OutputError, match="holds no settings of a run"):
         augment_scans(model, tmp_path / "in.png", tmp_path / "out", other)
     assert (tmp_path / "out" / SETTINGS).read_text() == '{"editor.fontSize": 12}'
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import threading
 from pathlib import Path
@@ -17,9 +16,10 @@ import pytest
 
 from tests.models import image, small_model
 from tfstyle import cli
+from tfstyle.cli import train
 from tfstyle.data import WINDOWS, Scan, write_nifti, write_png
 from tfstyle.files import is_temporary
-from tfstyle.outputs import SliceFolder
+from tfstyle.runs.folder import RunFolder
 from tfstyle.segmentation import UNet
 
 
@@ -32,7 +32,7 @@ def model():
 def run(model, monkeypatch, capsys):
     """Runs a command with a small model; returns status and messages."""
     monkeypatch.setattr(cli, "silence", lambda **_: None)
-    monkeypatch.setattr(cli, "_load_model", lambda arguments: model)
+    monkeypatch.setattr("tfstyle.presets.open_model", lambda source: model)
 
     def start(*words: object) -> tuple[int, str]:
         status = cli.main([str(word) for word in words])
@@ -135,7 +135,7 @@ class TestSigterm:
             pytest.fail("was not interrupted")
 
         before = signal.getsignal(signal.SIGTERM)
-        monkeypatch.setattr("tfstyle.stylize.stylize_scans", work)
+        monkeypatch.setattr("tfstyle.runs.stylize.stylize_scans", work)
         assert run(*commands["stylize"]) == (143, "tfstyle: interrupted\n")
         assert signal.getsignal(signal.SIGTERM) == before
 
@@ -147,11 +147,11 @@ class TestSigterm:
             except KeyboardInterrupt:
                 raise ValueError("None values not supported") from None
 
-        monkeypatch.setattr("tfstyle.stylize.stylize_scans", work)
+        monkeypatch.setattr("tfstyle.runs.stylize.stylize_scans", work)
         assert run(*commands["stylize"]) == (143, "tfstyle: interrupted\n")
 
     def test_training_stops_between_two_steps(self, run, commands, monkeypatch):
-        write = cli._training_progress
+        write = train.training_progress
 
         def progress(update, settings):
             def kill(done, total, label):
@@ -162,7 +162,7 @@ class TestSigterm:
 
         words = commands["train"]
         with monkeypatch.context() as patch:
-            patch.setattr(cli, "_training_progress", progress)
+            patch.setattr(train, "training_progress", progress)
             assert run(*words)[0] == 143
         assert (Path(words[-1]) / "backup" / "state.npz").exists()
         assert run(*words)[0] == 0
@@ -184,32 +184,17 @@ def test_stopped_right_after_a_folder_got_its_name(run, tmp_path, monkeypatch):
     output = tmp_path / "out"
     words = ["stylize", volume, "--style", tmp_path / "style.png", "--format", "png", "-o", output]
 
-    remove = shutil.rmtree
+    keep = RunFolder.keep
 
-    def stop(*arguments, **options):
+    def stop(self, rows):
         if (output / "v").exists():
             raise KeyboardInterrupt
-        remove(*arguments, **options)
+        keep(self, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr("tfstyle.outputs.shutil.rmtree", stop)
+        patch.setattr(RunFolder, "keep", stop)
         assert run(*words)[0] == 130
-    assert (output / ".v.partial").exists()
     before = {name: (output / name).stat().st_mtime_ns for name in files(output)}
     assert len(before) == 3
     assert run(*words) == (0, "")
     assert {name: (output / name).stat().st_mtime_ns for name in files(output)} == before
-    assert not (output / ".v.partial").exists()
-
-
-def test_rest_of_a_folder_is_told_from_one_in_the_making(tmp_path):
-    folder = SliceFolder(tmp_path / "a", "job")
-    folder.begin(["1.png"], {})
-    folder.path(0).write_bytes(b"1")
-    (folder.partial / "slices").rename(tmp_path / "a")  # and there the run was killed
-    SliceFolder.remove_rest(tmp_path / "a")
-    assert os.listdir(tmp_path) == ["a"]
-    other = SliceFolder(tmp_path / "b", "job")
-    other.begin(["1.png"], {})
-    SliceFolder.remove_rest(tmp_path / "b")
-    assert other.partial.exists()

@@ -13,8 +13,9 @@ import pytest
 
 from tests.models import image, small_model
 from tfstyle import cli
-from tfstyle.augment_scans import MANIFEST
+from tfstyle.cli import output
 from tfstyle.data import load_shards, shard_dataset, write_png
+from tfstyle.runs.augment import MANIFEST
 
 CAFE = os.fsdecode(b"caf\xe9")  # Latin-1
 
@@ -23,7 +24,7 @@ CAFE = os.fsdecode(b"caf\xe9")  # Latin-1
 def run(monkeypatch):
     """``run(encoding, *words)`` gives the status and what was printed to stdout and stderr."""
     model = small_model("relu1_1")
-    monkeypatch.setattr(cli, "_load_model", lambda arguments: model)
+    monkeypatch.setattr("tfstyle.presets.open_model", lambda source: model)
     monkeypatch.setattr(cli, "silence", lambda **options: None)  # the process is of many tests
 
     def start(encoding, *words):
@@ -31,10 +32,7 @@ def run(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", out)
             patch.setattr(sys, "stderr", err)
-            try:
-                status = cli.main(list(map(str, words)))
-            except SystemExit as stop:
-                status = stop.code
+            status = cli.main(list(map(str, words)))
         for stream in (out, err):
             stream.flush()
         return status, *(stream.buffer.getvalue().decode(encoding) for stream in (out, err))
@@ -111,12 +109,12 @@ class TestNames:
         from rich.console import Console
 
         facts = {"a_b [x]": "[red]c_d[/] :smile:"}
-        console = cli._console()
+        console = output.console()
         terminal = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None,
                            markup=False, emoji=False)  # fmt: skip
-        cli._print_facts(terminal, facts)
+        output.print_facts(terminal, facts)
         assert "a_b [x]" in terminal.file.getvalue()
         assert "[red]c_d[/] :smile:" in terminal.file.getvalue()
         with console.capture() as printed:
-            cli._print_tree(console, {"signatures": {"stylize_plain": ["[a]", ":smile:"]}})
+            output.print_tree(console, {"signatures": {"stylize_plain": ["[a]", ":smile:"]}})
         assert printed.get() == "signatures:\n  stylize_plain: [a], :smile:\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tfstyle.errors import OutputError, StorageError
-from tfstyle.files import is_temporary, is_unused, remove_abandoned, temporary_beside
+from tfstyle.files import is_temporary, is_unused, locked, remove_abandoned, temporary_beside
 from tfstyle.files import write_atomically as write
 
 
@@ -91,31 +91,40 @@ class TestAbandoned:
         remove_abandoned(tmp_path, deep=True)
         assert (tmp_path / "real" / "x").exists()
 
-    @pytest.mark.parametrize("folder", [False, True])
-    def test_in_use_stays_until_its_process_is_killed(self, tmp_path, folder):
-        code = (
-            "import sys, time\n"
-            "from tfstyle.files import temporary_beside\n"
-            f"with temporary_beside(sys.argv[1], folder={folder}):\n"
-            "    print('there', flush=True)\n"
-            "    time.sleep(100)\n"
-        )
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, tmp_path / "a"], stdout=subprocess.PIPE
-        )
-        try:
-            assert process.stdout.readline() == b"there\n"
-            (name,) = os.listdir(tmp_path)
-            assert is_temporary(name)
-            remove_abandoned(tmp_path)
-            assert os.listdir(tmp_path) == [name]
-            assert not is_unused(tmp_path)
-        finally:
-            process.kill()
-            process.wait()
-            process.stdout.close()
-        assert is_unused(tmp_path)
-        assert os.listdir(tmp_path) == []
+
+def test_lock_is_held_until_its_process_is_killed(tmp_path):
+    code = (
+        "import sys, time\n"
+        "from tfstyle.files import locked, temporary_beside\n"
+        "with locked(sys.argv[1]), temporary_beside(sys.argv[1] + '/a'):\n"
+        "    print('there', flush=True)\n"
+        "    time.sleep(100)\n"
+    )
+    folder = tmp_path / "new"
+    process = subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout.readline() == b"there\n"
+        assert len(os.listdir(folder)) == 2
+        assert is_unused(folder)
+        with pytest.raises(OutputError, match="is being written by another run"), locked(folder):
+            pass
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    with locked(folder):
+        remove_abandoned(folder)
+    assert os.listdir(folder) == []
+
+
+def test_no_module_needs_what_windows_lacks():
+    code = (
+        "import sys\n"
+        "for name in ('fcntl', 'resource', 'pwd', 'grp', 'termios'):\n"
+        "    sys.modules[name] = None\n"
+        "import tfstyle.files, tfstyle.runs.folder, tfstyle.runs.manifest, tfstyle.cli\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import struct
 import tracemalloc
 import zipfile
 import zlib
+from dataclasses import fields
 from pathlib import Path, PurePosixPath
 
 import keras
@@ -22,9 +23,15 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 
-from tfstyle import augment_scans as augment
-from tfstyle import outputs, presets, stylize
-from tfstyle.data import list_scans, match_labels, read_labelled, read_scan, read_scans
+from tfstyle import presets
+from tfstyle.data import (
+    list_scans,
+    match_labels,
+    read_labelled,
+    read_scan,
+    read_scans,
+    resolve_window,
+)
 from tfstyle.data.dicom import picture_size, read_frame
 from tfstyle.data.labelled import _table, _tag_or_sidecar, read_dicom_seg
 from tfstyle.data.png import read_png
@@ -33,6 +40,11 @@ from tfstyle.encoders.weights import load_arrays, load_npz
 from tfstyle.errors import InputFileError, OutputError, WeightsError
 from tfstyle.files import check_zip, is_inside, read_json, safe_name
 from tfstyle.limits import limited
+from tfstyle.runs.augment import Augmentation, AugmentOptions
+from tfstyle.runs.manifest import MANIFEST, SETTINGS, ManifestFolder
+from tfstyle.runs.outputs import write_generated
+from tfstyle.runs.sources import Masks, find_sources
+from tfstyle.runs.stylize import RECORDS, StylizedScan, _finished, _is_slice, _place
 from tfstyle.segmentation import UNet
 from tfstyle.style_bank import StyleBank
 
@@ -386,14 +398,14 @@ class TestPaths:
         for scan in scans:
             assert "/" not in scan.name
             assert scan.name.strip(".")
-        sources, damaged = augment.find_sources(source, ())
+        sources, damaged = find_sources(source, ())
         assert not damaged
         for found in sources:
             assert is_inside(tmp_path / "out", tmp_path / "out" / "images" / f"{found.stem}-1")
         for scan in scans:
             unit = np.zeros(scan.pixels.shape)
-            window = stylize.resolve_window("range", scan)
-            outputs.write_generated(scan, unit, window, "dicom", tmp_path / "out" / scan.name)
+            window = resolve_window("range", scan)
+            write_generated(scan, unit, window, "dicom", tmp_path / "out" / scan.name)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
     def test_names_of_dots(self, tmp_path):
@@ -448,12 +460,12 @@ class TestPaths:
         rows = [{**row, "image": "images/a.nii"}, {**row, "image": image, "copy": 2}]
         rows += [{**row, "image": "images/a.nii", "mask": image, "copy": 3}]
         text = "".join(json.dumps(r) + "\n" for r in rows)
-        (output / augment.MANIFEST).write_text(text + DEEP + "\n[]\n{}\nnull\n")
-        manifest = augment.Manifest(output)
-        assert manifest.complete("a", 1)
-        assert not manifest.has("a", 0, 2)
-        assert not manifest.has("a", 0, 3)
-        assert len(manifest.tidy()) == 1
+        (output / MANIFEST).write_text(text + DEEP + "\n[]\n{}\nnull\n")
+        (output / SETTINGS).write_text('{"seed": 0}')
+        with ManifestFolder(output, {"seed": 0}) as manifest:
+            assert manifest.complete("a", 1)
+            assert list(manifest.done["a"]) == [(0, 1)]
+            assert len(manifest.rows) == 1
 
     @pytest.mark.parametrize(
         "change",
@@ -463,10 +475,11 @@ class TestPaths:
         (tmp_path / "a.nii").write_text("x")
         row = {"status": "done", "source": "a", "part": 0, "parts": 1, "copy": 1, "mask": None}
         row = {**row, "image": "a.nii", **change}
-        (tmp_path / augment.MANIFEST).write_text(json.dumps(row) + "\n")
-        manifest = augment.Manifest(tmp_path)
-        assert not manifest.complete("a", 1)
-        assert manifest.tidy() == []
+        (tmp_path / MANIFEST).write_text(json.dumps(row) + "\n")
+        (tmp_path / SETTINGS).write_text('{"seed": 0}')
+        with ManifestFolder(tmp_path, {"seed": 0}) as manifest:
+            assert not manifest.complete("a", 1)
+            assert manifest.rows == []
 
     def test_link_in_the_output_folder(self, tmp_path):
         output, outside = tmp_path / "set", tmp_path / "outside"
@@ -475,11 +488,11 @@ class TestPaths:
         (output / "images").symlink_to(outside)
         scan = read_scan(save_nifti(tmp_path / "a.nii"))
         bank = StyleBank(np.ones((1, 2, 3)))
-        writer = augment._Writer(output, bank, None, None, None)
-        source = augment.find_sources(tmp_path / "a.nii", ())[0][0]
-        job = augment._Job(source, 0, 1, 1, scan, stylize.resolve_window("range", scan), 0, 1.0)
+        work = Augmentation(None, output, bank, AugmentOptions())
+        source, window = find_sources(tmp_path / "a.nii")[0][0], resolve_window("range", scan)
+        facts = {"part": 0, "parts": 1, "copy": 1}
         with pytest.raises(OutputError, match="a link leads"):
-            writer.write(job, np.zeros(scan.pixels.shape), None)
+            work.write(source, facts, scan, window, 0, np.zeros(scan.pixels.shape))
         assert list(outside.iterdir()) == []
 
     def test_links_in_place_of_working_folders(self, tmp_path):
@@ -487,17 +500,14 @@ class TestPaths:
         outside.mkdir()
         out = tmp_path / "out"
         out.mkdir()
-        (out / ".scan.partial").symlink_to(outside)
-        with pytest.raises(OutputError, match="a link leads out of"):
-            outputs.SliceFolder(out / "scan", "j")
-        (out / stylize.RECORDS).symlink_to(outside)
-        with pytest.raises(OutputError, match="a link leads out of"):
-            stylize._record(out / "scan.nii", "j", None)
+        (out / RECORDS).symlink_to(outside)
+        with pytest.raises(OutputError, match="a link leads out of"), _place(out / "scan", "j"):
+            pass
         (out / "masks").symlink_to(outside)
         mask = tmp_path / "in" / "a_mask.png"
         mask.parent.mkdir()
         mask.write_bytes(b"x")
-        masks = augment._Masks(mask.parent, link=False, dicom=True)
+        masks = Masks(mask.parent, link=False, dicom=True)
         with pytest.raises(OutputError, match="a link leads out of"):
             masks.hand_on(PurePosixPath("a_mask"), out / "masks", "a")
         assert list(outside.iterdir()) == []
@@ -505,52 +515,38 @@ class TestPaths:
     @pytest.mark.parametrize(
         "change", [{"file": "../../other"}, {"file": "IM_0002.dcm"}, {"slice": 7}]
     )
-    def test_account_that_points_elsewhere(self, tmp_path, change):
-        partial = tmp_path / ".scan.partial"
-        (partial / "slices").mkdir(parents=True)
-        for path in ("other", ".scan.partial/slices/IM_0001.dcm"):
-            (tmp_path / path).write_text("x")
+    def test_row_of_a_slice_that_points_elsewhere(self, tmp_path, change):
+        names = ["IM_0001.dcm", "IM_0002.dcm"]
+        for name in names:
+            (tmp_path / name).write_text("x")
         facts = {"slice": 0, "file": "IM_0001.dcm", "step": 1, "error": 0, "below": 0, "above": 0}
         good = {**facts, "slice": 1, "file": "IM_0002.dcm"}
-        (partial / "slices" / "IM_0002.dcm").write_text("x")
-        (partial / "job.json").write_text(json.dumps({"job": "j", "state": {}}))
-        lines = [{**facts, **change}, good, {"slice": 1}, [], None, {**good, "step": "x"}]
-        (partial / "account.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
-        folder = outputs.SliceFolder(tmp_path / "scan", "j")
-        folder.begin(["IM_0001.dcm", "IM_0002.dcm"], {})
-        assert folder.done == {1: good}
-        folder.close()
-
-    @pytest.mark.parametrize("state", [{"uid": "1.2"}, {"uid": "../../x"}, [], "x", None])
-    def test_job_with_another_identity(self, tmp_path, state):
-        partial = tmp_path / ".scan.partial"
-        partial.mkdir()
-        (partial / "job.json").write_text(json.dumps({"job": "j", "state": state}))
-        (partial / "account.jsonl").write_text("")
-        folder = outputs.SliceFolder(tmp_path / "scan", "j")
-        assert folder.state == {}
-        folder.close()
+        rows = [{**facts, **change}, good, {"slice": 1}, {**good, "step": "x"}]
+        assert [row for row in rows if _is_slice(row, names, tmp_path)] == [good]
 
     def test_record_that_points_elsewhere(self, tmp_path):
         target = tmp_path / "out" / "scan.nii"
-        (target.parent / stylize.RECORDS).mkdir(parents=True)
+        place = target.parent / RECORDS / target.name
+        place.mkdir(parents=True)
         target.write_text("x")
         window = {"centre": 40.0, "width": 400.0}
-        from dataclasses import fields
-
-        result = {field.name: 1 for field in fields(stylize.StylizedScan)}
+        result = {field.name: 1 for field in fields(StylizedScan)}
         result.update(window=window, style_windows=[window], size=[1, 1], files=[str(target)])
-        record = target.parent / stylize.RECORDS / "scan.nii.json"
-        record.write_text(json.dumps({"job": "j", "result": result}))
-        assert stylize._finished(target, "j").files == (str(target),)
+        (place / "job.json").write_text('{"job": "j"}')
+        journal = place / "slices.jsonl"
+        journal.write_text(json.dumps({"result": result}))
+        assert _finished(target, "j").files == (str(target),)
+        assert _finished(target, "i") is None
         for files in (["/etc/passwd"], [str(target.parent / ".." / "x")], [3], 5):
-            record.write_text(json.dumps({"job": "j", "result": {**result, "files": files}}))
-            assert stylize._finished(target, "j") is None
+            journal.write_text(json.dumps({"result": {**result, "files": files}}))
+            assert _finished(target, "j") is None
         result["window"] = {"centre": 10**400, "width": 1}
-        odd = json.dumps({"job": "j", "result": result})
-        for text in ("[]", "null", DEEP, '{"job": "j", "result": []}', odd):
-            record.write_text(text)
-            assert stylize._finished(target, "j") is None
+        for text in ("[]", "null", DEEP, '{"result": []}', json.dumps({"result": result})):
+            journal.write_text(text)
+            assert _finished(target, "j") is None
+        for text in ("[]", "null", DEEP, "{"):
+            (place / "job.json").write_text(text)
+            assert _finished(target, "j") is None
 
 
 class Harmful:
@@ -635,10 +631,10 @@ def test_place_that_nifti_cannot_hold(tmp_path):
     )
     scan = read_scan(path)
     with pytest.raises(OutputError, match="does not fit NIfTI"):
-        outputs.write_generated(
+        write_generated(
             scan,
             np.zeros((1, 6, 8)),
-            stylize.resolve_window("range", scan),
+            resolve_window("range", scan),
             "nifti",
             tmp_path / "a.nii",
         )

@@ -12,11 +12,11 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
 from tests.models import image, small_model
-from tfstyle.augment_scans import augment_scans
 from tfstyle.data import read_scans, write_png
 from tfstyle.errors import OutputError
+from tfstyle.runs.augment import augment_scans
+from tfstyle.runs.stylize import stylize_scans
 from tfstyle.style_bank import StyleBank
-from tfstyle.stylize import stylize_scans
 
 
 @pytest.fixture(scope="module")

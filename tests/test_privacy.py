@@ -20,15 +20,15 @@ from pydicom.uid import generate_uid
 
 from tests.canaries import leaks, plant
 from tests.models import small_model
-from tfstyle.augment_scans import augment_scans
 from tfstyle.cli import main
 from tfstyle.data import find_labelled, list_scans, read_scan, read_scans, write_png
 from tfstyle.data.dicom import frames_of, read_dataset
 from tfstyle.data.dicom.headers import HEADER_TAGS
 from tfstyle.data.privacy import mark_of, reason_of, values_unsaid
 from tfstyle.errors import InputFileError, TfstyleError
+from tfstyle.runs.augment import augment_scans
+from tfstyle.runs.stylize import RECORDS, UID_KEY, stylize_scans
 from tfstyle.style_bank import StyleBank
-from tfstyle.stylize import RECORDS, UID_KEY, stylize_scans
 
 
 @pytest.fixture(scope="module")

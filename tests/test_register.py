@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from tests.models import image, small_model
-from tfstyle.augment_scans import MANIFEST, augment_scans
 from tfstyle.data import write_png
 from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.runs.augment import MANIFEST, augment_scans
+from tfstyle.runs.stylize import stylize_scans
 from tfstyle.style_bank import StyleBank
-from tfstyle.stylize import stylize_scans
 from tfstyle.tone import ToneTransfer
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import subprocess
 import sys
@@ -20,7 +19,8 @@ from pydicom.uid import generate_uid
 from tests.models import small_model, small_tone
 from tfstyle.data import WINDOWS, Window, read_scan, scan_to_unit, write_png
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, ServingError
-from tfstyle.stylize import (
+from tfstyle.files import locked
+from tfstyle.runs.stylize import (
     ServedStylizer,
     StylizedScan,
     source_kind,
@@ -321,8 +321,8 @@ class TestResume:
         return tmp_path / "o"
 
     def test_nothing_shows_before_the_end(self, stopped):
-        assert [path.name for path in stopped.iterdir()] == [".series.partial"]
-        slices = sorted(p.name for p in (stopped / ".series.partial" / "slices").iterdir())
+        assert [path.name for path in stopped.iterdir()] == [".tfstyle"]
+        slices = sorted(p.name for p in (stopped / ".tfstyle/series/slices").iterdir())
         assert slices == ["IM_0001.dcm", "IM_0002.dcm", "IM_0003.dcm"]
 
     def test_goes_on_and_equals_a_run_in_one(self, stopped, series, style_file, tmp_path):
@@ -353,7 +353,7 @@ class TestResume:
         assert sorted(p.name for p in stopped.iterdir()) == [".tfstyle", "series"]
 
     def test_a_line_cut_short_costs_its_slice_alone(self, stopped, series, style_file):
-        account = stopped / ".series.partial" / "account.jsonl"
+        account = stopped / ".tfstyle/series/slices.jsonl"
         account.write_text(account.read_text()[:-20])
         model = Known()
         done = only(stylize_scans(model, [series], [style_file], stopped, **self.options))
@@ -385,11 +385,9 @@ class TestResume:
             )
 
     def test_two_runs_at_once(self, stopped, series, style_file):
-        with open(stopped / ".series.partial" / "lock") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            with pytest.raises(OutputError, match="another process"):
-                stylize_scans(Known(), [series], [style_file], stopped, **self.options)
-        assert (stopped / ".series.partial" / "slices" / "IM_0001.dcm").exists()
+        with locked(stopped / ".tfstyle/series"), pytest.raises(OutputError, match="another run"):
+            stylize_scans(Known(), [series], [style_file], stopped, **self.options)
+        assert (stopped / ".tfstyle/series/slices/IM_0001.dcm").exists()
 
     def test_a_model_that_cannot_be_told_starts_anew(self, series, style_file, tmp_path):
         class Stops(Shift):
@@ -407,7 +405,7 @@ class TestResume:
         last.write_bytes(last.read_bytes()[:-3000])
         with pytest.raises(InputFileError, match=last.name):
             stylize_scans(Known(), [series], [style_file], tmp_path / "o", **self.options)
-        slices = tmp_path / "o" / ".series.partial" / "slices"
+        slices = tmp_path / "o" / ".tfstyle/series/slices"
         assert len(list(slices.iterdir())) >= 3
 
     def test_pictures(self, series, style_file, tmp_path):
@@ -441,7 +439,7 @@ print("resumed", done.resumed)
         command = [sys.executable, "-c", code, str(series), str(style_file), str(tmp_path / "o")]
         killed = subprocess.run([*command, "4"], capture_output=True, text=True, timeout=300)
         assert killed.returncode == -9, killed.stderr
-        assert [path.name for path in (tmp_path / "o").iterdir()] == [".series.partial"]
+        assert [path.name for path in (tmp_path / "o").iterdir()] == [".tfstyle"]
         again = subprocess.run([*command, "9"], capture_output=True, text=True, timeout=300)
         assert again.returncode == 0, again.stderr
         *slices, last = again.stdout.split("\n")[:-1]
@@ -578,6 +576,28 @@ class TestOutput:
         with pytest.raises(OutputError, match="exists already"):
             stylize_scans(model, [slice_file], [style_file], out, output_format="png")
         assert {p: p.read_bytes() for p in out.rglob("*.png")} == before
+
+    @pytest.mark.parametrize("output_format", ["auto", "png"])
+    def test_results_are_overwritten_and_nothing_else(
+        self, series, style_file, tmp_path, output_format
+    ):
+        arguments = [series], [style_file], tmp_path / "o"
+        options = {"window": "bone", "output_format": output_format, "overwrite": True}
+        for strength in (1.0, 0.5, 0.5):
+            done = only(stylize_scans(Known(), *arguments, strength=strength, **options))
+            other = tmp_path / f"{strength}-{done.resumed}"
+            whole = only(
+                stylize_scans(Known(), *arguments[:2], other, strength=strength, **options)
+            )
+            for one, file in zip(done.files, whole.files, strict=True):
+                np.testing.assert_array_equal(read_scan(one).pixels, read_scan(file).pixels)
+        (tmp_path / "o" / "series" / "letter.txt").write_text("dear")
+        with pytest.raises(OutputError, match="is not a result of tfstyle"):
+            stylize_scans(Known(), *arguments, strength=0.1, **options)
+        before = {path: path.read_bytes() for path in series.iterdir()}
+        with pytest.raises(OutputError, match="is not a result of tfstyle"):
+            stylize_scans(Known(), *arguments[:2], series.parent, **options)
+        assert {path: path.read_bytes() for path in series.iterdir()} == before
 
     def test_one_file_for_two_scans(self, model, style_file, tmp_path):
         with pytest.raises(OutputError, match="2 scans"):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -24,7 +25,7 @@ from tfstyle.errors import (
     TfstyleError,
     WeightsError,
 )
-from tfstyle.training import Backup, TrainingRun, environment, train
+from tfstyle.runs.training import Backup, TrainingRun, environment, train
 
 SMALL = TrainingRun(
     phantoms=2,
@@ -108,7 +109,7 @@ class TestRun:
 
     def test_other_settings_are_refused(self, finished):
         folder, _ = finished
-        with pytest.raises(ArgumentError, match=r"crop, seed: differs"):
+        with pytest.raises(ArgumentError, match=r"crop: 64, but .* with 32; seed: 4, but"):
             train(dataclasses.replace(SMALL, crop=64, seed=4), folder)
 
     def test_card_names_no_paths(self, tmp_path):
@@ -203,7 +204,7 @@ class TestBadInput:
 
     def test_damaged_settings(self, tmp_path):
         (tmp_path / "run.json").write_text("{")
-        with pytest.raises(InputFileError, match=r"run\.json"):
+        with pytest.raises(OutputError, match=r"run\.json"):
             train(SMALL, tmp_path)
 
 
@@ -282,7 +283,7 @@ def test_tensorboard(tmp_path):
 
 
 def test_tensorboard_that_is_not_installed(tmp_path, monkeypatch):
-    monkeypatch.setattr("tfstyle.training.find_spec", lambda name: None)
+    monkeypatch.setattr("tfstyle.runs.training.find_spec", lambda name: None)
     with pytest.raises(ArgumentError, match=r"tfstyle\[tensorboard\]"):
         train(SMALL, tmp_path / "run", tensorboard=True)
     assert not (tmp_path / "run").exists()
@@ -306,4 +307,5 @@ def test_goes_on_from_a_preset(finished, tmp_path):
 def test_environment_has_versions():
     versions = environment()
     assert versions["keras"].startswith("3.")
+    assert ("git" in versions) == (Path(tfstyle.__file__).parents[1] / ".git").exists()
     assert versions["python"] == sys.version.split()[0]

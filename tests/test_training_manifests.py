@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tfstyle.cli import _parser
+from tfstyle.cli import parse
 from tfstyle.workers import Worker
 
 TRAINING = Path(__file__).parents[1] / "training"
@@ -118,18 +118,19 @@ def test_script_makes_what_a_worker_reads(train, tmp_path):
         config, *words = done.stdout.splitlines()
         address = f"tfstyle-train-{index}.tfstyle-train:{port['containerPort']}"
         assert Worker.from_environment({"TF_CONFIG": config}) == Worker(index, 2, address)
-        arguments = _parser().parse_args(words)
-        assert arguments.batch_size % 2 == 0
+        arguments = parse(words)[1].arguments
+        run = arguments["run"]
+        assert run.batch_size % 2 == 0
         mounted = tuple(mount["mountPath"] for mount in container["volumeMounts"])
-        for path in (*arguments.content, arguments.output):
+        for path in (*run.content, arguments["output"]):
             assert path.startswith(mounted)
 
 
 def test_prepare_writes_what_train_reads(train):
     (job,) = documents(KUBERNETES / "prepare.yaml")
-    arguments = _parser().parse_args(job["spec"]["template"]["spec"]["containers"][0]["args"])
+    _, bound = parse(job["spec"]["template"]["spec"]["containers"][0]["args"])
     (container,) = train["spec"]["template"]["spec"]["containers"]
-    assert f"--content {arguments.output} " in container["args"][0]
+    assert f"--content {bound.arguments['output']} " in container["args"][0]
 
 
 def test_image_runs_tfstyle():

@@ -1,13 +1,13 @@
 """Files and folders that are either whole or not there, and reading within limits.
 
-What is being written has a hidden name beside its place, ``.NAME.XXXXXXXX.tfstyle``, and is locked
-by the process that writes it; then it is renamed. A process that is killed leaves such a name
-behind without its lock, by which :func:`remove_abandoned` tells it from one still in use.
+What is being written has a hidden name beside its place, ``.NAME.XXXXXXXX.tfstyle``; then it is
+renamed. A process that is killed leaves such a name behind. Commands hold the lock of the folder
+they write, so that what has such a name when they begin is abandoned.
 """
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import json
 import os
 import re
@@ -15,15 +15,20 @@ import secrets
 import shutil
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from tfstyle.errors import InputFileError, OutputError
 from tfstyle.limits import check, limits
 
 if TYPE_CHECKING:
     import numpy as np
+
+#: In a folder as long as a process writes it.
+LOCK = ".tfstyle.lock"
 
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tfstyle$")
 
@@ -73,70 +78,40 @@ def temporary_beside(path: str | os.PathLike, folder: bool = False) -> Iterator[
     """
     parent, name = os.path.split(os.fspath(path))
     name = os.fsencode(name)[:200].decode(errors="ignore")  # names of files end at 255 bytes
-    temporary, handle = _take(parent or ".", name, folder)
+    temporary = Path(parent, f".{name}.{secrets.token_hex(4)}.tfstyle")
+    temporary.mkdir() if folder else temporary.touch(exist_ok=False)
     try:
         yield temporary
     finally:
-        # As long as the lock is held nobody takes the file for abandoned.
-        if temporary.is_dir() and not temporary.is_symlink():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def _take(parent: str, name: str, folder: bool) -> tuple[Path, int]:
-    """A new temporary name and a handle that locks it."""
-    while True:
-        temporary = Path(parent, f".{name}.{secrets.token_hex(4)}.tfstyle")
-        try:
-            if folder:
-                temporary.mkdir()
-                handle = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY)
-            else:
-                handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        except FileExistsError:
-            continue
-        except FileNotFoundError:
-            if folder and os.path.isdir(parent):
-                continue  # removed between the two calls, as below
-            raise
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks: nothing there is ever taken for abandoned
-            return temporary, handle
-        if os.fstat(handle).st_nlink and temporary.exists():
-            return temporary, handle
-        os.close(handle)  # taken for abandoned before it was locked
+        remove(temporary)
 
 
 @contextmanager
-def alone_in(folder: str | os.PathLike) -> Iterator[None]:
+def locked(folder: str | os.PathLike) -> Iterator[None]:
     """Makes a folder if need be, and keeps others that ask for the same out inside the ``with``.
-
-    Where the file system has no locks for folders, as NFS, nobody is kept out.
 
     Args:
         folder: The folder.
 
     Raises:
-        OutputError: If it cannot be made, or another process is in it.
+        OutputError: If it cannot be made, or another process is writing it.
     """
+    lock = FileLock(Path(folder, LOCK), timeout=0)
     try:
         os.makedirs(folder, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        lock.acquire()
+    except Timeout:
+        if not os.access(folder, os.W_OK):
+            raise OutputError.of(folder, PermissionError(errno.EACCES, "")) from None
+        raise OutputError(folder, "is being written by another run.") from None
     except OSError as error:
         raise OutputError.of(folder, error) from error
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputError(folder, "is being written by another run.") from None
-        except OSError:
-            pass
         yield
     finally:
-        os.close(handle)
+        with suppress(OSError):  # a lock that is held cannot be removed on Windows
+            os.unlink(lock.lock_file)
+        lock.release()
 
 
 def is_temporary(name: str) -> bool:
@@ -145,15 +120,20 @@ def is_temporary(name: str) -> bool:
 
 
 def is_unused(folder: str | os.PathLike) -> bool:
-    """Whether a folder is empty, but for what killed processes left, which is removed."""
-    remove_abandoned(folder)
-    return not any(os.scandir(folder))
+    """Whether a folder holds nothing but a lock and what is unfinished."""
+    return all(name == LOCK or is_temporary(name) for name in os.listdir(folder))
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def remove_abandoned(folder: str | os.PathLike, deep: bool = False) -> None:
-    """Removes what killed processes left under temporary names; what is in use stays.
-
-    Where the file system has no locks, as for folders on NFS, it stays too.
+    """Removes what has a temporary name in a folder whose lock is held.
 
     Args:
         folder: Where to look; may be missing.
@@ -161,27 +141,9 @@ def remove_abandoned(folder: str | os.PathLike, deep: bool = False) -> None:
     """
     for root, folders, files in os.walk(folder):
         for name in filter(is_temporary, [*folders, *files]):
-            _remove_if_abandoned(Path(root, name))
+            with suppress(OSError):
+                remove(Path(root, name))
         folders[:] = [name for name in folders if deep and not is_temporary(name)]
-
-
-def _remove_if_abandoned(path: Path) -> None:
-    try:
-        # NFS locks only what is open for writing.
-        mode = os.O_RDONLY if path.is_dir() else os.O_RDWR
-        handle = os.open(path, mode | os.O_NOFOLLOW)
-    except OSError:
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-    except OSError:  # in use, or where there are no locks and nobody can tell
-        pass
-    finally:
-        os.close(handle)
 
 
 def read_limited(path: str | os.PathLike, limit: str = "text_bytes") -> bytes:
@@ -317,15 +279,17 @@ def safe_name(text: str, otherwise: str = "scan") -> str:
 
 
 __all__ = [
-    "alone_in",
+    "LOCK",
     "check_zip",
     "is_inside",
     "is_temporary",
     "is_unused",
+    "locked",
     "parse_json",
     "read_arrays",
     "read_json",
     "read_limited",
+    "remove",
     "remove_abandoned",
     "safe_name",
     "temporary_beside",

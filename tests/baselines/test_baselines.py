@@ -12,7 +12,7 @@ from tfstyle import baselines
 from tfstyle.data import write_png
 from tfstyle.encoders import VGG16
 from tfstyle.errors import ArgumentError, InputFileError, WeightsError
-from tfstyle.stylize import stylize_scans
+from tfstyle.runs.stylize import stylize_scans
 
 from ..models import image, small_model
 

@@ -1,16 +1,13 @@
-"""Pipelines on Beam's local runner: several workers, one of them killed, the result of one process.
-
-``benchmarks/beam.py`` does the same with 2 000 pictures and more kills.
-"""
+"""Pipelines on Beam's local runner: the result of one process, retries, kills."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import signal
-import threading
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -19,12 +16,14 @@ import numpy as np
 import pytest
 
 from tests.models import image, small_model
-from tfstyle import beam, stylize
-from tfstyle.augment_scans import augment_scans
+from tfstyle import beam
 from tfstyle.beam import FAILED
 from tfstyle.cli import main
 from tfstyle.data import write_png
-from tfstyle.errors import ArgumentError, OutputError
+from tfstyle.errors import ArgumentError, OutputError, StorageError
+from tfstyle.files import locked
+from tfstyle.runs.augment import augment_scans
+from tfstyle.runs.stylize import stylize_scans
 from tfstyle.style_bank import StyleBank
 
 try:
@@ -62,69 +61,89 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def beam_workers() -> list[int]:
-    """Worker processes of pipelines that this process started, by their sessions."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdecimal():
-            continue
-        try:
-            command = (entry / "cmdline").read_bytes().split(b"\0")
-            session = os.getsid(int(entry.name))
-            parent = (Path("/proc") / str(session) / "stat").read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        is_worker = b"apache_beam.runners.worker.sdk_worker_main" in command
-        if is_worker and int(parent[1]) == os.getpid():
-            found.append(int(entry.name))
-    return found
-
-
 @needs_beam
-def test_a_killed_worker_leaves_every_image_once_and_as_one_process_makes_it(
-    model, styles, tmp_path, caplog
-):
-    inputs = write_pictures(tmp_path / "in", 120)
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--direct_num_workers=2"],
+        ["--direct_runner_bundle_repeat=1"],  # every bundle twice, as after a retry
+    ],
+)
+def test_each_image_is_there_once_and_as_one_process_makes_it(model, styles, tmp_path, options):
+    inputs, output = write_pictures(tmp_path / "in", 20), tmp_path / "out"
     (inputs / "3" / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n cut short")
-    output, killed = tmp_path / "out", []
-
-    def kill_one() -> None:
-        rows = output / ".beam" / "rows"
-        while len(list(rows.glob("*/*.jsonl"))) < 5:
-            time.sleep(0.01)
-        killed.extend(beam_workers()[:1])
-        os.kill(killed[0], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill_one, daemon=True)
-    killer.start()
-    done = []
+    seen = []
     result = beam.augment_scans(
         model,
         inputs,
         output,
         styles,
-        per_image=4,
-        beam_options=["--direct_num_workers=2"],
-        progress=lambda now, total, label: done.append((now, total)),
+        per_image=2,
+        beam_options=options,
+        progress=lambda *what: seen.append(what),
     )
-    assert killed
-    assert "a worker was killed" in caplog.text
-    assert not beam_workers()
-    alone = augment_scans(model, inputs, tmp_path / "single", styles, per_image=4)
-    assert result.written == alone.written == 480
+    alone = augment_scans(model, inputs, tmp_path / "single", styles, per_image=2)
+    assert result.written == alone.written == 40
     assert result.failed == alone.failed == {"3/damaged.png": "not a PNG file."}
     assert result.gated == alone.gated
-    found = contents(output)
     (failure,) = (json.loads(line) for line in (output / FAILED).read_text().splitlines())
     assert failure["source"] == "3/damaged.png"
+    found = contents(output)
     del found[FAILED]
     assert found == contents(tmp_path / "single")
-    assert done[0] == (0, 484)
-    assert done == sorted(done)
+    assert seen == [(0, 42, ""), (42, 42, "")]
+
+
+KILLED = """
+import os, sys
+from tests.beam.test_beam import StyleBank, beam, image, small_model
+model = small_model("relu1_1")
+styles = StyleBank.encode(model, [0.3 * image(20, (24, 24)), 0.5 + 0.5 * image(22, (20, 20))])
+os.setsid()
+print("begun", flush=True)
+beam.augment_scans(model, sys.argv[1], sys.argv[2], styles, per_image=2,
+                   beam_options=["--direct_num_workers=2"])
+"""
 
 
 @needs_beam
-def test_stylize_gives_each_scan_as_one_process_and_goes_on(model, tmp_path):
+def test_a_run_whose_processes_were_killed_resumes(model, styles, tmp_path):
+    inputs, output = write_pictures(tmp_path / "in", 40), tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, inputs, output], stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout.readline() == b"begun\n"
+        while len(list((output / ".beam" / "done").glob("*/*"))) < 5 and process.poll() is None:
+            time.sleep(0.02)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    before = {path: path.stat().st_mtime_ns for path in (output / "images").rglob("*.png")}
+    assert 10 <= len(before) < 80
+    result = beam.augment_scans(model, inputs, output, styles, per_image=2)
+    assert (result.written, result.kept, result.failed) == (80, 0, {})
+    same = sum(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert same >= 10  # what was finished is not done again
+    augment_scans(model, inputs, tmp_path / "single", styles, per_image=2)
+    assert contents(output) == contents(tmp_path / "single")
+
+
+@needs_beam
+def test_one_process_and_a_pipeline_resume_each_other(model, styles, tmp_path):
+    inputs, output = write_pictures(tmp_path / "in", 4), tmp_path / "out"
+    augment_scans(model, inputs, output, styles)
+    result = beam.augment_scans(model, inputs, output, styles, per_image=2)
+    assert (result.written, result.kept) == (4, 4)
+    result = augment_scans(model, inputs, output, styles, per_image=3)
+    assert (result.written, result.kept) == (4, 8)
+    with pytest.raises(ArgumentError, match="seed: 1, but"):
+        beam.augment_scans(model, inputs, output, styles, seed=1)
+
+
+@needs_beam
+def test_stylize_gives_each_scan_as_one_process_and_resumes(model, tmp_path):
     inputs = write_pictures(tmp_path / "in", 3)
     volume = (1500 * image(5, (3, 18, 20, 1))[..., 0] - 700).transpose(2, 1, 0)
     nib.save(nib.Nifti1Image(volume.astype(np.int16), np.diag([-1.0, -1, 2, 1])), inputs / "v.nii")
@@ -135,49 +154,33 @@ def test_stylize_gives_each_scan_as_one_process_and_goes_on(model, tmp_path):
     assert (result.written, result.kept) == (4, 0)
     assert result.failed == {"damaged.png": "not a PNG file."}
     (inputs / "damaged.png").unlink()
-    stylize.stylize_scans(model, [inputs], style, tmp_path / "single")
+    stylize_scans(model, [inputs], style, tmp_path / "single")
     for made, alone in [("v.nii.gz",) * 2, *((f"{i}/{i}.png", f"{i}.png") for i in range(3))]:
         assert (output / made).read_bytes() == (tmp_path / "single" / alone).read_bytes()
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*.png")}
     again = beam.stylize_scans(model, [inputs], style, output)
     assert (again.written, again.kept, again.failed) == (0, 4, {})
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*.png")} == before
-    assert not (output / FAILED).exists()
+    assert sorted(path.name for path in output.iterdir() if path.is_file()) == [
+        "manifest.jsonl",
+        "settings.json",
+        "v.nii.gz",
+    ]
     with pytest.raises(ArgumentError, match=r"strength: 0\.5, but"):
         beam.stylize_scans(model, [inputs], style, output, strength=0.5)
 
 
 @needs_beam
-def test_the_pipeline_counts_and_loads_the_model_once(model, styles, tmp_path, monkeypatch):
-    from apache_beam.options.pipeline_options import PipelineOptions
-    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+def test_a_full_disk_stops_the_run(model, styles, tmp_path, monkeypatch):
+    def full(*_):
+        raise StorageError("/out/a.png", "cannot be written: the disk is full.")
 
-    from tfstyle.augment_scans import AugmentOptions, begin_augmentation
-    from tfstyle.beam import chunks
-    from tfstyle.beam.pipeline import build
-
-    inputs, output = write_pictures(tmp_path / "in", 30), tmp_path / "out"
-    (inputs / "damaged.png").write_bytes(b"no picture")
-    _, sources, _ = begin_augmentation(model, inputs, output, styles, AugmentOptions())
-    chunks.write_work(output, model, AugmentOptions(), styles)
-    tasks = [chunks.Task(source, str(inputs)) for source in sources]
-    number = chunks.write_chunks(output, tasks, 1)
-    loads, real = [], chunks.Worker
-    monkeypatch.setattr(chunks, "Worker", lambda output: loads.append(output) or real(output))
-    pipeline = apache_beam.Pipeline(FnApiRunner(), options=PipelineOptions([]))
-    build(pipeline, str(output), number)
-    result = pipeline.run()
-    result.wait_until_finish()
-    counters = {
-        counter.key.metric.name: counter.committed
-        for counter in result.metrics().query()["counters"]
-        if counter.key.metric.namespace == "tfstyle"
-    }
-    assert number > 1
-    assert loads == [str(output)]
-    assert counters["done"] == 30
-    assert counters["failed"] == 1
-    assert "resumed" not in counters
+    inputs = write_pictures(tmp_path / "in", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr("tfstyle.runs.augment.write_generated", full)
+        with pytest.raises(StorageError, match=r"^/out/a\.png: cannot be written: the"):
+            beam.augment_scans(model, inputs, tmp_path / "out", styles)
+    assert beam.augment_scans(model, inputs, tmp_path / "out", styles).written == 2
 
 
 @needs_beam
@@ -194,13 +197,12 @@ def test_options_that_cannot_be_used(options, problem):
         beam.check_options(options)
 
 
-def test_an_output_that_a_pipeline_is_writing(model, styles, tmp_path):
+@needs_beam
+def test_an_output_that_another_run_is_writing(model, styles, tmp_path):
     inputs = write_pictures(tmp_path / "in", 1)
-    (tmp_path / "out" / ".beam").mkdir(parents=True)
-    with open(tmp_path / "out" / ".beam" / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(OutputError, match="is being written by another run"):
-            augment_scans(model, inputs, tmp_path / "out", styles)
+    for run in (augment_scans, beam.augment_scans):
+        with locked(tmp_path / "out"), pytest.raises(OutputError, match="is being written"):
+            run(model, inputs, tmp_path / "out", styles)
 
 
 def test_without_beam_the_extra_is_named(monkeypatch):
@@ -210,10 +212,9 @@ def test_without_beam_the_extra_is_named(monkeypatch):
 
 
 def test_options_of_tfstyle_behind_beam_are_refused(capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["augment", "in", "out", "--beam", "--runner=DirectRunner", "--styles", "a"])
-    assert ended.value.code == 2
-    assert "--styles is an option of tfstyle: give it before --beam" in capsys.readouterr().err
+    words = ["augment", "in", "out", "--beam", "--runner=DirectRunner", "--styles", "a"]
+    assert main(words) == 2
+    assert "--styles: is an option of tfstyle; give it before --beam" in capsys.readouterr().err
 
 
 @needs_beam

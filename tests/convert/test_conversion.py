@@ -272,6 +272,10 @@ def test_nothing_is_overwritten(convert, target, tmp_path):
     with pytest.raises(OutputError, match=r"json: exists already"):
         convert()
     assert visible(tmp_path) == [f"model.{target}.json"]
+    path.write_text("mine")
+    convert(overwrite=True)
+    assert path.read_bytes() != b"mine"
+    assert json.loads((tmp_path / f"model.{target}.json").read_text())["target"] == target
 
 
 def test_output_that_cannot_be(convert, target, tmp_path):

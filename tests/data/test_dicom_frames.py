@@ -10,7 +10,6 @@ import pytest
 from pydicom.dataset import Dataset
 
 from tests.models import image, small_model
-from tfstyle.augment_scans import augment_scans
 from tfstyle.data import (
     Window,
     read_scan,
@@ -20,8 +19,9 @@ from tfstyle.data import (
     write_png,
 )
 from tfstyle.errors import ArgumentError
+from tfstyle.runs.augment import augment_scans
+from tfstyle.runs.stylize import stylize_scans
 from tfstyle.style_bank import StyleBank
-from tfstyle.stylize import stylize_scans
 
 WINDOW = Window.from_limits(-1024, 1024)
 

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from tfstyle.data import Window, list_scans, read_scan, read_scans, write_png
 from tfstyle.data.dicom import is_dicom, read_dataset
 from tfstyle.info import describe_scans
-from tfstyle.stylize import stylize_scans
+from tfstyle.runs.stylize import stylize_scans
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 

@@ -10,10 +10,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
-from tfstyle.augment_scans import find_sources
 from tfstyle.data import read_scan, read_scans
 from tfstyle.data.privacy import mark_of, values_unsaid
 from tfstyle.errors import InputFileError
+from tfstyle.runs.sources import find_sources
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 

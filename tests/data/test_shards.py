@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import tfstyle.data.shards
 from tests.data.conftest import make_ct
 from tests.models import image
 from tfstyle.data import (
@@ -160,7 +159,7 @@ class TestResuming:
                     raise KeyboardInterrupt
             replace(one, other)
 
-        monkeypatch.setattr(tfstyle.data.shards.os, "replace", fail)
+        monkeypatch.setattr(os, "replace", fail)
         with pytest.raises(KeyboardInterrupt):
             prepare_scans([source], tmp_path / "out", shard_mb=1e-4)
         monkeypatch.undo()
@@ -185,11 +184,16 @@ class TestResuming:
 
     def test_other_work_is_refused(self, source, tmp_path):
         prepare_scans([source], tmp_path / "out")
-        with pytest.raises(OutputError, match="holds other scans"):
+        with pytest.raises(ArgumentError, match=r"compression: 'gzip', but .* was begun with None"):
             prepare_scans([source], tmp_path / "out", gzip=True)
         write_png(image(3, (9, 7)), source / "p.png")
-        with pytest.raises(OutputError, match="holds other scans"):
+        with pytest.raises(ArgumentError, match="inputs: differ from those"):
             prepare_scans([source], tmp_path / "out")
+        for options in ({"shard_mb": 1e-4}, {"shard_mb": 1e-4, "gzip": True}, {}):
+            found = prepare_scans([source], tmp_path / "out", overwrite=True, **options)
+            assert found.resumed == 0
+            assert len(list((tmp_path / "out").iterdir())) == found.shards + 1
+        assert prepare_scans([source], tmp_path / "out").resumed == 1
         with pytest.raises(OutputError, match="is not empty"):
             prepare_scans([source / "p.png"], source)
 
@@ -221,10 +225,11 @@ class TestBadInput:
                 raise OSError(number, os.strerror(number))
             replace(one, other)
 
-        monkeypatch.setattr(tfstyle.data.shards.os, "replace", fail)
+        monkeypatch.setattr(os, "replace", fail)
         with pytest.raises(StorageError, match="shard-00000"):
             prepare_scans([source], tmp_path / "out")
-        assert [path.name for path in (tmp_path / "out").iterdir()] == [".prepare.jsonl"]
+        names = {path.name for path in (tmp_path / "out").iterdir()}
+        assert names == {".prepare.json", ".prepare.jsonl"}
 
     def test_too_many_shards(self, source, tmp_path, monkeypatch):
         prepare_scans([source], tmp_path / "out")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfstyle import cli, encoders
+from tfstyle import encoders
 from tfstyle.decoder import Decoder
 from tfstyle.encoders import ENCODERS, VGG16, DenseNet121, ResNet50
 from tfstyle.encoders.weights import copy_application
@@ -116,10 +116,6 @@ class TestTables:
 def test_vgg_decoders_are_mirrors():
     assert Decoder.plan(VGG16, "relu3_1") == ((256, 128, 128, 64, 64), (4, 2, 2, 1, 1))
     assert Decoder.plan(VGG16, "relu1_1") == ((64,), (1,))
-
-
-def test_command_names_every_encoder():
-    assert tuple(ENCODERS) == cli.ENCODERS
 
 
 SHALLOW = [

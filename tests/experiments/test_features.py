@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from pydicom.data import get_testdata_file
 
-from tfstyle import cli
 from tfstyle.data import write_png
 from tfstyle.encoders import VGG16
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
@@ -284,23 +282,3 @@ class TestFiles:
         with pytest.raises(error, match=message):
             write_features(**settings)
         assert [path.name for path in tmp_path.iterdir()] == ["small.png"]
-
-
-def test_command(ct, tmp_path, capsys):
-    words = ["features", ct, "-o", str(tmp_path / "f.png"), "--weights", "none", "--channels", "2"]
-    words += ["--encoder", "densenet121", "--taps", "conv1_relu"]
-    assert cli.main([*words, "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert result == json.loads((tmp_path / "f.json").read_text())
-    assert [row["name"] for row in result["taps"]] == ["conv1_relu"]
-    assert cli.main(words) == 0
-    text = capsys.readouterr().out
-    assert "weights are random" in text
-    assert re.search(r"^tap +channels +stride +gradient R² +Fisher's ratio", text, re.M)
-    assert re.search(r"^conv1_relu +64 +2 +0\.\d+ ", text, re.M)
-
-
-def test_sheet_of_another_family_is_refused(ct, tmp_path, capsys):
-    words = ["features", ct, "-o", str(tmp_path / "f.png"), "--encoder", "resnet50"]
-    assert cli.main([*words, "--weights", "none", "--taps", "relu3_1"]) == cli.EXIT_USAGE
-    assert "'relu3_1' for ResNet50; its taps are: conv1_relu" in capsys.readouterr().err

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from tests.models import small_model
-from tfstyle.cli import main
 from tfstyle.data import write_png
 from tfstyle.errors import ArgumentError, InputFileError
 from tfstyle.experiments import results, segmentation
@@ -204,20 +203,3 @@ class TestOwnData:
         empty.mkdir()
         with pytest.raises(InputFileError, match="no scan with a mask"):
             labelled_data(images, empty)
-
-    def test_command(self, folders, tmp_path, preset, capsys):
-        images, masks = map(str, folders)
-        command = ["study", "segmentation", "--images", images, "--masks", masks]
-        command += ["--train-domain", "a", "--size", "24", "--seeds", "1", "--steps", "1"]
-        command += ["--depth", "1", "--width", "2", "--model", str(preset)]
-        command += ["--conditions", "plain", "ours", "-o", str(tmp_path / "out"), "--json"]
-        assert main(command) == 0
-        facts = json.loads(capsys.readouterr().out)
-        assert [e["condition"] for e in facts["summary"]] == ["plain", "ours"]
-        assert (tmp_path / "out" / "index.html").is_file()
-
-    def test_command_says_what_is_wrong(self, folders, tmp_path, capsys):
-        images, masks = map(str, folders)
-        command = ["study", "segmentation", "--images", images, "--masks", masks]
-        assert main([*command, "--train-domain", "z", "-o", str(tmp_path / "out")]) == 2
-        assert "there is no 'z'" in capsys.readouterr().err

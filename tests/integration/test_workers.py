@@ -150,7 +150,7 @@ def test_killed_worker_costs_no_step(run_of_two):
     assert 1 <= len(before) < RUN.epochs
     status, output, _ = chief[-1]
     assert status == attempts[1][-1][0] == 0
-    epoch = int(re.search(r"Went on after epoch (\d+) of 8", output).group(1))
+    epoch = int(re.search(r"Resumed after epoch (\d+) of 8", output).group(1))
     assert epoch >= len(before) - 1  # the history is written before the backup
     assert f"steps: {RUN.steps * RUN.epochs}\n" in output
     history = json.loads((folders[0] / "history.json").read_text())

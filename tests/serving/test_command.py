@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import numpy as np
 import pydicom
@@ -15,18 +14,7 @@ from tfstyle import cli
 from tfstyle.data import read_scan, write_png
 from tfstyle.serving import ServerInfo
 
-
-@pytest.fixture(autouse=True)
-def _logging_as_before():
-    """The command sets up logging for a process of its own; other tests get theirs back."""
-    logger = logging.getLogger("tfstyle")
-    before = logger.level, logger.propagate, logger.handlers
-    yield
-    logging.captureWarnings(False)
-    logger.setLevel(before[0])
-    logger.propagate, logger.handlers = before[1:]
-    for name in cli.NOISY:
-        logging.getLogger(name).removeFilter(cli._critical)
+pytestmark = pytest.mark.usefixtures("_logging_as_before")
 
 
 def picture(path, seed, shape=(20, 24)):
@@ -62,9 +50,7 @@ def test_dicom_in_and_out(server, tmp_path, capsys):
 def test_bad_server_options(tmp_path, capsys):
     content = picture(tmp_path / "content.png", 1)
     words = ["stylize", content, "--style", content, "-o", str(tmp_path / "o.png"), "--server"]
-    with pytest.raises(SystemExit) as caught:
-        cli.main([*words, "127.0.0.1:1", "--server-header", "nocolon"])
-    assert caught.value.code == 2
+    assert cli.main([*words, "127.0.0.1:1", "--server-header", "nocolon"]) == 2
     assert "must be NAME:VALUE" in capsys.readouterr().err
     assert cli.main([*words, "127.0.0.1:1", "--server-ca", "/no/such.pem"]) == 1
     assert "/no/such.pem: cannot be read" in capsys.readouterr().err

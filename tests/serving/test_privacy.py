@@ -10,7 +10,7 @@ from pydicom.data import get_testdata_file
 from tests.canaries import leaks, plant
 from tfstyle.data import read_scan, scan_to_unit
 from tfstyle.errors import ServingError
-from tfstyle.stylize import ServedStylizer, stylize_scans
+from tfstyle.runs.stylize import ServedStylizer, stylize_scans
 
 
 def test_a_server_hears_and_tells_nothing_of_the_patient(client, tmp_path, caplog, capfd):

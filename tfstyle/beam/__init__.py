@@ -4,7 +4,7 @@ The same work on each scan, done by the workers of a Beam runner: processes of t
 another runner is chosen, such as Flink, Spark or Dataflow. ``docs/scale.md`` says what each needs
 and what a run costs. Needs the extra ``tfstyle[beam]``.
 
-Each name is loaded when it is first used: the process that submits a pipeline needs no TensorFlow.
+Each name is loaded when it is first used.
 
 Example:
     >>> from tfstyle.beam import augment_scans                                   # doctest: +SKIP
@@ -18,21 +18,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfstyle.beam.chunks import FAILED
-    from tfstyle.beam.run import StylizedSet, augment_scans, check_options, stylize_scans
-
-_MODULES = {
-    "FAILED": "chunks",
-    "StylizedSet": "run",
-    "augment_scans": "run",
-    "check_options": "run",
-    "stylize_scans": "run",
-}
+    from tfstyle.beam.run import FAILED, StylizedSet, augment_scans, check_options, stylize_scans
 
 __all__ = ["FAILED", "StylizedSet", "augment_scans", "check_options", "stylize_scans"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"tfstyle.beam.{_MODULES[name]}"), name)
+    return getattr(importlib.import_module("tfstyle.beam.run"), name)

@@ -8,61 +8,37 @@ import json
 import logging
 import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import tfstyle
 from tfstyle import errors
-from tfstyle.augment_scans import (
-    LOCK,
-    MANIFEST,
-    AugmentedSet,
-    AugmentOptions,
-    Manifest,
-    Source,
-    account,
-    begin_augmentation,
-    begin_set,
-    check_places,
-    failure_row,
-    find_sources,
-    relative_path,
-    take_lock,
-)
-from tfstyle.beam.chunks import (
-    FAILED,
-    FOLDER,
-    Task,
-    name_results,
-    write_chunks,
-    write_work,
-)
-from tfstyle.beam.driver import ERROR, LOST
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, TfstyleError, WorkerError
-from tfstyle.files import write_atomically
+from tfstyle.files import remove, write_atomically
+from tfstyle.runs.augment import AugmentedSet, AugmentOptions, account, begin
+from tfstyle.runs.folder import read_rows
+from tfstyle.runs.manifest import (
+    BEAM,
+    MANIFEST,
+    SETTINGS,
+    ManifestFolder,
+    failure_row,
+    relative_path,
+)
+from tfstyle.runs.sources import Source, check_places, find_sources, free_name
+from tfstyle.runs.stylize import Progress, Stylization, StylizeOptions
 from tfstyle.style_bank import StyleBank
 from tfstyle.style_transfer import StyleTransfer
-from tfstyle.stylize import Progress, StylizeOptions
 from tfstyle.tone import ToneTransfer
 
-log = logging.getLogger(__name__)
+#: In the output folder: one JSON object a line for each input that failed.
+FAILED = "failed.jsonl"
 
 #: Names of runners that stand for processes of this machine.
 LOCAL = ("DirectRunner", "FnApiRunner")
-
-#: Starts of the local pipeline, one after the other, in which nothing is finished.
-ATTEMPTS = 4
-
-_LOG = "driver.log"
 
 
 @dataclass(frozen=True)
@@ -95,30 +71,31 @@ def augment_scans(
     styles: StyleBank,
     *,
     beam_options: Sequence[str] = (),
+    overwrite: bool = False,
     progress: Progress | None = None,
     **options: Any,
 ) -> AugmentedSet:
-    """:func:`tfstyle.augment_scans.augment_scans` by the workers of a Beam runner.
+    """:func:`tfstyle.runs.augment.augment_scans` by the workers of a Beam runner.
 
-    Files, manifest and their content are the same, and each of the two goes on where the other
-    was stopped. Each image is there once, however often the work on it was begun: names depend on
-    the source and the copy alone, files get theirs when they are whole, and what an attempt has
-    finished is noted beside the output, where the next one reads it.
+    Files, manifest and their content are the same. Names depend on the source and the copy alone
+    and files get theirs when they are whole, so that the retries of a runner are harmless. The same
+    call after an interruption does the sources that are missing.
 
     An input that fails stops nothing. It is named with its reason in the manifest, and in
-    :data:`FAILED` beside it; so is a source at which workers were killed three times. The local
-    runner is started again after the loss of a worker; others do this by themselves.
+    :data:`FAILED` beside it.
 
     Inputs, masks and output must be paths that all workers see.
 
     Args:
         network: The model.
-        inputs: See :func:`tfstyle.augment_scans.augment_scans`.
+        inputs: See :func:`tfstyle.runs.augment.augment_scans`.
         output: See there.
         styles: See there.
         beam_options: Options of the pipeline as on a command line, such as
             ``["--direct_num_workers=8"]`` or ``["--runner=FlinkRunner", "--flink_master=…"]``.
-        progress: Called as ``progress(done, total, label)``, counting images.
+        overwrite: See there.
+        progress: Called as ``progress(done, total, label)`` before and after the pipeline,
+            counting images; runners show on pages of their own how far they are.
         **options: ``per_image``, ``masks``, ``link_masks``, ``strength``, ``gate``, ``window``,
             ``seed``, ``batch_size`` and ``deidentify``, see there.
 
@@ -127,28 +104,24 @@ def augment_scans(
 
     Raises:
         ArgumentError: Also if Beam is not installed, or does not know an option.
-        InputFileError: See :func:`tfstyle.augment_scans.augment_scans`.
+        InputFileError: See :func:`tfstyle.runs.augment.augment_scans`.
         OutputError: See there; also if another run is writing the output.
         WeightsError: See there.
-        WorkerError: If workers are lost again and again, or the pipeline fails.
+        WorkerError: If the pipeline fails.
 
     Example:
         >>> augment_scans(model, "ct/", "out/", bank, beam_options=["--direct_num_workers=8"])
     """
-    pipeline = _Pipeline(beam_options)
+    words = _parse(beam_options)
     chosen = AugmentOptions(**options)
     if chosen.masks is not None:
         chosen = replace(chosen, masks=os.path.abspath(chosen.masks))
     inputs, output = Path(os.path.abspath(inputs)), Path(os.path.abspath(output))
-    _, sources, damaged = begin_augmentation(network, inputs, output, styles, chosen)
-    named = [(str(inputs), source) for source in sources]
-    run = _Run(output, named, chosen.per_image, pipeline, progress)
-    with run:
-        run.begin([(inputs, error) for error in damaged])
-        if run.tasks:
-            write_work(output, network, chosen, styles)
-        rows = run.finish()
-        return account(run.manifest, rows, sources, chosen, run.written, run.kept)
+    with begin(network, inputs, output, styles, chosen, overwrite) as (manifest, work, sources):
+        named = [(inputs, source) for source in sources]
+        work = replace(work, uid_key=None)
+        written, kept = _run(manifest, named, work, words, chosen.per_image, progress)
+        return account(manifest, sources, chosen, written, kept)
 
 
 def stylize_scans(
@@ -161,7 +134,7 @@ def stylize_scans(
     progress: Progress | None = None,
     **options: Any,
 ) -> StylizedSet:
-    """:func:`tfstyle.stylize.stylize_scans` by the workers of a Beam runner, scan by scan.
+    """:func:`tfstyle.runs.stylize.stylize_scans` by the workers of a Beam runner, scan by scan.
 
     Each scan becomes what the other function makes of it, byte for byte (but for the new UIDs of
     DICOM). Different is where it goes and what happens if it cannot be read: the output mirrors
@@ -173,13 +146,13 @@ def stylize_scans(
         network: The model.
         inputs: Files, or folders of DICOM series, NIfTI and PNG; where there are several, the
             results of each go to a folder of its name.
-        styles: See :func:`tfstyle.stylize.stylize_scans`; paths that all workers see.
+        styles: See :func:`tfstyle.runs.stylize.stylize_scans`; paths that all workers see.
         output: A new folder, or that of an earlier run.
         beam_options: See :func:`augment_scans`.
-        progress: Called as ``progress(done, total, label)``, counting scans.
+        progress: See :func:`augment_scans`; counts scans.
         **options: ``window``, ``style_window``, ``style_series``, ``style_slice``,
             ``style_weights``, ``strength``, ``output_format`` and ``batch_size``, see
-            :func:`tfstyle.stylize.stylize_scans`.
+            :func:`tfstyle.runs.stylize.stylize_scans`.
 
     Returns:
         An account.
@@ -194,7 +167,7 @@ def stylize_scans(
         >>> options = ["--direct_num_workers=8"]
         >>> stylize_scans(model, ["ct/"], ["b.dcm"], "out/", beam_options=options)
     """
-    pipeline = _Pipeline(beam_options)
+    words = _parse(beam_options)
     styles = [os.path.abspath(path) for path in styles]
     chosen = StylizeOptions(**options)
     chosen.check(network, styles)
@@ -204,29 +177,16 @@ def stylize_scans(
     named, damaged = _find_all([Path(os.path.abspath(path)) for path in inputs], output)
     work = chosen.work(network, styles)
     settings = {key: value for key, value in asdict(chosen).items() if key != "batch_size"}
-    begin_set(
-        output,
-        {
-            "format": 1,
-            "command": "stylize",
-            **json.loads(json.dumps(settings)),
-            "model": work.model,
-            "styles": [hashlib.sha256(code.tobytes()).hexdigest()[:32] for code in work.codes],
-        },
-    )
-    run = _Run(output, named, 1, pipeline, progress)
-    with run:
-        run.begin(damaged)
-        if run.tasks:
-            write_work(output, network, chosen, styles)
-        rows = run.finish()
-    return StylizedSet(
-        manifest=str(output / MANIFEST),
-        written=run.written,
-        kept=run.kept,
-        failed={row["source"]: row["reason"] for row in rows if row["status"] == "failed"},
-        left_out=tuple(row["source"] for row in rows if row["status"] == "left out"),
-    )
+    codes = [hashlib.sha256(code.tobytes()).hexdigest() for code in work.codes]
+    settings |= {"format": 1, "command": "stylize", "model": work.model, "styles": codes}
+    with ManifestFolder(output, settings, what="set of stylized scans") as manifest:
+        for root, error in damaged:
+            manifest.add(failure_row(relative_path(error.path, root), error, root))
+        stylization = Stylization(network, replace(work, stylizer=None), output)
+        written, kept = _run(manifest, named, stylization, words, 1, progress)
+        return StylizedSet(
+            str(manifest.journal), written, kept, manifest.failed(), manifest.left_out()
+        )
 
 
 def check_options(options: Sequence[str]) -> None:
@@ -238,12 +198,93 @@ def check_options(options: Sequence[str]) -> None:
     Raises:
         ArgumentError: If Beam is not installed, or its local runner does not know an option.
     """
-    _Pipeline(options)
+    _parse(options)
+
+
+def _run(
+    manifest: ManifestFolder,
+    sources: Sequence[tuple[Path, Source]],
+    work: Any,
+    options: list[str],
+    copies: int,
+    progress: Progress | None,
+) -> tuple[int, int]:
+    """Runs the pipeline over what is missing; returns how many were written and were there."""
+    from tfstyle.beam.pipeline import DONE, FAILURES, MODEL, ROWS, SOURCES, source_line
+
+    names = [source.name for _, source in sources]
+    kept, total = manifest.count(names, copies), len(sources) * copies
+    todo = [
+        source_line(source, root, manifest.done.get(source.name, ()))
+        for root, source in sources
+        if not manifest.complete(source.name, copies)
+    ]
+    if progress is not None:
+        progress(total - len(todo) * copies, total, "")
+    folder = manifest.path / BEAM
+    if todo:
+        for path in (*folder.glob(f"{ROWS}*"), *folder.glob(f"{FAILURES}*")):
+            remove(path)
+        try:
+            (folder / DONE).mkdir(parents=True, exist_ok=True)
+            work.network.save(folder / MODEL, include_optimizer=False)
+        except OSError as error:
+            raise OutputError.of(folder, error) from error
+        write_atomically(folder / SOURCES, "".join(todo).encode())
+        _submit(folder, replace(work, network=None), work.network.fingerprint(), options)
+        for name in (ROWS, FAILURES):
+            for path in sorted(folder.glob(f"{name}*.jsonl")):
+                for row in read_rows(path):
+                    manifest.add(row)
+    failed = [row for row in manifest.tidy() if row["status"] == "failed"]
+    remove(manifest.path / FAILED)
+    if failed:
+        text = "".join(json.dumps(row) + "\n" for row in failed)
+        write_atomically(manifest.path / FAILED, text.encode())
+    remove(folder)
+    if progress is not None:
+        progress(total, total, "")
+    return manifest.count(names, copies) - kept, kept
+
+
+def _submit(folder: Path, work: Any, model: str, options: list[str]) -> None:
+    """Runs the pipeline to its end.
+
+    Raises:
+        TfstyleError: The error of a worker.
+        WorkerError: If the pipeline failed otherwise.
+    """
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from tfstyle.beam.pipeline import build
+
+    pipeline = beam.Pipeline(options=PipelineOptions(options))
+    build(pipeline, folder, work, model)
+    try:
+        state = pipeline.run().wait_until_finish()
+    except Exception as error:
+        raise _failure(str(error)) from error
+    if state != "DONE":
+        raise WorkerError(f"the pipeline ended in the state {state}.")
+
+
+def _failure(text: str) -> TfstyleError:
+    """The error that ended a pipeline, by what a runner says of it."""
+    found = re.findall(r"tfstyle\.errors\.(\w+): (.*?)(?: \[while running .*)?$", text, re.M)
+    kind, message = found[-1] if found else ("", (text.strip().splitlines() or ["no word"])[-1])
+    kind = getattr(errors, kind, None)
+    if kind is None:
+        return WorkerError(f"the pipeline failed ({message}).")
+    if issubclass(kind, OutputError | InputFileError):
+        path, _, problem = message.partition(": ")
+        return kind(path, problem)
+    return kind(message)
 
 
 def _find_all(
     inputs: Sequence[Path], output: Path
-) -> tuple[list[tuple[str, Source]], list[tuple[Path, InputFileError]]]:
+) -> tuple[list[tuple[Path, Source]], list[tuple[Path, InputFileError]]]:
     """The sources of all inputs with their roots; behind each root's name if there are several."""
     sources, damaged, roots = [], [], set()
     for root in inputs:
@@ -251,16 +292,13 @@ def _find_all(
         found, errors_here = find_sources(root)
         damaged.extend((root, error) for error in errors_here)
         if len(inputs) > 1 and root.is_dir():
-            label, number = root.name or "input", 1
-            while label in roots:
-                number += 1
-                label = f"{root.name}-{number}"
+            label = free_name(root.name or "input", roots)
             roots.add(label)
             found = [
                 replace(one, name=f"{label}/{one.name}", stem=f"{label}/{one.stem}")
                 for one in found
             ]
-        sources.extend((str(root), one) for one in found)
+        sources.extend((root, one) for one in found)
     different, names = {}, set()
     for root, one in sources:
         if one.files.files not in different:
@@ -271,241 +309,64 @@ def _find_all(
     return name_results(list(different.values())), damaged
 
 
-class _Run:
-    """One run over an output folder, which no other may write meanwhile."""
-
-    def __init__(
-        self,
-        output: Path,
-        sources: Sequence[tuple[str, Source]],
-        copies: int,
-        pipeline: _Pipeline,
-        progress: Progress | None,
-    ):
-        self.output, self.sources, self.copies = output, sources, copies
-        self.pipeline, self.progress = pipeline, progress
-        self.folder = output / FOLDER
-
-    def __enter__(self) -> _Run:
-        try:
-            self.folder.mkdir(exist_ok=True)
-            self._lock = open(self.output / LOCK, "w")
-        except OSError as error:
-            raise OutputError.of(self.folder, error) from error
-        take_lock(self._lock, self.output)
-        return self
-
-    def __exit__(self, *error) -> None:
-        self._lock.close()
-
-    def begin(self, damaged: Sequence[tuple[Path, InputFileError]]) -> None:
-        """Takes in what earlier runs left, and finds out what is left to do."""
-        with Manifest(self.output) as manifest:
-            for root, error in damaged:
-                manifest.add(failure_row(relative_path(error.path, root), error, root))
-        self.manifest = manifest
-        names = {source.name for _, source in self.sources}
-        self.kept = manifest.count(names, self.copies)
-        done = manifest.finished()
-        self.tasks = [
-            Task(source, root, frozenset(done.get(source.name, ())))
-            for root, source in self.sources
-            if not manifest.complete(source.name, self.copies)
-        ]
-        for name in ("chunks", ERROR):
-            _remove(self.folder / name)
-
-    def finish(self) -> list[dict]:
-        """Runs the pipeline and joins what the workers noted; returns the manifest's rows."""
-        if self.tasks:
-            chunks = write_chunks(self.output, self.tasks, self.copies)
-            total = len(self.sources) * self.copies
-            there = total - len(self.tasks) * self.copies
-
-            def report(count: int) -> None:
-                if self.progress is not None:
-                    self.progress(min(there + count, total), total, "")
-
-            report(0)
-            self.pipeline.run(self.output, chunks, report)
-            self.manifest.absorb()
-        rows = self.manifest.tidy()
-        names = {source.name for _, source in self.sources}
-        self.written = self.manifest.count(names, self.copies) - self.kept
-        failed = [row for row in rows if row["status"] == "failed"]
-        if failed:
-            text = "".join(json.dumps(row) + "\n" for row in failed)
-            write_atomically(self.output / FAILED, text.encode())
-        else:
-            _remove(self.output / FAILED)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        return rows
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-class _Pipeline:
-    """Options of a pipeline, and the process that runs it.
+def name_results(sources: Sequence[tuple[Path, Source]]) -> list[tuple[Path, Source]]:
+    """Gives sources stems under which no result lies in the place, or inside, of another.
 
     Args:
-        options: As on a command line.
+        sources: Pairs of the input folder and a source.
+    """
+    taken = {MANIFEST, SETTINGS, FAILED}
+    for _, source in sources:
+        taken |= set(map(str, PurePosixPath(source.stem).parents))
+    named = []
+    for root, source in sources:
+        label = free_name(source.stem, taken)
+        taken.add(label)
+        named.append((root, replace(source, stem=label)))
+    return named
+
+
+def _parse(options: Sequence[str]) -> list[str]:
+    """Options of a pipeline, with those that the local runner needs.
 
     Raises:
         ArgumentError: If Beam is not installed or does not know an option.
     """
-
-    def __init__(self, options: Sequence[str]):
-        if find_spec("apache_beam") is None:
-            raise ArgumentError(
-                "beam: needs the package apache-beam; install it: pip install 'tfstyle[beam]'."
-            )
-        self.options = list(options)
-        with _complaints():
-            from apache_beam.options.pipeline_options import (
-                DirectOptions,
-                PipelineOptions,
-                StandardOptions,
-            )
-
-            parsed = PipelineOptions(self.options)
-            known = parsed.get_all_options()
-            runner = parsed.view_as(StandardOptions).runner
-            direct = parsed.view_as(DirectOptions)
-            workers, mode = direct.direct_num_workers, direct.direct_running_mode
-            given = parsed.get_all_options(retain_unknown_options=True)
-        self.local = runner is None or runner in LOCAL
-        self.environment = dict(os.environ)
-        if not self.local:
-            return
-        unknown = sorted(set(given) - set(known))
-        if unknown:
-            raise ArgumentError(
-                f"beam: its local runner has no option {', '.join('--' + one for one in unknown)}; "
-                "options of tfstyle itself go before --beam."
-            )
-        if workers < 0:
-            raise ArgumentError(f"direct_num_workers: must be at least 0, received {workers}.")
-        workers = workers or os.cpu_count() or 1
-        # Beam's DirectRunner would look for another local runner on the internet first.
-        self.options.append("--runner=FnApiRunner")
-        if workers > 1:
-            if mode == "in_memory":
-                self.options.append("--direct_running_mode=multi_processing")
-            if mode != "multi_threading":
-                share = max(1, (os.cpu_count() or 1) // workers)
-                self.environment.setdefault("TF_NUM_INTRAOP_THREADS", str(share))
-
-    def run(self, output: Path, chunks: int, report: Any) -> None:
-        """Runs the work to its end, by several attempts if need be.
-
-        Raises:
-            TfstyleError: The error of a worker.
-            WorkerError: If the pipeline failed otherwise.
-        """
-        folder = output / FOLDER
-        notes, attempts = _Notes(folder / "rows"), 0
-        while attempts < ATTEMPTS:
-            before = notes.count()
-            status = self._drive(output, folder, chunks, lambda: report(notes.glance()))
-            if status == 0:
-                report(notes.count())
-                return
-            if not self.local or (status != LOST and status > 0):
-                raise _failure(folder, status)
-            attempts = attempts + 1 if notes.count() == before else 0
-            log.warning("a worker was killed; what it had finished stays, the rest is begun anew")
-        raise WorkerError(
-            f"workers were killed {ATTEMPTS} times and finished nothing, perhaps for want of "
-            "memory; give the same command again, with fewer workers if need be"
+    if find_spec("apache_beam") is None:
+        raise ArgumentError(
+            "beam: needs the package apache-beam; install it: pip install 'tfstyle[beam]'."
+        )
+    with _complaints():
+        from apache_beam.options.pipeline_options import (
+            DirectOptions,
+            PipelineOptions,
+            StandardOptions,
         )
 
-    def _drive(self, output: Path, folder: Path, chunks: int, report: Any) -> int:
-        """One attempt; returns the exit status of :mod:`tfstyle.beam.driver`."""
-        place = str(Path(tfstyle.__file__).parent.parent)
-        paths = [place, *filter(None, [self.environment.get("PYTHONPATH")])]
-        shown = not self.local or log.isEnabledFor(logging.DEBUG)
-        with open(folder / _LOG, "ab") as file:
-            process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "tfstyle.beam.driver"),
-                    *(str(output), str(folder), str(chunks), str(os.getpid())),
-                    *self.options,
-                ],
-                env=self.environment | {"PYTHONPATH": os.pathsep.join(paths)},
-                stdin=subprocess.DEVNULL,
-                stdout=None if shown else file,
-                stderr=None if shown else file,
-                start_new_session=True,
-            )
-            try:
-                while True:
-                    try:
-                        return process.wait(timeout=1)
-                    except subprocess.TimeoutExpired:
-                        report()
-            finally:
-                # Its workers are of its group; none outlives it.
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-
-class _Notes:
-    """Counts what workers have noted, reading only what is new."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.places, self.found, self.next = folder, {}, 0, 0.0
-
-    def glance(self) -> int:
-        """As :meth:`count`, or the last count where counting would take much of the time."""
-        begin = time.monotonic()
-        if begin >= self.next:
-            self.count()
-            now = time.monotonic()
-            self.next = now + 20 * (now - begin)
-        return self.found
-
-    def count(self) -> int:
-        """Outcomes that have been noted so far."""
-        for path in self.folder.glob("*/*.jsonl"):
-            place = self.places.get(path, 0)
-            try:
-                if os.path.getsize(path) == place:
-                    continue
-                with open(path, "rb") as file:
-                    file.seek(place)
-                    text = file.read()
-            except OSError:
-                continue
-            whole = text.rfind(b"\n") + 1
-            self.places[path] = place + whole
-            self.found += len(
-                re.findall(rb'^\{"status": "(?:done|failed|left out)"', text[:whole], re.M)
-            )
-        return self.found
-
-
-def _failure(folder: Path, status: int) -> TfstyleError:
-    """The error that ended a pipeline, by the last line of what Python printed."""
-    try:
-        text = (folder / ERROR).read_text(encoding="utf-8")
-    except OSError:
-        return WorkerError(f"the pipeline ended with status {status}; see {folder / _LOG}.")
-    found = re.findall(r"tfstyle\.errors\.(\w+): (.*?)(?: \[while running .*)?$", text, re.M)
-    if found:
-        kind, message = found[-1]
-        kind = getattr(errors, kind, WorkerError)
-        if issubclass(kind, OutputError | InputFileError):
-            path, _, problem = message.partition(": ")
-            return kind(path, problem)
-        return kind(message)
-    last = text.strip().splitlines()[-1]
-    return WorkerError(f"the pipeline failed ({last}); see {folder / _LOG}.")
+        parsed = PipelineOptions(list(options))
+        known = parsed.get_all_options()
+        runner = parsed.view_as(StandardOptions).runner
+        direct = parsed.view_as(DirectOptions)
+        workers, mode = direct.direct_num_workers, direct.direct_running_mode
+        given = parsed.get_all_options(retain_unknown_options=True)
+    if runner is not None and runner not in LOCAL:
+        return list(options)
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ArgumentError(
+            f"beam: its local runner has no option {', '.join('--' + one for one in unknown)}; "
+            "options of tfstyle itself go before --beam."
+        )
+    if workers < 0:
+        raise ArgumentError(f"direct_num_workers: must be at least 0, received {workers}.")
+    workers = workers or os.cpu_count() or 1
+    # Beam's DirectRunner would look for another local runner on the internet first.
+    words = [*options, "--runner=FnApiRunner"]
+    if workers > 1 and mode != "multi_threading":
+        words.append("--direct_running_mode=multi_processing")
+        share = max(1, (os.cpu_count() or 1) // workers)
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(share))  # workers inherit it
+    return words
 
 
 @contextmanager

@@ -85,6 +85,7 @@ def convert(
     size: int | None = None,
     calibrate: Paths = (),
     compare: Paths = (),
+    overwrite: bool = False,
 ) -> ConversionReport:
     """Converts one signature of a model for another runtime.
 
@@ -111,6 +112,7 @@ def convert(
         calibrate: Scans to calibrate on, files or folders; for ``"int8"``, which needs them.
         compare: Scans to compare on. Defaults to the CT slices of the package pydicom-data, or of
             pydicom.
+        overwrite: Replace a model and its report that exist already; they are refused by default.
 
     Returns:
         The report.
@@ -141,7 +143,8 @@ def convert(
         raise OutputError(output, f"the model's file ends in .{to}; choose such a name.")
     if not output.parent.is_dir():
         raise OutputError(output, "its folder does not exist; make it first.")
-    _check_free(output, beside)
+    if not overwrite:
+        _check_free(output, beside)
     scans = find_scans(compare)
     calibration_scans = find_scans(calibrate) if given else []
     try:
@@ -193,11 +196,12 @@ def convert(
             )
             note = work / "report.json"
             note.write_bytes(report.to_json())
-            _check_free(output, beside)
+            if not overwrite:
+                _check_free(output, beside)
             # Both, or neither.
-            os.rename(note, beside)
+            os.replace(note, beside)
             try:
-                os.rename(converted.path, output)
+                os.replace(converted.path, output)
             except OSError:
                 beside.unlink()
                 raise
@@ -220,7 +224,7 @@ def _converter(to: str, precision: str) -> Callable[[Source], Converted]:
 def _check_free(*paths: Path) -> None:
     for path in paths:
         if path.exists():
-            raise OutputError(path, "exists already; choose another name.")
+            raise OutputError(path, "exists already; choose another name, or overwrite it.")
 
 
 def _saved_model(model: Any, work: Path) -> Path:

@@ -23,16 +23,21 @@ from tfstyle.data.phantom import (
 from tfstyle.data.png import read_png, write_png
 from tfstyle.data.read import ScanFiles, list_scans, read_scan, read_scans
 from tfstyle.data.scan import Scan
-from tfstyle.data.shards import PreparedSet, load_shards, prepare_scans, shard_dataset
+from tfstyle.data.shards import load_shards, shard_dataset
 from tfstyle.data.windows import WINDOWS, Window, resolve_window, scan_to_unit
 
-_NEEDS_TENSORFLOW = ("pair_dataset", "slice_images")
+_LAZY = {
+    "PreparedSet": "tfstyle.runs.prepare",
+    "pair_dataset": "tfstyle.data.pipeline",
+    "prepare_scans": "tfstyle.runs.prepare",
+    "slice_images": "tfstyle.data.pipeline",
+}
 
 
 def __getattr__(name: str):
     """Loads TensorFlow only when something needs it: reading and writing do not."""
-    if name in _NEEDS_TENSORFLOW:
-        return getattr(importlib.import_module("tfstyle.data.pipeline"), name)
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'tfstyle.data' has no attribute {name!r}")
 
 

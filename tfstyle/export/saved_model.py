@@ -35,7 +35,7 @@ from tfstyle.export.signatures import (
     segment_signature,
     stylize_signatures,
 )
-from tfstyle.files import read_json, remove_abandoned, temporary_beside
+from tfstyle.files import locked, read_json, remove_abandoned, temporary_beside
 
 if TYPE_CHECKING:
     from tfstyle.segmentation import UNet
@@ -227,15 +227,15 @@ def export_servable(
             SERVING_PACKAGES, "serving", "an export with warm-up records (warm_up_size above 0)"
         )
     try:
-        base.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(base)
-        with temporary_beside(base / "export", folder=True) as temporary:
-            _write(signatures, temporary, name, default, model or {})
-            if warm_up is not None:
-                served = {DEFAULT_SIGNATURE: signatures[default], **signatures}
-                _write_warm_up(served, temporary, name, warm_up)
-            _check(signatures, temporary, examples)
-            target = _publish(temporary, base, version)
+        with locked(base):
+            remove_abandoned(base)
+            with temporary_beside(base / "export", folder=True) as temporary:
+                _write(signatures, temporary, name, default, model or {})
+                if warm_up is not None:
+                    served = {DEFAULT_SIGNATURE: signatures[default], **signatures}
+                    _write_warm_up(served, temporary, name, warm_up)
+                _check(signatures, temporary, examples)
+                target = _publish(temporary, base, version)
     except OSError as error:
         raise OutputError.of(base, error) from error
     logger.info("exported %s", target)

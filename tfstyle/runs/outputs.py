@@ -1,16 +1,8 @@
-"""Where stylized slices go: files written by several processes, folders that appear when complete.
-
-A series is written slice by slice into a hidden folder beside its place, ``.NAME.partial``, and
-renamed when its last slice is there. Beside the slices the folder keeps what was measured on each,
-so that a run that was killed goes on with the slices that are missing.
-"""
+"""Writers of stylized scans and slices, the processes they work in, and what is measured."""
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
-import shutil
 import threading
 import time
 from collections.abc import Sequence
@@ -20,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tfstyle.data.dicom import Frame
-from tfstyle.data.dicom.write import DerivedSeries, is_identity, write_derived_series
+from tfstyle.data.dicom.write import DerivedSeries, write_derived_series
 from tfstyle.data.layouts import DESCRIPTION
 from tfstyle.data.nifti import write_nifti
 from tfstyle.data.png import write_png
@@ -28,22 +20,13 @@ from tfstyle.data.read import read_scans
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import OutputError
-from tfstyle.files import (
-    is_inside,
-    parse_json,
-    read_json,
-    read_limited,
-    remove_abandoned,
-    write_atomically,
-)
+from tfstyle.runs.folder import append_row
 
 #: Slices from which on other processes decode and write. Starting them takes about a second.
 MANY_SLICES = 32
 
 #: Slices of a scan that are measured, at most, evenly spread.
 MEASURED_SLICES = 16
-
-_JOB, _ACCOUNT, _LOCK, _SLICES = "job.json", "account.jsonl", "lock", "slices"
 
 
 class InThisProcess(Executor):
@@ -172,16 +155,19 @@ def _write_png(width: float, bits: int, image: np.ndarray, path: str) -> tuple[f
     return width / levels, 0.5 / levels
 
 
-def finish_slice(task: tuple, image: np.ndarray, path: Path, facts: dict, measured) -> dict:
+def finish_slice(
+    task: tuple, image: np.ndarray, path: Path, journal: Path, facts: dict, measured: tuple | None
+) -> dict:
     """Writes one slice under a temporary name, renames it, and notes it; runs in a worker.
 
-    The worker itself notes in the folder's account that the slice is finished, so that nothing
-    finished is lost if the main process is killed.
+    The worker itself notes in the journal that the slice is finished, so that nothing finished is
+    lost if the main process is killed.
 
     Args:
         task: A writer's.
         image: Generated image, float32 (rows, columns) in [0, 1].
-        path: The slice's file, of :meth:`SliceFolder.path`.
+        path: The slice's file.
+        journal: Of the run.
         facts: What is known of the slice already.
         measured: None, or (pixels, window, units, styles) for :func:`measure`.
 
@@ -197,12 +183,7 @@ def finish_slice(task: tuple, image: np.ndarray, path: Path, facts: dict, measur
         if measured is not None:
             facts.update(measure(measured[0], image, *measured[1:]))
         os.replace(temporary, path)
-        # One write to a file opened for appending: lines of several workers do not mix.
-        account = os.open(path.parent.parent / _ACCOUNT, os.O_WRONLY | os.O_APPEND)
-        try:
-            os.write(account, (json.dumps(facts) + "\n").encode())
-        finally:
-            os.close(account)
+        append_row(journal, facts)
     except OSError as problem:
         raise OutputError.of(path, problem) from problem
     finally:
@@ -325,144 +306,6 @@ def write_generated(
     return files
 
 
-# Where the slices of one scan are gathered -------------------------------------------------------
-
-
-class SliceFolder:
-    """A folder of one file a slice that appears when complete and outlives an interruption.
-
-    Args:
-        target: The folder to make; it may exist if it is empty.
-        job: Text that tells this work from other work, or None if it cannot be continued.
-
-    Attributes:
-        done: Facts of the slices that an earlier run finished, by slice number from 0.
-        state: What :meth:`begin` of that run was given; empty for a new one.
-
-    Raises:
-        OutputError: If the folder cannot be written, or another process is writing it.
-    """
-
-    def __init__(self, target: Path, job: str | None = None):
-        self.target, self.job = target, job
-        self.partial = target.with_name(f".{target.name}.partial")
-        self.done: dict[int, dict] = {}
-        self.state: dict = {}
-        self._lock = None
-        try:
-            self.partial.mkdir(parents=True, exist_ok=True)
-            if not is_inside(target.parent, self.partial / _SLICES):
-                raise OutputError(self.partial, f"a link leads out of {target.parent}; remove it.")
-            self._lock = open(self.partial / _LOCK, "w")  # noqa: SIM115 - held till close()
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                self._lock.close()
-                raise OutputError(target, "is being written by another process.") from None
-            if not self._resume():
-                self._clear()
-        except OSError as error:
-            raise OutputError.of(target, error) from error
-
-    def _resume(self) -> bool:
-        """Takes up what an earlier run of the same job left; False if there is nothing."""
-        try:
-            found = read_json(self.partial / _JOB)
-            account = read_limited(self.partial / _ACCOUNT, "manifest_bytes")
-        except (OSError, ValueError):
-            return False
-        if not isinstance(found, dict) or self.job is None or found.get("job") != self.job:
-            return False
-        self.state = found.get("state")
-        if self.state != {} and not is_identity(self.state):
-            self.state = {}
-            return False
-        for line in account.decode("utf-8", "replace").splitlines():
-            try:
-                facts = parse_json(line)
-                if _is_account(facts) and (self.partial / _SLICES / facts["file"]).is_file():
-                    self.done[facts["slice"]] = facts
-            except (ValueError, OSError):
-                continue  # the line at which the run was killed
-        # What the run that was killed had not finished.
-        remove_abandoned(self.partial)
-        finished = {facts["file"] for facts in self.done.values()}
-        for file in (self.partial / _SLICES).glob("*"):
-            if file.name not in finished:
-                file.unlink()
-        return True
-
-    def _clear(self) -> None:
-        shutil.rmtree(self.partial / _SLICES, ignore_errors=True)
-        remove_abandoned(self.partial)
-        for name in (_JOB, _ACCOUNT):
-            (self.partial / name).unlink(missing_ok=True)
-
-    def begin(self, names: Sequence[str], state: dict) -> None:
-        """Says how the slices will be called, and what a later run needs to go on."""
-        self.names = names
-        self.done = {
-            index: facts
-            for index, facts in self.done.items()
-            if 0 <= index < len(names) and facts["file"] == names[index]
-        }
-        (self.partial / _SLICES).mkdir(exist_ok=True)
-        write_atomically(
-            self.partial / _JOB, json.dumps({"job": self.job, "state": state}).encode()
-        )
-        # A line that a killed run left unfinished would swallow the next.
-        lines = "".join(json.dumps(facts) + "\n" for facts in self.done.values())
-        write_atomically(self.partial / _ACCOUNT, lines.encode())
-
-    def path(self, index: int) -> Path:
-        """Where slice `index` is to be written."""
-        return self.partial / _SLICES / self.names[index]
-
-    def add(self, facts: dict) -> None:
-        """Takes in what :func:`finish_slice` gave."""
-        self.done[facts["slice"]] = facts
-
-    def files(self) -> list[Path]:
-        """The files as :meth:`publish` will call them."""
-        return [self.target / name for name in self.names]
-
-    def publish(self) -> None:
-        """Gives the complete folder its name."""
-        try:
-            os.rename(self.partial / _SLICES, self.target)  # replaces an empty folder
-        except OSError as error:
-            raise OutputError.of(self.target, error) from error
-        self.close()
-        shutil.rmtree(self.partial, ignore_errors=True)
-
-    @staticmethod
-    def remove_rest(target: Path) -> None:
-        """Removes what a run left beside a folder if it was killed when it had just named it."""
-        partial = target.with_name(f".{target.name}.partial")
-        if partial.is_dir() and not (partial / _SLICES).exists():
-            shutil.rmtree(partial, ignore_errors=True)
-
-    def close(self) -> None:
-        """Leaves the folder as it is: for a later run, or removed if none can go on with it."""
-        if self._lock is not None:
-            self._lock.close()
-        if self.job is None or not self.done:
-            shutil.rmtree(self.partial, ignore_errors=True)
-
-
-def _is_account(facts: object) -> bool:
-    """Whether a line of the account says all that :func:`finish_slice` notes of a slice."""
-    if not isinstance(facts, dict) or not isinstance(facts.get("file"), str):
-        return False
-    figures = {key: value for key, value in facts.items() if key != "file"}
-    return (
-        type(facts.get("slice")) is int
-        and {"step", "error", "below", "above"} <= figures.keys()
-        and all(isinstance(value, (int, float)) for value in figures.values())
-        and Path(facts["file"]).name == facts["file"]  # not a path that leads elsewhere
-    )
-
-
 class OneFile:
     """A volume or picture in one file, gathered in memory and written at the end.
 
@@ -497,7 +340,6 @@ __all__ = [
     "InThisProcess",
     "OneFile",
     "PngSlices",
-    "SliceFolder",
     "finish_slice",
     "measure",
     "measure_scan",

@@ -1,0 +1,134 @@
+"""``tfstyle augment``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from tfstyle.cli.options import (
+    CONTENT,
+    SPEED,
+    STYLE,
+    AtLeastOne,
+    BatchSize,
+    Beam,
+    Deidentify,
+    ModelChoice,
+    NotNegative,
+    Overwrite,
+    Reporting,
+    Several,
+    Window,
+    Windows,
+)
+from tfstyle.cli.output import complain_of_failed, console, print_facts, progress
+
+EXAMPLES = """Examples:
+  tfstyle augment train/images augmented/ --styles scanners/ --masks train/masks
+  tfstyle augment ct/ out/ --styles a.dcm b.nii.gz --style-windows bone lung
+  tfstyle augment ct/ out/ --styles scanners/ --save-bank styles.npz
+  tfstyle augment ct/ out/ --styles styles.npz --strength 0.3 1 --per-image 4
+  tfstyle augment archive/ out/ --styles a.npz --beam --direct_num_workers 8"""
+
+
+def augment(
+    input: Annotated[str, Parameter(help="Folder of DICOM series, NIfTI and PNG.")],
+    output: Annotated[str, Parameter(help="New folder, or that of the run to resume.")],
+    /,
+    *,
+    overwrite: Overwrite = False,
+    styles: Annotated[Several, Parameter(group=STYLE)],
+    style_windows: Annotated[Windows, Parameter(group=STYLE)] = ("auto",),
+    style_slices: Annotated[AtLeastOne | None, Parameter(group=STYLE)] = None,
+    save_bank: Annotated[str | None, Parameter(group=STYLE)] = None,
+    strength: Annotated[tuple[float, float], Parameter(group=STYLE)] = (0.5, 1.0),
+    gate: Annotated[float, Parameter(group=STYLE)] = 0.8,
+    per_image: Annotated[AtLeastOne, Parameter(group=CONTENT)] = 1,
+    masks: Annotated[str | None, Parameter(group=CONTENT)] = None,
+    link_masks: Annotated[bool, Parameter(group=CONTENT)] = False,
+    window: Window = "auto",
+    seed: Annotated[NotNegative, Parameter(group=CONTENT)] = 0,
+    deidentify: Deidentify = "keep",
+    choice: ModelChoice = ModelChoice(),
+    workers: Annotated[AtLeastOne, Parameter(group=SPEED)] = 2,
+    batch_size: BatchSize = 8,
+    beam: Beam = None,
+    reporting: Reporting = Reporting(),
+) -> dict:
+    """Write a training set in the gray scales of other scans.
+
+    Writes every scan of a folder several times, each time with a style and a strength drawn at
+    random: OUTPUT/images/ mirrors the input folder, OUTPUT/masks/ has the masks, untouched, and
+    OUTPUT/manifest.jsonl says what was done to each image. Results that keep too little structure
+    are replaced by the original.
+
+    The same command resumes after an interruption, or with more inputs or copies. Draws depend on
+    the seed, the place of a scan in the input folder and the number of the copy alone. An input
+    that cannot be read is noted in the manifest and the others are written; the exit status is 1
+    then.
+
+    Args:
+        styles: Scans, folders of scans, or banks that --save-bank wrote.
+        style_windows: Each style is taken through each of these windows.
+        style_slices: Slices of each style scan, evenly spread, each of them a style. Defaults to
+            one style a scan, of up to 16 slices for a ToneTransfer, else of the middle one.
+        save_bank: File (.npz) in which to keep the encoded styles; they hold no images.
+        strength: Range of the strength, within 0 to 1.
+        gate: Least structure term of SSIM; -1 lets everything pass.
+        per_image: Copies of each scan.
+        masks: Folder of masks with the names of the inputs, any ending; for a series the name of
+            its folder.
+        link_masks: Make hard links to the masks instead of copies.
+        seed: Seed of all draws.
+        workers: Threads that read and write beside the model.
+    """
+    from tfstyle.style_bank import StyleBank
+
+    if beam is None:
+        from tfstyle.runs.augment import augment_scans
+
+        how = {"workers": workers}
+    else:
+        from tfstyle.beam import augment_scans, check_options
+
+        check_options(beam)
+        how = {"beam_options": beam}
+    with progress(reporting, "augmenting") as update:
+        model = choice.open()
+        bank = StyleBank.from_scans(model, styles, windows=style_windows, slices=style_slices)
+        if save_bank is not None:
+            bank.save(save_bank)
+        result = augment_scans(
+            model,
+            input,
+            output,
+            bank,
+            per_image=per_image,
+            masks=masks,
+            link_masks=link_masks,
+            strength=strength,
+            gate=gate,
+            window=window,
+            seed=seed,
+            batch_size=batch_size,
+            deidentify=deidentify,
+            overwrite=overwrite,
+            progress=update,
+            **how,
+        )
+    if not reporting.json:
+        facts = {
+            "manifest": result.manifest,
+            "styles": len(bank),
+            "written": result.written,
+            "there before": result.kept,
+            "gated": f"{result.gated}, kept as they were",
+        }
+        if result.left_out:
+            facts["left out"] = f"{len(result.left_out)}, which hold no scan"
+        if result.without_mask:
+            facts["without mask"] = len(result.without_mask)
+        print_facts(console(), facts | {"failed": len(result.failed)})
+    complain_of_failed(result.failed, "; the same command tries them again", result.manifest)
+    return result.as_dict()

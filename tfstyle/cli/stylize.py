@@ -1,0 +1,248 @@
+"""``tfstyle stylize``."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from typing import Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+from tfstyle.cli.options import (
+    CONTENT,
+    DEFAULT_PRESET,
+    SPEED,
+    STYLE,
+    BatchSize,
+    Beam,
+    Deidentify,
+    Inputs,
+    ModelChoice,
+    NotNegative,
+    Output,
+    Overwrite,
+    Reporting,
+    Window,
+    pairs,
+    strip,
+)
+from tfstyle.cli.output import complain_of_failed, console, print_facts, progress
+from tfstyle.errors import ArgumentError, InputFileError
+
+EXAMPLES = """Examples:
+  tfstyle stylize ct_series/ --style reference.dcm -o stylized/
+  tfstyle stylize a.dcm --style b.dcm --window bone --style-window brain -o c/
+  tfstyle stylize ct.nii.gz --style a.dcm --style b.dcm \\
+      --style-weights 0.7 0.3 -o out.nii.gz
+  tfstyle stylize slice.dcm --style head.dcm --format png -o slice.png
+  tfstyle stylize ct_series/ --style a.dcm --server localhost:8500 -o out/
+  tfstyle stylize archive/ --style a.dcm -o out/ --beam --direct_num_workers 8
+  tfstyle stylize a.dcm --style b.dcm --method histogram_matching -o matched/
+  tfstyle stylize a.dcm --style b.dcm --method gatys --set steps=100 -o gatys/
+  tfstyle stylize ct/ --method random_gamma --set fixed=true -o out/"""
+
+SERVER = Group("Served model", sort_key=4)
+METHOD = Group("Other methods, to compare with", sort_key=5)
+
+
+def stylize(
+    inputs: Inputs,
+    /,
+    *,
+    output: Output,
+    overwrite: Overwrite = False,
+    style: Annotated[tuple[str, ...], Parameter(group=STYLE)] = (),
+    style_weights: Annotated[
+        tuple[float, ...] | None, Parameter(group=STYLE, consume_multiple=1)
+    ] = None,
+    style_slice: Annotated[int | None, Parameter(group=STYLE)] = None,
+    style_series: Annotated[str | None, Parameter(group=STYLE)] = None,
+    style_window: Annotated[str, Parameter(group=STYLE, converter=strip)] = "auto",
+    strength: Annotated[float, Parameter(group=STYLE)] = 1.0,
+    window: Window = "auto",
+    series: Annotated[str | None, Parameter(group=CONTENT)] = None,
+    output_format: Annotated[
+        Literal["auto", "dicom", "nifti", "png"], Parameter(name="--format", group=CONTENT)
+    ] = "auto",
+    deidentify: Deidentify = "keep",
+    choice: ModelChoice = ModelChoice(),
+    server: Annotated[str | None, Parameter(group=SERVER)] = None,
+    server_ca: Annotated[str | None, Parameter(group=SERVER)] = None,
+    server_header: Annotated[tuple[str, ...], Parameter(group=SERVER)] = (),
+    method: Annotated[str, Parameter(group=METHOD)] = "contextual",
+    settings: Annotated[tuple[str, ...], Parameter(name="--set", group=METHOD)] = (),
+    batch_size: BatchSize = 8,
+    workers: Annotated[NotNegative | None, Parameter(group=SPEED)] = None,
+    beam: Beam = None,
+    reporting: Reporting = Reporting(),
+) -> dict:
+    """Give scans the gray scale of another scan.
+
+    A DICOM series becomes a derived DICOM series (new UIDs, ImageType DERIVED, source references;
+    spacing and orientation kept), NIfTI becomes NIfTI, PNG becomes PNG. The same command resumes
+    where an interrupted one stopped.
+
+    Args:
+        output: Folder for the results, or a file name for one NIfTI volume or one PNG.
+        style: Scan with the gray scale wanted; repeat it to blend several.
+        style_weights: Weights of the styles. Defaults to equal ones.
+        style_slice: The one slice of the style scan to look at, from 0. Defaults to up to 16,
+            evenly spread, for a ToneTransfer, to the middle one for other models.
+        style_series: Series to take from a style folder with several.
+        style_window: Window of the styles, as --window.
+        strength: 0 keeps the gray scale, 1 takes the style's in full.
+        series: Only this series: its number, its name, or its UID or the end of it (.77).
+        output_format: Format of the results; auto takes the input's.
+        server: HOST:PORT of a served model to use instead of a local one, by gRPC;
+            grpcs://HOST:PORT for TLS.
+        server_ca: PEM file of certificates to trust. Defaults to the system's.
+        server_header: NAME:VALUE, sent with every call as gRPC metadata; may be repeated.
+        method: contextual is the preset or model, of any class. Others: adain_mse, gatys, wct,
+            histogram_matching, foreground_histogram_matching, mean_and_spread, nyul, clahe,
+            random_gamma, window_jitter; contextual_transformation with --model.
+        settings: NAME=VALUE, an option of the method, such as steps=100; may be repeated.
+        workers: Processes that read and write slices; 0 for none. Defaults to as many as suit.
+    """
+    other = method != "contextual"
+    if not style and not other:
+        raise ArgumentError("--style: give a scan with the gray scale wanted.")
+    if other and server is not None:
+        raise ArgumentError("--method: a server runs the model it has; leave out one of the two.")
+    if settings and not other:
+        raise ArgumentError("--set: sets options of another --method; name one.")
+    method_options = _values(pairs("--set", settings, "="))
+    headers = pairs("--server-header", server_header, ":")
+    options = {
+        "window": window,
+        "style_window": style_window,
+        "style_series": style_series,
+        "style_slice": style_slice,
+        "style_weights": style_weights,
+        "strength": strength,
+        "output_format": output_format,
+        "batch_size": batch_size,
+    }
+    if beam is not None:
+        for name, given in (
+            ("--method", other),
+            ("--server", server is not None),
+            ("--series", series is not None),
+            ("--deidentify basic", deidentify != "keep"),
+            ("--overwrite", overwrite),
+        ):
+            if given:
+                raise ArgumentError(
+                    f"{name}: is not available with --beam; leave out one of the two."
+                )
+        return _on_beam(choice, inputs, style, output, beam, reporting, options)
+    from tfstyle.runs.stylize import ServedStylizer, stylize_scans
+
+    with progress(reporting, "stylizing") as update, ExitStack() as stack:
+        if server is not None:
+            from tfstyle.serving import Client
+
+            client = Client(server, credentials=_credentials(server_ca), headers=headers)
+            stylizer = ServedStylizer(stack.enter_context(client))
+        elif other:
+            from tfstyle import baselines
+
+            if choice != ModelChoice(DEFAULT_PRESET):
+                method_options["model"] = choice.model or choice.preset
+            stylizer = baselines.get(method, **method_options)
+        else:
+            stylizer = choice.open()
+        results = stylize_scans(
+            stylizer,
+            inputs,
+            style,
+            output,
+            series=series,
+            workers=workers,
+            deidentify=deidentify,
+            overwrite=overwrite,
+            progress=update,
+            **options,
+        )
+    if not reporting.json:
+        out = console()
+        for result in results:
+            out.print(result.source, style="bold")
+            print_facts(out, _account(result))
+    return {"scans": [result.as_dict() for result in results]}
+
+
+def _on_beam(
+    choice: ModelChoice,
+    inputs: tuple[str, ...],
+    style: tuple[str, ...],
+    output: str,
+    beam: tuple[str, ...],
+    reporting: Reporting,
+    options: dict[str, Any],
+) -> dict:
+    from tfstyle.beam import check_options, stylize_scans
+
+    check_options(beam)
+    with progress(reporting, "stylizing") as update:
+        result = stylize_scans(
+            choice.open(), inputs, style, output, beam_options=beam, progress=update, **options
+        )
+    if not reporting.json:
+        facts = {"manifest": result.manifest, "written": result.written}
+        facts["there before"] = result.kept
+        if result.left_out:
+            facts["left out"] = f"{len(result.left_out)}, which hold no scan"
+        print_facts(console(), facts | {"failed": len(result.failed)})
+    complain_of_failed(result.failed, "; the same command tries them again", result.manifest)
+    return result.as_dict()
+
+
+def _values(settings: dict[str, str]) -> dict[str, Any]:
+    """Values as JSON; what is not JSON is text."""
+    found = {}
+    for name, value in settings.items():
+        try:
+            found[name.replace("-", "_")] = json.loads(value)
+        except ValueError:
+            found[name.replace("-", "_")] = value
+    return found
+
+
+def _credentials(path: str | None) -> Any:
+    """Certificates to trust, read from a PEM file."""
+    if path is None:
+        return None
+    import grpc
+
+    try:
+        with open(path, "rb") as file:
+            return grpc.ssl_channel_credentials(file.read())
+    except OSError as error:
+        raise InputFileError(
+            path, f"cannot be read ({error.strerror or error}); name a PEM file."
+        ) from error
+
+
+def _account(result: Any) -> dict[str, str]:
+    """A stylized scan in words."""
+    unit = "" if result.units in ("gray", "US") else f" {result.units}"
+    window = result.window
+    facts = {
+        "written": result.files[0] + (f" … {len(result.files)} files" if result.files[1:] else ""),
+        "size": f"{result.slices} × {result.size[0]} × {result.size[1]}",
+        "window": f"center {window.centre:g}, width {window.width:g}: {window.lower:g} … "
+        f"{window.upper:g}{unit}; {result.clipped_below:.1%} of the source's pixels lay below and "
+        f"{result.clipped_above:.1%} above, and were clipped",
+        "round trip": f"values in steps of {result.quantisation:.3g}{unit}; read back through the "
+        f"window, gray levels differ by at most {result.round_trip:.1e}",
+    }
+    if result.confidence is not None:
+        facts["confidence"] = (
+            f"{result.confidence:.2f} of 1: how well the style shows what the scan shows"
+        )
+    if result.structure is not None:
+        facts["structure"] = f"{result.structure:.3f} of 1 kept (structure term of SSIM)"
+    facts["time"] = f"{result.seconds:.1f} s in the model"
+    if result.resumed:
+        facts["resumed"] = f"{result.resumed} of {result.slices} slices were there already"
+    return facts

@@ -1,0 +1,532 @@
+"""Augmented sets on disk: every scan of a folder several times, in the gray scale of others.
+
+The command ``tfstyle augment`` is a thin layer over :func:`augment_scans`. For augmentation while
+training see :class:`tfstyle.StyleAugmentation`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tfstyle.augment import number_range
+from tfstyle.data import Scan, Window, resolve_window
+from tfstyle.data.dicom.deidentify import check_profile, new_key
+from tfstyle.errors import ArgumentError, InputFileError, OutputError
+from tfstyle.files import remove
+from tfstyle.runs.folder import inside
+from tfstyle.runs.manifest import (
+    BEAM,
+    MANIFEST,
+    SETTINGS,
+    ManifestFolder,
+    failure_row,
+    relative_path,
+    rounded,
+)
+from tfstyle.runs.outputs import measure_scan, write_generated
+from tfstyle.runs.sources import Masks, Source, check_places, find_sources
+from tfstyle.runs.stylize import Progress, source_kind
+from tfstyle.style_bank import StyleBank
+from tfstyle.style_transfer import StyleTransfer
+from tfstyle.stylizers import ScanTransfer
+from tfstyle.tone import ToneTransfer
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class AugmentedSet:
+    """What :func:`augment_scans` did.
+
+    Attributes:
+        manifest: The file that tells of every image; see :func:`augment_scans`.
+        written: Images written by this run.
+        kept: Images that an earlier run had finished.
+        gated: Of all these, those that are the original, since too little structure was kept.
+        failed: Inputs that could not be read, and why.
+        left_out: Inputs that hold no scan: scout images, reports, label maps.
+        without_mask: Inputs for which there was no mask.
+    """
+
+    manifest: str
+    written: int
+    kept: int
+    gated: int
+    failed: dict[str, str]
+    left_out: tuple[str, ...]
+    without_mask: tuple[str, ...]
+
+    def as_dict(self) -> dict:
+        """The same as plain types for JSON."""
+        return asdict(self)
+
+
+def augment_scans(
+    network: ToneTransfer | StyleTransfer,
+    inputs: str | os.PathLike,
+    output: str | os.PathLike,
+    styles: StyleBank,
+    *,
+    per_image: int = 1,
+    masks: str | os.PathLike | None = None,
+    link_masks: bool = False,
+    strength: tuple[float, float] = (0.5, 1.0),
+    gate: float | None = 0.8,
+    window: str | Window = "auto",
+    seed: int = 0,
+    workers: int = 2,
+    batch_size: int = 8,
+    deidentify: str = "keep",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> AugmentedSet:
+    """Writes every scan of a folder `per_image` times, each time in the gray scale of a style.
+
+    ``output/images/`` mirrors the input folder, with the number of the copy behind each name:
+    ``a/b.png`` becomes ``images/a/b-1.png``, …; a NIfTI volume keeps its ending, and a DICOM
+    series becomes a folder with a derived series. Whole scans get one style. Masks go to
+    ``output/masks/`` under the same names, byte for byte, since no pixel moves.
+
+    Style and strength of a copy depend on `seed`, on where its source lies in the input folder
+    (for a series on its folder and UID) and on the number of the copy alone: not on the order, the
+    other inputs, `workers`, or interruptions. A scan is never given a style made of its own files.
+
+    The same call resumes after an interruption, or with more inputs or copies: what is finished is
+    not done again. Files are either whole or not there. An input that cannot be read is noted in
+    the manifest and the others go on; a later run tries it again.
+
+    ``output/manifest.jsonl`` has one JSON object a line, in the end sorted by source and copy:
+
+    - ``status``: ``"done"``, ``"failed"`` with its ``reason``, or ``"left out"`` for what holds no
+      scan;
+    - ``source``, ``part`` (from 0, where a DICOM series repeats its positions), ``parts``,
+      ``copy`` (from 1);
+    - ``image`` and ``mask``, paths in `output`; ``mask`` is null where there is none;
+    - ``style``, its name in the bank, and ``strength``;
+    - ``window``, centre and width through which the scan became gray levels and back;
+    - ``confidence``, how well the style shows what the scan shows, see
+      :meth:`tfstyle.ToneTransfer.confidence`; null for other models;
+    - ``structure``, the structure term of SSIM; ``distance_before`` and ``distance_after``, the
+      Wasserstein distance of the gray levels to those of the style, without and with it: medians
+      over up to 16 slices, null where there is nothing to measure;
+    - ``gated``: true where ``structure`` is below `gate`, and the image is the original in its
+      window, written like the others. The scores are those of what was refused.
+
+    Memory holds up to ``workers + 1`` sources.
+
+    Args:
+        network: The model.
+        inputs: A folder of DICOM series, NIfTI and PNG, or one file. Label maps among NIfTI files
+            are left out as by :func:`tfstyle.data.read_scans`.
+        output: A new folder, or that of an earlier run.
+        styles: The styles, encoded by `network`.
+        per_image: Copies of each scan.
+        masks: Folder of masks with the names of the inputs, but for endings and words such as
+            ``_ct``, ``_seg`` or nnU-Net's ``_0000``; for a series the name of its folder. Any kind
+            of file, or a folder. May lie in `inputs`.
+        link_masks: Make hard links to masks where the file system can, instead of copies.
+        strength: ``(low, high)`` within [0, 1], drawn evenly.
+        gate: Least structure term of SSIM; None lets everything pass.
+        window: Window of the inputs, see :func:`tfstyle.data.resolve_window`.
+        seed: Seed of all draws, at least 0.
+        workers: Threads that read and write beside the model.
+        batch_size: Slices a call of the model.
+        deidentify: ``"keep"``: derived DICOM carries the source's attributes of patient, study,
+            place and staff. ``"basic"``: it goes through
+            :mod:`tfstyle.data.dicom.deidentify`, images and masks have random names in one
+            folder, and DICOM masks are refused; text in the headers of other masks is not looked
+            at. The manifest still names the sources, and
+            ``settings.json`` holds the key of UIDs and names: keep both where the sources are.
+        overwrite: Remove the set that `output` holds and begin again, with any settings.
+        progress: Called as ``progress(done, total, label)``, counting images.
+
+    Returns:
+        An account.
+
+    Raises:
+        ArgumentError: An option that cannot be used, or differs from what `output` began with.
+        InputFileError: If the input folder or that of the masks cannot be listed, the one holds no
+            scan, or the other no mask of any.
+        OutputError: If `output` holds something else or cannot be written.
+        WeightsError: If the styles are of another model.
+
+    Example:
+        >>> model = tfstyle.from_preset()
+        >>> bank = tfstyle.StyleBank.from_scans(model, "other_scanners/")
+        >>> augment_scans(model, "train/images", "augmented/", bank, masks="train/masks")
+    """
+    options = AugmentOptions(
+        per_image=per_image,
+        masks=masks,
+        link_masks=link_masks,
+        strength=strength,
+        gate=gate,
+        window=window,
+        seed=seed,
+        batch_size=batch_size,
+        deidentify=deidentify,
+    )
+    check_whole("workers", workers, 1)
+    with begin(network, inputs, output, styles, options, overwrite) as (manifest, work, sources):
+        remove(manifest.path / BEAM)
+        todo = [source for source in sources if not manifest.complete(source.name, per_image)]
+        total, done, written = len(sources) * per_image, 0, 0
+        model, counting, stop = threading.Lock(), threading.Lock(), threading.Event()
+
+        def report(label: str, count: int) -> None:
+            nonlocal done
+            with counting:
+                done += count
+                if progress is not None:
+                    progress(done, total, label)
+
+        @contextmanager
+        def turn() -> Iterator[None]:
+            """The model's time for one image; there is none after a failure."""
+            with model:
+                if stop.is_set():
+                    raise CancelledError
+                yield
+
+        def process(source: Source) -> None:
+            nonlocal written
+            left = per_image
+            try:
+                for row in work.rows(source, manifest.done.get(source.name, ()), turn):
+                    manifest.add(row)
+                    if row["status"] == "done":
+                        report(source.name, min(left, 1))
+                        left, written = max(left - 1, 0), written + 1
+            except (OutputError, CancelledError, KeyboardInterrupt) as error:
+                causes.append(error)
+                stop.set()
+                raise
+            except Exception as error:  # whatever one source has in store, the others go on
+                manifest.add(failure_row(source.name, error, Path(inputs)))
+            report(source.name, left)
+
+        kept = manifest.count([source.name for source in sources], per_image)
+        report("", total - len(todo) * per_image)
+        pending: deque[Future] = deque()
+        causes: list[BaseException] = []
+        with ThreadPoolExecutor(workers + 1) as pool:
+            try:
+                for source in todo:
+                    if len(pending) > 4 * workers:
+                        pending.popleft().result()
+                    pending.append(pool.submit(process, source))
+                while pending:
+                    pending.popleft().result()
+            except BaseException as error:
+                stop.set()  # what is being written is finished; what waits is not begun
+                pool.shutdown(cancel_futures=True)
+                raise (causes or [error])[0] from None
+        return account(manifest, sources, options, written, kept)
+
+
+def account(
+    manifest: ManifestFolder,
+    sources: list[Source],
+    options: AugmentOptions,
+    written: int,
+    kept: int,
+) -> AugmentedSet:
+    """What a run did, by the rows of its manifest, which are sorted."""
+    manifest.tidy()
+    here = {source.name for source in sources}
+    rows = [
+        row
+        for row in manifest.rows
+        if row["status"] == "done" and row["source"] in here and row["copy"] <= options.per_image
+    ]
+    bare = [row["source"] for row in rows if options.masks is not None and row["mask"] is None]
+    return AugmentedSet(
+        manifest=str(manifest.journal),
+        written=written,
+        kept=kept,
+        gated=sum(bool(row.get("gated")) for row in rows),
+        failed=manifest.failed(),
+        left_out=manifest.left_out(),
+        without_mask=tuple(dict.fromkeys(bare)),
+    )
+
+
+@dataclass(frozen=True)
+class AugmentOptions:
+    """The options of :func:`augment_scans` that say what is done, and not by how many workers.
+
+    Raises:
+        ArgumentError: If one cannot be used.
+    """
+
+    per_image: int = 1
+    masks: str | os.PathLike | None = None
+    link_masks: bool = False
+    strength: tuple[float, float] = (0.5, 1.0)
+    gate: float | None = 0.8
+    window: str | Window = "auto"
+    seed: int = 0
+    batch_size: int = 8
+    deidentify: str = "keep"
+
+    def __post_init__(self) -> None:
+        check_profile(self.deidentify)
+        check_whole("per_image", self.per_image, 1)
+        check_whole("batch_size", self.batch_size, 1)
+        check_whole("seed", self.seed, 0)
+        if self.gate is not None and not -1 <= self.gate <= 1:
+            raise ArgumentError(f"gate: must lie in [-1, 1] or be None, received {self.gate!r}.")
+        object.__setattr__(self, "strength", number_range("strength", self.strength, 0.0, 1.0))
+
+    def mask_folder(self) -> Masks | None:
+        """The masks, if there are any."""
+        if self.masks is None:
+            return None
+        return Masks(self.masks, self.link_masks, dicom=self.deidentify == "keep")
+
+    def settings(self, network: ToneTransfer | StyleTransfer, styles: StyleBank) -> dict:
+        """What all images of a set have in common."""
+        window = self.window
+        if isinstance(window, Window):
+            window = f"{window.centre:g},{window.width:g}"
+        digest = hashlib.sha256(json.dumps([network.fingerprint(), styles.names]).encode())
+        for array in (styles.codes, styles.weights):
+            digest.update(array.tobytes())
+        return {
+            "format": _FORMAT,
+            "seed": int(self.seed),
+            "strength": list(self.strength),
+            "gate": None if self.gate is None else float(self.gate),
+            "window": window,
+            "masks": self.masks is not None,
+            "deidentify": self.deidentify,
+            "model_and_styles": digest.hexdigest(),
+        }
+
+
+def check_whole(name: str, value: float, least: int) -> None:
+    """Raises an ArgumentError unless `value` is a whole number from `least`."""
+    if int(value) != value or value < least:
+        raise ArgumentError(f"{name}: must be a whole number from {least}, received {value!r}.")
+
+
+@contextmanager
+def begin(
+    network: ToneTransfer | StyleTransfer,
+    inputs: str | os.PathLike,
+    output: str | os.PathLike,
+    styles: StyleBank,
+    options: AugmentOptions,
+    overwrite: bool = False,
+) -> Iterator[tuple[ManifestFolder, Augmentation, list[Source]]]:
+    """Checks everything, finds what there is to do, and opens the output folder.
+
+    Returns:
+        A context manager that gives the folder, the work and the sources; it notes each file whose
+        header cannot be read.
+
+    Raises:
+        ArgumentError, InputFileError, OutputError, WeightsError: See :func:`augment_scans`.
+    """
+    styles.check(network)
+    inputs = Path(inputs)
+    places = check_places(inputs, Path(output), options.masks)
+    sources, damaged = find_sources(inputs, places)
+    masks = options.mask_folder()
+    if masks is not None and sources and not any(masks.fit(source.label) for source in sources):
+        raise InputFileError(
+            options.masks,
+            f"holds no mask for any of the {len(sources)} inputs, of which the first is "
+            f"{sources[0].label}. A mask has the name and subfolder of its input, but for endings "
+            "and words such as _ct, _0000 and _seg.",
+        )
+    basic = options.deidentify == "basic"
+    with ManifestFolder(
+        output,
+        options.settings(network, styles),
+        what="augmented set",
+        facts=lambda: {"uid_key": new_key()} if basic else {},
+        overwrite=overwrite,
+    ) as manifest:
+        for error in damaged:
+            manifest.add(failure_row(relative_path(error.path, inputs), error, inputs))
+        key = manifest.found.get("uid_key") if basic else None
+        if basic and not isinstance(key, str):
+            raise OutputError(manifest.record, "has lost its uid_key; choose another folder.")
+        if key is not None:
+            sources = [replace(source, stem=_random_stem(source.name, key)) for source in sources]
+        yield manifest, Augmentation(network, Path(output), styles, options, key), sources
+
+
+def _random_stem(name: str, key: str) -> str:
+    digest = hmac.new(key.encode(), os.fsencode(name), hashlib.sha256).hexdigest()
+    return f"scan-{digest[:12]}"
+
+
+@dataclass
+class Augmentation:
+    """What is done to each scan; the same in one process and on many machines.
+
+    Args:
+        network: The model.
+        output: Folder of the set.
+        styles: The styles.
+        options: Options.
+        uid_key: Key of UIDs and names; None where attributes are kept.
+    """
+
+    network: ToneTransfer | StyleTransfer | None
+    output: Path
+    styles: StyleBank
+    options: AugmentOptions
+    uid_key: str | None = None
+
+    def __post_init__(self) -> None:
+        self.masks = self.options.mask_folder()
+        self.style_files = [set(map(os.path.realpath, files)) for files in self.styles.files]
+
+    def rows(
+        self,
+        source: Source,
+        done: Collection[tuple[int, int]] = (),
+        turn: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> Iterator[dict]:
+        """Does one source, image by image.
+
+        Args:
+            source: The source.
+            done: (part, copy) of the images that are there.
+            turn: Entered as long as the model works.
+
+        Yields:
+            The row of each image as soon as it is written; one row if the source holds no scan.
+
+        Raises:
+            ArgumentError, InputFileError: If the source cannot be used.
+            OutputError: If something cannot be written.
+        """
+        scans = source.files.read()
+        if not scans:
+            yield {"status": "left out", "source": source.name}
+        for part, scan in enumerate(scans):
+            window = resolve_window(self.options.window, scan)
+            for copy in range(1, self.options.per_image + 1):
+                if (part, copy) in done:
+                    continue
+                style, strength = self.draw(source.name, part, copy, scan)
+                with turn():
+                    unit, confidence = self.generate(scan, window, style, strength)
+                facts = {
+                    "status": "done",
+                    "source": source.name,
+                    "part": part,
+                    "parts": len(scans),
+                    "copy": copy,
+                }
+                yield (
+                    facts
+                    | self.write(source, facts, scan, window, style, unit)
+                    | {
+                        "strength": round(strength, 6),
+                        "confidence": rounded(confidence),
+                    }
+                )
+
+    def draw(self, name: str, part: int, copy: int, scan: Scan) -> tuple[int, float]:
+        """Style and strength of a copy, by what it is and nothing else.
+
+        Raises:
+            ArgumentError: If every style is of the scan's own files.
+        """
+        own = set(map(os.path.realpath, scan.files))
+        weights = self.styles.weights.copy()
+        for index, files in enumerate(self.style_files):
+            if files & own:
+                weights[index] = 0.0
+        if not weights.any():
+            raise ArgumentError(f"styles: all of them are of {name} itself; give others.")
+        digest = hashlib.sha256(os.fsencode(f"{part}:{name}")).digest()
+        seed = [int(self.options.seed), copy, *np.frombuffer(digest, np.uint32).tolist()]
+        rng = np.random.default_rng(seed)
+        shares = np.cumsum(weights / weights.sum())
+        style = int(np.searchsorted(shares, rng.random(), side="right"))
+        style = min(style, int(np.flatnonzero(weights)[-1]))
+        low, high = self.options.strength
+        return style, low + (high - low) * float(rng.random())
+
+    def generate(
+        self, scan: Scan, window: Window, style: int, strength: float
+    ) -> tuple[np.ndarray, float | None]:
+        """Generated images, float32 (slices, rows, columns) in [0, 1], and the confidence."""
+        unit = window.to_unit(scan.pixels)[..., None]
+        transfer = ScanTransfer(
+            self.network,
+            len(unit),
+            unit.__getitem__,
+            self.styles.codes[style][None],
+            strength,
+            batch_size=self.options.batch_size,
+        )
+        return transfer(unit)[..., 0], transfer.confidence
+
+    def write(
+        self, source: Source, facts: dict, scan: Scan, window: Window, style: int, unit: np.ndarray
+    ) -> dict:
+        """Judges and writes one image with its mask; returns what its row is to say of them.
+
+        Raises:
+            InputFileError: If the mask cannot be read.
+            OutputError: If something cannot be written.
+        """
+        levels, gate = self.styles.quantiles, self.options.gate
+        figures = measure_scan(scan, window, unit, [] if levels is None else [levels[style]])
+        structure = figures["structure"]
+        gated = gate is not None and structure is not None and structure < gate
+        if gated:
+            unit = window.to_unit(scan.pixels)
+        name = source.stem + (f"-part{facts['part'] + 1}" if facts["parts"] > 1 else "")
+        name += f"-{facts['copy']}"
+        target = inside(self.output, self.output / "images" / f"{name}{source.ending}")
+        mask = None
+        if self.masks is not None:
+            mask = self.masks.hand_on(source.label, self.output / "masks", name)
+        try:
+            if target.is_dir():  # of a run that was stopped before it could note it
+                remove(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError.of(target, error) from error
+        profile = "keep" if self.uid_key is None else "basic"
+        write_generated(scan, unit, window, source_kind(scan), target, profile, self.uid_key)
+        return {
+            "image": target.relative_to(self.output).as_posix(),
+            "mask": mask,
+            "style": self.styles.names[style],
+            "window": [window.centre, window.width],
+            "structure": rounded(structure),
+            "distance_before": rounded(figures["before"]),
+            "distance_after": rounded(figures["after"]),
+            "gated": gated,
+        }
+
+
+__all__ = [
+    "MANIFEST",
+    "SETTINGS",
+    "AugmentOptions",
+    "Augmentation",
+    "AugmentedSet",
+    "augment_scans",
+]

@@ -1,0 +1,140 @@
+"""Sets of results with a manifest: a line for each result, and for each input that failed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tfstyle.data.privacy import reason_of
+from tfstyle.errors import InputFileError, TfstyleError
+from tfstyle.limits import limits
+from tfstyle.runs.folder import RunFolder
+
+#: In the output folder: one JSON object a line for each result, and each input that failed.
+MANIFEST = "manifest.jsonl"
+#: In the output folder: what all results have in common, so that a run resumes as it began.
+SETTINGS = "settings.json"
+#: In the output folder while :mod:`tfstyle.beam` writes it.
+BEAM = ".beam"
+
+
+class ManifestFolder(RunFolder):
+    """A folder of results whose journal is :data:`MANIFEST`.
+
+    The rows of results that are there stay; what failed or was left out is found again.
+
+    Args:
+        path: The folder.
+        settings: See :class:`RunFolder`.
+        overwrite: Remove the results of an earlier run and begin from the start.
+        **options: Of :class:`RunFolder`.
+
+    Attributes:
+        done: (part, copy) of the results that are there, by source.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike, settings: dict, *, overwrite: bool = False, **options: Any
+    ):
+        super().__init__(
+            path,
+            settings,
+            record=SETTINGS,
+            journal=MANIFEST,
+            came=lambda run: any(map(_is_done, run.rows)),
+            overwrite=("images", "masks", BEAM) if overwrite else None,
+            **options,
+        )
+        self.done: dict[str, dict[tuple[int, int], dict]] = {}
+
+    def _open(self) -> None:
+        super()._open()
+        self.rows = [row for row in self.rows if _is_done(row) and self._is_there(row)]
+        self.tidy()
+        for row in self.rows:
+            self._note(row)
+
+    def _is_there(self, row: dict) -> bool:
+        paths = [self.path / row[key] for key in ("image", "mask") if row.get(key)]
+        return all(map(os.path.exists, paths))  # False too for a name that is too long
+
+    def _note(self, row: dict) -> None:
+        if row["status"] == "done":
+            self.done.setdefault(row["source"], {})[row["part"], row.get("copy", 1)] = row
+
+    def add(self, row: dict) -> None:
+        """Adds a row; see :meth:`RunFolder.add`."""
+        super().add(row)
+        self._note(row)
+
+    def complete(self, source: str, copies: int = 1) -> bool:
+        """Whether every copy of every part of a source is there."""
+        done = self.done.get(source, {})
+        return (0, 1) in done and all(
+            (part, copy) in done
+            for part in range(done[0, 1]["parts"])
+            for copy in range(1, copies + 1)
+        )
+
+    def count(self, sources: Sequence[str], copies: int = 1) -> int:
+        """Number of results of some sources."""
+        return sum(copy <= copies for name in set(sources) for _, copy in self.done.get(name, ()))
+
+    def tidy(self) -> list[dict]:
+        """Sorts the rows, one a result and one a failure, in place of the order of events."""
+        rows = {(row["source"], row.get("part", -1), row.get("copy", 0)): row for row in self.rows}
+        self.keep(rows[key] for key in sorted(rows))
+        return self.rows
+
+    def failed(self) -> dict[str, str]:
+        """Inputs that failed, and why."""
+        return {row["source"]: row["reason"] for row in self.rows if row["status"] == "failed"}
+
+    def left_out(self) -> tuple[str, ...]:
+        """Inputs that hold no scan."""
+        return tuple(row["source"] for row in self.rows if row["status"] == "left out")
+
+
+def failure_row(name: str, error: Exception, inputs: Path) -> dict:
+    """The row of the manifest for an input that cannot be used."""
+    reason = str(error)
+    if isinstance(error, InputFileError):  # relative, as all paths of the manifest
+        path = relative_path(error.path, inputs)
+        reason = error.problem if path == name else f"{path}: {error.problem}"
+    elif not isinstance(error, (TfstyleError, OSError)):
+        reason = f"{type(error).__name__}: {reason_of(error)}"
+    return {"status": "failed", "source": name, "reason": reason}
+
+
+def relative_path(path: str, root: Path) -> str:
+    """A path in the input folder, or beside the one input file, as the manifest has it."""
+    root = root if root.is_dir() else root.parent
+    return Path(os.path.relpath(path, root)).as_posix()
+
+
+def rounded(value: float | None) -> float | None:
+    """A figure as the manifest has it."""
+    return None if value is None else round(value, 6)
+
+
+def _is_done(row: dict) -> bool:
+    """Whether a row says, in full, that a result is finished."""
+    return (
+        row.get("status") == "done"
+        and isinstance(row.get("source"), str)
+        and _is_below(row.get("image"))
+        and (row.get("mask") is None or _is_below(row["mask"]))
+        and all(type(row.get(key)) is int for key in ("part", "parts"))
+        and type(row.get("copy", 1)) is int  # there is but one of a stylized scan
+        and 0 <= row["part"] < row["parts"] <= limits().frames
+    )
+
+
+def _is_below(path: object) -> bool:
+    """Whether a path of the manifest stays in the output folder."""
+    if not isinstance(path, str) or "\0" in path:
+        return False
+    parts = PurePosixPath(path)
+    return not parts.is_absolute() and ".." not in parts.parts

@@ -1,0 +1,545 @@
+"""A training run in a folder: model, data, checkpoints, history, grids and the finished preset.
+
+The command ``tfstyle train`` is a thin layer over :func:`train`.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfstyle import __version__, callbacks, encoders
+from tfstyle.data import Scan, load_shards, pair_dataset, read_scans, spine_phantom
+from tfstyle.data.shards import is_prepared
+from tfstyle.encoders.weights import load_npz, save_npz
+from tfstyle.errors import ArgumentError, OutputError, WeightsError
+from tfstyle.files import read_json, remove, write_atomically
+from tfstyle.runs.folder import RunFolder
+from tfstyle.runs.training_run import TrainingRun
+from tfstyle.style_transfer import StyleTransfer
+from tfstyle.workers import Worker, from_chief, over_machines
+
+log = logging.getLogger(__name__)
+
+#: What is there once an epoch of a run is finished.
+_CAME = "backup/state.npz", "history.json", "preset"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run left.
+
+    Attributes:
+        preset: The preset folder, for ``StyleTransfer.from_preset``.
+        history: ``history.json``: one list a term, one value an epoch.
+        steps: Steps of training in all, over every restart.
+        resumed_from: Epoch at which this call took up the run; 0 for a new run.
+        losses: Terms of the last epoch.
+    """
+
+    preset: Path
+    history: Path
+    steps: int
+    resumed_from: int
+    losses: dict[str, float] = field(default_factory=dict)
+
+
+def train(
+    run: TrainingRun,
+    output: str | os.PathLike,
+    *,
+    tensorboard: bool = False,
+    extra_callbacks: Sequence[keras.callbacks.Callback] = (),
+    overwrite: bool = False,
+    verbose: int = 0,
+) -> TrainingResult:
+    """Trains in ``output``; called again after an interruption of any kind, it resumes.
+
+    Other settings are refused once an epoch is finished; a run that failed before may be given
+    again with settings that are right.
+
+    The folder then holds ``run.json`` (the settings), ``history.json``, ``grids/`` (content,
+    style and generated after each epoch), ``backup/`` while the run is not finished, and
+    ``preset/`` at the end. Training runs on all devices that TensorFlow sees
+    (``tf.distribute.MirroredStrategy``).
+
+    Where ``TF_CONFIG`` names several workers, each of them calls this with the same run, in a new
+    process, and trains on its part of every batch (``tf.distribute.MultiWorkerMirroredStrategy``).
+    Only the chief, the first worker, reads and writes ``output``; the others take its weights at
+    the start, and the paths in their results are the chief's.
+
+    Args:
+        run: The settings.
+        output: Folder of the run. New or empty, or one that holds the same run.
+        tensorboard: Write losses and grids for TensorBoard to ``tensorboard/`` as well.
+        extra_callbacks: Further Keras callbacks.
+        overwrite: Remove the run that `output` holds and begin again, with any settings.
+        verbose: Of ``Model.fit``.
+
+    Returns:
+        Paths and final losses.
+
+    Raises:
+        ArgumentError: Settings or a ``TF_CONFIG`` that cannot be used, or other settings than the
+            folder's or the chief's.
+        InputFileError: A scan that cannot be read.
+        OutputError: The folder holds something else, is in use by another training, or cannot be
+            written.
+        WeightsError: The encoder's weights or the preset cannot be loaded.
+        WorkerError: Another worker has stopped or cannot be reached.
+
+    Example:
+        >>> run = TrainingRun(content=("ct/",), windows=("bone", "soft_tissue"), epochs=20)
+        >>> train(run, "runs/first").preset
+        PosixPath('runs/first/preset')
+    """
+    folder = Path(output)
+    if tensorboard and find_spec("tensorboard") is None:
+        raise ArgumentError(
+            "tensorboard: is not installed; install it: pip install 'tfstyle[tensorboard]'."
+        )
+    worker = Worker.from_environment()
+    with worker.together():
+        strategy = worker.strategy()
+        with _folder(run, folder, overwrite) if worker.is_chief else nullcontext():
+            return _train(run, folder, worker, strategy, tensorboard, extra_callbacks, verbose)
+
+
+def _train(
+    run: TrainingRun,
+    folder: Path,
+    worker: Worker,
+    strategy: tf.distribute.Strategy,
+    tensorboard: bool,
+    extra_callbacks: Sequence[keras.callbacks.Callback],
+    verbose: int,
+) -> TrainingResult:
+    log.info("training on %d device(s)", strategy.num_replicas_in_sync)
+    preset, history_file = folder / "preset", folder / "history.json"
+    finished = worker.is_chief and (preset / "preset.json").is_file()
+    _check_batch(run, strategy.num_replicas_in_sync, worker)
+    if worker.count > 1:
+        digest = _digest(run)
+        finished, chief_digest = from_chief(strategy, [finished, digest])
+        if digest != chief_digest:
+            raise ArgumentError(
+                f"TF_CONFIG: worker {worker.rank} was given other settings than the chief; start "
+                "every worker with the same command."
+            )
+    if finished:
+        log.info("%s is finished already", folder)
+        if worker.is_chief:
+            Backup.remove(folder / "backup")
+        rows = _read_history(history_file)
+        return TrainingResult(preset, history_file, run.epochs * run.steps, run.epochs, _last(rows))
+    keras.utils.set_random_seed(run.seed)
+    contents, styles = _load_scans(run, verify=worker.is_chief)
+    with strategy.scope():
+        model = _build(run)
+        model.compile(
+            optimizer=keras.optimizers.Adam(run.learning_rate),
+            content_loss=run.content_loss,
+            style_loss=run.style_loss,
+            style_weight=run.style_weight,
+            content_layers=_weighted(run.content_layers, "content_layers"),
+            style_layers=_weighted(run.style_layers, "style_layers"),
+            histogram_weight=run.histogram_weight,
+            paired_weight=run.paired_weight,
+            tv_weight=run.tv_weight,
+            spatial_weight=run.spatial_weight,
+            jit_compile=True if run.xla else "auto",
+        )
+    history = fit_resumable(
+        model,
+        # Pairs depend on the seed and their number alone, so the run goes on where it stopped.
+        lambda start, **options: _dataset(run, contents, styles, start, **options),
+        folder,
+        epochs=run.epochs,
+        steps=run.steps,
+        tensorboard=tensorboard,
+        extra_callbacks=extra_callbacks,
+        verbose=verbose,
+    )
+    losses = _last(history.rows)
+    if worker.is_chief:
+        model.save_to_preset(preset, card=_card(run, losses))
+        Backup.remove(folder / "backup")
+    if worker.count > 1:
+        from_chief(strategy, [0])  # no worker ends well before the chief has written the preset
+    return TrainingResult(preset, history_file, _steps_done(model), history.first_epoch, losses)
+
+
+def fit_resumable(
+    model: StyleTransfer,
+    dataset: Callable[..., tf.data.Dataset],
+    folder: str | os.PathLike,
+    *,
+    epochs: int,
+    steps: int,
+    tensorboard: bool = False,
+    extra_callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int = 0,
+) -> History:
+    """``model.fit`` in a folder; called again after an interruption, it resumes.
+
+    The folder then holds ``backup/`` (remove it with :meth:`Backup.remove` once the model is
+    saved), ``history.json`` and ``grids/``. Over several machines that holds for the chief; the
+    others keep their backups in a temporary folder, as TensorFlow asks, and start from the chief's.
+
+    Args:
+        model: Compiled, in the scope of the strategy it trains under.
+        dataset: Called with the number of steps done already, gives the batches that follow, as
+            :func:`tfstyle.data.pair_dataset` does with ``start``; over several machines called
+            with ``shard=(worker, workers)`` as well.
+        folder: Where backups, history and grids lie; made if it is not there.
+        epochs: Number of epochs.
+        steps: Steps an epoch; a backup is made after each epoch.
+        tensorboard: Write losses and grids for TensorBoard to ``tensorboard/`` as well.
+        extra_callbacks: Further Keras callbacks.
+        verbose: Of ``Model.fit``.
+
+    Returns:
+        The history of all epochs, those before an interruption included.
+
+    Example:
+        >>> fit_resumable(model, lambda start: pair_dataset(scans, start=start), "runs/first",
+        ...               epochs=10, steps=100)
+    """
+    strategy = model.distribute_strategy
+    with strategy.scope():
+        model.optimizer.build(model.trainable_variables)
+    is_chief = not over_machines(strategy) or strategy.extended.should_checkpoint
+    with nullcontext(folder) if is_chief else tempfile.TemporaryDirectory("-tfstyle") as folder:
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError.of(folder, error) from error
+        backup = Backup(folder / "backup", steps)
+        backup.set_model(model)
+        backup.on_train_begin()
+        history = History(folder / "history.json")
+        pictures = []
+        if is_chief:
+            board = folder / "tensorboard" if tensorboard else None
+            sample = next(iter(dataset(0).take(1)))
+            pairs = sample["content"].numpy()[:4], sample["style"].numpy()[:4]
+            pictures.append(callbacks.StyleImages(*pairs, folder / "grids", tensorboard=board))
+            if board:
+                pictures.append(keras.callbacks.TensorBoard(str(board)))
+        batches = _distribute(strategy, dataset, _steps_done(model))
+        model.fit(
+            batches,
+            epochs=epochs,
+            steps_per_epoch=steps,
+            shuffle=False,  # the pairs are random already
+            verbose=verbose,
+            # The backup last: an epoch that it holds has its line in the history and its grid.
+            callbacks=[history, *pictures, backup, *extra_callbacks],
+        )
+    del batches
+    gc.collect()  # ends the pipeline's threads while the interpreter is sound
+    return history
+
+
+def _distribute(
+    strategy: tf.distribute.Strategy, dataset: Callable[..., tf.data.Dataset], start: int
+) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+    """What ``fit`` takes: all batches, or this worker's part of them, split over its devices."""
+    if not over_machines(strategy):
+        return dataset(start)
+    # Left to itself, Keras has every worker draw all pairs and throw most of them away.
+    devices = len(strategy.extended.worker_devices)
+
+    def part(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        data = dataset(start, shard=(context.input_pipeline_id, context.num_input_pipelines))
+        share = data.element_spec["content"].shape[0] // devices
+        return data if devices == 1 else data.rebatch(share, drop_remainder=True)
+
+    return strategy.distribute_datasets_from_function(part)
+
+
+class Backup(keras.callbacks.Callback):
+    """Keeps the model and its optimizer after each epoch, until the preset is written.
+
+    Over several machines all workers go on from the chief's backup.
+
+    ``keras.callbacks.BackupAndRestore`` writes over the weights of the epoch before, and the
+    epoch's number after them: a process killed in between has no backup, or trains one epoch
+    twice, and a full disk ends it by a fault in HDF5. Here one file is replaced as a whole, and the
+    optimizer's own counter in it tells the epoch.
+
+    Args:
+        folder: Where the backup lies.
+        steps: Steps an epoch.
+    """
+
+    def __init__(self, folder: Path, steps: int):
+        super().__init__()
+        self.path = folder / "state.npz"
+        self.steps = steps
+
+    def _state(self) -> dict[str, keras.Variable]:
+        """Every variable, by its place; names are not unique."""
+        variables = [*self.model.weights, *self.model.optimizer.variables]
+        return {f"{number:04d}": variable for number, variable in enumerate(variables)}
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Takes up what the backup holds, if there is one.
+
+        Raises:
+            WeightsError: If it is damaged or of another model.
+        """
+        state = self._state()
+        if self.path.exists():
+            arrays = load_npz(self.path)
+            if {k: a.shape for k, a in arrays.items()} != {k: v.shape for k, v in state.items()}:
+                raise WeightsError(f"{self.path}: is of another model; choose another folder.")
+            for key, variable in state.items():
+                variable.assign(arrays[key])
+        strategy = self.model.distribute_strategy
+        if over_machines(strategy):
+            values = from_chief(strategy, [keras.ops.convert_to_numpy(v) for v in state.values()])
+            for variable, value in zip(state.values(), values, strict=True):
+                variable.assign(value)
+        self.model._initial_epoch = _steps_done(self.model) // self.steps
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Replaces the backup."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError.of(self.path, error) from error
+        save_npz(self.path, {k: keras.ops.convert_to_numpy(v) for k, v in self._state().items()})
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Deletes a backup that is no longer needed."""
+        remove(folder)
+
+
+class History(keras.callbacks.Callback):
+    """Keeps every term of the loss in a JSON file over restarts.
+
+    Args:
+        path: The file, ``{"loss": [...], "content_loss": [...], ...}``.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+        self.first_epoch = 0
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.first_epoch = self.model._initial_epoch or 0
+        self.rows = _read_history(self.path)[: self.first_epoch]
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        del self.rows[epoch:]
+        self.rows.append({key: float(value) for key, value in (logs or {}).items()})
+        terms = {key for row in self.rows for key in row}
+        _write_json(
+            self.path, {term: [row.get(term) for row in self.rows] for term in sorted(terms)}
+        )
+
+
+def _steps_done(model: keras.Model) -> int:
+    return int(model.optimizer.iterations.numpy())
+
+
+def _folder(run: TrainingRun, folder: Path, overwrite: bool) -> RunFolder:
+    return RunFolder(
+        folder,
+        {"settings": asdict(run)},
+        record="run.json",
+        what="training run",
+        facts=lambda: {"environment": environment()},
+        came=lambda found: any((found.path / name).exists() for name in _CAME),
+        overwrite=("backup", "grids", "tensorboard", *_CAME) if overwrite else None,
+    )
+
+
+def _check_batch(run: TrainingRun, devices: int, worker: Worker) -> None:
+    if worker.count > 1 and run.batch_size % devices:
+        raise ArgumentError(
+            f"batch_size: {run.batch_size} pairs cannot be shared by {devices} devices on "
+            f"{worker.count} machines; choose a multiple of {devices}."
+        )
+    if run.batch_size < devices:
+        raise ArgumentError(
+            f"batch_size: {run.batch_size} pairs are too few for {devices} devices; choose "
+            f"{devices} or more."
+        )
+
+
+def _digest(run: TrainingRun) -> int:
+    """A checksum of the settings without the paths, which may differ between machines."""
+    paths = {"content", "style", "preset", "weights"}
+    settings = {key: value for key, value in asdict(run).items() if key not in paths}
+    return zlib.crc32(json.dumps(settings, sort_keys=True).encode())
+
+
+def _load_scans(run: TrainingRun, verify: bool) -> tuple[list[Scan], list[Scan]]:
+    contents = [scan for path in run.content for scan in _read(path, verify)]
+    styles = [scan for path in run.style for scan in _read(path, verify)] or list(contents)
+    phantoms = [
+        spine_phantom(seed=run.seed + i, size=max(128, run.crop)).scan for i in range(run.phantoms)
+    ]
+    return contents + phantoms, styles + phantoms
+
+
+def _read(path: str, verify: bool) -> list[Scan]:
+    return load_shards(path, verify=verify) if is_prepared(path) else read_scans(path)
+
+
+def _build(run: TrainingRun) -> StyleTransfer:
+    start = None if run.preset is None else StyleTransfer.from_preset(run.preset)
+    if start is None:
+        family, layer = encoders.family(run.encoder), run.layer
+    else:
+        family, layer = type(start.encoder), start.layer
+        if run.layer not in (None, layer):
+            raise ArgumentError(
+                f"layer: {run.preset} works at {layer!r}, which cannot become {run.layer!r}."
+            )
+    # Nothing behind the deepest tap is built: those layers are the largest.
+    deepest = family.deepest(
+        (
+            layer or family.default_layer,
+            *(_weighted(run.content_layers, "content_layers") or family.default_content_layers),
+            *(_weighted(run.style_layers, "style_layers") or family.default_style_layers),
+        )
+    )
+    if start is not None and deepest in start.encoder.available_taps:
+        return start
+    encoder = family(weights=None if run.weights == "none" else run.weights, depth=deepest)
+    return StyleTransfer(encoder, layer=layer, decoder=start and start.decoder)
+
+
+def _weighted(layers: Sequence[str] | None, argument: str) -> dict[str, float] | None:
+    """``("relu1_1", "relu2_1:0.5")`` as ``{"relu1_1": 1.0, "relu2_1": 0.5}``."""
+    if not layers:
+        return None
+    table = {}
+    for text in layers:
+        name, colon, weight = text.partition(":")
+        try:
+            table[name] = float(weight) if colon else 1.0
+        except ValueError:
+            raise ArgumentError(
+                f"{argument}: expected TAP or TAP:WEIGHT such as relu2_1:0.5, received {text!r}."
+            ) from None
+    return table
+
+
+def _dataset(
+    run: TrainingRun,
+    contents: Sequence[Scan],
+    styles: Sequence[Scan],
+    start: int = 0,
+    shard: tuple[int, int] = (0, 1),
+) -> tf.data.Dataset:
+    return pair_dataset(
+        contents,
+        styles,
+        windows=run.windows,
+        style_windows=run.style_windows,
+        crop=run.crop,
+        batch_size=run.batch_size,
+        seed=run.seed,
+        start=start,
+        shard=shard,
+        same_place=run.same_place,
+        window_jitter=run.window_jitter,
+        rescale=run.rescale,
+        flips=run.flips,
+    )
+
+
+def _card(run: TrainingRun, losses: dict[str, float]) -> dict:
+    settings = asdict(run)
+    # Paths may carry names of patients or machines; a preset travels, so it gets counts alone.
+    for key in ("content", "style"):
+        settings[key] = len(settings[key])
+    return {
+        "training": settings,
+        "losses": losses,
+        "environment": environment(),
+        "limits": "Not a medical device, not for diagnosis.",
+    }
+
+
+def environment() -> dict[str, str]:
+    """Versions of Python, the packages and the source, for result files.
+
+    Returns:
+        dict of version strings; ``"git"`` only where tfstyle runs from a clone.
+    """
+    versions = {"python": sys.version.split()[0], "tfstyle": __version__}
+    for package in ("tensorflow", "keras", "numpy", "pydicom"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "unknown"
+    root = Path(__file__).resolve().parents[2]
+    if (root / ".git").exists():
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True
+            )
+        except OSError:
+            return versions
+        if done.returncode == 0:
+            versions["git"] = done.stdout.strip()
+    return versions
+
+
+def _read_history(path: Path) -> list[dict[str, float]]:
+    try:
+        columns = read_json(path)
+        length = max((len(column) for column in columns.values()), default=0)
+        return [{key: column[i] for key, column in columns.items()} for i in range(length)]
+    except (OSError, ValueError, AttributeError, TypeError, IndexError, KeyError):
+        return []
+
+
+def _last(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    return dict(rows[-1]) if rows else {}
+
+
+def _write_json(path: Path, value: object) -> None:
+    write_atomically(path, (json.dumps(value, indent=2, default=_plain) + "\n").encode())
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    return str(value)
+
+
+__all__ = [
+    "Backup",
+    "History",
+    "TrainingResult",
+    "TrainingRun",
+    "environment",
+    "fit_resumable",
+    "train",
+]
