@@ -15,7 +15,7 @@ help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(STAMP)  ## stylize real CT slices, serve the model, write demo/index.html
-	$(PY) scripts/demo.py $(DEMO_ARGS)
+	$(PY) -m studies.demo $(DEMO_ARGS)
 
 test: $(STAMP)  ## run all tests (PYTEST_ARGS="-k dicom" picks some)
 	$(PY) -m pytest $(PYTEST_ARGS)

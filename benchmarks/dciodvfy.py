@@ -69,7 +69,7 @@ def check(path: Path, out: Path) -> dict[str, list[str]]:
     unit = scan_to_unit(scan, window)
     found = {"source": errors_of(_inflated(path, out))}
     for profile in PROFILES:
-        files = write_derived_series(scan.files, unit, window, out / profile, deidentify=profile)
+        files = write_derived_series(scan, unit, window, out / profile, deidentify=profile)
         found[profile] = errors_of(files[0])
         found[f"new {profile}"] = new_errors(found["source"], found[profile])
     return found

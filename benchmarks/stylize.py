@@ -62,10 +62,13 @@ def write_weights(preset: str, path: Path) -> None:
     model = tfstyle.StyleTransfer.from_preset(preset)
     rule = PREPROCESSING[model.encoder.preprocessing]
     arrays = {"normalisation": np.array([rule["mean"], rule["std"]]), "scale": rule["scale"]}
-    for part, layers in (("encoder", model.encoder.blocks), ("decoder", model.decoder.steps)):
+    for part, layers in (
+        ("encoder", model.encoder.weighted_layers()),
+        ("decoder", model.decoder.steps),
+    ):
         for i, layer in enumerate(layer for layer in layers if layer.weights):
             arrays[f"{part}{i}"], arrays[f"{part}{i}_bias"] = layer.get_weights()
-    if any("pool" in layer.name for layer in model.encoder.blocks):
+    if any("pool" in layer.name for layer in model.encoder.graph.layers):
         raise SystemExit(f"{preset}: the PyTorch twin is written for a tap before the first pool.")
     np.savez(path, **arrays)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""A long series from compressed DICOM to derived DICOM: slices per second, memory, resumption.
+"""A long series from compressed DICOM to derived DICOM: slices per second, memory.
 
     python benchmarks/throughput.py --data DATA
 
@@ -7,9 +7,7 @@ DATA holds ``torso_dicom``, 20 slices of 512x512 in JPEG 2000; they are repeated
 pixels as they are, until the series is long enough. ``tfstyle.stylize.stylize_scans`` stylizes it
 with the default preset, by one curve, in a process of its own, which is watched ten times a second:
 CPU time and resident memory of the process and its workers. A run of another length tells whether
-memory grows with it. Last, runs are killed (SIGKILL) at random moments and started again until one
-ends; what came out is compared with the run in one, and slices that were generated in vain are
-counted.
+memory grows with it.
 """
 
 from __future__ import annotations
@@ -17,8 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -42,21 +38,13 @@ from tfstyle.data import Window
 from tfstyle.runs.stylize import stylize_scans
 source, style, output, workers = sys.argv[1:5]
 model = tfstyle.from_preset(sys.argv[5] or None)
-calls, name = [], "apply_curve" if hasattr(model, "apply_curve") else "stylize"
-inner = getattr(model, name)
-def generate(content, *arguments, **options):
-    images = inner(content, *arguments, **options)
-    calls.append(len(content))
-    print("generated", len(content), flush=True)
-    return images
-setattr(model, name, generate)
 begin = time.perf_counter()
 (done,) = stylize_scans(model, [source], [style], output, window="soft_tissue",
                         style_window=Window(-600, 1500), workers=int(workers))
 wall = time.perf_counter() - begin
 print(json.dumps({"slices": done.slices, "resumed": done.resumed, "seconds": wall,
                   "network_seconds": done.seconds, "start_seconds": begin - start,
-                  "generated": sum(calls), "structure": done.structure}), flush=True)
+                  "structure": done.structure}), flush=True)
 """
 
 
@@ -143,59 +131,6 @@ def watched(source: Path, style: Path, output: Path, options) -> dict:
     return facts
 
 
-def difference(folder: Path, other: Path) -> int:
-    """Largest difference of stored values (of 65535) in two runs; -1 if the slices differ."""
-    import pydicom
-
-    names = sorted(path.name for path in folder.glob("*.dcm"))
-    if names != sorted(path.name for path in other.glob("*.dcm")):
-        return -1
-    largest = 0
-    for name in names:
-        one, two = pydicom.dcmread(folder / name), pydicom.dcmread(other / name)
-        if one.ImagePositionPatient != two.ImagePositionPatient:
-            return -1
-        apart = one.pixel_array.astype(int) - two.pixel_array.astype(int)
-        largest = max(largest, int(np.abs(apart).max()))
-    return largest
-
-
-def killed(source: Path, style: Path, output: Path, whole: Path, once: int, options) -> dict:
-    """Runs that are killed until one ends."""
-    rng, generated, kills = random.Random(0), 0, []
-    while True:
-        process = start(source, style, output, options)
-        # Killed after some seconds of work, the first times.
-        limit = rng.uniform(1, 4) if len(kills) < options.kills else float("inf")
-        begin = None
-        final = None
-        for line in process.stdout:
-            if line.startswith("generated"):
-                generated += int(line.split()[1])
-                begin = begin or time.perf_counter()
-                if time.perf_counter() - begin > limit:
-                    process.send_signal(signal.SIGKILL)
-                    break
-            else:
-                final = json.loads(line)
-        process.wait()
-        if final is not None:
-            break
-        slices = output.parent / f"{output.name}" / f".{source.name}.partial" / "slices"
-        kills.append(len(list(slices.glob("[!.]*"))) if slices.is_dir() else 0)
-    name = output / source.name
-    return {
-        "kills": len(kills),
-        "slices_finished_at_each_kill": kills,
-        "resumed": final["resumed"],
-        "generated_in_all": generated,
-        "generated_in_one_run": once,
-        "files": len(list(name.glob("*"))),
-        "largest_difference_to_the_run_in_one": difference(name, whole),
-        "left_over": [p.name for p in output.iterdir() if p.name not in (source.name, ".tfstyle")],
-    }
-
-
 def main() -> None:
     """Writes ``benchmarks/throughput.json``."""
     parser = argparse.ArgumentParser(
@@ -205,7 +140,6 @@ def main() -> None:
     parser.add_argument("--preset", default="", help="default: the default preset")
     parser.add_argument("--slices", type=int, nargs="+", default=[100, 300])
     parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--kills", type=int, default=5)
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).resolve().with_suffix(".json")
     )
@@ -222,14 +156,11 @@ def main() -> None:
             make_series(options.data / "torso_dicom", source, count)
             rows.append(watched(source, style, folder / f"out{count}", options))
             print(json.dumps(rows[-1]), flush=True)
-        whole = folder / f"out{count}" / source.name
-        faults = killed(source, style, folder / "killed", whole, rows[-1]["generated"], options)
     result = {
         "preset": options.preset or presets.DEFAULT,
         "cpus": os.cpu_count(),
         "workers": options.workers,
         "runs": rows,
-        "killed": faults,
         "reached": {
             "share_outside_network_at_most": GOAL,
             "share_outside_network": rows[-1]["share_outside_network"],

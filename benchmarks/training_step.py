@@ -80,7 +80,6 @@ def tensorflow_step(family: str, path: Path, variant: str, threads: int):
     import tensorflow as tf
 
     import tfstyle
-    from tfstyle.encoders import vgg
     from tfstyle.layers import convolution
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -99,13 +98,13 @@ def tensorflow_step(family: str, path: Path, variant: str, threads: int):
             "VALID",
         )
     if variant not in ("tfstyle", "pooling"):
-        vgg.max_pooling = lambda x: tf.nn.max_pool2d(x, 2, 2, "VALID")
+        convolution.max_pooling = lambda x: tf.nn.max_pool2d(x, 2, 2, "VALID")
     with np.load(path) as archive:
         arrays = dict(archive)
     encoder = tfstyle.encoders.get(family, weights=None, depth="relu4_1")
     encoder.preprocessing = "torch"
     model = tfstyle.StyleTransfer(encoder, layer="relu4_1")
-    for part, layers in (("encoder", encoder.blocks), ("decoder", model.decoder.steps)):
+    for part, layers in (("encoder", encoder.weighted_layers()), ("decoder", model.decoder.steps)):
         for i, layer in enumerate(layer for layer in layers if layer.weights):
             kernel = arrays[f"{part}{i}"]
             layer.set_weights([kernel, np.zeros(kernel.shape[3], np.float32)])

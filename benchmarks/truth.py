@@ -41,8 +41,8 @@ from ct_scans import ScanRecord, load_scans  # noqa: E402
 from keras import ops  # noqa: E402
 
 from tfstyle import StyleTransfer, baselines  # noqa: E402
+from tfstyle._private.files import write_atomically  # noqa: E402
 from tfstyle.errors import TfstyleError  # noqa: E402
-from tfstyle.files import write_atomically  # noqa: E402
 from tfstyle.metrics import TISSUES, structure_similarity, tone_error  # noqa: E402
 from tfstyle.tone import ToneTransfer  # noqa: E402
 from tfstyle.tone.curve import rising  # noqa: E402

@@ -31,10 +31,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfstyle import StyleTransfer, encoders, presets
+from tfstyle._private.files import write_atomically
 from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom
+from tfstyle.data.extra_ct import extra_ct
 from tfstyle.data.windows import Window
-from tfstyle.experiments.extra_ct import extra_ct
-from tfstyle.files import write_atomically
 from tfstyle.training import Backup, environment, fit_resumable
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,6 +17,27 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", _threads)
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", _threads)
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "integration" in item.path.parts:
+            item.add_marker(pytest.mark.integration)
+
+
+@pytest.fixture(autouse=True)
+def loggers_of_tfstyle():
+    """Loggers are after a test what they were before: a command sets them up for its process."""
+    known = logging.root.manager.loggerDict
+    names = ("", "tfstyle", *(name for name in known if name.startswith("tfstyle.")))
+    loggers = [logging.getLogger(name or None) for name in names]
+    before = [(x, x.level, x.propagate, x.disabled, x.handlers[:]) for x in loggers]
+    yield
+    for logger, level, propagate, disabled, handlers in before:
+        logger.setLevel(level)
+        logger.propagate, logger.disabled = propagate, disabled
+        if logger is not logging.root:
+            logger.handlers[:] = handlers
+
+
 @pytest.fixture
 def _logging_as_before():
     """The command sets up logging for a process of its own; other tests get theirs back."""

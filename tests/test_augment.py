@@ -142,6 +142,22 @@ class TestImages:
         found = np.asarray(tf.function(layer, jit_compile=True)(half))
         assert 0 <= found.min() <= found.max() <= 1
 
+    def test_gray_levels_with_a_wider_range_are_warned_of_once(self, model, bank, images, caplog):
+        for low, high, values, expected in (
+            (0, 255, images, 1),
+            (-160, 240, images, 1),
+            (0, 255, 255 * images, 0),
+            (0, 255, 0 * images, 0),
+            (0, 1, images, 0),
+        ):
+            caplog.clear()
+            layer = StyleAugmentation(model, bank, gate=None, value_range=(low, high))
+            tf.function(layer)(values)
+            assert caplog.text == ""
+            for _ in range(2):
+                layer(values)
+            assert caplog.text.count("leave value_range out for images in [0, 1]") == expected
+
     @pytest.mark.parametrize("value_range", [(0, 1), (-160, 240)])
     def test_nan_is_black_and_spoils_no_other_pixel(self, model, bank, images, value_range):
         low, high = value_range

@@ -187,7 +187,7 @@ class TestUsage:
             "--json",
         )
         assert status == 0, err
-        assert json.loads(out)["scans"][0]["window"] == {"centre": -600.0, "width": 1500.0}
+        assert json.loads(out)["scans"][0]["window"] == {"center": -600.0, "width": 1500.0}
 
 
 class TestErrors:

@@ -1,6 +1,6 @@
 """Full and read-only disks, and SIGTERM, as the commands meet them.
 
-Kills are in tests/benchmarks/test_faults.py.
+Kills are in tests/integration/test_killed.py.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import pytest
 
 from tests.models import image, small_model
 from tfstyle import cli
+from tfstyle._private.files import is_temporary
 from tfstyle.cli import train
 from tfstyle.data import WINDOWS, Scan, write_nifti, write_png
-from tfstyle.files import is_temporary
 from tfstyle.runs.folder import RunFolder
 from tfstyle.segmentation import UNet
 

@@ -11,9 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from tfstyle._private.files import (
+    is_temporary,
+    is_unused,
+    locked,
+    remove_abandoned,
+    temporary_beside,
+)
+from tfstyle._private.files import write_atomically as write
 from tfstyle.errors import OutputError, StorageError
-from tfstyle.files import is_temporary, is_unused, locked, remove_abandoned, temporary_beside
-from tfstyle.files import write_atomically as write
 
 
 class TestWriting:
@@ -95,7 +101,7 @@ class TestAbandoned:
 def test_lock_is_held_until_its_process_is_killed(tmp_path):
     code = (
         "import sys, time\n"
-        "from tfstyle.files import locked, temporary_beside\n"
+        "from tfstyle._private.files import locked, temporary_beside\n"
         "with locked(sys.argv[1]), temporary_beside(sys.argv[1] + '/a'):\n"
         "    print('there', flush=True)\n"
         "    time.sleep(100)\n"
@@ -122,7 +128,7 @@ def test_no_module_needs_what_windows_lacks():
         "import sys\n"
         "for name in ('fcntl', 'resource', 'pwd', 'grp', 'termios'):\n"
         "    sys.modules[name] = None\n"
-        "import tfstyle.files, tfstyle.runs.folder, tfstyle.runs.manifest, tfstyle.cli\n"
+        "import tfstyle._private.files, tfstyle.runs.folder, tfstyle.runs.manifest, tfstyle.cli\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

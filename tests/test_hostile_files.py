@@ -21,10 +21,13 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 
+from tests.data.conftest import make_ct, save_nifti, save_segmentation
 from tfstyle import presets
+from tfstyle._private.files import check_zip, is_inside, read_json, safe_name
 from tfstyle.data import (
+    ScanFiles,
     list_scans,
     match_labels,
     read_labelled,
@@ -32,19 +35,19 @@ from tfstyle.data import (
     read_scans,
     resolve_window,
 )
-from tfstyle.data.dicom import picture_size, read_frame
-from tfstyle.data.labelled import _table, _tag_or_sidecar, read_dicom_seg
+from tfstyle.data.dicom import picture_size, pixels, read_frame
+from tfstyle.data.dicom.segmentation import read_dicom_seg
+from tfstyle.data.domains import read_table, tag_of, tag_or_sidecar
 from tfstyle.data.png import read_png
 from tfstyle.data.read import find_files
 from tfstyle.encoders.weights import load_arrays, load_npz
 from tfstyle.errors import InputFileError, OutputError, WeightsError
-from tfstyle.files import check_zip, is_inside, read_json, safe_name
 from tfstyle.limits import limited
 from tfstyle.runs.augment import Augmentation, AugmentOptions
 from tfstyle.runs.manifest import MANIFEST, SETTINGS, ManifestFolder
 from tfstyle.runs.outputs import write_generated
-from tfstyle.runs.sources import Masks, find_sources
-from tfstyle.runs.stylize import RECORDS, StylizedScan, _finished, _is_slice, _place
+from tfstyle.runs.scans import RECORDS, StylizedScan, _is_slice, _place, finished
+from tfstyle.runs.sources import Masks, Source, find_sources
 from tfstyle.segmentation import UNet
 from tfstyle.style_bank import StyleBank
 
@@ -54,26 +57,8 @@ COMPRESSED = ("MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls
 
 def ct(**changes) -> Dataset:
     """A CT slice of 6 x 8 pixels; None takes an attribute out."""
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
-    dataset.SOPInstanceUID, dataset.SeriesInstanceUID = "1.2.3", "1.2.4"
-    dataset.Modality, dataset.ImageType = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"]
-    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = 6, 8, 1
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = 16
-    dataset.HighBit, dataset.PixelRepresentation = 15, 0
-    dataset.RescaleSlope, dataset.RescaleIntercept = 1, -1024
-    dataset.ImagePositionPatient, dataset.PixelSpacing = [0, 0, 0], [1, 1]
-    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    dataset.PixelData = np.arange(48, dtype="<u2").tobytes()
-    for keyword, value in changes.items():
-        if value is None:
-            delattr(dataset, keyword)
-        else:
-            setattr(dataset, keyword, value)
-    return dataset
+    stored = np.arange(48, dtype=np.uint16).reshape(6, 8)
+    return make_ct(stored, **{"SOPInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.4", **changes})
 
 
 def save(dataset: Dataset, path: Path) -> Path:
@@ -143,7 +128,7 @@ class TestSizes:
         assert read_scan(path).pixels.shape == (1, 64, 64)
         dataset = pydicom.dcmread(path)
         (frame,) = pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1)
-        assert picture_size(frame) == (64, 64)
+        assert picture_size(frame)[:2] == (64, 64)
         frame = bytearray(frame)
         if "jp2k" in name:
             at = frame.index(b"\xff\x51") + 6
@@ -161,7 +146,7 @@ class TestSizes:
     def test_sizes_of_jpeg(self):
         start = b"\xff\xd8\xff\xe0\x00\x04ab"
         frame = b"\xff\xc0\x00\x0b\x08\x00\x10\x00\x20\x01\x01\x11\x00"
-        assert picture_size(start + frame + b"\xff\xda\x00\x02") == (16, 32)
+        assert picture_size(start + frame + b"\xff\xda\x00\x02")[:2] == (16, 32)
         other = frame.replace(b"\x00\x10", b"\xff\xff")
         assert picture_size(start + frame + other + b"\xff\xda\x00\x02") is None
         assert picture_size(b"\x00\x01") is None
@@ -172,10 +157,8 @@ class TestSizes:
         dataset = ct(NumberOfFrames=count, PixelData=bytes(96 * count), Modality="MR")
         path = save(dataset, tmp_path / "a.dcm")
         decoded = []
-        from tfstyle.data.dicom import series
-
-        decode = series.decode
-        monkeypatch.setattr(series, "decode", lambda *a: decoded.append(1) or decode(*a))
+        decode = pixels.decode
+        monkeypatch.setattr(pixels, "decode", lambda *a: decoded.append(1) or decode(*a))
         assert len(read_scans(path)) == count
         assert len(decoded) == 1
 
@@ -198,7 +181,7 @@ class TestSizes:
         with peak(20), pytest.raises(InputFileError, match="1000 x 1000 x 1000 voxels, above"):
             read_scan(path)
         with limited(scan_pixels=7), pytest.raises(InputFileError, match="TFSTYLE_LIMIT_SCAN"):
-            read_scan(save_nifti(tmp_path / "b.nii"))
+            read_scan(save_volume(tmp_path / "b.nii"))
 
     def test_png_header(self, tmp_path):
         path = tmp_path / "a.png"
@@ -207,7 +190,12 @@ class TestSizes:
             read_png(path)
 
     def test_segmentation_that_spans_too_much(self, tmp_path):
-        path = save_segmentation(tmp_path / "seg.dcm")
+        slices = [
+            ct(ImagePositionPatient=[0, 0, 2 * i], SOPInstanceUID=f"1.2.9.{i}") for i in range(3)
+        ]
+        mask = np.zeros((3, 6, 8), np.uint8)
+        mask[:, 2:4] = 1
+        path = save_segmentation(slices, mask, tmp_path / "seg.dcm")
         labels, _ = read_dicom_seg(path)
         assert labels.shape == (3, 6, 8)
         with limited(scan_pixels=100), pytest.raises(InputFileError, match="scan_pixels"):
@@ -225,33 +213,8 @@ class TestSizes:
             list_scans(tmp_path)
 
 
-def save_nifti(path: Path) -> Path:
-    nib.save(nib.Nifti1Image(np.arange(8, dtype=np.int16).reshape(2, 2, 2), np.eye(4)), path)
-    return path
-
-
-def save_segmentation(path: Path) -> Path:
-    hd = pytest.importorskip("highdicom")
-    from pydicom.sr.codedict import codes
-
-    series = []
-    for number in range(3):
-        dataset = ct(ImagePositionPatient=[0, 0, 2 * number], SOPInstanceUID=f"1.2.9.{number}")
-        for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID"):
-            setattr(dataset, keyword, "")
-        dataset.StudyInstanceUID, dataset.FrameOfReferenceUID = "1.2.5", "1.2.6"
-        dataset.StudyDate = dataset.StudyTime = dataset.AccessionNumber = ""
-        dataset.ReferringPhysicianName, dataset.SliceThickness = "", 2
-        series.append(dataset)
-    segment = hd.seg.SegmentDescription(
-        1, "bone", codes.SCT.Tissue, codes.SCT.Bone, hd.seg.SegmentAlgorithmTypeValues.MANUAL
-    )
-    mask = np.zeros((3, 6, 8), np.uint8)
-    mask[:, 2:4] = 1
-    hd.seg.Segmentation(
-        series, mask, "BINARY", [segment], "1.2.7", 1, "1.2.8", 1, "a", "b", "1", "2"
-    ).save_as(path)
-    return path
+def save_volume(path: Path) -> Path:
+    return save_nifti(path, np.arange(8).reshape(2, 2, 2))
 
 
 class TestBombs:
@@ -326,9 +289,9 @@ class TestBombs:
             with pytest.raises(WeightsError, match=r"preset\.json: .*text_bytes"):
                 presets.card(tmp_path)
             with pytest.raises(InputFileError, match=r"a\.csv: .*text_bytes"):
-                _table(str(table), "domain", tmp_path)
+                read_table(str(table), "domain", tmp_path)
             with pytest.raises(InputFileError, match=r"a\.json: .*text_bytes"):
-                _tag_or_sidecar(str(tmp_path / "a.nii"), "Manufacturer")
+                tag_or_sidecar(str(tmp_path / "a.nii"), "Manufacturer")
         with limited(text_bytes=100), pytest.raises(InputFileError, match="more than 100 bytes"):
             read_json("/dev/zero")
 
@@ -338,14 +301,14 @@ class TestBombs:
         with pytest.raises(WeightsError, match="nested too deeply"):
             presets.card(tmp_path)
         with pytest.raises(InputFileError, match="nested too deeply"):
-            _tag_or_sidecar(str(tmp_path / "a.nii"), "Manufacturer")
+            tag_or_sidecar(str(tmp_path / "a.nii"), "Manufacturer")
 
     def test_tables_that_are_none(self, tmp_path):
         table = tmp_path / "a.csv"
         for data in (b"\xff\xfe\x00", b'"' + b"a" * 200_000 + b"\nb,c"):
             table.write_bytes(data)
-            with pytest.raises(InputFileError, match=r"a\.csv: (is no table|has no column)"):
-                _table(str(table), "domain", tmp_path)
+            with pytest.raises(InputFileError, match=r"a\.csv: (is not a table|has no column)"):
+                read_table(str(table), "domain", tmp_path)
 
 
 class TestPaths:
@@ -410,14 +373,14 @@ class TestPaths:
 
     def test_names_of_dots(self, tmp_path):
         for name in ("...nii", "..nii.gz"):
-            assert read_scan(save_nifti(tmp_path / name)).name == "volume"
+            assert read_scan(save_volume(tmp_path / name)).name == "volume"
 
     def test_link_out_of_the_input_folder(self, tmp_path):
         outside, inside = tmp_path / "outside", tmp_path / "inside"
         outside.mkdir()
         inside.mkdir()
-        save_nifti(outside / "other.nii")
-        save_nifti(inside / "own.nii")
+        save_volume(outside / "other.nii")
+        save_volume(inside / "own.nii")
         (inside / "folder").symlink_to(outside)
         (inside / "file.nii").symlink_to(outside / "other.nii")
         (inside / "same.nii").symlink_to(inside / "own.nii")
@@ -486,7 +449,7 @@ class TestPaths:
         outside.mkdir()
         output.mkdir()
         (output / "images").symlink_to(outside)
-        scan = read_scan(save_nifti(tmp_path / "a.nii"))
+        scan = read_scan(save_volume(tmp_path / "a.nii"))
         bank = StyleBank(np.ones((1, 2, 3)))
         work = Augmentation(None, output, bank, AugmentOptions())
         source, window = find_sources(tmp_path / "a.nii")[0][0], resolve_window("range", scan)
@@ -508,8 +471,10 @@ class TestPaths:
         mask.parent.mkdir()
         mask.write_bytes(b"x")
         masks = Masks(mask.parent, link=False, dicom=True)
+        files = ScanFiles((str(tmp_path / "a.png"),), "png")
+        image = Source("a.png", files, "a", ".png", PurePosixPath("a_mask"))
         with pytest.raises(OutputError, match="a link leads out of"):
-            masks.hand_on(PurePosixPath("a_mask"), out / "masks", "a")
+            masks.hand_on(image, out / "masks", "a")
         assert list(outside.iterdir()) == []
 
     @pytest.mark.parametrize(
@@ -529,24 +494,24 @@ class TestPaths:
         place = target.parent / RECORDS / target.name
         place.mkdir(parents=True)
         target.write_text("x")
-        window = {"centre": 40.0, "width": 400.0}
+        window = {"center": 40.0, "width": 400.0}
         result = {field.name: 1 for field in fields(StylizedScan)}
         result.update(window=window, style_windows=[window], size=[1, 1], files=[str(target)])
         (place / "job.json").write_text('{"job": "j"}')
         journal = place / "slices.jsonl"
         journal.write_text(json.dumps({"result": result}))
-        assert _finished(target, "j").files == (str(target),)
-        assert _finished(target, "i") is None
+        assert finished(target, "j").files == (str(target),)
+        assert finished(target, "i") is None
         for files in (["/etc/passwd"], [str(target.parent / ".." / "x")], [3], 5):
             journal.write_text(json.dumps({"result": {**result, "files": files}}))
-            assert _finished(target, "j") is None
-        result["window"] = {"centre": 10**400, "width": 1}
+            assert finished(target, "j") is None
+        result["window"] = {"center": 10**400, "width": 1}
         for text in ("[]", "null", DEEP, '{"result": []}', json.dumps({"result": result})):
             journal.write_text(text)
-            assert _finished(target, "j") is None
+            assert finished(target, "j") is None
         for text in ("[]", "null", DEEP, "{"):
             (place / "job.json").write_text(text)
-            assert _finished(target, "j") is None
+            assert finished(target, "j") is None
 
 
 class Harmful:
@@ -610,9 +575,8 @@ def test_what_pydicom_decodes_late_is_an_error_of_ours(tmp_path):
 
 
 def read_labelled_image(path: Path) -> None:
-    from tfstyle.data.labelled import _tag
 
-    _tag(str(path), "SharedFunctionalGroupsSequence")
+    tag_of(str(path), "SharedFunctionalGroupsSequence")
 
 
 def test_limits_hold_for_one_slice_too(tmp_path):
@@ -650,7 +614,7 @@ def test_values_without_room_for_air(tmp_path, kind):
 
 
 def test_labels_within_limits(tmp_path):
-    scan = read_scan(save_nifti(tmp_path / "a.nii"))
+    scan = read_scan(save_volume(tmp_path / "a.nii"))
     with limited(scan_pixels=7), pytest.raises(InputFileError, match="scan_pixels"):
         match_labels(scan, tmp_path / "a.nii")
     with pytest.raises(InputFileError):

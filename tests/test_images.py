@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfstyle._private.images import as_batch, gray_tensor
 from tfstyle.errors import ArgumentError
-from tfstyle.images import as_batch, gray_tensor
 
 GOOD = np.random.default_rng(0).random((2, 6, 5, 1)).astype(np.float32)
 HALF = GOOD.copy()

@@ -19,8 +19,6 @@ from tests.models import image, small_model
 from tfstyle.baselines.contextual_transformation import CascadedRefinement, ContextualTransformation
 from tfstyle.decoder import Decoder
 from tfstyle.encoders import VGG16, DenseNet121, ResNet50
-from tfstyle.encoders.densenet import DenseLayer, FinalActivation, Transition
-from tfstyle.encoders.resnet import Bottleneck, StemConvolution, StemPooling
 from tfstyle.layers import AdaIN, ChannelAffine, ReflectionPadding2D
 from tfstyle.metrics.perceptual import PerceptualDistance
 from tfstyle.segmentation import UNet
@@ -39,12 +37,6 @@ CASES = {
     "AdaIN": Case(AdaIN, [MAPS[0], 2 * MAPS[0][::-1]], tuple),
     "ChannelAffine": Case(lambda: ChannelAffine("relu"), MAPS),
     "ReflectionPadding2D": Case(lambda: ReflectionPadding2D(2), MAPS),
-    "StemConvolution": Case(lambda: StemConvolution(name="conv1_relu"), MAPS),
-    "StemPooling": Case(lambda: StemPooling(name="pool1_pool"), MAPS),
-    "Bottleneck": Case(lambda: Bottleneck(4, 2, project=True, name="a_out"), MAPS),
-    "DenseLayer": Case(lambda: DenseLayer(name="a_concat"), MAPS),
-    "Transition": Case(lambda: Transition(name="a_pool"), MAPS),
-    "FinalActivation": Case(lambda: FinalActivation(name="relu"), MAPS),
     "StyleAugmentation": Case(
         lambda: tfstyle.StyleAugmentation(small_model("relu1_1"), "batch", p=0), GRAY
     ),
@@ -113,6 +105,7 @@ def registered_in_source() -> set[str]:
     return found
 
 
+@pytest.mark.integration
 def test_new_process_loads_all(tmp_path):
     """Saved files load where nothing but tfstyle was imported, and give the same."""
     for number, case in enumerate(CASES.values()):

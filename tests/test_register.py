@@ -10,7 +10,7 @@ import pytest
 
 from tests.models import image, small_model
 from tfstyle.data import write_png
-from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.errors import InputFileError
 from tfstyle.runs.augment import MANIFEST, augment_scans
 from tfstyle.runs.stylize import stylize_scans
 from tfstyle.style_bank import StyleBank
@@ -122,5 +122,18 @@ def test_masks_of_nothing(model, styles, tmp_path):
     write_case(tmp_path / "in" / "b.nii.gz", tmp_path / "m" / "b.nii.gz")
     done = augment_scans(model, tmp_path / "in", tmp_path / "out", styles, masks=tmp_path / "m")
     assert done.without_mask == ("a.nii.gz",)
-    with pytest.raises(ArgumentError, match="another folder than that of the images"):
-        augment_scans(model, tmp_path / "in", tmp_path / "o", styles, masks=tmp_path / "in")
+
+
+def test_masks_beside_their_images(model, styles, tmp_path):
+    folder = tmp_path / "in"
+    for name in ("case", "case_0001", "sub/other"):
+        write_case(folder / f"{name}.nii.gz", folder / f"{name}_seg.nii.gz")
+    write_case(folder / "bare.nii.gz", tmp_path / "elsewhere.nii.gz")
+    done = augment_scans(model, folder, tmp_path / "out", styles, masks=folder, gate=None)
+    assert done.without_mask == ("bare.nii.gz",)
+    rows = {row["source"]: row["mask"] for row in rows_of(tmp_path / "out")}
+    assert sorted(rows) == ["bare.nii.gz", "case.nii.gz", "case_0001.nii.gz", "sub/other.nii.gz"]
+    for source, mask in rows.items():
+        if mask is not None:
+            expected = folder / source.replace(".nii", "_seg.nii")
+            assert (tmp_path / "out" / mask).read_bytes() == expected.read_bytes()

@@ -7,8 +7,9 @@ Gives a scan the gray scale of another scan without moving or inventing anatomy.
 from __future__ import annotations
 
 import importlib
-import sys
 from typing import TYPE_CHECKING
+
+from tfstyle._registration import register
 
 __version__ = "0.2.0"
 
@@ -26,19 +27,6 @@ _LAZY = {
     "StyleTransfer": "tfstyle.style_transfer",
     "ToneTransfer": "tfstyle.tone",
 }
-#: Where layers, models, losses and metrics register with Keras, for the files that hold them.
-_REGISTERING = (
-    "augment",
-    "baselines.contextual_transformation",
-    "metrics.edges",
-    "metrics.inception",
-    "metrics.monotone",
-    "metrics.perceptual",
-    "metrics.segmentation",
-    "metrics.structure",
-    "segmentation",
-    "tone",
-)
 _MODULES = (
     "baselines",
     "beam",
@@ -49,6 +37,7 @@ _MODULES = (
     "errors",
     "export",
     "layers",
+    "limits",
     "losses",
     "metrics",
     "presets",
@@ -91,10 +80,7 @@ def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
 
 
-# Where Keras or TensorFlow is there already: keras.saving.load_model knows what this package has.
-if {"keras", "tensorflow"} & {*sys.modules}:
-    for _name in _REGISTERING:
-        importlib.import_module(f"tfstyle.{_name}")
+register()
 
 __all__ = ["StyleAugmentation", "StyleBank", "StyleTransfer", "ToneTransfer", "from_preset"]
 __all__ += _MODULES

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfstyle._private.images import checked_gray
 from tfstyle.errors import ArgumentError
-from tfstyle.images import checked_gray
 from tfstyle.metrics.structure import structure_scores
 from tfstyle.presets import open_model
 from tfstyle.style_bank import StyleBank
@@ -150,6 +150,7 @@ class StyleAugmentation(keras.layers.Layer):
         self.holds_weights = self._constant("holds_weights", np.ones((), np.float32))
         self._strategy = tf.distribute.get_strategy()
         self._has_warned = False
+        self._has_warned_of_gray = False
         # In float64, so that saved sums are shared out to replicas without rounding.
         self.seen, self.stylized, self.gated = (
             keras.Variable(
@@ -280,9 +281,28 @@ class StyleAugmentation(keras.layers.Layer):
         if not images.dtype.is_floating:
             images = tf.cast(images, tf.float32)
         images = tf.where(tf.math.is_nan(images), tf.cast(low, images.dtype), images)
+        self._warn_of_gray(images)
         if self.value_range == (0.0, 1.0):
             images = checked_gray(images, "images", "apply a window first, or give value_range.")
         return tf.clip_by_value(images, low, high)
+
+    def _warn_of_gray(self, images) -> None:
+        """Says once, in eager code, that images in [0, 1] do not fit a wider range."""
+        low, high = self.value_range
+        if self._has_warned_of_gray or high - low < 10 or not tf.executing_eagerly():
+            return
+        darkest, brightest = float(tf.reduce_min(images)), float(tf.reduce_max(images))
+        if 0 <= darkest < brightest <= 1:
+            self._has_warned_of_gray = True
+            log.warning(
+                "%s: images from %g to %g with value_range=(%g, %g) are almost one gray level; "
+                "leave value_range out for images in [0, 1].",
+                self.name,
+                darkest,
+                brightest,
+                low,
+                high,
+            )
 
     def _augment(self, images, seed):
         """Augmented images, and how many were stylized and gated."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfstyle._private.files import write_atomically
 from tfstyle.data.layouts import PICTURE
 from tfstyle.data.png import described
 from tfstyle.errors import ArgumentError, OutputError
-from tfstyle.files import write_atomically
 
 
 def image_grid(*columns: np.ndarray, gap: int = 2) -> np.ndarray:
@@ -59,7 +60,9 @@ class StyleImages(keras.callbacks.Callback):
         ArgumentError: if content and style differ in shape or `every` is below 1.
 
     Example:
-        >>> model.fit(pairs, callbacks=[StyleImages(content, style, "grids", "logs")])
+        >>> model.compile(content_layers="relu1_1", style_layers="relu1_1", jit_compile=False)
+        >>> grids = StyleImages(images, images, "grids")
+        >>> history = model.fit(images, images, callbacks=[grids], verbose=0)
     """
 
     def __init__(
@@ -83,7 +86,7 @@ class StyleImages(keras.callbacks.Callback):
         self.folder = Path(folder)
         self.tensorboard = None if tensorboard is None else str(tensorboard)
         self.every = every
-        self._writer = None
+        self._writer: Any = None
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the grid of this epoch."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import keras
 from keras import layers
 
+from tfstyle._private.keras_files import KerasFile
 from tfstyle.encoders.base import Encoder
 from tfstyle.errors import ArgumentError
-from tfstyle.keras_files import KerasFile
-from tfstyle.layers.convolution import convolve
+from tfstyle.layers.convolution import fast_forms
 from tfstyle.layers.padding import ReflectionPadding2D
 
 #: Width of a decoder that is no mirror: channels for each pixel of stride, and at most.
@@ -31,7 +34,6 @@ class Decoder(KerasFile, keras.Model):
 
     Call arguments:
         x: float tensor (B, h, w, channels[0]), h and w at least 2.
-        fast: Use the forms of :mod:`tfstyle.layers.convolution`, equal but for rounding.
 
     Returns:
         float tensor (B, h·strides[0], w·strides[0], 1), nominally in [0, 1] but not clipped.
@@ -40,7 +42,9 @@ class Decoder(KerasFile, keras.Model):
         ArgumentError: if channels and strides do not describe an encoder.
 
     Example:
-        >>> decoder = Decoder.for_encoder(VGG16(weights=None), "relu3_1")
+        >>> decoder = Decoder.for_encoder(tfstyle.encoders.VGG16, "relu1_1")
+        >>> decoder(np.zeros((1, 8, 8, 64))).shape
+        TensorShape([1, 8, 8, 1])
     """
 
     def __init__(self, channels: tuple[int, ...], strides: tuple[int, ...], name=None):
@@ -108,7 +112,7 @@ class Decoder(KerasFile, keras.Model):
             ArgumentError: if the encoder has no such tap, or there is nothing to decode.
 
         Example:
-            >>> Decoder.plan(ResNet50, "conv2_block1_out")
+            >>> Decoder.plan(tfstyle.encoders.ResNet50, "conv2_block1_out")
             ((256, 128, 64, 64, 32, 32), (4, 4, 2, 2, 1, 1))
         """
         taps = encoder.taps_table[: encoder.order(layer) + 1][::-1]
@@ -133,21 +137,18 @@ class Decoder(KerasFile, keras.Model):
             shape = step.compute_output_shape(shape)
         self.built = True
 
-    def call(self, x, fast=False):
-        if not fast:
-            for step in self.steps:
-                x = step(x)
-            return x
-        doubled = False
+    def call(self, x):
         for step in self.steps:
-            if isinstance(step, layers.Conv2D):
-                x = convolve(step, x, reflect=True, doubled=doubled)
-                doubled = False
-            elif isinstance(step, layers.UpSampling2D):
-                # Left to the convolution behind it.
-                doubled = step.size == (2, 2)
-                x = x if doubled else step(x)
+            x = step(x)
         return x
+
+    def faster(self) -> Callable:
+        """The decoder's call with :func:`tfstyle.layers.convolution.fast_forms` swapped in.
+
+        It has the decoder's weights and gives its results but for rounding.
+        """
+        steps = [*map(fast_forms(), self.steps)]
+        return lambda x: functools.reduce(lambda x, step: step(x), steps, x)
 
     def compute_output_shape(self, input_shape):
         batch, height, width, _ = input_shape

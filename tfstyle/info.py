@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from tfstyle import __version__
 from tfstyle.data.shards import is_prepared, read_index
@@ -298,7 +299,7 @@ def _saved_model_folder(path: Path) -> Path | None:
     return None
 
 
-def _window(window: object) -> dict | None:
+def _window(window: Any) -> dict | None:
     if window is None:
         return None
     return {"centre": window.centre, "width": window.width}

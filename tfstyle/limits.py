@@ -99,7 +99,7 @@ def limited(**changes: int) -> Iterator[Limits]:
 
     Example:
         >>> with limited(scan_pixels=2**32):
-        ...     scan = read_scan("whole_body.nii.gz")  # doctest: +SKIP
+        ...     scan = tfstyle.data.read_scan("whole_body.nii.gz")  # doctest: +SKIP
     """
     for name in changes:
         if name not in _NAMES:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfstyle._private.files import parse_json, read_arrays, write_atomically
 from tfstyle.data import Scan, list_scans, read_scans, resolve_window
 from tfstyle.data.windows import WindowSpec
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
-from tfstyle.files import parse_json, read_arrays, write_atomically
 
 if TYPE_CHECKING:
     from tfstyle.style_transfer import StyleTransfer

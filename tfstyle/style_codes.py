@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from tfstyle._private.images import as_batch, check_batch_size, check_style_count, named_styles
 from tfstyle.errors import ArgumentError
-from tfstyle.images import as_batch, check_batch_size, check_style_count, named_styles
 
 
 class StyleCodes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -11,11 +12,11 @@ import tensorflow as tf
 from keras import ops
 
 from tfstyle import encoders
+from tfstyle._private.images import as_batch, check_strength, gray_tensor, pair_of
+from tfstyle._private.keras_files import KerasFile
 from tfstyle.decoder import Decoder
 from tfstyle.encoders import IMAGE_TAP, Encoder
 from tfstyle.errors import ArgumentError, WeightsError
-from tfstyle.images import as_batch, check_strength, gray_tensor, pair_of
-from tfstyle.keras_files import KerasFile
 from tfstyle.layers import AdaIN, moments
 from tfstyle.layers.padding import extend_to_stride
 from tfstyle.losses import (
@@ -54,11 +55,12 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
             itself, or a decoder for another map than the layer's.
 
     Example:
-        >>> model = StyleTransfer(encoder="vgg16", layer="relu3_1")
-        >>> model.compile(optimizer="adam", content_loss="contextual", style_weight=1.0)
-        >>> model.fit(tfstyle.data.pair_dataset(scans), steps_per_epoch=100, epochs=10)
-        >>> model.fit(contents, styles)                    # or arrays (N, H, W, 1) in [0, 1]
-        >>> generated = model.stylize(content, style)      # (H, W) float32 in [0, 1]
+        >>> encoder = tfstyle.encoders.VGG16(weights=None, depth="relu2_1")
+        >>> model = StyleTransfer(encoder, layer="relu2_1")
+        >>> model.compile("adam", content_layers="relu2_1", style_layers=["relu1_1", "relu2_1"])
+        >>> history = model.fit(images, images, verbose=0)   # or tfstyle.data.pair_dataset(scans)
+        >>> model.stylize(content, style).shape              # float32 in [0, 1]
+        (64, 64)
 
     Reference: Xu, Li and Shin, "Medical image processing with contextual style transfer",
     Hum. Cent. Comput. Inf. Sci. 10:46 (2020).
@@ -124,7 +126,7 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
             float tensor (B, H, W, 1), not clipped.
 
         Raises:
-            ArgumentError: what :func:`tfstyle.images.gray_tensor` refuses.
+            ArgumentError: what :func:`tfstyle._private.images.gray_tensor` refuses.
         """
         content, style = (
             gray_tensor(images, name) for images, name in zip(pair_of(inputs), ("content", "style"))
@@ -208,12 +210,13 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
             ArgumentError: shapes, values, strength or weights that cannot be used.
 
         Example:
-            >>> model.stylize(content, [style_a, style_b], style_weights=[0.7, 0.3])
+            >>> model.stylize(content, [style, content], style_weights=[0.7, 0.3]).shape
+            (64, 64)
         """
         check_strength(strength)
         images, shape = as_batch(content, "content")
         codes = self.weighted_codes(style, style_weights, len(images), batch_size)
-        code = sum(weight * one for weight, one in codes)
+        code = functools.reduce(np.add, (weight * one for weight, one in codes))
         generate = self.traced(
             "generate",
             self.generate_from_code,
@@ -319,7 +322,14 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         # Keras would compile whole steps of all replicas as one program. XLA refuses that for more
         # than one device, and leaves out assertions: it gets the losses and gradients alone.
-        self._xla, self.jit_compile = self.jit_compile, False
+        self._xla = bool(self.jit_compile)  # type: ignore[has-type]
+        self.jit_compile = False
+        parts: tuple[Callable, ...] = (self.encoder, self.decoder)
+        # Fewer products, more sums: faster where XLA fuses the sums, on the CPU.
+        if self._xla and not tf.config.list_logical_devices("GPU"):
+            parts = (self.encoder.faster(), self.decoder.faster())
+        # A function: what is behind it Keras does not count among the model's layers.
+        self._parts = lambda: parts
 
     def get_compile_config(self):
         if not self.compiled:
@@ -356,22 +366,21 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         rules = self._settings
         content_layers, style_layers = rules["content_layers"], rules["style_layers"]
         taps = sorted({*content_layers, *style_layers, self.layer}, key=self.encoder.order)
-        # Fewer products, more sums: faster where XLA fuses the sums, on the CPU.
-        fast = self._xla and not tf.config.list_logical_devices("GPU")
+        encoder, decoder = self._parts()
         if content.shape[1:] == style.shape[1:]:
-            both = self.encoder(ops.concatenate([content, style], axis=0), taps=taps, fast=fast)
+            both = encoder(ops.concatenate([content, style], axis=0), taps=taps)
             half = ops.shape(content)[0]
             content_features = {k: v[:half] for k, v in both.items()}
             style_features = {k: v[half:] for k, v in both.items()}
         else:
-            content_features = self.encoder(content, taps=taps, fast=fast)
-            style_features = self.encoder(style, taps=taps, fast=fast)
+            content_features = encoder(content, taps=taps)
+            style_features = encoder(style, taps=taps)
         content_features = {k: ops.stop_gradient(v) for k, v in content_features.items()}
         style_features = {k: ops.stop_gradient(v) for k, v in style_features.items()}
         mixed = self.adain(content_features[self.layer], style_features[self.layer])
-        generated = self.decoder(mixed, fast=fast)
+        generated = decoder(mixed)
         wanted = sorted({*content_layers, *style_layers}, key=self.encoder.order)
-        features = self.encoder(generated, taps=wanted, fast=fast)
+        features = encoder(generated, taps=wanted)
 
         content_loss = 0.0
         for name, weight in content_layers.items():
@@ -379,7 +388,7 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
             if rules["content_loss"] == "mse":
                 target = mixed if name == self.layer else target
                 content_loss += weight * mse_loss(features[name], target)
-            else:
+            elif self._contextual is not None:
                 content_loss += weight * self._contextual.call(target, features[name])
         style_function = STYLE_LOSSES[rules["style_loss"]]
         style_loss = 0.0

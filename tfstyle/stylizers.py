@@ -10,14 +10,14 @@ from typing import Protocol
 
 import numpy as np
 
-from tfstyle.data import DicomSeries, Scan, Window, read_scan, resolve_window
+from tfstyle.data import Scan, Window, read_scan, resolve_window
 from tfstyle.data.dicom import read_frame
 from tfstyle.errors import ArgumentError, ServingError
 from tfstyle.tone.model import SLICES, ToneTransfer, confidence_of, evenly
 
 
 class Stylizer(Protocol):
-    """What :func:`tfstyle.stylize.stylize_scans` needs: a model, or :class:`ServedStylizer`."""
+    """What ``tfstyle.runs.stylize.stylize_scans`` needs: a model, or :class:`ServedStylizer`."""
 
     def stylize(
         self,
@@ -242,20 +242,18 @@ def style_image(
     return images[0], used
 
 
-def read_slices(
-    scan: Scan | DicomSeries, indices: Sequence[int], pool: Executor | None = None
-) -> np.ndarray:
+def read_slices(scan: Scan, indices: Sequence[int], pool: Executor | None = None) -> np.ndarray:
     """Pixels (S, rows, columns) of some slices of a scan, in its units.
 
     Args:
-        scan: The scan; of a :class:`tfstyle.data.DicomSeries` no other slice is read.
+        scan: The scan; where slices lie in files of their own, no other is read.
         indices: The slices.
         pool: Reads slices at the same time.
 
     Raises:
         InputFileError: If a file is damaged.
     """
-    if isinstance(scan, Scan):
+    if not scan.by_slice:
         return scan.pixels[list(indices)]
     frames = [scan.frames[i] for i in indices]
     return np.stack(list((map if pool is None else pool.map)(read_frame, frames)))

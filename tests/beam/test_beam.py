@@ -17,11 +17,11 @@ import pytest
 
 from tests.models import image, small_model
 from tfstyle import beam
+from tfstyle._private.files import locked
 from tfstyle.beam import FAILED
 from tfstyle.cli import main
 from tfstyle.data import write_png
 from tfstyle.errors import ArgumentError, OutputError, StorageError
-from tfstyle.files import locked
 from tfstyle.runs.augment import augment_scans
 from tfstyle.runs.stylize import stylize_scans
 from tfstyle.style_bank import StyleBank

@@ -49,7 +49,7 @@ def test_packaged_scans_are_ct(monkeypatch):
     scans = samples.find_scans(())
     assert scans
     assert all(one.units == "HU" for one in scans)
-    monkeypatch.setattr("tfstyle.experiments.extra_ct.extra_ct", lambda: [])
+    monkeypatch.setattr("tfstyle.data.extra_ct.extra_ct", lambda: [])
     (scan,) = samples.find_scans(())  # without pydicom-data
     assert scan.pixels.shape == (1, 128, 128)
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -55,6 +56,41 @@ def make_ct(stored=None, **changes) -> Dataset:
         else:
             setattr(dataset, keyword, value)
     return dataset
+
+
+def save_nifti(path, values, dtype=np.int16, affine=None) -> Path:
+    """Writes a volume given as NIfTI has it; by default LPS, 1 mm."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    affine = np.diag([-1.0, -1, 1, 1]) if affine is None else affine
+    nib.save(nib.Nifti1Image(np.asarray(values, dtype), affine), path)
+    return path
+
+
+def save_segmentation(datasets, labels, path) -> Path:
+    """Writes a DICOM SEG of labels (slices, rows, columns) from 1 for CT data sets."""
+    hd = pytest.importorskip("highdicom")
+    from pydicom.sr.codedict import codes
+
+    for dataset in datasets:  # what a SEG takes over from its images
+        for keyword in (
+            *("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber"),
+            *("StudyID", "ReferringPhysicianName"),
+        ):
+            setattr(dataset, keyword, "")
+    algorithm = hd.AlgorithmIdentificationSequence(
+        "test", hd.sr.CodedConcept("123109", "DCM", "Manual Processing"), "1"
+    )
+    kind = hd.seg.SegmentAlgorithmTypeValues.MANUAL
+    segments = [
+        hd.seg.SegmentDescription(n, str(n), codes.SCT.Tissue, codes.SCT.Bone, kind, algorithm)
+        for n in range(1, int(labels.max()) + 1)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    uids = generate_uid(), 9, generate_uid(), 1
+    hd.seg.Segmentation(
+        datasets, labels.astype(np.uint8), "BINARY", segments, *uids, "a", "b", "1", "2"
+    ).save_as(path)
+    return path
 
 
 @pytest.fixture

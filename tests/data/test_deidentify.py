@@ -41,7 +41,7 @@ def source():
 def derive(path, out, window="bone", **options):
     scan = read_scan(path)
     window = resolve_window(window, scan)
-    return write_derived_series(scan.files, scan_to_unit(scan, window), window, out, **options)
+    return write_derived_series(scan, scan_to_unit(scan, window), window, out, **options)
 
 
 def uids(dataset):

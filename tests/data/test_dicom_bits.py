@@ -3,8 +3,9 @@
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import RLELossless
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
+from tests.data.conftest import make_ct
 from tfstyle.data import read_scan
 
 VALUES = np.array([[0, 1, 1074], [2047, 2048, 4095]])
@@ -40,6 +41,32 @@ def test_signed(write_ct, stored, high, dirt):
         RescaleIntercept=0,
     )
     np.testing.assert_array_equal(read_scan(path).pixels[0], values)
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless])
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(
+    ("stored", "high", "precision"),
+    [(12, 11, 12), (12, 15, 12), (12, 15, 16), (12, 11, 16), (12, 13, 16), (16, 15, 12)],
+)
+def test_codestreams_hold_the_value_or_the_cell(
+    write_ct, tmp_path, syntax, signed, stored, high, precision
+):
+    values = np.array([[-1024, -1, 0, 7], [1, 50, 1000, 2047]]) + (0 if signed else 1024)
+    values = np.tile(values, (32, 16))  # codecs take no picture of eight pixels
+    if precision == 16:  # whole cells were compressed, with the value where HighBit says
+        cells = (values & (2**stored - 1)) << (high + 1 - stored)
+        cells = cells.astype(np.uint16).view(np.int16 if signed else np.uint16)
+    else:
+        cells = values.astype(np.int16 if signed else np.uint16)
+    dataset = make_ct(cells, BitsStored=precision, HighBit=precision - 1)
+    dataset.RescaleIntercept = 0 if signed else -1024
+    dataset.compress(syntax, generate_instance_uid=False)
+    dataset.BitsStored, dataset.HighBit = stored, high
+    dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    np.testing.assert_array_equal(
+        read_scan(tmp_path / "a.dcm").pixels[0], values - (0 if signed else 1024)
+    )
 
 
 @pytest.mark.parametrize(("stored", "high"), [(12, 11), (12, 15)])

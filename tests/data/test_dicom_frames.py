@@ -104,14 +104,6 @@ def test_a_part_of_a_scan_keeps_its_frames(two_times, tmp_path):
     assert facts(tmp_path / "out") == [(6, 3, None), (3, 2, None)]
 
 
-def test_files_alone_do_not_say_which_scan(two_times, tmp_path):
-    first, second = read_scans(two_times)
-    for scan in (first, second):
-        with pytest.raises(ArgumentError, match=r"form 2 stacks.*give the scan itself"):
-            write_derived_series(scan.files, scan_to_unit(scan), WINDOW, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
 def test_echoes(two_echoes, tmp_path):
     for number, (scan, echo) in enumerate(zip(read_scans(two_echoes), (10, 30))):
         write_derived_series(scan, scan_to_unit(scan, WINDOW), WINDOW, tmp_path / str(number))
@@ -146,9 +138,15 @@ ECHOES = [[(4.0 * i, 2 * i + 1 + e, (10, 30)[e]) for i in range(3)] for e in (0,
 @pytest.mark.parametrize(
     ("source", "expected"), [("two_times", [FIRST, SECOND]), ("two_echoes", ECHOES)]
 )
-def test_stylize(source, expected, request, style, tmp_path):
+@pytest.mark.parametrize("deidentify", ["keep", "basic"])
+def test_stylize(source, expected, deidentify, request, style, tmp_path):
     path = request.getfixturevalue(source)
-    results = stylize_scans(Same(), [path], [style], tmp_path / "out", window=WINDOW)
+    out, word = tmp_path / "out", "phase" if source == "two_times" else "echo"
+    results = stylize_scans(Same(), [path], [style], out, window=WINDOW, deidentify=deidentify)
+    names = [f"enhanced_{word}1", f"enhanced_{word}2"]
+    if deidentify == "basic":
+        names = [f"scan-0001_{word}1", f"scan-0002_{word}2"]
+    assert sorted(file.name for file in out.iterdir() if file.name[0] != ".") == names
     assert [result.slices for result in results] == [len(one) for one in expected]
     for result, one in zip(results, expected):
         (folder,) = {Path(file).parent for file in result.files}
@@ -165,9 +163,11 @@ def test_augment(source, expected, request, tmp_path):
     styles = StyleBank.encode(model, [image(20, (24, 24)), image(21, (24, 24))])
     done = augment_scans(model, path, tmp_path / "out", styles, per_image=2, gate=None)
     assert (done.written, done.failed) == (4, {})
+    word = "phase" if source == "two_times" else "echo"
     for part, one in enumerate(expected, start=1):
         for copy in (1, 2):
-            assert facts(tmp_path / "out" / "images" / f"enhanced-part{part}-{copy}") == one
+            folder = tmp_path / "out" / "images" / f"enhanced_{word}{part}-{copy}"
+            assert facts(folder) == one
 
 
 def test_tilt_is_said_once(write_ct, style, tmp_path, caplog):

@@ -117,6 +117,29 @@ def test_images_of_other_contrast_never_make_one_stack(write, tmp_path, keyword,
     ]
 
 
+@pytest.mark.parametrize(
+    "keyword",
+    [
+        "TemporalPositionIdentifier",
+        "NominalPercentageOfCardiacPhase",
+        "NominalPercentageOfRespiratoryPhase",
+    ],
+)
+@pytest.mark.parametrize("gap", [5, 0])
+def test_phases_in_adjacent_slabs_are_two_scans(write, tmp_path, keyword, gap):
+    other = [20 + gap + z for z in FIVE]
+    write(stack(100, FIVE, **{keyword: 30}) + stack(200, other, **{keyword: 70}))
+    one, two = read_scans(tmp_path)
+    assert (values(one), values(two)) == (list(range(100, 105)), list(range(200, 205)))
+    assert (one.name, two.name) == ("study_phase1", "study_phase2")
+
+
+def test_a_delay_that_changes_from_slab_to_slab_is_one_scan(write, tmp_path):
+    name = "NominalCardiacTriggerDelayTime"
+    write(stack(100, FIVE, **{name: 412.0}) + stack(105, [25, 30, 35], **{name: 418.0}))
+    assert values(read_scan(tmp_path)) == list(range(100, 108))
+
+
 def test_a_value_missing_in_some_slices_makes_no_second_stack(write, tmp_path):
     write([(100 + i, 5 * i, {"KVP": 120} if i < 5 else {}) for i in range(9)])
     assert values(read_scan(tmp_path)) == list(range(100, 109))
@@ -176,8 +199,17 @@ def test_phases_and_echoes_together(write, tmp_path):
             first = 100 * phase + 10 * echo
             slices += stack(first, FIVE, TemporalPositionIdentifier=phase, EchoNumbers=echo)
     write(slices)
-    assert [values(scan)[0] for scan in read_scans(tmp_path)] == [110, 120, 210, 220]
-    assert all(len(scan) == 5 for scan in read_scans(tmp_path))
+    scans = read_scans(tmp_path)
+    assert [values(scan)[0] for scan in scans] == [110, 120, 210, 220]
+    assert all(len(scan) == 5 for scan in scans)
+    assert [scan.stack for scan in scans] == [
+        *("phase1_echo1", "phase1_echo2", "phase2_echo1", "phase2_echo2"),
+    ]
+    for scan in scans:
+        assert scan.name == f"study_{scan.stack}"
+        assert values(read_scan(tmp_path, series=scan.name)) == values(scan)
+    with pytest.raises(InputFileError, match=r"study_phase1_echo2 \(5 slices\)"):
+        read_scan(tmp_path)
 
 
 def test_folders_tell_images_apart_where_headers_do_not(write, tmp_path):
@@ -298,6 +330,7 @@ def test_orientations_are_scans_of_their_own(write_ct, tmp_path, caplog):
         )
     assert [values(s) for s in read_scans(tmp_path)] == [[100, 101, 102, 103], [200, 201, 202]]
     assert "3 images of another orientation" in caplog.text
+    assert [s.stack for s in read_scans(tmp_path)] == ["plane1", "plane2"]
 
 
 def test_slabs_side_by_side(write, tmp_path):

@@ -6,13 +6,12 @@ import dataclasses
 import json
 import sys
 
-import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
 from pydicom.uid import generate_uid
 
-from tests.data.conftest import make_ct
+from tests.data.conftest import make_ct, save_nifti, save_segmentation
 from tfstyle.data import find_labelled, merge_classes, read_labelled, read_scan, write_png
 from tfstyle.data.labelled import TOTALSEGMENTATOR_SPINE
 from tfstyle.errors import ArgumentError, InputFileError
@@ -22,9 +21,7 @@ AFFINE = np.diag([-0.8, -0.8, 2.0, 1.0])  # columns to the left, rows to the bac
 
 def nifti(path, voxels, affine=AFFINE):
     """Writes a volume given as (slices, rows, columns)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(np.asarray(voxels).transpose(2, 1, 0), affine), path)
-    return path
+    return save_nifti(path, np.asarray(voxels).transpose(2, 1, 0), None, affine)
 
 
 def volume(seed=0, shape=(4, 6, 5)):
@@ -90,7 +87,7 @@ class TestVerSe:
         nifti(path, volume()[1])
         with pytest.raises(InputFileError, match="no scan with a mask in the layout 'verse'"):
             find_labelled(tmp_path, layout="verse")
-        assert "sub-verse1_ct.nii.gz" in caplog.text
+        assert "sub-verse1_seg-vert_msk.nii.gz has no image" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -254,13 +251,6 @@ class TestDicom:
                 SeriesInstanceUID=uid,
                 ImagePositionPatient=[-10.0, -20.0, 2.0 * i],
                 InstanceNumber=i + 1,
-                PatientBirthDate="",
-                PatientSex="",
-                StudyDate="",
-                StudyTime="",
-                AccessionNumber="",
-                StudyID="",
-                ReferringPhysicianName="",
                 **changes,
             )
             dataset.filename = str(folder / f"IM{order[i]:03d}.dcm")
@@ -268,52 +258,14 @@ class TestDicom:
             datasets.append(dataset)
         return datasets
 
-    def segmentation(self, datasets, labels, path, **options):
-        from highdicom.content import AlgorithmIdentificationSequence
-        from highdicom.seg import Segmentation, SegmentDescription
-        from highdicom.sr.coding import CodedConcept
-
-        code = CodedConcept("12738006", "SCT", "Brain")
-        algorithm = AlgorithmIdentificationSequence(
-            name="test", version="1", family=CodedConcept("123109", "DCM", "Manual Processing")
-        )
-        segments = [
-            SegmentDescription(
-                segment_number=n,
-                segment_label=str(n),
-                segmented_property_category=code,
-                segmented_property_type=code,
-                algorithm_type="MANUAL",
-                algorithm_identification=algorithm,
-            )
-            for n in range(1, int(labels.max()) + 1)
-        ]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Segmentation(
-            source_images=datasets,
-            pixel_array=labels.astype(np.uint8),
-            segmentation_type="BINARY",
-            segment_descriptions=segments,
-            series_instance_uid=generate_uid(),
-            series_number=9,
-            sop_instance_uid=generate_uid(),
-            instance_number=1,
-            manufacturer="test",
-            manufacturer_model_name="test",
-            software_versions="1",
-            device_serial_number="1",
-            **options,
-        ).save_as(path)
-
     @pytest.fixture
     def labels(self):
         return np.random.default_rng(5).integers(0, 3, (3, 8, 6))
 
     @pytest.mark.parametrize("place", ["masks/one.dcm", "masks/one/seg.dcm"])
     def test_seg(self, tmp_path, labels, place):
-        pytest.importorskip("highdicom")
         datasets = self.series(tmp_path / "images" / "one", Manufacturer="ACME")
-        self.segmentation(datasets, labels, tmp_path / place)
+        save_segmentation(datasets, labels, tmp_path / place)
         found = read_labelled(
             tmp_path / "images", tmp_path / "masks", domain_from="tag:Manufacturer"
         )
@@ -322,18 +274,16 @@ class TestDicom:
         assert len(found[0].scan) == 3
 
     def test_seg_beside_its_series_covers_its_slices(self, tmp_path, labels):
-        pytest.importorskip("highdicom")
         datasets = self.series(tmp_path / "one", slices=5)
-        self.segmentation(datasets[1:4], np.maximum(labels, 1), tmp_path / "one" / "seg.dcm")
+        save_segmentation(datasets[1:4], np.maximum(labels, 1), tmp_path / "one" / "seg.dcm")
         labelled = read_labelled(tmp_path)[0]
         assert labelled.covered.tolist() == [False, True, True, True, False]
         np.testing.assert_array_equal(labelled.mask[1:4], np.maximum(labels, 1))
 
     def test_damaged_seg(self, tmp_path, labels):
-        pytest.importorskip("highdicom")
         datasets = self.series(tmp_path / "one")
         path = tmp_path / "one" / "seg.dcm"
-        self.segmentation(datasets, labels, path)
+        save_segmentation(datasets, labels, path)
         dataset = pydicom.dcmread(path)
         del dataset.SegmentSequence
         dataset.save_as(path)
@@ -341,8 +291,7 @@ class TestDicom:
             read_labelled(tmp_path)
 
     def test_without_highdicom(self, tmp_path, labels, monkeypatch):
-        pytest.importorskip("highdicom")
-        self.segmentation(self.series(tmp_path / "one"), labels, tmp_path / "one" / "seg.dcm")
+        save_segmentation(self.series(tmp_path / "one"), labels, tmp_path / "one" / "seg.dcm")
         monkeypatch.setitem(sys.modules, "highdicom.seg", None)
         with pytest.raises(ArgumentError, match=r"tfstyle\[dicom-seg\]"):
             read_labelled(tmp_path)
@@ -426,7 +375,7 @@ class TestDomains:
         ("spec", "error", "message"),
         [
             ("site", ArgumentError, "'folder', 'tag:KEYWORD' or 'csv:FILE:COLUMN'"),
-            ("tag:Maker", ArgumentError, "'Maker' is no DICOM keyword"),
+            ("tag:Maker", ArgumentError, "'Maker' is not a DICOM keyword"),
             ("csv:none.csv:site", InputFileError, "no such table"),
             ("csv:table.csv:scanner", InputFileError, "its columns are name, site"),
         ],

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
+from tests.data.conftest import save_nifti
 from tfstyle.data import list_scans, read_scans, write_png
 from tfstyle.data.layouts import DESCRIPTION, PICTURE, is_result, key_of
 from tfstyle.data.png import described
@@ -17,10 +18,8 @@ MR = np.arange(60).reshape(3, 4, 5)
 LABELS = MR // 20
 
 
-def save(path, values=CT, dtype=np.int16, affine=None):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    affine = np.diag([-1.0, -1, 1, 1]) if affine is None else affine
-    nib.save(nib.Nifti1Image(np.asarray(values, dtype), affine), path)
+def save(path, values=CT, *options):
+    save_nifti(path, values, *options)
 
 
 def found(folder) -> list[str]:
@@ -64,7 +63,8 @@ LAYOUTS = {
     "own": (
         ["images/a.nii.gz", "images_and_labels/b.nii.gz", "no_mask/c.nii.gz", "labelled/d.nii"],
         ["Masks/a.nii.gz", "lung masks/a.nii.gz", "images_and_labels/b_mask.nii.gz",
-         "ground_truth/a.nii.gz", "ROI/a.nii.gz"],
+         "ground_truth/a.nii.gz", "ROI/a.nii.gz", "contours/a.nii.gz", "a/structures/liver.nii.gz",
+         "nnUNet_results/Dataset1_A/fold_0/validation/a.nii.gz", "case_contour.nii.gz"],
     ),
 }  # fmt: skip
 

@@ -141,9 +141,9 @@ def test_jitter_moves_the_window():
     width = 100 / (batch[:, 0, 1] - batch[:, 0, 0])
     assert 1000 * np.exp(-0.2) * 0.99 < width.min() < 900
     assert 1100 < width.max() < 1000 * np.exp(0.2) * 1.01
-    centre = (0.5 - batch[:, 0, 0]) * width
-    assert -101 < centre.min() < -60
-    assert 60 < centre.max() < 101
+    center = (0.5 - batch[:, 0, 0]) * width
+    assert -101 < center.min() < -60
+    assert 60 < center.max() < 101
 
 
 def test_crops_are_parts_of_the_slices():

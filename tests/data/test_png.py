@@ -46,7 +46,7 @@ def test_gray_saved_as_colour(save):
 
 def test_colour_and_transparency(save):
     colour = np.arange(36, dtype=np.uint8).reshape(3, 4, 3)
-    with pytest.raises(InputFileError, match=r"picture\.png: a colour picture; convert it to gray"):
+    with pytest.raises(InputFileError, match=r"picture\.png: a color picture; convert it to gray"):
         read_png(save(colour))
     gray = np.full((3, 4, 1), 7, np.uint8)
     with pytest.raises(InputFileError, match="transparent pixels"):

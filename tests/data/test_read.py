@@ -1,19 +1,17 @@
 import os
+import pickle
 import subprocess
 import sys
 
-import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 
-from tfstyle.data import DicomSeries, list_scans, read_scan, read_scans, write_png
-from tfstyle.data.read import find_files
+from tests.data.conftest import save_nifti
+from tfstyle.data import list_scans, read_scan, read_scans, resolve_window, write_png
+from tfstyle.data.dicom.files import _From
+from tfstyle.data.folders import find_files
 from tfstyle.errors import ArgumentError, InputFileError
-
-
-def save_nifti(path, values, dtype=np.int16):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(np.asarray(values, dtype), np.diag([-1.0, -1, 1, 1])), path)
 
 
 @pytest.fixture
@@ -125,22 +123,60 @@ def test_unknown_series(tmp_path, ct_values):
         read_scans(tmp_path / "a.nii", series="x")
 
 
-def test_lazy_series_equal_scans(write_series, tmp_path, ct_values):
-    write_series([4, 0, 2], "lazy")
-    folder = tmp_path / "lazy"
-    save_nifti(folder / "z" / "volume.nii.gz", ct_values)
-    (scan, volume), (series, other) = read_scans(folder), read_scans(folder, lazy=True)
-    assert isinstance(series, DicomSeries)
-    assert not isinstance(other, DicomSeries)
-    np.testing.assert_array_equal(other.pixels, volume.pixels)
-    assert len(series) == 3
-    assert series.shape == scan.pixels.shape
-    for name in ("name", "spacing", "units", "header_window", "files"):
-        assert getattr(series, name) == getattr(scan, name)
-    np.testing.assert_array_equal(series.affine, scan.affine)
-    np.testing.assert_array_equal([series.read(i) for i in range(3)], scan.pixels)
-    np.testing.assert_array_equal(series.pixels, scan.pixels)
-    np.testing.assert_array_equal(series.load().pixels, scan.pixels)
+def test_lazy_scans_equal_those_in_memory(write_series, write_ct, enhanced_ct, tmp_path, ct_values):
+    write_series([4, 0, 2], "ct")
+    write_series([0, 2], "mr", SeriesInstanceUID="1.2.3", Modality="MR")
+    write_ct("xray.dcm", SeriesInstanceUID="1.2.4", PhotometricInterpretation="MONOCHROME1",
+             Modality="DX")  # fmt: skip
+    edited = pydicom.dcmread(enhanced_ct([4, 0, 2, 6]))
+    edited.SeriesInstanceUID = "1.2.5"
+    edited.save_as(tmp_path / "enhanced.dcm")
+    save_nifti(tmp_path / "z" / "volume.nii.gz", ct_values)
+    write_png(np.linspace(0, 1, 12).reshape(3, 4), tmp_path / "p.png", bits=16)
+    scans, lazy = read_scans(tmp_path), read_scans(tmp_path, lazy=True)
+    assert len(scans) == len(lazy) == 6
+    assert [one.by_slice for one in lazy] == [one.frames != () and one.name != "enhanced"
+                                              for one in lazy]  # fmt: skip
+    for scan, one in zip(scans, lazy):
+        assert scan.loaded
+        assert not one.loaded
+        for name in ("name", "spacing", "units", "header_window", "files", "shape"):
+            assert getattr(one, name) == getattr(scan, name)
+        np.testing.assert_array_equal(one.affine, scan.affine)
+        part = one[1:] if len(one) > 1 else one[0]
+        assert part.loaded == (not one.by_slice)
+        np.testing.assert_array_equal(part.pixels, scan.pixels[len(one) > 1 :])
+        np.testing.assert_array_equal([one.read(i) for i in range(len(one))], scan.pixels)
+        np.testing.assert_array_equal(one.read(-1), scan.pixels[-1])
+        assert one.loaded == (not one._source.by_slice)
+        np.testing.assert_array_equal(one.load().pixels, scan.pixels)
+        for window in ("range", "percentile:5,90"):
+            assert resolve_window(window, one) == resolve_window(window, scan)
+        again = pickle.loads(pickle.dumps(one))
+        np.testing.assert_array_equal(again.pixels, scan.pixels)
+        assert again.pixels.dtype == scan.pixels.dtype
+
+
+def test_each_file_is_opened_once_or_twice(write_series, tmp_path, ct_values, monkeypatch):
+    paths = {str(path) for path in write_series([4, 0, 2], "ct")}
+    opened = []
+    real = _From.__init__
+    monkeypatch.setattr(_From, "__init__", lambda s, p: opened.append(p) or real(s, p))
+
+    def times(work):
+        opened.clear()
+        work()
+        assert set(opened) == paths
+        return {opened.count(path) for path in paths}
+
+    assert times(lambda: read_scan(tmp_path)) == {2}
+    assert times(lambda: list_scans(tmp_path)) == {1}
+    (files,), _ = list_scans(tmp_path)
+    assert times(files.read) == {1}
+    scan = read_scan(tmp_path, lazy=True)
+    opened.clear()
+    scan.read(1)
+    assert opened == [scan.files[1]]
 
 
 def test_reading_needs_no_tensorflow():

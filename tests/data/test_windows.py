@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tfstyle.data import WINDOWS, Scan, Window, resolve_window, scan_to_unit
 from tfstyle.errors import ArgumentError
 
-CENTRES = st.floats(-2000, 4000, width=32)
+CENTERS = st.floats(-2000, 4000, width=32)
 WIDTHS = st.floats(1, 5000, width=32)
 
 
@@ -20,25 +20,25 @@ def gray(dtype):
     return Scan(np.array([[[10, 20], [30, 200]]], dtype), units="gray", name="picture")
 
 
-@given(CENTRES, WIDTHS, st.lists(st.integers(-3000, 5000), min_size=1, max_size=20))
-def test_to_unit_is_the_standard_formula(centre, width, values):
+@given(CENTERS, WIDTHS, st.lists(st.integers(-3000, 5000), min_size=1, max_size=20))
+def test_to_unit_is_the_standard_formula(center, width, values):
     # PS3.3 C.11.2.1.3.2, with ymin 0 and ymax 1.
     expected = [
         0.0
-        if x <= centre - width / 2
+        if x <= center - width / 2
         else 1.0
-        if x > centre + width / 2
-        else (x - centre) / width + 0.5
+        if x > center + width / 2
+        else (x - center) / width + 0.5
         for x in values
     ]
-    unit = Window(centre, width).to_unit(values)
+    unit = Window(center, width).to_unit(values)
     assert unit.dtype == np.float32
     np.testing.assert_allclose(unit, expected, atol=2e-3 if width < 10 else 2e-4)
 
 
-@given(CENTRES, WIDTHS, st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20))
-def test_round_trip(centre, width, gray_levels):
-    window = Window(centre, width)
+@given(CENTERS, WIDTHS, st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20))
+def test_round_trip(center, width, gray_levels):
+    window = Window(center, width)
     values = window.to_hu(gray_levels)
     assert values.dtype == np.float32
     # float32 holds values of some thousand to 0.0005, a share of the width.
@@ -58,28 +58,28 @@ def test_input_is_not_changed():
     np.testing.assert_array_equal(values, [0, 100])
 
 
-@pytest.mark.parametrize(("centre", "width"), [(40, 400), (128, 256), (0, 2), (-600.5, 1500)])
-def test_from_linear_equals_the_older_function(centre, width):
+@pytest.mark.parametrize(("center", "width"), [(40, 400), (128, 256), (0, 2), (-600.5, 1500)])
+def test_from_linear_equals_the_older_function(center, width):
     # PS3.3 C.11.2.1.2.1
     x = np.arange(-2000, 2000)
-    expected = (x - (centre - 0.5)) / (width - 1) + 0.5
-    expected[x <= centre - 0.5 - (width - 1) / 2] = 0
-    expected[x > centre - 0.5 + (width - 1) / 2] = 1
-    np.testing.assert_allclose(Window.from_linear(centre, width).to_unit(x), expected, atol=1e-4)
+    expected = (x - (center - 0.5)) / (width - 1) + 0.5
+    expected[x <= center - 0.5 - (width - 1) / 2] = 0
+    expected[x > center - 0.5 + (width - 1) / 2] = 1
+    np.testing.assert_allclose(Window.from_linear(center, width).to_unit(x), expected, atol=1e-4)
 
 
 def test_limits():
     window = Window.from_limits(-100, 300)
-    assert (window.centre, window.width, window.lower, window.upper) == (100, 400, -100, 300)
+    assert (window.center, window.width, window.lower, window.upper) == (100, 400, -100, 300)
 
 
 @pytest.mark.parametrize(
-    ("centre", "width"),
+    ("center", "width"),
     [(0, 0), (0, -5), (np.nan, 10), (0, np.inf), ("wide", 10), (None, 10)],
 )
-def test_bad_windows(centre, width):
+def test_bad_windows(center, width):
     with pytest.raises(ArgumentError, match="width above 0"):
-        Window(centre, width)
+        Window(center, width)
 
 
 def test_names_are_whole_and_read_only():

@@ -90,7 +90,7 @@ class TestFetching:
     def test_converted_once(self, archive):
         first = VGG16(weights="lpips", depth="relu2_1")
         assert first.preprocessing == "torch"
-        np.testing.assert_array_equal(first.blocks[0].get_weights()[0], archive["Conv_0"]["kernel"])
+        np.testing.assert_array_equal(first.weights[0], archive["Conv_0"]["kernel"])
         VGG16(weights="lpips", depth="relu1_1")
         assert self.downloads == 1
         names = sorted(path.name for path in weights.cache_dir().iterdir())

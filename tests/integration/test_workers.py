@@ -20,7 +20,7 @@ import pytest
 
 import tfstyle
 from tfstyle.data import WINDOWS, prepare_scans, spine_phantom, write_nifti
-from tfstyle.training import TrainingRun, train
+from tfstyle.runs.training import TrainingRun, train
 
 RUN = TrainingRun(
     content=("to be prepared",),

@@ -103,8 +103,8 @@ def test_model_is_the_same_model():
     model = small_model("relu3_1")
     x = tf.constant(image(0, (2, 32, 48, 1)))
     taps = model.encoder.available_taps
-    slow, fast = model.encoder(x, taps=taps), model.encoder(x, taps=taps, fast=True)
+    slow, fast = model.encoder(x, taps=taps), model.encoder.faster()(x, taps=taps)
     for name in taps:
         assert_close([fast[name]], [slow[name]], 2e-5)
-    found = model.decoder(slow["relu3_1"], fast=True)
+    found = model.decoder.faster()(slow["relu3_1"])
     assert_close([found], [model.decoder(slow["relu3_1"])], 2e-5)

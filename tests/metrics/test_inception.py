@@ -109,6 +109,7 @@ def domains(count=8, size=40):
 
 
 class TestClassifier:
+    @pytest.mark.slow
     def test_learns_domains(self, monkeypatch):
         monkeypatch.setattr(inception, "_inception", small_inception)
         keras.utils.set_random_seed(0)
@@ -148,6 +149,7 @@ class TestClassifier:
         features = classifier.inception(rgb, training=False)
         np.testing.assert_allclose(classifier(x), classifier.head(features), atol=1e-5)
 
+    @pytest.mark.slow
     def test_saved_and_loaded(self, classifier, tmp_path):
         classifier.save(tmp_path / "domains.keras")
         again = metrics.DomainClassifier.load(tmp_path / "domains.keras")

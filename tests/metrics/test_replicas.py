@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).with_name("two_replicas.py")
 
 
+@pytest.mark.integration
 def test_replicas_add_up():
     root = SCRIPT.parents[2]
     done = subprocess.run(

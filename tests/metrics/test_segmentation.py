@@ -76,9 +76,9 @@ class TestFunctions:
             (TRUTH, PREDICTION[:1], "do not fit"),
             (TRUTH, PREDICTION.astype(float), "do not fit"),
             (TRUTH.T, PREDICTION.T.astype(float), "last axis of 4"),
-            (TRUTH + 3, PREDICTION, "truth: must hold whole numbers from 0 to 3"),
-            (TRUTH, PREDICTION - 1, "prediction: must hold"),
-            (TRUTH + 0.5, PREDICTION, "truth: must hold whole"),
+            (TRUTH + 3, PREDICTION, "y_true: must hold whole numbers from 0 to 3"),
+            (TRUTH, PREDICTION - 1, "y_pred: must hold"),
+            (TRUTH + 0.5, PREDICTION, "y_true: must hold whole"),
         ],
     )
     def test_bad_input(self, truth, prediction, message):
@@ -86,7 +86,7 @@ class TestFunctions:
             metrics.mean_iou(truth, prediction, 4)
 
     def test_bad_arguments(self):
-        with pytest.raises(ArgumentError, match="classes"):
+        with pytest.raises(ArgumentError, match="num_classes"):
             metrics.dice(TRUTH, PREDICTION, 1)
         with pytest.raises(ArgumentError, match="target_classes"):
             metrics.dice(TRUTH, PREDICTION, 4, target_classes=[4])

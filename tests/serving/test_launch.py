@@ -200,6 +200,7 @@ def test_ctrl_c_ends_it(sum_folder, caplog):
     assert "development server stopped" in caplog.text
 
 
+@pytest.mark.integration
 def test_the_command_ends_cleanly_on_sigterm(sum_folder):
     words = ["--models", str(sum_folder), "--port=0", "--backend=development", "--json"]
     process = subprocess.Popen(

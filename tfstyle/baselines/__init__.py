@@ -74,14 +74,14 @@ def get(name: str, **options) -> Baseline:
         WeightsError: if there is no such preset, or weights cannot be had.
 
     Example:
-        >>> baselines.get("histogram_matching").stylize(content, style)
-        >>> baselines.get("gatys", encoder="vgg16", steps=100).stylize(content, style)
+        >>> tfstyle.baselines.get("histogram_matching").stylize(content, style).shape
+        (64, 64)
     """
     kind = BASELINES.get(name.lower().replace("-", "_"))
     if kind is None:
         raise ArgumentError(f"method: unknown name {name!r}; use one of {', '.join(BASELINES)}.")
-    known = inspect.signature(kind.ready if "ready" in vars(kind) else kind.__init__).parameters
-    known = [option for option in known if option != "self"]
+    maker = kind.ready if "ready" in vars(kind) else kind.__init__
+    known = [option for option in inspect.signature(maker).parameters if option != "self"]
     unknown = sorted({*options} - {*known})
     if unknown:
         raise ArgumentError(

@@ -33,9 +33,11 @@ class AdaINMSE(Baseline):
         WeightsError: if there is no such preset.
 
     Example:
-        >>> model = AdaINMSE.recipe("vgg19", layer="relu4_1")
-        >>> model.fit(pair_dataset(scans), steps_per_epoch=100, epochs=10)
-        >>> AdaINMSE(model).stylize(content, style)
+        >>> encoder = tfstyle.encoders.VGG16(weights=None, depth="relu1_1")
+        >>> model = AdaINMSE.recipe(encoder, "relu1_1", style_layers="relu1_1")
+        >>> history = model.fit(images, images, verbose=0)
+        >>> AdaINMSE(model).stylize(content, style).shape
+        (64, 64)
     """
 
     method = "adain_mse"
@@ -51,9 +53,9 @@ class AdaINMSE(Baseline):
             )
         trained = None
         if not isinstance(model, StyleTransfer):
-            source = model
-            model = StyleTransfer.open(source)
-            trained = _content_loss_of_card(source)
+            trained = _content_loss_of_card(model)
+            model = StyleTransfer.open(model)
+        assert isinstance(model, StyleTransfer)
         if trained is None and model.compiled:
             trained = model.get_compile_config()["content_loss"]
         if trained not in (None, "mse"):

@@ -10,15 +10,15 @@ import numpy as np
 from keras import ops
 
 from tfstyle import encoders
-from tfstyle.encoders import Encoder
-from tfstyle.errors import ArgumentError
-from tfstyle.images import (
+from tfstyle._private.images import (
     as_batch,
     check_batch_size,
     check_strength,
     check_style_count,
     named_styles,
 )
+from tfstyle.encoders import Encoder
+from tfstyle.errors import ArgumentError
 
 #: Style images (1 or B, H', W', 1) with their weights, which sum to 1.
 Styles = Sequence[tuple[float, Any]]
@@ -36,7 +36,7 @@ class Baseline:
     needs_style: bool = True
 
     @classmethod
-    def ready(cls, **options) -> Baseline:
+    def ready(cls, **options: Any) -> Baseline:
         """Makes the object that :func:`tfstyle.baselines.get` returns."""
         return cls(**options)
 

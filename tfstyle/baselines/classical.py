@@ -55,7 +55,8 @@ class HistogramMatching(PixelBaseline):
         ArgumentError: if scikit-image is not installed.
 
     Example:
-        >>> HistogramMatching().stylize(content, style)
+        >>> HistogramMatching().stylize(content, style).shape
+        (64, 64)
 
     Reference: Gonzalez and Woods, "Digital image processing", 4th edition, section 3.3, equation
     3-21; ``skimage.exposure.match_histograms``.
@@ -88,7 +89,8 @@ class CLAHE(PixelBaseline):
         ArgumentError: values out of range, or scikit-image is not installed.
 
     Example:
-        >>> CLAHE(clip_limit=0.02).stylize(content)
+        >>> CLAHE(clip_limit=0.02).stylize(content).shape
+        (64, 64)
 
     Reference: Zuiderveld, "Contrast limited adaptive histogram equalization", Graphics Gems IV
     (1994); ``skimage.exposure.equalize_adapthist``.
@@ -159,7 +161,8 @@ class RandomGamma(RandomBaseline):
         ArgumentError: a range that cannot be used, or scikit-image is not installed.
 
     Example:
-        >>> RandomGamma(0.7, 1.5, seed=3).stylize(content)
+        >>> RandomGamma(0.7, 1.5, seed=3).stylize(content).shape
+        (64, 64)
 
     Reference: Gonzalez and Woods, "Digital image processing", 4th edition, equation 3-5;
     ``skimage.exposure.adjust_gamma``.
@@ -205,8 +208,11 @@ class WindowJitter(RandomBaseline):
         ArgumentError: if `jitter` cannot be used.
 
     Example:
-        >>> WindowJitter(0.3, seed=1).stylize(scan_to_unit(scan, "bone"))
-        >>> WindowJitter(0.3, seed=1).window(Window(400, 1800)).to_unit(scan.pixels)
+        >>> WindowJitter(0.3, seed=1).stylize(content).shape
+        (64, 64)
+        >>> window = WindowJitter(0.3, seed=1).window(tfstyle.data.WINDOWS["bone"])
+        >>> window.to_unit(hu).shape
+        (64, 64)
     """
 
     method = "window_jitter"

@@ -64,7 +64,8 @@ class ForegroundHistogramMatching(ForegroundBaseline):
         ArgumentError: a floor that cannot be used, or scikit-image is not installed.
 
     Example:
-        >>> ForegroundHistogramMatching().stylize(content, style)
+        >>> ForegroundHistogramMatching().stylize(content, style).shape
+        (64, 64)
     """
 
     method = "foreground_histogram_matching"
@@ -94,7 +95,8 @@ class MeanAndSpread(ForegroundBaseline):
         ArgumentError: a floor that cannot be used.
 
     Example:
-        >>> MeanAndSpread(foreground=True).stylize(content, style)
+        >>> MeanAndSpread(foreground=True).stylize(content, style).shape
+        (64, 64)
 
     Reference: Reinhard, Ashikhmin, Gooch and Shirley, "Color transfer between images", IEEE
     Computer Graphics and Applications 21:5 (2001), equations 10 and 11.
@@ -130,7 +132,8 @@ class Nyul(ForegroundBaseline):
         ArgumentError: a floor that cannot be used.
 
     Example:
-        >>> Nyul().stylize(content, style)
+        >>> Nyul().stylize(content, style).shape
+        (64, 64)
 
     Reference: Nyúl, Udupa and Zhang, "New variants of a method of MRI scale standardization",
     IEEE Transactions on Medical Imaging 19:2 (2000), method L4 with deciles.

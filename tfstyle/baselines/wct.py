@@ -72,7 +72,8 @@ class WCT(NetworkBaseline):
         WeightsError: if there is no such preset.
 
     Example:
-        >>> WCT("vgg16_ct").stylize(content, style, strength=0.6)
+        >>> WCT("vgg16_ct").stylize(content, style, strength=0.6).shape
+        (64, 64)
 
     Reference: Li, Fang, Yang, Wang, Lu and Yang, arXiv:1705.08086. Strength blends the transformed
     with the content's own features as in equation 4; several styles are blended as features.
@@ -85,7 +86,7 @@ class WCT(NetworkBaseline):
         model: StyleTransfer | str | Sequence[StyleTransfer | str] = "vgg16_ct",
         threshold: float = THRESHOLD,
     ):
-        models = model if isinstance(model, (list, tuple)) else [model]
+        models = [model] if isinstance(model, str | StyleTransfer) else [*model]
         if not models:
             raise ArgumentError("model: the list of models is empty.")
         if not threshold >= 0.0:

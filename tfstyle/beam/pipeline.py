@@ -13,9 +13,9 @@ import apache_beam as beam
 from apache_beam.metrics import Metrics
 from apache_beam.utils.shared import Shared
 
+from tfstyle._private.files import read_json, write_atomically
 from tfstyle.data import ScanFiles
 from tfstyle.errors import OutputError, WeightsError
-from tfstyle.files import read_json, write_atomically
 from tfstyle.presets import open_model
 from tfstyle.runs.folder import read_rows
 from tfstyle.runs.manifest import SETTINGS, failure_row

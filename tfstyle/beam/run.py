@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tfstyle import errors
+from tfstyle._private.files import remove, write_atomically
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, TfstyleError, WorkerError
-from tfstyle.files import remove, write_atomically
 from tfstyle.runs.augment import AugmentedSet, AugmentOptions, account, begin
 from tfstyle.runs.folder import read_rows
 from tfstyle.runs.manifest import (
@@ -28,8 +28,9 @@ from tfstyle.runs.manifest import (
     failure_row,
     relative_path,
 )
+from tfstyle.runs.scans import Stylization, StylizeOptions
 from tfstyle.runs.sources import Source, check_places, find_sources, free_name
-from tfstyle.runs.stylize import Progress, Stylization, StylizeOptions
+from tfstyle.runs.stylize import Progress
 from tfstyle.style_bank import StyleBank
 from tfstyle.style_transfer import StyleTransfer
 from tfstyle.tone import ToneTransfer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tfstyle._private.files import temporary_beside
 from tfstyle.convert import report as reports
 from tfstyle.convert.graph import PlainGraph, chosen_signature, plain_graph
 from tfstyle.convert.report import ConversionReport, Runner
@@ -26,7 +28,6 @@ from tfstyle.export import (
     saved_model_folder,
 )
 from tfstyle.export.saved_model import package_versions
-from tfstyle.files import temporary_beside
 
 logger = logging.getLogger(__name__)
 
@@ -213,10 +214,7 @@ def convert(
 
 def _converter(to: str, precision: str) -> Callable[[Source], Converted]:
     """The converter for a target, behind the check of its packages."""
-    if to == "tflite":
-        from tfstyle.convert import tflite as module
-    else:
-        from tfstyle.convert import onnx as module
+    module = importlib.import_module(f"tfstyle.convert.{to}")
     module.require(precision)
     return module.build
 

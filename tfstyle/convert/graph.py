@@ -2,7 +2,7 @@
 
 Variables become constants, functions are inlined, and the checks that make a server refuse bad
 input (``Assert``, ``CheckNumerics``) are taken out: the runtimes converted to cannot run them.
-Whoever runs a converted model checks its input, as :func:`tfstyle.images.as_batch` does.
+Whoever runs a converted model checks its input, as :func:`tfstyle._private.images.as_batch` does.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfstyle._private.logs import quiet_tensorflow
 from tfstyle.errors import ArgumentError, InputFileError, first_line
 from tfstyle.export.servable import (
     DEFAULT_SIGNATURE,
@@ -21,7 +22,6 @@ from tfstyle.export.servable import (
     saved_model_folder,
 )
 from tfstyle.export.signatures import STYLIZE
-from tfstyle.logs import quiet_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -224,11 +224,12 @@ def _join_tensordots(graph_def: tf.compat.v1.GraphDef) -> None:
             continue
         free, axes = constant(f"{scope}/free"), constant(f"{scope}/axes")
         second = constant(f"{scope}/axes_1"), constant(f"{scope}/free_1")
-        factors = [nodes.get(f"{scope}/{name}") for name in ("transpose", "transpose_1")]
+        names = (f"{scope}/transpose", f"{scope}/transpose_1")
+        factors = [nodes[name] for name in names if name in nodes]
         # The last axis of the first factor with the first axis of a matrix.
         if free is None or axes != [len(free)] or free != list(range(len(free))):
             continue
-        if second != ([0], [1]) or None in factors:
+        if second != ([0], [1]) or len(factors) < 2:
             continue
         data_type = node.attr["T"]
         node.op = "BatchMatMulV2"

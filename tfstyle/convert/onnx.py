@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from tfstyle._private.logs import errors_only
 from tfstyle.convert.conversion import WIDE, Converted, Source
 from tfstyle.convert.report import Runner
 from tfstyle.errors import ConversionError, first_line, require_packages
-from tfstyle.logs import errors_only
 
 #: Version of the operator set; ONNX Runtime 1.14 of 2023 and later run it.
 OPSET = 18

@@ -119,12 +119,12 @@ def measure_difference(
                 continue
             errors.append(np.abs(found[name].astype(np.float64) - values).ravel())
             peak = max(peak, 1.0 if values.ndim == 4 else float(np.ptp(values)))
-        error = np.concatenate(errors)[len(errors) > 1 :]
-        if not np.isfinite(error).all():
+        off = np.concatenate(errors)[len(errors) > 1 :]
+        if not np.isfinite(off).all():
             raise ConversionError("the converted model gives NaN or infinite values.")
-        largest = max(largest, float(error.max()))
-        absolute.append(float(error.mean()))
-        squares.append(float(np.mean((error / (peak or 1.0)) ** 2)))
+        largest = max(largest, float(off.max()))
+        absolute.append(float(off.mean()))
+        squares.append(float(np.mean((off / (peak or 1.0)) ** 2)))
     return Difference(
         pairs=len(samples),
         max_difference=largest,

@@ -36,7 +36,7 @@ def find_scans(paths: Paths) -> list[Scan]:
         return [scan for path in paths for scan in read_scans(path)]
     from pydicom.data import get_testdata_file
 
-    from tfstyle.experiments.extra_ct import extra_ct
+    from tfstyle.data.extra_ct import extra_ct
 
     return extra_ct() or read_scans(get_testdata_file("CT_small.dcm", download=False))
 
@@ -57,7 +57,7 @@ def image_pairs(
         Pairs of float32 arrays (1, H, W, 1) in [0, 1].
     """
     slices = [(scan, index) for scan in scans for index in range(len(scan))]
-    pairs = []
+    pairs: list[tuple[np.ndarray, np.ndarray]] = []
     for number in range(count):
         place = int((number + 0.5) * len(slices) / count)
         if count > len(slices):
@@ -65,7 +65,8 @@ def image_pairs(
         # The style comes from half way through all the others: another scan, or another region.
         away = (place + (len(slices) + 1) // 2) % len(slices)
         chosen = zip((slices[place], slices[away]), WINDOWS[number % len(WINDOWS)])
-        pairs.append(tuple(_image(scan, index, window, size) for (scan, index), window in chosen))
+        content, style = (_image(*place, window, size) for place, window in chosen)
+        pairs.append((content, style))
     return pairs
 
 

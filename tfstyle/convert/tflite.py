@@ -11,10 +11,10 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from tfstyle._private.logs import quiet_tensorflow
 from tfstyle.convert.conversion import WIDE, Converted, Source
 from tfstyle.convert.report import Runner
 from tfstyle.errors import ConversionError, first_line, require_packages
-from tfstyle.logs import quiet_tensorflow
 
 _RUNTIME = {"ai_edge_litert": "ai-edge-litert"}
 _QUANTIZER = {"litert_quantizer": "litert-quantizer"}

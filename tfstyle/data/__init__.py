@@ -2,25 +2,18 @@
 
 import importlib
 
-from tfstyle.data.dicom import DicomSeries
 from tfstyle.data.dicom.write import write_derived_series
 from tfstyle.data.labelled import (
     LabelledFiles,
     LabelledScan,
     find_labelled,
-    merge_classes,
     read_labelled,
 )
+from tfstyle.data.masks import merge_classes
 from tfstyle.data.nifti import match_labels, read_nifti, write_nifti
-from tfstyle.data.phantom import (
-    LABELS,
-    PROTOCOLS,
-    Phantom,
-    Protocol,
-    apply_protocol,
-    spine_phantom,
-)
+from tfstyle.data.phantom import LABELS, Phantom, spine_phantom
 from tfstyle.data.png import read_png, write_png
+from tfstyle.data.protocols import PROTOCOLS, Protocol, apply_protocol
 from tfstyle.data.read import ScanFiles, list_scans, read_scan, read_scans
 from tfstyle.data.scan import Scan
 from tfstyle.data.shards import load_shards, shard_dataset
@@ -45,7 +38,6 @@ __all__ = [
     "LABELS",
     "PROTOCOLS",
     "WINDOWS",
-    "DicomSeries",
     "LabelledFiles",
     "LabelledScan",
     "Phantom",

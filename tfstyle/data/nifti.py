@@ -5,16 +5,17 @@ from __future__ import annotations
 import gzip
 import math
 import os
+from collections.abc import Sequence
 
 import nibabel as nib
 import numpy as np
 
+from tfstyle._private.files import safe_name, write_atomically
 from tfstyle.data.dicom import AIR_HU, compact, to_hounsfield
 from tfstyle.data.privacy import reason_of
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
-from tfstyle.files import safe_name, write_atomically
 from tfstyle.limits import check
 
 _HU_MARK = b"units HU"  # in the header's description, written by write_nifti
@@ -45,12 +46,14 @@ def _header(path: str) -> nib.Nifti1Header:
         if kind is None or len(start) < kind.sizeof_hdr:
             raise ValueError("it does not begin with a NIfTI header")
         header = kind(start[: kind.sizeof_hdr])
-        magic = header["magic"].tobytes().rstrip(b"\0")[:3]
-        if magic not in (b"n+1", b"n+2"):
-            raise ValueError("it is no single-file NIfTI")
+        if header["magic"].tobytes().rstrip(b"\0")[:3] not in (b"n+1", b"n+2"):
+            raise ValueError("it is not a single-file NIfTI")
         offset = float(header["vox_offset"])
         if not 0 <= offset < 2**62:
             raise ValueError(f"voxels from byte {offset:g} on")
+        header.get_data_shape(), header.get_data_dtype(), header.get_best_affine()
+    except FileNotFoundError:
+        raise InputFileError(path, "no such file.") from None
     except Exception as error:  # nibabel raises many kinds on damaged files
         reason = reason_of(error)
         raise InputFileError(path, f"not a NIfTI file, or damaged ({reason}).") from None
@@ -58,43 +61,77 @@ def _header(path: str) -> nib.Nifti1Header:
     return header
 
 
-def _load(path: str) -> tuple[np.ndarray, np.ndarray, bytes]:
-    """Voxels (slices, rows, columns) to superior, posterior, left; LPS affine; description."""
-    if not os.path.exists(path):
-        raise InputFileError(path, "no such file.")
-    header = _header(path)
-    try:
-        shape, kind = header.get_data_shape(), header.get_data_dtype()
-        affine = np.array(header.get_best_affine(), np.float64)
-    except Exception as error:
-        reason = reason_of(error)
-        raise InputFileError(path, f"not a NIfTI file, or damaged ({reason}).") from None
-    if kind.fields is not None or kind.kind not in "iufb":
-        raise InputFileError(path, f"holds {kind} values; scans have one gray value a voxel.")
-    if len(shape) > 3 and any(n != 1 for n in shape[3:]):
-        raise InputFileError(
-            path,
-            f"a {len(shape)}-D image of shape {tuple(shape)}; give a 3-D volume, for example one "
-            "time point of it.",
-        )
-    if len(shape) < 2 or min(shape) < 1:
-        raise InputFileError(path, f"an image of shape {tuple(shape)}; give a 3-D volume.")
-    size = os.path.getsize(path) * (1100 if path.lower().endswith(".gz") else 1)
-    count = math.prod(int(n) for n in shape)
-    if count * kind.itemsize > size:  # before memory is taken
-        raise InputFileError(path, f"the file is cut short: too small for {tuple(shape)} voxels.")
-    check(path, "scan_pixels", count, f"a volume of {' x '.join(map(str, shape))} voxels")
-    try:
-        with np.errstate(all="ignore"):  # values too large for the header's scale become infinite
-            voxels = np.asanyarray(nib.arrayproxy.ArrayProxy(path, header))
-    except Exception as error:
-        reason = reason_of(error)
-        raise InputFileError(path, f"the voxels are truncated or damaged ({reason}).") from None
-    voxels = voxels.reshape(tuple(shape[:3]) + (1,) * (3 - len(shape)))
-    change = nib.orientations.ornt_transform(_axes(affine, path), _SCAN_AXES)
-    affine = affine @ nib.orientations.inv_ornt_aff(change, voxels.shape)
-    voxels = nib.orientations.apply_orientation(voxels, change)
-    return np.ascontiguousarray(voxels), _RAS_TO_LPS @ affine, header["descrip"].tobytes()
+class NiftiPixels:
+    """The voxels of a file in the order of a scan's axes: superior, posterior, left.
+
+    ``affine`` takes these axes to patient coordinates; ``units`` is "" until it is known.
+
+    Raises:
+        InputFileError: If the header is damaged, or the volume is not 3-D or above the limits.
+    """
+
+    by_slice = False
+
+    def __init__(self, path: str):
+        self.path, self.header, self.units = path, _header(path), ""
+        shape, kind = tuple(map(int, self.header.get_data_shape())), self.header.get_data_dtype()
+        if kind.fields is not None or kind.kind not in "iufb":
+            raise InputFileError(path, f"holds {kind} values; scans have one gray value a voxel.")
+        if len(shape) > 3 and any(n != 1 for n in shape[3:]):
+            raise InputFileError(
+                path,
+                f"a {len(shape)}-D image of shape {shape}; give a 3-D volume, for example one time "
+                "point of it.",
+            )
+        if len(shape) < 2 or min(shape) < 1:
+            raise InputFileError(path, f"an image of shape {shape}; give a 3-D volume.")
+        size = os.path.getsize(path) * (1100 if path.lower().endswith(".gz") else 1)
+        count = math.prod(shape)
+        if count * kind.itemsize > size:  # before memory is taken
+            raise InputFileError(path, f"the file is cut short: too small for {shape} voxels.")
+        check(path, "scan_pixels", count, f"a volume of {' x '.join(map(str, shape))} voxels")
+        own = np.array(self.header.get_best_affine(), np.float64)
+        self._change = nib.orientations.ornt_transform(_axes(own, path), _SCAN_AXES)
+        self._own = (*shape[:3], 1, 1)[:3]
+        self.affine = _RAS_TO_LPS @ own @ nib.orientations.inv_ornt_aff(self._change, self._own)
+        order = self._change[:, 0].astype(int)  # where each axis goes
+        self.shape = tuple(self._own[i] for i in np.argsort(order))
+
+    def voxels(self) -> np.ndarray:
+        """The voxels of any numeric type, (slices, rows, columns)."""
+        try:
+            with np.errstate(all="ignore"):  # what is too large for the scale becomes infinite
+                voxels = np.asanyarray(nib.arrayproxy.ArrayProxy(self.path, self.header))
+        except Exception as error:
+            reason = reason_of(error)
+            raise InputFileError(
+                self.path, f"the voxels are truncated or damaged ({reason})."
+            ) from None
+        voxels = nib.orientations.apply_orientation(voxels.reshape(self._own), self._change)
+        if voxels.dtype.kind == "b":
+            voxels = voxels.astype(np.uint8)
+        return np.ascontiguousarray(voxels)
+
+    def scaled(self, voxels: np.ndarray) -> np.ndarray:
+        """Voxels as the pixels of a scan in its units, which are found out if need be."""
+        if voxels.dtype.kind == "f":
+            bad = voxels.size - int(np.isfinite(voxels).sum())
+            if bad:
+                raise InputFileError(
+                    self.path,
+                    f"{bad} of {voxels.size} voxels are NaN or infinite. Replace them, for CT by "
+                    f"{AIR_HU}.",
+                )
+        if not self.units:
+            low, high = float(voxels.min()), float(voxels.max())
+            marked = _HU_MARK in self.header["descrip"].tobytes()
+            self.units = "HU" if marked or (low <= -50 and high - low >= 200) else "US"
+        return to_hounsfield(voxels) if self.units == "HU" else compact(voxels)
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """Pixels of some slices; all are decoded."""
+        pixels = self.scaled(self.voxels())
+        return pixels if len(indices) == len(pixels) else pixels[list(indices)]
 
 
 def _axes(affine: np.ndarray, path: str) -> np.ndarray:
@@ -115,7 +152,7 @@ def nifti_name(path: str | os.PathLike) -> str:
     return safe_name(name, "volume")
 
 
-def read_nifti(path: str | os.PathLike, *, units: str = "auto") -> Scan:
+def read_nifti(path: str | os.PathLike, *, units: str = "auto", lazy: bool = False) -> Scan:
     """Reads a 3-D NIfTI volume as axial slices.
 
     Voxels are put in the order in which DICOM shows axial slices: slices from inferior to superior,
@@ -127,39 +164,27 @@ def read_nifti(path: str | os.PathLike, *, units: str = "auto") -> Scan:
     Args:
         path: A ``.nii`` or ``.nii.gz`` file; a single slice or trailing axes of length 1 will do.
         units: ``"HU"`` or ``"US"`` to decide what the values are, ``"auto"`` to judge by them.
+        lazy: Keep no pixels until they are asked for. To judge by the values takes reading them.
 
     Returns:
         The scan; int16 in HU, else the smallest of int16, int32 and float32 that fits.
 
     Raises:
-        InputFileError: If the file is missing, damaged, 4-D, colour, or holds NaN.
+        InputFileError: If the file is missing, damaged, 4-D, color, or holds NaN.
         ArgumentError: If the units are unknown.
     """
     if units not in ("auto", "HU", "US"):
         raise ArgumentError(f"units must be 'auto', 'HU' or 'US'. Received {units!r}.")
     path = os.fspath(path)
-    voxels, affine, note = _load(path)
-    if voxels.dtype.kind == "f":
-        bad = voxels.size - int(np.isfinite(voxels).sum())
-        if bad:
-            raise InputFileError(
-                path,
-                f"{bad} of {voxels.size} voxels are NaN or infinite. Replace them, for CT by "
-                f"{AIR_HU}.",
-            )
-    if voxels.dtype.kind == "b":
-        voxels = voxels.astype(np.uint8)
-    low, high = float(voxels.min()), float(voxels.max())
-    if units == "auto":
-        hounsfield = _HU_MARK in note or (low <= -50 and high - low >= 200)
-        units = "HU" if hounsfield else "US"
-    pixels = to_hounsfield(voxels) if units == "HU" else compact(voxels)
+    source = NiftiPixels(path)
+    source.units = "" if units == "auto" else units
+    pixels = None if lazy and source.units else source.scaled(source.voxels())
     return Scan(
-        pixels=pixels,
-        spacing=tuple(np.linalg.norm(affine[:3, :3], axis=0)),
-        units=units,
+        pixels=source if lazy else pixels,
+        spacing=tuple(np.linalg.norm(source.affine[:3, :3], axis=0)),
+        units=source.units,
         name=nifti_name(path),
-        affine=affine,
+        affine=source.affine,
         files=(path,),
     )
 
@@ -170,7 +195,7 @@ def match_labels(
     *,
     offset_mm: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A label map on the grid of a scan, by the affines of both, nearest neighbour.
+    """A label map on the grid of a scan, by the affines of both, nearest neighbor.
 
     Example:
         >>> labels, covered = match_labels(scan, "labels.nii.gz")  # doctest: +SKIP
@@ -193,12 +218,12 @@ def match_labels(
     if scan.affine is None:
         raise ArgumentError(f"{scan.name} has no position in space, so labels cannot be matched.")
     path = os.fspath(label_path)
-    voxels, affine, _ = _load(path)
+    source = NiftiPixels(path)
+    voxels = source.voxels()
     # A NaN does not equal its own rounding, so this catches it too.
     if voxels.dtype.kind == "f" and not np.array_equal(voxels, np.rint(voxels)):
         raise InputFileError(path, "labels must be integers.")
-    voxels = _label_type(voxels, path)
-    affine = affine.copy()
+    voxels, affine = smallest_labels(voxels, path), source.affine.copy()
     affine[:3, 3] += offset_mm
     return resample_labels(scan, voxels, affine)
 
@@ -206,21 +231,12 @@ def match_labels(
 def resample_labels(
     scan: Scan, voxels: np.ndarray, affine: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """:func:`match_labels` with the label map at hand.
-
-    Args:
-        scan: A scan with an affine.
-        voxels: Labels, integer array of three axes.
-        affine: 4x4, from indices of `voxels` to patient coordinates in mm, like ``scan.affine``.
-
-    Returns:
-        As :func:`match_labels`, in the type of `voxels`.
-    """
+    """:func:`match_labels` of labels at hand, by the affine from their indices to the patient."""
     change = np.linalg.inv(affine) @ scan.affine  # scan index -> label index
-    labels = np.zeros(scan.pixels.shape, voxels.dtype)
+    labels = np.zeros(scan.shape, voxels.dtype)
     covered = np.zeros(len(scan), bool)
     limits = np.array(voxels.shape)[:, None, None]
-    rows, columns = scan.pixels.shape[1:]
+    rows, columns = scan.shape[1:]
     plane = change[:3, 1, None, None] * np.arange(rows)[:, None]
     plane = plane + change[:3, 2, None, None] * np.arange(columns)
     for number in range(len(scan)):
@@ -232,11 +248,12 @@ def resample_labels(
     return labels, covered
 
 
-def _label_type(voxels: np.ndarray, path: str) -> np.ndarray:
-    low, high = voxels.min(), voxels.max()
+def smallest_labels(labels: np.ndarray, path: str = "labels") -> np.ndarray:
+    """Whole numbers as the first of uint8, int16 and int32 that holds them."""
+    low, high = labels.min(), labels.max()
     for kind in (np.uint8, np.int16, np.int32):
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
-            return voxels.astype(kind)
+            return labels.astype(kind)
     raise InputFileError(path, f"label values {low} to {high} are beyond 32 bits.")
 
 
@@ -266,13 +283,13 @@ def write_nifti(
 
     Raises:
         ArgumentError: If the images do not match the scan, hold NaN, or the name ends otherwise.
-        InputFileError: If the NIfTI file of the scan cannot be read any more.
+        InputFileError: If the NIfTI file of the scan can no longer be read.
         OutputError: If the file cannot be written.
     """
     path = os.fspath(path)
     if not path.lower().endswith((".nii", ".nii.gz")):
         raise ArgumentError(f"path: must end in .nii or .nii.gz, received {path!r}.")
-    unit = check_unit(unit, scan.pixels.shape)
+    unit = check_unit(unit, scan.shape)
     values = window.to_hu(np.clip(unit, 0, 1)).astype(np.float32)
     if scan.units == "HU":
         values = np.clip(np.rint(values), -32768, 32767).astype(np.int16)

@@ -5,65 +5,103 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
+from tfstyle._private.files import read_limited, safe_name, write_atomically
 from tfstyle.data.scan import Scan
 from tfstyle.errors import ArgumentError, InputFileError
-from tfstyle.files import read_limited, safe_name, write_atomically
 from tfstyle.limits import check
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-def read_png(path: str | os.PathLike) -> Scan:
+def is_png(path: str | os.PathLike) -> bool:
+    """Whether a file begins as PNG does."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_SIGNATURE)) == _SIGNATURE
+    except OSError:
+        return False
+
+
+def read_png(path: str | os.PathLike, lazy: bool = False) -> Scan:
     """Reads a gray PNG as a scan of one slice.
 
-    Colour pictures whose channels are equal, and opaque alpha, are accepted, because many programs
+    Color pictures whose channels are equal, and opaque alpha, are accepted, because many programs
     save gray pictures so.
 
     Args:
         path: A PNG file.
+        lazy: Leave the pixels until they are asked for.
 
     Returns:
         The scan: uint8, or uint16 for 16-bit files, spacing (1, 1, 1), units ``"gray"``.
 
     Raises:
-        InputFileError: If the file is missing, damaged, coloured or partly transparent.
+        InputFileError: If the file is missing, damaged, in color or partly transparent.
     """
-    import tensorflow as tf
-
     path = os.fspath(path)
+    pixels = PngPixels(path)
+    scan = Scan(pixels, units="gray", name=picture_name(path), files=(path,))
+    return scan if lazy else scan.load()
+
+
+class PngPixels:
+    """The pixels of a file, for a lazy :class:`tfstyle.data.Scan`."""
+
+    by_slice = False
+
+    def __init__(self, path: str):
+        self.path = path
+        self.shape, self._bits = _size(path, _bytes(path, 33))
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """The picture, uint8 or uint16 (1, rows, columns)."""
+        import tensorflow as tf
+
+        path, kind = self.path, tf.uint16 if self._bits == 16 else tf.uint8
+        data = _bytes(path)
+        if _size(path, data) != (self.shape, self._bits):
+            raise InputFileError(path, "changed while it was read.")
+        try:
+            with tf.device("CPU"):
+                image = tf.io.decode_png(data, dtype=kind).numpy()
+        except (tf.errors.OpError, ValueError) as error:
+            raise InputFileError(path, "the PNG file is truncated or damaged.") from error
+        if image.shape[-1] in (2, 4):
+            if (image[..., -1] != np.iinfo(image.dtype).max).any():
+                raise InputFileError(
+                    path, "has transparent pixels; save it without an alpha channel."
+                )
+            image = image[..., :-1]
+        if (image != image[..., :1]).any():
+            raise InputFileError(
+                path, "a color picture; convert it to gray first (one channel, 8 or 16 bit)."
+            )
+        return np.ascontiguousarray(image[None, ..., 0])
+
+
+def _bytes(path: str, count: int = -1) -> bytes:
     try:
-        data = read_limited(path, "file_bytes")
+        if count < 0:
+            return read_limited(path, "file_bytes")
+        with open(path, "rb") as file:
+            return file.read(count)
     except FileNotFoundError:
         raise InputFileError(path, "no such file.") from None
     except OSError as error:
         raise InputFileError(path, f"cannot be read ({error.strerror}).") from error
+
+
+def _size(path: str, data: bytes) -> tuple[tuple[int, int, int], int]:
+    """Shape of the scan, and bits a sample, by the first bytes of a file."""
     if data[:8] != _SIGNATURE or len(data) < 33 or data[12:16] != b"IHDR":
         raise InputFileError(path, "not a PNG file.")
     columns, rows, bits = struct.unpack(">IIB", data[16:25])
     check(path, "picture_pixels", rows * columns, f"a picture of {rows} x {columns} pixels")
-    try:
-        with tf.device("CPU"):
-            image = tf.io.decode_png(data, dtype=tf.uint16 if bits == 16 else tf.uint8).numpy()
-    except (tf.errors.OpError, ValueError) as error:
-        raise InputFileError(path, "the PNG file is truncated or damaged.") from error
-    channels = image.shape[-1]
-    if channels in (2, 4):
-        if (image[..., -1] != np.iinfo(image.dtype).max).any():
-            raise InputFileError(path, "has transparent pixels; save it without an alpha channel.")
-        image = image[..., :-1]
-    if (image != image[..., :1]).any():
-        raise InputFileError(
-            path, "a colour picture; convert it to gray first (one channel, 8 or 16 bit)."
-        )
-    return Scan(
-        pixels=np.ascontiguousarray(image[None, ..., 0]),
-        units="gray",
-        name=picture_name(path),
-        files=(path,),
-    )
+    return (1, rows, columns), bits
 
 
 def picture_name(path: str | os.PathLike) -> str:

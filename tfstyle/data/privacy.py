@@ -18,47 +18,16 @@ _QUOTED = re.compile(r"""b?(["'])(?:(?!\1).)*(?:\1|$)""")
 
 #: DICOM keywords of technique and equipment, whose values are told as they are. None of them is in
 #: the table of the basic profile (DICOM PS3.15 Table E.1-1).
-TECHNICAL = frozenset(
-    {
-        "BitsAllocated",
-        "BitsStored",
-        "BodyPartExamined",
-        "Columns",
-        "ConvolutionKernel",
-        "DataCollectionDiameter",
-        "DistanceSourceToDetector",
-        "DistanceSourceToPatient",
-        "EchoTime",
-        "Exposure",
-        "ExposureTime",
-        "FilterType",
-        "FlipAngle",
-        "FocalSpots",
-        "GantryDetectorTilt",
-        "ImageType",
-        "KVP",
-        "MagneticFieldStrength",
-        "Manufacturer",
-        "ManufacturerModelName",
-        "Modality",
-        "PatientPosition",
-        "PhotometricInterpretation",
-        "PixelSpacing",
-        "ReconstructionDiameter",
-        "RepetitionTime",
-        "RescaleType",
-        "RotationDirection",
-        "Rows",
-        "SOPClassUID",
-        "ScanOptions",
-        "ScanningSequence",
-        "SequenceVariant",
-        "SliceThickness",
-        "SpacingBetweenSlices",
-        "SpiralPitchFactor",
-        "XRayTubeCurrent",
-    }
-)
+TECHNICAL = frozenset({
+    "BitsAllocated", "BitsStored", "BodyPartExamined", "Columns", "ConvolutionKernel",
+    "DataCollectionDiameter", "DistanceSourceToDetector", "DistanceSourceToPatient", "EchoTime",
+    "Exposure", "ExposureTime", "FilterType", "FlipAngle", "FocalSpots", "GantryDetectorTilt",
+    "ImageType", "KVP", "MagneticFieldStrength", "Manufacturer", "ManufacturerModelName",
+    "Modality", "PatientPosition", "PhotometricInterpretation", "PixelSpacing",
+    "ReconstructionDiameter", "RepetitionTime", "RescaleType", "RotationDirection", "Rows",
+    "SOPClassUID", "ScanOptions", "ScanningSequence", "SequenceVariant", "SliceThickness",
+    "SpacingBetweenSlices", "SpiralPitchFactor", "XRayTubeCurrent",
+})  # fmt: skip
 
 
 def reason_of(error: BaseException) -> str:
@@ -94,42 +63,27 @@ def mark_of(uid: str) -> str:
     return hashlib.sha256(uid.encode()).hexdigest()[:8]
 
 
-class _Validation:
-    """pydicom's settings, put back when the last of those who turned them off has left."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._before: tuple[int | None, int | None] = (None, None)
-
-    def off(self) -> None:
-        settings = pydicom.config.settings
-        with self._lock:
-            if self._inside == 0:
-                self._before = settings._reading_validation_mode, settings._writing_validation_mode
-                settings.reading_validation_mode = pydicom.config.IGNORE
-                settings.writing_validation_mode = pydicom.config.IGNORE
-            self._inside += 1
-
-    def on(self) -> None:
-        settings = pydicom.config.settings
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                settings._reading_validation_mode, settings._writing_validation_mode = self._before
-
-
-_validation = _Validation()
+_lock, _inside, _before = threading.Lock(), 0, (0, 0)
 
 
 @contextmanager
 def values_unsaid() -> Iterator[None]:
     """Keeps pydicom from warning of invalid values, since its warnings quote them.
 
-    For the time of the ``with`` statement, in this process; threads may overlap.
+    For the time of the ``with`` statement, in this process; threads may overlap, and the last to
+    leave puts pydicom's settings back.
     """
-    _validation.off()
+    global _inside, _before
+    settings, off = pydicom.config.settings, pydicom.config.IGNORE
+    with _lock:
+        if _inside == 0:
+            _before = settings.reading_validation_mode, settings.writing_validation_mode
+            settings.reading_validation_mode = settings.writing_validation_mode = off
+        _inside += 1
     try:
         yield
     finally:
-        _validation.on()
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                settings.reading_validation_mode, settings.writing_validation_mode = _before

@@ -7,66 +7,36 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tfstyle.data.dicom import (
-    DicomSeries,
-    damage_is_input_error,
-    is_dicom,
-    read_dataset,
+from pydicom.dataset import Dataset
+
+from tfstyle.data.dicom.files import NoPictureError, is_dicom
+from tfstyle.data.dicom.headers import IDENTITY_TAGS, frames_of, identity_of
+from tfstyle.data.dicom.series import (
+    load_all,
     read_dicom,
+    say_without_picture,
+    scans_of,
+    series_keys,
+    series_mark,
 )
-from tfstyle.data.dicom.files import HEAD, begins_as_dicom
-from tfstyle.data.dicom.headers import IDENTITY_TAGS, Identity, identity_of
-from tfstyle.data.dicom.series import series_mark
-from tfstyle.data.dicom.stacks import series_keys
-from tfstyle.data.layouts import images_among, is_label_map
+from tfstyle.data.folders import find_files, look_into, say_others
+from tfstyle.data.layouts import NIFTI, is_label_map
 from tfstyle.data.nifti import nifti_name, read_nifti
-from tfstyle.data.png import picture_name, read_png
+from tfstyle.data.png import is_png, picture_name, read_png
 from tfstyle.data.scan import Scan
 from tfstyle.errors import ArgumentError, InputFileError
-from tfstyle.limits import check, limits
 
 logger = logging.getLogger(__name__)
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PAIR = (".hdr", ".img", ".hdr.gz", ".img.gz")
+_PAIR_PROBLEM = (
+    "half of a pair of header and image (.hdr and .img, Analyze or NIfTI), which is not read. Make "
+    "one .nii.gz of both, for example with nibabel.save(nibabel.load('x.hdr'), 'x.nii.gz')."
+)
 
 
 def _is_nifti(path: str) -> bool:
-    return path.lower().endswith((".nii", ".nii.gz"))
-
-
-def _kind(path: str) -> str:
-    """``"nifti"``, ``"png"`` or ``"dicom"`` by name and first bytes, "" for anything else.
-
-    Raises:
-        InputFileError: If the file cannot be opened.
-    """
-    if _is_nifti(path):
-        return "nifti"
-    if path.lower().endswith(".png"):
-        return "png"
-    if os.path.basename(path).upper() == "DICOMDIR":
-        return ""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(HEAD)
-    except OSError as error:
-        raise InputFileError(path, f"cannot be read ({error.strerror}).") from error
-    if head.startswith(_PNG_SIGNATURE):
-        return "png"
-    return "dicom" if begins_as_dicom(head) else ""
-
-
-def _say_left_out(folder: str, files: Sequence[str]) -> None:
-    files = [file for file in files if os.path.basename(file).upper() != "DICOMDIR"]
-    if files:
-        logger.warning(
-            "Left out of %s: %d %s neither DICOM, NIfTI nor PNG (%s%s).",
-            folder,
-            len(files),
-            "file that is" if len(files) == 1 else "files that are",
-            ", ".join(os.path.relpath(file, folder) for file in files[:5]),
-            ", …" if len(files) > 5 else "",
-        )
+    return path.lower().endswith(NIFTI)
 
 
 def no_scans(folder: str | os.PathLike) -> InputFileError:
@@ -92,52 +62,6 @@ def no_scans(folder: str | os.PathLike) -> InputFileError:
     return InputFileError(path, "holds no DICOM, NIfTI or PNG files.")
 
 
-_PAIR = (".hdr", ".img", ".hdr.gz", ".img.gz")
-_PAIR_PROBLEM = (
-    "half of a pair of header and image (.hdr and .img, Analyze or NIfTI), which is not read. Make "
-    "one .nii.gz of both, for example with nibabel.save(nibabel.load('x.hdr'), 'x.nii.gz')."
-)
-
-
-def find_files(folder: str | os.PathLike) -> list[str]:
-    """All regular files below a folder, sorted; hidden ones left out, linked folders once.
-
-    Args:
-        folder: The folder. Symbolic links are followed, unless ``follow_links`` of
-            :class:`tfstyle.limits.Limits` says otherwise; loops do no harm.
-
-    Raises:
-        InputFileError: If the folder cannot be listed, or holds more files than the limit.
-    """
-    folder = os.fspath(folder)
-    files: list[str] = []
-    seen: set[tuple[int, int]] = set()
-
-    def fail(error: OSError) -> None:
-        raise InputFileError(error.filename or folder, f"cannot be listed ({error.strerror}).")
-
-    everywhere = bool(limits().follow_links)
-    home = os.path.join(os.path.realpath(folder), "")
-    for root, folders, names in os.walk(folder, followlinks=True, onerror=fail):
-        status = os.stat(root)
-        outside = not everywhere and not os.path.join(os.path.realpath(root), "").startswith(home)
-        if outside or (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            path = os.path.join(root, name)
-            if name.startswith(".") or not os.path.isfile(path):
-                continue
-            if not everywhere and not os.path.realpath(path).startswith(home):
-                logger.warning("Left out: %s is a link that leads out of %s.", path, folder)
-                continue
-            files.append(path)
-        check(folder, "files", len(files), f"holds {len(files)} files and more")
-    return sorted(files)
-
-
 def read_scans(
     path: str | os.PathLike,
     *,
@@ -145,7 +69,7 @@ def read_scans(
     on_odd: str = "skip",
     units: str = "auto",
     lazy: bool = False,
-) -> list[Scan | DicomSeries]:
+) -> list[Scan]:
     """Reads every scan in a file or a tree of folders.
 
     In a folder, DICOM files are grouped by series and sorted by position, each NIfTI and PNG file
@@ -166,12 +90,13 @@ def read_scans(
     Args:
         path: A DICOM, ``.nii``, ``.nii.gz`` or PNG file, or a folder.
         series: Only this series: its Series Number, its name, or its Series Instance UID, of which
-            the end will do: from a dot on (``.77``, ``3.77``), or six digits and more.
+            the end will do: from a dot on (``.77``, ``3.77``), or six digits and more. The name of
+            one of several scans of a series (``ct_phase2``) gives this one.
         on_odd: ``"skip"`` or ``"error"`` for slices that do not fit their series.
         units: For NIfTI, ``"HU"`` or ``"US"`` to decide what the values mean, ``"auto"`` to judge
             by the values.
-        lazy: Give a :class:`tfstyle.data.DicomSeries` for each DICOM series in HU with one file a
-            slice: the same but that pixels are read when asked for.
+        lazy: Leave the pixels until they are asked for, see :class:`tfstyle.data.Scan`; damage of
+            pixels shows then.
 
     Returns:
         At least one scan, sorted by path.
@@ -183,18 +108,15 @@ def read_scans(
     if on_odd not in ("skip", "error"):
         raise ArgumentError(f"on_odd must be 'skip' or 'error'. Received {on_odd!r}.")
     path = os.fspath(path)
-    if not os.path.exists(path):
-        raise InputFileError(path, "no such file or folder.")
+    _check_exists(path)
     if os.path.isdir(path):
         scans = _read_folder(path, series, on_odd, units, lazy)
-    elif not os.path.isfile(path):
-        raise InputFileError(path, "neither a file nor a folder.")
     elif os.path.getsize(path) == 0:
         raise InputFileError(path, "the file is empty.")
-    elif _kind(path) in ("nifti", "png"):
-        scan = read_nifti(path, units=units) if _is_nifti(path) else read_png(path)
+    elif _is_nifti(path) or path.lower().endswith(".png") or is_png(path):
+        scan = read_nifti(path, units=units, lazy=lazy) if _is_nifti(path) else read_png(path, lazy)
         scans = [scan] if series in (None, scan.name) else []
-    elif path.lower().endswith(_PAIR) and not _kind(path):
+    elif path.lower().endswith(_PAIR) and not is_dicom(path):
         raise InputFileError(path, _PAIR_PROBLEM)
     else:
         scans = read_dicom([path], series=series, on_odd=on_odd, as_given=True, lazy=lazy)
@@ -203,35 +125,32 @@ def read_scans(
     return scans
 
 
-def _read_folder(
-    path: str, series: str | None, on_odd: str, units: str, lazy: bool
-) -> list[Scan | DicomSeries]:
-    dicom: list[str] = []
-    scans: list[Scan | DicomSeries] = []
-    volumes: list[Scan] = []
-    unknown: list[str] = []
-    for file in images_among(path, find_files(path)):
-        kind = _kind(file)
-        if kind == "nifti":
-            if series is not None and nifti_name(file) != series:
-                continue
-            volumes.append(read_nifti(file, units=units))
-        elif kind == "png":
-            if series is None or picture_name(file) == series:
-                scans.append(read_png(file))
-        elif kind == "dicom":
-            dicom.append(file)
-        else:
-            unknown.append(file)
-    if dicom:
-        found = read_dicom(dicom, series=series, on_odd=on_odd, lazy=lazy)
-        if not found and not scans and not volumes and series is None:
-            raise InputFileError(
-                path,
-                f"{len(dicom)} DICOM files, but none with slices to read (scout images and "
-                "objects without pictures are left out). To read a scout, give its file.",
-            )
-        scans.extend(found)
+def _check_exists(path: str) -> None:
+    if not os.path.exists(path):
+        raise InputFileError(path, "no such file or folder.")
+    if not os.path.isdir(path) and not os.path.isfile(path):  # a pipe would be waited for
+        raise InputFileError(path, "neither a file nor a folder.")
+
+
+def _read_folder(path: str, series: str | None, on_odd: str, units: str, lazy: bool) -> list[Scan]:
+    def describe(file: str, dataset: Dataset) -> object:
+        try:
+            return frames_of(file, dataset)
+        except NoPictureError as error:
+            return error
+
+    found = look_into(path, find_files(path), describe, None, strict=True)
+    said = [said for _, _, said in found.scans if said is not None]
+    frames = [one for one in said if isinstance(one, list)]
+    say_without_picture([e for e in said if isinstance(e, NoPictureError)], beside=bool(frames))
+    series_found = scans_of(frames, series=series, on_odd=on_odd)
+    scans = series_found if lazy else load_all(series_found)
+    scans += [read_png(p, lazy) for p in found.of("png") if series in (None, picture_name(p))]
+    volumes = [
+        read_nifti(file, units=units, lazy=lazy)
+        for file in found.of("nifti")
+        if series in (None, nifti_name(file))
+    ]
     others = [*volumes, *scans]
     for volume in volumes:
         if any(is_label_map(volume, other) for other in others):
@@ -239,14 +158,20 @@ def _read_folder(
         else:
             scans.append(volume)
     if not scans and series is None:
+        if said:
+            raise InputFileError(
+                path,
+                f"{len(said)} DICOM files, but none with slices to read (scout images and "
+                "objects without pictures are left out). To read a scout, give its file.",
+            )
         raise no_scans(path)
-    _say_left_out(path, unknown)
+    say_others(path, found.others)
     return sorted(scans, key=lambda scan: os.path.dirname(scan.files[0]))
 
 
 def _labels_something_beside(scan: Scan) -> bool:
     """Whether a NIfTI volume is a label map of another scan in its folder."""
-    if scan.units != "US" or scan.pixels.dtype.kind == "f" or scan.pixels.min() < 0:
+    if scan.units != "US":
         return False
     folder = os.path.dirname(scan.files[0])
     dicom = False
@@ -254,7 +179,7 @@ def _labels_something_beside(scan: Scan) -> bool:
         other = os.path.join(folder, name)
         try:
             if _is_nifti(other):
-                beside = [read_nifti(other)] if other != scan.files[0] else []
+                beside = [read_nifti(other, lazy=True)] if other != scan.files[0] else []
             elif not dicom and is_dicom(other):  # one file tells the units of its series
                 beside = read_dicom([other], lazy=True)
                 dicom = bool(beside)
@@ -283,7 +208,7 @@ class ScanFiles:
     series: str = ""
     given: bool = False
 
-    def read(self, *, lazy: bool = False) -> list[Scan | DicomSeries]:
+    def read(self, *, lazy: bool = False) -> list[Scan]:
         """Reads the files as :func:`read_scans` reads a folder.
 
         Args:
@@ -297,10 +222,10 @@ class ScanFiles:
             InputFileError: If a file is damaged.
         """
         if self.kind == "png":
-            return [read_png(self.files[0])]
+            return [read_png(self.files[0], lazy)]
         if self.kind == "dicom":
             return read_dicom(self.files, lazy=lazy)
-        scan = read_nifti(self.files[0])
+        scan = read_nifti(self.files[0], lazy=lazy)
         if not self.given and _labels_something_beside(scan):
             logger.warning("Left out: %s looks like a label map.", self.files[0])
             return []
@@ -327,50 +252,25 @@ def list_scans(
         InputFileError: If the folder does not exist or cannot be listed.
     """
     folder = os.fspath(folder)
-    if not os.path.exists(folder):
-        raise InputFileError(folder, "no such file or folder.")
-    if not os.path.isdir(folder) and not os.path.isfile(folder):  # a pipe would be waited for
-        raise InputFileError(folder, "neither a file nor a folder.")
-    found: list[ScanFiles] = []
-    damaged: list[InputFileError] = []
-    dicom: list[tuple[str, Identity]] = []
-    others: list[str] = []
-    passed = [os.path.join(os.path.realpath(path), "") for path in without]
+    _check_exists(folder)
     given = not os.path.isdir(folder)
-    files = [folder]
-    if not given:
-        files = find_files(folder)
-        if passed:
-            files = [f for f in files if not os.path.realpath(f).startswith(tuple(passed))]
-        files = images_among(folder, files)
-    for file in files:
-        try:
-            kind = _kind(file)
-        except InputFileError as error:
-            damaged.append(error)
-            continue
-        if kind == "nifti":
-            found.append(ScanFiles((file,), "nifti", given=given))
-        elif kind == "png":
-            found.append(ScanFiles((file,), "png"))
-        elif kind == "dicom" or file.lower().endswith((".dcm", ".dicom")):
-            try:
-                header = read_dataset(file, pixels=False, tags=IDENTITY_TAGS)
-                with damage_is_input_error(file):  # pydicom decodes attributes late
-                    dicom.append((file, identity_of(header)))
-            except InputFileError as error:
-                damaged.append(error)
-        else:
-            others.append(file)
+    files = [folder] if given else find_files(folder)
+    passed = tuple(os.path.join(os.path.realpath(path), "") for path in without)
+    if passed:
+        files = [file for file in files if not os.path.realpath(file).startswith(passed)]
+    found = look_into(folder, files, lambda _, header: identity_of(header), IDENTITY_TAGS, False)
+    scans = [ScanFiles((file,), "nifti", given=given) for file in found.of("nifti")]
+    scans += [ScanFiles((file,), "png") for file in found.of("png")]
+    dicom = [(file, identity) for kind, file, identity in found.scans if kind == "dicom"]
     series: dict[tuple[str, ...], list[str]] = {}
     for key, (file, _) in zip(series_keys(dicom), dicom):
         series.setdefault(key, []).append(file)
-    found.extend(
+    scans += [
         ScanFiles(tuple(files), "dicom", series_mark(key, series)) for key, files in series.items()
-    )
-    if found:
-        _say_left_out(folder, others)
-    return sorted(found, key=lambda scan: scan.files), damaged
+    ]
+    if scans:
+        say_others(folder, found.others)
+    return sorted(scans, key=lambda scan: scan.files), found.damaged
 
 
 def read_scan(
@@ -380,18 +280,10 @@ def read_scan(
     on_odd: str = "skip",
     units: str = "auto",
     lazy: bool = False,
-) -> Scan | DicomSeries:
+) -> Scan:
     """Reads the one scan that a file or folder holds.
 
-    Args:
-        path: See :func:`read_scans`.
-        series: See :func:`read_scans`.
-        on_odd: See :func:`read_scans`.
-        units: See :func:`read_scans`.
-        lazy: See :func:`read_scans`.
-
-    Returns:
-        The scan.
+    The arguments are those of :func:`read_scans`.
 
     Raises:
         InputFileError: As :func:`read_scans`, and if there are several scans; the message lists

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -16,9 +17,27 @@ if TYPE_CHECKING:
 UNITS = ("HU", "US", "gray")
 
 
+class LazyPixels(Protocol):
+    """Pixels that are read when they are asked for.
+
+    Attributes:
+        shape: Slices, rows and columns.
+        by_slice: Whether some slices can be read without the others.
+    """
+
+    shape: tuple[int, int, int]
+    by_slice: bool
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """Pixels (slices, rows, columns) of the slices named."""
+
+
 @dataclass(frozen=True, eq=False)
 class Scan:
     """A stack of parallel slices with spacing and position, immutable.
+
+    Readers give scans whose pixels are decoded when they are asked for: all of them by ``pixels``,
+    which keeps them, or one slice by :meth:`read`, which does not.
 
     Example:
         >>> scan = Scan(np.zeros((3, 4, 5), np.int16), spacing=(2.0, 1.0, 1.0), units="HU")
@@ -27,7 +46,8 @@ class Scan:
 
     Attributes:
         pixels: Array (slices, rows, columns), read-only. int16 Hounsfield units when ``units`` is
-            ``"HU"``; uint8 or uint16 for gray pictures; int16, int32 or float32 otherwise.
+            ``"HU"``; uint8 or uint16 for gray pictures; int16, int32 or float32 otherwise. May be
+            given as an object that reads them, see :class:`LazyPixels`.
         spacing: Distances in mm between slices (along their normal), rows and columns.
         units: ``"HU"``, ``"US"`` (unspecified, the DICOM term, for example MR) or ``"gray"``.
         name: A short label made of the file or folder name, never of patient data.
@@ -38,11 +58,13 @@ class Scan:
             linear exact window, or None.
         files: Source files, one a slice for a DICOM series, one in all for other formats.
         frames: For DICOM the source of each slice, by which derived images are written.
+        stack: What tells the scan from others of its DICOM series, such as ``"phase2_echo1"``, the
+            end of its name too; "" for the only one.
 
     Raises:
         ArgumentError: If pixels are not a non-empty numeric 3-D array, the spacing is not three
             positive numbers, the units are unknown, the affine is not a finite 4x4 matrix, or
-            there are frames and not one a slice.
+            there are frames and not one a slice. Of pixels read later when they are read.
     """
 
     pixels: np.ndarray
@@ -53,32 +75,20 @@ class Scan:
     header_window: Window | None = None
     files: tuple[str, ...] = ()
     frames: tuple[Frame, ...] = ()
+    stack: str = ""
 
     def __post_init__(self) -> None:
-        pixels = np.asarray(self.pixels)
-        if pixels.ndim != 3 or pixels.size == 0:
-            raise ArgumentError(
-                "pixels must be a non-empty array (slices, rows, columns). "
-                f"Received shape {pixels.shape}."
-            )
-        if pixels.dtype.kind not in "iuf":
-            raise ArgumentError(f"pixels must be numbers. Received dtype {pixels.dtype}.")
         if self.units not in UNITS:
             raise ArgumentError(f"units must be one of {UNITS}. Received {self.units!r}.")
-        if self.units == "HU" and pixels.dtype != np.int16:
+        pixels = self.__dict__.pop("pixels")
+        lazy = hasattr(pixels, "by_slice")
+        self._set("_source", pixels if lazy else None)
+        if not lazy:
+            self._set("pixels", self._checked(pixels))
+        if self.frames and len(self.frames) != len(self):
             raise ArgumentError(
-                "pixels in HU must be int16; round and convert them first. "
-                f"Received dtype {pixels.dtype}."
+                f"frames must be one a slice, {len(self)}. Received {len(self.frames)}."
             )
-        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-            raise ArgumentError("pixels must be finite. Received NaN or infinite values.")
-        if self.frames and len(self.frames) != len(pixels):
-            raise ArgumentError(
-                f"frames must be one a slice, {len(pixels)}. Received {len(self.frames)}."
-            )
-        # A read-only view: the caller's own array stays writable, the scan's does not.
-        pixels = pixels.view()
-        pixels.setflags(write=False)
         spacing = tuple(float(s) for s in self.spacing)
         if len(spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing):
             raise ArgumentError(
@@ -91,20 +101,83 @@ class Scan:
             if affine.shape != (4, 4) or not np.isfinite(affine).all():
                 raise ArgumentError(f"affine must be a finite 4x4 matrix. Received {affine}.")
             affine.setflags(write=False)
-        object.__setattr__(self, "pixels", pixels)
-        object.__setattr__(self, "spacing", spacing)
-        object.__setattr__(self, "affine", affine)
-        object.__setattr__(self, "files", tuple(str(f) for f in self.files))
-        object.__setattr__(self, "frames", tuple(self.frames))
+        self._set("spacing", spacing)
+        self._set("affine", affine)
+        self._set("files", tuple(str(f) for f in self.files))
+        self._set("frames", tuple(self.frames))
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _checked(self, pixels: np.ndarray) -> np.ndarray:
+        pixels = np.asarray(pixels)
+        if pixels.ndim != 3 or pixels.size == 0:
+            raise ArgumentError(
+                "pixels must be a non-empty array (slices, rows, columns). "
+                f"Received shape {pixels.shape}."
+            )
+        if pixels.dtype.kind not in "iuf":
+            raise ArgumentError(f"pixels must be numbers. Received dtype {pixels.dtype}.")
+        if self.units == "HU" and pixels.dtype != np.int16:
+            raise ArgumentError(
+                "pixels in HU must be int16; round and convert them first. "
+                f"Received dtype {pixels.dtype}."
+            )
+        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+            raise ArgumentError("pixels must be finite. Received NaN or infinite values.")
+        # A read-only view: the caller's own array stays writable, the scan's does not.
+        pixels = pixels.view()
+        pixels.setflags(write=False)
+        return pixels
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        """Reads the pixels at their first use."""
+        if name != "pixels" or self.__dict__.get("_source") is None:
+            raise AttributeError(f"'Scan' object has no attribute {name!r}")
+        self._set("pixels", self._checked(self._source.read(range(len(self)))))
+        return self.pixels
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the pixels are in memory."""
+        return "pixels" in self.__dict__
+
+    @property
+    def by_slice(self) -> bool:
+        """Whether a slice can be read without the others, and its pixels are not in memory."""
+        return not self.loaded and self._source.by_slice
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Slices, rows and columns."""
-        return self.pixels.shape
+        return tuple((self.pixels if self.loaded else self._source).shape)
 
     def __len__(self) -> int:
         """Number of slices."""
-        return len(self.pixels)
+        return self.shape[0]
+
+    def read(self, index: int) -> np.ndarray:
+        """Pixels (rows, columns) of one slice, of which a lazy scan keeps nothing.
+
+        The type is that of ``pixels``, or in units ``"US"`` a smaller one that holds this slice.
+
+        Args:
+            index: A slice number; negative counts from the end.
+
+        Raises:
+            IndexError: If the slice number is out of range.
+            InputFileError: If the file is damaged.
+        """
+        index = range(len(self))[index]
+        return self._source.read([index])[0] if self.by_slice else self.pixels[index]
+
+    def load(self) -> Scan:
+        """The same scan with its pixels in memory; this one stays as it is.
+
+        Raises:
+            InputFileError: If a file is damaged.
+        """
+        return self if self.loaded else replace(self, pixels=self._source.read(range(len(self))))
 
     def __getitem__(self, index: int | slice) -> Scan:
         """A scan of the chosen slices, with its affine and files kept in step.
@@ -123,32 +196,42 @@ class Scan:
                 raise ArgumentError(f"{index} selects none of the {count} slices of {self.name}.")
         else:
             number = range(count)[index]  # IndexError and negative numbers as for a list
-            chosen = range(number, number + 1)
+            chosen, index = range(number, number + 1), slice(number, number + 1)
+        step = chosen.step if len(chosen) > 1 else 1
         affine = None
         if self.affine is not None:
             affine = self.affine.copy()
             affine[:, 3] += affine[:, 0] * chosen.start
-            if len(chosen) > 1:
-                affine[:, 0] *= chosen.step
-        files = self.files
-        if len(files) == count:
-            files = tuple(files[i] for i in chosen)
-        step = abs(chosen.step) if len(chosen) > 1 else 1
-        return Scan(
-            pixels=self.pixels[index] if isinstance(index, slice) else self.pixels[number][None],
-            spacing=(self.spacing[0] * step, self.spacing[1], self.spacing[2]),
-            units=self.units,
-            name=self.name,
+            affine[:, 0] *= step
+        return replace(
+            self,
+            pixels=_Part(self._source, chosen) if self.by_slice else self.pixels[index],
+            spacing=(self.spacing[0] * abs(step), self.spacing[1], self.spacing[2]),
             affine=affine,
-            header_window=self.header_window,
-            files=files,
-            frames=tuple(self.frames[i] for i in chosen) if self.frames else (),
+            files=self.files[index] if len(self.files) == count else self.files,
+            frames=self.frames[index],
         )
 
     def __repr__(self) -> str:
         spacing = " x ".join(f"{s:.4g}" for s in self.spacing)
-        low, high = self.pixels.min(), self.pixels.max()
+        values = f"{self.pixels.min()}..{self.pixels.max()} " if self.loaded else ""
         return (
-            f"Scan({self.name!r}, {' x '.join(map(str, self.pixels.shape))} pixels, "
-            f"{spacing} mm, {low}..{high} {self.units})"
+            f"Scan({self.name!r}, {' x '.join(map(str, self.shape))} pixels, "
+            f"{spacing} mm, {values}{self.units})"
         )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some slices of pixels that are read one by one."""
+
+    whole: LazyPixels
+    chosen: range
+    by_slice = True
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return len(self.chosen), *self.whole.shape[1:]
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        return self.whole.read([self.chosen[i] for i in indices])

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfstyle._private.files import read_json
 from tfstyle.data.scan import UNITS, Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import ArgumentError, InputFileError
-from tfstyle.files import read_json
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -26,27 +26,27 @@ class Window:
         array([0. , 0.5, 1. , 1. ], dtype=float32)
 
     Attributes:
-        centre: The value shown as middle gray, Window Center (0028,1050).
-        width: Distance from black to white, above 0, Window Width (0028,1051).
+        center: The value shown as middle gray, WindowCenter (0028,1050).
+        width: Distance from black to white, above 0, WindowWidth (0028,1051).
 
     Raises:
         ArgumentError: If a number is not finite or the width is not above 0.
     """
 
-    centre: float
+    center: float
     width: float
 
     def __post_init__(self) -> None:
         try:
-            centre, width = float(self.centre), float(self.width)
+            center, width = float(self.center), float(self.width)
         except (TypeError, ValueError):
-            centre = width = float("nan")
-        if not np.isfinite(centre) or not np.isfinite(width) or width <= 0:
+            center = width = float("nan")
+        if not np.isfinite(center) or not np.isfinite(width) or width <= 0:
             raise ArgumentError(
-                "A window needs a finite centre and a width above 0. "
-                f"Received centre {self.centre!r} and width {self.width!r}."
+                "A window needs a finite center and a width above 0. "
+                f"Received center {self.center!r} and width {self.width!r}."
             )
-        object.__setattr__(self, "centre", centre)
+        object.__setattr__(self, "center", center)
         object.__setattr__(self, "width", width)
 
     @classmethod
@@ -55,40 +55,43 @@ class Window:
         return cls((float(lower) + float(upper)) / 2, float(upper) - float(lower))
 
     @classmethod
-    def from_linear(cls, centre: float, width: float) -> Window:
+    def from_linear(cls, center: float, width: float) -> Window:
         """The exact window equal to a DICOM ``LINEAR`` one (PS3.3 C.11.2.1.2.1), width above 1."""
-        return cls(float(centre) - 0.5, float(width) - 1.0)
+        return cls(float(center) - 0.5, float(width) - 1.0)
 
     def jittered(self, jitter: float, rng: np.random.Generator) -> Window:
         """A random window near this one.
 
         Args:
-            jitter: The width changes by a factor up to ``exp(±jitter)``, the centre by up to
+            jitter: The width changes by a factor up to ``exp(±jitter)``, the center by up to
                 `jitter` half widths.
             rng: Two numbers are drawn, the first for the width.
         """
         width = self.width * float(np.exp(rng.uniform(-jitter, jitter)))
         shift = float(rng.uniform(-jitter, jitter)) * self.width / 2
-        return Window(self.centre + shift, width)
+        return Window(self.center + shift, width)
+
+    @property
+    def centre(self) -> float:
+        """The older name of ``center``."""
+        return self.center
 
     @property
     def lower(self) -> float:
         """The value that becomes 0."""
-        return self.centre - self.width / 2
+        return self.center - self.width / 2
 
     @property
     def upper(self) -> float:
         """The value that becomes 1."""
-        return self.centre + self.width / 2
+        return self.center + self.width / 2
 
     def to_unit(self, values: np.ndarray | Sequence[float] | float) -> np.ndarray:
         """Values of a scan to gray levels.
 
-        Args:
-            values: Array of any shape, in HU or the scan's own units.
-
         Returns:
-            float32 array of the same shape in [0, 1]: ``(x - centre) / width + 0.5``, clipped.
+            float32 array of the shape of `values` in [0, 1]: ``(x - center) / width + 0.5``,
+            clipped.
         """
         unit = np.array(values, dtype=np.float32)
         unit -= np.float32(self.lower)
@@ -98,11 +101,8 @@ class Window:
     def to_hu(self, unit: np.ndarray | Sequence[float] | float) -> np.ndarray:
         """Gray levels in [0, 1] back to values; what the window had clipped stays clipped.
 
-        Args:
-            unit: Array of any shape in [0, 1].
-
         Returns:
-            float32 array of the same shape, not rounded.
+            float32 array of the shape of `unit`, not rounded.
         """
         values = np.array(unit, dtype=np.float32)
         values *= np.float32(self.width)
@@ -137,21 +137,23 @@ WindowSpec = Window | str | Sequence[float]
 _SAMPLE = 4_000_000  # pixels that percentiles are taken over, at most
 
 
-def _percentile_window(scan: Scan, low: float, high: float, spec: object) -> Window:
+def _percentiles(scan: Scan, low: float, high: float, spec: object) -> tuple[float, float]:
     if not 0 <= low < high <= 100:
         raise ArgumentError(
             f"Percentiles must rise within 0 to 100, as in 'percentile:1,99'. Received {spec!r}."
         )
-    pixels = scan.pixels.reshape(-1)
-    pixels = pixels[:: max(1, pixels.size // _SAMPLE)]
-    lower, upper = np.percentile(pixels, [low, high])
-    return _limits(float(lower), float(upper))
+    count, rows, columns = scan.shape
+    step = max(1, count * rows * columns // _SAMPLE)
+    parts = [
+        scan.read(i).reshape(-1)[-(i * rows * columns) % step :: step].copy() for i in range(count)
+    ]
+    lower, upper = np.percentile(np.concatenate(parts), [low, high])
+    return float(lower), float(upper)
 
 
 def _limits(lower: float, upper: float) -> Window:
-    if upper <= lower:  # a constant image becomes middle gray
-        return Window(lower, 1.0)
-    return Window.from_limits(lower, upper)
+    """The window between; a constant image becomes middle gray."""
+    return Window.from_limits(lower, upper) if lower < upper else Window(lower, 1.0)
 
 
 def resolve_window(spec: WindowSpec, scan: Scan) -> Window:
@@ -160,14 +162,14 @@ def resolve_window(spec: WindowSpec, scan: Scan) -> Window:
     Example:
         >>> scan = Scan(np.zeros((1, 8, 8), np.int16))
         >>> resolve_window("soft-tissue", scan)
-        Window(centre=40.0, width=400.0)
+        Window(center=40.0, width=400.0)
         >>> resolve_window("300,1500", scan) == resolve_window((300, 1500), scan)
         True
 
     Args:
         spec: One of
 
-            - a :class:`Window`, a pair ``(centre, width)`` or the text ``"CENTRE,WIDTH"``;
+            - a :class:`Window`, a pair ``(center, width)`` or the text ``"CENTER,WIDTH"``;
             - a name in :data:`WINDOWS` such as ``"bone"``, for scans in HU;
             - ``"header"``: the first window of the DICOM header;
             - ``"percentile"`` (1 and 99) or ``"percentile:LOW,HIGH"`` of the scan's pixels;
@@ -187,12 +189,12 @@ def resolve_window(spec: WindowSpec, scan: Scan) -> Window:
         return spec
     if not isinstance(spec, str):
         try:
-            centre, width = spec
+            center, width = spec
         except (TypeError, ValueError):
             raise ArgumentError(
-                f"A window must be a name, (centre, width) or a Window. Received {spec!r}."
+                f"window: must be a name, (center, width) or a Window, received {spec!r}."
             ) from None
-        return Window(centre, width)
+        return Window(center, width)
     name = spec.strip().lower().replace("-", "_").replace(" ", "_")
     if name == "auto":
         if scan.units == "gray":
@@ -205,38 +207,41 @@ def resolve_window(spec: WindowSpec, scan: Scan) -> Window:
         if scan.units != "HU":
             raise ArgumentError(
                 f"Window {spec!r} is in Hounsfield units, but {scan.name} is in units "
-                f"{scan.units!r}. Use 'percentile', 'range' or 'CENTRE,WIDTH'."
+                f"{scan.units!r}. Use 'percentile', 'range' or 'CENTER,WIDTH'."
             )
         return WINDOWS[name]
     if name == "header":
         if scan.header_window is None:
             raise ArgumentError(
                 f"{scan.name} has no window in its header. Use 'auto', a name, 'percentile' or "
-                "'CENTRE,WIDTH'."
+                "'CENTER,WIDTH'."
             )
         return scan.header_window
     if name == "range":
-        if scan.units == "gray" and scan.pixels.dtype.kind == "u":
-            return Window.from_limits(0, np.iinfo(scan.pixels.dtype).max)
-        return _limits(float(scan.pixels.min()), float(scan.pixels.max()))
+        kind = scan.read(0).dtype
+        if scan.units == "gray" and kind.kind == "u":
+            return Window.from_limits(0, np.iinfo(kind).max)
+        planes = map(scan.read, range(len(scan)))
+        lows, highs = zip(*((float(plane.min()), float(plane.max())) for plane in planes))
+        return _limits(min(lows), max(highs))
     head, _, tail = spec.strip().partition(":")
     if head.lower() == "percentile":
         low, high = _two_numbers(tail, spec) if tail else (1.0, 99.0)
-        return _percentile_window(scan, low, high, spec)
+        return _limits(*_percentiles(scan, low, high, spec))
     if "," in spec:
         return Window(*_two_numbers(spec, spec))
     raise ArgumentError(
         f"Unknown window {spec!r}. Use one of {', '.join(sorted(WINDOWS))}, or 'header', 'auto', "
-        "'range', 'percentile', 'percentile:LOW,HIGH', 'CENTRE,WIDTH'."
+        "'range', 'percentile', 'percentile:LOW,HIGH', 'CENTER,WIDTH'."
     )
 
 
 def _two_numbers(text: str, spec: object) -> tuple[float, float]:
     try:
-        first, second = (float(part) for part in text.split(","))
+        first, second = map(float, text.split(","))
     except ValueError:
         raise ArgumentError(
-            f"Expected two numbers with a comma, such as 'CENTRE,WIDTH'. Received {spec!r}."
+            f"window: must be two numbers with a comma, as 'CENTER,WIDTH', received {spec!r}."
         ) from None
     return first, second
 

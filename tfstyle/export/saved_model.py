@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfstyle import __version__
+from tfstyle._private.files import locked, read_json, remove_abandoned, temporary_beside
 from tfstyle.errors import (
     SERVING_PACKAGES,
     ArgumentError,
@@ -35,7 +36,6 @@ from tfstyle.export.signatures import (
     segment_signature,
     stylize_signatures,
 )
-from tfstyle.files import locked, read_json, remove_abandoned, temporary_beside
 
 if TYPE_CHECKING:
     from tfstyle.segmentation import UNet
@@ -110,7 +110,7 @@ def export_stylize(
     examples: dict[str, np.ndarray] = {
         "content": random.random((2, 19, 26, 1), dtype=np.float32),
         "style": random.random((1, 13, 22, 1), dtype=np.float32),
-        "strength": np.float32(0.5),
+        "strength": np.asarray(0.5, np.float32),
     }
     shapes = {"content": (1, side, side, 1), "style": (1, side, side, 1), "strength": (1,)}
     code_shape = getattr(model, "code_shape", None)

@@ -8,15 +8,16 @@ there under another name and renamed when it is complete.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfstyle._private.files import read_limited
+from tfstyle._private.logs import quiet_tensorflow
 from tfstyle.errors import InputFileError, first_line
-from tfstyle.files import read_limited
-from tfstyle.logs import quiet_tensorflow
 
 if TYPE_CHECKING:
     from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef, SignatureDef
@@ -47,7 +48,7 @@ def list_versions(base_path: str | Path) -> dict[int, Path]:
     return {int(p.name): p for p in sorted(found, key=lambda p: int(p.name))}
 
 
-def saved_model_folder(path: str | Path) -> Path:
+def saved_model_folder(path: str | os.PathLike) -> Path:
     """The version folder that a path means: itself, or the latest version in it.
 
     Args:

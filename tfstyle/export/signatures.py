@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tfstyle.images import checked_gray
+from tfstyle._private.images import checked_gray
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -52,7 +52,8 @@ class AdaIN(keras.layers.Layer):
         strength: scalar s in [0, 1]; the result is (1 − s)·x + s·AdaIN(x, y).
 
     Example:
-        >>> AdaIN()(content_features, style_features, strength=0.5)
+        >>> AdaIN()(np.zeros((1, 8, 8, 4)), np.ones((1, 6, 6, 4)), strength=0.5).shape
+        TensorShape([1, 8, 8, 4])
 
     Reference: Huang and Belongie, "Arbitrary style transfer in real-time with adaptive instance
     normalization", arXiv:1703.06868, equations 8 and 14.

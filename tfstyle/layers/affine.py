@@ -17,7 +17,8 @@ class ChannelAffine(keras.layers.Layer):
         activation: Name of an activation applied to the result, or None.
 
     Example:
-        >>> ChannelAffine(activation="relu")(x)   # (B, H, W, C) -> (B, H, W, C)
+        >>> ChannelAffine(activation="relu")(np.zeros((1, 8, 8, 4))).shape
+        TensorShape([1, 8, 8, 4])
     """
 
     def __init__(self, activation: str | None = None, **kwargs):

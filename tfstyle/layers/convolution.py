@@ -9,9 +9,13 @@ every sum is an operation of its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
+
+from tfstyle.layers.padding import ReflectionPadding2D
 
 #: The transforms of F(4, 3) of Lavin and Gray, arXiv:1509.09308, section 4.3: four neighbouring
 #: outputs of a filter with three taps are OUTPUT · [(KERNEL · taps) ⊙ (INPUT · six inputs)].
@@ -68,11 +72,11 @@ def winograd_convolution(x, kernel, reflect: bool = False):
         x = tf.concat([x[:, 1:2], x, x[:, -2:-1]], axis=1)
     tiles = tf.reshape(x, [batch, _size(x, 1), width // 4, 4, channels])
     inside = tf.unstack(tiles, axis=3)
+    padding: str | list[list[int]] = "VALID"
     # The pixels left and right of each tile belong to its neighbours, or to the border.
     if reflect:
         left = tf.concat([inside[1][:, :, :1], inside[3][:, :, :-1]], axis=2)
         right = tf.concat([inside[0][:, :, 1:], inside[2][:, :, -1:]], axis=2)
-        padding = "VALID"
     else:
         left = tf.pad(inside[3][:, :, :-1], [[0, 0], [0, 0], [1, 0], [0, 0]])
         right = tf.pad(inside[0][:, :, 1:], [[0, 0], [0, 0], [0, 1], [0, 0]])
@@ -165,25 +169,22 @@ def max_pooling(x):
 
 
 def overlapping_max_pooling(x):
-    """3x3 maximum with stride 2 and a border of zeros, for maps without negative values.
+    """3x3 maximum with stride 2, without a border; the gradient goes to one of equal pixels.
 
-    As padding with one zero and ``keras.ops.max_pool(x, 3, 2)``; the gradient goes to one of
-    equal pixels.
+    As ``keras.layers.MaxPooling2D(3, 2)``.
 
     Args:
-        x: float tensor (B, H, W, C), values at least 0; H and W are known and even.
+        x: float tensor (B, H, W, C); H and W are known and even.
 
     Returns:
-        float tensor (B, H/2, W/2, C).
+        float tensor (B, H/2 − 1, W/2 − 1, C).
     """
     for axis in (2, 1):
         shape = [_size(x, i) for i in range(4)]
         pairs = tf.reshape(x, [*shape[:axis], shape[axis] // 2, 2, *shape[axis + 1 :]])
         first, second = tf.unstack(pairs, axis=axis + 1)
-        before = [[0, 0]] * 4
-        before[axis] = [1, 0]
-        last = second[:, :, :-1] if axis == 2 else second[:, :-1]
-        x = tf.maximum(tf.maximum(tf.pad(last, before), first), second)
+        here, there = ([slice(None)] * axis + [part] for part in (slice(-1), slice(1, None)))
+        x = tf.maximum(tf.maximum(first[here], second[here]), first[there])
     return x
 
 
@@ -218,6 +219,63 @@ def convolve(layer: keras.layers.Conv2D, x, reflect: bool = False, doubled: bool
     if layer.use_bias:
         y = y + tf.cast(tf.convert_to_tensor(layer.bias), y.dtype)
     return layer.activation(y)
+
+
+class FastConvolution(keras.layers.Wrapper):
+    """A 3x3 ``Conv2D`` layer in the form of :func:`convolve`, which has its arguments."""
+
+    def __init__(self, layer, reflect: bool = False, doubled: bool = False):
+        super().__init__(layer, name=layer.name, dtype=layer.dtype_policy)
+        self.reflect, self.doubled = reflect, doubled
+
+    def call(self, x):
+        return convolve(self.layer, x, self.reflect, self.doubled)
+
+
+class FastMaxPooling(keras.layers.Wrapper):
+    """A ``MaxPooling2D`` layer with stride 2 whose gradient XLA compiles well on the CPU."""
+
+    def __init__(self, layer):
+        super().__init__(layer, name=layer.name)
+
+    def call(self, x):
+        if None in x.shape[1:3] or any(size % 2 for size in x.shape[1:3]):
+            return self.layer(x)
+        return (max_pooling if self.layer.pool_size == (2, 2) else overlapping_max_pooling)(x)
+
+
+def fast_forms() -> Callable[[keras.layers.Layer], keras.layers.Layer]:
+    """A function that gives, for one layer of a model after the other, the one to swap in.
+
+    It is a ``clone_function`` of ``keras.models.clone_model``. The swapped-in layers share the
+    variables of the old ones and give the same but for rounding; they are made for the training
+    step, not to be saved. Padding by reflection and doubling are left to the convolution behind
+    them.
+
+    Example:
+        >>> model = tfstyle.encoders.VGG16(weights=None, depth="relu2_1").graph
+        >>> fast = keras.models.clone_model(model, clone_function=fast_forms())
+        >>> fast.get_layer("block1_conv2")
+        <FastConvolution name=block1_conv2, built=True>
+    """
+    doubled = False
+
+    def swap(layer):
+        nonlocal doubled
+        if isinstance(layer, keras.layers.UpSampling2D) and layer.size == (2, 2):
+            doubled = True
+            return keras.layers.Identity(name=layer.name)
+        if isinstance(layer, ReflectionPadding2D):
+            return keras.layers.Identity(name=layer.name)
+        if isinstance(layer, keras.layers.Conv2D) and layer.kernel_size == (3, 3):
+            fast = FastConvolution(layer, layer.padding == "valid", doubled)
+            doubled = False
+            return fast
+        if isinstance(layer, keras.layers.MaxPooling2D):
+            return FastMaxPooling(layer)
+        return layer
+
+    return swap
 
 
 def _combine(matrix, tensors):

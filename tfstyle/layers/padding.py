@@ -18,7 +18,8 @@ class ReflectionPadding2D(keras.layers.Layer):
         padding: Pixels on every side; must be smaller than the height and width of the input.
 
     Example:
-        >>> ReflectionPadding2D(1)(x)   # (B, H, W, C) -> (B, H + 2, W + 2, C)
+        >>> ReflectionPadding2D(1)(np.zeros((1, 8, 8, 4))).shape
+        TensorShape([1, 10, 10, 4])
     """
 
     def __init__(self, padding: int = 1, **kwargs):

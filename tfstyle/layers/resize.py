@@ -23,7 +23,7 @@ def reduce_size(images, longest: int):
 
     Example:
         >>> reduce_size(ops.ones((1, 512, 400, 1)), 256).shape
-        (1, 256, 200, 1)
+        TensorShape([1, 256, 200, 1])
     """
     if longest < 1:
         raise ArgumentError(f"longest: must be at least 1, received {longest!r}.")

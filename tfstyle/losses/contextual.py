@@ -77,7 +77,9 @@ def contextual_similarity(
             different size, an unknown distance, direction or method, samples or a block below 1.
 
     Example:
-        >>> contextual_similarity(features, features)   # close to 1
+        >>> features = keras.random.normal((1, 6, 6, 8), seed=0)
+        >>> contextual_similarity(features, features).shape
+        TensorShape([1])
 
     Reference: Mechrez et al., "The contextual loss for image transformation with non-aligned
     data", arXiv:1803.02077. Bilateral variant: Zhang et al., "Zoom to learn, learn to zoom",
@@ -120,7 +122,9 @@ def contextual_loss(
         ArgumentError: as :func:`contextual_similarity`.
 
     Example:
-        >>> contextual_loss(features_generated, features_content, direction="symmetric")
+        >>> features = keras.random.normal((2, 1, 6, 6, 8), seed=0)
+        >>> contextual_loss(features[0], features[1], direction="symmetric").shape
+        TensorShape([1])
     """
     settings = {
         "distance": "cosine",
@@ -163,7 +167,8 @@ class ContextualLoss(keras.losses.Loss):
         ArgumentError: settings that :func:`contextual_similarity` refuses.
 
     Example:
-        >>> model.compile(content_loss=ContextualLoss(distance="l2", direction="symmetric"))
+        >>> loss = ContextualLoss(distance="l2", direction="symmetric")
+        >>> model.compile(content_loss=loss, content_layers="relu1_1", style_layers="relu1_1")
     """
 
     def __init__(

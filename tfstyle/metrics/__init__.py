@@ -55,4 +55,8 @@ def __getattr__(name: str):
     raise AttributeError(f"module 'tfstyle.metrics' has no attribute {name!r}")
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE_OF})
+
+
 __all__ = sorted(_MODULE_OF)

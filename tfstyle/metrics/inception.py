@@ -10,16 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers, ops
 
-from tfstyle.errors import ArgumentError, WeightsError
-from tfstyle.images import as_batch, gray_tensor
-from tfstyle.keras_files import KerasFile
+from tfstyle._private.images import as_batch, gray_tensor
+from tfstyle._private.keras_files import KerasFile
+from tfstyle.encoders.weights import build_application, load_application
+from tfstyle.errors import ArgumentError
 
 #: Smallest input of Inception-V3 without its top, in pixels.
 LEAST = 75
-
-
-# ---------------------------------------------------------------------------------------------
-# Scores
 
 
 def inception_score(probabilities: npt.ArrayLike, *, exponential: bool = False) -> float:
@@ -43,7 +40,7 @@ def inception_score(probabilities: npt.ArrayLike, *, exponential: bool = False) 
         ArgumentError: no image, or rows that are no probabilities.
 
     Example:
-        >>> inception_score([[1, 0], [0, 1]])       # log 2
+        >>> tfstyle.metrics.inception_score([[1, 0], [0, 1]])   # log 2
         0.6931471805599453
 
     References: Huang et al., "Multimodal unsupervised image-to-image translation",
@@ -78,8 +75,8 @@ def conditional_inception_score(
         ArgumentError: a wrong shape, a single style, or rows that are no probabilities.
 
     Example:
-        >>> p = classifier.predict(generated)       # contents·styles images, styles fastest
-        >>> conditional_inception_score(p.reshape(contents, styles, -1))
+        >>> tfstyle.metrics.conditional_inception_score([[[1, 0], [1, 0]], [[0, 1], [0, 1]]])
+        0.0
 
     Reference: Huang et al., "Multimodal unsupervised image-to-image translation",
     arXiv:1804.04732, section 5.2.
@@ -120,27 +117,22 @@ class InceptionScore(keras.metrics.Metric):
     of all batches and replicas together: ``IS = mean Σ p·log p − Σ p̄·log p̄``.
 
     Args:
-        classes: Number of classes.
+        num_classes: Number of classes.
         exponential: See :func:`inception_score`.
-        name: ``"inception_score"`` unless given.
+        name: Defaults to ``"inception_score"``.
         dtype: Of the sums.
 
     Example:
-        >>> metric = InceptionScore(classes=5)
-        >>> metric.update_state(classifier(generated))
+        >>> metric = tfstyle.metrics.InceptionScore(num_classes=2)
+        >>> metric.update_state([[1, 0], [0, 1]])
+        >>> round(float(metric.result()), 4)
+        0.6931
     """
 
-    def __init__(
-        self,
-        classes: int,
-        exponential: bool = False,
-        name: str = "inception_score",
-        dtype=None,
-    ):
+    def __init__(self, num_classes: int, exponential=False, name="inception_score", dtype=None):
         super().__init__(name=name, dtype=dtype)
-        self.classes = int(classes)
-        self.exponential = bool(exponential)
-        self.sums = self.add_variable((self.classes,), "zeros", name="sums")
+        self.num_classes, self.exponential = int(num_classes), bool(exponential)
+        self.sums = self.add_variable((self.num_classes,), "zeros", name="sums")
         self.entropy = self.add_variable((), "zeros", name="entropy")
         self.count = self.add_variable((), "zeros", name="count")
 
@@ -148,7 +140,7 @@ class InceptionScore(keras.metrics.Metric):
         """Adds a batch.
 
         Args:
-            probabilities: float (B, classes) of generated images.
+            probabilities: float (B, num_classes) of generated images.
             sample_weight: Weights (B,), or None.
         """
         p = ops.cast(probabilities, self.dtype)
@@ -165,34 +157,29 @@ class InceptionScore(keras.metrics.Metric):
         return ops.exp(score) if self.exponential else score
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "classes": self.classes,
-            "exponential": self.exponential,
-        }
+        own = {"num_classes": self.num_classes, "exponential": self.exponential}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
-class ConditionalInceptionScore(keras.metrics.Metric):
+class ConditionalInceptionScore(keras.metrics.Mean):
     """:func:`conditional_inception_score` of all contents seen, as a Keras metric.
 
     Args:
         exponential: See :func:`conditional_inception_score`.
-        name: ``"conditional_inception_score"`` unless given.
+        name: Defaults to ``"conditional_inception_score"``.
         dtype: Of the sum.
 
     Example:
-        >>> metric = ConditionalInceptionScore()
-        >>> metric.update_state(p)                # (contents, styles, classes)
+        >>> metric = tfstyle.metrics.ConditionalInceptionScore()
+        >>> metric.update_state([[[1, 0], [0, 1]]])   # (contents, styles, classes)
+        >>> round(float(metric.result()), 4)
+        0.6931
     """
 
-    def __init__(
-        self, exponential: bool = False, name: str = "conditional_inception_score", dtype=None
-    ):
+    def __init__(self, exponential=False, name="conditional_inception_score", dtype=None):
         super().__init__(name=name, dtype=dtype)
         self.exponential = bool(exponential)
-        self.total = self.add_variable((), "zeros", name="total")
-        self.count = self.add_variable((), "zeros", name="count")
 
     def update_state(self, probabilities, sample_weight=None):
         """Adds the generated images of some contents, all styles of a content together.
@@ -204,14 +191,10 @@ class ConditionalInceptionScore(keras.metrics.Metric):
         p = ops.cast(probabilities, self.dtype)
         marginal = _plogp(ops.mean(p, axis=1))
         scores = ops.mean(ops.sum(_plogp(p), axis=-1), axis=1) - ops.sum(marginal, axis=-1)
-        weight = ops.ones_like(scores)
-        if sample_weight is not None:
-            weight = weight * ops.reshape(ops.cast(sample_weight, self.dtype), (-1,))
-        self.total.assign_add(ops.sum(weight * scores))
-        self.count.assign_add(ops.sum(weight))
+        super().update_state(scores, sample_weight)
 
     def result(self):
-        score = ops.maximum(self.total / ops.maximum(self.count, 1e-7), 0.0)
+        score = ops.maximum(super().result(), 0.0)
         return ops.exp(score) if self.exponential else score
 
     def get_config(self):
@@ -220,10 +203,6 @@ class ConditionalInceptionScore(keras.metrics.Metric):
 
 def _plogp(p):
     return p * ops.log(ops.maximum(p, 1e-30))
-
-
-# ---------------------------------------------------------------------------------------------
-# The classifier
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
@@ -239,7 +218,7 @@ class DomainClassifier(KerasFile, keras.Model):
             images and quick experiments.
         weights: ``"imagenet"`` (downloaded by keras.applications), the path of an ``.h5`` file of
             its weights without top, or None for random weights. With weights to start from, the
-            statistics of the batch normalisation stay as they are, which small sets need. From
+            statistics of the batch normalization stay as they are, which small sets need. From
             random weights it takes some hundred steps until those statistics, and with them the
             predictions, mean anything.
         dropout: Rate before the last layer.
@@ -257,11 +236,10 @@ class DomainClassifier(KerasFile, keras.Model):
         WeightsError: weights that cannot be had.
 
     Example:
-        >>> classifier = DomainClassifier(["bone", "lung", "brain"], size=139)
-        >>> classifier.fine_tune(images, labels, epochs=5)
-        >>> classifier.save("domains.keras")        # DomainClassifier.load reads it
-        >>> p = classifier.probabilities(generated)
-        >>> conditional_inception_score(p.reshape(contents, styles, -1))
+        >>> classifier = tfstyle.metrics.DomainClassifier(["bone", "lung"], size=75, weights=None)
+        >>> history = classifier.fine_tune(images, labels, epochs=5)   # doctest: +SKIP
+        >>> classifier.probabilities(content).shape
+        (1, 2)
 
     References: Szegedy et al., "Rethinking the inception architecture for computer vision", CVPR
     2016; fine-tuned on the domains as in Huang et al., arXiv:1804.04732, section 5.2.
@@ -351,9 +329,6 @@ class DomainClassifier(KerasFile, keras.Model):
 
         Raises:
             ArgumentError: images or labels that cannot be used.
-
-        Example:
-            >>> history = classifier.fine_tune(images, labels, epochs=3)
         """
         images, labels = self._checked(images, labels)
         if validation_data is not None:
@@ -419,23 +394,7 @@ class DomainClassifier(KerasFile, keras.Model):
 
 def _inception(size: int, weights: str | Path | None) -> keras.Model:
     """keras.applications' Inception-V3 without top, averaged over its positions."""
-    if weights not in (None, "imagenet") and not Path(weights).is_file():
-        raise WeightsError(f"{weights}: no such weights file.")
-    data_format = keras.config.image_data_format()
-    keras.config.set_image_data_format("channels_last")
-    try:
-        return keras.applications.InceptionV3(
-            include_top=False,
-            weights=None if weights is None else str(weights),
-            input_shape=(size, size, 3),
-            pooling="avg",
-        )
-    except Exception as error:
-        if weights is None:
-            raise
-        raise WeightsError(
-            f"weights {str(weights)!r} of InceptionV3 could not be loaded by keras.applications: "
-            f"{str(error).splitlines()[0] if str(error) else error!r}"
-        ) from error
-    finally:
-        keras.config.set_image_data_format(data_format)
+    shape = (size, size, 3)
+    if weights is None:
+        return build_application("InceptionV3", input_shape=shape, pooling="avg")
+    return load_application("InceptionV3", str(weights), input_shape=shape, pooling="avg")

@@ -10,11 +10,11 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+from tfstyle._private.keras_files import KerasFile
+from tfstyle.encoders import VGG16
 from tfstyle.encoders.base import PREPROCESSING
-from tfstyle.encoders.vgg import VGG16
 from tfstyle.encoders.weights import LPIPS_PACKAGE, load_npz, lpips_weights
 from tfstyle.errors import ArgumentError, WeightsError
-from tfstyle.keras_files import KerasFile
 from tfstyle.metrics.means import PairMean
 from tfstyle.metrics.structure import check_pairs
 
@@ -68,8 +68,9 @@ class PerceptualDistance(KerasFile, keras.Model):
         WeightsError: weights that cannot be had or do not fit.
 
     Example:
-        >>> distance = PerceptualDistance("vgg16")
-        >>> distance([content, generated])
+        >>> distance = PerceptualDistance("vgg16", weights=None)
+        >>> distance([images, images])[0]
+        <tf.Tensor: shape=(), dtype=float32, numpy=0.0>
 
     Reference: Zhang et al., "The unreasonable effectiveness of deep features as a perceptual
     metric", arXiv:1801.03924, equation 1.
@@ -198,7 +199,7 @@ def _alexnet() -> tuple[list[layers.Layer], list[str]]:
 def _vgg16() -> tuple[list[layers.Layer], list[str]]:
     """As :func:`_alexnet`, of the encoder's layers."""
     encoder = VGG16(weights=None, depth=_VGG16_TAPS[-1])
-    return list(encoder.blocks), [encoder.tap(name).layer for name in _VGG16_TAPS]
+    return encoder.graph.layers[1:], [encoder.tap(name).layer for name in _VGG16_TAPS]
 
 
 @functools.lru_cache(maxsize=4)
@@ -227,7 +228,7 @@ def lpips(content, generated, network: str = "alexnet", weights: str | None = "l
         WeightsError: weights that cannot be had.
 
     Example:
-        >>> lpips(content, generated, network="vgg16")
+        >>> lpips(images, images**2)   # fetches weights   # doctest: +SKIP
     """
     _check_network(network)
     weights = None if weights is None else str(weights)
@@ -245,9 +246,10 @@ class LPIPS(PairMean):
         dtype: Of the sum.
 
     Example:
-        >>> metric = LPIPS("vgg16")
-        >>> metric.update_state(content, generated)
-        >>> metric.result()
+        >>> metric = LPIPS("alexnet", weights=None)
+        >>> metric.update_state(images, images)
+        >>> float(metric.result())
+        0.0
     """
 
     def __init__(

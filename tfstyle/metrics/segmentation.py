@@ -21,214 +21,139 @@ from tfstyle.errors import ArgumentError
 MEASURES = ("pixel_accuracy", "mean_iou", "dice")
 
 
-# ---------------------------------------------------------------------------------------------
-# Functions on arrays
-
-
 def confusion_matrix(
-    truth: npt.ArrayLike,
-    prediction: npt.ArrayLike,
-    classes: int,
+    y_true: npt.ArrayLike,
+    y_pred: npt.ArrayLike,
+    num_classes: int,
     *,
     ignore_class: int | None = None,
 ) -> np.ndarray:
     """Counts pixels by true and predicted class.
 
     Args:
-        truth: whole numbers in [0, classes), any shape; a last axis of length 1 may be there.
-        prediction: whole numbers of the same shape, or floats with a last axis of `classes`.
-        classes: Number of classes, background included.
-        ignore_class: Pixels of this true class are left out; it may lie outside [0, classes).
+        y_true: whole numbers in [0, num_classes), any shape; a last axis of length 1 may be there.
+        y_pred: whole numbers of the same shape, or floats with a last axis of `num_classes`.
+        num_classes: Number of classes, background included.
+        ignore_class: Pixels of this true class are left out; it may lie outside [0, num_classes).
 
     Returns:
-        int64 array (classes, classes), rows true, columns predicted.
+        int64 array (num_classes, num_classes), rows true, columns predicted.
 
     Raises:
         ArgumentError: shapes that do not fit, or classes outside the range.
 
     Example:
-        >>> confusion_matrix([0, 1, 1], [0, 1, 0], classes=2)
+        >>> tfstyle.metrics.confusion_matrix([0, 1, 1], [0, 1, 0], num_classes=2)
         array([[1, 0],
                [1, 1]])
     """
-    _check_classes(classes)
-    truth = np.asarray(truth)
-    prediction = np.asarray(prediction)
-    if prediction.dtype.kind == "f":
-        if prediction.ndim == 0 or prediction.shape[-1] != classes:
+    _check_classes(num_classes)
+    true, pred = np.asarray(y_true), np.asarray(y_pred)
+    if pred.dtype.kind == "f":
+        if pred.ndim == 0 or pred.shape[-1] != num_classes:
             raise ArgumentError(
-                f"prediction: floats need a last axis of {classes} classes, received shape "
-                f"{prediction.shape}; give masks as whole numbers."
+                f"y_pred: floats need a last axis of {num_classes} classes, received shape "
+                f"{pred.shape}; give masks as whole numbers."
             )
-        prediction = prediction.argmax(axis=-1)
-    kept = truth.size == prediction.size and (
-        truth.shape == prediction.shape
-        or truth.shape == (*prediction.shape, 1)
-        or (*truth.shape, 1) == prediction.shape
-    )
-    if not kept:
-        raise ArgumentError(
-            f"truth and prediction: shapes {truth.shape} and {prediction.shape} do not fit."
-        )
-    rows, columns = truth.ravel(), prediction.ravel()
+        pred = pred.argmax(axis=-1)
+    if true.shape not in (pred.shape, (*pred.shape, 1)) and pred.shape != (*true.shape, 1):
+        raise ArgumentError(f"y_true and y_pred: shapes {true.shape} and {pred.shape} do not fit.")
+    rows, columns = true.ravel(), pred.ravel()
     if ignore_class is not None:
         keep = rows != ignore_class
         rows, columns = rows[keep], columns[keep]
-    for name, values in (("truth", rows), ("prediction", columns)):
+    for name, values in (("y_true", rows), ("y_pred", columns)):
         whole = values.dtype.kind in "iub" or np.array_equal(values, np.rint(values))
-        if not whole or (values.size and not 0 <= values.min() <= values.max() < classes):
-            raise ArgumentError(f"{name}: must hold whole numbers from 0 to {classes - 1}.")
-    index = rows.astype(np.int64) * classes + columns.astype(np.int64)
-    return np.bincount(index, minlength=classes * classes).reshape(classes, classes)
+        if not whole or (values.size and not 0 <= values.min() <= values.max() < num_classes):
+            raise ArgumentError(f"{name}: must hold whole numbers from 0 to {num_classes - 1}.")
+    index = rows.astype(np.int64) * num_classes + columns.astype(np.int64)
+    return np.bincount(index, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def pixel_accuracy(
-    truth: npt.ArrayLike,
-    prediction: npt.ArrayLike,
-    classes: int,
-    *,
-    ignore_class: int | None = None,
-) -> float:
-    """Share of pixels with the right class.
+def pixel_accuracy(y_true, y_pred, num_classes: int, *, ignore_class: int | None = None) -> float:
+    """Share of pixels with the right class, in [0, 1]; NaN when no pixel counts.
 
-    Args:
-        truth: See :func:`confusion_matrix`.
-        prediction: See :func:`confusion_matrix`.
-        classes: See :func:`confusion_matrix`.
-        ignore_class: See :func:`confusion_matrix`.
+    Takes the arguments of :func:`confusion_matrix` and raises its errors.
 
-    Returns:
-        A number in [0, 1]; NaN when no pixel counts.
-
-    Raises:
-        ArgumentError: see :func:`confusion_matrix`.
+    Example:
+        >>> tfstyle.metrics.pixel_accuracy([0, 1, 1, 1], [0, 1, 0, 1], num_classes=2)
+        0.75
 
     Reference: Long, Shelhamer and Darrell, "Fully convolutional networks for semantic
     segmentation", CVPR 2015, section 5.
     """
-    matrix = confusion_matrix(truth, prediction, classes, ignore_class=ignore_class)
+    matrix = confusion_matrix(y_true, y_pred, num_classes, ignore_class=ignore_class)
     return float(np.trace(matrix) / matrix.sum()) if matrix.any() else float("nan")
 
 
-def iou_by_class(
-    truth: npt.ArrayLike,
-    prediction: npt.ArrayLike,
-    classes: int,
-    *,
-    ignore_class: int | None = None,
-) -> np.ndarray:
+def iou_by_class(y_true, y_pred, num_classes: int, *, ignore_class: int | None = None):
     """Intersection over union of every class, TP / (TP + FP + FN).
 
-    Args:
-        truth: See :func:`confusion_matrix`.
-        prediction: See :func:`confusion_matrix`.
-        classes: See :func:`confusion_matrix`.
-        ignore_class: See :func:`confusion_matrix`.
+    Takes the arguments of :func:`confusion_matrix` and raises its errors.
 
     Returns:
-        float64 array (classes,); NaN for classes absent in both.
-
-    Raises:
-        ArgumentError: see :func:`confusion_matrix`.
+        float64 array (num_classes,) in [0, 1]; NaN for classes absent in both.
     """
-    matrix = confusion_matrix(truth, prediction, classes, ignore_class=ignore_class)
-    return _by_class(matrix, 1.0)
+    matrix = confusion_matrix(y_true, y_pred, num_classes, ignore_class=ignore_class)
+    return _by_class(matrix, "mean_iou")
 
 
-def dice_by_class(
-    truth: npt.ArrayLike,
-    prediction: npt.ArrayLike,
-    classes: int,
-    *,
-    ignore_class: int | None = None,
-) -> np.ndarray:
-    """Dice coefficient of every class, 2·TP / (2·TP + FP + FN).
-
-    Args:
-        truth: See :func:`confusion_matrix`.
-        prediction: See :func:`confusion_matrix`.
-        classes: See :func:`confusion_matrix`.
-        ignore_class: See :func:`confusion_matrix`.
-
-    Returns:
-        float64 array (classes,); NaN for classes absent in both.
-
-    Raises:
-        ArgumentError: see :func:`confusion_matrix`.
-    """
-    matrix = confusion_matrix(truth, prediction, classes, ignore_class=ignore_class)
-    return _by_class(matrix, 2.0)
+def dice_by_class(y_true, y_pred, num_classes: int, *, ignore_class: int | None = None):
+    """Dice coefficient of every class, 2·TP / (2·TP + FP + FN), as :func:`iou_by_class`."""
+    matrix = confusion_matrix(y_true, y_pred, num_classes, ignore_class=ignore_class)
+    return _by_class(matrix, "dice")
 
 
 def mean_iou(
-    truth: npt.ArrayLike,
-    prediction: npt.ArrayLike,
-    classes: int,
+    y_true,
+    y_pred,
+    num_classes: int,
     *,
     target_classes: Sequence[int] | None = None,
     ignore_class: int | None = None,
 ) -> float:
-    """Mean intersection over union of the classes that truth or prediction holds.
+    """Mean intersection over union of the classes that `y_true` or `y_pred` holds.
 
-    Args:
-        truth: See :func:`confusion_matrix`.
-        prediction: See :func:`confusion_matrix`.
-        classes: See :func:`confusion_matrix`.
-        target_classes: Average over these classes alone, for example without the background.
-        ignore_class: See :func:`confusion_matrix`.
+    Takes the arguments of :func:`confusion_matrix` and raises its errors, and `target_classes`:
+    average over these classes alone, for example without the background.
 
     Returns:
         A number in [0, 1]; NaN when none of the classes is present in either.
 
-    Raises:
-        ArgumentError: see :func:`confusion_matrix`.
-
     Example:
-        >>> mean_iou([0, 1, 1], [0, 1, 0], classes=3)   # class 2 is in neither and does not count
+        >>> # Class 2 is in neither and does not count.
+        >>> tfstyle.metrics.mean_iou([0, 1, 1], [0, 1, 0], num_classes=3)
         0.5
 
     Reference: Everingham et al., "The Pascal visual object classes challenge: a retrospective",
     IJCV 111 (2015), section 4.1.
     """
-    values = iou_by_class(truth, prediction, classes, ignore_class=ignore_class)
-    return _mean(values, _targets(target_classes, classes))
+    values = iou_by_class(y_true, y_pred, num_classes, ignore_class=ignore_class)
+    return _mean(values, _targets(target_classes, num_classes))
 
 
 def dice(
-    truth: npt.ArrayLike,
-    prediction: npt.ArrayLike,
-    classes: int,
+    y_true,
+    y_pred,
+    num_classes: int,
     *,
     target_classes: Sequence[int] | None = None,
     ignore_class: int | None = None,
 ) -> float:
-    """Mean Dice coefficient of the classes that truth or prediction holds.
-
-    Args:
-        truth: See :func:`confusion_matrix`.
-        prediction: See :func:`confusion_matrix`.
-        classes: See :func:`confusion_matrix`.
-        target_classes: Average over these classes alone, for example without the background.
-        ignore_class: See :func:`confusion_matrix`.
-
-    Returns:
-        A number in [0, 1]; NaN when none of the classes is present in either.
-
-    Raises:
-        ArgumentError: see :func:`confusion_matrix`.
+    """Mean Dice coefficient of the classes that `y_true` or `y_pred` holds; as :func:`mean_iou`.
 
     Reference: Dice, "Measures of the amount of ecologic association between species", Ecology
     26:3 (1945).
     """
-    values = dice_by_class(truth, prediction, classes, ignore_class=ignore_class)
-    return _mean(values, _targets(target_classes, classes))
+    values = dice_by_class(y_true, y_pred, num_classes, ignore_class=ignore_class)
+    return _mean(values, _targets(target_classes, num_classes))
 
 
 def segmenter_agreement(
     segmenter: Callable,
     content: npt.ArrayLike,
     generated: npt.ArrayLike,
-    classes: int,
+    num_classes: int,
     *,
     measure: str = "dice",
     target_classes: Sequence[int] | None = None,
@@ -244,7 +169,7 @@ def segmenter_agreement(
             :func:`confusion_matrix`; for example a trained :class:`tfstyle.segmentation.UNet`.
         content: float array (B, H, W, 1) in [0, 1].
         generated: float array (B, H, W, 1) in [0, 1].
-        classes: Number of the segmenter's classes.
+        num_classes: Number of the segmenter's classes.
         measure: ``"dice"``, ``"mean_iou"`` or ``"pixel_accuracy"``.
         target_classes: For Dice and IoU, average over these classes alone.
 
@@ -255,58 +180,60 @@ def segmenter_agreement(
         ArgumentError: an unknown measure, or shapes that do not fit.
 
     Example:
-        >>> segmenter_agreement(unet, content, generated, classes=4, target_classes=[1, 2, 3])
+        >>> unet = tfstyle.segmentation.UNet(2, depth=1, width=4)
+        >>> images = content[None, ..., None]
+        >>> tfstyle.metrics.segmenter_agreement(unet, images, images, num_classes=2)
+        1.0
     """
-    _check_measure(measure)
-    before, after = (
-        ops.convert_to_numpy(segmenter(ops.convert_to_tensor(images, dtype="float32")))
-        for images in (content, generated)
-    )
-    if before.dtype.kind == "f":
-        before = before.argmax(axis=-1)
+    metric = SegmenterAgreement(segmenter, num_classes, measure, target_classes)
+    metric.update_state(*(ops.convert_to_tensor(x, dtype="float32") for x in (content, generated)))
+    matrix = ops.convert_to_numpy(metric.total_cm)
     if measure == "pixel_accuracy":
-        return pixel_accuracy(before, after, classes)
-    function = {"dice": dice, "mean_iou": mean_iou}[measure]
-    return function(before, after, classes, target_classes=target_classes)
+        return float(np.trace(matrix) / matrix.sum())
+    return _mean(_by_class(matrix, measure), metric.target_classes)
 
 
-def _by_class(matrix: np.ndarray, factor: float) -> np.ndarray:
-    """IoU (factor 1) or Dice (factor 2) out of TP, rows and columns; NaN where both are absent."""
-    hits = np.diag(matrix).astype(np.float64)
-    union = matrix.sum(axis=0) + matrix.sum(axis=1) - (2 - factor) * hits
+def _by_class(matrix: np.ndarray, measure: str) -> np.ndarray:
+    """Found share, IoU or Dice of each class; NaN where it is absent in both."""
+    hits, rows, columns = np.diag(matrix).astype(np.float64), matrix.sum(1), matrix.sum(0)
+    if measure == "pixel_accuracy":
+        factor, union = 1.0, rows
+    else:
+        factor = 2.0 if measure == "dice" else 1.0
+        union = rows + columns - (2 - factor) * hits
     return np.divide(factor * hits, union, out=np.full(len(hits), np.nan), where=union > 0)
 
 
 def _mean(values: np.ndarray, targets: list[int]) -> float:
-    values = values[targets]
-    present = np.isfinite(values)
-    return float(values[present].mean()) if present.any() else float("nan")
+    present = values[targets][np.isfinite(values[targets])]
+    return float(present.mean()) if present.size else float("nan")
 
 
-def _check_classes(classes: int) -> None:
-    if isinstance(classes, bool) or not isinstance(classes, (int, np.integer)) or classes < 2:
-        raise ArgumentError(f"classes: must be a whole number of at least 2, received {classes!r}.")
+def _check_classes(num_classes: int) -> None:
+    whole = isinstance(num_classes, int | np.integer) and not isinstance(num_classes, bool)
+    if not whole or num_classes < 2:
+        raise ArgumentError(
+            f"num_classes: must be a whole number of at least 2, received {num_classes!r}."
+        )
 
 
-def _check_measure(measure: str) -> None:
-    if measure not in MEASURES:
-        raise ArgumentError(f"measure: must be one of {MEASURES}, received {measure!r}.")
-
-
-def _targets(target_classes: Sequence[int] | None, classes: int) -> list[int]:
+def _targets(target_classes: Sequence[int] | None, num_classes: int) -> list[int]:
     """The classes to average over, checked."""
     if target_classes is None:
-        return list(range(classes))
+        return list(range(num_classes))
     targets = [int(c) for c in target_classes]
-    if not targets or any(not 0 <= c < classes for c in targets):
+    if not targets or any(not 0 <= c < num_classes for c in targets):
         raise ArgumentError(
-            f"target_classes: must name classes from 0 to {classes - 1}, received {target_classes}."
+            f"target_classes: must name classes from 0 to {num_classes - 1}, received "
+            f"{target_classes}."
         )
     return targets
 
 
-# ---------------------------------------------------------------------------------------------
-# Keras metrics
+def _classes_of(y_pred):
+    """Classes of a prediction that may hold scores."""
+    scores = keras.backend.is_float_dtype(keras.backend.standardize_dtype(y_pred.dtype))
+    return ops.argmax(y_pred, axis=-1) if scores else y_pred
 
 
 class _ConfusionMetric(keras.metrics.MeanIoU):
@@ -316,22 +243,19 @@ class _ConfusionMetric(keras.metrics.MeanIoU):
     pixels together and not a mean of batches.
     """
 
-    _default_name = ""
+    measure = ""
 
     def __init__(
         self,
-        classes: int,
+        num_classes: int,
         target_classes: Sequence[int] | None = None,
         ignore_class: int | None = None,
         name: str | None = None,
         dtype=None,
     ):
-        _check_classes(classes)
-        super().__init__(
-            num_classes=int(classes), name=name or self._default_name, dtype=dtype or "float32"
-        )
-        self.classes = int(classes)
-        self.target_classes = _targets(target_classes, self.classes)
+        _check_classes(num_classes)
+        super().__init__(int(num_classes), name=name or self.measure, dtype=dtype or "float32")
+        self.target_classes = _targets(target_classes, self.num_classes)
         self.ignored = None if ignore_class is None else int(ignore_class)
 
     def update_state(self, y_true, y_pred, sample_weight=None):
@@ -339,65 +263,60 @@ class _ConfusionMetric(keras.metrics.MeanIoU):
 
         Args:
             y_true: classes (B, ...) or (B, ..., 1), of any number type.
-            y_pred: whole numbers of the same shape, or floats (B, ..., classes).
+            y_pred: whole numbers of the same shape, or floats (B, ..., num_classes).
             sample_weight: Weights that broadcast to the pixels, or None.
         """
-        truth, prediction = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
-        if keras.backend.is_float_dtype(keras.backend.standardize_dtype(prediction.dtype)):
-            if prediction.shape[-1] != self.classes:
-                raise ArgumentError(
-                    f"{self.name}: predictions that are floats need a last axis of "
-                    f"{self.classes} classes, received shape {tuple(prediction.shape)}."
-                )
-            prediction = ops.argmax(prediction, axis=-1)
+        truth, given = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
+        prediction = _classes_of(given)
+        if prediction is not given and given.shape[-1] != self.num_classes:
+            raise ArgumentError(
+                f"{self.name}: predictions that are floats need a last axis of "
+                f"{self.num_classes} classes, received shape {tuple(given.shape)}."
+            )
         ranks = len(truth.shape), len(prediction.shape)
         if ranks[0] != ranks[1] and not (ranks[0] == ranks[1] + 1 and truth.shape[-1] == 1):
             raise ArgumentError(
                 f"{self.name}: truth of shape {tuple(truth.shape)} does not fit predictions of "
                 f"classes with shape {tuple(prediction.shape)}."
             )
-        weights = None
-        if sample_weight is not None:
-            weights = ops.cast(sample_weight, "float32")
-            shape = ops.shape(prediction)
-            while len(weights.shape) < len(shape):
-                weights = weights[..., None]
-            weights = ops.reshape(ops.broadcast_to(weights, shape), (-1,))
-        rows = ops.reshape(ops.cast(truth, "int32"), (-1,))
-        columns = ops.reshape(ops.cast(prediction, "int32"), (-1,))
+        rows, columns = (ops.reshape(ops.cast(x, "int32"), (-1,)) for x in (truth, prediction))
         # What does not count goes to a cell of its own behind the matrix: sizes stay static.
-        count = self.classes * self.classes
-        inside = (rows >= 0) & (rows < self.classes) & (columns >= 0) & (columns < self.classes)
+        n = self.num_classes
+        inside = (rows >= 0) & (rows < n) & (columns >= 0) & (columns < n)
         if self.ignored is not None:
             inside = inside & (rows != self.ignored)
-        index = ops.where(inside, rows * self.classes + columns, count)
-        # Whole numbers add up exactly, however many there are.
-        each = ops.ones_like(index) if weights is None else weights
-        counted = ops.segment_sum(each, index, num_segments=count + 1)[:count]
-        matrix = ops.reshape(ops.cast(counted, self.dtype), (self.classes, self.classes))
-        self.total_cm.assign_add(matrix)
+        index = ops.where(inside, rows * n + columns, n * n)
+        each = ops.ones_like(index)  # whole numbers add up exactly, however many there are
+        if sample_weight is not None:
+            weights, shape = ops.cast(sample_weight, "float32"), ops.shape(prediction)
+            while len(weights.shape) < len(shape):
+                weights = weights[..., None]
+            each = ops.reshape(ops.broadcast_to(weights, shape), (-1,))
+        counted = ops.segment_sum(each, index, num_segments=n * n + 1)[:-1]
+        self.total_cm.assign_add(ops.reshape(ops.cast(counted, self.dtype), (n, n)))
 
-    def _mean_of(self, factor: float):
-        hits, rows, columns = self._sums()
+    def result(self):
+        matrix = ops.convert_to_tensor(self.total_cm)
+        hits, rows, columns = ops.diagonal(matrix), ops.sum(matrix, axis=1), ops.sum(matrix, axis=0)
+        if self.measure == "pixel_accuracy":
+            return ops.sum(hits) / ops.sum(rows)
+        factor = 2.0 if self.measure == "dice" else 1.0
         union = rows + columns - (2.0 - factor) * hits
         present = ops.cast(union > 0, self.dtype)
         values = factor * hits / ops.maximum(union, 1e-9)
         total = ops.sum(ops.take(values * present, self.target_classes))
         return total / ops.sum(ops.take(present, self.target_classes))
 
-    def _sums(self):
-        matrix = ops.convert_to_tensor(self.total_cm)
-        return ops.diagonal(matrix), ops.sum(matrix, axis=1), ops.sum(matrix, axis=0)
-
     def by_class(self) -> np.ndarray:
-        """float64 array (classes,) of each class so far; NaN for classes absent in both."""
-        return _by_class(ops.convert_to_numpy(self.total_cm).astype(np.float64), self._factor)
+        """float64 array (num_classes,) of each class so far; NaN for classes absent in both.
 
-    _factor = 1.0
+        Of pixel accuracy it is the share of each true class that was found.
+        """
+        return _by_class(ops.convert_to_numpy(self.total_cm).astype(np.float64), self.measure)
 
     def get_config(self):
         return {
-            "classes": self.classes,
+            "num_classes": self.num_classes,
             "target_classes": self.target_classes,
             "ignore_class": self.ignored,
             "name": self.name,
@@ -413,21 +332,21 @@ class MeanIoU(_ConfusionMetric):
     classes absent in both left out, and a choice of classes.
 
     Args:
-        classes: Number of classes, background included.
+        num_classes: Number of classes, background included.
         target_classes: Average over these alone.
         ignore_class: Pixels of this true class are left out. True classes outside the range never
             count.
-        name: ``"mean_iou"`` unless given.
+        name: Defaults to ``"mean_iou"``.
         dtype: Of the counts.
 
     Example:
-        >>> model.compile("adam", loss, metrics=[MeanIoU(4, target_classes=[1, 2, 3])])
+        >>> metric = tfstyle.metrics.MeanIoU(3, target_classes=[1, 2])
+        >>> metric.update_state([[0, 1, 1]], [[0, 1, 0]])
+        >>> float(metric.result())
+        0.5
     """
 
-    _default_name = "mean_iou"
-
-    def result(self):
-        return self._mean_of(1.0)
+    measure = "mean_iou"
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
@@ -435,16 +354,13 @@ class Dice(_ConfusionMetric):
     """:func:`dice` over all pixels seen, as a Keras metric; takes what :class:`MeanIoU` takes.
 
     Example:
-        >>> metric = Dice(2, target_classes=[1])
-        >>> metric.update_state(masks, logits)
-        >>> metric.result(), metric.by_class()
+        >>> metric = tfstyle.metrics.Dice(2)
+        >>> metric.update_state([[0, 1, 1, 0]], [[0, 1, 0, 1]])
+        >>> metric.by_class()
+        array([0.5, 0.5])
     """
 
-    _default_name = "dice"
-    _factor = 2.0
-
-    def result(self):
-        return self._mean_of(2.0)
+    measure = "dice"
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
@@ -455,26 +371,16 @@ class PixelAccuracy(_ConfusionMetric):
     leave out.
 
     Args:
-        classes: Number of classes, background included.
+        num_classes: Number of classes, background included.
         ignore_class: Pixels of this true class are left out.
-        name: ``"pixel_accuracy"`` unless given.
+        name: Defaults to ``"pixel_accuracy"``.
         dtype: Of the counts.
     """
 
-    _default_name = "pixel_accuracy"
+    measure = "pixel_accuracy"
 
-    def __init__(self, classes: int, ignore_class: int | None = None, name=None, dtype=None):
-        super().__init__(classes, None, ignore_class, name, dtype)
-
-    def result(self):
-        hits, rows, _ = self._sums()
-        return ops.sum(hits) / ops.sum(rows)
-
-    def by_class(self) -> np.ndarray:
-        """float64 array (classes,): share of each true class that was found; NaN if absent."""
-        matrix = ops.convert_to_numpy(self.total_cm).astype(np.float64)
-        rows = matrix.sum(axis=1)
-        return np.divide(np.diag(matrix), rows, out=np.full(len(rows), np.nan), where=rows > 0)
+    def __init__(self, num_classes: int, ignore_class: int | None = None, name=None, dtype=None):
+        super().__init__(num_classes, None, ignore_class, name, dtype)
 
     def get_config(self):
         config = super().get_config()
@@ -489,36 +395,31 @@ class SegmenterAgreement(_ConfusionMetric):
     Args:
         segmenter: A model or callable, or the path of a saved ``.keras`` model. Only a path comes
             back when the metric is loaded; with a model, give it again.
-        classes: Number of the segmenter's classes.
+        num_classes: Number of the segmenter's classes.
         measure: ``"dice"``, ``"mean_iou"`` or ``"pixel_accuracy"``.
         target_classes: For Dice and IoU, average over these alone.
-        name: ``"segmenter_agreement"`` unless given.
+        name: Defaults to ``"segmenter_agreement"``.
         dtype: Of the counts.
 
     Raises:
         ArgumentError: an unknown measure, or use without a segmenter.
-
-    Example:
-        >>> metric = SegmenterAgreement(unet, classes=4)
-        >>> metric.update_state(content, generated)
     """
-
-    _default_name = "segmenter_agreement"
 
     def __init__(
         self,
         segmenter: Callable | str | Path | None,
-        classes: int,
+        num_classes: int,
         measure: str = "dice",
         target_classes: Sequence[int] | None = None,
         name: str | None = None,
         dtype=None,
     ):
-        _check_measure(measure)
-        super().__init__(classes, target_classes, None, name, dtype)
+        if measure not in MEASURES:
+            raise ArgumentError(f"measure: must be one of {MEASURES}, received {measure!r}.")
+        super().__init__(num_classes, target_classes, None, name or "segmenter_agreement", dtype)
         self.measure = measure
-        self._path = str(segmenter) if isinstance(segmenter, (str, Path)) else None
-        # In a list of one behind a function: Keras must not take its weights for this metric's.
+        self._path = str(segmenter) if isinstance(segmenter, str | Path) else None
+        # Behind a function: Keras must not take its weights for this metric's.
         model = keras.saving.load_model(self._path, safe_mode=True) if self._path else segmenter
         self._segmenter = lambda: model
 
@@ -536,21 +437,8 @@ class SegmenterAgreement(_ConfusionMetric):
                 f"{self.name}: was loaded without its segmenter; make the metric again with one, "
                 "or give the path of a saved model."
             )
-        truth = segmenter(y_true)
-        if keras.backend.is_float_dtype(keras.backend.standardize_dtype(truth.dtype)):
-            truth = ops.argmax(truth, axis=-1)
+        truth = _classes_of(ops.convert_to_tensor(segmenter(y_true)))
         super().update_state(truth, segmenter(y_pred), sample_weight)
-
-    def result(self):
-        if self.measure == "pixel_accuracy":
-            hits, rows, _ = self._sums()
-            return ops.sum(hits) / ops.sum(rows)
-        return self._mean_of(2.0 if self.measure == "dice" else 1.0)
-
-    def by_class(self) -> np.ndarray:
-        """float64 array (classes,): Dice or IoU of each class; NaN if absent in both."""
-        matrix = ops.convert_to_numpy(self.total_cm).astype(np.float64)
-        return _by_class(matrix, 1.0 if self.measure == "mean_iou" else 2.0)
 
     def get_config(self):
         config = super().get_config()

@@ -35,7 +35,7 @@ def structure_scores(content, generated, mask=None, *, empty: float = 1.0):
         ArgumentError: for images that are no gray batches of one size, where shapes are static.
 
     Example:
-        >>> kept = structure_scores(images, stylized) >= 0.9   # (B,), inside tf.data's map
+        >>> kept = structure_scores(images, 0.5 * images) >= 0.9   # (B,), also inside tf.data's map
 
     Reference: Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment", IEEE TIP 13:4
     (2004), equation 10.
@@ -76,8 +76,8 @@ class StructureSimilarity(PairMean):
 
     Example:
         >>> metric = StructureSimilarity()
-        >>> metric.update_state(content, generated)
-        >>> metric.update_state(content, generated, body_masks)   # windows inside the body alone
+        >>> metric.update_state(images, images**2)
+        >>> metric.update_state(images, images**2, images > 0.1)   # windows inside the body alone
     """
 
     def __init__(self, name: str = "structure_similarity", dtype=None):

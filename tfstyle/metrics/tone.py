@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
+from tfstyle._private.images import as_batch
 from tfstyle.errors import ArgumentError
-from tfstyle.images import as_batch
 from tfstyle.metrics.means import PairMean
 from tfstyle.metrics.structure import check_pairs
 
@@ -49,7 +49,8 @@ def tone_errors(y_true, y_pred, hu, mask=None, *, least_pixels: int = LEAST_PIXE
             `least_pixels` below 1.
 
     Example:
-        >>> tone_errors(window.to_unit(hu), generated, hu, body)["balanced"]   # (B,)
+        >>> tone_errors(images, images, 2000 * images - 1000)["balanced"]   # (B,)
+        <tf.Tensor: shape=(1,), dtype=float32, numpy=array([0.], dtype=float32)>
     """
     _check_least_pixels(least_pixels)
     y_true, y_pred, hu = (ops.convert_to_tensor(x) for x in (y_true, y_pred, hu))
@@ -110,15 +111,17 @@ def tone_error(
             an `hu` that holds gray levels, or a `least_pixels` below 1.
 
     Example:
-        >>> window = WINDOWS["bone"]
-        >>> tone_error(window.to_unit(hu), generated, hu, body_mask(hu))["balanced"]
+        >>> right = tfstyle.data.WINDOWS["bone"].to_unit(hu)
+        >>> tone_error(right, right, hu)["balanced"]
+        0.0
     """
     _check_least_pixels(least_pixels)
     for value, name in ((y_true, "y_true"), (y_pred, "y_pred")):
         as_batch(value, name)
     values = np.asarray(hu, np.float32)
     counted = np.ones(values.shape, bool) if mask is None else np.asarray(mask, bool)
-    images = [np.asarray(y_true, np.float64), np.asarray(y_pred, np.float64), values, counted]
+    images: list[np.ndarray] = [*(np.asarray(y, np.float64) for y in (y_true, y_pred))]
+    images += [values, counted]
     planes = [x[..., 0] if x.ndim == 3 and x.shape[-1] == 1 else x for x in images]
     if planes[0].ndim != 2 or len({plane.shape for plane in planes}) > 1:
         raise ArgumentError(
@@ -168,7 +171,9 @@ class ToneError(PairMean):
 
     Example:
         >>> metric = ToneError()
-        >>> metric.update_state(np.concatenate([right, hu, body], axis=-1), generated)
+        >>> right, body = images, np.ones_like(images)
+        >>> y_true = np.concatenate([right, 2000 * images - 1000, body], axis=-1)
+        >>> metric.update_state(y_true, images)
     """
 
     def __init__(self, least_pixels: int = LEAST_PIXELS, name: str = "tone_error", dtype=None):

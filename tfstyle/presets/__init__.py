@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from tfstyle._private.files import read_json, read_limited, temporary_beside
 from tfstyle.encoders.weights import load_npz, save_npz
 from tfstyle.errors import InputFileError, OutputError, WeightsError
-from tfstyle.files import read_json, read_limited, temporary_beside
 
 FORMAT = 1
 #: The preset that is meant where none is named.
@@ -160,7 +160,7 @@ def table(cls: type | None = None) -> dict[str, dict]:
         WeightsError: a preset whose configuration cannot be read.
 
     Example:
-        >>> presets.table()["tone_ct"]["class"]
+        >>> tfstyle.presets.table()["tone_ct"]["class"]
         'ToneTransfer'
     """
     rows = {}
@@ -240,7 +240,8 @@ def load(preset: str | os.PathLike | None = None, cls: type | None = None):
                 f"{path}: holds a {own.__name__}, not a {cls.__name__}; presets of this class are "
                 f"{', '.join(names(cls)) or 'none'}, and tfstyle.from_preset() loads any."
             )
-        model = (cls or own).from_preset_settings(config["config"])
+        kind: Any = cls or own
+        model = kind.from_preset_settings(config["config"])
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, WeightsError):
             raise
@@ -268,12 +269,12 @@ def open_model(source: str | os.PathLike | None = None, cls: type | None = None)
         WeightsError: no such preset, or one that is damaged or of another class.
 
     Example:
-        >>> type(presets.open_model("vgg16_ct")).__name__
+        >>> type(tfstyle.presets.open_model("vgg16_ct")).__name__
         'StyleTransfer'
     """
     if source is None or not str(source).endswith(".keras"):
         return load(source, cls)
-    from tfstyle.keras_files import load_model
+    from tfstyle._private.keras_files import load_model
 
     return load_model(source, tuple(map(_class_named, CLASSES)) if cls is None else cls)
 
@@ -320,7 +321,7 @@ def save(
     return path
 
 
-def _class_of(config: Mapping[str, Any]) -> type:
+def _class_of(config: Mapping[str, Any]) -> Any:
     name = config["config"].get("class")
     if name not in CLASSES:
         raise WeightsError(

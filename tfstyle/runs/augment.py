@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
+from tfstyle._private.files import remove
 from tfstyle.augment import number_range
 from tfstyle.data import Scan, Window, resolve_window
 from tfstyle.data.dicom.deidentify import check_profile, new_key
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
-from tfstyle.files import remove
 from tfstyle.runs.folder import inside
 from tfstyle.runs.manifest import (
     BEAM,
@@ -35,9 +35,9 @@ from tfstyle.runs.manifest import (
     relative_path,
     rounded,
 )
-from tfstyle.runs.outputs import measure_scan, write_generated
+from tfstyle.runs.outputs import measure_scan, source_kind, write_generated
 from tfstyle.runs.sources import Masks, Source, check_places, find_sources
-from tfstyle.runs.stylize import Progress, source_kind
+from tfstyle.runs.stylize import Progress
 from tfstyle.style_bank import StyleBank
 from tfstyle.style_transfer import StyleTransfer
 from tfstyle.stylizers import ScanTransfer
@@ -300,7 +300,7 @@ class AugmentOptions:
         """What all images of a set have in common."""
         window = self.window
         if isinstance(window, Window):
-            window = f"{window.centre:g},{window.width:g}"
+            window = f"{window.center:g},{window.width:g}"
         digest = hashlib.sha256(json.dumps([network.fingerprint(), styles.names]).encode())
         for array in (styles.codes, styles.weights):
             digest.update(array.tobytes())
@@ -334,23 +334,20 @@ def begin(
     """Checks everything, finds what there is to do, and opens the output folder.
 
     Returns:
-        A context manager that gives the folder, the work and the sources; it notes each file whose
-        header cannot be read.
-
-    Raises:
-        ArgumentError, InputFileError, OutputError, WeightsError: See :func:`augment_scans`.
+        A context manager that gives the folder, the work and the sources.
     """
     styles.check(network)
     inputs = Path(inputs)
     places = check_places(inputs, Path(output), options.masks)
     sources, damaged = find_sources(inputs, places)
     masks = options.mask_folder()
-    if masks is not None and sources and not any(masks.fit(source.label) for source in sources):
+    if masks is not None and sources and not any(map(masks.fit, sources)):
         raise InputFileError(
             options.masks,
             f"holds no mask for any of the {len(sources)} inputs, of which the first is "
             f"{sources[0].label}. A mask has the name and subfolder of its input, but for endings "
-            "and words such as _ct, _0000 and _seg.",
+            "and words such as _ct, _0000 and _seg. In the folder of the inputs themselves, names "
+            "of masks need such a word: case_seg.nii.gz beside case.nii.gz.",
         )
     basic = options.deidentify == "basic"
     with ManifestFolder(
@@ -403,19 +400,12 @@ class Augmentation:
         done: Collection[tuple[int, int]] = (),
         turn: Callable[[], AbstractContextManager] = nullcontext,
     ) -> Iterator[dict]:
-        """Does one source, image by image.
+        """Does one source, image by image; see :meth:`tfstyle.runs.scans.Stylization.rows`.
 
         Args:
             source: The source.
             done: (part, copy) of the images that are there.
             turn: Entered as long as the model works.
-
-        Yields:
-            The row of each image as soon as it is written; one row if the source holds no scan.
-
-        Raises:
-            ArgumentError, InputFileError: If the source cannot be used.
-            OutputError: If something cannot be written.
         """
         scans = source.files.read()
         if not scans:
@@ -445,11 +435,7 @@ class Augmentation:
                 )
 
     def draw(self, name: str, part: int, copy: int, scan: Scan) -> tuple[int, float]:
-        """Style and strength of a copy, by what it is and nothing else.
-
-        Raises:
-            ArgumentError: If every style is of the scan's own files.
-        """
+        """Style and strength of a copy, by what it is and nothing else."""
         own = set(map(os.path.realpath, scan.files))
         weights = self.styles.weights.copy()
         for index, files in enumerate(self.style_files):
@@ -484,24 +470,19 @@ class Augmentation:
     def write(
         self, source: Source, facts: dict, scan: Scan, window: Window, style: int, unit: np.ndarray
     ) -> dict:
-        """Judges and writes one image with its mask; returns what its row is to say of them.
-
-        Raises:
-            InputFileError: If the mask cannot be read.
-            OutputError: If something cannot be written.
-        """
+        """Judges and writes one image with its mask; returns what its row is to say of them."""
         levels, gate = self.styles.quantiles, self.options.gate
         figures = measure_scan(scan, window, unit, [] if levels is None else [levels[style]])
         structure = figures["structure"]
         gated = gate is not None and structure is not None and structure < gate
         if gated:
             unit = window.to_unit(scan.pixels)
-        name = source.stem + (f"-part{facts['part'] + 1}" if facts["parts"] > 1 else "")
+        name = source.stem + (f"_{scan.stack}" if facts["parts"] > 1 else "")
         name += f"-{facts['copy']}"
         target = inside(self.output, self.output / "images" / f"{name}{source.ending}")
         mask = None
         if self.masks is not None:
-            mask = self.masks.hand_on(source.label, self.output / "masks", name)
+            mask = self.masks.hand_on(source, self.output / "masks", name)
         try:
             if target.is_dir():  # of a run that was stopped before it could note it
                 remove(target)
@@ -514,7 +495,7 @@ class Augmentation:
             "image": target.relative_to(self.output).as_posix(),
             "mask": mask,
             "style": self.styles.names[style],
-            "window": [window.centre, window.width],
+            "window": [window.center, window.width],
             "structure": rounded(structure),
             "distance_before": rounded(figures["before"]),
             "distance_after": rounded(figures["after"]),

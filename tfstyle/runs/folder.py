@@ -12,8 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tfstyle.errors import ArgumentError, OutputError
-from tfstyle.files import (
+from tfstyle._private.files import (
     is_inside,
     is_unused,
     locked,
@@ -24,6 +23,7 @@ from tfstyle.files import (
     remove_abandoned,
     write_atomically,
 )
+from tfstyle.errors import ArgumentError, OutputError
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from tfstyle.data.png import write_png
 from tfstyle.data.read import read_scans
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
-from tfstyle.errors import OutputError
+from tfstyle.errors import ArgumentError, OutputError
 from tfstyle.runs.folder import append_row
 
 #: Slices from which on other processes decode and write. Starting them takes about a second.
@@ -43,17 +43,10 @@ class InThisProcess(Executor):
 
 
 def start_workers(slices: int, workers: int | None = None) -> Executor:
-    """Processes that decode and write slices, or this process itself.
+    """Processes that decode and write slices, or for 0 workers this process itself.
 
-    Decoding and writing hold Python's lock, so that threads would only take turns.
-
-    Args:
-        slices: How many slices there are to do.
-        workers: Number of processes; 0 works in this process. None chooses by the number of
-            slices and of CPUs.
-
-    Returns:
-        An executor to be used in a ``with`` statement.
+    Decoding and writing hold Python's lock, so that threads would only take turns. None chooses by
+    the number of slices and of CPUs.
     """
     if workers is None:
         workers = min(os.cpu_count() or 1, 8) if slices >= MANY_SLICES else 0
@@ -84,12 +77,7 @@ def _end_with(parent: int) -> None:
 class DicomSlices:
     """Writes slices of a derived DICOM series; see :class:`tfstyle.data.dicom.write.DerivedSeries`.
 
-    Args:
-        frames: Source frames, in slice order.
-        window: Window of the content.
-        identity: Of an earlier run that is to be continued.
-        deidentify: See :func:`tfstyle.data.write_derived_series`.
-        uid_key: See :func:`tfstyle.data.write_derived_series`.
+    `identity` is that of an earlier run that is to be resumed.
     """
 
     def __init__(
@@ -129,13 +117,7 @@ def _write_dicom(
 
 
 class PngSlices:
-    """Writes slices as PNG files.
-
-    Args:
-        count: Number of slices.
-        window: Window of the content.
-        bits: 8 or 16.
-    """
+    """Writes slices as PNG files."""
 
     state: dict = {}  # noqa: RUF012 - nothing to remember
 
@@ -151,12 +133,16 @@ class PngSlices:
 
 def _write_png(width: float, bits: int, image: np.ndarray, path: str) -> tuple[float, float]:
     write_png(image, path, bits=bits, description=DESCRIPTION)
+    return _png_steps(width, bits)
+
+
+def _png_steps(width: float, bits: int) -> tuple[float, float]:
     levels = 2**bits - 1
     return width / levels, 0.5 / levels
 
 
 def finish_slice(
-    task: tuple, image: np.ndarray, path: Path, journal: Path, facts: dict, measured: tuple | None
+    task: tuple, image: np.ndarray, path: Path, journal: Path, index: int, details: tuple
 ) -> dict:
     """Writes one slice under a temporary name, renames it, and notes it; runs in a worker.
 
@@ -168,8 +154,8 @@ def finish_slice(
         image: Generated image, float32 (rows, columns) in [0, 1].
         path: The slice's file.
         journal: Of the run.
-        facts: What is known of the slice already.
-        measured: None, or (pixels, window, units, styles) for :func:`measure`.
+        index: Number of the slice.
+        details: Of :func:`facts_of`, without the image.
 
     Raises:
         OutputError: If the file cannot be written.
@@ -179,9 +165,8 @@ def finish_slice(
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         step, error = function(*arguments, image, str(temporary))
-        facts = {**facts, "file": path.name, "step": step, "error": error}
-        if measured is not None:
-            facts.update(measure(measured[0], image, *measured[1:]))
+        facts = {"slice": index, "file": path.name, "step": step, "error": error}
+        facts |= facts_of(image, *details)
         os.replace(temporary, path)
         append_row(journal, facts)
     except OSError as problem:
@@ -191,30 +176,37 @@ def finish_slice(
     return facts
 
 
-def measure(
-    pixels: np.ndarray,
+def facts_of(
     generated: np.ndarray,
+    pixels: np.ndarray,
     window: Window,
     units: str,
-    styles: Sequence[np.ndarray],
-) -> dict:
-    """How near one slice came to the style, and how much structure stayed.
+    styles: Sequence[np.ndarray] | None,
+) -> dict[str, float]:
+    """What the window clips of one slice, how near it came to the style, and what structure stayed.
 
     Args:
-        pixels: The content (rows, columns) in `units`.
         generated: Float (rows, columns) in [0, 1].
+        pixels: The content (rows, columns) in `units`.
         window: The content's.
         units: See :class:`tfstyle.data.Scan`.
-        styles: Gray levels of the styles, any shape; distances need exactly one.
+        styles: Gray levels of the styles, any shape; distances need exactly one. None measures
+            nothing.
 
     Returns:
-        ``before`` and ``after`` (histogram distances to the style) and ``structure``, each only
-        where it is defined.
+        ``below`` and ``above`` (shares of the pixels), and where they are defined ``before`` and
+        ``after`` (histogram distances to the style) and ``structure``.
     """
     from tfstyle.metrics.preservation import body_mask, structure_similarity
     from tfstyle.metrics.style import histogram_distance
 
-    content, found = window.to_unit(pixels), {}
+    found = {
+        "below": float(np.mean(pixels < window.lower)),
+        "above": float(np.mean(pixels > window.upper)),
+    }
+    if styles is None:
+        return found
+    content = window.to_unit(pixels)
     if min(content.shape) >= 11:
         mask = body_mask(pixels) if units == "HU" else None
         structure = structure_similarity(content, generated, mask)
@@ -229,19 +221,9 @@ def measure(
 def measure_scan(
     scan: Scan, window: Window, generated: np.ndarray, styles: Sequence[np.ndarray]
 ) -> dict[str, float | None]:
-    """:func:`measure` for up to ``MEASURED_SLICES`` slices of a scan; their medians.
-
-    Args:
-        scan: The source.
-        window: The window through which it became [0, 1].
-        generated: Float (slices, rows, columns) in [0, 1].
-        styles: Gray levels of the styles, any shape; distances need exactly one.
-
-    Returns:
-        ``before``, ``after`` and ``structure``, None where undefined.
-    """
+    """Medians of :func:`facts_of` over up to ``MEASURED_SLICES`` slices; None where undefined."""
     found = [
-        measure(scan.pixels[i], generated[i], window, scan.units, styles)
+        facts_of(generated[i], scan.pixels[i], window, scan.units, styles)
         for i in sorted(measured_slices(len(scan)))
     ]
     return {key: median(found, key) for key in ("before", "after", "structure")}
@@ -266,67 +248,40 @@ def write_generated(
     target: Path,
     deidentify: str = "keep",
     uid_key: str | None = None,
-) -> list[Path]:
+) -> None:
     """Writes generated images as a scan of the source's kind and geometry, in this process.
 
     Args:
         scan: The source.
         generated: Float (slices, rows, columns) in [0, 1].
         window: The window through which the source became [0, 1].
-        kind: ``"dicom"``, ``"nifti"`` or ``"png"``.
-        target: A new or empty folder for DICOM and for PNG of several slices, else a file.
+        kind: ``"dicom"``, ``"nifti"``, or ``"png"`` for one slice.
+        target: A new or empty folder for DICOM, else a file. Nothing is left half-written.
         deidentify: For DICOM, see :func:`tfstyle.data.write_derived_series`.
         uid_key: For DICOM, see :func:`tfstyle.data.write_derived_series`.
 
-    Returns:
-        The files written, in slice order; none of them half.
-
     Raises:
-        OutputError: If they cannot be written.
+        OutputError: If it cannot be written.
     """
     if kind == "dicom":
-        return write_derived_series(
-            scan,
-            generated,
-            window,
-            target,
-            description=DESCRIPTION,
-            deidentify=deidentify,
-            uid_key=uid_key,
-        )
-    if kind == "nifti":
+        profile = {"deidentify": deidentify, "uid_key": uid_key}
+        write_derived_series(scan, generated, window, target, description=DESCRIPTION, **profile)
+    elif kind == "nifti":
         write_nifti(generated, scan, window, target, description=DESCRIPTION)
-        return [target]
-    files = [target]
-    if len(generated) > 1:
-        target.mkdir(parents=True, exist_ok=True)
-        files = [target / name for name in PngSlices(len(generated), window, 8).names]
-    for image, file in zip(generated, files):
-        write_png(image, file, bits=picture_bits(scan), description=DESCRIPTION)
-    return files
+    else:
+        write_png(generated[0], target, bits=picture_bits(scan), description=DESCRIPTION)
 
 
-class OneFile:
-    """A volume or picture in one file, gathered in memory and written at the end.
-
-    Args:
-        scan: The source.
-        window: Its window.
-        kind: ``"nifti"`` or ``"png"``.
-    """
-
-    def __init__(self, scan: Scan, window: Window, kind: str):
-        self.scan, self.window, self.kind = scan, window, kind
-        self.unit = np.empty(scan.pixels.shape, np.float32)
-
-    def write(self, path: Path) -> tuple[float, float]:
-        """Writes the file; returns the step between values, and the round trip's error."""
-        if self.kind == "png":
-            return _write_png(self.window.width, picture_bits(self.scan), self.unit[0], str(path))
-        write_nifti(self.unit, self.scan, self.window, path, description=DESCRIPTION)
-        (back,) = read_scans(path)
-        step = 1.0 if back.pixels.dtype.kind in "iu" else 0.0
-        return step, float(np.abs(self.window.to_unit(back.pixels) - self.unit).max())
+def write_file(
+    scan: Scan, generated: np.ndarray, window: Window, kind: str, target: Path
+) -> tuple[float, float]:
+    """:func:`write_generated` for one file; the step between values, and the round trip's error."""
+    write_generated(scan, generated, window, kind, target)
+    if kind == "png":
+        return _png_steps(window.width, picture_bits(scan))
+    (back,) = read_scans(target)
+    step = 1.0 if back.pixels.dtype.kind in "iu" else 0.0
+    return step, float(np.abs(window.to_unit(back.pixels) - generated).max())
 
 
 def picture_bits(scan: Scan) -> int:
@@ -334,18 +289,34 @@ def picture_bits(scan: Scan) -> int:
     return 16 if scan.units == "gray" and scan.pixels.dtype == np.uint16 else 8
 
 
-__all__ = [
-    "MANY_SLICES",
-    "DicomSlices",
-    "InThisProcess",
-    "OneFile",
-    "PngSlices",
-    "finish_slice",
-    "measure",
-    "measure_scan",
-    "measured_slices",
-    "median",
-    "picture_bits",
-    "start_workers",
-    "write_generated",
-]
+def source_kind(scan: Scan) -> str:
+    """``"png"``, ``"nifti"`` or ``"dicom"``, by the files that a scan came from."""
+    if scan.units == "gray":
+        return "png"
+    first = scan.files[0].lower() if scan.files else ""
+    return "nifti" if first.endswith((".nii", ".nii.gz")) else "dicom"
+
+
+def output_kind(scan: Scan, output_format: str) -> str:
+    """What a scan is written as: ``"png"``, ``"nifti"`` or ``"dicom"``.
+
+    Raises:
+        ArgumentError: If it cannot be written in that format.
+    """
+    source = source_kind(scan)
+    kind = source if output_format == "auto" else output_format
+    if kind == "dicom" and source != "dicom":
+        raise ArgumentError(
+            f"output_format: {scan.name} is no DICOM, so there is no header to derive one from; "
+            "use 'auto', 'nifti' or 'png'."
+        )
+    if kind == "nifti" and source == "png":
+        raise ArgumentError(
+            f"output_format: {scan.name} is a picture without units and geometry; use 'png'."
+        )
+    return kind
+
+
+def ending_of(scan: Scan, kind: str) -> str:
+    """Ending of what a scan is written to; none for a folder."""
+    return {"dicom": "", "nifti": ".nii.gz", "png": ".png" if len(scan) == 1 else ""}[kind]

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from tfstyle._private.files import remove, temporary_beside, write_atomically
 from tfstyle.data.read import ScanFiles, list_scans
 from tfstyle.data.scan import Scan
 from tfstyle.data.shards import DTYPES, FORMAT, INDEX, is_prepared, read_index, sha256
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, TfstyleError
-from tfstyle.files import remove, temporary_beside, write_atomically
 from tfstyle.runs.folder import RunFolder, files_digest
 
 _RECORD, _JOURNAL = ".prepare.json", ".prepare.jsonl"  # while shards are written
@@ -256,7 +256,7 @@ def _write_scan(
         "dtype": dtype,
         "units": scan.units,
         "spacing": list(scan.spacing),
-        "window": None if window is None else [window.centre, window.width],
+        "window": None if window is None else [window.center, window.width],
     }
     for i, plane in enumerate(scan.pixels):
         raw = np.ascontiguousarray(plane, dtype).tobytes()

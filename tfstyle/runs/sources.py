@@ -10,12 +10,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from tfstyle._private.files import remove, temporary_beside
 from tfstyle.data.dicom import is_dicom
-from tfstyle.data.layouts import key_of, stem_of
+from tfstyle.data.layouts import is_label_name, key_of, stem_of
 from tfstyle.data.privacy import mark_of
 from tfstyle.data.read import ScanFiles, find_files, list_scans, no_scans
-from tfstyle.errors import ArgumentError, InputFileError, OutputError, StorageError
-from tfstyle.files import remove, temporary_beside
+from tfstyle.errors import InputFileError, OutputError, StorageError
 from tfstyle.runs.folder import inside
 from tfstyle.runs.manifest import relative_path
 
@@ -52,8 +52,6 @@ def check_places(inputs: Path, output: Path, masks: str | os.PathLike | None) ->
     folder = Path(masks).resolve()
     if not folder.is_dir():
         raise InputFileError(masks, "no such folder of masks.")
-    if folder == source:
-        raise ArgumentError("masks: must be another folder than that of the images.")
     return [folder] if source in folder.parents else []
 
 
@@ -138,13 +136,13 @@ class Masks:
         self.folder, self.link, self.dicom = Path(folder), link, dicom
         self.names: dict[PurePosixPath, list[dict[str, list[str]]]] = {}
 
-    def hand_on(self, label: PurePosixPath, output: Path, stem: str) -> str | None:
+    def hand_on(self, image: Source, output: Path, stem: str) -> str | None:
         """Copies or links the mask of an input to `output`, under the name `stem`.
 
         Returns:
             The path written, from the parent of `output`, or None if there is no mask.
         """
-        source = self._find(label)
+        source = self._find(image)
         if source is None:
             return None
         if not self.dicom:
@@ -175,15 +173,16 @@ class Masks:
             raise OutputError(target, f"cannot be made of {source} ({error}).") from error
         return target.relative_to(output.parent).as_posix()
 
-    def fit(self, label: PurePosixPath) -> bool:
+    def fit(self, image: Source) -> bool:
         """Whether there is a mask for an input, or too many."""
         try:
-            return self._find(label) is not None
+            return self._find(image) is not None
         except InputFileError:
             return True
 
-    def _find(self, label: PurePosixPath) -> Path | None:
+    def _find(self, image: Source) -> Path | None:
         """The mask of an input: of its name, but for the ending, or for words such as ``_seg``."""
+        label = image.label
         place = self.folder / label.parent
         if label.parent not in self.names:
             # By name, by stem, and by what images and masks have in common.
@@ -195,12 +194,23 @@ class Masks:
             self.names[label.parent] = tables
         names, stems, keys = self.names[label.parent]
         name, stem = label.name, stem_of(label.name)
-        # nnU-Net has one mask for the channels case_0000, case_0001, …
-        fitting = names.get(name) or stems.get(stem) or keys.get(key_of(name)) or []
-        fitting = fitting or stems.get(re.sub(r"_\d{4}$", "", stem), [])
-        if len(fitting) > 1:
-            raise InputFileError(place, f"holds several masks for {label}: {', '.join(fitting)}.")
-        return place / fitting[0] if fitting else None
+        # Among the inputs themselves, a mask is known by its name alone.
+        beside = os.path.realpath(os.path.dirname(_common(image.files))) == os.path.realpath(place)
+        for table, key in (
+            (names, name),
+            (stems, stem),
+            (keys, key_of(name)),
+            # nnU-Net has one mask for the channels case_0000, case_0001, …
+            (stems, re.sub(r"_\d{4}$", "", stem)),
+        ):
+            fitting = [one for one in table.get(key, []) if not beside or is_label_name(one)]
+            if len(fitting) > 1:
+                raise InputFileError(
+                    place, f"holds several masks for {label}: {', '.join(fitting)}."
+                )
+            if fitting:
+                return place / fitting[0]
+        return None
 
     @staticmethod
     def _link(source: str, target: str) -> None:

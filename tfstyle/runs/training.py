@@ -25,11 +25,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfstyle import __version__, callbacks, encoders
+from tfstyle._private.files import read_json, remove, write_atomically
 from tfstyle.data import Scan, load_shards, pair_dataset, read_scans, spine_phantom
 from tfstyle.data.shards import is_prepared
 from tfstyle.encoders.weights import load_npz, save_npz
 from tfstyle.errors import ArgumentError, OutputError, WeightsError
-from tfstyle.files import read_json, remove, write_atomically
 from tfstyle.runs.folder import RunFolder
 from tfstyle.runs.training_run import TrainingRun
 from tfstyle.style_transfer import StyleTransfer

@@ -39,6 +39,7 @@ class SegmentationLoss(keras.losses.Loss):
         ArgumentError: weights below 0, or more weights than classes.
 
     Example:
+        >>> unet = tfstyle.segmentation.UNet(2, depth=1, width=4)
         >>> unet.compile("adam", SegmentationLoss(class_weights=[0.5, 2.0], dice=1.0))
 
     References: Ronneberger, Fischer and Brox, "U-Net", MICCAI 2015, equation 1; Milletari, Navab

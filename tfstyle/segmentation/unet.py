@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers, ops
 
+from tfstyle._private.images import as_batch, gray_tensor
+from tfstyle._private.keras_files import KerasFile
 from tfstyle.errors import ArgumentError
-from tfstyle.images import as_batch, gray_tensor
-from tfstyle.keras_files import KerasFile
 from tfstyle.layers.padding import extend_to_stride
 from tfstyle.metrics.segmentation import Dice, MeanIoU, PixelAccuracy
 from tfstyle.segmentation.loss import SegmentationLoss
@@ -100,10 +100,11 @@ class UNet(KerasFile, keras.Model):
         ArgumentError: an argument that cannot be used.
 
     Example:
-        >>> unet = UNet(classes=4, depth=3, width=16, normalization="batch")
-        >>> unet.compile_default(class_weights=[0.5, 1, 1, 1])
-        >>> unet.fit(dataset, epochs=10)           # of images (B, H, W, 1), masks (B, H, W)
-        >>> mask = unet.segment(image)             # uint8, of the image's shape
+        >>> unet = UNet(classes=2, depth=1, width=4, normalization="batch")
+        >>> unet.compile_default(class_weights=[0.5, 1])
+        >>> history = unet.fit(images, images[..., 0] > 0.5, verbose=0)   # masks (B, H, W)
+        >>> unet.segment(content).shape
+        (64, 64)
 
     Reference: Ronneberger, Fischer and Brox, "U-Net: convolutional networks for biomedical image
     segmentation", arXiv:1505.04597, figure 1.
@@ -270,9 +271,6 @@ class UNet(KerasFile, keras.Model):
 
         Raises:
             ArgumentError: wrong shape, not finite, or gray levels outside [0, 1].
-
-        Example:
-            >>> unet.segment(scan_to_unit(scan, "bone"))   # (slices, H, W, 1)
         """
         images, shape = as_batch(image, "image")
         kind = np.uint8 if self.classes <= 256 else np.int32

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from tfstyle._private.images import as_batch, check_strength, check_style_count, named_styles
 from tfstyle.errors import SERVING_PACKAGES, ArgumentError, ServingError, require_packages
 from tfstyle.export.servable import DEFAULT_SIGNATURE
 from tfstyle.export.signatures import ENCODE_STYLE, STRENGTH_SUFFIX, STYLIZE, STYLIZE_WITH_CODE
-from tfstyle.images import as_batch, check_strength, check_style_count, named_styles
 
 if TYPE_CHECKING:
     import grpc
@@ -180,7 +180,9 @@ class Client:
             # Several requests with one style: encode it once, where the server can.
             code = self._code_or_none(styles, timeout)
             name, styles = (name, styles) if code is None else ("code", code)
-        extra = {"strength": np.float32(strength)} if strength < 1.0 else {}
+        extra: dict[str, npt.ArrayLike] = {}
+        if strength < 1.0:
+            extra["strength"] = np.float32(strength)
         stem = STYLIZE if name == "style" else STYLIZE_WITH_CODE
         signature = f"{stem}{STRENGTH_SUFFIX if extra else ''}"
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tfstyle.errors import ArgumentError, ServingError
 from tfstyle.serving.client import Client
@@ -218,7 +219,7 @@ def _terminate(process: subprocess.Popen, grace: float) -> None:
     try:
         process.wait(grace)
     except subprocess.TimeoutExpired:
-        logger.warning("%s did not end within %g s and is killed", process.args[0], grace)
+        logger.warning("%s did not end within %g s and is killed", process.pid, grace)
         process.kill()
         process.wait()
 
@@ -229,7 +230,7 @@ def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # Python delivers signals to the main thread alone; `stop` ends the server here
         return
-    previous = {}
+    previous: dict[int, Any] = {}
 
     def restore() -> None:
         while previous:

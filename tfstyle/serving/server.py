@@ -261,7 +261,7 @@ class DevelopmentServer:
         from tensorflow_serving.apis import get_model_status_pb2 as status
         from tensorflow_serving.apis import predict_pb2 as predict
 
-        def handler(method: Callable, request: type, response: type) -> grpc.RpcMethodHandler:
+        def handler(method: Callable, request: Any, response: Any) -> grpc.RpcMethodHandler:
             def answer(message: Any, context: grpc.ServicerContext) -> Any:
                 return _answer(method, message, response(), context)
 
@@ -290,7 +290,7 @@ class DevelopmentServer:
         spec = request.model_spec
         _require(request.HasField("model_spec"), "Missing ModelSpec")
         _require(spec.name, "ModelSpec has no name specified.")
-        version, servable = self._servables.get(spec.name, (None, None))
+        version, servable = self._servables.get(spec.name, (0, None))
         wanted = f"Latest({spec.name})"
         if spec.HasField("version"):
             wanted = f"Specific({spec.name}, {spec.version.value})"
@@ -298,6 +298,7 @@ class DevelopmentServer:
         _require(found, f"Servable not found for request: {wanted}", "NOT_FOUND")
         label = spec.version_label
         _require(not label, f"Unrecognized servable version label: {label}")
+        assert servable is not None
         return version, servable
 
     def _predict(self, request: Any, response: Any, context: grpc.ServicerContext) -> None:
@@ -310,6 +311,7 @@ class DevelopmentServer:
             key = request.model_spec.signature_name or DEFAULT_SIGNATURE
             signature = servable.signatures.get(key)
             _require(signature, f'Serving signature key "{key}" not found.', "FAILED_PRECONDITION")
+            assert signature is not None
             _check_names(request, signature)
             inputs = {
                 name: _decode(name, request.inputs[name], info, self.limits)
@@ -414,7 +416,7 @@ def _status_of(error: Exception) -> tuple[str, str]:
     number = getattr(error, "error_code", None)  # of a tf.errors.OpError
     for status in grpc.StatusCode:
         if number and status.value[0] == number:
-            return status.name, clean_message(error.message)
+            return status.name, clean_message(getattr(error, "message", ""))
     return "INTERNAL", "internal error; the server's log says more"
 
 

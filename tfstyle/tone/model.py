@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tfstyle.images import as_batch, check_batch_size, check_strength, gray_tensor, pair_of
-from tfstyle.keras_files import KerasFile
+from tfstyle._private.images import as_batch, check_batch_size, check_strength, gray_tensor, pair_of
+from tfstyle._private.keras_files import KerasFile
 from tfstyle.layers.resize import reduce_array
 from tfstyle.presets import PresetModel
 from tfstyle.style_codes import StyleCodes

@@ -4,14 +4,13 @@
 together, ``series`` reads scans; ``write`` makes derived series and ``deidentify`` cleans headers.
 """
 
-from tfstyle.data.dicom.files import damage_is_input_error, is_dicom, read_dataset
-from tfstyle.data.dicom.headers import Frame, check_size, frames_of
+from tfstyle.data.dicom.files import check_size, damage_is_input_error, is_dicom, read_dataset
+from tfstyle.data.dicom.headers import Frame, frames_of
 from tfstyle.data.dicom.pixels import AIR_HU, compact, picture_size, read_frame, to_hounsfield
-from tfstyle.data.dicom.series import DicomSeries, read_dicom, source_frames
+from tfstyle.data.dicom.series import read_dicom
 
 __all__ = [
     "AIR_HU",
-    "DicomSeries",
     "Frame",
     "check_size",
     "compact",
@@ -22,6 +21,5 @@ __all__ = [
     "read_dataset",
     "read_dicom",
     "read_frame",
-    "source_frames",
     "to_hounsfield",
 ]

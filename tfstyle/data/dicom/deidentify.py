@@ -41,14 +41,7 @@ _CLASSES = ("ClassUID", "SyntaxUID", "CodingSchemeUID", "ContextUID", "MappingRe
 
 
 def check_profile(profile: str) -> None:
-    """Makes sure that a profile can be used.
-
-    Args:
-        profile: One of :data:`PROFILES`.
-
-    Raises:
-        ArgumentError: If it is unknown, or dicom-anonymizer is not installed.
-    """
+    """Raises an ArgumentError if a profile is unknown, or dicom-anonymizer is not installed."""
     if profile not in PROFILES:
         raise ArgumentError(
             f"deidentify: unknown profile {profile!r}; use one of {', '.join(PROFILES)}."
@@ -63,14 +56,9 @@ def new_key() -> str:
 
 
 def new_uid(uid: str, key: str) -> str:
-    """The UID that stands for another one: always the same under one key.
+    """The UID below 2.25 (PS3.5 B.2) that stands for another one under a key, always the same.
 
-    Args:
-        uid: A UID; those of the standard (``1.2.840.10008.…``) and empty ones stay.
-        key: Of :func:`new_key`.
-
-    Returns:
-        A UID below 2.25 made of 128 bits (PS3.5 B.2).
+    Those of the standard (``1.2.840.10008.…``) and empty ones stay.
     """
     uid = str(uid)
     if not uid or uid.startswith(_REGISTERED):
@@ -80,14 +68,11 @@ def new_uid(uid: str, key: str) -> str:
 
 
 def check_burned_in(said: str | None, path: str) -> None:
-    """Refuses an image that says that its pixels hold text; no profile takes that out.
+    """Raises an InputFileError for an image that says that its pixels hold text, which stays.
 
     Args:
-        said: Its Burned In Annotation (0028,0301).
-        path: Its file, for the message.
-
-    Raises:
-        InputFileError: If Burned In Annotation (0028,0301) is YES.
+        said: Its BurnedInAnnotation (0028,0301).
+        path: Its file.
     """
     if str(said or "").strip().upper() == "YES":
         raise InputFileError(
@@ -161,23 +146,18 @@ def _rules() -> dict[tuple, Callable]:
             rules[tag] = _remove  # the package keeps dates, with a dummy
         elif kind in _DATES:
             # Its dummies, of the year 1, are refused by other software.
-            rules[tag] = _dated("" if name.startswith("empty") else _DATES[kind])
+            rules[tag] = _set_to("" if name.startswith("empty") else _DATES[kind])
         elif kind == "UI" or action is delete_or_empty_or_replace_UID:
             rules[tag] = _leave  # U, and U* for sequences of references: by new_uid in _apply
         elif kind == "SQ" and action is not replace:
             # Items of dummies fit no image; images need none of these.
-            rules[tag] = _empty if action is empty else _remove
+            rules[tag] = _set_to([]) if action is empty else _remove
         else:
             rules[tag] = _or_remove(action)
     return rules
 
 
-def _empty(dataset: Dataset, tag: tuple[int, int]) -> None:
-    if tag in dataset:
-        dataset[tag].value = []
-
-
-def _dated(value: str) -> Callable:
+def _set_to(value: object) -> Callable:
     def act(dataset: Dataset, tag: tuple[int, int]) -> None:
         if tag in dataset:
             dataset[tag].value = value

@@ -1,17 +1,22 @@
-"""Opening DICOM files: what counts as one, bounded reading, and errors that quote no value."""
+"""Opening DICOM files: what counts as one, bounded reading, and errors that quote no value.
+
+Attributes are read here too, by functions that take what a damaged file may hold.
+"""
 
 from __future__ import annotations
 
 import io
+import math
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import pydicom
+from pydicom.datadict import dictionary_description, tag_for_keyword
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
 from tfstyle.data.privacy import reason_of, values_unsaid
@@ -20,20 +25,19 @@ from tfstyle.limits import check
 
 
 class NotDicomError(InputFileError):
-    """A file that holds something other than DICOM; folders leave it out."""
+    """A file of another kind than DICOM; folders leave it out."""
 
 
 class NoPictureError(InputFileError):
-    """A DICOM file that holds something other than a picture; folders leave it out."""
+    """A DICOM file without a picture; folders leave it out."""
 
 
 class NoSizeError(NoPictureError):
     """A slice without its size; folders leave it out with a warning."""
 
 
-_PREAMBLE = 128
-#: First bytes that tell a DICOM file from others.
-HEAD = 1024
+#: Bytes before the prefix, and first bytes that tell a DICOM file from others.
+_PREAMBLE, _HEAD = 128, 1024
 _VRS = frozenset(vr.value.encode() for vr in VR if len(vr.value) == 2)
 _LONG_VRS = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)
 
@@ -46,14 +50,14 @@ def is_dicom(path: str | os.PathLike) -> bool:
     """
     try:
         with open(path, "rb") as file:
-            return begins_as_dicom(file.read(HEAD))
+            head = file.read(_HEAD)
     except OSError:
         return False
+    return _has_prefix(head) or _start_of_data_set(head) is not None
 
 
-def begins_as_dicom(head: bytes) -> bool:
-    """Whether these first bytes of a file are those of a DICOM file; see :func:`is_dicom`."""
-    return head[_PREAMBLE : _PREAMBLE + 4] == b"DICM" or _start_of_data_set(head) is not None
+def _has_prefix(head: bytes) -> bool:
+    return head[_PREAMBLE : _PREAMBLE + 4] == b"DICM"
 
 
 def _start_of_data_set(head: bytes) -> int | None:
@@ -92,60 +96,67 @@ def _are_elements(data: bytes) -> bool:
 
 
 def read_dataset(path: str, *, pixels: bool, tags: list[str] | None = None) -> Dataset:
-    """Reads a file, with or without its pixels.
+    """Reads a file, with or without its pixels, and opens it once.
 
     Args:
         path: The file.
         pixels: Whether to read the pixels.
-        tags: Keywords of the attributes to read where pixels are not; None for all.
-
-    Returns:
-        The data set.
+        tags: Keywords of the attributes to read where pixels are not. Defaults to all.
 
     Raises:
         InputFileError: If the file is missing, damaged, or is not a DICOM file.
     """
     options = {} if pixels else {"stop_before_pixels": True, "specific_tags": tags}
     try:
-        with values_unsaid():
-            return _parse(path, options)
-    except InputFileError:
-        raise
+        with damage_is_input_error(path), _Bounded(path) as file:
+            if file.start is None:
+                raise NotDicomError(path, _NOT_DICOM)
+            if file.prefix:
+                return pydicom.dcmread(file, **options)
+            if options.get("specific_tags") is not None:
+                options["specific_tags"] = [*tags, *_TELLING]
+            dataset = pydicom.dcmread(file, force=True, **options)
+            if not any(dataset.get(keyword) for keyword in _TELLING):
+                raise NotDicomError(path, _NOT_DICOM)
+            return dataset
     except FileNotFoundError:
         raise InputFileError(path, "no such file.") from None
     except OSError as error:
-        if isinstance(error, EOFError) or error.errno is None:
-            raise InputFileError(
-                path, f"the DICOM file is cut short or damaged ({reason_of(error)})."
-            ) from None
         raise InputFileError(path, f"cannot be read ({error.strerror}).") from error
-    except InvalidDicomError:
-        return _read_without_prefix(path, options)
-    except Exception as error:  # pydicom raises many kinds on damaged files
-        raise InputFileError(path, f"the DICOM file is damaged ({reason_of(error)}).") from None
+
+
+_NOT_DICOM = "not a DICOM file (no 'DICM' prefix). Give a DICOM, NIfTI or PNG file."
+#: One of them is in any data set of an image or a report.
+_TELLING = ["SOPClassUID", "Modality", "Rows", "SeriesInstanceUID"]
 
 
 class _From(io.FileIO):
     """A file from some byte on."""
 
-    def __init__(self, path: str, start: int):
-        self._start = start
-        super().__init__(path)
-        self.seek(0)
+    start = 0
 
     def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
-        place += self._start if whence == os.SEEK_SET else 0
-        return super().seek(place, whence) - self._start
+        place += self.start if whence == os.SEEK_SET else 0
+        return super().seek(place, whence) - self.start
 
     def tell(self) -> int:
-        return super().tell() - self._start
+        return super().tell() - self.start
 
 
 class _Bounded(io.BufferedReader):
-    """A file whose reader can take no more than limits allow, whatever the lengths in it say."""
+    """A file whose reader can take no more than limits allow, for all lengths that it states.
 
-    def __init__(self, path: str, start: int = 0):
-        super().__init__(_From(path, start) if start else io.FileIO(path))
+    It begins at ``start``, None if it is not a DICOM file; ``prefix``: whether it has ``DICM``.
+    """
+
+    def __init__(self, path: str):
+        raw = _From(path)
+        head = raw.read(_HEAD)
+        self.prefix = _has_prefix(head)
+        self.start = 0 if self.prefix else _start_of_data_set(head)
+        raw.start = self.start or 0
+        raw.seek(0)
+        super().__init__(raw)
         self.size = os.fstat(self.fileno()).st_size
         check(path, "file_bytes", self.size, f"a file of {self.size} bytes")
 
@@ -153,51 +164,12 @@ class _Bounded(io.BufferedReader):
         if size is not None and size >= 0:
             return super().read(min(size, self.size))
         data = super().read()  # pydicom asks for the rest of a file where it is deflated
-        self._check_inflated(data)
-        return data
-
-    def _check_inflated(self, data: bytes) -> None:
-        total, inflate = 0, zlib.decompressobj(-zlib.MAX_WBITS)
-        while data and not inflate.eof:
-            total += len(inflate.decompress(data, _INFLATED_AT_ONCE))
-            data = inflate.unconsumed_tail
+        total, inflate, rest = 0, zlib.decompressobj(-zlib.MAX_WBITS), data
+        while rest and not inflate.eof:
+            total += len(inflate.decompress(rest, 2**20))
+            rest = inflate.unconsumed_tail
             check(self.name, "file_bytes", total, f"inflates to {total} bytes and more")
-
-
-_INFLATED_AT_ONCE = 2**20
-
-
-def _parse(path: str, options: dict, start: int = 0) -> Dataset:
-    with _Bounded(path, start) as file:
-        return pydicom.dcmread(file, **options)
-
-
-#: One of them is in any data set of an image or a report.
-_TELLING = ["SOPClassUID", "Modality", "Rows", "SeriesInstanceUID"]
-
-
-def _read_without_prefix(path: str, options: dict) -> Dataset:
-    options = {**options, "force": True}
-    if options.get("specific_tags") is not None:
-        options["specific_tags"] = [*options["specific_tags"], *_TELLING]
-    problem = "not a DICOM file (no 'DICM' prefix). Give a DICOM, NIfTI or PNG file."
-    try:
-        with open(path, "rb") as file:
-            start = _start_of_data_set(file.read(HEAD))
-        if start is None:
-            raise NotDicomError(path, problem)
-        with values_unsaid():
-            dataset = _parse(path, options, start)
-            known = any(dataset.get(keyword) for keyword in _TELLING)
-    except InputFileError:
-        raise
-    except Exception as error:
-        raise InputFileError(
-            path, f"the DICOM file (without 'DICM' prefix) is damaged ({reason_of(error)})."
-        ) from None
-    if not known:
-        raise NotDicomError(path, problem)
-    return dataset
+        return data
 
 
 @contextmanager
@@ -216,4 +188,73 @@ def damage_is_input_error(path: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the system, not of pydicom
-        raise InputFileError(path, f"the DICOM file is damaged ({reason_of(error)}).") from None
+        reason = reason_of(error)
+        raise InputFileError(path, f"the DICOM file is damaged or cut short ({reason}).") from None
+
+
+def called(keyword: str) -> str:
+    """How a message calls an attribute: by its name and tag."""
+    tag = tag_for_keyword(keyword)
+    return f"{dictionary_description(tag)} ({tag >> 16:04X},{tag & 0xFFFF:04X})"
+
+
+def text_of(dataset: Dataset, keyword: str) -> str:
+    """An attribute as text without blanks around it, "" if missing."""
+    value = dataset.get(keyword)
+    return "" if value is None else str(value).strip()
+
+
+def numbers_of(dataset: Dataset, keyword: str) -> list[float]:
+    """All numbers of an attribute; an empty list if it is missing, empty or not numeric."""
+    try:
+        value = dataset.get(keyword)
+        if value is None or isinstance(value, (str, bytes)):
+            return []
+        values = list(value) if isinstance(value, Iterable) else [value]
+        numbers = [float(v) for v in values]
+    except (TypeError, ValueError, OverflowError):
+        return []
+    return numbers if np.isfinite(numbers).all() else []
+
+
+def number_of(dataset: Dataset, keyword: str) -> float | None:
+    """The first number of an attribute, or None."""
+    return next(iter(numbers_of(dataset, keyword)), None)
+
+
+def integer_of(dataset: Dataset, keyword: str, default: int | None = 0) -> int | None:
+    """The first number of an attribute without its fraction."""
+    number = number_of(dataset, keyword)
+    return default if number is None else int(number)
+
+
+def meta_of(dataset: Dataset) -> Dataset:
+    """The file meta group, empty where there is none."""
+    return getattr(dataset, "file_meta", None) or Dataset()
+
+
+def check_size(path: str, dataset: Dataset) -> None:
+    """Refuses pictures that are too large by their header, before anything is decoded.
+
+    Raises:
+        InputFileError: Rows, Columns or Number of Frames are above the limits, or there are more
+            frames than the file has room for.
+    """
+    rows, columns = integer_of(dataset, "Rows"), integer_of(dataset, "Columns")
+    frames = max(1, integer_of(dataset, "NumberOfFrames", 1))
+    size = f"{rows} x {columns} pixels"
+    check(path, "picture_pixels", rows * columns, f"a picture of {size}")
+    check(path, "frames", frames, f"{frames} frames")
+    check(path, "scan_pixels", frames * rows * columns, f"{frames} frames of {size}")
+    syntax = meta_of(dataset).get("TransferSyntaxUID")
+    if frames == 1 or syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
+        return
+    least = 8  # the header of a fragment
+    if syntax is None or not syntax.is_encapsulated:
+        least = math.ceil(rows * columns * integer_of(dataset, "BitsAllocated", 1) / 8)
+    if frames * least > os.path.getsize(path):
+        raise InputFileError(
+            path,
+            f"it names {frames} frames of {size} and is too small for them; the file is cut short "
+            "or damaged.",
+        )

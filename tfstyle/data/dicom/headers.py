@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,120 +9,72 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
-from tfstyle.data.dicom.files import NoPictureError, NoSizeError, damage_is_input_error
+from tfstyle.data.dicom.files import (
+    NoPictureError,
+    NoSizeError,
+    called,
+    check_size,
+    damage_is_input_error,
+    integer_of,
+    meta_of,
+    number_of,
+    numbers_of,
+    text_of,
+)
+from tfstyle.data.layouts import MARK
 from tfstyle.data.privacy import mark_of
 from tfstyle.data.windows import Window
 from tfstyle.errors import InputFileError
-from tfstyle.limits import check
 
 _NOT_PICTURES = frozenset({"SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "RTRECORD", "PR", "KO", "SR"})
-
-_CT_CLASSES = frozenset(
-    {
-        "1.2.840.10008.5.1.4.1.1.2",  # CT Image Storage
-        "1.2.840.10008.5.1.4.1.1.2.1",  # Enhanced CT Image Storage
-        "1.2.840.10008.5.1.4.1.1.2.2",  # Legacy Converted Enhanced CT Image Storage
-    }
-)
+_CT_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.2{end}" for end in ("", ".1", ".2"))  # and Enhanced
 
 # What may tell images of one place apart, in the order in which it is tried: what it is called,
 # the functional group that says it of a frame, and the attributes there or at the top level.
-_CONTRASTS = (
-    ("StackID", "FrameContentSequence", ("StackID",)),
-    (
-        "temporal position",
-        "FrameContentSequence",
-        ("TemporalPositionIndex", "TemporalPositionIdentifier"),
-    ),
-    ("temporal offset", "TemporalPositionSequence", ("TemporalPositionTimeOffset",)),
-    (
-        "cardiac phase",
-        "CardiacSynchronizationSequence",
-        ("NominalPercentageOfCardiacPhase", "NominalCardiacTriggerDelayTime"),
-    ),
-    (
-        "respiratory phase",
-        "RespiratorySynchronizationSequence",
-        ("NominalPercentageOfRespiratoryPhase", "NominalRespiratoryTriggerDelayTime"),
-    ),
-    ("echo", "MREchoSequence", ("EchoNumbers", "EffectiveEchoTime", "EchoTime")),
-    ("echo time", "MREchoSequence", ("EffectiveEchoTime", "EchoTime")),
-    ("inversion time", "MRModifierSequence", ("InversionTimes", "InversionTime")),
-    ("b-value", "MRDiffusionSequence", ("DiffusionBValue",)),
-    ("gradient", "MRDiffusionSequence", ("DiffusionGradientOrientation",)),
-    ("flip angle", "MRTimingAndRelatedParametersSequence", ("FlipAngle",)),
-    ("sequence", None, ("SequenceName",)),
-    ("image type", None, ("ImageType",)),
-    ("complex component", "MRImageFrameTypeSequence", ("ComplexImageComponent",)),
-    ("kVp", "CTXRayDetailsSequence", ("KVP",)),
-    ("kernel", "CTReconstructionSequence", ("ConvolutionKernel",)),
-    ("filter", None, ("FilterType",)),
-    ("slice thickness", "PixelMeasuresSequence", ("SliceThickness",)),
-    (
-        "contrast agent",
-        "ContrastBolusUsageSequence",
-        ("ContrastBolusAgentPhase", "ContrastBolusAgent"),
-    ),
-    ("series number", None, ("SeriesNumber",)),
-    ("series description", None, ("SeriesDescription",)),
-    ("image comments", None, ("ImageComments",)),
-    ("acquisition", "FrameContentSequence", ("FrameAcquisitionNumber", "AcquisitionNumber")),
-    ("trigger time", None, ("TriggerTime",)),
-    (
-        "acquisition time",
-        "FrameContentSequence",
-        ("FrameAcquisitionDateTime", "AcquisitionDateTime", "AcquisitionTime"),
-    ),
-    ("content time", None, ("ContentTime",)),
+_CONTRASTS = tuple(
+    (name, group and f"{group}Sequence", tuple(keywords.split()))
+    for name, group, keywords in (
+        ("StackID", "FrameContent", "StackID"),
+        ("temporal position", "FrameContent", "TemporalPositionIndex TemporalPositionIdentifier"),
+        ("temporal offset", "TemporalPosition", "TemporalPositionTimeOffset"),
+        ("cardiac phase", "CardiacSynchronization", "NominalPercentageOfCardiacPhase"),
+        ("cardiac delay", "CardiacSynchronization", "NominalCardiacTriggerDelayTime"),
+        ("respiratory phase", "RespiratorySynchronization", "NominalPercentageOfRespiratoryPhase"),
+        ("respiratory delay", "RespiratorySynchronization", "NominalRespiratoryTriggerDelayTime"),
+        ("echo", "MREcho", "EchoNumbers EffectiveEchoTime EchoTime"),
+        ("echo time", "MREcho", "EffectiveEchoTime EchoTime"),
+        ("inversion time", "MRModifier", "InversionTimes InversionTime"),
+        ("b-value", "MRDiffusion", "DiffusionBValue"),
+        ("gradient", "MRDiffusion", "DiffusionGradientOrientation"),
+        ("flip angle", "MRTimingAndRelatedParameters", "FlipAngle"),
+        ("sequence", "", "SequenceName"),
+        ("image type", "", "ImageType"),
+        ("complex component", "MRImageFrameType", "ComplexImageComponent"),
+        ("kVp", "CTXRayDetails", "KVP"),
+        ("kernel", "CTReconstruction", "ConvolutionKernel"),
+        ("filter", "", "FilterType"),
+        ("slice thickness", "PixelMeasures", "SliceThickness"),
+        ("contrast agent", "ContrastBolusUsage", "ContrastBolusAgentPhase ContrastBolusAgent"),
+        ("series number", "", "SeriesNumber"),
+        ("series description", "", "SeriesDescription"),
+        ("image comments", "", "ImageComments"),
+        ("acquisition", "FrameContent", "FrameAcquisitionNumber AcquisitionNumber"),
+        ("trigger time", "", "TriggerTime"),
+        (
+            "acquisition time",
+            "FrameContent",
+            "FrameAcquisitionDateTime AcquisitionDateTime AcquisitionTime",
+        ),
+        ("content time", "", "ContentTime"),
+    )
 )
 #: Names in :attr:`Frame.contrasts`, in the order in which they are tried.
 CONTRASTS = tuple(name for name, _, _ in _CONTRASTS)
 
-#: Attributes that :func:`frames_of` needs.
-HEADER_TAGS = sorted(
-    {
-        "AcquisitionNumber",
-        "BitsAllocated",
-        "BurnedInAnnotation",
-        "Columns",
-        "FrameOfReferenceUID",
-        "ImageOrientationPatient",
-        "ImagePositionPatient",
-        "ImageType",
-        "ImagerPixelSpacing",
-        "InstanceNumber",
-        "Modality",
-        "ModalityLUTSequence",
-        "NumberOfFrames",
-        "PatientID",
-        "PatientName",
-        "PerFrameFunctionalGroupsSequence",
-        "PhotometricInterpretation",
-        "PixelSpacing",
-        "RescaleIntercept",
-        "RescaleSlope",
-        "RescaleType",
-        "Rows",
-        "SOPClassUID",
-        "SOPInstanceUID",
-        "SamplesPerPixel",
-        "SeriesInstanceUID",
-        "SeriesNumber",
-        "SharedFunctionalGroupsSequence",
-        "SliceLocation",
-        "SliceThickness",
-        "SpacingBetweenSlices",
-        "StudyInstanceUID",
-        "VOILUTFunction",
-        "WindowCenter",
-        "WindowWidth",
-    }.union(*(keywords for _, _, keywords in _CONTRASTS))
-)
-
-#: Attributes that :func:`identity_of` needs.
+#: Attributes that :func:`identity_of` needs, and the one by which results are known.
 IDENTITY_TAGS = [
     *("SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"),
-    *("PatientID", "PatientName"),
+    *("PatientID", "PatientName", "DerivationDescription"),
 ]
 
 #: Series, study and frame of reference by their UIDs, and marks of the patient by ID and, where
@@ -136,26 +86,16 @@ Identity = tuple[str, str, str, str, str]
 class Frame:
     """One slice of one DICOM file, described by its header; the pixels are read later.
 
-    Attributes in capitals are those of DICOM, of this frame where it has its own.
+    Attributes in capitals are those of DICOM, of this frame where it has its own: None where they
+    are missing, but "" for texts, 0 for SeriesNumber, CT for the Modality of a CT class, and the
+    file meta group's UID for SOPInstanceUID. ImagePositionPatient is float64 (3,) in mm,
+    ImageOrientationPatient unit vectors along rows and columns, float64 (6,), PixelSpacing mm
+    between rows and between columns.
 
     Attributes:
         path: The file.
         index: Frame number in the file, from 0.
-        NumberOfFrames: Frames in the file.
         identity: Series, study, frame of reference and patient; see :func:`identity_of`.
-        SOPInstanceUID: From the file meta group if the data set has none, else "".
-        Modality: CT for a CT class without Modality, else "" if missing.
-        SeriesNumber: 0 if missing.
-        InstanceNumber: None if missing.
-        Rows: Rows.
-        Columns: Columns.
-        ImagePositionPatient: mm, float64 (3,), or None.
-        ImageOrientationPatient: Unit vectors along rows and columns, float64 (6,), or None.
-        PixelSpacing: mm between rows and between columns.
-        SliceLocation: mm, or None.
-        RescaleSlope: None if missing.
-        RescaleIntercept: None if missing.
-        BurnedInAnnotation: "" if missing.
         malformed: Keywords of numbers that are there and cannot be read.
         step: mm between slices by the header (spacing or thickness), or None.
         units: "HU" or "US".
@@ -216,38 +156,7 @@ class Frame:
         return f"{self.path} (frame {self.index + 1})"
 
 
-def text_of(dataset: Dataset, keyword: str) -> str:
-    """An attribute as text without blanks around it, "" if missing."""
-    value = dataset.get(keyword)
-    return "" if value is None else str(value).strip()
-
-
-def numbers_of(dataset: Dataset, keyword: str) -> list[float]:
-    """All numbers of an attribute; an empty list if it is missing, empty or not numeric."""
-    try:
-        value = dataset.get(keyword)
-        if value is None or isinstance(value, (str, bytes)):
-            return []
-        values = list(value) if isinstance(value, Iterable) else [value]
-        numbers = [float(v) for v in values]
-    except (TypeError, ValueError, OverflowError):
-        return []
-    return numbers if np.isfinite(numbers).all() else []
-
-
-def number_of(dataset: Dataset, keyword: str) -> float | None:
-    """The first number of an attribute, or None."""
-    numbers = numbers_of(dataset, keyword)
-    return numbers[0] if numbers else None
-
-
-def integer_of(dataset: Dataset, keyword: str, default: int = 0) -> int:
-    """The first number of an attribute without its fraction."""
-    number = number_of(dataset, keyword)
-    return default if number is None else int(number)
-
-
-def is_malformed(dataset: Dataset, keyword: str, count: int) -> bool:
+def _is_malformed(dataset: Dataset, keyword: str, count: int) -> bool:
     """Whether an attribute has a value that is not so many numbers, or of one number none."""
     found = len(numbers_of(dataset, keyword))
     if keyword not in dataset or found == count or (found and count == 1):
@@ -261,13 +170,7 @@ def is_malformed(dataset: Dataset, keyword: str, count: int) -> bool:
 def functional_group(dataset: Dataset, index: int, sequence: str) -> Dataset:
     """The item of a functional group macro that holds for a frame (PS3.3 C.7.6.16).
 
-    Args:
-        dataset: A single-frame or multi-frame data set.
-        index: Frame number from 0.
-        sequence: Keyword of the macro's sequence, such as ``"PlanePositionSequence"``.
-
-    Returns:
-        The per-frame item, else the shared one, else the data set itself.
+    The per-frame item, else the shared one, else the data set itself.
     """
     return _item(_groups(dataset, index), dataset, sequence)
 
@@ -276,7 +179,7 @@ def _groups(dataset: Dataset, index: int) -> list[Dataset]:
     """The functional groups of a frame, and the shared ones."""
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
     shared = dataset.get("SharedFunctionalGroupsSequence") or []
-    return [*([per_frame[index]] if index < len(per_frame) else []), *shared[:1]]
+    return [*per_frame[index : index + 1], *shared[:1]]
 
 
 def _item(groups: list[Dataset], dataset: Dataset, sequence: str) -> Dataset:
@@ -296,14 +199,19 @@ def window_of(dataset: Dataset) -> Window | None:
 
 def identity_of(dataset: Dataset) -> Identity:
     """UIDs of series, study and frame of reference, and marks of the patient; "" if missing."""
-    *uids, patient, name = (text_of(dataset, keyword) for keyword in IDENTITY_TAGS)
+    *uids, patient, name = (text_of(dataset, keyword) for keyword in IDENTITY_TAGS[:5])
     name = name.rstrip("^ ").upper()
     marks = mark_of(patient) if patient else "", mark_of(name) if name and not patient else ""
     return *uids, *marks
 
 
+def is_own(dataset: Dataset) -> bool:
+    """Whether tfstyle made the image."""
+    return MARK in text_of(dataset, "DerivationDescription")
+
+
 def frames_of(path: str, dataset: Dataset) -> list[Frame]:
-    """Describes every frame of a data set read without pixels.
+    """Describes every frame of a data set, read with or without pixels.
 
     Raises:
         InputFileError: If the data set is damaged or holds no picture.
@@ -312,43 +220,8 @@ def frames_of(path: str, dataset: Dataset) -> list[Frame]:
         return _describe(path, dataset)
 
 
-def check_size(path: str, dataset: Dataset) -> None:
-    """Refuses pictures that are too large by their header, before anything is decoded.
-
-    Raises:
-        InputFileError: Rows, Columns or Number of Frames are above the limits, or there are more
-            frames than the file has room for.
-    """
-    rows, columns = integer_of(dataset, "Rows"), integer_of(dataset, "Columns")
-    frames = max(1, integer_of(dataset, "NumberOfFrames", 1))
-    check(path, "picture_pixels", rows * columns, f"a picture of {rows} x {columns} pixels")
-    check(path, "frames", frames, f"{frames} frames")
-    check(
-        path,
-        "scan_pixels",
-        frames * rows * columns,
-        f"{frames} frames of {rows} x {columns} pixels",
-    )
-    if frames == 1:
-        return
-    syntax = (getattr(dataset, "file_meta", None) or Dataset()).get("TransferSyntaxUID")
-    if syntax == pydicom.uid.DeflatedExplicitVRLittleEndian:
-        return
-    if syntax is not None and syntax.is_encapsulated:
-        least = 8  # the header of a fragment
-    else:
-        least = math.ceil(rows * columns * integer_of(dataset, "BitsAllocated", 1) / 8)
-    if frames * least > os.path.getsize(path):
-        raise InputFileError(
-            path,
-            f"it names {frames} frames of {rows} x {columns} pixels and is too small for them; the "
-            "file is cut short or damaged.",
-        )
-
-
 def _describe(path: str, dataset: Dataset) -> list[Frame]:
-    modality = text_of(dataset, "Modality")
-    meta = getattr(dataset, "file_meta", None) or Dataset()
+    modality, meta = text_of(dataset, "Modality"), meta_of(dataset)
     sop_class = text_of(dataset, "SOPClassUID") or text_of(meta, "MediaStorageSOPClassUID")
     if sop_class == pydicom.uid.MediaStorageDirectoryStorage:
         raise NoPictureError(
@@ -367,29 +240,25 @@ def _describe(path: str, dataset: Dataset) -> list[Frame]:
     count = max(1, integer_of(dataset, "NumberOfFrames", 1))
     # Frames beyond those that have functional groups of their own are alike.
     described = min(count, len(dataset.get("PerFrameFunctionalGroupsSequence") or ()) + 1)
-    if modality == "" and sop_class in _CT_CLASSES:
-        modality = "CT"
-    number = number_of(dataset, "InstanceNumber")
+    photometric = text_of(dataset, "PhotometricInterpretation")
     common = Frame(
         path=path,
         NumberOfFrames=count,
         identity=identity_of(dataset),
         SOPInstanceUID=text_of(dataset, "SOPInstanceUID")
         or text_of(meta, "MediaStorageSOPInstanceUID"),
-        Modality=modality,
+        Modality="CT" if modality == "" and sop_class in _CT_CLASSES else modality,
         SeriesNumber=integer_of(dataset, "SeriesNumber"),
-        InstanceNumber=None if number is None else int(number),
+        InstanceNumber=integer_of(dataset, "InstanceNumber", None),
         Rows=integer_of(dataset, "Rows"),
         Columns=integer_of(dataset, "Columns"),
         SliceLocation=number_of(dataset, "SliceLocation"),
         BurnedInAnnotation=text_of(dataset, "BurnedInAnnotation"),
-        color=integer_of(dataset, "SamplesPerPixel", 1) != 1
-        or text_of(dataset, "PhotometricInterpretation") == "PALETTE COLOR",
-        inverted=text_of(dataset, "PhotometricInterpretation") == "MONOCHROME1",
+        color=integer_of(dataset, "SamplesPerPixel", 1) != 1 or photometric == "PALETTE COLOR",
+        inverted=photometric == "MONOCHROME1",
     )
     frames = [_describe_frame(common, dataset, index) for index in range(described)]
-    frames += [replace(frames[-1], index=index) for index in range(described, count)]
-    return frames
+    return frames + [replace(frames[-1], index=index) for index in range(described, count)]
 
 
 def _describe_frame(common: Frame, dataset: Dataset, index: int) -> Frame:
@@ -409,23 +278,22 @@ def _describe_frame(common: Frame, dataset: Dataset, index: int) -> Frame:
             (rescale, "RescaleSlope", 1),
             (rescale, "RescaleIntercept", 1),
         )
-        if is_malformed(group, keyword, count)
+        if _is_malformed(group, keyword, count)
     )
     if "PixelSpacing" in malformed:
         raise InputFileError(
             common.path,
-            "Pixel Spacing (0028,0030) is not two numbers, so distances in the image are unknown. "
+            f"{called('PixelSpacing')} is not two numbers, so distances in the image are unknown. "
             "Get the file again from its source, or mend the attribute.",
         )
     position = np.array(numbers_of(plane, "ImagePositionPatient"))
-    pixel_spacing = numbers_of(measures, "PixelSpacing")
-    if len(pixel_spacing) != 2 or min(pixel_spacing) <= 0:
-        pixel_spacing = numbers_of(dataset, "ImagerPixelSpacing")
-    if len(pixel_spacing) != 2 or min(pixel_spacing) <= 0:
-        pixel_spacing = [1.0, 1.0]
+    spacings = (numbers_of(measures, "PixelSpacing"), numbers_of(dataset, "ImagerPixelSpacing"))
     step = number_of(measures, "SpacingBetweenSlices") or number_of(measures, "SliceThickness")
     scout = "LOCALIZER" in image_type
     units = _units(common.Modality, image_type, text_of(rescale, "RescaleType"), scout)
+    window = window_of(_item(groups, dataset, "FrameVOILUTSequence"))
+    if window is not None and common.inverted and units != "HU":  # as are the pixels
+        window = Window(-window.center, window.width)
     return replace(
         common,
         index=index,
@@ -433,13 +301,13 @@ def _describe_frame(common: Frame, dataset: Dataset, index: int) -> Frame:
         ImageOrientationPatient=_unit_cosines(
             np.array(numbers_of(orientation, "ImageOrientationPatient"))
         ),
-        PixelSpacing=(pixel_spacing[0], pixel_spacing[1]),
+        PixelSpacing=next((tuple(s) for s in spacings if len(s) == 2 and min(s) > 0), (1.0, 1.0)),
         RescaleSlope=number_of(rescale, "RescaleSlope"),
         RescaleIntercept=number_of(rescale, "RescaleIntercept"),
         malformed=malformed,
         step=abs(step) if step else None,
         units=units,
-        window=window_of(_item(groups, dataset, "FrameVOILUTSequence")),
+        window=window,
         scout=scout,
         contrasts=contrasts,
     )
@@ -450,7 +318,7 @@ def _contrasts(groups: list[Dataset], dataset: Dataset) -> dict[str, tuple]:
     found = {}
     for name, sequence, keywords in _CONTRASTS:
         places = [dataset]
-        if groups and sequence is not None:
+        if groups and sequence:
             item = _item(groups, dataset, sequence)
             if item is not dataset:
                 directions = item.get("DiffusionGradientDirectionSequence") or ()
@@ -494,10 +362,8 @@ def _unit_cosines(cosines: np.ndarray) -> np.ndarray | None:
 
 
 def _units(modality: str, image_type: list[str], rescale_type: str, scout: bool) -> str:
-    """HU for CT, unless a derived image or a scout says otherwise (PS3.3 C.8.2.1.1.4)."""
+    """HU for CT, but where a derived image or a scout says otherwise (PS3.3 C.8.2.1.1.4)."""
     if modality != "CT":
         return "US"
-    if rescale_type.upper() in ("", "HU", "HU_MOD"):
-        return "HU"
     original = bool(image_type) and image_type[0].strip() == "ORIGINAL" and not scout
-    return "HU" if original else "US"
+    return "HU" if original or rescale_type.upper() in ("", "HU", "HU_MOD") else "US"

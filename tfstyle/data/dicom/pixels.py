@@ -2,59 +2,124 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
-from tfstyle.data.dicom.files import damage_is_input_error, read_dataset
-from tfstyle.data.dicom.headers import Frame, check_size, integer_of, number_of
+from tfstyle.data.dicom.files import (
+    called,
+    check_size,
+    damage_is_input_error,
+    integer_of,
+    number_of,
+    read_dataset,
+)
+from tfstyle.data.dicom.headers import Frame
 from tfstyle.data.privacy import reason_of
 from tfstyle.errors import InputFileError
+from tfstyle.limits import check
 
-AIR_HU = -1024
-"""What pixels outside the field of view become."""
+#: What pixels outside the field of view become, and values below which mark such pixels.
+AIR_HU, LOWEST_HU = -1024, -1500
 
-LOWEST_HU = -1500
-"""Values below this are no attenuation that a scanner measures, but mark what lies outside."""
+# What decodes a transfer syntax, by a word of its name.
+_DECODERS = {"JPEG 2000": "pylibjpeg-openjpeg", "RLE": "pylibjpeg-rle", "": "python-gdcm"}
 
-# What decodes a transfer syntax, by how its name begins.
-_DECODERS = {
-    "JPEG 2000": "pylibjpeg and pylibjpeg-openjpeg",
-    "High-Throughput JPEG 2000": "pylibjpeg and pylibjpeg-openjpeg",
-    "RLE": "pylibjpeg and pylibjpeg-rle",
-}
-_OTHER_DECODER = "python-gdcm"
-
-# What no decoder can do without (PS3.3 C.7.6.3): keyword, and how a message calls it.
-_REQUIRED = {
-    "BitsAllocated": "Bits Allocated (0028,0100)",
-    "BitsStored": "Bits Stored (0028,0101)",
-    "PixelRepresentation": "Pixel Representation (0028,0103)",
-    "SamplesPerPixel": "Samples per Pixel (0028,0002)",
-    "PhotometricInterpretation": "Photometric Interpretation (0028,0004)",
-}
+# What no decoder can do without (PS3.3 C.7.6.3).
+_REQUIRED = (
+    *("BitsAllocated", "BitsStored", "PixelRepresentation"),
+    *("SamplesPerPixel", "PhotometricInterpretation"),
+)
 
 
 def read_frame(frame: Frame) -> np.ndarray:
     """Decodes the pixels of a file that holds one frame, in its units."""
-    dataset = read_dataset(frame.path, pixels=True)
-    with damage_is_input_error(frame.path):
-        return plane_of(frame, dataset, decode(frame.path, dataset))
+    return OpenFiles().plane(frame)
 
 
-def plane_of(frame: Frame, dataset: Dataset, stored: np.ndarray) -> np.ndarray:
-    """One frame out of the stored values of its file, in its units."""
-    if frame.index >= len(stored):
-        raise InputFileError(
-            frame.path, f"holds fewer frames than the {frame.NumberOfFrames} it names."
+class OpenFiles:
+    """DICOM files in use: data sets read already, by path, and those of several frames decoded."""
+
+    def __init__(self, datasets: dict[str, Dataset] | None = None):
+        self._datasets = {} if datasets is None else datasets
+        self._decoded: dict[str, tuple[Dataset, Stored]] = {}
+
+    def plane(self, frame: Frame) -> np.ndarray:
+        """Pixels (rows, columns) of one frame: int16 HU, or float64 in other units.
+
+        Raises:
+            InputFileError: If the file is damaged.
+        """
+        found = self._decoded.get(frame.path)
+        if found is None:
+            dataset = self._datasets.pop(frame.path, None)
+            if dataset is None:
+                dataset = read_dataset(frame.path, pixels=True)
+            with damage_is_input_error(frame.path):
+                found = dataset, decode(frame.path, dataset)
+            if frame.NumberOfFrames > 1:
+                self._decoded[frame.path] = found
+        dataset, stored = found
+        if frame.index >= len(stored.cells):
+            raise InputFileError(
+                frame.path, f"holds fewer frames than the {frame.NumberOfFrames} it names."
+            )
+        if stored.cells[frame.index].shape != frame.shape:
+            raise InputFileError(frame.where, "changed while it was read.")
+        with damage_is_input_error(frame.path):
+            return _values_of(frame, dataset, stored)
+
+
+@dataclass(frozen=True)
+class DicomPixels:
+    """The pixels of sorted frames, for a lazy :class:`tfstyle.data.Scan`."""
+
+    frames: tuple[Frame, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Slices, rows and columns."""
+        return len(self.frames), *self.frames[0].shape
+
+    @property
+    def by_slice(self) -> bool:
+        """Whether each slice is in a file of its own."""
+        return all(frame.NumberOfFrames == 1 for frame in self.frames)
+
+    def read(self, indices: Iterable[int], files: OpenFiles | None = None) -> np.ndarray:
+        """Pixels (slices, rows, columns): int16 HU, else the smallest type that fits.
+
+        Raises:
+            InputFileError: If a file is damaged, or the pixels are more than the limit.
+        """
+        frames = [self.frames[i] for i in indices]
+        _, rows, columns = self.shape
+        check(
+            frames[0].path,
+            "scan_pixels",
+            len(frames) * rows * columns,
+            f"the first of {len(frames)} slices of {rows} x {columns} pixels",
         )
-    if stored[frame.index].shape != frame.shape:
-        raise InputFileError(frame.where, "changed while it was read.")
-    return _values_of(frame, dataset, stored[frame.index])
+        files = OpenFiles() if files is None else files
+        planes = np.stack([files.plane(frame) for frame in frames])
+        return planes if frames[0].units == "HU" else compact(planes)
 
 
-def decode(path: str, dataset: Dataset) -> np.ndarray:
-    """All cells of the pixel data as they are in the file, (frames, rows, columns).
+class Stored(NamedTuple):
+    """Pixel data as it is in a file (frames, rows, columns), and the bits of and below a value."""
+
+    cells: np.ndarray
+    bits: int
+    below: int
+
+
+def decode(path: str, dataset: Dataset) -> Stored:
+    """Decodes the pixel data of a file.
 
     Raises:
         InputFileError: If they cannot be decoded.
@@ -68,15 +133,15 @@ def decode(path: str, dataset: Dataset) -> np.ndarray:
         syntax = dataset.file_meta.TransferSyntaxUID = _native_syntax(path, dataset)
     check_size(path, dataset)
     if "PixelData" in dataset:
-        for keyword, said in _REQUIRED.items():
+        for keyword in _REQUIRED:
             if dataset.get(keyword) in (None, ""):
                 raise InputFileError(
                     path,
-                    f"lacks {said}, without which its pixels cannot be told. Get the file again "
-                    "from its source, or add the missing attribute.",
+                    f"lacks {called(keyword)}, without which its pixels cannot be told. Get the "
+                    "file again from its source, or add the missing attribute.",
                 )
-    _check_compressed(path, dataset)
-    # What lies beside the stored bits is dealt with in _used_bits, which knows of High Bit.
+    precision = _precision(path, dataset)
+    # What lies beside the stored bits is dealt with in _value_bits, which knows of High Bit.
     dataset.pixel_array_options(correct_unused_bits=False)
     try:
         stored = dataset.pixel_array
@@ -87,7 +152,7 @@ def decode(path: str, dataset: Dataset) -> np.ndarray:
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     if rows < 1 or columns < 1 or stored.size == 0 or stored.size % (rows * columns):
         raise InputFileError(path, f"the pixel data does not fit {rows} rows x {columns} columns.")
-    return stored.reshape(-1, rows, columns)
+    return Stored(stored.reshape(-1, rows, columns), *_value_bits(dataset, stored, precision))
 
 
 def _native_syntax(path: str, dataset: Dataset) -> pydicom.uid.UID:
@@ -109,11 +174,11 @@ def _undecodable(path: str, syntax: pydicom.uid.UID, error: BaseException) -> In
     name = getattr(syntax, "name", "") or "unknown transfer syntax"
     text, reason = str(error), reason_of(error)
     if syntax == pydicom.uid.JPEGExtended12Bit and "12-bit" in text and "pylibjpeg" not in text:
-        advice = (
-            "12-bit JPEG needs a decoder that is not installed, pylibjpeg-libjpeg (GPL): pip "
-            "install 'tfstyle[libjpeg]', or decompress the file"
+        return InputFileError(
+            path,
+            f"pixel data in {name}: 12-bit JPEG needs a decoder that is not installed, "
+            "pylibjpeg-libjpeg (GPL): pip install 'tfstyle[libjpeg]', or decompress the file.",
         )
-        return InputFileError(path, f"pixel data in {name}: {advice}.")
     if isinstance(error, NotImplementedError):
         return InputFileError(
             path,
@@ -121,8 +186,8 @@ def _undecodable(path: str, syntax: pydicom.uid.UID, error: BaseException) -> In
             "VR Little Endian, for example with gdcmconv --raw.",
         )
     if "missing dependencies" in text:
-        packages = next((_DECODERS[n] for n in _DECODERS if name.startswith(n)), _OTHER_DECODER)
-        advice = f"no decoder could read it; install {packages}, or decompress the file"
+        package = next(_DECODERS[word] for word in _DECODERS if word in name)
+        advice = f"no decoder could read it; install {package}, or decompress the file"
         return InputFileError(path, f"pixel data in {name}: {advice} ({reason}).")
     return InputFileError(
         path,
@@ -140,49 +205,49 @@ _CODESTREAMS = frozenset(
 )
 
 
-def _check_compressed(path: str, dataset: Dataset) -> None:
-    """Refuses compressed pictures that say, in their own header, to be of another size.
+def _precision(path: str, dataset: Dataset) -> int | None:
+    """Bits a sample of a compressed picture by its own header; None for other pixel data.
 
     Decoders take memory and time by that header, not by Rows and Columns.
+
+    Raises:
+        InputFileError: If it is of another size than the file says.
     """
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax not in _CODESTREAMS:
-        return
+    if dataset.file_meta.TransferSyntaxUID not in _CODESTREAMS:
+        return None
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     try:
         frames = pydicom.encaps.generate_frames(
             dataset.PixelData, number_of_frames=max(1, integer_of(dataset, "NumberOfFrames", 1))
         )
-        sizes = {picture_size(frame) for frame in frames}
+        pictures = [picture_size(frame) for frame in frames]
     except Exception as error:
         reason = reason_of(error)
         raise InputFileError(path, f"the pixel data is truncated or damaged ({reason}).") from None
-    for size in sizes - {(rows, columns)}:
-        found = "of no known size" if size is None else f"of {size[0]} x {size[1]} pixels"
-        raise InputFileError(
-            path,
-            f"holds a compressed picture {found}, but names {rows} rows x {columns} columns.",
-        )
+    for size in pictures:
+        if size is None or size[:2] != (rows, columns):
+            found = "of no known size" if size is None else f"of {size[0]} x {size[1]} pixels"
+            raise InputFileError(
+                path,
+                f"holds a compressed picture {found}, but names {rows} rows x {columns} columns.",
+            )
+    return max((size[2] for size in pictures), default=None)
 
 
-def picture_size(data: bytes) -> tuple[int, int] | None:
-    """Rows and columns of a JPEG, JPEG-LS or JPEG 2000 picture, by its first header.
+def picture_size(data: bytes) -> tuple[int, int, int] | None:
+    """Rows, columns and bits a sample of a JPEG, JPEG-LS or JPEG 2000 picture, by its first header.
 
-    Args:
-        data: The picture; JPEG 2000 as a bare codestream or in a JP2 file.
-
-    Returns:
-        Its size, or None where it is none of these, or names it twice and not alike.
+    None where it is none of them, or names them twice and not alike.
 
     References: ISO/IEC 10918-1 (ITU-T T.81) B.2.2, ISO/IEC 14495-1 C.2.2, 15444-1 A.5.1.
     """
     start = data.find(b"\xff\x4f\xff\x51")
     if start >= 0 and data[:2] != b"\xff\xd8":
-        values = data[start + 8 : start + 24]
-        if len(values) < 16:
+        values = data[start + 8 : start + 43]
+        if len(values) < 35:
             return None
         x, y, x0, y0 = (int.from_bytes(values[i : i + 4], "big") for i in range(0, 16, 4))
-        return y - y0, x - x0
+        return y - y0, x - x0, (values[34] & 0x7F) + 1
     if data[:2] != b"\xff\xd8":
         return None
     sizes, position = set(), 2
@@ -197,35 +262,26 @@ def picture_size(data: bytes) -> tuple[int, int] | None:
             position += 2
         else:
             if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
-                size = data[position + 5 : position + 9]
-                sizes.add((int.from_bytes(size[:2], "big"), int.from_bytes(size[2:], "big")))
+                size = data[position + 4 : position + 9].ljust(5, b"\0")
+                sizes.add((*struct.unpack(">HH", size[1:]), size[0]))
             if marker == 0xDA and sizes:  # the scan begins: coded values follow
                 break
             position += 2 + max(2, int.from_bytes(data[position + 2 : position + 4], "big"))
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def _high_bits(dataset: Dataset, stored: np.ndarray) -> tuple[int, int]:
+def _value_bits(dataset: Dataset, stored: np.ndarray, precision: int | None) -> tuple[int, int]:
     """How many bits of a cell are used, and how many lie unused below them (PS3.5 8.1.1)."""
     total = 8 * stored.dtype.itemsize
     bits = integer_of(dataset, "BitsStored", total)
     if stored.dtype.kind not in "iu" or not 0 < bits < total:
         return total, 0
     high_bit = integer_of(dataset, "HighBit", bits - 1)
-    # A codestream holds the value itself, native and RLE data the cell.
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax.is_encapsulated and syntax != pydicom.uid.RLELossless:
+    # A codestream of as many bits as are stored holds the value, one of more bits the cell, as
+    # native and RLE data do.
+    if precision is not None and precision <= high_bit:
         return bits, 0
     return bits, max(0, min(high_bit + 1, total) - bits)
-
-
-def _used_bits(stored: np.ndarray, bits: int, below: int) -> np.ndarray:
-    """The value in a cell: without the bits beside it, which old files use for overlays."""
-    total = 8 * stored.dtype.itemsize
-    if bits == total:
-        return stored
-    # To the upper end and down again, which extends the sign.
-    return (stored << (total - bits - below)) >> (total - bits)
 
 
 def _padding(dataset: Dataset, *candidates: np.ndarray) -> np.ndarray | None:
@@ -246,22 +302,16 @@ def _outside_circle(rows: int, columns: int) -> np.ndarray:
     return y[:, None] ** 2 + x[None] ** 2 > 1
 
 
-_RESCALE = {
-    "RescaleSlope": "Rescale Slope (0028,1053)",
-    "RescaleIntercept": "Rescale Intercept (0028,1052)",
-}
-
-
 def _rescale(frame: Frame) -> tuple[float, float]:
     """Slope and intercept, if the file says them as it must."""
-    for keyword, said in _RESCALE.items():
-        if keyword in frame.malformed:
-            raise InputFileError(
-                frame.where,
-                f"{said} is not a number, so the values are unknown. Get the file again from its "
-                "source, or mend the attribute.",
-            )
-    missing = [said for keyword, said in _RESCALE.items() if getattr(frame, keyword) is None]
+    keywords = ("RescaleSlope", "RescaleIntercept")
+    for keyword in frame.malformed.intersection(keywords):
+        raise InputFileError(
+            frame.where,
+            f"{called(keyword)} is not a number, so the values are unknown. Get the file again "
+            "from its source, or mend the attribute.",
+        )
+    missing = [called(keyword) for keyword in keywords if getattr(frame, keyword) is None]
     if frame.Modality == "CT" and missing and not frame.scout:
         raise InputFileError(
             frame.where,
@@ -269,44 +319,45 @@ def _rescale(frame: Frame) -> tuple[float, float]:
             "Get the file again from its source, or add the missing attribute.",
         )
     if frame.RescaleSlope == 0:
-        raise InputFileError(frame.where, "Rescale Slope (0028,1053) is 0.")
-    return (
-        1.0 if frame.RescaleSlope is None else frame.RescaleSlope,
-        0.0 if frame.RescaleIntercept is None else frame.RescaleIntercept,
-    )
+        raise InputFileError(frame.where, f"{called('RescaleSlope')} is 0.")
+    return frame.RescaleSlope or 1.0, frame.RescaleIntercept or 0.0
 
 
-def _values_of(frame: Frame, dataset: Dataset, stored: np.ndarray) -> np.ndarray:
+def _values_of(frame: Frame, dataset: Dataset, stored: Stored) -> np.ndarray:
     """One frame's cells (rows, columns) to HU int16, or float64 in other units."""
-    if stored.dtype.kind == "f" and not np.isfinite(stored).all():
+    cells = values = stored.cells[frame.index]
+    if cells.dtype.kind == "f" and not np.isfinite(cells).all():
         raise InputFileError(frame.where, "the pixel data holds NaN or infinite values.")
-    bits, below = _high_bits(dataset, stored)
-    cells, stored = stored, _used_bits(stored, bits, below)
+    total = 8 * cells.dtype.itemsize
+    if stored.bits < total:
+        # Without the bits beside it, which old files use for overlays: to the upper end and down
+        # again, which extends the sign.
+        values = (cells << (total - stored.bits - stored.below)) >> (total - stored.bits)
     # Some files pad with values that have more bits than Bits Stored.
-    padding = _padding(dataset, stored, *([] if below else [cells]))
+    padding = _padding(dataset, values, *([] if stored.below else [cells]))
     unscaled = frame.RescaleSlope is None and "RescaleSlope" not in frame.malformed
     if dataset.get("ModalityLUTSequence") and unscaled:
         try:
-            values = pydicom.pixels.apply_modality_lut(stored, dataset).astype(np.float64)
+            values = pydicom.pixels.apply_modality_lut(values, dataset).astype(np.float64)
         except Exception as error:
             reason = reason_of(error)
             raise InputFileError(frame.where, f"unusable Modality LUT ({reason}).") from None
     else:
         slope, intercept = _rescale(frame)
-        values = stored * np.float64(slope) + intercept
+        values = values * np.float64(slope) + intercept
     if padding is not None and padding.any():
         level = float(np.median(values[padding]))
         if frame.units == "HU":
             if -500 < level < 3000:
                 # Some files name a common tissue value as padding: only believe it outside the
                 # reconstruction circle, so that the body gets no holes.
-                padding = padding & _outside_circle(*stored.shape)
+                padding = padding & _outside_circle(*values.shape)
             values[padding] = AIR_HU
         elif not padding.all():
             values[padding] = values[~padding].min()
     if frame.units == "HU":
         return to_hounsfield(values)
-    return values
+    return -values if frame.inverted else values
 
 
 def to_hounsfield(values: np.ndarray) -> np.ndarray:

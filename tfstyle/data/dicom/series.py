@@ -9,34 +9,27 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from pydicom.dataset import Dataset
 
-from tfstyle.data.dicom.files import (
-    NoPictureError,
-    NoSizeError,
-    NotDicomError,
-    damage_is_input_error,
-    read_dataset,
-)
-from tfstyle.data.dicom.headers import HEADER_TAGS, Frame, frames_of
-from tfstyle.data.dicom.pixels import compact, decode, plane_of, read_frame
+from tfstyle._private.files import safe_name
+from tfstyle.data.dicom.files import NoPictureError, NoSizeError, read_dataset
+from tfstyle.data.dicom.headers import Frame, Identity, frames_of
+from tfstyle.data.dicom.pixels import DicomPixels, OpenFiles
 from tfstyle.data.dicom.stacks import (
     clusters_of,
     same_orientation,
     same_spacing,
-    series_keys,
     slice_places,
     stacks_of,
 )
 from tfstyle.data.privacy import mark_of
 from tfstyle.data.scan import Scan
-from tfstyle.data.windows import Window
-from tfstyle.errors import ArgumentError, InputFileError
-from tfstyle.files import safe_name
-from tfstyle.limits import check
+from tfstyle.errors import InputFileError
 
 logger = logging.getLogger(__name__)
 
@@ -50,20 +43,83 @@ def read_dicom(
     on_odd: str = "skip",
     as_given: bool = False,
     lazy: bool = False,
-) -> list[Scan | DicomSeries]:
+) -> list[Scan]:
     """Reads the series that a set of DICOM files holds.
 
     Args:
-        paths: DICOM files, in any order.
+        paths: DICOM files, in any order. Each is opened once, or once more for its pixels if
+            `lazy`.
+        series: See :func:`scans_of`.
+        on_odd: See :func:`scans_of`.
+        as_given: Whether these very files were asked for: then scouts are read like slices, and an
+            object without a picture is an error.
+        lazy: Leave the pixels until they are asked for.
+
+    Returns:
+        As :func:`scans_of`.
+
+    Raises:
+        InputFileError: If a file cannot be used; the message names it.
+    """
+    found, datasets, others = [], {}, []
+    for path in sorted(os.fspath(path) for path in paths):
+        whole, dataset = not lazy, read_dataset(path, pixels=not lazy)
+        if whole and "Rows" not in dataset:  # pydicom gives nothing where pixels are cut short
+            whole, dataset = False, read_dataset(path, pixels=False)
+        try:
+            found.append(frames_of(path, dataset))
+        except NoPictureError as error:
+            if as_given:
+                raise
+            others.append(error)
+            continue
+        if whole:
+            datasets[path] = dataset
+    say_without_picture(others, beside=bool(found))
+    scans = scans_of(found, series=series, on_odd=on_odd, as_given=as_given)
+    return scans if lazy else load_all(scans, datasets)
+
+
+def load_all(scans: Iterable[Scan], datasets: dict[str, Dataset] | None = None) -> list[Scan]:
+    """DICOM scans with their pixels in memory; a file of several stacks is decoded once."""
+    files = OpenFiles(datasets)
+    return [
+        replace(scan, pixels=DicomPixels(scan.frames).read(range(len(scan)), files))
+        for scan in scans
+    ]
+
+
+def say_without_picture(errors: Sequence[NoPictureError], *, beside: bool) -> None:
+    """Says what was left out beside pictures: reports are normal, slices without size not."""
+    lost = [error for error in errors if isinstance(error, NoSizeError)]
+    for error in errors:
+        logger.debug("Left out: %s", error)
+    if lost:
+        logger.warning("Left out: %s%s: %s", lost[0].path, _more(len(lost)), lost[0].problem)
+    if beside and len(errors) > len(lost):
+        logger.warning(
+            "Left out: %d DICOM objects without pictures, such as reports.", len(errors) - len(lost)
+        )
+
+
+def scans_of(
+    found: Sequence[list[Frame]],
+    *,
+    series: str | None = None,
+    on_odd: str = "skip",
+    as_given: bool = False,
+) -> list[Scan]:
+    """The scans that files make up, by their headers; pixels come when asked.
+
+    Args:
+        found: The frames of each file, sorted by path.
         series: Keep only the series whose Series Number, name, Series Instance UID or mark
             (:func:`tfstyle.data.privacy.mark_of`) equals this text, or whose UID ends with it, from
-            a dot on or with six digits at least.
+            a dot on or with six digits at least; or the one scan of this name.
         on_odd: What to do with files that do not fit their series (scouts, color pictures, slices
             of another size or pixel spacing, a single slice of another orientation): ``"skip"``
             leaves them out with a warning in the log that names them, ``"error"`` raises.
-        as_given: Whether these very files were asked for: then scouts are read like slices, and an
-            object without a picture is an error.
-        lazy: Give a :class:`DicomSeries` where slices can be read one by one.
+        as_given: See :func:`read_dicom`.
 
     Returns:
         One scan a series (several, where a series repeats its positions or holds several
@@ -72,68 +128,107 @@ def read_dicom(
     Raises:
         InputFileError: If a file cannot be used; the message names it.
     """
-    groups = _series(sorted(os.fspath(path) for path in paths), as_given)
+    groups = _grouped(found)
     names = _names(groups)
-    order = sorted(
-        groups,
-        key=lambda key: (
-            os.path.dirname(groups[key][0].path),
-            groups[key][0].SeriesNumber,
-            groups[key][0].path,
-        ),
-    )
+
+    def place(key: _Key) -> tuple:
+        first = groups[key][0]
+        return os.path.dirname(first.path), first.SeriesNumber, first.path
+
+    order = sorted(groups, key=place)
+    chosen = order
     if series is not None:
-        order = [key for key in order if _is_meant(series, key[0], names[key], groups[key][0])]
-    scans: list[Scan | DicomSeries] = []
+        chosen = [key for key in order if _is_meant(series, key[0], names[key], groups[key][0])]
+        # Else the name of one of several scans of a series.
+        order = chosen or [key for key in order if series.startswith(f"{names[key]}_")]
+    scans: list[Scan] = []
     for key in order:
-        frames = groups[key]
-        if as_given or (series is not None and all(f.scout for f in frames)):
-            fitting = frames
-            if frames[0].color:
-                _raise_color(frames[0])
-        else:
-            fitting = _fitting(frames, names[key], on_odd)
-        decoded: dict[str, tuple[Dataset, np.ndarray]] = {}  # once for all stacks
-        for cluster in _without_odd(clusters_of(fitting), names[key], on_odd):
-            for stack in stacks_of(cluster, names[key]):
-                scan = DicomSeries(stack, names[key])
-                scans.append(scan if lazy and scan.can_read else scan.load(decoded))
-    return scans
+        frames, name = groups[key], names[key]
+        fitting = frames
+        if not as_given and not (series is not None and all(f.scout for f in frames)):
+            fitting = _fitting(frames, name, on_odd)
+        elif frames[0].color:
+            raise InputFileError(
+                frames[0].where,
+                "a color image; scans have one gray value a pixel. Give the gray original.",
+            )
+        clusters = _without_odd(clusters_of(fitting), name, on_odd)
+        taken: set[str] = set()
+        for number, cluster in enumerate(clusters, start=1):
+            for stack, labels in stacks_of(cluster, name):
+                plane = (f"plane{number}",) if len(clusters) > 1 else ()
+                scans.append(_scan(stack, name, _distinct("_".join((*plane, *labels)), taken)))
+    return scans if chosen or series is None else [s for s in scans if s.name == series]
 
 
-def _series(paths: Sequence[str], as_given: bool) -> dict[_Key, list[Frame]]:
+def _distinct(label: str, taken: set[str]) -> str:
+    number, wanted = 1, label
+    while label in taken:
+        number += 1
+        label = f"{wanted}-{number}"
+    taken.add(label)
+    return label
+
+
+def _scan(frames: list[Frame], name: str, stack: str) -> Scan:
+    affine, step = _geometry(frames, name)
+    paths = [frame.path for frame in frames]
+    one = frames[0].NumberOfFrames > 1 and len(set(paths)) == 1
+    windows = (frames[len(frames) // 2].window, *(frame.window for frame in frames))
+    return Scan(
+        DicomPixels(tuple(frames)),
+        spacing=(step, *frames[0].PixelSpacing),
+        units=frames[0].units,
+        name=f"{name}_{stack}" if stack else name,
+        affine=affine,
+        header_window=next(filter(None, windows), None),
+        files=(paths[0],) if one else tuple(paths),
+        frames=tuple(frames),
+        stack=stack,
+    )
+
+
+def _grouped(found: Sequence[list[Frame]]) -> dict[_Key, list[Frame]]:
     """The frames of each series."""
-    found: list[list[Frame]] = []
-    lost: list[InputFileError] = []
-    others: list[InputFileError] = []
-    for path in paths:
-        try:
-            found.append(frames_of(path, read_dataset(path, pixels=False, tags=HEADER_TAGS)))
-        except (NoPictureError, NotDicomError) as error:
-            if as_given:
-                raise
-            # A report or a plan in the folder is normal, a slice that lost its size is not.
-            normal = isinstance(error, NoPictureError) and not isinstance(error, NoSizeError)
-            (others if normal else lost).append(error)
-            logger.debug("Left out: %s", error)
-    if lost:
-        logger.warning("Left out: %s%s: %s", lost[0].path, _more(len(lost)), lost[0].problem)
-    if found and others:
-        logger.warning("Left out: %d DICOM objects without pictures, such as reports.", len(others))
     groups: dict[_Key, list[Frame]] = {}
     keys = series_keys([(frames[0].path, frames[0].identity) for frames in found])
     for key, frames in zip(keys, found):
         groups.setdefault(key, []).extend(frames)
-    uids = [key[0] for key in groups if key[0]]
+    uids = Counter(key[0] for key in groups if key[0])
     for key in groups:
-        if uids.count(key[0]) > 1:
+        if uids[key[0]] > 1:
             logger.warning(
                 "One Series Instance UID stands for %d series of different patients, studies or "
                 "frames of reference; the one that begins with %s is read as a scan of its own.",
-                uids.count(key[0]),
+                uids[key[0]],
                 groups[key][0].path,
             )
     return groups
+
+
+def series_keys(files: Sequence[tuple[str, Identity]]) -> list[tuple[str, ...]]:
+    """One key a file, by its path and identity, the same for files of one series.
+
+    Equal Series Instance UIDs, with which keys begin, do not suffice: study, frame of reference and
+    patient must not differ either. What a file leaves empty counts as that of its series where
+    there is but one; the folder counts where the UID is blank.
+    """
+    starts = [(uid, "" if uid else os.path.dirname(path)) for path, (uid, *_) in files]
+    known: dict[tuple[str, str], list[Counter]] = {}
+    for start, (_, (_, *rest)) in zip(starts, files):
+        counts = known.setdefault(start, [Counter() for _ in rest])
+        for counter, value in zip(counts, rest):
+            counter[value] += 1
+    keys = []
+    for start, (_, (_, *rest)) in zip(starts, files):
+        filled = []
+        for number, (counter, value) in enumerate(zip(known[start], rest)):
+            named = [name for name in counter if name]
+            # A frame of reference of its own for each file is none: some tools invent them.
+            invented = number == 1 and len(named) > 2 and len(named) == counter.total()
+            filled.append("" if invented or len(named) < 2 else value)
+        keys.append((*start, *filled))
+    return keys
 
 
 def _is_meant(text: str, uid: str, name: str, frame: Frame) -> bool:
@@ -150,37 +245,23 @@ def _names(groups: dict[_Key, list[Frame]]) -> dict[_Key, str]:
     """A short label a series: file stem, folder, or folder and a mark made of the UID."""
     labels: dict[_Key, str] = {}
     for key, frames in groups.items():
-        paths = {f.path for f in frames}
-        first = os.path.abspath(frames[0].path)
+        paths = {os.path.abspath(f.path) for f in frames}
         if len(paths) == 1:
-            labels[key] = os.path.splitext(os.path.basename(first))[0] or os.path.basename(first)
+            labels[key] = os.path.splitext(os.path.basename(*paths))[0]
         else:
-            common = os.path.commonpath([os.path.dirname(os.path.abspath(p)) for p in paths])
-            labels[key] = os.path.basename(common) or "series"
-    taken = list(labels.values())
-    marks = {key: series_mark(key, groups) for key in labels}
+            labels[key] = os.path.basename(os.path.commonpath([*map(os.path.dirname, paths)]))
+    taken = Counter(labels.values())
     for key, label in labels.items():
-        if taken.count(label) > 1:
-            tail = mark_of(marks[key]) if marks[key] else str(groups[key][0].SeriesNumber)
-            labels[key] = f"{label}-{tail}"
+        if taken[label] > 1:
+            mark = series_mark(key, groups)
+            labels[key] += f"-{mark_of(mark) if mark else groups[key][0].SeriesNumber}"
     return {key: safe_name(label, "series") for key, label in labels.items()}
 
 
 def series_mark(key: _Key, keys: Sequence[_Key] | dict) -> str:
-    """What tells a series from others: its UID, and more where others share that; "" if blank.
-
-    Args:
-        key: One of :func:`tfstyle.data.dicom.stacks.series_keys`.
-        keys: All keys.
-    """
+    """What tells a series from others: its UID, and more where other keys share that."""
     shared = sum(other[:2] == key[:2] for other in set(keys)) > 1
     return "/".join(key) if shared else key[0]
-
-
-def _raise_color(frame: Frame) -> None:
-    raise InputFileError(
-        frame.where, "a colour image; scans have one gray value a pixel. Give the gray original."
-    )
 
 
 def _more(count: int) -> str:
@@ -207,7 +288,7 @@ def _fitting(frames: list[Frame], name: str, on_odd: str) -> list[Frame]:
     if scouts:
         _odd(scouts, "a scout image (Image Type LOCALIZER)", name, on_odd)
     if colored:
-        _odd(colored, "a colour image", name, on_odd)
+        _odd(colored, "a color image", name, on_odd)
     return [f for f in frames if not f.scout and not f.color]
 
 
@@ -254,137 +335,6 @@ def _unknown(frame: Frame) -> str:
     if frame.ImagePositionPatient is None:
         return "position" + " in numbers" * ("ImagePositionPatient" in frame.malformed)
     return "orientation" + " in numbers" * ("ImageOrientationPatient" in frame.malformed)
-
-
-class DicomSeries:
-    """A sorted series, described by its headers; pixels come when asked.
-
-    It has the attributes of a :class:`tfstyle.data.Scan`, and its slices are those of the scan, so
-    that a series of any length takes the memory of the slices in use. ``pixels`` reads all of
-    them, again each time.
-
-    Args:
-        frames: The slices, sorted.
-        name: Label of the series.
-
-    Example:
-        >>> (series,) = read_dicom(files, lazy=True)  # doctest: +SKIP
-        >>> first = series.read(0)  # doctest: +SKIP
-    """
-
-    def __init__(self, frames: Sequence[Frame], name: str):
-        self.frames = tuple(frames)
-        self.name = name
-        self.units = frames[0].units
-        self.affine, step = _geometry(frames, name)
-        self.spacing = (step, *frames[0].PixelSpacing)
-        self.header_window = frames[len(frames) // 2].window or next(
-            (frame.window for frame in frames if frame.window), None
-        )
-        paths = [frame.path for frame in frames]
-        one = frames[0].NumberOfFrames > 1 and len(set(paths)) == 1
-        self.files = (paths[0],) if one else tuple(paths)
-        self.shape = (len(frames), *frames[0].shape)
-
-    @property
-    def can_read(self) -> bool:
-        """Whether slices can be read on their own: in HU, and each in a file of its own.
-
-        In other units the type of the pixels, and where low is bright, depends on all of them.
-        """
-        return self.units == "HU" and all(frame.NumberOfFrames == 1 for frame in self.frames)
-
-    def __len__(self) -> int:
-        """Number of slices."""
-        return len(self.frames)
-
-    def read(self, index: int) -> np.ndarray:
-        """Pixels of one slice: int16 HU (rows, columns).
-
-        Raises:
-            InputFileError: If the file is damaged.
-        """
-        return read_frame(self.frames[index])
-
-    @property
-    def pixels(self) -> np.ndarray:
-        """All pixels, int16 HU (slices, rows, columns), read at each use."""
-        return self.load().pixels
-
-    def load(self, decoded: dict[str, tuple[Dataset, np.ndarray]] | None = None) -> Scan:
-        """The whole series as a scan.
-
-        Args:
-            decoded: Files of several frames that other stacks have used; others are added.
-
-        Raises:
-            InputFileError: If a file is damaged.
-        """
-        pixels, window = self._decode(decoded), self.header_window
-        if self.units != "HU":
-            pixels = compact(pixels)
-            if self.frames[0].inverted:  # low values are bright: turn them and the window round
-                ends = pixels.min() + pixels.max()
-                pixels = compact(pixels.astype(np.float64) * -1 + float(ends))
-                if window is not None:
-                    window = Window(float(ends) - window.centre, window.width)
-        return Scan(
-            pixels=pixels,
-            spacing=self.spacing,
-            units=self.units,
-            name=self.name,
-            affine=self.affine,
-            header_window=window,
-            files=self.files,
-            frames=self.frames,
-        )
-
-    def _decode(self, decoded: dict[str, tuple[Dataset, np.ndarray]] | None) -> np.ndarray:
-        count, rows, columns = self.shape
-        check(
-            self.frames[0].path,
-            "scan_pixels",
-            count * rows * columns,
-            f"the first of {count} slices of {rows} x {columns} pixels",
-        )
-        datasets = {} if decoded is None else decoded
-        last_use = {frame.path: i for i, frame in enumerate(self.frames)}
-        planes = []
-        for i, frame in enumerate(self.frames):
-            if frame.path not in datasets:
-                dataset = read_dataset(frame.path, pixels=True)
-                with damage_is_input_error(frame.path):
-                    datasets[frame.path] = dataset, decode(frame.path, dataset)
-            with damage_is_input_error(frame.path):
-                planes.append(plane_of(frame, *datasets[frame.path]))
-            if last_use[frame.path] == i and (decoded is None or frame.NumberOfFrames == 1):
-                del datasets[frame.path]
-        return np.stack(planes)
-
-
-def source_frames(paths: Sequence[str | os.PathLike]) -> tuple[Frame, ...]:
-    """One frame for each slice of the one scan in these files, in its order.
-
-    Raises:
-        ArgumentError: If the files do not form one scan, or form several.
-        InputFileError: If one cannot be read.
-    """
-    paths = [os.fspath(path) for path in paths]
-    if not paths:
-        raise ArgumentError("scan_sources is empty; give the scan, or its files.")
-    frames: list[Frame] = []
-    for path in dict.fromkeys(paths):
-        frames.extend(frames_of(path, read_dataset(path, pixels=False, tags=HEADER_TAGS)))
-    if len(frames) == len(paths) and all(frame.NumberOfFrames == 1 for frame in frames):
-        return tuple(frames)
-    stacks = [stack for cluster in clusters_of(frames) for stack in stacks_of(cluster)]
-    fitting = [s for s in stacks if len(set(paths)) == 1 or [f.path for f in s] == paths]
-    if len(fitting) == 1:
-        return tuple(fitting[0])
-    raise ArgumentError(
-        f"scan_sources: the frames of these {len(set(paths))} files form {len(stacks)} stacks, not "
-        f"one of {len(paths)} slices; give the scan itself, which knows its frames."
-    )
 
 
 def _geometry(frames: Sequence[Frame], name: str) -> tuple[np.ndarray | None, float]:

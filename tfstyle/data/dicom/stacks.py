@@ -1,4 +1,4 @@
-"""Which frames belong together: series by their identity, and the stacks in a series.
+"""Which frames of a series belong together.
 
 A stack is one image a place. Where a series holds several, they are told apart by what their
 headers say of phase, echo, acquisition and the like, never by what lies next.
@@ -16,42 +16,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from tfstyle.data.dicom.headers import CONTRASTS, Frame, Identity
+from tfstyle.data.dicom.headers import CONTRASTS, Frame
 from tfstyle.errors import InputFileError
 
 logger = logging.getLogger(__name__)
 
 _SAME_PLACE = 0.01  # mm
-
-
-def series_keys(files: Sequence[tuple[str, Identity]]) -> list[tuple[str, ...]]:
-    """One key a file, the same for files of one series.
-
-    Equal Series Instance UIDs do not suffice: study, frame of reference and patient must not
-    differ either. What a file leaves empty counts as that of its series where there is but one.
-
-    Args:
-        files: Path and :func:`tfstyle.data.dicom.headers.identity_of` of each file.
-
-    Returns:
-        Keys that begin with the Series Instance UID; where that is blank, the folder counts.
-    """
-    starts = [(uid, "" if uid else os.path.dirname(path)) for path, (uid, *_) in files]
-    known: dict[tuple[str, str], list[Counter]] = {}
-    for start, (_, (_, *rest)) in zip(starts, files):
-        counts = known.setdefault(start, [Counter() for _ in rest])
-        for counter, value in zip(counts, rest):
-            counter[value] += 1
-    keys = []
-    for start, (_, (_, *rest)) in zip(starts, files):
-        filled = []
-        for number, (counter, value) in enumerate(zip(known[start], rest)):
-            named = [name for name in counter if name]
-            # A frame of reference of its own for each file is none: some tools invent them.
-            invented = number == 1 and len(named) > 2 and len(named) == counter.total()
-            filled.append("" if invented or len(named) < 2 else value)
-        keys.append((*start, *filled))
-    return keys
 
 
 def clusters_of(frames: Sequence[Frame]) -> list[list[Frame]]:
@@ -90,15 +60,16 @@ def same_spacing(a: Frame, b: Frame) -> bool:
     )
 
 
-def stacks_of(frames: Sequence[Frame], name: str | None = None) -> list[list[Frame]]:
+def stacks_of(frames: Sequence[Frame], name: str) -> list[tuple[list[Frame], tuple[str, ...]]]:
     """Sorts frames of one cluster along their normal; repeated places become several stacks.
 
     Args:
         frames: Frames of one series, size and orientation.
-        name: Name of the series, for warnings; None for no warnings.
+        name: Name of the series, for warnings.
 
     Returns:
-        Stacks, ordered by what tells them apart.
+        Stacks, ordered by what tells them apart, each with what that is, such as ``("phase1",
+        "echo2")``: numbers from 1 and no values of the header, which may be private.
 
     Raises:
         InputFileError: If several images at one place cannot be told apart.
@@ -108,7 +79,7 @@ def stacks_of(frames: Sequence[Frame], name: str | None = None) -> list[list[Fra
     if places is None:
         return _unplaced(frames, [name for name in CONTRASTS if name not in _ALONG_A_STACK])
     stacks, told = _separate(list(zip(places, frames)), _contrasts(frames))
-    if len(stacks) > 1 and name is not None:
+    if len(stacks) > 1:
         repeated = max(Counter(places).values())
         logger.warning(
             "Series %s holds %s; read as %d scans, told apart by %s.",
@@ -117,7 +88,24 @@ def stacks_of(frames: Sequence[Frame], name: str | None = None) -> list[list[Fra
             len(stacks),
             ", ".join(dict.fromkeys(told)),
         )
-    return [[frame for _, frame in sorted(stack, key=lambda item: item[0])] for stack in stacks]
+    return [
+        ([frame for _, frame in sorted(stack, key=lambda item: item[0])], labels)
+        for stack, labels in stacks
+    ]
+
+
+def _label(name: str, number: int) -> str:
+    """What a stack is called by the contrast that tells it apart, such as ``echo2``."""
+    word = "part" if name.startswith(("Instance", "file")) else _SHORT.get(name, name)
+    return f"{word.replace(' ', '-')}{number}"
+
+
+#: Shorter words for contrasts in names of scans.
+_SHORT = {
+    **dict.fromkeys(("temporal position", "temporal offset"), "phase"),
+    **dict.fromkeys(("cardiac phase", "respiratory phase"), "phase"),
+    **{"echo time": "echo", "b-value": "b", "slice thickness": "thickness", "corner": "slab"},
+}
 
 
 def slice_places(frames: Sequence[Frame]) -> list[float] | None:
@@ -134,7 +122,7 @@ def slice_places(frames: Sequence[Frame]) -> list[float] | None:
     return locations
 
 
-def _without_copies(frames: Sequence[Frame], name: str | None) -> list[Frame]:
+def _without_copies(frames: Sequence[Frame], name: str) -> list[Frame]:
     """Frames in the order of Instance Number, each once."""
     unique: dict[tuple, Frame] = {}
     for frame in sorted(frames, key=_order):
@@ -146,7 +134,7 @@ def _without_copies(frames: Sequence[Frame], name: str | None) -> list[Frame]:
             None if position is None else tuple(position),
         )
         first = unique.setdefault(key, frame)
-        if first is not frame and name is not None:
+        if first is not frame:
             logger.warning(
                 "Left out of series %s: %s is a copy of %s.", name, frame.where, first.where
             )
@@ -163,7 +151,7 @@ def _order(frame: Frame) -> tuple:
     return number is None, number or 0, _natural(frame.path), frame.index
 
 
-def _places(frames: list[Frame], name: str | None) -> tuple[list[float] | None, list[Frame]]:
+def _places(frames: list[Frame], name: str) -> tuple[list[float] | None, list[Frame]]:
     """Places along the stack, equal ones exactly so, and the frames in some order.
 
     Frames whose positions cannot be right come back without.
@@ -173,7 +161,7 @@ def _places(frames: list[Frame], name: str | None) -> tuple[list[float] | None, 
     problem = None
     positions = [frame.ImagePositionPatient for frame in frames]
     if any(position is None for position in positions):
-        problem = _missing(frames, "ImagePositionPatient", "Image Position (Patient)")
+        problem = _missing(frames, "ImagePositionPatient")
     elif not np.ptp(positions, axis=0).max() > _SAME_PLACE and (
         (not np.any(positions) and _described_apart(frames)) or slice_places(frames) is not None
     ):
@@ -181,7 +169,7 @@ def _places(frames: list[Frame], name: str | None) -> tuple[list[float] | None, 
         problem = f"has Image Position (Patient) {here} in all its images"
         frames = [replace(frame, ImagePositionPatient=None) for frame in frames]
     elif frames[0].ImageOrientationPatient is None:
-        problem = _missing(frames, "ImageOrientationPatient", "Image Orientation (Patient)")
+        problem = _missing(frames, "ImageOrientationPatient")
     else:
         normal = frames[0].normal
         return _snapped([float(position @ normal) for position in positions]), frames
@@ -197,8 +185,7 @@ def _places(frames: list[Frame], name: str | None) -> tuple[list[float] | None, 
     elif None in numbers or len({f.path for f in frames}) > len(set(numbers)):
         how = "file name"
         frames = sorted(frames, key=lambda frame: (_natural(frame.path), frame.index))
-    if name is not None:
-        logger.warning("Series %s %s; sorted by %s.", name, problem, how)
+    logger.warning("Series %s %s; sorted by %s.", name, problem, how)
     return places, frames
 
 
@@ -207,7 +194,8 @@ def _described_apart(frames: Sequence[Frame]) -> bool:
     return len({id(frame.contrasts) for frame in frames}) == len(frames)
 
 
-def _missing(frames: Sequence[Frame], keyword: str, said: str) -> str:
+def _missing(frames: Sequence[Frame], keyword: str) -> str:
+    said = keyword.replace("Image", "Image ").replace("Patient", " (Patient)")
     if any(keyword in frame.malformed for frame in frames):
         return f"has an {said} that is not a list of numbers"
     return f"has no {said}"
@@ -226,28 +214,41 @@ def _snapped(places: Sequence[float]) -> list[float]:
 #: What may change within a stack.
 _ALONG_A_STACK = frozenset({"acquisition", "acquisition time", "trigger time", "content time"})
 
-#: What changes the gray values of one tissue, and so never changes within a stack.
+#: What changes the gray values of one tissue, or says when it was seen, and so never changes
+#: within a stack.
 _OF_A_STACK = frozenset(
-    {"echo", "echo time", "inversion time", "b-value", "flip angle", "kVp", "kernel"}
+    {
+        *("echo", "echo time", "inversion time", "b-value", "flip angle", "kVp", "kernel"),
+        *("temporal position", "cardiac phase", "respiratory phase"),
+    }
 )
 
 #: What may change from slab to slab, but not from one slice to the next and back.
-_OF_A_SLAB = _OF_A_STACK | {
-    *("temporal position", "temporal offset", "cardiac phase", "respiratory phase"),
-}
+_OF_A_SLAB = _OF_A_STACK | {"temporal offset", "cardiac delay", "respiratory delay"}
 
 
-def _unplaced(frames: list[Frame], names: Sequence[str]) -> list[list[Frame]]:
+def _unplaced(
+    frames: list[Frame], names: Sequence[str], labels: tuple[str, ...] = ()
+) -> list[tuple[list[Frame], tuple[str, ...]]]:
     """Splits frames of unknown place by what gives parts of equal size, such as echoes."""
-    for number, name in enumerate(names):
-        groups: dict[object, list[Frame]] = {}
-        for frame in frames:
-            groups.setdefault(frame.contrasts.get(name), []).append(frame)
+    for number, name in enumerate(names, start=1):
+        groups = _grouped(frames, lambda frame, name=name: frame.contrasts.get(name))
         sizes = {len(group) for group in groups.values()}
         if len(groups) > 1 and len(sizes) == 1 and sizes != {1}:
-            parts = [groups[key] for key in sorted(groups, key=_sortable)]
-            return [one for part in parts for one in _unplaced(part, names[number + 1 :])]
-    return [frames]
+            return [
+                one
+                for rank, part in enumerate(groups.values(), start=1)
+                for one in _unplaced(part, names[number:], (*labels, _label(name, rank)))
+            ]
+    return [(frames, labels)]
+
+
+def _grouped(items: Sequence, value: Callable) -> dict[object, list]:
+    """Items by their value, in its order."""
+    groups: dict[object, list] = {}
+    for item in items:
+        groups.setdefault(value(item), []).append(item)
+    return {key: groups[key] for key in sorted(groups, key=_sortable)}
 
 
 # -- what tells images of one place apart -------------------------------------------------------
@@ -272,39 +273,39 @@ def _contrasts(frames: Sequence[Frame]) -> list[_Contrast]:
 
 
 def _separate(
-    items: list[_Item], contrasts: Sequence[_Contrast]
-) -> tuple[list[list[_Item]], list[str]]:
+    items: list[_Item], contrasts: Sequence[_Contrast], labels: tuple[str, ...] = ()
+) -> tuple[list[tuple[list[_Item], tuple[str, ...]]], list[str]]:
     """Splits by the first contrast that tells stacks apart, and each part by those behind it."""
     repeated = max(Counter(place for place, _ in items).values())
-    for number, (name, value) in enumerate(contrasts):
-        groups: dict[object, list[_Item]] = {}
-        for item in items:
-            groups.setdefault(value(item[1]), []).append(item)
+    for number, (name, value) in enumerate(contrasts, start=1):
+        groups = _grouped(items, lambda item, value=value: value(item[1]))
         if len(groups) < 2 or (repeated == 1 and 2 * len(groups) > len(items)):
             continue  # of one slice each: nothing that is no stack already
-        stacks = [groups[key] for key in sorted(groups, key=_sortable)]
+        stacks = list(groups.values())
         if name not in _OF_A_STACK or None in groups or min(map(len, stacks)) < 3:
             stacks = _joined(stacks, in_turn=name not in _OF_A_SLAB)
         # Either each value is a stack, or there are as many as images at a place; anything else
         # changes with something else.
         if len(stacks) == 1 or len(stacks) not in (len(groups), repeated):
             continue
-        if number == len(contrasts) - 1 and not all(map(_has_one_a_place, stacks)):
+        if number == len(contrasts) and not all(map(_has_one_a_place, stacks)):
             continue  # nothing is left that could tell the rest apart
         parts, told = [], [name]
-        for stack in stacks:
+        for rank, stack in enumerate(stacks, start=1):
+            above = (*labels, _label(name, rank))
             if _has_one_a_place(stack):
-                parts.append(stack)
+                parts.append((stack, above))
                 continue
-            inner, names = _separate(stack, contrasts[number + 1 :])
+            inner, names = _separate(stack, contrasts[number:], above)
             parts += inner
             told += names
         return parts, told
     if repeated == 1:
-        return [items], []
+        return [(items, labels)], []
     numbers = {(frame.InstanceNumber, frame.index) for _, frame in items}
     how = "Instance Number" if len(numbers) == len(items) else "file name alone (a guess)"
-    return _ranked(items, repeated), [how]
+    ranked = enumerate(_ranked(items, repeated), start=1)
+    return [(stack, (*labels, _label(how, rank))) for rank, stack in ranked], [how]
 
 
 def _has_one_a_place(stack: list[_Item]) -> bool:

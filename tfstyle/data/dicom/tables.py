@@ -4,131 +4,82 @@ from __future__ import annotations
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 MR = "1.2.840.10008.5.1.4.1.1.4"
+_PET = "1.2.840.10008.5.1.4.1.1.128"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 # Enhanced multi-frame classes, and the single-frame class that takes one of their frames.
 SINGLE_FRAME = {
-    "1.2.840.10008.5.1.4.1.1.2.1": CT,
-    "1.2.840.10008.5.1.4.1.1.2.2": CT,
-    "1.2.840.10008.5.1.4.1.1.4.1": MR,
-    "1.2.840.10008.5.1.4.1.1.4.4": MR,
-    "1.2.840.10008.5.1.4.1.1.130": "1.2.840.10008.5.1.4.1.1.128",
-    "1.2.840.10008.5.1.4.1.1.128.1": "1.2.840.10008.5.1.4.1.1.128",
+    **dict.fromkeys((f"{CT}.1", f"{CT}.2"), CT),
+    **dict.fromkeys((f"{MR}.1", f"{MR}.4"), MR),
+    **dict.fromkeys((f"{_PET}.1", "1.2.840.10008.5.1.4.1.1.130"), _PET),
 }
 
-# Classes that know no pixels of 16 bits (PS3.3 C.8.5.6).
-EIGHT_BITS = frozenset(
-    {
-        "1.2.840.10008.5.1.4.1.1.6",
-        "1.2.840.10008.5.1.4.1.1.6.1",
-        "1.2.840.10008.5.1.4.1.1.3",
-        "1.2.840.10008.5.1.4.1.1.3.1",
-    }
-)
+# Ultrasound classes, which know no pixels of 16 bits (PS3.3 C.8.5.6).
+EIGHT_BITS = frozenset(f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("6", "6.1", "3", "3.1"))
 
 # What a pulse sequence is called in single-frame MR (PS3.3 C.8.3.1.1.2).
 SCANNING_SEQUENCE = {"SPIN": ["SE"], "GRADIENT": ["GR"], "BOTH": ["SE", "GR"]}
 
+# JPEG baseline and extended, JPEG-LS near lossless, JPEG 2000 and its multi-component and
+# high-throughput forms.
 LOSSY_SYNTAXES = frozenset(
-    {
-        "1.2.840.10008.1.2.4.50",  # JPEG baseline
-        "1.2.840.10008.1.2.4.51",  # JPEG extended
-        "1.2.840.10008.1.2.4.81",  # JPEG-LS near lossless
-        "1.2.840.10008.1.2.4.91",  # JPEG 2000
-        "1.2.840.10008.1.2.4.93",  # JPEG 2000 multi-component
-        "1.2.840.10008.1.2.4.203",  # high-throughput JPEG 2000
-    }
+    f"1.2.840.10008.1.2.4.{end}" for end in ("50", "51", "81", "91", "93", "203")
 )
 
 # What belonged to the source's pixels, its acquisition step or its signature, not to its patient
 # and place; removed before the new values are set.
 NOT_CARRIED = [
-    "AlphaPaletteColorLookupTableData",
-    "AlphaPaletteColorLookupTableDescriptor",
-    "BluePaletteColorLookupTableData",
-    "BluePaletteColorLookupTableDescriptor",
-    "ContributingEquipmentSequence",
-    "DerivationCodeSequence",
-    "DerivationDescription",
-    "DigitalSignaturesSequence",
-    "EncryptedAttributesSequence",
-    "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths",
-    "FloatPixelPaddingRangeLimit",
-    "FloatPixelPaddingValue",
-    "DoubleFloatPixelPaddingRangeLimit",
-    "DoubleFloatPixelPaddingValue",
-    "GreenPaletteColorLookupTableData",
-    "GreenPaletteColorLookupTableDescriptor",
-    "HighBit",
-    "IconImageSequence",
-    "InstanceCreatorUID",
-    "LargestImagePixelValue",
-    "LargestPixelValueInSeries",
-    "MACParametersSequence",
-    "ModalityLUTSequence",
-    "ModifiedAttributesSequence",
-    "OriginalAttributesSequence",
-    "PaletteColorLookupTableUID",
-    "PerformedProcedureStepDescription",
-    "PerformedProcedureStepEndDate",
-    "PerformedProcedureStepEndTime",
-    "PerformedProcedureStepID",
-    "PerformedProcedureStepStartDate",
-    "PerformedProcedureStepStartTime",
-    "PixelDataProviderURL",
-    "PixelPaddingRangeLimit",
-    "PixelPaddingValue",
-    "PlanarConfiguration",
-    "PresentationLUTSequence",
-    "RealWorldValueMappingSequence",
-    "RedPaletteColorLookupTableData",
-    "RedPaletteColorLookupTableDescriptor",
-    "ReferencedPerformedProcedureStepSequence",
-    "RescaleType",
-    "SegmentedBluePaletteColorLookupTableData",
-    "SegmentedGreenPaletteColorLookupTableData",
-    "SegmentedRedPaletteColorLookupTableData",
-    "SmallestImagePixelValue",
-    "SmallestPixelValueInSeries",
-    "SourceImageSequence",
-    "VOILUTFunction",
-    "VOILUTSequence",
-    "WindowCenterWidthExplanation",
-]
+    "AlphaPaletteColorLookupTableData", "AlphaPaletteColorLookupTableDescriptor",
+    "BluePaletteColorLookupTableData", "BluePaletteColorLookupTableDescriptor",
+    "ContributingEquipmentSequence", "DerivationCodeSequence", "DerivationDescription",
+    "DigitalSignaturesSequence", "DoubleFloatPixelPaddingRangeLimit",
+    "DoubleFloatPixelPaddingValue", "EncryptedAttributesSequence", "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths", "FloatPixelPaddingRangeLimit", "FloatPixelPaddingValue",
+    "GreenPaletteColorLookupTableData", "GreenPaletteColorLookupTableDescriptor", "HighBit",
+    "IconImageSequence", "InstanceCreatorUID", "LargestImagePixelValue",
+    "LargestPixelValueInSeries", "MACParametersSequence", "ModalityLUTSequence",
+    "ModifiedAttributesSequence", "OriginalAttributesSequence", "PaletteColorLookupTableUID",
+    "PerformedProcedureStepDescription", "PerformedProcedureStepEndDate",
+    "PerformedProcedureStepEndTime", "PerformedProcedureStepID", "PerformedProcedureStepStartDate",
+    "PerformedProcedureStepStartTime", "PixelDataProviderURL", "PixelPaddingRangeLimit",
+    "PixelPaddingValue", "PlanarConfiguration", "PresentationLUTSequence",
+    "RealWorldValueMappingSequence", "RedPaletteColorLookupTableData",
+    "RedPaletteColorLookupTableDescriptor", "ReferencedPerformedProcedureStepSequence",
+    "RescaleType", "SegmentedBluePaletteColorLookupTableData",
+    "SegmentedGreenPaletteColorLookupTableData", "SegmentedRedPaletteColorLookupTableData",
+    "SmallestImagePixelValue", "SmallestPixelValueInSeries", "SourceImageSequence",
+    "VOILUTFunction", "VOILUTSequence", "WindowCenterWidthExplanation",
+]  # fmt: skip
 
 MULTI_FRAME = [
-    "ConcatenationFrameOffsetNumber",
-    "ConcatenationUID",
-    "ContentQualification",
-    "DimensionIndexSequence",
-    "DimensionOrganizationSequence",
-    "DimensionOrganizationType",
-    "FrameIncrementPointer",
-    "InConcatenationNumber",
-    "InConcatenationTotalNumber",
-    "NumberOfFrames",
-    "PerFrameFunctionalGroupsSequence",
-    "PixelPresentation",
-    "SharedFunctionalGroupsSequence",
-    "SOPInstanceUIDOfConcatenationSource",
-    "VolumeBasedCalculationTechnique",
-    "VolumetricProperties",
-]
+    "ConcatenationFrameOffsetNumber", "ConcatenationUID", "ContentQualification",
+    "DimensionIndexSequence", "DimensionOrganizationSequence", "DimensionOrganizationType",
+    "FrameIncrementPointer", "InConcatenationNumber", "InConcatenationTotalNumber",
+    "NumberOfFrames", "PerFrameFunctionalGroupsSequence", "PixelPresentation",
+    "SharedFunctionalGroupsSequence", "SOPInstanceUIDOfConcatenationSource",
+    "VolumeBasedCalculationTechnique", "VolumetricProperties",
+]  # fmt: skip
 
 # Type 2 attributes of the patient, study, series, frame and image modules: present, maybe empty.
 MAY_BE_EMPTY = [
-    "AccessionNumber",
-    "AcquisitionNumber",
-    "Manufacturer",
-    "PatientBirthDate",
-    "PatientID",
-    "PatientName",
-    "PatientSex",
-    "PositionReferenceIndicator",
-    "ReferringPhysicianName",
-    "SliceThickness",
-    "StudyDate",
-    "StudyID",
-    "StudyTime",
-]
+    "AccessionNumber", "AcquisitionNumber", "Manufacturer", "PatientBirthDate", "PatientID",
+    "PatientName", "PatientSex", "PositionReferenceIndicator", "ReferringPhysicianName",
+    "SliceThickness", "StudyDate", "StudyID", "StudyTime",
+]  # fmt: skip
+
+# And of the MR image module.
+MR_MAY_BE_EMPTY = [
+    "ScanOptions", "MRAcquisitionType", "EchoTime", "RepetitionTime", "EchoTrainLength",
+]  # fmt: skip
+
+# What functional groups say of a frame, and a single-frame image at its top level.
+FRAME_GROUPS = {
+    "PlanePosition": ["ImagePositionPatient"],
+    "PlaneOrientation": ["ImageOrientationPatient"],
+    "PixelMeasures": ["PixelSpacing", "SliceThickness", "SpacingBetweenSlices"],
+    "FrameAnatomy": ["AnatomicRegionSequence"],
+    "CTXRayDetails": ["KVP", "FilterType"],
+    "CTReconstruction": ["ConvolutionKernel"],
+    "MRDiffusion": ["DiffusionBValue"],
+    "MRTimingAndRelatedParameters": ["RepetitionTime", "FlipAngle", "EchoTrainLength"],
+}

@@ -7,45 +7,33 @@ import dataclasses
 import datetime
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
+from tfstyle._private.files import temporary_beside
+from tfstyle.data.dicom import tables
 from tfstyle.data.dicom.deidentify import check_burned_in, check_profile, new_key, new_uid
 from tfstyle.data.dicom.deidentify import deidentify as deidentify_dataset
-from tfstyle.data.dicom.files import damage_is_input_error, read_dataset
+from tfstyle.data.dicom.files import damage_is_input_error, meta_of, read_dataset
 from tfstyle.data.dicom.headers import Frame, functional_group
-from tfstyle.data.dicom.series import DicomSeries, source_frames
-from tfstyle.data.dicom.tables import (
-    CT,
-    EIGHT_BITS,
-    LOSSY_SYNTAXES,
-    MAY_BE_EMPTY,
-    MR,
-    MULTI_FRAME,
-    NOT_CARRIED,
-    SCANNING_SEQUENCE,
-    SECONDARY_CAPTURE,
-    SINGLE_FRAME,
-)
 from tfstyle.data.nifti import check_unit
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import ArgumentError, OutputError
-from tfstyle.files import temporary_beside
 
 _LEVELS = 65535
+_WHAT = "Gray scale style transfer"
 
 
 def write_derived_series(
-    scan_sources: Scan | DicomSeries | Sequence[str | os.PathLike],
+    scan: Scan,
     generated: np.ndarray,
     window: Window,
     out_dir: str | os.PathLike,
@@ -75,38 +63,36 @@ def write_derived_series(
         >>> write_derived_series(scan, images, WINDOWS["bone"], "out")  # doctest: +SKIP
 
     Args:
-        scan_sources: The scan that the images were made of. Its files in slice order will do too,
-            unless they hold several scans.
+        scan: The scan that the images were made of, as :func:`tfstyle.data.read_scan` gives it.
         generated: Floats (slices, rows, columns), or with a last axis of length 1, in [0, 1];
             values beyond are clipped.
         window: The window through which the source became [0, 1].
         out_dir: Folder to make, with ``IM_0001.dcm`` and so on. It appears when complete; an
             existing one must be empty.
         description: Beginning of Derivation Description (0008,2111).
-        series_description: Series Description (0008,103E); the source's with "(tfstyle)" unless
-            given.
-        series_number: Series Number (0020,0011); the source's plus 1000 unless given.
+        series_description: Series Description (0008,103E). Defaults to the source's with
+            "(tfstyle)".
+        series_number: Series Number (0020,0011). Defaults to the source's plus 1000.
         deidentify: ``"keep"`` carries the source's attributes of patient, study, place and staff;
             ``"basic"`` applies :mod:`tfstyle.data.dicom.deidentify` and leaves out when the
             images were made.
-        uid_key: Of ``new_key`` of that module: series that share it keep their studies
-            and frames of reference in common. For ``"basic"``; a new one unless given.
+        uid_key: For ``"basic"``, of ``new_key`` of that module: series that share it keep their
+            studies and frames of reference in common. Defaults to a new one.
 
     Returns:
         The files written, in slice order.
 
     Raises:
-        ArgumentError: If the images do not match the sources, or hold NaN, the sources are not one
-            DICOM scan, or `deidentify` cannot be used.
+        ArgumentError: If the images do not match the scan, or hold NaN, the scan was not read from
+            DICOM, or `deidentify` cannot be used.
         InputFileError: If a source cannot be read, or says that its pixels hold text, which
             ``"basic"`` refuses.
         OutputError: If the folder is not empty or cannot be written.
     """
-    if isinstance(scan_sources, (Scan, DicomSeries)):
-        frames = scan_sources.frames or source_frames(scan_sources.files)
-    else:
-        frames = source_frames(scan_sources)
-    generated = check_unit(generated, (len(frames), *frames[0].shape))
+    if not isinstance(scan, Scan) or not scan.frames:
+        what = f"{scan.name} without frames" if isinstance(scan, Scan) else type(scan).__name__
+        raise ArgumentError(f"scan: must be a scan read from DICOM, received {what}.")
+    frames, generated = scan.frames, check_unit(generated, scan.shape)
     series = DerivedSeries(
         window,
         description=description,
@@ -116,8 +102,8 @@ def write_derived_series(
         uid_key=uid_key,
     )
     out = Path(out_dir)
-    _check_folder(out)
     try:
+        _check_folder(out)
         names = []
         headers: dict[str, Dataset] = {}
         with temporary_beside(out, folder=True) as temporary:
@@ -134,21 +120,28 @@ def write_derived_series(
 
 def _check_folder(out: Path) -> None:
     """Refuses what stands in the way of a new folder, and makes the one above it."""
-    try:
-        if out.is_dir():
-            if any(out.iterdir()):
-                raise OutputError(out, "exists and is not empty; choose another folder.")
-        elif out.exists() or out.is_symlink():
-            raise OutputError(out, "exists and is not a folder; choose another name.")
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError.of(out, error) from error
+    if out.is_dir() and any(out.iterdir()):
+        raise OutputError(out, "exists and is not empty; choose another folder.")
+    if not out.is_dir() and (out.exists() or out.is_symlink()):
+        raise OutputError(out, "exists and is not a folder; choose another name.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _remove(dataset: Dataset, keywords: Iterable[str]) -> None:
+    for keyword in keywords:
+        if keyword in dataset:
+            del dataset[keyword]
+
+
+def _item(**attributes: object) -> DicomSequence:
+    item = Dataset()
+    for keyword, value in attributes.items():
+        setattr(item, keyword, value)
+    return DicomSequence([item])
 
 
 def _code(value: str, scheme: str, meaning: str) -> DicomSequence:
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
-    return DicomSequence([item])
+    return _item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
 
 
 _IDENTITY = {
@@ -170,16 +163,11 @@ def is_identity(value: object) -> bool:
 class DerivedSeries:
     """What all images of a derived series share, and how one of them is written.
 
-    See :func:`write_derived_series`. Pickles, so that several processes can write one series.
+    Pickles, so that several processes can write one series.
 
     Args:
-        window: The window through which the source became [0, 1].
-        description: Beginning of Derivation Description (0008,2111).
-        series_description: Series Description (0008,103E), or None for the source's.
-        series_number: Series Number (0020,0011), or None for the source's plus 1000.
-        identity: What :attr:`identity` of an earlier object gave, to go on with its series.
-        deidentify: See :func:`write_derived_series`.
-        uid_key: See :func:`write_derived_series`.
+        window: See :func:`write_derived_series`, as for all others but one.
+        identity: What :attr:`identity` of an earlier object gave, to resume its series.
 
     Raises:
         ArgumentError: If the description is empty, or `deidentify` cannot be used.
@@ -217,17 +205,15 @@ class DerivedSeries:
         self.profile = deidentify
         #: New UIDs, date and time of the series, as text, and the key of the basic profile.
         self.identity = identity
-        self.uid, self.study_uid = identity["uid"], identity["study_uid"]
-        self.frame_of_reference_uid = identity["frame_of_reference_uid"]
         self.date, self.time = identity["date"], identity["time"]
         # What the file will say, at most 16 characters each, decides the stored values.
         self.slope = format_number_as_ds(window.width / _LEVELS)
         self.intercept = format_number_as_ds(window.lower)
-        self.centre = format_number_as_ds(window.centre)
+        self.center = format_number_as_ds(window.center)
         self.width = format_number_as_ds(window.width)
         self.description = (
-            f"{description.rstrip('.')}. Values are gray levels of the window {window.centre:g} / "
-            f"{window.width:g} (centre / width) in the scale of the source, clipped to "
+            f"{description.rstrip('.')}. Values are gray levels of the window {window.center:g} / "
+            f"{window.width:g} (center / width) in the scale of the source, clipped to "
             f"{window.lower:g} to {window.upper:g}; no measurement."
         )[:1024]
         try:
@@ -248,14 +234,7 @@ class DerivedSeries:
         path: str | os.PathLike,
         header: Dataset | None = None,
     ) -> None:
-        """Writes one image.
-
-        Args:
-            frame: The source frame.
-            image: Float (rows, columns) in [0, 1]; values beyond are clipped.
-            number: Slice number from 1.
-            path: The file.
-            header: The source's data set without pixels; read from `frame` unless given.
+        """Writes slice `number`, from 1, of which `header` is the source's data set, if at hand.
 
         Raises:
             InputFileError: If the source cannot be read.
@@ -268,79 +247,51 @@ class DerivedSeries:
             self.derive(header, frame, image, number).save_as(path, enforce_file_format=True)
 
     def derive(self, header: Dataset, frame: Frame, image: np.ndarray, number: int) -> Dataset:
-        """The data set of one image.
-
-        Args:
-            header: The source's data set without pixels; not changed.
-            frame: The source frame.
-            image: float64 (rows, columns) in [0, 1].
-            number: Slice number from 1.
-        """
+        """The data set of one image, float64 in [0, 1]; the source's header is not changed."""
         if self.profile == "basic":
-            header, frame = self._deidentified(header, frame)
+            check_burned_in(header.get("BurnedInAnnotation"), frame.path)
+            header, key = copy.deepcopy(header), self.identity["uid_key"]
+            deidentify_dataset(header, key)
+            frame = dataclasses.replace(frame, SOPInstanceUID=new_uid(frame.SOPInstanceUID, key))
         dataset = copy.deepcopy(header)
-        source_meta = getattr(header, "file_meta", None) or Dataset()
         dataset.remove_private_tags()
         for element in list(dataset):  # overlays and curves are drawn for the source's pixels
             if element.tag.group & 0xFF00 in (0x5000, 0x6000):
                 del dataset[element.tag]
-        source_class = str(header.get("SOPClassUID") or source_meta.get("MediaStorageSOPClassUID"))
-        if source_class == "None":
-            source_class = CT if frame.Modality == "CT" else SECONDARY_CAPTURE
-        if frame.NumberOfFrames > 1 or source_class in SINGLE_FRAME:
+        unknown = tables.CT if frame.Modality == "CT" else tables.SECONDARY_CAPTURE
+        source_class = header.get("SOPClassUID") or meta_of(header).get("MediaStorageSOPClassUID")
+        source_class = str(source_class or unknown)
+        if frame.NumberOfFrames > 1 or source_class in tables.SINGLE_FRAME:
             self._flatten(dataset, header, frame)
-        for keyword in NOT_CARRIED:
-            if keyword in dataset:
-                del dataset[keyword]
-        for keyword in MAY_BE_EMPTY:
-            if keyword not in dataset:
-                setattr(dataset, keyword, "" if keyword != "SliceThickness" else None)
-        if not header.get("SOPClassUID") and "Laterality" not in dataset:
-            dataset.Laterality = ""  # whoever emptied the class did not say either
-        sop_class = SINGLE_FRAME.get(source_class, source_class)
-        if source_class in SINGLE_FRAME:
+        _remove(dataset, tables.NOT_CARRIED)
+        for keyword in tables.MAY_BE_EMPTY:
+            dataset.setdefault(keyword, None)
+        if not header.get("SOPClassUID"):  # whoever emptied the class did not say either
+            dataset.setdefault("Laterality", None)
+        sop_class = tables.SINGLE_FRAME.get(source_class, source_class)
+        if source_class in tables.SINGLE_FRAME:
             # Without a place, or how it was acquired, a frame makes no image of that class.
-            if not frame.placed or (sop_class == MR and "ScanningSequence" not in dataset):
-                sop_class = SECONDARY_CAPTURE
-        elif frame.NumberOfFrames > 1 or source_class in EIGHT_BITS:
-            sop_class = SECONDARY_CAPTURE
+            if not frame.placed or (sop_class == tables.MR and "ScanningSequence" not in dataset):
+                sop_class = tables.SECONDARY_CAPTURE
+        elif frame.NumberOfFrames > 1 or source_class in tables.EIGHT_BITS:
+            sop_class = tables.SECONDARY_CAPTURE
         self._identify(dataset, header, frame, number, sop_class)
         self._explain(dataset, header, frame, source_class)
         self._pixels(dataset, frame, image)
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-        meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
         # A fresh data set, so that nothing of the source's encoding is kept.
         fresh = Dataset()
         fresh.update(dataset)
-        fresh.file_meta = meta
+        fresh.file_meta = FileMetaDataset()
+        fresh.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+        fresh.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        fresh.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         fresh.preamble = b"\0" * 128
         return fresh
 
-    def _deidentified(self, header: Dataset, frame: Frame) -> tuple[Dataset, Frame]:
-        """Copies of header and frame that say nothing of the patient."""
-        check_burned_in(header.get("BurnedInAnnotation"), frame.path)
-        header, key = copy.deepcopy(header), self.identity["uid_key"]
-        deidentify_dataset(header, key)
-        return header, dataclasses.replace(frame, SOPInstanceUID=new_uid(frame.SOPInstanceUID, key))
-
     def _flatten(self, dataset: Dataset, header: Dataset, frame: Frame) -> None:
         """Moves what the functional groups say of a frame to the top level."""
-        for sequence, keywords in (
-            ("PlanePositionSequence", ["ImagePositionPatient"]),
-            ("PlaneOrientationSequence", ["ImageOrientationPatient"]),
-            ("PixelMeasuresSequence", ["PixelSpacing", "SliceThickness", "SpacingBetweenSlices"]),
-            ("FrameAnatomySequence", ["AnatomicRegionSequence"]),
-            ("CTXRayDetailsSequence", ["KVP", "FilterType"]),
-            ("CTReconstructionSequence", ["ConvolutionKernel"]),
-            ("MRDiffusionSequence", ["DiffusionBValue"]),
-            (
-                "MRTimingAndRelatedParametersSequence",
-                ["RepetitionTime", "FlipAngle", "EchoTrainLength"],
-            ),
-        ):
-            group = functional_group(header, frame.index, sequence)
+        for name, keywords in tables.FRAME_GROUPS.items():
+            group = functional_group(header, frame.index, f"{name}Sequence")
             for keyword in keywords:
                 if keyword in group:
                     dataset[keyword] = copy.deepcopy(group[keyword])
@@ -348,53 +299,35 @@ class DerivedSeries:
         if side:
             dataset.ImageLaterality = side
         if frame.Modality == "MR":
-            self._flatten_mr(dataset, header, frame)
-        for keyword in MULTI_FRAME:
-            if keyword in dataset:
-                del dataset[keyword]
-        if frame.Modality == "CT" and "KVP" not in dataset:
-            dataset.KVP = None
-        if "InstanceNumber" in dataset:
-            del dataset.InstanceNumber
-
-    @staticmethod
-    def _flatten_mr(dataset: Dataset, header: Dataset, frame: Frame) -> None:
-        """What a single-frame MR image must say, as far as the enhanced one says it."""
-        kind = SCANNING_SEQUENCE.get(str(header.get("EchoPulseSequence") or ""))
-        if kind and "ScanningSequence" not in dataset:
-            dataset.ScanningSequence = kind
-        echo = functional_group(header, frame.index, "MREchoSequence").get("EffectiveEchoTime")
-        for keyword, value in (
-            ("SequenceVariant", "NONE"),
-            ("ScanOptions", ""),
-            ("MRAcquisitionType", ""),
-            ("EchoTime", echo),
-            ("RepetitionTime", None),
-            ("EchoTrainLength", None),
-        ):
-            if keyword not in dataset or (keyword == "EchoTime" and value is not None):
-                setattr(dataset, keyword, value)
+            # What a single-frame MR image must say, as far as the enhanced one says it.
+            kind = tables.SCANNING_SEQUENCE.get(str(header.get("EchoPulseSequence") or ""))
+            if kind:
+                dataset.setdefault("ScanningSequence", kind)
+            echo = functional_group(header, frame.index, "MREchoSequence").get("EffectiveEchoTime")
+            if echo is not None:
+                dataset.EchoTime = echo
+            dataset.setdefault("SequenceVariant", "NONE")
+            for keyword in tables.MR_MAY_BE_EMPTY:
+                dataset.setdefault(keyword, None)
+        _remove(dataset, [*tables.MULTI_FRAME, "InstanceNumber"])
 
     def _identify(
         self, dataset: Dataset, header: Dataset, frame: Frame, number: int, sop_class: str
     ) -> None:
         dataset.SOPClassUID = sop_class
         dataset.SOPInstanceUID = generate_uid(prefix=None)
-        dataset.SeriesInstanceUID = self.uid
+        dataset.SeriesInstanceUID = self.identity["uid"]
         if not dataset.get("StudyInstanceUID"):
-            dataset.StudyInstanceUID = self.study_uid
+            dataset.StudyInstanceUID = self.identity["study_uid"]
         if frame.ImagePositionPatient is not None and not dataset.get("FrameOfReferenceUID"):
-            dataset.FrameOfReferenceUID = self.frame_of_reference_uid
-        if frame.Modality:
-            dataset.Modality = frame.Modality
-        elif not dataset.get("Modality"):
-            dataset.Modality = "OT"
-        if sop_class == SECONDARY_CAPTURE:
+            dataset.FrameOfReferenceUID = self.identity["frame_of_reference_uid"]
+        dataset.Modality = frame.Modality or dataset.get("Modality") or "OT"
+        if sop_class == tables.SECONDARY_CAPTURE:
             dataset.ConversionType = "WSD"
-        if frame.ImageOrientationPatient is None and "PatientOrientation" not in dataset:
-            dataset.PatientOrientation = ""
-        if sop_class == CT and "KVP" not in dataset:
-            dataset.KVP = None
+        if frame.ImageOrientationPatient is None:
+            dataset.setdefault("PatientOrientation", None)
+        if sop_class == tables.CT:
+            dataset.setdefault("KVP", None)
         dataset.SeriesNumber = frame.SeriesNumber + 1000 if self.number is None else self.number
         if dataset.get("InstanceNumber") is None:
             dataset.InstanceNumber = number
@@ -415,35 +348,33 @@ class DerivedSeries:
         kinds = header.get("ImageType")
         kinds = [kinds] if isinstance(kinds, str) else list(kinds or [])
         rest = [str(kind) for kind in kinds[2:]]
-        if dataset.SOPClassUID == CT and not (rest and rest[0] in ("AXIAL", "LOCALIZER")):
+        if dataset.SOPClassUID == tables.CT and not (rest and rest[0] in ("AXIAL", "LOCALIZER")):
             rest = ["AXIAL", *rest[1:]]
         dataset.ImageType = ["DERIVED", "SECONDARY", *rest]
         dataset.DerivationDescription = self.description
-        dataset.DerivationCodeSequence = _code(
-            "STYLE-TRANSFER", "99TFSTYLE", "Gray scale style transfer"
-        )
-        source = Dataset()
-        source.ReferencedSOPClassUID = source_class
-        source.ReferencedSOPInstanceUID = frame.SOPInstanceUID
-        if frame.NumberOfFrames > 1:
-            source.ReferencedFrameNumber = frame.index + 1
-        source.SpatialLocationsPreserved = "YES"
-        source.PurposeOfReferenceCodeSequence = _code(
-            "121322", "DCM", "Source image for image processing operation"
-        )
+        dataset.DerivationCodeSequence = _code("STYLE-TRANSFER", "99TFSTYLE", _WHAT)
         if UID(frame.SOPInstanceUID).is_valid:
-            dataset.SourceImageSequence = DicomSequence([source])
-        equipment = Dataset()
-        equipment.PurposeOfReferenceCodeSequence = _code("109103", "DCM", "Modifying Equipment")
-        equipment.Manufacturer = "tfstyle"
-        equipment.ManufacturerModelName = "tfstyle"
-        equipment.SoftwareVersions = self.version
-        if self.date:
-            equipment.ContributionDateTime = self.date + self.time
-        equipment.ContributionDescription = "Gray scale style transfer"
-        dataset.ContributingEquipmentSequence = DicomSequence([equipment])
-        syntax = str((getattr(header, "file_meta", None) or Dataset()).get("TransferSyntaxUID"))
-        if str(header.get("LossyImageCompression") or "") == "01" or syntax in LOSSY_SYNTAXES:
+            number = {"ReferencedFrameNumber": frame.index + 1} if frame.NumberOfFrames > 1 else {}
+            dataset.SourceImageSequence = _item(
+                ReferencedSOPClassUID=source_class,
+                ReferencedSOPInstanceUID=frame.SOPInstanceUID,
+                SpatialLocationsPreserved="YES",
+                PurposeOfReferenceCodeSequence=_code(
+                    "121322", "DCM", "Source image for image processing operation"
+                ),
+                **number,
+            )
+        when = {"ContributionDateTime": self.date + self.time} if self.date else {}
+        dataset.ContributingEquipmentSequence = _item(
+            PurposeOfReferenceCodeSequence=_code("109103", "DCM", "Modifying Equipment"),
+            Manufacturer="tfstyle",
+            ManufacturerModelName="tfstyle",
+            SoftwareVersions=self.version,
+            ContributionDescription=_WHAT,
+            **when,
+        )
+        lossy = str(header.get("LossyImageCompression") or "") == "01"
+        if lossy or str(meta_of(header).get("TransferSyntaxUID")) in tables.LOSSY_SYNTAXES:
             dataset.LossyImageCompression = "01"
         elif "LossyImageCompression" in dataset:
             dataset.LossyImageCompression = "00"
@@ -460,17 +391,11 @@ class DerivedSeries:
         dataset.PixelRepresentation = 0
         dataset.RescaleSlope, dataset.RescaleIntercept = self.slope, self.intercept
         dataset.RescaleType = frame.units
-        dataset.WindowCenter, dataset.WindowWidth = self.centre, self.width
+        dataset.WindowCenter, dataset.WindowWidth = self.center, self.width
         dataset.VOILUTFunction = "LINEAR_EXACT"
         if "PresentationLUTShape" in dataset:
             dataset.PresentationLUTShape = "IDENTITY"
-        dataset["SmallestImagePixelValue"] = pydicom.DataElement(
-            "SmallestImagePixelValue", "US", int(stored.min())
-        )
-        dataset["LargestImagePixelValue"] = pydicom.DataElement(
-            "LargestImagePixelValue", "US", int(stored.max())
-        )
-        for keyword in ("FloatPixelData", "DoubleFloatPixelData", "PixelData"):
-            if keyword in dataset:
-                del dataset[keyword]
-        dataset["PixelData"] = pydicom.DataElement("PixelData", "OW", stored.tobytes())
+        for keyword, value in (("Smallest", stored.min()), ("Largest", stored.max())):
+            dataset.add_new(f"{keyword}ImagePixelValue", "US", int(value))
+        _remove(dataset, ("FloatPixelData", "DoubleFloatPixelData", "PixelData"))
+        dataset.add_new("PixelData", "OW", stored.tobytes())

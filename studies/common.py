@@ -1,0 +1,134 @@
+"""What the studies share: their JSON files, pictures, tables and pages."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import tensorflow as tf
+from PIL import Image, ImageOps
+
+from tfstyle._private.files import write_atomically
+from tfstyle.errors import ArgumentError, OutputError
+
+FOLDER = Path(__file__).resolve().parent
+ROOT = FOLDER.parent
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """A command line that shows the module's text, with ``--threads``."""
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--threads", type=int, default=1, help="of TensorFlow (default: 1)")
+    return made
+
+
+def parse(made: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parses; limits TensorFlow's threads, which works before its first operation."""
+    options = made.parse_args(arguments)
+    with contextlib.suppress(RuntimeError):  # it runs already
+        tf.config.threading.set_intra_op_parallelism_threads(options.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(options.threads)
+    return options
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """``name=value`` with a JSON value, an argument of ``--set``."""
+    name, _, value = text.partition("=")
+    value = json.loads(value)
+    return name, tuple(value) if isinstance(value, list) else value
+
+
+def read_study(output: Path, settings: Mapping, empty: Mapping) -> dict:
+    """What a study has so far.
+
+    Args:
+        output: The JSON file; its folder is made if missing.
+        settings: Settings of the study; those of the file must be the same.
+        empty: A study without rows.
+
+    Raises:
+        OutputError: The file holds something else.
+        ArgumentError: It holds rows of other settings.
+    """
+    settings = json.loads(json.dumps(settings))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if not output.exists():
+        return {"settings": settings, **json.loads(json.dumps(empty))}
+    try:
+        result = json.loads(output.read_text())
+        before = dict(result["settings"])
+        missing = empty.keys() - result.keys()
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(output, "holds something else; choose another name.") from error
+    if missing:
+        raise OutputError(output, f"holds no {', '.join(sorted(missing))}; choose another name.")
+    changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
+    if changed:
+        raise ArgumentError(
+            f"{output}: holds rows of other settings ({', '.join(changed)}); choose another "
+            "name, or remove it."
+        )
+    return result
+
+
+def write_study(output: Path, result: Mapping) -> None:
+    """Writes the JSON file, whole or not at all."""
+    write_atomically(output, (json.dumps(result, indent=1) + "\n").encode())
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, all columns but the first on the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def grid(rows: Sequence[Sequence[np.ndarray]], side: int = 384, gap: int = 8) -> np.ndarray:
+    """Images in rows and columns, each scaled to fit a black square by nearest pixels.
+
+    Args:
+        rows: Rows of float images (H, W) in [0, 1].
+        side: Side of the squares in pixels.
+        gap: Pixels between them, white.
+
+    Returns:
+        float32 image in [0, 1].
+    """
+    step, columns = side + gap, max(map(len, rows))
+    canvas = Image.new("F", (columns * step - gap, len(rows) * step - gap), 1.0)
+    for r, row in enumerate(rows):
+        for c, unit in enumerate(row):
+            tile = Image.fromarray(np.asarray(unit, np.float32))
+            tile = ImageOps.pad(tile, (side, side), Image.Resampling.NEAREST, color=0)
+            canvas.paste(tile, (c * step, r * step))
+    return np.asarray(canvas)
+
+
+def data_uri(unit: np.ndarray) -> str:
+    """A gray image (H, W) in [0, 1] as the source of a picture inside a page."""
+    buffer = io.BytesIO()
+    levels = np.rint(np.clip(unit, 0, 1) * 255).astype(np.uint8)
+    Image.fromarray(levels).save(buffer, "png", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def render(template: str, **values: Any) -> str:
+    """A page of the folder ``templates``, which loads nothing from elsewhere."""
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER / "templates"),
+        autoescape=template.endswith(".html"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters["uri"] = data_uri
+    return pages.get_template(template).render(**values)

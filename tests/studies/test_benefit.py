@@ -1,0 +1,287 @@
+"""The study of the benefit: augmentations, data, measures, intervals, and a tiny run of it all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from studies import augmentations, benefit, benefit_measures, benefit_summary
+from studies import benefit_data as data
+from tfstyle import ToneTransfer
+from tfstyle.data.scan import Scan
+from tfstyle.segmentation import UNet
+
+IMAGES = augmentations.IMAGE_AUGMENTATIONS
+BANK = augmentations.BANK_AUGMENTATIONS
+
+
+@pytest.fixture(scope="module")
+def planes():
+    """Two patients of three slices each."""
+    drawn = data.phantom_planes(6, 48, 4.5)
+    names = ("torso", "torso_dicom")
+    return {
+        name: [dataclasses.replace(p, scan=name) for p in drawn[3 * n : 3 * n + 3]]
+        for n, name in enumerate(names)
+    }
+
+
+@pytest.fixture(scope="module")
+def image(planes):
+    return data.training_tone(planes["torso"][0].hu)
+
+
+def always(name: str, image: np.ndarray, seed: int, **options) -> np.ndarray:
+    """An augmentation that is applied for certain."""
+    rng = np.random.default_rng(seed)
+    if name in ("bezier", "randconv", *BANK):
+        options["p"] = 1.0
+    if name == "nnunet":
+        options["rate"] = 20.0
+    if name in BANK:
+        options.setdefault("style", image.T**0.5 * 0.6)
+        return BANK[name](image, rng, **options)
+    return IMAGES[name](image, rng, **options)
+
+
+class TestAugmentations:
+    @pytest.mark.parametrize("name", [*IMAGES, *BANK])
+    def test_shape_range_and_seed(self, name, image):
+        changed = always(name, image, seed=3)
+        assert changed.shape == image.shape
+        assert changed.dtype == np.float32
+        assert changed.min() >= 0
+        assert changed.max() <= 1
+        assert np.abs(changed - image).max() > 0.02
+        np.testing.assert_array_equal(changed, always(name, image, seed=3))
+        assert np.abs(changed - always(name, image, seed=4)).max() > 0 or name in BANK
+
+    @pytest.mark.parametrize(
+        ("name", "options"),
+        [
+            ("nnunet", {"rate": 0.0}),
+            ("bezier", {"p": 0.0}),
+            ("gin_ipa", {"alpha": 0.0}),
+            ("randconv", {"p": 1.0, "alpha": 1.0}),
+        ],
+    )
+    def test_identity_in_the_limit(self, name, options, image):
+        changed = IMAGES[name](image, np.random.default_rng(0), **options)
+        np.testing.assert_allclose(changed, image, atol=1e-4)
+
+    @pytest.mark.parametrize("name", BANK)
+    def test_an_image_as_its_own_style_is_left(self, name, image):
+        np.testing.assert_allclose(always(name, image, 0, style=image), image, atol=0.01)
+
+    @pytest.mark.parametrize(("falling", "sign"), [(0.0, 1), (1.0, -1)])
+    def test_bezier_curves_rise_or_fall(self, falling, sign):
+        ramp = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+        curve = always("bezier", ramp, 5, falling=falling).ravel()
+        assert (sign * np.diff(curve) >= 0).all()
+        np.testing.assert_allclose(curve[[0, -1]], [0, 1][::sign], atol=1e-6)
+
+    def test_fda_keeps_the_phase_and_takes_the_low_amplitudes(self, image):
+        style = np.full_like(image, 0.7)
+        changed = always("fda", image, 0, style=style, betas=(0.01,))
+        # Of the lowest frequency alone, the mean, where nothing is clipped.
+        shifted = image + (0.7 - image.mean())
+        np.testing.assert_allclose(changed, shifted.clip(0, 1), atol=1e-4)
+
+    def test_mixstyle_mixes_statistics_in_training_alone(self):
+        rng = np.random.default_rng(0)
+        x = rng.normal([[[[0.0, 5.0]]]], 1.0, (4, 8, 8, 2)).astype(np.float32)
+        x *= np.arange(1, 5, dtype=np.float32)[:, None, None, None]
+        layer = augmentations.MixStyle(p=1.0, alpha=1.0, seed=2)
+        np.testing.assert_array_equal(layer(x, training=False), x)
+        mixed = np.asarray(layer(x, training=True))
+        means, before = mixed.mean((1, 2)), x.mean((1, 2))
+        assert np.abs(means - before).max() > 0.1
+        assert (means >= before.min(0) - 1e-3).all()
+        assert (means <= before.max(0) + 1e-3).all()
+        same = np.repeat(x[:1], 4, axis=0)
+        np.testing.assert_allclose(layer(same, training=True), same, atol=1e-4)
+
+    def test_mixstyle_unet_is_the_unet_when_it_segments(self, image):
+        options = {"classes": 2, "depth": 2, "width": 4, "normalization": "batch", "dropout": 0.0}
+        mixing, plain = augmentations.MixStyleUNet(**options), UNet(**options)
+        plain.set_weights(mixing.get_weights())
+        x = image[None, ..., None]
+        np.testing.assert_allclose(mixing(x), plain(x), atol=1e-5)
+
+
+class TestData:
+    @pytest.mark.parametrize("kind", [*data.TONES, "inverted"])
+    def test_gray_scales_rise_or_fall_in_8_bits(self, kind):
+        hu = np.linspace(-1024, 3071, 4096, dtype=np.float32)
+        for seed in range(5):
+            gray = data.draw_tone(kind, np.random.default_rng(seed))(hu)
+            np.testing.assert_array_equal(
+                gray, data.draw_tone(kind, np.random.default_rng(seed))(hu)
+            )
+            assert 0 <= gray.min() < gray.max() <= 1
+            assert ((-1 if kind == "inverted" else 1) * np.diff(gray) >= 0).all()
+            np.testing.assert_allclose(gray * 255, np.rint(gray * 255), atol=1e-3)
+
+    def test_an_unknown_gray_scale_is_refused(self):
+        with pytest.raises(ValueError, match=r"kind: must be one of .* received 'log'"):
+            data.draw_tone("log", np.random.default_rng(0))
+
+    @pytest.mark.parametrize("domain", data.DOMAINS)
+    def test_shown_is_its_hu_in_its_gray_scale(self, domain, planes):
+        plane = planes["torso"][1]
+        gray, hu, tone = data.shown(plane, domain, seed=1)
+        np.testing.assert_allclose(gray, tone(hu), atol=1e-5)
+        np.testing.assert_array_equal(gray, data.shown(plane, domain, seed=1)[0])
+        changed = domain in ("noise", "blur", "sharp kernel", "tube voltage")
+        assert (np.abs(gray - tone(plane.hu)).mean() > 1e-3) == changed
+
+    def test_axes_are_turned_with_their_labels(self):
+        pixels = np.full((4, 20, 20), -1000, np.int16)
+        pixels[1, 3:9, 4:16] = 300
+        affine = np.diag([-3.0, 3.0, -3.0, 1.0])[[2, 1, 0, 3]]
+        scan = Scan(pixels, spacing=(3.0, 3.0, 3.0), units="HU", name="x", affine=affine)
+        (plane,) = data._planes(scan, "x", pixels > 0, [1], 3.0)
+        assert plane.number == 2
+        np.testing.assert_array_equal(plane.hu, pixels[1, :, ::-1])
+        np.testing.assert_array_equal(plane.mask == 1, pixels[1, :, ::-1] > 0)
+        assert plane.thick.max() == 300 - 1300 * 2 / 3
+
+    def test_squares_cut_and_pad(self, planes):
+        plane = planes["torso"][0]
+        small, large = plane.grid(16), plane.grid(80)
+        cut = plane.square(plane.hu, small, data.AIR)
+        top, left = small[:, 0, 0].astype(int)
+        np.testing.assert_allclose(cut, plane.hu[top : top + 16, left : left + 16], atol=1e-2)
+        mask = plane.square(plane.mask, large, data.IGNORE)
+        assert (mask != data.IGNORE).sum() == plane.mask.size
+        assert (mask == 1).sum() == (plane.mask == 1).sum()
+
+    def test_training_batches_differ_in_gray_levels_alone(self, planes):
+        own = [p for part in planes.values() for p in part]
+        first, again, random = (
+            next(data.training_batches(own, 32, 12, 7, random_tone=r)) for r in (0, 0, 1)
+        )
+        np.testing.assert_array_equal(first[0], again[0])
+        for masks in (again[1], random[1]):
+            np.testing.assert_array_equal(first[1], masks)
+        assert np.abs(first[0] - random[0]).max() > 0.1
+        padding = first[1] == data.IGNORE
+        assert padding.any()
+        assert (first[0][padding] == 0).all()
+        assert {*np.unique(first[1])} == {0, 1, data.IGNORE}
+
+    def test_the_bank_leaves_the_patient_out(self, planes):
+        scans = {
+            name: data.ScanRecord(name, name, np.full((2, 48, 48), hu, np.int16), body, (1, 1, 1))
+            for name, hu, body in (("a", 0, np.ones((2, 48, 48), bool)), ("b", 0, None))
+        }
+        bank = data.style_bank(scans, "b", 3, seed=0)
+        assert len(bank) == 3
+        assert all(image.dtype == np.float32 for image in bank)
+
+
+class TestMeasures:
+    def test_boundary_distance(self):
+        truth, found = np.zeros((2, 30, 30), bool)
+        truth[10:20, 10:20], found[10:20, 12:22] = True, True
+        assert benefit_measures.boundary_distance(truth, truth, 2.0) == 0
+        # 8 of 10 columns of the upper and lower edges lie on each other.
+        distance = benefit_measures.boundary_distance(truth, found, 2.0)
+        assert 1.5 < distance < 4.0
+        assert distance == benefit_measures.boundary_distance(found, truth, 1.0) * 2
+        empty = np.zeros_like(truth)
+        assert benefit_measures.boundary_distance(truth, empty, 2.0) == 60
+        assert benefit_measures.boundary_distance(empty, empty, 2.0) == 0
+
+    def test_measures_of_right_half_and_ignored(self):
+        truth = np.zeros((2, 8, 8), np.uint8)
+        truth[:, 2:6, 2:6], truth[:, 7] = 1, data.IGNORE
+        found = truth.copy()
+        found[:, 7], found[1, 2:4] = 1, 0
+        rows = benefit_measures.measure(truth, found, 1.0)
+        assert rows["dice"] == [1.0, pytest.approx(2 / 3, abs=1e-4)]
+        assert rows["spine_iou"] == [1.0, 0.5]
+        assert rows["mean_iou"] == [1.0, pytest.approx((0.5 + 40 / 48) / 2, abs=1e-4)]
+        assert rows["pixel_accuracy"] == [1.0, pytest.approx(48 / 56, abs=1e-4)]
+        assert rows["boundary_mm"][0] == 0
+
+
+class TestInterval:
+    def test_mean_over_patients_not_over_slices(self):
+        found = benefit_summary.interval({"a": np.full((3, 30), 0.1), "b": np.full((3, 5), 0.3)})
+        assert found["folds"] == {"a": 0.1, "b": 0.3}
+        assert found["mean"] == found["low"] == found["high"] == pytest.approx(0.2)
+
+    def test_coverage_and_width(self):
+        rng = np.random.default_rng(0)
+        hits, widths = 0, []
+        for seed in range(60):
+            values = {"a": rng.normal(0, 1, (1, 40)) + rng.normal(0, 0.2, (5, 1))}
+            found = benefit_summary.interval(values, draws=400, seed=seed)
+            hits += found["low"] <= 0 <= found["high"]
+            widths.append(found["high"] - found["low"])
+        assert hits >= 48
+        assert 0.4 < np.mean(widths) < 0.9
+
+
+def test_a_tiny_study_resumes_and_is_written(tmp_path, monkeypatch, planes):
+    scans = {
+        name: data.ScanRecord(
+            name,
+            name,
+            np.stack([p.hu for p in own]).astype(np.int16),
+            np.stack([p.body for p in own]),
+            (4.5, 4.5, 4.5),
+        )
+        for name, own in planes.items()
+    }
+    monkeypatch.setattr(data, "labelled_planes", lambda *_: planes)
+    monkeypatch.setattr(data, "load_scans", lambda _: scans)
+    output, page = tmp_path / "benefit.json", tmp_path / "benefit.md"
+    options = ["--data", str(tmp_path), "--work", str(tmp_path / "work"), "--seeds", "1"]
+    options += ["--output", str(output), "--page", str(page), "--folds", "torso"]
+    options += ["--conditions", "none", "mixstyle", "tone_transfer+nnunet", "--set", "size=32"]
+    options += ["spacing_mm=4.5", "width=4", "depth=1", "steps=4", "batch_size=2", "phantoms=1"]
+    benefit.main([*options, "styles=2", "bank=2"])
+    result = json.loads(output.read_text())
+    assert result["conditions"] == ["none", "mixstyle", "tone_transfer+nnunet"]
+    assert result["cells"] == 3
+    assert "saw the patient" in result["folds"]["torso"]["tone_transfer"]
+    assert set(result["test_time"]) == set(benefit.METHODS)
+    # Where nothing but the gray scale is changed, the exact way back leads to what is trained on.
+    exact = result["test_time"]["exact"]
+    assert exact["tone"]["mean_iou"] == exact["training"]["mean_iou"]
+    assert set(result["augmentation_minus"]["tone_transfer+nnunet"]) == {"none", "mixstyle"}
+    text = page.read_text()
+    assert text.startswith("# Does it pay?")
+    assert "MixStyle" in text
+    assert "saw the tested scan** of torso" in text
+    assert page.with_suffix(".png").stat().st_size > 1000
+    cells = {path: path.read_text() for path in (tmp_path / "work").rglob("*.json")}
+
+    done = []
+    for step in ("train", "test"):
+        function = getattr(benefit.Study, step)
+
+        def counted(self, segmenter, *cell, step=step, function=function):
+            done.append((step, cell[-1]))
+            return function(self, segmenter, *cell)
+
+        monkeypatch.setattr(benefit.Study, step, counted)
+    benefit.main([*options, "styles=2", "bank=2"])
+    assert done == []
+    assert cells == {path: path.read_text() for path in (tmp_path / "work").rglob("*.json")}
+    # With another tone transfer only what it augmented is trained again.
+    model = tmp_path / "models" / "fold-torso" / "ours.keras"
+    model.parent.mkdir(parents=True)
+    ToneTransfer.from_preset().save(model)
+    benefit.main([*options, "styles=2", "bank=2", "--models", str(tmp_path / "models")])
+    assert [what for step, what in done if step == "train"] == ["tone_transfer+nnunet"]
+    assert [what for step, what in done if step == "test"] == result["conditions"]
+    again = json.loads(output.read_text())
+    assert again["folds"]["torso"]["tone_transfer"] == "trained without the patient"
+    for condition in result["conditions"]:  # it is the same model, in a file of its own
+        assert again["augmentation"][condition] == result["augmentation"][condition]

@@ -1,0 +1,110 @@
+"""The demo from end to end, with a small untrained model in place of the preset."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pydicom
+import pytest
+
+from studies import demo
+from tests.models import small_model
+from tfstyle.data import read_scan
+from tfstyle.errors import InputFileError, OutputError
+
+pytestmark = pytest.mark.slow
+CHEST = ("thorax", "CT_small.dcm", "a thoracic vertebra")
+PAIRS = tuple((demo.Sample(*CHEST, "bone"), demo.Sample(*CHEST, w)) for w in ("wide", "bone"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    output = tmp_path_factory.mktemp("demo") / "demo"
+    output.mkdir()
+    (output / demo.MARKER).write_text("an earlier demo")
+    options = {"model": small_model("relu1_1"), "preset": "small", "pairs": PAIRS}
+    demo.run_demo(output, **options)
+    return output
+
+
+def test_page_is_complete_and_self_contained(finished):
+    html = (finished / "index.html").read_text(encoding="utf-8")
+    assert html.count("<figure>") == 8
+    assert html.count("<b>Right answer</b>") == html.count("<svg ") == 2
+    assert "window wide, \N{MINUS SIGN}1000 to 1400 HU" in html
+    assert "Not for diagnosis" in html
+    assert f"tfstyle stylize {finished}/input/CT_small.dcm --style" in html
+    sources = re.findall(r'(?:src|href)="([^"]+)"', html)
+    assert sources
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert "url(" not in html
+
+
+def test_served_equals_in_process(finished):
+    served = json.loads((finished / demo.MARKER).read_text())["served"]
+    assert served["largest_difference"] <= 1e-5
+    assert len(served["calls"]) == 2
+    assert "AVAILABLE" in served["status"].values()
+
+
+def test_files(finished):
+    facts = json.loads((finished / demo.MARKER).read_text())
+    for pair in facts["pairs"]:
+        dataset = pydicom.dcmread(finished / pair["files"][0])
+        assert dataset.ImageType[:2] == ["DERIVED", "SECONDARY"]
+        assert dataset.Rows == dataset.Columns == 128
+        assert pair["round_trip"] < 1e-4
+    # In one and the same window nothing was to be done.
+    wide, same = facts["pairs"]
+    assert same["tone_error_of_the_content"] == 0 < wide["tone_error_of_the_content"]
+    grid = read_scan(finished / "png" / "grid.png")
+    assert grid.pixels.shape == (1, 2 * 392 - 8, 4 * 392 - 8)
+    assert (finished / "saved_models" / "stylize" / "1" / "saved_model.pb").is_file()
+    assert [path.name for path in finished.parent.iterdir()] == ["demo"]
+
+
+def test_what_is_not_a_demo_stays(tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(OutputError, match="no earlier demo"):
+        demo.run_demo(tmp_path, model=object())
+    assert (tmp_path / "letter.txt").read_text() == "dear"
+
+
+def test_failure_leaves_nothing_behind(tmp_path):
+    class Broken:
+        def stylize(self, *args, **kwargs):
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        demo.run_demo(tmp_path / "demo", model=Broken(), pairs=PAIRS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_real_samples_are_readable_ct():
+    samples = {s.file: s for pair in demo.PAIRS for s in pair}
+    assert all(content.file != style.file for content, style in demo.PAIRS)
+    assert len(samples) >= 3
+    for sample in samples.values():
+        scan = read_scan(demo.sample_file(sample.file))
+        assert scan.units == "HU"
+        assert np.ptp(scan.pixels) > 1000
+    with pytest.raises(InputFileError, match="pydicom-data"):
+        demo.sample_file("no_such_file.dcm")
+
+
+@pytest.mark.parametrize(
+    ("name", "turned"), [("explicit_VR-UN.dcm", True), ("CT_small.dcm", False)]
+)
+def test_slices_are_shown_upright(name, turned):
+    scan = read_scan(demo.sample_file(name))
+    rows = demo.upright(scan, np.arange(5)[:, None])[:, 0]
+    assert (rows[0] == 4) == turned
+
+
+def test_histograms():
+    black, white = demo.histograms(np.zeros((4, 4)), np.ones((4, 4)))
+    heights = [[float(p.split(",")[1]) for p in line.split()] for line in (black, white)]
+    assert np.argmin(heights[0]) == 0
+    assert np.argmin(heights[1]) == 63

@@ -1,0 +1,116 @@
+"""The extractor study in its smallest form: rows, marks, ranking, page, and going on."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from studies import extractors as module
+from tfstyle.data import spine_phantom
+from tfstyle.errors import ArgumentError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def extractors(monkeypatch, tmp_path):
+    scan = spine_phantom(0, size=64).scan
+    pair = scan.pixels[0] / 4096.0 + 0.25, scan.pixels[0].T / 2048.0 + 0.5
+    scans = [scan, spine_phantom(2, size=256).scan]
+    monkeypatch.setattr(module.release, "training_scans", lambda data: scans)
+    monkeypatch.setattr(module, "read_scans", lambda path: [spine_phantom(1, size=64).scan])
+    monkeypatch.setattr(module.readme_figure, "pairs", lambda: [pair])
+    monkeypatch.setattr(module, "slice_pairs", lambda scan, count: [(0, *pair)] * count)
+    monkeypatch.chdir(tmp_path)
+    return module
+
+
+def words(*more):
+    options = "--data . --set crop=16 batch_size=1 epochs=1 steps=1 size=48 pairs=2 xla=false"
+    options += " --only vgg16 --weights vgg16=none --output study.json --pages pages"
+    return [*options.split(), *more]
+
+
+def test_rows_page_and_going_on(extractors, tmp_path, monkeypatch):
+    extractors.main(words("--losses", "mse"))
+    extractors.main(words())
+    result = json.loads((tmp_path / "study.json").read_text())
+    assert [row["content_loss"] for row in result["rows"]] == ["contextual", "mse"]
+    assert result["ranking"] == []
+    assert result["command"].startswith("python -m studies.extractors --data DATA --set crop=16")
+    for row in result["rows"]:
+        assert row["weights"] == "random weights"
+        assert row["structure"]["count"] == 2
+        assert set(row["style_layers"]) > {"image"}
+        assert row["losses"]["loss"] > 0
+    page = (tmp_path / "pages" / "study.md").read_text()
+    assert "| – | `vgg16` | mse | random weights |" in page
+    for loss in ("contextual", "mse"):
+        assert (tmp_path / "pages" / f"study_{loss}.png").stat().st_size > 1000
+        assert f"(study_{loss}.png)" in page
+
+    def fail(*arguments, **options):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(extractors, "fit_resumable", fail)
+    extractors.main(words())
+    again = json.loads((tmp_path / "study.json").read_text())
+    assert again["rows"] == result["rows"]
+    with pytest.raises(ArgumentError, match="rows of other settings"):
+        extractors.main([*words(), "--set", "crop=32"])
+
+
+def test_random_weights_are_not_ranked(extractors):
+    def row(name, weights, structure, edges, ratio):
+        figures = zip(
+            ("structure", "edge_displacement_mm", "style_distance_ratio"),
+            (structure, edges, ratio),
+        )
+        return {"encoder": name, "weights": weights, **{k: {"median": v} for k, v in figures}}
+
+    rows = [
+        row("a", "ImageNet", 0.8, 0.5, 0.3),
+        row("b", extractors.RANDOM, 0.99, 0.0, 0.0),
+        row("c", "ImageNet", 0.9, 0.2, 0.2),
+    ]
+    ranked = [(r["encoder"], rank) for r, rank in extractors.ranked(rows)]
+    assert ranked == [("c", pytest.approx(1.0)), ("a", pytest.approx(2.0)), ("b", None)]
+
+
+def test_weights_of_layers_follow_their_features(extractors):
+    """A layer with features ten times as large weighs a tenth, a hundredth for MSE."""
+    encoder = extractors.encoders.get("vgg16", weights=None, depth="relu4_1")
+    images = np.random.default_rng(0).random((2, 32, 32, 1), np.float32)
+    settings = extractors.Settings(xla=False)
+    taps = ["relu1_1", "relu4_1"]
+    scale = extractors.spreads(encoder, taps, images)
+    for loss, power in (("contextual", 0), ("mse", 2)):
+        extractors.keras.utils.set_random_seed(0)
+        model = extractors.compiled(encoder, loss, images, settings)
+        output = np.asarray(model({"content": images, "style": images}))
+        assert (output.mean(), output.std()) == pytest.approx((0.5, 0.15), abs=0.01)
+        assert float(model.optimizer.learning_rate) == 0.0  # warms up
+        found = model._settings
+        expected = extractors.RECIPE["content_weight"] / scale["relu4_1"] ** power
+        assert found["content_layers"]["relu4_1"] == pytest.approx(expected, rel=1e-4)
+        share = extractors.RECIPE["style_weight"] / (len(found["style_layers"]) - 1)
+        for tap in taps:
+            assert found["style_layers"][tap] == pytest.approx(share / scale[tap], rel=1e-4)
+
+
+def test_a_flat_image_keeps_no_structure(extractors):
+    class Flat:
+        def stylize(self, content, style):
+            return np.full_like(content, 0.5)
+
+    class Same:
+        def stylize(self, content, style):
+            return 0.2 + 0.6 * content
+
+    scan = spine_phantom(1, size=64).scan
+    settings = extractors.Settings(size=64, pairs=1)
+    flat, same = (extractors.measure(kind(), scan, settings) for kind in (Flat, Same))
+    assert flat["structure"]["median"] == 0.0
+    assert same["structure"]["median"] > 0.9

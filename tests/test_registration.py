@@ -1,0 +1,35 @@
+"""Keras knows the classes of the package, in whatever order the two are imported."""
+
+import subprocess
+import sys
+
+import pytest
+
+CHECK = """
+names = ["StyleAugmentation", "ToneTransfer", "UNet", "StyleTransfer"]
+found = [keras.saving.get_registered_object(f"tfstyle>{name}") is not None for name in names]
+print(found == [True] * 4, keras.saving.get_registered_name(tfstyle.StyleAugmentation))
+"""
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import tfstyle, sys; assert not {'keras', 'tensorflow'} & {*sys.modules}; import keras",
+        "import tfstyle.metrics.edges, keras",
+        "from tfstyle import StyleTransfer; import tfstyle, keras",
+    ],
+)
+def test_any_order(imports):
+    code = f"{imports}\n{CHECK}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "True tfstyle>StyleAugmentation\n", done.stderr
+
+
+def test_keras_without_tensorflow_is_left_alone():
+    code = (
+        "import sys, tfstyle; sys.modules['tfstyle.augment'] = None\n"
+        "import keras; print(keras.__version__ != '', len(sys.meta_path))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.startswith("True"), done.stderr

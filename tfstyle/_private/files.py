@@ -1,0 +1,297 @@
+"""Files and folders that are either whole or not there, and reading within limits.
+
+What is being written has a hidden name beside its place, ``.NAME.XXXXXXXX.tfstyle``; then it is
+renamed. A process that is killed leaves such a name behind. Commands hold the lock of the folder
+they write, so that what has such a name when they begin is abandoned.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from tfstyle.errors import InputFileError, OutputError
+from tfstyle.limits import check, limits
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: In a folder as long as a process writes it.
+LOCK = ".tfstyle.lock"
+
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tfstyle$")
+
+
+def write_atomically(path: str | os.PathLike, data: bytes, *, private: bool = False) -> None:
+    """Writes a file under a temporary name beside it, then renames it.
+
+    Args:
+        path: Output file; its folder must exist.
+        data: The content.
+        private: Let nobody but the user read it.
+
+    Raises:
+        OutputError: If the file cannot be written; a :class:`~tfstyle.errors.StorageError` where
+            the disk is full or takes no writes.
+    """
+    try:
+        with temporary_beside(path) as temporary:
+            if private:
+                temporary.chmod(0o600)
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError.of(path, error) from error
+
+
+@contextmanager
+def temporary_beside(path: str | os.PathLike, folder: bool = False) -> Iterator[Path]:
+    """A temporary file or folder beside `path`, to be filled and renamed inside the ``with``.
+
+    It is removed at the end if it still has its temporary name.
+
+    Args:
+        path: What is to be written; its folder must exist.
+        folder: Make a folder, for writers that insist on a name or make several files.
+
+    Returns:
+        A context manager that gives the path of the new, empty file or folder.
+
+    Raises:
+        OSError: If it cannot be made.
+
+    Example:
+        >>> with temporary_beside("note.txt") as path:
+        ...     size = path.write_text("whole")
+        ...     os.replace(path, "note.txt")
+    """
+    parent, name = os.path.split(os.fspath(path))
+    name = os.fsencode(name)[:200].decode(errors="ignore")  # names of files end at 255 bytes
+    temporary = Path(parent, f".{name}.{secrets.token_hex(4)}.tfstyle")
+    temporary.mkdir() if folder else temporary.touch(exist_ok=False)
+    try:
+        yield temporary
+    finally:
+        remove(temporary)
+
+
+@contextmanager
+def locked(folder: str | os.PathLike) -> Iterator[None]:
+    """Makes a folder if need be, and keeps others that ask for the same out inside the ``with``.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        OutputError: If it cannot be made, or another process is writing it.
+    """
+    lock = FileLock(Path(folder, LOCK), timeout=0)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        if not os.access(folder, os.W_OK):
+            raise OutputError.of(folder, PermissionError(errno.EACCES, "")) from None
+        raise OutputError(folder, "is being written by another run.") from None
+    except OSError as error:
+        raise OutputError.of(folder, error) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # a lock that is held cannot be removed on Windows
+            os.unlink(lock.lock_file)
+        lock.release()
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file's name is that of something unfinished."""
+    return _TEMPORARY.match(name) is not None
+
+
+def is_unused(folder: str | os.PathLike) -> bool:
+    """Whether a folder holds nothing but a lock and what is unfinished."""
+    return all(name == LOCK or is_temporary(name) for name in os.listdir(folder))
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: str | os.PathLike, deep: bool = False) -> None:
+    """Removes what has a temporary name in a folder whose lock is held.
+
+    Args:
+        folder: Where to look; may be missing.
+        deep: Look in the folders below as well.
+    """
+    for root, folders, files in os.walk(os.fspath(folder)):
+        for name in [each for each in (*folders, *files) if is_temporary(each)]:
+            with suppress(OSError):
+                remove(Path(root, name))
+        folders[:] = [name for name in folders if deep and not is_temporary(name)]
+
+
+def read_limited(path: str | os.PathLike, limit: str = "text_bytes") -> bytes:
+    """The content of a file of limited size.
+
+    Args:
+        path: The file.
+        limit: The field of :class:`tfstyle.limits.Limits` that says how large it may be.
+
+    Raises:
+        OSError: It cannot be read.
+        InputFileError: It is larger.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        check(path, limit, size, f"a file of {size} bytes")
+        data = file.read(size)
+        most = getattr(limits(), limit)
+        while len(data) <= most and (more := file.read(2**16)):  # what has no size, such as a pipe
+            data += more
+    check(path, limit, len(data), f"a file of more than {most} bytes")
+    return data
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON, where nesting too deep for Python is a ValueError like other faults of the text."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        OSError: It cannot be read.
+        InputFileError: It is larger than ``text_bytes`` of :class:`tfstyle.limits.Limits`.
+        ValueError: It is no JSON. (:class:`InputFileError` is a ValueError too.)
+    """
+    return parse_json(read_limited(path).decode("utf-8"))
+
+
+def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The arrays of a ``.npz``; sizes are checked before memory is taken, pickles are refused.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        InputFileError: It is larger, unpacked, than ``file_bytes`` of
+            :class:`tfstyle.limits.Limits`.
+        ValueError: It is no ``.npz`` of plain arrays, or damaged.
+    """
+    import numpy as np
+
+    check_zip(path)
+    arrays = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                with archive.open(member) as file:
+                    version = np.lib.format.read_magic(file)
+                    read = {
+                        (1, 0): np.lib.format.read_array_header_1_0,
+                        (2, 0): np.lib.format.read_array_header_2_0,
+                    }[version]
+                    shape, _, kind = read(file)
+                    size = kind.itemsize
+                    for length in shape:
+                        size *= length
+                    if kind.hasobject or not 0 <= size <= member.file_size:
+                        raise ValueError(f"{member.filename}: objects, or cut short")
+        with np.load(path, allow_pickle=False) as archive:
+            for name in archive.files:
+                arrays[name] = archive[name]
+    except InputFileError:
+        raise
+    except Exception as error:  # zipfile, zlib and NumPy raise many kinds on damaged files
+        raise ValueError(f"damaged or no plain arrays: {error or type(error).__name__}") from error
+    return arrays
+
+
+def check_zip(path: str | os.PathLike) -> None:
+    """Refuses a ZIP archive whose members would be too large, or lie elsewhere, when unpacked.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        InputFileError: Its members take more than ``file_bytes`` of
+            :class:`tfstyle.limits.Limits`, or one has a path that leads out of the archive.
+        ValueError: It is no ZIP archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(f"no ZIP archive, or damaged: {error}") from error
+    size = sum(member.file_size for member in members)
+    check(path, "file_bytes", size, f"unpacks to {size} bytes")
+    for member in members:
+        if not is_inside(".", member.filename):
+            raise InputFileError(
+                path, f"its member {member.filename!r} leads out of it; do not use this file."
+            )
+
+
+def is_inside(folder: str | os.PathLike, path: str | os.PathLike) -> bool:
+    """Whether a path lies in a folder, after links and ``..`` are resolved.
+
+    Args:
+        folder: The folder.
+        path: Absolute, or from the folder.
+    """
+    try:
+        inside = Path(folder, path).resolve().is_relative_to(Path(folder).resolve())
+    except (OSError, ValueError, RuntimeError):  # a loop of links, a zero byte
+        return False
+    return inside
+
+
+def safe_name(text: str, otherwise: str = "scan") -> str:
+    """A text as one part of a path: no separators, no control characters, not hidden, no ``..``.
+
+    Args:
+        text: For example a UID or a name out of a file that others wrote.
+        otherwise: What an empty result becomes.
+
+    Example:
+        >>> safe_name("1.2/../../etc")
+        '1.2_.._.._etc'
+    """
+    return re.sub(r"[^\w\-. +,()#=@]", "_", text).strip(". ")[:200] or otherwise
+
+
+__all__ = [
+    "LOCK",
+    "check_zip",
+    "is_inside",
+    "is_temporary",
+    "is_unused",
+    "locked",
+    "parse_json",
+    "read_arrays",
+    "read_json",
+    "read_limited",
+    "remove",
+    "remove_abandoned",
+    "safe_name",
+    "temporary_beside",
+    "write_atomically",
+]

@@ -1,0 +1,152 @@
+"""A slice to paint on: HU and labels, and the distances by which shapes are given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+LABELS: Mapping[str, int] = MappingProxyType(
+    {
+        "air": 0,
+        "soft_tissue": 1,
+        "vertebral_body": 2,
+        "posterior_elements": 3,
+        "canal": 4,
+        "table": 5,
+    }
+)
+"""Values of the masks. Bowel gas counts as air, discs as soft tissue."""
+
+
+def squared_frequencies(shape: tuple[int, int], spacing: tuple[float, float]) -> np.ndarray:
+    """Of a real FFT of an image, in 1/mm²."""
+    fy = np.fft.fftfreq(shape[0], spacing[0])[:, None]
+    fx = np.fft.rfftfreq(shape[1], spacing[1])[None]
+    return fy**2 + fx**2
+
+
+def filtered(image: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """An image whose frequencies are multiplied by a gain."""
+    return np.fft.irfft2(np.fft.rfft2(image) * gain, image.shape)
+
+
+def band_noise(
+    rng: np.random.Generator, shape: tuple[int, int], spacing: float, low: float, high: float
+) -> np.ndarray:
+    """Noise of unit variance with wavelengths between ``low`` and ``high`` mm."""
+    f = np.sqrt(squared_frequencies(shape, (spacing, spacing)))
+    gain = np.exp(-((f * low) ** 2)) - np.exp(-((f * high) ** 2))
+    field = filtered(rng.standard_normal(shape), gain)
+    spread = field.std()
+    return field / spread if spread > 1e-9 else field
+
+
+class Canvas:
+    """HU and labels of one slice; shapes are painted by signed distance in mm, inside negative."""
+
+    def __init__(
+        self,
+        rows: int,
+        columns: int,
+        spacing: float,
+        center: tuple[float, float],
+        rng: np.random.Generator,
+    ):
+        self.shape = rows, columns
+        self.spacing = spacing
+        self.rng = rng
+        self.x = ((np.arange(columns) - (columns - 1) / 2) * spacing + center[0])[None]
+        self.y = ((np.arange(rows) - (rows - 1) / 2) * spacing + center[1])[:, None]
+        self.x = np.broadcast_to(self.x, self.shape)
+        self.y = np.broadcast_to(self.y, self.shape)
+        self.hu = np.full(self.shape, -1000.0)
+        self.labels = np.zeros(self.shape, np.uint8)
+        self.fine = band_noise(rng, self.shape, spacing, 1.2, 4)
+        self.medium = band_noise(rng, self.shape, spacing, 2.5, 9)
+        self.coarse = band_noise(rng, self.shape, spacing, 8, 40)
+        self.strand = band_noise(rng, self.shape, spacing, 4.5, 22)
+
+    def box(self, x: float, y: float, reach: float) -> tuple[slice, slice]:
+        """The part of the canvas within ``reach`` mm of a point; may be empty."""
+        row = np.searchsorted(self.y[:, 0], [y - reach, y + reach])
+        column = np.searchsorted(self.x[0], [x - reach, x + reach])
+        return slice(*row), slice(*column)
+
+    def paint(
+        self,
+        distance: np.ndarray,
+        hu: np.ndarray | float,
+        label: str | None = None,
+        part: tuple[slice, slice] | None = None,
+        opacity: float | np.ndarray = 1.0,
+    ) -> None:
+        """Fills where the distance is below 0, with partial volume at the border."""
+        part = (slice(None), slice(None)) if part is None else part
+        cover = np.clip(0.5 - distance / self.spacing, 0, 1) * opacity
+        self.hu[part] += cover * (hu - self.hu[part])
+        if label is not None:
+            self.labels[part][distance < 0] = LABELS[label]
+
+    def scan(self, noise: float) -> np.ndarray:
+        """Blurred by the scanner, with noise: int16 HU."""
+        f2 = squared_frequencies(self.shape, (self.spacing, self.spacing))
+        sigma = 0.55  # mm, of the point spread function
+        blur = np.exp(-2 * np.pi**2 * sigma**2 * f2)
+        # The noise of filtered back projection: a ramp that the kernel rounds off.
+        f = np.sqrt(f2)
+        cut = min(0.5 / self.spacing, 0.75)
+        ramp = f * np.exp(-((f / (0.62 * cut)) ** 4))
+        grain = filtered(self.rng.standard_normal(self.shape), ramp)
+        grain /= max(grain.std(), 1e-9)
+        image = filtered(self.hu, blur)
+        # More noise in the middle of the body, where fewer photons arrive.
+        body = np.exp(-((self.x / 120) ** 2) - ((self.y - 10) / 95) ** 2)
+        image += noise * grain * (0.55 + 0.65 * body)
+        return np.clip(np.rint(image), -1024, 3071).astype(np.int16)
+
+
+def ellipse(
+    x: np.ndarray, y: np.ndarray, cx: float, cy: float, a: float, b: float, angle: float = 0.0
+) -> np.ndarray:
+    """Distance to an ellipse with half axes a (along x before turning) and b, first order."""
+    x, y = x - cx, y - cy
+    if angle:
+        c, s = np.cos(angle), np.sin(angle)
+        x, y = c * x + s * y, c * y - s * x
+    k0 = np.hypot(x / a, y / b)
+    k1 = np.hypot(x / a**2, y / b**2)
+    return k0 * (k0 - 1) / np.maximum(k1, 1e-9) - np.where(k0 < 1e-6, min(a, b), 0)
+
+
+def superellipse(
+    x: np.ndarray, y: np.ndarray, cx: float, cy: float, a: float, b: float, power: float
+) -> np.ndarray:
+    """Distance to a rounded box with half axes a and b, first order."""
+    u, v = np.abs(x - cx) / a, np.abs(y - cy) / b
+    k = np.maximum(u**power + v**power, 1e-12) ** (1 / power)
+    slope = np.hypot((u / k) ** (power - 1) / a, (v / k) ** (power - 1) / b)
+    return (k - 1) / np.maximum(slope, 1e-9)
+
+
+def capsule(
+    x: np.ndarray,
+    y: np.ndarray,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    r0: float,
+    r1: float,
+) -> np.ndarray:
+    """Distance to a thick line whose radius goes from r0 to r1."""
+    dx, dy = end[0] - start[0], end[1] - start[1]
+    along = ((x - start[0]) * dx + (y - start[1]) * dy) / max(dx * dx + dy * dy, 1e-9)
+    along = np.clip(along, 0, 1)
+    away = np.hypot(x - start[0] - along * dx, y - start[1] - along * dy)
+    return away - (r0 + along * (r1 - r0))
+
+
+def union(first: np.ndarray, second: np.ndarray, blend: float) -> np.ndarray:
+    """Smooth minimum of two distances, rounding the seam over ``blend`` mm."""
+    h = np.maximum(blend - np.abs(first - second), 0) / blend
+    return np.minimum(first, second) - h * h * blend / 4

@@ -1,0 +1,163 @@
+"""What a folder holds: its files by their kind, without label maps and results of tfstyle."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from pydicom.dataset import Dataset
+
+from tfstyle.data.dicom.files import NotDicomError, damage_is_input_error, is_dicom, read_dataset
+from tfstyle.data.dicom.headers import is_own
+from tfstyle.data.layouts import NIFTI, PICTURES, is_label_path, is_result
+from tfstyle.data.png import is_png
+from tfstyle.errors import InputFileError
+from tfstyle.limits import check, limits
+
+logger = logging.getLogger(__name__)
+
+
+def find_files(folder: str | os.PathLike) -> list[str]:
+    """All regular files below a folder, sorted; hidden ones left out, linked folders once.
+
+    ``follow_links`` of :class:`tfstyle.limits.Limits` says whether links may lead out of it.
+
+    Raises:
+        InputFileError: If the folder cannot be listed, or holds more files than the limit.
+    """
+    folder = os.fspath(folder)
+    files: list[str] = []
+    seen: set[tuple[int, int]] = set()
+
+    def fail(error: OSError) -> None:
+        raise InputFileError(error.filename or folder, f"cannot be listed ({error.strerror}).")
+
+    everywhere = bool(limits().follow_links)
+    home = os.path.join(os.path.realpath(folder), "")
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=fail):
+        status = os.stat(root)
+        outside = not everywhere and not os.path.join(os.path.realpath(root), "").startswith(home)
+        if outside or (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            path = os.path.join(root, name)
+            if name.startswith(".") or not os.path.isfile(path):
+                continue
+            if not everywhere and not os.path.realpath(path).startswith(home):
+                logger.warning("Left out: %s is a link that leads out of %s.", path, folder)
+                continue
+            files.append(path)
+        check(folder, "files", len(files), f"holds {len(files)} files and more")
+    return sorted(files)
+
+
+class Found(NamedTuple):
+    """Kind (dicom, nifti, png), path and what a DICOM header says of files; others; damage."""
+
+    scans: list[tuple[str, str, object]]
+    others: list[str]
+    damaged: list[InputFileError]
+
+    def of(self, kind: str) -> list[str]:
+        """The files of one kind."""
+        return [path for one, path, _ in self.scans if one == kind]
+
+
+def look_into(
+    folder: str,
+    files: Sequence[str],
+    describe: Callable[[str, Dataset], object],
+    tags: list[str] | None,
+    strict: bool,
+) -> Found:
+    """Opens each file once and sorts out what may be a scan; says what is left out.
+
+    Label maps are known by the names of NIfTI and PNG files and of the folders below `folder`, so
+    that a folder or file of them is read where it is given itself; results of tfstyle by their
+    headers. A folder of nothing but results is read.
+
+    Args:
+        folder: The folder, or the one file.
+        files: The files in it, of any kind.
+        describe: What to keep of a DICOM header.
+        tags: Attributes that it needs, None for all.
+        strict: Raise the error of a damaged DICOM file.
+
+    Raises:
+        InputFileError: A damaged file, or label maps and nothing else that could be a scan.
+    """
+    found, results = Found([], [], []), set()
+    labels = {file for file in files if is_label_path(file[len(folder) :])}
+    for path in files:
+        lower = path.lower()
+        if path in labels or os.path.basename(lower) == "dicomdir":
+            continue
+        if lower.endswith(PICTURES):
+            found.scans.append(("nifti" if lower.endswith(NIFTI) else "png", path, None))
+            if is_result(path):
+                results.add(path)
+            continue
+        try:
+            dataset = read_dataset(path, pixels=False, tags=tags)
+            with damage_is_input_error(path):  # pydicom decodes attributes late
+                found.scans.append(("dicom", path, describe(path, dataset)))
+                if is_own(dataset):
+                    results.add(path)
+        except InputFileError as error:
+            stranger = isinstance(error, NotDicomError)
+            if stranger and is_png(path):
+                found.scans.append(("png", path, None))
+            elif stranger and (strict or not lower.endswith((".dcm", ".dicom"))):
+                found.others.append(path)
+            elif strict:
+                raise
+            else:
+                found.damaged.append(error)
+    labels = sorted(filter(_may_be_scan, labels))
+    if labels and not (found.scans or found.damaged):
+        raise InputFileError(
+            folder,
+            f"holds no scans: {_listed(labels)} are label maps by the names of files or folders. "
+            "Give the folder of the images, or such a file itself to read it as a scan.",
+        )
+    if labels:
+        logger.warning(
+            "Left out of %s: %s, which are label maps by the names of files or folders.",
+            folder,
+            _listed(labels),
+        )
+    images = [one for one in found.scans if one[1] not in results]
+    if not results or not images:
+        return found
+    logger.warning(
+        "Left out of %s: %s, which tfstyle made. To read results, name them or their own folder.",
+        folder,
+        _listed(sorted(results)),
+    )
+    return found._replace(scans=images)
+
+
+def _may_be_scan(file: str) -> bool:
+    return file.lower().endswith((*PICTURES, ".dcm", ".dicom", ".ima")) or is_dicom(file)
+
+
+def _listed(files: Sequence[str]) -> str:
+    return files[0] if len(files) == 1 else f"{len(files)} files such as {files[0]}"
+
+
+def say_others(folder: str, files: Sequence[str]) -> None:
+    """Says which files of a folder are of no kind that is read."""
+    if files:
+        logger.warning(
+            "Left out of %s: %d %s neither DICOM, NIfTI nor PNG (%s%s).",
+            folder,
+            len(files),
+            "file that is" if len(files) == 1 else "files that are",
+            ", ".join(os.path.relpath(file, folder) for file in files[:5]),
+            ", …" if len(files) > 5 else "",
+        )

@@ -1,0 +1,80 @@
+"""Phantoms as files, for ``tfstyle phantom``: HU and masks as NIfTI, pictures as PNG."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from tfstyle._private.files import write_atomically
+from tfstyle.data import PROTOCOLS, apply_protocol, spine_phantom, write_png
+from tfstyle.errors import ArgumentError, OutputError
+
+
+def write_phantoms(
+    output: str | os.PathLike,
+    *,
+    count: int = 1,
+    size: int = 256,
+    protocol: str = "standard",
+    seed: int = 0,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> list[Path]:
+    """Draws spine phantoms and writes three files for each.
+
+    Args:
+        output: Folder, new or empty.
+        count: Number of phantoms; their seeds are ``seed``, ``seed + 1``, ….
+        size: Rows and columns in pixels.
+        protocol: Key of :data:`tfstyle.data.PROTOCOLS` for the PNG.
+        seed: First seed.
+        progress: Called after each phantom.
+
+    Returns:
+        Files in the order ``phantom_<seed>.nii.gz`` (HU), ``phantom_<seed>_mask.nii.gz`` (labels,
+        see :data:`tfstyle.data.LABELS`) and ``phantom_<seed>.png``.
+
+    Raises:
+        ArgumentError: Unknown protocol, or numbers that cannot be used.
+        OutputError: If the folder is not empty or cannot be written.
+
+    Example:
+        >>> write_phantoms("phantoms", count=2)[0].name
+        'phantom_0.nii.gz'
+    """
+    if protocol.replace("-", "_") not in PROTOCOLS:
+        raise ArgumentError(
+            f"protocol: unknown name {protocol!r}; use one of {', '.join(PROTOCOLS)}."
+        )
+    if count < 1:
+        raise ArgumentError(f"count: must be at least 1, received {count}.")
+    folder = Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        filled = any(folder.iterdir())
+    except OSError as error:
+        raise OutputError(folder, f"cannot be used ({error.strerror or error}).") from error
+    if filled:
+        raise OutputError(folder, "is not empty; choose another folder.")
+    files = []
+    for number in range(seed, seed + count):
+        phantom = spine_phantom(seed=number, size=size)
+        names = [f"phantom_{number}{end}" for end in (".nii.gz", "_mask.nii.gz", ".png")]
+        hu, mask, picture = (folder / name for name in names)
+        _write_volume(phantom.scan.pixels, phantom.scan.affine, hu)
+        _write_volume(phantom.mask, phantom.scan.affine, mask)
+        write_png(apply_protocol(phantom, protocol, seed=number)[0], picture)
+        files += [hu, mask, picture]
+        if progress is not None:
+            progress(number - seed + 1, count, hu.name)
+    return files
+
+
+def _write_volume(voxels: np.ndarray, affine: np.ndarray, path: Path) -> None:
+    """Writes (slices, rows, columns) with an LPS affine as NIfTI, whose axes are RAS."""
+    image = nib.Nifti1Image(voxels, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
+    write_atomically(path, gzip.compress(image.to_bytes(), 6))
