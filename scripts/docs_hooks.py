@@ -30,6 +30,7 @@ OUTSIDE = {
     "serving.md": "serving/README.md",
     "kubernetes.md": "training/README.md",
     "benchmarks.md": "benchmarks/README.md",
+    "study-scripts.md": "studies/README.md",
     "contributing.md": "CONTRIBUTING.md",
     "conduct.md": "CODE_OF_CONDUCT.md",
     "security.md": "SECURITY.md",
@@ -61,6 +62,9 @@ def on_config(config: Any) -> Any:
     for part in config["nav"]:
         if "API" in part:
             part["API"] = ["api/index.md", *(f"api/{name}.md" for name in _modules())]
+        if "Results" in part:  # and what studies to come will write
+            found = sorted(f"results/{path.name}" for path in ROOT.glob("docs/results/*.md"))
+            part["Results"] += [page for page in found if page not in part["Results"]]
         if "Models" in part:
             part["Models"] = [page for page in OUTSIDE if page.startswith("models/")]
     return config

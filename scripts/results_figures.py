@@ -17,9 +17,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 ROOT = Path(__file__).resolve().parent.parent
-STUDIES = next(
-    f for f in (ROOT / "studies", ROOT / "benchmarks") if (f / "segmentation.json").exists()
-)
+STUDIES = ROOT / "studies"
 CONDITIONS = {
     "images": "image",
     "masks": "mask",
