@@ -88,8 +88,9 @@ class Study:
             for plane in (p for part in self.planes.values() for p in part):
                 digest.update(plane.hu.tobytes() + plane.mask.tobytes())
             for domain in data.DOMAINS:
-                gray = data.shown(self.planes[fold][0], domain, self.settings.seed)[0]
-                digest.update(gray.tobytes())
+                planes = [self.planes[fold][n] for n in data.sub_scans(self.planes[fold])[0]]
+                gray = data.shown(planes, domain, self.settings.seed)[0]
+                digest.update(np.stack(gray).tobytes())
             model = hashlib.sha256(self.model_file(fold).read_bytes())
             self._digests[fold] = digest.hexdigest()[:16], model.hexdigest()[:16]
         digest, model = self._digests[fold]

@@ -58,6 +58,10 @@ DOMAINS = ("training", *TONES, "inverted", *CHANGES)
 Tone = Callable[[np.ndarray], np.ndarray]
 
 
+#: Slices of a test scan that share a gray scale, about.
+SLICES = 8
+
+
 @dataclass(frozen=True, eq=False)
 class Plane:
     """One axial slice.
@@ -242,31 +246,42 @@ def _eight_bits(gray: np.ndarray) -> np.ndarray:
     return (np.rint(gray * 255) / 255).astype(np.float32)
 
 
-def shown(plane: Plane, domain: str, seed: int) -> tuple[np.ndarray, np.ndarray, Tone]:
-    """A plane as a test shows it.
+def sub_scans(planes: Sequence[Plane]) -> list[list[int]]:
+    """Numbers of planes in groups of about :data:`SLICES`, each spread over the whole scan."""
+    count = max(1, round(len(planes) / SLICES))
+    return [list(range(first, len(planes), count)) for first in range(count)]
+
+
+def shown(
+    planes: Sequence[Plane], domain: str, seed: int
+) -> tuple[list[np.ndarray], list[np.ndarray], Tone]:
+    """Planes of one scan as a test shows them: a scan has one gray scale.
 
     Args:
-        plane: The plane.
+        planes: The planes.
         domain: One of :data:`DOMAINS`.
         seed: Of gray scales and noise.
 
     Returns:
-        Gray levels float32 (H, W) in [0, 1]; the HU behind them; and the gray scale.
+        Gray levels float32 (H, W) in [0, 1] of each; the HU behind them; and the gray scale.
     """
-    key = [seed, zlib.crc32(plane.scan.encode()), plane.number, zlib.crc32(domain.encode())]
+    first = planes[0]
+    key = [seed, zlib.crc32(first.scan.encode()), first.number, zlib.crc32(domain.encode())]
     rng = np.random.default_rng(key)
-    if domain == "training":
-        return training_tone(plane.hu), plane.hu, training_tone
-    if domain == "thick slices":
-        return training_tone(plane.thick), plane.thick, training_tone
-    if domain in CHANGES:
-        pixels = np.rint(plane.hu).astype(np.int16)[None]
-        spacing = (3.0, plane.spacing, plane.spacing)
-        scan = Scan(pixels, spacing=spacing, units="HU", name=plane.scan)
-        gray = apply_protocol(scan, CHANGES[domain], seed=int(rng.integers(2**31)))[0, ..., 0]
-        return gray, TRAINING_WINDOW.to_hu(gray), training_tone
-    tone = draw_tone(domain, rng, plane.hu, plane.body)
-    return tone(plane.hu), plane.hu, tone
+    hu = [plane.thick if domain == "thick slices" else plane.hu for plane in planes]
+    if CHANGES.get(domain) is not None:
+        gray = []
+        for plane in planes:
+            pixels = np.rint(plane.hu).astype(np.int16)[None]
+            spacing = (3.0, plane.spacing, plane.spacing)
+            scan = Scan(pixels, spacing=spacing, units="HU", name=plane.scan)
+            noise = int(rng.integers(2**31))
+            gray.append(apply_protocol(scan, CHANGES[domain], seed=noise)[0, ..., 0])
+        return gray, [TRAINING_WINDOW.to_hu(image) for image in gray], training_tone
+    tone = training_tone
+    if domain not in ("training", "thick slices"):
+        tone = draw_tone(domain, rng, np.stack(hu), np.stack([plane.body for plane in planes]))
+    return [tone(image) for image in hu], hu, tone
 
 
 def style_bank(

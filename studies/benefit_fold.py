@@ -167,18 +167,23 @@ class Fold:
         self._tests, self._bank, self._layer = None, None, None
 
     def harmonizer(self, method: str) -> Callable:
-        """From gray levels (H, W) and the HU behind them to the gray scale of the training."""
+        """From slices of one scan, and their HU, to the gray scale of the training, by one map."""
         if method == "nothing":
             return lambda gray, hu: gray
         if method == "exact":
-            return lambda gray, hu: data.training_tone(hu)
+            return lambda gray, hu: [data.training_tone(image) for image in hu]
         if method == OWN:
             code = self.model.encode_style(self.reference[..., None], one_code=True)
-            return lambda gray, hu: self.model.stylize(gray, code)
+
+            def stylize(gray, hu):
+                images = np.stack(gray)[..., None]
+                return list(self.model.stylize(images, code, one_curve=True)[..., 0])
+
+            return stylize
         style = np.concatenate(self.reference)
         options = {"foreground": True} if method == "mean_and_spread" else {}
         baseline = baselines.get(method, **options)
-        return lambda gray, hu: baseline.stylize(gray, style)
+        return lambda gray, hu: np.split(baseline.stylize(np.concatenate(gray), style), len(gray))
 
     @property
     def tests(self) -> tuple[dict, np.ndarray, dict]:
@@ -186,22 +191,29 @@ class Fold:
         if self._tests is None:
             size, seed = self.settings.size, self.settings.seed
             grids = [plane.grid(size) for plane in self.tested]
-            found: dict = {method: {} for method in METHODS}
-            spent = dict.fromkeys(METHODS, 0.0)
             functions = {method: self.harmonizer(method) for method in METHODS}
+            spent = dict.fromkeys(METHODS, 0.0)
+            groups = data.sub_scans(self.tested)
+            found: dict = {
+                method: {
+                    domain: np.empty((len(grids), size, size, 1), np.float32)
+                    for domain in data.DOMAINS
+                }
+                for method in METHODS
+            }
             for function in functions.values():  # traced, loaded
-                function(*data.shown(self.tested[0], "training", seed)[:2])
+                function(*data.shown([self.tested[n] for n in groups[0]], "training", seed)[:2])
             for domain in data.DOMAINS:
-                views = [data.shown(plane, domain, seed) for plane in self.tested]
-                for method, function in functions.items():
-                    squares = []
-                    for plane, grid, (gray, hu, tone) in zip(self.tested, grids, views):
+                for group in groups:
+                    gray, hu, tone = data.shown([self.tested[n] for n in group], domain, seed)
+                    for method, function in functions.items():
                         begin = time.process_time()
                         changed = function(gray, hu)
                         spent[method] += time.process_time() - begin
                         fill = float(tone(np.float32(data.AIR))) if method == "nothing" else 0.0
-                        squares.append(plane.square(changed, grid, fill))
-                    found[method][domain] = np.stack(squares)[..., None].clip(0, 1)
+                        for number, image in zip(group, changed):
+                            square = self.tested[number].square(image, grids[number], fill)
+                            found[method][domain][number, ..., 0] = square.clip(0, 1)
             masks = [p.square(p.mask, g, data.IGNORE) for p, g in zip(self.tested, grids)]
             count = len(self.tested) * len(data.DOMAINS)
             spent = {method: round(1000 * s / count, 2) for method, s in spent.items()}

@@ -188,8 +188,8 @@ NOT_SHOWN = """\
 - Labels are TotalSegmentator's output on a grid of 3 mm, or parts of a vertebra, not drawn by
   hand; the boundary distance cannot be better than they are. A slice in which no spine is found
   counts with the side of the square, so that it says more of missed slices than of boundaries.
-- Gray scales are drawn at random, each slice its own. Whoever has the scan in HU should window it:
-  the last row is out of reach for every method that sees pictures only.
+- Gray scales are drawn at random, one for about eight slices of a scan. Whoever has the scan in HU
+  should window it: the last row is out of reach for every method that sees pictures only.
 - A rising curve cannot turn an inverted image, take noise away or bring back sharpness; the tables
   by domain show what happens when it is tried.
 - A change of the contrast agent is not tested; GIN and IPA come without the paper's consistency

@@ -125,18 +125,23 @@ class TestData:
             assert ((-1 if kind == "inverted" else 1) * np.diff(gray) >= 0).all()
             np.testing.assert_allclose(gray * 255, np.rint(gray * 255), atol=1e-3)
 
+    def test_every_slice_is_in_one_group(self, planes):
+        groups = data.sub_scans(planes["torso"] * 5)
+        assert sorted(n for group in groups for n in group) == list(range(5 * len(planes["torso"])))
+
     def test_an_unknown_gray_scale_is_refused(self):
         with pytest.raises(ValueError, match=r"kind: must be one of .* received 'log'"):
             data.draw_tone("log", np.random.default_rng(0))
 
     @pytest.mark.parametrize("domain", data.DOMAINS)
     def test_shown_is_its_hu_in_its_gray_scale(self, domain, planes):
-        plane = planes["torso"][1]
-        gray, hu, tone = data.shown(plane, domain, seed=1)
-        np.testing.assert_allclose(gray, tone(hu), atol=1e-5)
-        np.testing.assert_array_equal(gray, data.shown(plane, domain, seed=1)[0])
+        scan = planes["torso"]
+        gray, hu, tone = data.shown(scan, domain, seed=1)
+        np.testing.assert_allclose(gray, tone(np.stack(hu)), atol=1e-5)
+        np.testing.assert_array_equal(gray, data.shown(scan, domain, seed=1)[0])
         changed = domain in ("noise", "blur", "sharp kernel", "tube voltage")
-        assert (np.abs(gray - tone(plane.hu)).mean() > 1e-3) == changed
+        plain = tone(np.stack([plane.hu for plane in scan]))
+        assert (np.abs(np.stack(gray) - plain).mean() > 1e-3) == changed
 
     def test_axes_are_turned_with_their_labels(self):
         pixels = np.full((4, 20, 20), -1000, np.int16)
