@@ -100,3 +100,11 @@ def contents(folder: str | Path) -> dict[str, str]:
 def rows_of(folder: str | Path) -> list[dict]:
     """The rows of a set's manifest."""
     return [json.loads(line) for line in (Path(folder) / "manifest.jsonl").read_text().splitlines()]
+
+
+def empty_versions(base: Path, *versions: str) -> Path:
+    """Version folders as TensorFlow Serving knows them, with nothing in their models."""
+    for version in versions:
+        (base / version).mkdir(parents=True)
+        (base / version / "saved_model.pb").touch()
+    return base

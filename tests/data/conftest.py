@@ -58,6 +58,14 @@ def make_ct(stored=None, **changes) -> Dataset:
     return dataset
 
 
+def item(**attributes) -> Dataset:
+    """An item of a sequence."""
+    one = Dataset()
+    for keyword, value in attributes.items():
+        setattr(one, keyword, value)
+    return one
+
+
 def save_nifti(path, values, dtype=np.int16, affine=None) -> Path:
     """Writes a volume given as NIfTI has it; by default LPS, 1 mm."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -165,24 +173,19 @@ def enhanced_ct(tmp_path):
         ):
             delattr(dataset, keyword)
 
-        def item(**attributes):
-            one = Dataset()
-            for keyword, value in attributes.items():
-                setattr(one, keyword, value)
-            return [one]
-
-        dataset.SharedFunctionalGroupsSequence = item(
-            PlaneOrientationSequence=item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0]),
-            PixelMeasuresSequence=item(PixelSpacing=[0.5, 0.75], SliceThickness=2),
-            FrameVOILUTSequence=item(WindowCenter=40, WindowWidth=400),
+        shared = item(
+            PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+            PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.75], SliceThickness=2)],
+            FrameVOILUTSequence=[item(WindowCenter=40, WindowWidth=400)],
         )
+        dataset.SharedFunctionalGroupsSequence = [shared]
         dataset.PerFrameFunctionalGroupsSequence = [
             item(
-                PlanePositionSequence=item(ImagePositionPatient=[-10, -20, z]),
-                PixelValueTransformationSequence=item(
-                    RescaleSlope=1, RescaleIntercept=-1024 + 10 * i, RescaleType="HU"
-                ),
-            )[0]
+                PlanePositionSequence=[item(ImagePositionPatient=[-10, -20, z])],
+                PixelValueTransformationSequence=[
+                    item(RescaleSlope=1, RescaleIntercept=-1024 + 10 * i, RescaleType="HU")
+                ],
+            )
             for i, z in enumerate(positions)
         ]
         path = tmp_path / name

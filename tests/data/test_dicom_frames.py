@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset
 
+from tests.data.conftest import item
 from tests.models import image, small_model
 from tfstyle.data import (
     Window,
@@ -23,13 +23,6 @@ from tfstyle.runs import augment_scans, stylize_scans
 from tfstyle.style_bank import StyleBank
 
 WINDOW = Window.from_limits(-1024, 1024)
-
-
-def item(**attributes) -> Dataset:
-    one = Dataset()
-    for keyword, value in attributes.items():
-        setattr(one, keyword, value)
-    return one
 
 
 @pytest.fixture

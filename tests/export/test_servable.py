@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.minis import empty_versions
 from tfstyle.errors import InputFileError
 from tfstyle.export import Servable, saved_model_folder
-
-
-def make(base, *versions):
-    for version in versions:
-        (base / version).mkdir(parents=True)
-        (base / version / "saved_model.pb").touch()
-    return base
 
 
 def test_damaged_saved_model(tmp_path, saved_model):
@@ -37,7 +31,7 @@ def test_missing_variables(tmp_path, saved_model):
 
 
 def test_a_folder_means_its_latest_version(tmp_path):
-    make(tmp_path / "sum", "9", "10")
+    empty_versions(tmp_path / "sum", "9", "10")
     assert saved_model_folder(tmp_path / "sum") == tmp_path / "sum" / "10"
     assert saved_model_folder(tmp_path / "sum" / "9") == tmp_path / "sum" / "9"
     (tmp_path / "sum" / "11").mkdir()

@@ -440,14 +440,6 @@ class TestBadInputs:
         assert set(done.failed) == {"a.png"}
         assert "several masks for a.png: a.nii, a.npy" in done.failed["a.png"]
 
-    def test_disk_that_cannot_be_written(self, model, styles, pictures, tmp_path, monkeypatch):
-        def full(*_):
-            raise OutputError("x.png", "cannot be written (No space left on device).")
-
-        monkeypatch.setattr("tfstyle.runs.augment.write_generated", full)
-        with pytest.raises(OutputError, match="No space left"):
-            augment_scans(model, pictures, tmp_path / "out", styles, gate=None)
-
 
 class TestMasks:
     def test_linked(self, model, styles, pictures, tmp_path):

@@ -77,17 +77,6 @@ def test_augmentation(tmp_path, deidentify):
         augment_scans(model, *place, other, **{**options, "seed": 4})
 
 
-def test_settings_of_something_else(tmp_path):
-    model = small_model("relu1_1")
-    write_png(image(1, (16, 16)), tmp_path / "in.png")
-    other = StyleBank.encode(model, [image(2, (16, 16))])
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / SETTINGS).write_text('{"editor.fontSize": 12}')
-    with pytest.raises(OutputError, match="holds no settings of a run"):
-        augment_scans(model, tmp_path / "in.png", tmp_path / "out", other)
-    assert (tmp_path / "out" / SETTINGS).read_text() == '{"editor.fontSize": 12}'
-
-
 def test_preparation(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(InputFileError, match="holds no scan that can be read"):

@@ -21,7 +21,6 @@ from tfstyle.data import WINDOWS, spine_phantom, write_nifti, write_png
 from tfstyle.errors import (
     ArgumentError,
     InputFileError,
-    OutputError,
     TfstyleError,
     WeightsError,
 )
@@ -189,23 +188,6 @@ class TestBadInput:
     def test_missing_scan(self, tmp_path):
         with pytest.raises(InputFileError, match="gone"):
             train(dataclasses.replace(SMALL, content=(str(tmp_path / "gone"),)), tmp_path / "run")
-
-    def test_folder_with_something_else(self, tmp_path):
-        (tmp_path / "letter.txt").write_text("dear")
-        with pytest.raises(OutputError, match="not empty"):
-            train(SMALL, tmp_path)
-        assert (tmp_path / "letter.txt").read_text() == "dear"
-
-    def test_output_is_a_file(self, tmp_path):
-        file = tmp_path / "file"
-        file.write_text("")
-        with pytest.raises(OutputError, match="cannot be written"):
-            train(SMALL, file)
-
-    def test_damaged_settings(self, tmp_path):
-        (tmp_path / "run.json").write_text("{")
-        with pytest.raises(OutputError, match=r"run\.json"):
-            train(SMALL, tmp_path)
 
 
 def test_stopped_between_history_and_backup(finished, tmp_path, monkeypatch):

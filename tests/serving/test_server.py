@@ -24,6 +24,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from tests.minis import empty_versions
 from tests.models import SIGNATURES
 from tfstyle.errors import ArgumentError, InputFileError, MissingPackageError, ServingError
 from tfstyle.export import Servable
@@ -496,15 +497,9 @@ def test_without_the_extra(sum_folder, monkeypatch):
 # -- which models ------------------------------------------------------------------------------
 
 
-def make(base, *versions):
-    for version in versions:
-        (base / version).mkdir(parents=True)
-        (base / version / "saved_model.pb").touch()
-    return base
-
-
 def test_models_as_a_user_would_name_them(tmp_path, monkeypatch):
-    stylize, unet = make(tmp_path / "stylize", "1", "2"), make(tmp_path / "unet", "1")
+    stylize = empty_versions(tmp_path / "stylize", "1", "2")
+    unet = empty_versions(tmp_path / "unet", "1")
     (tmp_path / "README.md").touch()
     (tmp_path / "empty").mkdir()
     both = {"stylize": stylize, "unet": unet}
@@ -523,7 +518,7 @@ def test_folders_without_models(tmp_path):
         ({"stylize": tmp_path / "empty"}, "is not a SavedModel"),
         (tmp_path / "missing", "is not a folder"),
         ({"stylize": tmp_path / "missing"}, "no such folder"),
-        ({"stylize": make(tmp_path / "m", "1") / "1"}, "is a version folder"),
+        ({"stylize": empty_versions(tmp_path / "m", "1") / "1"}, "is a version folder"),
     ):
         with pytest.raises(InputFileError, match=message):
             resolve_models(models)
