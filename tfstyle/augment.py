@@ -360,7 +360,9 @@ class StyleAugmentation(keras.layers.Layer):
         if self.gate is not None:
             # Every few pixels show as much of the structure as all of them.
             step = tf.maximum(tf.reduce_min(tf.shape(content)[1:3]) // GATE_SAMPLES, 1)
-            scores = structure_scores(content[:, ::step, ::step], generated[:, ::step, ::step])
+            pair = content[:, ::step, ::step], generated[:, ::step, ::step]
+            # A step that is a tensor leaves TensorFlow without the rank.
+            scores = structure_scores(*(tf.ensure_shape(x, (None, None, None, 1)) for x in pair))
             passed = tf.reduce_min(tf.reshape(scores, [count, channels]), axis=1) >= self.gate
         low, high = self.value_range
         generated = tf.cast(
