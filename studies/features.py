@@ -114,7 +114,7 @@ def write_features(
         rows,
         f"{name}, {origin}",
         f"{content.name}: slice {numbers[0] + 1} of {len(content)}, window center "
-        f"{used.centre:g}, width {used.width:g}, {images.shape[2]} x {images.shape[1]} pixels",
+        f"{used.center:g}, width {used.width:g}, {images.shape[2]} x {images.shape[1]} pixels",
         {
             "image": images[0, ..., 0],
             "gradient": stretched(gradient_image(images[0, ..., 0])),
@@ -130,7 +130,7 @@ def write_features(
         "content": {
             "name": content.name,
             "slices": [number + 1 for number in numbers],
-            "window": {"centre": used.centre, "width": used.width},
+            "window": {"center": used.center, "width": used.width},
             "size": list(images.shape[1:3]),
         },
         "protocols": {key: len(batch) for key, batch in batches.items()},

@@ -302,7 +302,7 @@ def _saved_model_folder(path: Path) -> Path | None:
 def _window(window: Any) -> dict | None:
     if window is None:
         return None
-    return {"centre": window.centre, "width": window.width}
+    return {"center": window.center, "width": window.width}
 
 
 def _dicom_facts(files: tuple[str, ...]) -> dict:

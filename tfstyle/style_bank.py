@@ -363,7 +363,7 @@ def _views(
             images = [window.to_unit(scan.pixels[index]) for index in group]
             name = scan.name if count == 1 or together else f"{scan.name}[{group[0]}]"
             if len(specs) > 1:
-                shown = f"{window.centre:g}/{window.width:g}"
+                shown = f"{window.center:g}/{window.width:g}"
                 name += f" {spec if isinstance(spec, str) else shown}"
             images = [image for image in images if image.std() >= FLAT]
             if not images:

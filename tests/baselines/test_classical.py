@@ -126,7 +126,7 @@ class TestWindowJitter:
         expected = np.clip((hu - (centre + second * width / 2)) / wide + 0.5, 0, 1)
         method = WindowJitter(0.4, seed=seed)
         found = method.window(window)
-        assert (found.centre, found.width) == pytest.approx((centre + second * width / 2, wide))
+        assert (found.center, found.width) == pytest.approx((centre + second * width / 2, wide))
         np.testing.assert_allclose(method.stylize(window.to_unit(hu)), expected, atol=1e-4)
 
     def test_none(self):

@@ -230,7 +230,7 @@ def _account(result: Any) -> dict[str, str]:
     facts = {
         "written": result.files[0] + (f" … {len(result.files)} files" if result.files[1:] else ""),
         "size": f"{result.slices} × {result.size[0]} × {result.size[1]}",
-        "window": f"center {window.centre:g}, width {window.width:g}: {window.lower:g} … "
+        "window": f"center {window.center:g}, width {window.width:g}: {window.lower:g} … "
         f"{window.upper:g}{unit}; {result.clipped_below:.1%} of the source's pixels lay below and "
         f"{result.clipped_above:.1%} above, and were clipped",
         "round trip": f"values in steps of {result.quantisation:.3g}{unit}; read back through the "

@@ -74,7 +74,7 @@ def random_scale(hu: np.ndarray, body: np.ndarray, rng: np.random.Generator) -> 
     for _ in range(20):
         if rng.random() < 0.5:
             window = table[rng.integers(len(table))]
-            middle, width = window.centre, window.width
+            middle, width = window.center, window.width
         else:
             width = float(np.exp(rng.uniform(*np.log(WIDTHS))))
             middle = float(values[rng.integers(len(values))]) + width * rng.uniform(-0.5, 0.5)
