@@ -143,6 +143,7 @@ class TestUsage:
             (["stylize"], "INPUTS"),
             (["stylize", "a.dcm", "-o", "out", "--styl", "b.dcm"], "--style"),
             (["stylize", "a.dcm", "-o", "out"], "--style"),
+            (["stylize", "a", "-o", "out", "--style", "b", "c"], "c: not expected here; give all"),
             (["augment", "in", "out"], "--styles"),
             (["train", "-o", "x"], "give content scans"),
             (

@@ -220,6 +220,11 @@ class StyleAugmentation(keras.layers.Layer):
             )
         return super().__call__(images, **kwargs)
 
+    @property
+    def metrics(self):
+        """None: those of the network are of its own training, and have the name of any loss."""
+        return []
+
     def call(self, images, training=None, seed=None):
         if training is None:
             training = not self._in_silent_model()

@@ -79,7 +79,7 @@ def test_label_maps_are_no_scans(tmp_path, caplog, name, values):
         save(tmp_path / path, LABELS, np.uint8)
     assert found(tmp_path) == sorted(images)
     kind = "a label map" if len(labels) == 1 else "label maps"
-    words = f"by the names of files or folders {kind}."
+    words = f"({kind} by the names of files or folders)."
     assert caplog.text.count(words) == 2  # once a reader, not once a file
 
 

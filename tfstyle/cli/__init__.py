@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from tfstyle import __version__
 from tfstyle.cli.options import IN_AND_OUT, OPTIONS, Reporting, unwrapped
@@ -121,6 +121,9 @@ def parse(words: Sequence[str]) -> tuple[Callable, inspect.BoundArguments]:
         return app.parse_args(spaced, exit_on_error=False, print_error=False)[:2]
     except (ArgumentError, CycloptsError) as error:
         cause = error.__cause__ if isinstance(error.__cause__, ArgumentError) else error
+        if isinstance(error, UnusedCliTokensError):
+            words = " ".join(error.unused_tokens or ())
+            cause = f"{words}: not expected here; give all inputs together"
         text = str(cause) if str(cause)[-1:] in ".?" else f"{cause}."
         raise ArgumentError(f"{text} See {' '.join(chain)} --help.") from None
 

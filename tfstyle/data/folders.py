@@ -127,7 +127,7 @@ def look_into(
         )
     if labels:
         logger.warning(
-            "Left out of %s: %s, by the names of files or folders %s.",
+            "Left out of %s: %s (%s by the names of files or folders).",
             folder,
             _listed(labels),
             "a label map" if len(labels) == 1 else "label maps",
