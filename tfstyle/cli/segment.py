@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from tfstyle.cli.options import (
     CONTENT,
-    MODEL,
     BatchSize,
     Inputs,
     Output,
@@ -27,17 +26,22 @@ EXAMPLES = """Examples:
       --reference trained_on.nii.gz -o masks/"""
 
 
+SEGMENTATION = Group("Model", sort_key=3)
+
+
 def segment(
     inputs: Inputs,
     /,
     *,
     output: Output,
     overwrite: Overwrite = False,
-    model: Annotated[str, Parameter(group=MODEL)] = "unet_spine",
-    harmonize: Annotated[bool | None, Parameter(group=MODEL, negative="--no-harmonize")] = None,
-    reference: Annotated[str | None, Parameter(group=MODEL)] = None,
-    window: Annotated[str | None, Parameter(converter=strip, group=MODEL)] = None,
-    spacing: Annotated[float | None, Parameter(group=MODEL)] = None,
+    model: Annotated[str, Parameter(group=SEGMENTATION)] = "unet_spine",
+    harmonize: Annotated[
+        bool | None, Parameter(group=SEGMENTATION, negative="--no-harmonize")
+    ] = None,
+    reference: Annotated[str | None, Parameter(group=SEGMENTATION)] = None,
+    window: Annotated[str | None, Parameter(converter=strip, group=SEGMENTATION)] = None,
+    spacing: Annotated[float | None, Parameter(group=SEGMENTATION)] = None,
     series: Annotated[str | None, Parameter(group=CONTENT)] = None,
     output_format: Annotated[
         Literal["auto", "nifti", "dicom-seg", "png"],
