@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import keras
 import numpy as np
 import pytest
 
 import tfstyle
+from tests.data.conftest import save_nifti
 from tests.models import small_tone
 from tfstyle import presets
-from tfstyle.data import Scan, Window, spine_phantom
+from tfstyle.data import Scan, Window, spine_phantom, write_png
 from tfstyle.errors import ArgumentError, InputFileError, WeightsError
 from tfstyle.segmentation import Segmenter, UNet
 
@@ -117,6 +121,19 @@ def test_models_of_other_inputs(model, match, tmp_path):
         Segmenter.open(tmp_path / "model.keras")
 
 
+@pytest.mark.parametrize("units", ["HU", "gray"])
+def test_reference(units, tmp_path):
+    bright().save(tmp_path / "model.keras")
+    image = np.random.default_rng(0).random((32, 32)).astype(np.float32)
+    if units == "gray":
+        write_png(image, path := tmp_path / "reference.png")
+    else:
+        path = save_nifti(tmp_path / "ct.nii.gz", image[..., None] * 800 - 200)
+    segmenter = Segmenter.open(tmp_path / "model.keras", reference=path, window="bone")
+    assert segmenter.style.shape == (1, *segmenter.tone.code_shape)
+    assert segmenter.harmonizes(block(units="US"))
+
+
 def test_what_cannot_be_opened(tmp_path):
     with pytest.raises(WeightsError, match=r"holds a ToneTransfer, not a UNet; .*unet_spine"):
         Segmenter.open("tone_ct")
@@ -155,11 +172,12 @@ def test_models_of_other_outputs(model, match):
         Segmenter(model)(block())
 
 
-class TestPreset:
-    @pytest.fixture(scope="class")
-    def segmenter(self):
-        return Segmenter.open()
+@pytest.fixture(scope="module")
+def segmenter():
+    return Segmenter.open()
 
+
+class TestPreset:
     def test_loads_as_any_other(self):
         unet = tfstyle.from_preset("unet_spine")
         assert isinstance(unet, UNet)
@@ -191,9 +209,6 @@ class TestPreset:
         assert 2 * both / (np.sum(labels) + true.sum()) > 0.7
 
     def test_stale_style_code(self, segmenter, tmp_path):
-        import json
-        import shutil
-
         folder = tmp_path / "preset"
         shutil.copytree(presets.folder("unet_spine"), folder)
         config = json.loads((folder / "preset.json").read_text())

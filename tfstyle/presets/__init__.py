@@ -204,8 +204,8 @@ def readme() -> str:
     return f"""# Presets
 
 Models that come with tfstyle, for `tfstyle.from_preset(name)` and `tfstyle stylize --preset NAME`.
-The first is the default. Those of the class `UNet` are for `tfstyle segment --model NAME`. Written by
-`tfstyle.presets.readme()` from the `preset.json` of each folder.
+The first is the default. Those of the class `UNet` are for `tfstyle segment --model NAME`. Written
+by `tfstyle.presets.readme()` from the `preset.json` of each folder.
 
 {rows}
 

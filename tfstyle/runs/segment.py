@@ -17,7 +17,6 @@ from tfstyle.data.dicom.segmentation import DESCRIPTION, write_dicom_seg
 from tfstyle.data.layouts import is_result
 from tfstyle.data.nifti import write_labels
 from tfstyle.data.png import described
-from tfstyle.data.windows import WindowSpec
 from tfstyle.errors import ArgumentError, OutputError
 from tfstyle.runs.folder import RunFolder, files_digest
 from tfstyle.runs.sources import free_name
@@ -69,7 +68,7 @@ def segment_scans(
     *,
     reference: str | os.PathLike | None = None,
     harmonize: bool | None = None,
-    window: WindowSpec | None = None,
+    window: str | Window | None = None,
     spacing: float | None = None,
     series: str | None = None,
     output_format: str = "auto",
@@ -155,7 +154,9 @@ def segment_scans(
         what="run of tfstyle segment",
         overwrite=names if overwrite else None,
     ) as folder:
-        found = {row.get("job"): row.get("result") for row in folder.rows}
+        found = {
+            row["job"]: row["result"] for row in folder.rows if {"job", "result"} <= row.keys()
+        }
         results = []
         for scan, kind, name in zip(scans, kinds, names):
             job = files_digest(scan.files, scan.name, [frame.index for frame in scan.frames], name)

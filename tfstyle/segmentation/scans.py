@@ -17,8 +17,7 @@ import tensorflow as tf
 
 from tfstyle import presets
 from tfstyle._private.keras_files import load_model
-from tfstyle.data import Scan, Window, resolve_window
-from tfstyle.data.windows import WindowSpec
+from tfstyle.data import Scan, Window, read_scan, resolve_window
 from tfstyle.encoders.weights import load_npz
 from tfstyle.errors import ArgumentError, WeightsError
 from tfstyle.segmentation.unet import UNet
@@ -59,7 +58,7 @@ class Segmenter:
     """
 
     model: keras.Model
-    window: WindowSpec = "auto"
+    window: str | Window = "auto"
     spacing_mm: float | None = None
     labels: Mapping[int, str] = field(default_factory=dict)
     style: np.ndarray | None = None
@@ -77,7 +76,7 @@ class Segmenter:
         source: str | os.PathLike = DEFAULT,
         *,
         reference: str | os.PathLike | None = None,
-        window: WindowSpec | None = None,
+        window: str | Window | None = None,
         spacing_mm: float | None = None,
     ) -> Segmenter:
         """Loads a model with what its card says of the input.
@@ -113,20 +112,21 @@ class Segmenter:
         )
         if reference is not None:
             tone = ToneTransfer.from_preset()
-            code, _, _ = encode_style(tone, reference, segmenter.window)
+            hounsfield = read_scan(reference, lazy=True).units == "HU"
+            code, _, _ = encode_style(tone, reference, segmenter.window if hounsfield else "auto")
             return replace(segmenter, tone=tone, style=code)
         file = None if str(source).endswith(".keras") else presets.folder(source) / STYLE_CODE
         if file is None or not file.is_file():
             return segmenter
-        tone, code = ToneTransfer.from_preset(), load_npz(file).get("code")
-        if code is None or code.shape != (1, *tone.code_shape):
+        tone, kept = ToneTransfer.from_preset(), load_npz(file).get("code")
+        if kept is None or kept.shape != (1, *tone.code_shape):
             raise WeightsError(f"{file}: holds no style code of {presets.DEFAULT}.")
         if given.get("style_model") != tone.fingerprint():
             raise WeightsError(
                 f"{file}: was made by another version of {presets.DEFAULT}; make it again with "
                 "scripts/train_unet.py, or give a reference."
             )
-        return replace(segmenter, tone=tone, style=code.astype(np.float32))
+        return replace(segmenter, tone=tone, style=kept.astype(np.float32))
 
     @cached_property
     def digest(self) -> str:
@@ -195,7 +195,7 @@ class Segmenter:
             [window.to_unit(_resized(pixels[part, ..., None], shape)) for part in parts]
         )
         confidence = None
-        if harmonized:
+        if harmonized and self.tone is not None:
             transfer = ScanTransfer(self.tone, len(gray), lambda which: gray[which], self.style)
             gray, confidence = transfer(gray), transfer.confidence
         labels = np.empty(pixels.shape, np.uint8)
