@@ -214,8 +214,8 @@ def card_text(recipe: Recipe, figures: Mapping[str, Mapping], about: Mapping[str
         "theirs. The preset `tone_ct`, by which images are augmented and harmonized, had seen "
         "them.",
         "Axial CT of the trunk, head first, in radiological orientation. No head, no neck.",
-        "The labels of `torso_dicom` have holes in dense bone, where the U-Net finds bone: a part of "
-        "the disagreement is theirs.",
+        "The labels of `torso_dicom` have holes in dense bone, where the U-Net finds bone: a part "
+        "of the disagreement is theirs.",
         "The scan `vertebra` is a crop around one vertebra, with others at its edge.",
     )
     return "\n".join([*lines, "", "## Limits", "", *(f"- {limit}" for limit in limits)]) + "\n"
