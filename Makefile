@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 
-.PHONY: help demo test test-fast test-beam lint types format install lock audit clean
+.PHONY: help demo test test-fast test-beam lint types docs build format install lock audit clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -35,6 +35,13 @@ lint: $(STAMP)  ## check style and format
 types: $(STAMP)  ## check the type hints
 	$(PY) -m mypy
 
+docs: $(STAMP)  ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
+build: $(STAMP)  ## build the wheel and the sdist into dist/
+	$(PY) -m pip install --quiet build
+	$(PY) -m build
+
 format: $(STAMP)  ## put every file into ruff's format
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
@@ -60,5 +67,5 @@ $(STAMP): pyproject.toml setup.py scripts/venv.sh
 	@touch $@
 
 clean:  ## remove .venv, caches and what the demo wrote
-	rm -rf $(VENV) $(VENV)-beam demo build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-beam demo site build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,10 +23,20 @@ PAGES = {
 }
 
 
+def included(block: str) -> str:
+    """A snippet with what it takes from a file in place of the line that says so."""
+
+    def section(found: re.Match) -> str:
+        text, mark = (ROOT / found[1]).read_text(encoding="utf-8"), f"# --8<-- [{{}}:{found[2]}]\n"
+        return text.split(mark.format("start"))[1].split(mark.format("end"))[0]
+
+    return re.sub(r'^--8<-- "(.+):(\w+)"\n', section, block, flags=re.M)
+
+
 def blocks(language: str) -> list[tuple[str, str]]:
     """Page and text of each snippet."""
     return [
-        (name, block)
+        (name, included(block))
         for name, text in PAGES.items()
         for block in re.findall(rf"```{language}\n(.*?)```", text, re.S)
     ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tfstyle._registration import register
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     import os

@@ -364,7 +364,11 @@ class StyleAugmentation(keras.layers.Layer):
         if self.gate is not None:
             # Every few pixels show as much of the structure as all of them.
             step = tf.maximum(tf.reduce_min(tf.shape(content)[1:3]) // GATE_SAMPLES, 1)
-            scores = structure_scores(content[:, ::step, ::step], generated[:, ::step, ::step])
+            seen = [  # slices with an unknown step have no static shape
+                tf.ensure_shape(planes[:, ::step, ::step], [None, None, None, 1])
+                for planes in (content, generated)
+            ]
+            scores = structure_scores(*seen)
             passed = tf.reduce_min(tf.reshape(scores, [count, channels]), axis=1) >= self.gate
         low, high = self.value_range
         generated = tf.cast(

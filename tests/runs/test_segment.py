@@ -6,6 +6,7 @@ import json
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 
 from tests.data.conftest import make_ct, save_nifti
@@ -75,8 +76,6 @@ def test_dicom_series_to_nifti_and_seg(segmenter, series, tmp_path):
         labels, covered = mask_on(scan, file)
         np.testing.assert_array_equal(labels, truth)
         assert covered[1]
-    import pydicom
-
     dataset = pydicom.dcmread(seg.file)
     assert dataset.PatientID == "42"
     assert dataset.SegmentSequence[0].SegmentLabel == "spine"
@@ -87,6 +86,10 @@ def test_dicom_series_to_nifti_and_seg(segmenter, series, tmp_path):
 
 def test_seg_of_an_empty_mask(segmenter, series, tmp_path):
     pytest.importorskip("highdicom")
+    for file in series[0].iterdir():  # as some exporters leave it
+        dataset = pydicom.dcmread(file)
+        dataset.SOPClassUID = ""
+        dataset.save_as(file)
     empty = Segmenter(bright(), window=Window(2000, 10), labels={1: "spine"})
     (seg,) = segment_scans(empty, [series[0]], tmp_path / "seg.dcm", output_format="dicom-seg")
     assert not read_dicom_seg(seg.file)[0].any()

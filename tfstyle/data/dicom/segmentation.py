@@ -10,7 +10,8 @@ import numpy as np
 from pydicom.uid import generate_uid
 
 from tfstyle._private.files import temporary_beside
-from tfstyle.data.dicom.files import check_size, read_dataset
+from tfstyle.data.dicom import tables
+from tfstyle.data.dicom.files import check_size, meta_of, read_dataset
 from tfstyle.data.layouts import MARK
 from tfstyle.data.privacy import reason_of, values_unsaid
 from tfstyle.data.scan import Scan
@@ -122,10 +123,17 @@ def write_dicom_seg(
 
     files = list(dict.fromkeys(frame.path for frame in scan.frames))
     headers = [read_dataset(file, pixels=False) for file in files]
-    for header in headers:
+    own = {frame.path: frame for frame in scan.frames}
+    for file, header in zip(files, headers):
         for keyword in _CARRIED:
             if keyword not in header:
                 setattr(header, keyword, "")
+        # Some exporters leave them to the file's meta information, or out.
+        if not header.get("SOPClassUID"):
+            plain = tables.CT if own[file].Modality == "CT" else tables.SECONDARY_CAPTURE
+            header.SOPClassUID = meta_of(header).get("MediaStorageSOPClassUID") or plain
+        if not header.get("SOPInstanceUID"):
+            header.SOPInstanceUID = own[file].SOPInstanceUID or generate_uid()
     if len(files) == 1 and scan.frames[0].NumberOfFrames > 1:
         whole = np.zeros((scan.frames[0].NumberOfFrames, *labels.shape[1:]), np.uint8)
         whole[[frame.index for frame in scan.frames]] = labels

@@ -1,0 +1,40 @@
+"""A row of gray images with titles, as a PNG file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+OUT = Path(__file__).resolve().parent / "out"
+
+
+def save_row(name: str, images: dict[str, np.ndarray], classes: int | None = None) -> Path:
+    """Writes ``<name>.png`` into ``examples/out/``.
+
+    Args:
+        name: Name of the file without its ending.
+        images: Title to image: gray levels (H, W) in [0, 1], or a mask of integers.
+        classes: Number of classes of the masks.
+    """
+    figure, axes = plt.subplots(
+        1, len(images), figsize=(2.6 * len(images), 3.0), squeeze=False, layout="constrained"
+    )
+    for axis, (title, image) in zip(axes[0], images.items()):
+        image = np.squeeze(image)
+        if np.issubdtype(image.dtype, np.integer):
+            axis.imshow(image, "viridis", vmin=0, vmax=(classes or image.max() + 1) - 1)
+        else:
+            axis.imshow(image, "gray", vmin=0, vmax=1)
+        axis.set_title(title, fontsize=9)
+        axis.axis("off")
+    OUT.mkdir(exist_ok=True)
+    path = OUT / f"{name}.png"
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    print(f"wrote {path}")
+    return path

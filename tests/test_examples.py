@@ -1,0 +1,40 @@
+"""Each script in examples/ runs as it stands, and draws its picture."""
+
+from __future__ import annotations
+
+import importlib
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted(p.stem for p in (ROOT / "examples").glob("*.py") if p.stem != "picture")
+NEEDS = {
+    "convert_and_run": ("ai_edge_litert", "litert_quantizer", "onnxruntime", "tf2onnx"),
+    "serve_and_call": ("tensorflow_serving", "grpc_health"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_runs(name, tmp_path, monkeypatch):
+    for package in ("matplotlib", "data_store", *NEEDS.get(name, ())):
+        pytest.importorskip(package)
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the server of one of them
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("picture.OUT", tmp_path)
+    runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+    image = importlib.import_module("matplotlib.image").imread(tmp_path / f"{name}.png")
+    assert np.std(image[..., :3]) > 0.05
+
+
+def test_page_shows_every_example():
+    page = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
+    assert len(EXAMPLES) >= 5
+    for name in EXAMPLES:
+        assert f"../examples/{name}.py" in page
+        assert f"(examples/{name}.png)" in page

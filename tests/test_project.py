@@ -1,0 +1,81 @@
+"""The files around the package: workflows, templates, version, documentation."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+import tfstyle
+
+ROOT = Path(__file__).resolve().parent.parent
+SCHEMAS = {
+    "vendor.citation-file-format": "CITATION.cff",
+    "vendor.dependabot": ".github/dependabot.yml",
+    "vendor.github-issue-config": ".github/ISSUE_TEMPLATE/config.yml",
+    "vendor.github-issue-forms": ".github/ISSUE_TEMPLATE/[!c]*.yml",
+    "vendor.github-workflows": ".github/workflows/*.yml",
+}
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_files_fit_their_schemas(schema):
+    files = sorted(map(str, ROOT.glob(SCHEMAS[schema])))
+    assert files
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *files]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_version_is_in_one_place_and_in_the_changelog():
+    project = (ROOT / "pyproject.toml").read_text()
+    assert 'dynamic = ["version"]' in project
+    assert 'attr = "tfstyle.__version__"' in project
+    released = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert tfstyle.__version__ == next(name for name in released if name != "Unreleased")
+
+
+def test_workflows_call_what_is_there_on_every_python():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    project = (ROOT / "pyproject.toml").read_text()
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        jobs = yaml.safe_load(path.read_text())["jobs"]
+        steps = [step.get("run", "") for job in jobs.values() for step in job["steps"]]
+        called = " ".join(re.findall(r"^make ([a-z -]+)", "\n".join(steps), re.M)).split()
+        assert set(called) <= targets
+        if path.name == "ci.yml":
+            assert {"lint", "types", "test", "test-fast", "docs"} <= set(called)
+            pythons = jobs["test"]["strategy"]["matrix"]["python"]
+            assert pythons == re.findall(r"Python :: (3\.\d+)", project)
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_documentation_builds_strictly(tmp_path):
+    pytest.importorskip("mkdocs", reason="needs tfstyle[docs]")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    index = _headings(tmp_path / "api" / "index.html")
+    modules = [name for name in tfstyle.__all__ if isinstance(getattr(tfstyle, name), ModuleType)]
+    assert {*tfstyle.__all__} - {*modules} <= index
+    for name in modules:
+        page = tmp_path / "api" / name / "index.html"
+        assert {*getattr(getattr(tfstyle, name), "__all__", ())} <= _headings(page)
+
+
+def _headings(page: Path) -> set[str]:
+    """The words in the headings of a page."""
+    found = re.findall(r"<h[2-6][^>]*>(.*?)</h[2-6]>", page.read_text(encoding="utf-8"), re.S)
+    return {*re.findall(r"\w+", re.sub(r"<[^>]+>", " ", " ".join(found)))}
