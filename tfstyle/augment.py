@@ -131,6 +131,10 @@ class StyleAugmentation(keras.layers.Layer):
         self.seed = seed
         if not isinstance(network, (ToneTransfer, StyleTransfer)):
             network = open_model(network)
+            if not hasattr(network, "stylize"):
+                raise ArgumentError(
+                    f"network: must transfer styles, received a {type(network).__name__}."
+                )
         bank = None
         if not (isinstance(styles, str) and styles == "batch"):
             bank = _bank(styles, network, style_weights)

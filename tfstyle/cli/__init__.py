@@ -31,6 +31,7 @@ EXIT_FAILURE, EXIT_USAGE, EXIT_STORAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2
 COMMANDS = (
     "stylize",
     "augment",
+    "segment",
     "train",
     "prepare",
     "export",
@@ -57,6 +58,7 @@ Not a medical device; not for diagnosis.""",
   tfstyle stylize ct_series/ --style reference.dcm -o stylized/
   tfstyle train --content ct/ --style other_scanner/ --output runs/first
   tfstyle augment train/images augmented/ --styles scanners/ --masks train/masks
+  tfstyle segment ct.nii.gz -o spine.nii.gz
   tfstyle export -o saved_models/stylize
   tfstyle convert saved_models/stylize --to tflite --size 256 -o stylize.tflite
   tfstyle serve
