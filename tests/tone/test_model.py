@@ -92,8 +92,8 @@ def test_one_curve_for_a_scan(model, images):
 def test_codes_and_several_styles(model, images):
     content, style = images
     codes = model.encode_style(style)
-    assert codes.shape == (4, TOKENS, 33)
-    assert model.encode_style(style, one_code=True).shape == (1, TOKENS, 33)
+    assert codes.shape == (4, TOKENS, 34)
+    assert model.encode_style(style, one_code=True).shape == (1, TOKENS, 34)
     np.testing.assert_allclose(
         model.stylize(content, codes), model.stylize(content, style), atol=1e-6
     )
