@@ -42,8 +42,10 @@ class ToneMatcher(keras.layers.Layer):
         CA_ij = exp(cos_ij / h) / Σ_k exp(cos_ik / h)
 
     The gray level to expect for token i is then ``Σ_j CA_ij·y_j``. The same is done from the
-    style's side, and within each image, which shows how far expectation blurs. A small network
-    along the gray scale weighs this evidence, and gives a rising curve.
+    style's side, and within each image, which shows how far expectation blurs. Where both show
+    the same part of a body, ranks say much too: the levels that histogram matching would give, of
+    all pixels and of those above the floor, are further evidence. A small network along the gray
+    scale weighs it all, and gives a rising curve.
 
     Args:
         width: Channels of the network along the gray scale.
