@@ -291,7 +291,7 @@ def card_text(name: str, about: About, card: Mapping, truth: Mapping) -> str:
 def write_cards(truth: Path = ROOT / "benchmarks" / "truth.json") -> None:
     """Writes the cards of all released presets, and the table of them, from ``truth.json``."""
     result = json.loads(truth.read_text())
-    for name in presets.names():
+    for name in (name for name in presets.names() if name in _ABOUT):
         home, about = presets.folder(name), _ABOUT[name]
         config = json.loads((home / presets.CONFIG).read_text())
         layer = config["config"].get("layer")

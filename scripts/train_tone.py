@@ -2,12 +2,11 @@
 """Trains the released tone transfer, and the models of benchmarks/truth.py that leave patients out.
 
     python scripts/train_tone.py --data DATA --output runs/tone                 # all folds, release
-    python scripts/train_tone.py --data DATA --output runs/tone --only release \
-        --start runs/tone/fold-pancreas/ours.keras --release-steps 1000
+    python scripts/train_tone.py --data DATA --output runs/tone2 --start runs/tone --steps 1200
 
 Every fold leaves two patients out (stricter than one, and half the time); its model is written to
-``fold-PATIENT/ours.keras`` for both. The release is trained on all, from the beginning or, with
-half the learning rate, from the model of a fold. A run that was stopped resumes
+``fold-PATIENT/ours.keras`` for both. The release is trained on all. With ``--start`` the models of
+an earlier run are trained further, with half the learning rate. A run that was stopped resumes
 at its last epoch of 100 steps; finished models are kept. Views, models and logs stay in --output.
 """
 
@@ -92,7 +91,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "tone")
     parser.add_argument("--steps", type=int, default=3000, help="of each fold")
     parser.add_argument("--release-steps", type=int, default=5000)
-    parser.add_argument("--start", type=Path, help="model of a fold that the release starts from")
+    parser.add_argument(
+        "--start", type=Path, help="folder of an earlier run; each model starts from its own"
+    )
     parser.add_argument("--views", type=int, default=1024, help="of each scan")
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--only", nargs="+", help="of release and patients left out")
@@ -114,10 +115,13 @@ def main() -> None:
             model = ToneTransfer()
             initial = model.get_weights()
         model.set_weights(initial)
-        start = None if left_out else options.start
-        if start is not None:
+        start = None
+        if options.start is not None:
+            start = options.start / (
+                f"fold-{left_out[0]}/ours.keras" if left_out else "release.keras"
+            )
             model.set_weights(ToneTransfer.load(start).get_weights())
-        if model.compiled and start is None and model.steps_trained == steps:
+        if model.compiled and model.steps_trained == steps:
             # The compiled step is kept: as new, without compiling again.
             for variable in model.optimizer.variables:
                 if "learning_rate" not in variable.path:

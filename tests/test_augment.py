@@ -411,7 +411,9 @@ class TestFit:
             w.path for w in net.get_layer("head").weights
         ]
         before = [layer.codes.numpy(), *layer.network.get_weights()]
-        net.fit(images, images, batch_size=2, epochs=2, verbose=0)
+        history = net.fit(images, images, batch_size=2, epochs=2, verbose=0).history
+        assert set(history) == {"loss"}  # and none of the network's own
+        assert min(history["loss"]) > 0
         assert layer.counts == {"seen": 12, "stylized": 6, "gated": 0}
         for old, new in zip(before, [layer.codes.numpy(), *layer.network.get_weights()]):
             np.testing.assert_array_equal(old, new)

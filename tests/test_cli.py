@@ -99,6 +99,7 @@ class TestHelp:
         [
             ("stylize", "tfstyle.runs.stylize:stylize_scans"),
             ("augment", "tfstyle.runs.augment:augment_scans"),
+            ("segment", "tfstyle.runs.segment:segment_scans"),
             ("prepare", "tfstyle.runs.prepare:prepare_scans"),
             ("export", "tfstyle.export:export_stylize"),
             ("convert", "tfstyle.convert:convert"),
@@ -143,6 +144,7 @@ class TestUsage:
             (["stylize"], "INPUTS"),
             (["stylize", "a.dcm", "-o", "out", "--styl", "b.dcm"], "--style"),
             (["stylize", "a.dcm", "-o", "out"], "--style"),
+            (["stylize", "a", "-o", "out", "--style", "b", "c"], "c: not expected here; give all"),
             (["augment", "in", "out"], "--styles"),
             (["train", "-o", "x"], "give content scans"),
             (
@@ -423,6 +425,11 @@ class TestExport:
         assert status == 0
         assert json.loads(out)["version"] == 1
         assert read_metadata(tmp_path / "saved_models/unet/1")["model"]["classes"] == 3
+        status, _, err = run(
+            "stylize", "a.png", "--style", "b.png", "-o", "c", "--model", "unet.keras"
+        )
+        assert status == 2
+        assert "--model: unet.keras holds a UNet, which transfers no style" in err
         status, _, err = run("export", "--unet", "none.keras")
         assert status == 1
         assert "no such model file" in err

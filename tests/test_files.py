@@ -159,3 +159,12 @@ def test_other_errors_keep_their_reason():
     found = OutputError.of("/out/x", NotADirectoryError(20, "Not a directory"))
     assert type(found) is OutputError
     assert str(found) == "/out/x: cannot be written (Not a directory)."
+
+
+def test_a_file_where_a_folder_is_needed(tmp_path):
+    (tmp_path / "x").write_text("precious")
+    with pytest.raises(FileExistsError) as raised:
+        (tmp_path / "x").mkdir(exist_ok=True)
+    assert str(OutputError.of("x", raised.value)) == (
+        "x: is a file, where a folder is needed; choose another name."
+    )

@@ -14,6 +14,7 @@ from tfstyle.cli import COMMANDS, parse
 from tfstyle.data import WINDOWS
 from tfstyle.encoders import ENCODERS
 from tfstyle.errors import ArgumentError
+from tfstyle.tone.model import LOW_CONFIDENCE
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -73,6 +74,15 @@ def test_encoders_table_is_the_code():
     rows = re.findall(r"^\| [\w, ]+ \| (`[^|]+`) \| `(\w+)` \|", PAGES["docs/training.md"], re.M)
     found = {name: layer for names, layer in rows for name in re.findall(r"`(\w+)`", names)}
     assert found == {name: family.default_layer for name, family in ENCODERS.items()}
+
+
+def test_confidence_that_is_warned_of_is_the_code():
+    found = {
+        float(number)
+        for text in PAGES.values()
+        for number in re.findall(r"Below ([\d.]+) (?:the command|a result)", text)
+    }
+    assert found == {LOW_CONFIDENCE}
 
 
 def test_python_examples_compile():

@@ -137,6 +137,10 @@ class StyleAugmentation(keras.layers.Layer):
             model: ToneTransfer | StyleTransfer = network
         else:
             model = open_model(network)
+            if not hasattr(model, "stylize"):
+                raise ArgumentError(
+                    f"network: must transfer styles, received a {type(model).__name__}."
+                )
         bank = None
         if not (isinstance(styles, str) and styles == "batch"):
             bank = _bank(styles, model, style_weights)
@@ -226,6 +230,11 @@ class StyleAugmentation(keras.layers.Layer):
                 "of one size, or augment them one by one before they are batched."
             )
         return super().__call__(images, **kwargs)
+
+    @property
+    def metrics(self):
+        """None: those of the network are of its own training, and have the name of any loss."""
+        return []
 
     def call(self, images, training=None, seed=None):
         if training is None:

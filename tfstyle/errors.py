@@ -62,6 +62,8 @@ class OutputError(_PathError):
             number = next((n for words, n in _SYMPTOMS.items() if re.search(words, text)), None)
         if number in _REMEDIES:
             return StorageError(path, f"cannot be written: {_REMEDIES[number]}")
+        if number == errno.EEXIST:
+            return OutputError(path, "is a file, where a folder is needed; choose another name.")
         reason = getattr(error, "strerror", None) or getattr(error, "message", None) or error
         return OutputError(path, f"cannot be written ({reason}).")
 

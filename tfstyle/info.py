@@ -276,6 +276,8 @@ def describe_model(path: str | os.PathLike) -> dict:
 
     model = open_model(path)
     facts = {"kind": "model", "path": str(path), "class": type(model).__name__}
+    if not hasattr(model, "encoder"):
+        return facts | {"parameters": {"model": int(model.count_params())}}
     if hasattr(model, "layer"):
         facts |= {"encoder": type(model.encoder).__name__}
         facts |= {"layer": model.layer, "stride": model.stride}

@@ -44,7 +44,7 @@ def test_label_maps_are_left_out_of_folders(tmp_path, ct_values, caplog):
         save_nifti(tmp_path / f"{name}.nii.gz", labels, np.uint8)
     assert [scan.name for scan in read_scans(tmp_path)] == ["ct"]
     assert "3 files such as" in caplog.text
-    assert "labels.nii.gz, which are label maps" in caplog.text
+    assert "labels.nii.gz (label maps by the names of files or folders)." in caplog.text
     assert "vertebrae.nii.gz looks like a label map" in caplog.text
     assert read_scan(tmp_path / "vertebrae.nii.gz").units == "US"  # alone it is read
 

@@ -440,6 +440,17 @@ class TestBadInputs:
         assert set(done.failed) == {"a.png"}
         assert "several masks for a.png: a.nii, a.npy" in done.failed["a.png"]
 
+    def test_masks_that_share_no_voxels_with_their_image(self, model, styles, pictures, tmp_path):
+        masks = tmp_path / "masks"
+        write_png(np.zeros((20, 24)), masks / "b.png")  # of a picture of 24 rows and 20 columns
+        ct_volume(pictures / "v.nii.gz")
+        nib.save(nib.Nifti1Image(np.zeros((3, 20, 16), np.uint8), np.eye(4)), masks / "v.nii.gz")
+        done = augment_scans(model, pictures, tmp_path / "out", styles, masks=masks, gate=None)
+        assert set(done.failed) == {"b.png", "v.nii.gz"}
+        assert "has the shape (24, 20) and its image (20, 24)" in done.failed["b.png"]
+        assert "has the shape (3, 20, 16) and its image (16, 20, 3)" in done.failed["v.nii.gz"]
+        assert done.written == 2
+
 
 class TestMasks:
     def test_linked(self, model, styles, pictures, tmp_path):

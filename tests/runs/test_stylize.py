@@ -461,7 +461,7 @@ class TestNifti:
         np.testing.assert_allclose(WINDOWS["full"].to_unit(back.pixels), expected, atol=2e-4)
 
     def test_cannot_become_dicom(self, model, volume, style_file, tmp_path):
-        with pytest.raises(ArgumentError, match="not DICOM"):
+        with pytest.raises(ArgumentError, match="is not a DICOM file"):
             stylize_scans(model, [volume], [style_file], tmp_path / "o", output_format="dicom")
         assert not (tmp_path / "o").exists()
 

@@ -12,9 +12,11 @@ import tensorflow as tf
 from tfstyle import presets
 from tfstyle.data import spine_phantom
 from tfstyle.errors import ArgumentError, WeightsError
+from tfstyle.layers.resize import reduce_array
 from tfstyle.tone import ToneTransfer, tone_groups
 from tfstyle.tone.curve import TABLE
 from tfstyle.tone.features import TOKENS, merge_tokens, spread_tokens
+from tfstyle.tone.matching import matched_levels
 from tfstyle.tone.model import LOSS_TERMS
 
 RNG = np.random.default_rng(0)
@@ -92,8 +94,8 @@ def test_one_curve_for_a_scan(model, images):
 def test_codes_and_several_styles(model, images):
     content, style = images
     codes = model.encode_style(style)
-    assert codes.shape == (4, TOKENS, 33)
-    assert model.encode_style(style, one_code=True).shape == (1, TOKENS, 33)
+    assert codes.shape == (4, TOKENS, 34)
+    assert model.encode_style(style, one_code=True).shape == (1, TOKENS, 34)
     np.testing.assert_allclose(
         model.stylize(content, codes), model.stylize(content, style), atol=1e-6
     )
@@ -104,7 +106,7 @@ def test_codes_and_several_styles(model, images):
     np.testing.assert_allclose(blended[inside], expected[inside], atol=2e-3)
     with pytest.raises(ArgumentError, match="batch of 3 for 4"):
         model.stylize(content, style[:3])
-    with pytest.raises(ArgumentError, match=r"style code of this model, \(B, 256, 33\) finite"):
+    with pytest.raises(ArgumentError, match=r"style code of this model, \(B, 256, 34\) finite"):
         model.stylize(content, np.full_like(codes[:1], np.nan))
 
 
@@ -137,7 +139,7 @@ def test_low_confidence_is_warned_of(model, images, caplog):
     bias = model.matcher.out.bias
     kept = bias.numpy()
     try:
-        bias.assign([1, 0, 0, 0, 0.5])
+        bias.assign([*kept[:-1], 0.5])
         with caplog.at_level(logging.WARNING, logger="tfstyle"):
             model.stylize(content, style)
     finally:
@@ -167,9 +169,43 @@ def test_tokens_of_several_slices_are_merged(model, images):
     codes = model.encode_style(images[1])
     merged = np.asarray(merge_tokens(codes))[0]
     assert (np.diff(merged[:, 0]) >= 0).all()
-    known = {tuple(row) for row in codes.reshape(-1, codes.shape[-1])}
-    assert {tuple(row) for row in merged} <= known
+    others = [0, *range(2, codes.shape[-1])]
+    known = {tuple(row) for row in codes[..., others].reshape(-1, len(others))}
+    assert {tuple(row) for row in merged[:, others]} <= known
+    # The share of all slices' pixels below each gray level.
+    assert (np.diff(merged[:, 1]) >= 0).all()
+    assert 0 < merged[0, 1] < merged[-1, 1] < 1
+    pixels = np.sort(reduce_array(images[1], 96), axis=None)
+    inside = np.abs(np.diff(merged[:, 0], prepend=-1)) > 1e-3
+    below = np.searchsorted(pixels, merged[inside, 0]) / pixels.size
+    np.testing.assert_allclose(merged[inside, 1], below, atol=0.1)
     np.testing.assert_allclose(merged[:, 0].mean(), codes[..., 0].mean(), atol=0.01)
+
+
+def test_levels_at_equal_ranks_are_those_of_histogram_matching():
+    rng = np.random.default_rng(5)
+    ranks = (np.arange(64, dtype=np.float32) + 0.5) / 64
+    content, style = (np.sort(rng.random(64, dtype=np.float32)) for _ in range(2))
+    content[:16], style[:32] = 0, 0  # a quarter and a half is floor
+    pair = [np.stack([gray, ranks], axis=-1)[None] for gray in (content, style)]
+    matched = np.asarray(matched_levels(*pair))[0]
+    np.testing.assert_allclose(matched[:, 0], style, atol=0.02)
+    above = (ranks[16:] - ranks[15]) / (1 - ranks[15])
+    expected = np.interp(above, (ranks[32:] - ranks[31]) / (1 - ranks[31]), style[32:])
+    np.testing.assert_allclose(matched[20:, 1], expected[4:], atol=0.02)
+    assert (matched[:16, 1] == 0).all()
+
+
+def test_images_without_anything_alike_give_numbers(model, images):
+    matcher = model.matcher
+    codes = model.encode_style(images[0][:1])
+    opposite = codes * np.where(np.arange(codes.shape[-1]) < 2, 1, -1).astype(np.float32)
+    sharpness = float(matcher.sharpness)
+    try:
+        matcher.sharpness.assign(6.0)
+        assert all(np.isfinite(part).all() for part in matcher((codes, opposite)))
+    finally:
+        matcher.sharpness.assign(sharpness)
 
 
 # -- Keras -----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from tfstyle.data import Scan, Window, spine_phantom
 from tfstyle.errors import ArgumentError
 from tfstyle.tone import GrayScale, ViewPool, tone_groups
-from tfstyle.tone.pairs import PARTNERS, balanced_weights, random_scale
+from tfstyle.tone.pairs import PARTNERS, balanced_weights, random_scale, tissue_shares
 from tfstyle.tone.views import body_mask, change_tissues
 
 
@@ -54,6 +54,21 @@ def test_random_scales_show_something(phantom):
         assert gray.dtype == np.float32
         assert 0 <= gray.min() <= gray.max() <= 1
         assert np.ptp(gray[body]) > 0
+
+
+def test_a_view_like_an_image_has_similar_shares_of_tissues():
+    lung, bone = np.full((64, 64), -1000, np.int16), np.full((64, 64), -1000, np.int16)
+    lung[8:56, 8:56], bone[8:56, 8:56] = 40, 40
+    lung[16:40, 16:40], bone[16:40, 16:40] = -800, 900
+    scans = {"lung": (lung[None], (1.0, 1.0, 1.0)), "bone": (bone[None], (1.0, 1.0, 1.0))}
+    pool, rng = ViewPool(scans, size=32, views=8), np.random.default_rng(0)
+    for image in (lung[::2, ::2], bone[::2, ::2]):
+
+        def off(like, image=image):
+            drawn = [pool.draw(rng, like=like)[0] for _ in range(20)]
+            return np.mean([np.abs(tissue_shares(hu) - tissue_shares(image)).sum() for hu in drawn])
+
+        assert off(image) < 0.5 * off(None)
 
 
 def test_groups_have_the_right_answers(pool):

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from tfstyle import __version__
 from tfstyle.cli.options import IN_AND_OUT, OPTIONS, Reporting, unwrapped
@@ -31,6 +31,7 @@ EXIT_FAILURE, EXIT_USAGE, EXIT_STORAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2
 COMMANDS = (
     "stylize",
     "augment",
+    "segment",
     "train",
     "prepare",
     "export",
@@ -57,6 +58,7 @@ Not a medical device; not for diagnosis.""",
   tfstyle stylize ct_series/ --style reference.dcm -o stylized/
   tfstyle train --content ct/ --style other_scanner/ --output runs/first
   tfstyle augment train/images augmented/ --styles scanners/ --masks train/masks
+  tfstyle segment ct.nii.gz -o spine.nii.gz
   tfstyle export -o saved_models/stylize
   tfstyle convert saved_models/stylize --to tflite --size 256 -o stylize.tflite
   tfstyle serve
@@ -120,8 +122,11 @@ def parse(words: Sequence[str]) -> tuple[Callable, inspect.BoundArguments]:
         spaced = [f" {word}" if re.match(r"-\.?\d[\d.]*,", word) else word for word in words]
         return app.parse_args(spaced, exit_on_error=False, print_error=False)[:2]
     except (ArgumentError, CycloptsError) as error:
-        cause = error.__cause__ if isinstance(error.__cause__, ArgumentError) else error
-        text = str(cause) if str(cause)[-1:] in ".?" else f"{cause}."
+        cause = str(error.__cause__ if isinstance(error.__cause__, ArgumentError) else error)
+        if isinstance(error, UnusedCliTokensError):
+            words = " ".join(error.unused_tokens or ())
+            cause = f"{words}: not expected here; give all inputs together"
+        text = cause if cause[-1:] in ".?" else f"{cause}."
         raise ArgumentError(f"{text} See {' '.join(chain)} --help.") from None
 
 

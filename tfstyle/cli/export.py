@@ -19,7 +19,7 @@ from tfstyle.cli.output import PROGRAM, console, print_facts, progress
 EXAMPLES = """Examples:
   tfstyle export
   tfstyle export --model runs/first -o saved_models/first --version 3
-  tfstyle export --unet unet.keras"""
+  tfstyle export --unet unet_spine"""
 
 
 def export(
@@ -40,7 +40,8 @@ def export(
     Args:
         output: Base folder of the model. Defaults to saved_models/stylize, or saved_models/unet.
         version: Number of the version. Defaults to the next free one.
-        unet: Instead: a U-Net (.keras), exported with the signature segment.
+        unet: Instead: a U-Net (a preset such as unet_spine, or a .keras file), exported with the
+            signature segment.
         warm_up_size: Side in pixels of the images with which servers warm up; 0 for none.
     """
     from tfstyle.export import export_stylize, export_unet
@@ -50,7 +51,7 @@ def export(
         if unet:
             from tfstyle.segmentation import UNet
 
-            folder = export_unet(UNet.load(unet), output, version, warm_up_size=warm_up_size)
+            folder = export_unet(UNet.open(unet), output, version, warm_up_size=warm_up_size)
         else:
             preset = None if choice.model else choice.preset
             folder = export_stylize(

@@ -118,7 +118,13 @@ class ModelChoice:
         """Loads it."""
         from tfstyle.presets import open_model
 
-        return open_model(self.model or self.preset)
+        model = open_model(self.model or self.preset)
+        if not hasattr(model, "stylize"):
+            raise ArgumentError(
+                f"--{'model' if self.model else 'preset'}: {self.model or self.preset} holds a "
+                f"{type(model).__name__}, which transfers no style; use it with tfstyle segment."
+            )
+        return model
 
 
 @Parameter(name="*", group=REPORTING)

@@ -127,9 +127,10 @@ def look_into(
         )
     if maps:
         logger.warning(
-            "Left out of %s: %s, which are label maps by the names of files or folders.",
+            "Left out of %s: %s (%s by the names of files or folders).",
             folder,
             _listed(maps),
+            "a label map" if len(maps) == 1 else "label maps",
         )
     images = [one for one in found.scans if one[1] not in results]
     if not results or not images:

@@ -287,13 +287,42 @@ def write_nifti(
         InputFileError: If the NIfTI file of the scan can no longer be read.
         OutputError: If the file cannot be written.
     """
-    path = os.fspath(path)
-    if not path.lower().endswith((".nii", ".nii.gz")):
-        raise ArgumentError(f"path: must end in .nii or .nii.gz, received {path!r}.")
     unit = check_unit(unit, scan.shape)
     values = window.to_hu(np.clip(unit, 0, 1)).astype(np.float32)
     if scan.units == "HU":
         values = np.clip(np.rint(values), -32768, 32767).astype(np.int16)
+    _write(values, scan, os.fspath(path), description, scan.units)
+
+
+def write_labels(
+    labels: np.ndarray, scan: Scan, path: str | os.PathLike, *, description: str = "tfstyle"
+) -> None:
+    """Writes a label map with the geometry of a scan, as :func:`write_nifti` does with images.
+
+    Args:
+        labels: Whole numbers (slices, rows, columns) of the size of the scan.
+        scan: The scan that is labelled.
+        path: Output ``.nii`` or ``.nii.gz`` file, replaced as a whole.
+        description: Up to 68 ASCII characters for the header.
+
+    Raises:
+        ArgumentError: If the labels are not whole numbers or do not match the scan, or the name
+            ends otherwise.
+        InputFileError: If the NIfTI file of the scan can no longer be read.
+        OutputError: If the file cannot be written.
+    """
+    labels = np.asarray(labels)
+    if labels.shape != scan.shape or labels.dtype.kind not in "iub":
+        raise ArgumentError(
+            f"labels: must be whole numbers of shape {scan.shape}, received {labels.dtype} of "
+            f"shape {labels.shape}."
+        )
+    _write(smallest_labels(labels), scan, os.fspath(path), description, "US")
+
+
+def _write(values: np.ndarray, scan: Scan, path: str, description: str, units: str) -> None:
+    if not path.lower().endswith((".nii", ".nii.gz")):
+        raise ArgumentError(f"path: must end in .nii or .nii.gz, received {path!r}.")
     try:
         image = _image(values, scan)
     except (ValueError, np.linalg.LinAlgError, nib.spatialimages.HeaderDataError) as error:
@@ -302,8 +331,8 @@ def write_nifti(
         raise OutputError(
             path, f"the place of {scan.name} in space does not fit NIfTI ({error})."
         ) from error
-    units = _HU_MARK if scan.units == "HU" else b"units US"
-    image.header["descrip"] = description.encode("ascii", "replace")[:68] + b", " + units
+    mark = _HU_MARK if units == "HU" else b"units US"
+    image.header["descrip"] = description.encode("ascii", "replace")[:68] + b", " + mark
     data = image.to_bytes()
     if path.lower().endswith(".gz"):
         data = gzip.compress(data, 6, mtime=0)

@@ -57,7 +57,7 @@ def write_phantoms(
         folder.mkdir(parents=True, exist_ok=True)
         filled = any(folder.iterdir())
     except OSError as error:
-        raise OutputError(folder, f"cannot be used ({error.strerror or error}).") from error
+        raise OutputError.of(folder, error) from error
     if filled:
         raise OutputError(folder, "is not empty; choose another folder.")
     files = []

@@ -26,7 +26,13 @@ FORMAT = 1
 #: The preset that is meant where none is named.
 DEFAULT = "tone_ct"
 #: The classes of presets, and where they are.
-CLASSES = {"StyleTransfer": "tfstyle.style_transfer", "ToneTransfer": "tfstyle.tone"}
+CLASSES = {
+    "StyleTransfer": "tfstyle.style_transfer",
+    "ToneTransfer": "tfstyle.tone",
+    "UNet": "tfstyle.segmentation",
+}
+#: What the models of a class are for; style transfer but for these.
+TASKS = {"UNet": "segmentation"}
 CONFIG, WEIGHTS = "preset.json", "weights.npz"
 _HOME = Path(__file__).parent
 
@@ -152,7 +158,8 @@ def table(cls: type | None = None) -> dict[str, dict]:
         cls: Only those that this class can load.
 
     Returns:
-        For each name a dict with ``"class"``, ``"description"``, ``"weights"`` (where an encoder's
+        For each name a dict with ``"class"``, ``"task"`` (``"style transfer"`` or
+        ``"segmentation"``), ``"description"``, ``"weights"`` (where an encoder's
         are from), ``"data"`` (the training data), ``"figures"`` (a line of them), ``"licence"`` and
         ``"kilobytes"`` (of the weights file).
 
@@ -168,8 +175,10 @@ def table(cls: type | None = None) -> dict[str, dict]:
         path = folder(name)
         config = _config(path)
         about = config["card"].get("about", {})
+        kind = config["config"].get("class", "")
         rows[name] = {
-            "class": config["config"].get("class", ""),
+            "class": kind,
+            "task": TASKS.get(kind, "style transfer"),
             **{
                 key: about.get(key, "")
                 for key in ("description", "weights", "data", "figures", "licence")
@@ -195,8 +204,8 @@ def readme() -> str:
     return f"""# Presets
 
 Models that come with tfstyle, for `tfstyle.from_preset(name)` and `tfstyle stylize --preset NAME`.
-The first is the default. Written by `tfstyle.presets.readme()` from the `preset.json` of each
-folder.
+The first is the default. Those of the class `UNet` are for `tfstyle segment --model NAME`. Written
+by `tfstyle.presets.readme()` from the `preset.json` of each folder.
 
 {rows}
 

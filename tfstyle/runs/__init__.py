@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tfstyle.runs.augment import AugmentedSet, augment_scans
     from tfstyle.runs.prepare import PreparedSet, prepare_scans
     from tfstyle.runs.scans import StylizedScan
+    from tfstyle.runs.segment import SegmentedScan, segment_scans
     from tfstyle.runs.stylize import stylize_scans
     from tfstyle.runs.training import Backup, TrainingResult, environment, fit_resumable, train
     from tfstyle.runs.training_run import TrainingRun
@@ -22,6 +23,7 @@ _PLACES = {
     "AugmentedSet": "augment",
     "Backup": "training",
     "PreparedSet": "prepare",
+    "SegmentedScan": "segment",
     "ServedStylizer": "stylize",
     "StylizedScan": "scans",
     "TrainingResult": "training",
@@ -30,6 +32,7 @@ _PLACES = {
     "environment": "training",
     "fit_resumable": "training",
     "prepare_scans": "prepare",
+    "segment_scans": "segment",
     "stylize_scans": "stylize",
     "train": "training",
 }
@@ -49,6 +52,7 @@ __all__ = [
     "AugmentedSet",
     "Backup",
     "PreparedSet",
+    "SegmentedScan",
     "ServedStylizer",
     "StylizedScan",
     "TrainingResult",
@@ -57,6 +61,7 @@ __all__ = [
     "environment",
     "fit_resumable",
     "prepare_scans",
+    "segment_scans",
     "stylize_scans",
     "train",
 ]

@@ -314,8 +314,8 @@ def output_kind(scan: Scan, output_format: str) -> str:
     kind = source if output_format == "auto" else output_format
     if kind == "dicom" and source != "dicom":
         raise ArgumentError(
-            f"output_format: {scan.name} is not DICOM, so there is no header to derive one from; "
-            "use 'auto', 'nifti' or 'png'."
+            f"output_format: {scan.name} is not a DICOM file, so there is no header to derive one "
+            "from; use 'auto', 'nifti' or 'png'."
         )
     if kind == "nifti" and source == "png":
         raise ArgumentError(

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import struct
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+import nibabel as nib
 
 from tfstyle._private.files import remove, temporary_beside
 from tfstyle.data.dicom import is_dicom
@@ -124,6 +128,18 @@ def _split_ending(path: str) -> tuple[str, str]:
 _NO_MASKS = (".json", ".csv", ".tsv", ".txt", ".md", ".xml")
 
 
+def _shape(path: str | os.PathLike) -> tuple[int, ...] | None:
+    """Voxels along the axes of a NIfTI volume or a PNG picture; None for what is not one."""
+    lower = str(path).lower()
+    with suppress(Exception):  # masks are handed on as they are, readable or not
+        if lower.endswith((".nii", ".nii.gz")):
+            return tuple(map(int, nib.load(path).header.get_data_shape()))[:3]
+        if lower.endswith(".png"):
+            with open(path, "rb") as file:  # width and height lead the first chunk
+                return struct.unpack(">II", file.read(24)[16:])
+    return None
+
+
 class Masks:
     """The folder of masks, looked into once a folder.
 
@@ -154,6 +170,12 @@ class Masks:
                         "a DICOM mask names its patient, and masks are copied as they are; convert "
                         "it to NIfTI or PNG, or use deidentify='keep'.",
                     )
+        if len(image.files.files) == 1 and source.is_file():
+            shape, own = _shape(image.files.files[0]), _shape(source)
+            if shape and own and shape != own:
+                raise InputFileError(
+                    source, f"has the shape {own} and its image {shape}, so they share no voxels."
+                )
         ending = source.name[len(stem_of(source.name)) :] if source.is_file() else ""
         target = output / f"{stem}{ending}"
         inside(output.parent, target.parent)

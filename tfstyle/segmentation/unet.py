@@ -15,6 +15,7 @@ from tfstyle._private.keras_files import KerasFile
 from tfstyle.errors import ArgumentError
 from tfstyle.layers.padding import extend_to_stride
 from tfstyle.metrics.segmentation import Dice, MeanIoU, PixelAccuracy
+from tfstyle.presets import PresetModel
 from tfstyle.segmentation.loss import SegmentationLoss
 
 NORMALIZATIONS = (None, "batch", "group")
@@ -69,7 +70,7 @@ class _Block(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
-class UNet(KerasFile, keras.Model):
+class UNet(PresetModel, KerasFile, keras.Model):
     """U-Net for gray images of any size: a contracting and an expanding path, joined by levels.
 
     On every level two 3x3 convolutions with ReLU; 2x2 max pooling on the way down, a 2x2
@@ -292,6 +293,21 @@ class UNet(KerasFile, keras.Model):
         return self._graph(images)
 
     _graph = None
+
+    # -- presets ---------------------------------------------------------------------------
+    def preset_settings(self):
+        return {key: value for key, value in self.get_config().items() if key != "name"}
+
+    @classmethod
+    def from_preset_settings(cls, settings):
+        return cls(**{key: value for key, value in settings.items() if key != "class"})
+
+    def preset_variables(self):
+        return {
+            f"{part.name}/{variable.path.rsplit(f'{part.name}/', 1)[1]}": variable
+            for part in (*self.down, *self.ups, *self.up, self.head)
+            for variable in part.weights
+        }
 
     def export_servable(
         self, folder: str | Path = "saved_models/unet", version: int | None = None

@@ -1,4 +1,4 @@
-"""What the tone transfer takes from an image: gray levels in rising order, each with a feature."""
+"""What the tone transfer takes from an image: gray levels, their ranks, and a feature of each."""
 
 from __future__ import annotations
 
@@ -101,15 +101,24 @@ def merge_tokens(tokens):
     Returns:
         float tensor (1, M, F).
     """
-    count, width = tokens.shape[1], tokens.shape[2]
+    slices, count, width = ops.shape(tokens)[0], tokens.shape[1], tokens.shape[2]
+    rank = tokens[..., 1]
+    # Each token stands for the pixels from halfway to its neighbors.
+    middle = 0.5 * (rank[:, 1:] + rank[:, :-1])
+    ends = ops.zeros_like(rank[:, :1])
+    share = ops.concatenate([middle, ends + 1.0], 1) - ops.concatenate([ends, middle], 1)
     everything = ops.reshape(tokens, (1, -1, width))
+    share = ops.reshape(share, (1, -1)) / ops.cast(slices, "float32")
     order = ops.argsort(everything[..., 0], axis=1)
-    gray = ops.take_along_axis(everything[..., 0], order, axis=1)
+    share = ops.take_along_axis(share, order, axis=1)
+    rank = ops.cumsum(share, axis=1) - 0.5 * share
     # The tokens of each slice are spread already: evenly by their number.
-    total = ops.shape(gray)[1]
-    places = (ops.arange(count, dtype="float32") + 0.5) * ops.cast(total, "float32") / count
-    chosen = ops.take(order, ops.cast(places, "int32"), axis=1)
-    return ops.take_along_axis(everything, chosen[..., None], axis=1)
+    places = (ops.arange(count, dtype="float32") + 0.5) * ops.cast(slices, "float32")
+    places = ops.cast(places, "int32")
+    chosen = ops.take(order, places, axis=1)
+    merged = ops.take_along_axis(everything, chosen[..., None], axis=1)
+    rank = ops.take(rank, places, axis=1)[..., None]
+    return ops.concatenate([merged[..., :1], rank, merged[..., 2:]], axis=-1)
 
 
 class GroupNorm(layers.Layer):
@@ -142,7 +151,7 @@ class GroupNorm(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tfstyle")
 class ToneEncoder(keras.layers.Layer):
-    """Describes an image by ``TOKENS`` of its pixels: gray level, and a feature of unit length.
+    """Describes an image by ``TOKENS`` of its pixels: gray level, rank, a feature of unit length.
 
     A small convolutional network sees the gray image, the rank of each pixel among all, and where
     the gray scale is clipped, and adds what it sees at strides of 4 to 16 and in the whole image.
@@ -162,7 +171,8 @@ class ToneEncoder(keras.layers.Layer):
         training: Whether tokens are drawn with jitter and channels left out.
 
     Returns:
-        float32 tensor (B, TOKENS, 1 + D): gray levels, never falling, and features.
+        float32 tensor (B, TOKENS, 2 + D): gray levels, never falling, the share of the image's
+            pixels that lie below each, and features.
     """
 
     def __init__(
@@ -258,7 +268,8 @@ class ToneEncoder(keras.layers.Layer):
         feature = ops.reshape(ops.cast(feature, "float32"), (-1, TOKENS, self.features))
         feature = feature * ops.rsqrt(ops.sum(ops.square(feature), axis=-1, keepdims=True) + 1e-6)
         gray = ops.take_along_axis(gray, chosen, axis=1)
-        return ops.concatenate([gray[..., None], feature], axis=-1)
+        rank = (ops.cast(chosen, "float32") + 0.5) / ops.cast(ops.shape(flat)[1], "float32")
+        return ops.concatenate([gray[..., None], rank[..., None], feature], axis=-1)
 
     @staticmethod
     def _planes(x, gray):
@@ -286,7 +297,7 @@ class ToneEncoder(keras.layers.Layer):
         return maps[0], ops.relu(self.mix_norm(self.mix(added)))
 
     def compute_output_shape(self, input_shape):
-        return (input_shape[0], TOKENS, 1 + self.features)
+        return (input_shape[0], TOKENS, 2 + self.features)
 
     def get_config(self):
         return {

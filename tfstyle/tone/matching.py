@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from tfstyle.tone.curve import ToneCurve, rising, strictly_rising
+from tfstyle.tone.curve import ToneCurve, evaluate, rising, strictly_rising
 
 #: Knots of a curve; each stands for TOKENS / KNOTS tokens of neighboring gray levels.
 KNOTS = 32
@@ -20,6 +20,8 @@ ALIKE = 0.1
 RESEMBLANCE = (0.85, 0.93)
 #: Standard deviation of an image's tokens, below which it shows hardly more than one gray level.
 LEAST_SPREAD = 0.05
+#: Gray levels up to here are the floor of the scale: air, or what the window makes black.
+FLOOR = 0.01
 #: Added to the weight of the evidence from the style's side, as evidence from the content's.
 PRIOR = 0.05
 
@@ -40,8 +42,10 @@ class ToneMatcher(keras.layers.Layer):
         CA_ij = exp(cos_ij / h) / Σ_k exp(cos_ik / h)
 
     The gray level to expect for token i is then ``Σ_j CA_ij·y_j``. The same is done from the
-    style's side, and within each image, which shows how far expectation blurs. A small network
-    along the gray scale weighs this evidence, and gives a rising curve.
+    style's side, and within each image, which shows how far expectation blurs. Where both show
+    the same part of a body, ranks say much too: the levels that histogram matching would give, of
+    all pixels and of those above the floor, are further evidence. A small network along the gray
+    scale weighs it all, and gives a rising curve.
 
     Args:
         width: Channels of the network along the gray scale.
@@ -49,7 +53,7 @@ class ToneMatcher(keras.layers.Layer):
         **kwargs: Of ``keras.layers.Layer``; the layer computes in float32.
 
     Call arguments:
-        inputs: pair of float tensors (B, TOKENS, 1 + D) of :class:`ToneEncoder`: of the contents
+        inputs: pair of float tensors (B, TOKENS, 2 + D) of :class:`ToneEncoder`: of the contents
             and of the styles.
 
     Returns:
@@ -77,7 +81,7 @@ class ToneMatcher(keras.layers.Layer):
         ]
         self.whole = [self._dense(width, f"whole_{i}") for i in numbers]
         self.back = [self._dense(width, f"back_{i}") for i in numbers]
-        self.out = self._dense(5, "out", kernel_initializer="zeros")
+        self.out = self._dense(7, "out", kernel_initializer="zeros")
         self.alike = [self._dense(32, "alike_0", activation="relu"), self._dense(1, "alike_1")]
 
     @staticmethod
@@ -88,8 +92,8 @@ class ToneMatcher(keras.layers.Layer):
         self.sharpness = self.add_weight(
             shape=(), initializer=keras.initializers.Constant(math.log(12.0)), name="sharpness"
         )
-        self.of_content.build((None, KNOTS, 13))
-        self.of_style.build((None, 3 * KNOTS))
+        self.of_content.build((None, KNOTS, 18))
+        self.of_style.build((None, 4 * KNOTS))
         for norm, along, whole, back in zip(self.norms, self.along, self.whole, self.back):
             norm.build((None, KNOTS, self.width))
             along.build((None, KNOTS, self.width))
@@ -100,7 +104,7 @@ class ToneMatcher(keras.layers.Layer):
         self.alike[1].build((None, 32))
         self.alike[1].bias.assign([-1.5])
         # Begins as the expectation from the content's side, and an error of 0.08.
-        self.out.bias.assign(np.array([1, 0, 0, 0, -2.5], np.float32))
+        self.out.bias.assign(np.array([1, 0, 0, 0, 0, 0, -2.5], np.float32))
         self.built = True
 
     def call(self, inputs):
@@ -111,7 +115,7 @@ class ToneMatcher(keras.layers.Layer):
 
     def own(self, tokens):
         """Gray level to expect and its spread where an image is matched with itself: (B, M, 2)."""
-        gray, feature = tokens[..., :1], tokens[..., 1:]
+        gray, feature = tokens[..., :1], tokens[..., 2:]
         cosine = ops.matmul(feature, ops.transpose(feature, (0, 2, 1)))
         affinity = ops.softmax(ops.exp(self.sharpness) * cosine, axis=-1)
         return _mean_and_spread(ops.matmul(affinity, ops.concatenate([gray, gray**2], axis=-1)))
@@ -124,13 +128,13 @@ class ToneMatcher(keras.layers.Layer):
             (B, M, M); and from the style's side the weight and the weighted sum, (B, M, 2).
         """
         gray = style[..., :1]
-        cosine = ops.matmul(content[..., 1:], ops.transpose(style[..., 1:], (0, 2, 1)))
-        affinity = ops.exp(ops.exp(self.sharpness) * (cosine - 1.0))
-        one = ops.ones_like(gray)
-        sums = ops.matmul(affinity, ops.concatenate([one, gray, gray**2], axis=-1))
-        forward = _mean_and_spread(sums[..., 1:] / sums[..., :1])
-        column = ops.sum(affinity, axis=1)[..., None]
-        backward = ops.matmul(affinity, ops.concatenate([1.0 / column, gray / column], axis=-1))
+        cosine = ops.matmul(content[..., 2:], ops.transpose(style[..., 2:], (0, 2, 1)))
+        sharp = ops.exp(self.sharpness) * cosine
+        # Softmax, which divides by no sum of nothing where no token resembles another.
+        forward = ops.matmul(ops.softmax(sharp, axis=-1), ops.concatenate([gray, gray**2], -1))
+        shares = ops.concatenate([ops.ones_like(gray), gray], axis=-1)
+        backward = ops.matmul(ops.softmax(sharp, axis=1), shares)
+        forward = _mean_and_spread(forward)
         return forward, cosine, backward
 
     def curve(self, content, style, own_content, own_style) -> ToneCurve:
@@ -144,6 +148,7 @@ class ToneMatcher(keras.layers.Layer):
         weight = backward[..., :1]
         back = (backward[..., 1:] + PRIOR * expected) / (weight + PRIOR)
         within = by_knot(forward[..., :1] ** 2) - expected**2
+        matched = by_knot(matched_levels(content[..., :2], style[..., :2]))
         evidence = ops.concatenate(
             [
                 x,
@@ -157,12 +162,15 @@ class ToneMatcher(keras.layers.Layer):
                 4.0 * ops.sqrt(ops.relu(within) + 1e-6),
                 expected - x,
                 back - x,
+                matched,
+                matched - x,
+                by_knot(content[..., 1:2]),
                 ops.cast(x < 0.002, "float32"),
                 ops.cast(x > 0.998, "float32"),
             ],
             axis=-1,
         )
-        about = [by_knot(style[..., :1])[..., 0], *ops.unstack(by_knot(own_style), axis=-1)]
+        about = [*ops.unstack(by_knot(ops.concatenate([style[..., :2], own_style], -1)), axis=-1)]
         about = ops.concatenate(about, axis=-1)
         h = self.of_content(2.0 * evidence - 0.5) + self.of_style(2.0 * about - 1.0)[:, None]
         for norm, along, whole, last in zip(self.norms, self.along, self.whole, self.back):
@@ -170,18 +178,40 @@ class ToneMatcher(keras.layers.Layer):
             z = ops.relu(along(z) + whole(ops.mean(z, axis=1))[:, None])
             h = h + last(z)
         out = self.out(h)
-        choice = ops.softmax(2.0 * out[..., :3], axis=-1)
-        values = ops.sum(choice * ops.concatenate([expected, back, x], axis=-1), axis=-1)
+        choice = ops.softmax(2.0 * out[..., :5], axis=-1)
+        values = ops.sum(choice * ops.concatenate([expected, back, x, matched], axis=-1), axis=-1)
         whole = ops.concatenate([ops.mean(h, axis=1), ops.max(h, axis=1)], axis=-1)
         alike = ops.sigmoid(self.alike[1](self.alike[0](whole)))
-        values = rising(values + 0.3 * out[..., 3])
+        values = rising(values + 0.3 * out[..., 5])
         values = alike * x[..., 0] + (1.0 - alike) * values
-        errors = ops.exp(ops.clip(out[..., 4], -6.0, 1.0))
+        errors = ops.exp(ops.clip(out[..., 6], -6.0, 1.0))
         coverage = _coverage(content[..., 0], style[..., 0], cosine)
         return ToneCurve(strictly_rising(x[..., 0]), values, errors, alike, coverage)
 
     def get_config(self):
         return {**super().get_config(), "width": self.width, "blocks": self.blocks}
+
+
+def matched_levels(content, style):
+    """Gray levels of the style at the content's ranks, by two histogram matchings.
+
+    Args:
+        content: float tensor (B, M, 2) of gray levels and ranks.
+        style: the same of the styles.
+
+    Returns:
+        float tensor (B, M, 2): ranks among all pixels, and among those above the floor.
+    """
+    matched = []
+    for floor in (None, FLOOR):
+        ranks = []
+        for gray, rank in (ops.unstack(image, axis=-1) for image in (content, style)):
+            if floor is not None:
+                below = ops.max(ops.where(gray <= floor, rank, 0.0), axis=1, keepdims=True)
+                rank = ops.clip((rank - below) / (1.0 - below + 1e-3), 0.0, 1.0)
+            ranks.append(rank)
+        matched.append(evaluate(strictly_rising(ranks[1]), style[..., 0], ranks[0]))
+    return ops.clip(ops.stack(matched, axis=-1), 0.0, 1.0)
 
 
 def _coverage(content, style, cosine):

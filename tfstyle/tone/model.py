@@ -115,7 +115,7 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
     @property
     def code_shape(self) -> tuple[int, int]:
         """Shape of a style code without the batch axis."""
-        return (TOKENS, 1 + self.encoder.features)
+        return (TOKENS, 2 + self.encoder.features)
 
     def code_of(self, style):
         """All that generation takes from a style.
@@ -124,7 +124,7 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
             style: float32 tensor (B, H, W, 1) in [0, 1], any size.
 
         Returns:
-            float32 tensor (B, TOKENS, 1 + D).
+            float32 tensor (B, TOKENS, 2 + D).
         """
         return self.encoder(style, training=False)
 
@@ -149,7 +149,7 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         """The curves that lead from contents to styles.
 
         Args:
-            content_code: float32 tensor (B, TOKENS, 1 + D) of :meth:`code_of`.
+            content_code: float32 tensor (B, TOKENS, 2 + D) of :meth:`code_of`.
             style_code: the same of the styles, B or 1.
 
         Returns:
@@ -333,7 +333,7 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
             one_code: Whether the images are slices of one scan: one code is made of them.
 
         Returns:
-            float32 array (B, TOKENS, 1 + D), B = 1 for one image or code.
+            float32 array (B, TOKENS, 2 + D), B = 1 for one image or code.
 
         Raises:
             ArgumentError: an image that cannot be used.

@@ -18,6 +18,9 @@ from tfstyle.tone.views import add_table, change_tissues, made_up_body, random_v
 PARTNERS = (1, 5)
 #: Images of a group.
 GROUP = 16
+#: Probability that an image shows a similar part of a body as the one whose style it is: the most
+#: similar of so many views.
+SAME_BODY, CANDIDATES = 0.4, 12
 #: Probability that an image has the gray scale of its first partner.
 SAME_SCALE = 0.3
 #: Largest and smallest width of random windows in HU, largest exponent of a power.
@@ -116,6 +119,12 @@ def balanced_weights(hu: np.ndarray, counted: np.ndarray) -> np.ndarray:
     return np.append(shares, 0).astype(np.float32)[tissue]
 
 
+def tissue_shares(hu: np.ndarray) -> np.ndarray:
+    """Shares of an image that are air, lung, and the tissues of ``TISSUE_LIMITS``."""
+    tissue = np.digitize(hu[::2, ::2].ravel(), (-900.0, *TISSUE_LIMITS))
+    return np.bincount(tissue, minlength=len(TISSUE_LIMITS) + 2) / tissue.size
+
+
 class ViewPool:
     """Views of HU scans, drawn once and kept.
 
@@ -155,15 +164,28 @@ class ViewPool:
         rest.pools = {name: pool for name, pool in self.pools.items() if name not in names}
         return rest
 
-    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """HU float32 and body of a random view or a made-up body, mirrored or not."""
-        if rng.random() < MADE_UP:
+    def draw(
+        self, rng: np.random.Generator, like: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """HU float32 and body of a random view or a made-up body, mirrored or not.
+
+        Args:
+            rng: Source of randomness.
+            like: HU of an image: of ``CANDIDATES`` views the one whose tissues have the most
+                similar shares of the picture.
+        """
+        if like is None and rng.random() < MADE_UP:
             hu, body = self.made_up[rng.integers(len(self.made_up))]
         else:
-            pools = list(self.pools.values())
-            views, bodies = pools[rng.integers(len(pools))]
-            number = rng.integers(len(views))
-            hu, body = views[number].astype(np.float32), bodies[number]
+            pools, found = list(self.pools.values()), []
+            for _ in range(1 if like is None else CANDIDATES):
+                views, bodies = pools[rng.integers(len(pools))]
+                number = rng.integers(len(views))
+                found.append((views[number], bodies[number]))
+            if like is not None:
+                goal = tissue_shares(like)
+                found.sort(key=lambda view: np.abs(tissue_shares(view[0]) - goal).sum())
+            hu, body = found[0][0].astype(np.float32), found[0][1]
         if rng.random() < TABLES:
             hu = add_table(hu, body, rng)
         step = 1 if rng.random() < 0.5 else -1
@@ -178,9 +200,13 @@ class ViewPool:
             :func:`balanced_weights`, 0 outside the body and where the image is clipped; ``"same"``
             float32 (n, P), 1 where both images have one gray scale.
         """
-        changed, bodies, scales = [], [], []
-        for _ in range(images):
-            hu, body = self.draw(rng)
+        changed: list = []
+        bodies: list = []
+        scales: list = []
+        for number in range(images):
+            # The image before this one has it as style.
+            alike = number and rng.random() < SAME_BODY
+            hu, body = self.draw(rng, changed[-1] if alike else None)
             changed.append(change_tissues(hu, rng))
             bodies.append(body)
             scales.append(random_scale(changed[-1], body, rng))

@@ -1,19 +1,34 @@
-"""DICOM segmentations as label volumes."""
+"""DICOM segmentations from and to label volumes."""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 
 import numpy as np
+from pydicom.uid import generate_uid
 
-from tfstyle.data.dicom.files import check_size, read_dataset
+from tfstyle._private.files import temporary_beside
+from tfstyle.data.dicom import tables
+from tfstyle.data.dicom.files import check_size, meta_of, read_dataset
+from tfstyle.data.layouts import MARK
 from tfstyle.data.privacy import reason_of, values_unsaid
-from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.data.scan import Scan
+from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.limits import check
 
 #: Segmentation Storage and Label Map Segmentation Storage.
 SEG_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+#: What a segmentation takes over from its images, empty where they lack it.
+_CARRIED = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
+    *("StudyID", "AccessionNumber", "ReferringPhysicianName"),
+)
+#: Segments whose names say what they are, by the DICOM keyword in SNOMED CT.
+_TYPES = {"spine": "Spine"}
+#: What headers of masks say, see :mod:`tfstyle.data.layouts`.
+DESCRIPTION = f"Segmented {MARK}"
 
 
 def read_dicom_seg(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
@@ -58,3 +73,109 @@ def read_dicom_seg(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
         reason = reason_of(error)
         raise InputFileError(path, f"cannot be read as a DICOM segmentation ({reason}).") from None
     return np.asarray(volume.array), affine
+
+
+def write_dicom_seg(
+    labels: np.ndarray,
+    scan: Scan,
+    path: str | os.PathLike,
+    *,
+    names: Mapping[int, str] | None = None,
+    model: str = "tfstyle",
+    version: str = "",
+) -> None:
+    """Writes labels as a DICOM segmentation of the scan that they were made of, with highdicom.
+
+    It is a new series of the scan's study, with its patient, frame of reference and geometry;
+    binary segments, by an automatic algorithm, one for each label.
+
+    Args:
+        labels: uint8 (slices, rows, columns) of the scan's size, 0 for background.
+        scan: The scan, read from DICOM: single frames, or one multi-frame file.
+        path: Output file, replaced as a whole.
+        names: Names of labels from 1 on; others are called by their number.
+        model: Name of the model, for the algorithm identification.
+        version: Version of the software.
+
+    Raises:
+        ArgumentError: highdicom is not installed, the scan is not of DICOM, or the labels do not
+            fit it.
+        InputFileError: a file of the scan lacks what a segmentation must refer to.
+        OutputError: the file cannot be written.
+    """
+    if not scan.frames:
+        raise ArgumentError(
+            f"scan: must be read from DICOM for a DICOM SEG, received {scan.name}; write NIfTI."
+        )
+    labels = np.asarray(labels)
+    if labels.shape != scan.shape or labels.dtype != np.uint8:
+        raise ArgumentError(
+            f"labels: must be uint8 of shape {scan.shape}, received {labels.dtype} of shape "
+            f"{labels.shape}."
+        )
+    try:
+        import highdicom as hd
+    except ImportError:
+        raise ArgumentError(
+            "highdicom is needed to write DICOM SEG: pip install 'tfstyle[dicom-seg]'."
+        ) from None
+    from pydicom.sr.codedict import codes
+
+    files = list(dict.fromkeys(frame.path for frame in scan.frames))
+    headers = [read_dataset(file, pixels=False) for file in files]
+    own = {frame.path: frame for frame in scan.frames}
+    for file, header in zip(files, headers):
+        for keyword in _CARRIED:
+            if keyword not in header:
+                setattr(header, keyword, "")
+        # Some exporters leave them to the file's meta information, or out.
+        if not header.get("SOPClassUID"):
+            plain = tables.CT if own[file].Modality == "CT" else tables.SECONDARY_CAPTURE
+            header.SOPClassUID = meta_of(header).get("MediaStorageSOPClassUID") or plain
+        if not header.get("SOPInstanceUID"):
+            header.SOPInstanceUID = own[file].SOPInstanceUID or generate_uid()
+    if len(files) == 1 and scan.frames[0].NumberOfFrames > 1:
+        whole = np.zeros((scan.frames[0].NumberOfFrames, *labels.shape[1:]), np.uint8)
+        whole[[frame.index for frame in scan.frames]] = labels
+        labels = whole
+    names = dict(names or {})
+    automatic = hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC
+    algorithm = hd.AlgorithmIdentificationSequence(
+        model, codes.DCM.ArtificialIntelligence, version or "0"
+    )
+    segments = []
+    for number in range(1, max(1, *names, int(labels.max())) + 1):
+        name = names.get(number, f"label {number}")
+        kind = getattr(codes.SCT, _TYPES.get(name, "AnatomicalStructure"))
+        category = codes.SCT.AnatomicalStructure
+        segments.append(
+            hd.seg.SegmentDescription(number, name, category, kind, automatic, algorithm)
+        )
+    try:
+        with values_unsaid():
+            written = hd.seg.Segmentation(
+                headers,
+                labels,
+                hd.seg.SegmentationTypeValues.BINARY,
+                segments,
+                generate_uid(),
+                scan.frames[0].SeriesNumber + 2000,
+                generate_uid(),
+                1,
+                manufacturer="tfstyle",
+                manufacturer_model_name=model,
+                software_versions=version or "0",
+                device_serial_number="0",
+                series_description=DESCRIPTION,
+                content_description=DESCRIPTION,
+            )
+    except Exception as error:  # highdicom raises many kinds
+        raise InputFileError(
+            files[0], f"a DICOM segmentation cannot be derived from it ({reason_of(error)})."
+        ) from None
+    try:
+        with temporary_beside(path) as temporary:
+            written.save_as(temporary)
+            os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError.of(path, error) from error

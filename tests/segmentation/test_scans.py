@@ -1,0 +1,234 @@
+"""Whole scans through a segmentation model: geometry, gray scales, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+import tfstyle
+from tests.data.conftest import save_nifti
+from tests.models import small_tone
+from tfstyle import presets
+from tfstyle.data import Scan, Window, spine_phantom, write_png
+from tfstyle.errors import ArgumentError, InputFileError, WeightsError
+from tfstyle.segmentation import Segmenter, UNet
+
+
+def bright(channels: int = 2, size: int | None = None) -> keras.Model:
+    """A model by which a pixel above 0.5 is of class 1; without weights to train."""
+    image = keras.Input((size, size, 1))
+    score = keras.layers.Rescaling(1.0, 0.0)(image)
+    if channels > 1:
+        score = keras.layers.Concatenate()([keras.layers.Rescaling(-1.0, 1.0)(image), score])
+    return keras.Model(image, score)
+
+
+def block(shape=(4, 20, 24), units="HU", affine=None, spacing=(3.0, 1.0, 1.0)) -> Scan:
+    pixels = np.full(shape, -100, np.int16)
+    pixels[1:3, 4:12, 6:18] = 150
+    return Scan(pixels, spacing=spacing, units=units, affine=affine)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("size", [None, 48])
+def test_any_keras_model(channels, size):
+    scan = block()
+    labels = Segmenter(bright(channels, size), window=Window(0, 400))(scan, batch_size=3)
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, scan.pixels > 0)
+
+
+AXES = {
+    "axial": np.diag([3.0, 1.0, 1.0])[[2, 1, 0]],
+    "feet first": np.diag([-3.0, 1.0, -1.0])[[2, 1, 0]],
+    "sagittal": np.diag([1.0, -1.0, 1.0])[:, [0, 2, 1]],
+}
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_model_sees_axial_slices_and_labels_lie_on_the_scan(name):
+    affine = np.eye(4)
+    affine[:3, :3] = AXES[name]
+    spacing = tuple(np.linalg.norm(affine[:3, :3], axis=0))
+    scan = block(affine=affine, spacing=spacing)
+    seen = []
+
+    class Spy(UNet):
+        def predict_on_batch(self, x):
+            seen.append(x)
+            return np.concatenate([1 - x, x], -1)
+
+    segmenter = Segmenter(Spy(2, depth=1, width=2), window=Window(0, 400))
+    np.testing.assert_array_equal(segmenter(scan), scan.pixels > 0)
+    # The block begins 1, 4, 6 voxels from the corner; what is up, behind and left is at the end.
+    slices = np.concatenate(seen)[..., 0] > 0.5
+    expected = {
+        "axial": (scan.pixels > 0),
+        "feet first": (scan.pixels > 0)[::-1, :, ::-1],
+        "sagittal": (scan.pixels > 0)[:, ::-1].transpose(1, 2, 0)
+        if affine[2, 1] < 0
+        else (scan.pixels > 0).transpose(1, 2, 0),
+    }[name]
+    assert slices.shape == expected.shape
+    np.testing.assert_array_equal(slices, expected)
+
+
+def test_spacing_of_the_training():
+    seen = []
+
+    class Spy(UNet):
+        def predict_on_batch(self, x):
+            seen.append(x.shape)
+            return np.concatenate([1 - x, x], -1)
+
+    scan = block()
+    segmenter = Segmenter(Spy(2, depth=1, width=2), window=Window(0, 400), spacing_mm=2.0)
+    labels = segmenter(scan)
+    assert seen == [(4, 10, 12, 1)]
+    assert labels.shape == scan.shape
+    assert np.mean(labels == (scan.pixels > 0)) > 0.97
+
+
+def test_harmonizes_what_is_not_in_hu():
+    tone = small_tone()
+    style = tone.encode_style(np.random.default_rng(0).random((32, 32)).astype(np.float32))
+    segmenter = Segmenter(bright(), tone=tone, style=style)
+    gray = block(units="US")
+    assert not segmenter.harmonizes(block())
+    assert segmenter.harmonizes(gray)
+    assert not segmenter.harmonizes(gray, harmonize=False)
+    _, _, confidence = segmenter.segment(gray)
+    assert 0 <= confidence <= 1
+    assert segmenter.segment(gray, harmonize=False)[2] is None
+    with pytest.raises(ArgumentError, match="harmonize: model keeps no style; give a reference"):
+        Segmenter(bright())(block(), harmonize=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "match"),
+    [
+        (keras.Sequential([keras.Input((None, None, 3)), keras.layers.Dense(2)]), "gray images"),
+        (keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)]), "gray images"),
+    ],
+)
+def test_models_of_other_inputs(model, match, tmp_path):
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ArgumentError, match=match):
+        Segmenter.open(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize("units", ["HU", "gray"])
+def test_reference(units, tmp_path):
+    bright().save(tmp_path / "model.keras")
+    image = np.random.default_rng(0).random((32, 32)).astype(np.float32)
+    if units == "gray":
+        write_png(image, path := tmp_path / "reference.png")
+    else:
+        path = save_nifti(tmp_path / "ct.nii.gz", image[..., None] * 800 - 200)
+    segmenter = Segmenter.open(tmp_path / "model.keras", reference=path, window="bone")
+    assert segmenter.style.shape == (1, *segmenter.tone.code_shape)
+    assert segmenter.harmonizes(block(units="US"))
+
+
+def test_what_cannot_be_opened(tmp_path):
+    with pytest.raises(WeightsError, match=r"holds a ToneTransfer, not a UNet; .*unet_spine"):
+        Segmenter.open("tone_ct")
+    with pytest.raises(WeightsError, match="no 'unet_knee'"):
+        Segmenter.open("unet_knee")
+    with pytest.raises(InputFileError, match="no such model file"):
+        Segmenter.open(tmp_path / "none.keras")
+    small_tone().save(tmp_path / "tone.keras")
+    with pytest.raises(ArgumentError, match="received a ToneTransfer"):
+        Segmenter.open(tmp_path / "tone.keras")
+    with pytest.raises(ArgumentError, match="spacing_mm: must be above 0, received 0"):
+        Segmenter(bright(), spacing_mm=0)
+
+
+@pytest.mark.parametrize(
+    ("model", "match"),
+    [
+        (bright(size=16), r"takes images of 16 x 16 pixels, but slices have 20 x 24; .*spacing"),
+        (
+            keras.Sequential([keras.Input((None, None, 1)), keras.layers.MaxPooling2D()]),
+            r"must give \(B, H, W, classes\)",
+        ),
+        (
+            keras.Sequential([keras.Input((None, None, 1)), keras.layers.Rescaling(4.0, -2.0)]),
+            "end it with a sigmoid",
+        ),
+        (
+            keras.Sequential([keras.Input((None, None, 1)), keras.layers.Rescaling(np.nan)]),
+            "NaN or infinite",
+        ),
+    ],
+    ids=["too small", "other size", "logits of one class", "NaN"],
+)
+def test_models_of_other_outputs(model, match):
+    with pytest.raises(ArgumentError, match=match):
+        Segmenter(model)(block())
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    return Segmenter.open()
+
+
+class TestPreset:
+    def test_loads_as_any_other(self):
+        unet = tfstyle.from_preset("unet_spine")
+        assert isinstance(unet, UNet)
+        assert list(UNet.presets) == ["unet_spine"]
+        row = presets.table()["unet_spine"]
+        assert (row["class"], row["task"]) == ("UNet", "segmentation")
+        assert presets.table()["tone_ct"]["task"] == "style transfer"
+
+    def test_card_says_what_it_is(self):
+        card = presets.card("unet_spine")
+        assert "demonstration" in card["limits"].lower()
+        text = (presets.folder("unet_spine") / "README.md").read_text()
+        for scan, row in card["figures"].items():
+            assert f"| {scan} | {row['slices']} | {row['training']['dice']:.3f}" in text
+
+    @pytest.mark.parametrize("gray", [False, True])
+    def test_finds_the_spine_of_a_phantom(self, segmenter, gray):
+        phantom = spine_phantom(7, size=160, spacing_mm=2.0)
+        true = np.isin(
+            phantom.mask,
+            [tfstyle.data.LABELS[name] for name in ("vertebral_body", "posterior_elements")],
+        )
+        scan = phantom.scan
+        if gray:
+            pixels = (Window(300, 1500).to_unit(scan.pixels) * 255).astype(np.uint8)
+            scan = Scan(pixels, units="gray", spacing=scan.spacing)
+        labels = segmenter(scan)
+        both = np.sum((labels == 1) & true)
+        assert 2 * both / (np.sum(labels) + true.sum()) > 0.7
+
+    def test_stale_style_code(self, segmenter, tmp_path):
+        folder = tmp_path / "preset"
+        shutil.copytree(presets.folder("unet_spine"), folder)
+        config = json.loads((folder / "preset.json").read_text())
+        config["card"]["input"]["style_model"] = "another"
+        (folder / "preset.json").write_text(json.dumps(config))
+        with pytest.raises(WeightsError, match="another version of tone_ct"):
+            Segmenter.open(folder)
+        (folder / "style_code.npz").unlink()
+        assert Segmenter.open(folder).style is None
+
+
+def test_preset_of_ones_own(tmp_path):
+    unet = UNet(3, depth=1, width=4, normalization="batch")
+    unet.save_to_preset(tmp_path / "own", {"input": {"window": [40, 80], "spacing_mm": 1.5}})
+    segmenter = Segmenter.open(tmp_path / "own")
+    assert (segmenter.window, segmenter.spacing_mm) == (Window(40, 80), 1.5)
+    image = np.random.default_rng(0).random((16, 16)).astype(np.float32)
+    np.testing.assert_allclose(
+        segmenter.model.probabilities(image[None, ..., None]),
+        unet.probabilities(image[None, ..., None]),
+        atol=5e-3,
+    )
+    assert Segmenter.open(tmp_path / "own", window="bone", spacing_mm=2).window == "bone"
