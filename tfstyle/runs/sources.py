@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import nibabel as nib
 
@@ -133,7 +134,8 @@ def _shape(path: str | os.PathLike) -> tuple[int, ...] | None:
     lower = str(path).lower()
     with suppress(Exception):  # masks are handed on as they are, readable or not
         if lower.endswith((".nii", ".nii.gz")):
-            return tuple(map(int, nib.load(path).header.get_data_shape()))[:3]
+            volume: Any = nib.load(path)
+            return tuple(map(int, volume.shape))[:3]
         if lower.endswith(".png"):
             with open(path, "rb") as file:  # width and height lead the first chunk
                 return struct.unpack(">II", file.read(24)[16:])
