@@ -107,7 +107,7 @@ def segment_scans(
         OutputError: An output that exists already or cannot be written.
 
     Example:
-        >>> segment_scans("unet_spine", ["ct_series/"], "masks/")
+        >>> done = segment_scans("unet_spine", ["ct/"], "labels/")
     """
     if output_format not in FORMATS:
         raise ArgumentError(

@@ -54,7 +54,7 @@ class Segmenter:
 
     Example:
         >>> segmenter = Segmenter.open("unet_spine")
-        >>> labels = segmenter(read_scan("ct.nii.gz"))      # uint8 (slices, rows, columns)
+        >>> labels = segmenter(tfstyle.data.read_scan("ct/"))      # uint8 (slices, rows, columns)
     """
 
     model: keras.Model
