@@ -47,7 +47,7 @@ from tfstyle.metrics import TISSUES, structure_similarity, tone_error  # noqa: E
 from tfstyle.tone import ToneTransfer  # noqa: E402
 from tfstyle.tone.curve import rising  # noqa: E402
 from tfstyle.tone.matching import by_knot  # noqa: E402
-from tfstyle.training import environment  # noqa: E402
+from tfstyle.runs import environment  # noqa: E402
 
 Stylize = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

@@ -35,7 +35,7 @@ from tfstyle._private.files import write_atomically
 from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom
 from tfstyle.data.extra_ct import extra_ct
 from tfstyle.data.windows import Window
-from tfstyle.training import Backup, environment, fit_resumable
+from tfstyle.runs import Backup, environment, fit_resumable
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -231,7 +231,7 @@ def _draw(kind: str, rng: np.random.Generator) -> Tone:
 
         def sigmoid(hu: np.ndarray) -> np.ndarray:
             # DICOM PS3.3 C.11.2.1.3.1
-            power = -4.0 * (np.asarray(hu, np.float32) - window.centre) / window.width
+            power = -4.0 * (np.asarray(hu, np.float32) - window.center) / window.width
             return _eight_bits(1.0 / (1.0 + np.exp(np.clip(power, -60, 60))))
 
         return sigmoid

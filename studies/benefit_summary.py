@@ -10,7 +10,7 @@ import numpy as np
 from studies.benefit_data import DOMAINS, TONES
 from studies.benefit_fold import CONDITIONS, METHODS, OWN, WITH_AUGMENTATION
 from studies.benefit_measures import MEASURES
-from tfstyle.training import environment
+from tfstyle.runs import environment
 
 #: What is averaged: random gray scales together, and each domain by itself.
 GROUPS: Mapping[str, Sequence[str]] = {"tone": TONES} | {name: (name,) for name in DOMAINS}

@@ -290,6 +290,7 @@ def test_training_lowers_the_tone_error(groups, tmp_path):
 def test_loss_is_the_weighted_distance_to_the_right_answer(groups):
     keras.utils.set_random_seed(0)
     model = ToneTransfer()
+    model.matcher.alike[1].bias.assign([-9.0])  # no two images count as of one gray scale
     batch = next(iter(groups))
     terms = model.losses_of(batch)
     # Pair 0: image 0 of group 0 with its first partner.

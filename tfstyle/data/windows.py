@@ -72,11 +72,6 @@ class Window:
         return Window(self.center + shift, width)
 
     @property
-    def centre(self) -> float:
-        """The older name of ``center``, for studies that still use it."""
-        return self.center
-
-    @property
     def lower(self) -> float:
         """The value that becomes 0."""
         return self.center - self.width / 2
