@@ -44,10 +44,10 @@ from tfstyle import StyleTransfer, baselines  # noqa: E402
 from tfstyle._private.files import write_atomically  # noqa: E402
 from tfstyle.errors import TfstyleError  # noqa: E402
 from tfstyle.metrics import TISSUES, structure_similarity, tone_error  # noqa: E402
+from tfstyle.runs import environment  # noqa: E402
 from tfstyle.tone import ToneTransfer  # noqa: E402
 from tfstyle.tone.curve import rising  # noqa: E402
 from tfstyle.tone.matching import by_knot  # noqa: E402
-from tfstyle.runs import environment  # noqa: E402
 
 Stylize = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

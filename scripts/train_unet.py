@@ -35,9 +35,9 @@ from studies.augmentations import nnunet
 from tfstyle import StyleAugmentation, ToneTransfer, presets
 from tfstyle._private.files import write_atomically
 from tfstyle.encoders.weights import save_npz
+from tfstyle.runs import environment
 from tfstyle.segmentation import SegmentationLoss, UNet
 from tfstyle.style_bank import StyleBank
-from tfstyle.runs import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME, RESULT = "unet_spine", Path(__file__).with_suffix(".json")
