@@ -704,7 +704,7 @@ class TestToneTransfer:
         np.testing.assert_allclose(layer(images, seed=(1, 2)), expected, atol=5e-3)
         assert always(tone.save_to_preset(tmp_path / "mine"), "batch").network.code_shape == (
             256,
-            9,
+            10,
         )
         with pytest.raises(InputFileError, match="no such model file"):
             StyleAugmentation(tmp_path / "none.keras")

@@ -84,7 +84,7 @@ def test_folder_of_something_else(tmp_path, text, options):
 
 def test_a_file_in_its_place(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="is a file, where a folder is needed"):
         rows(tmp_path / "file", {})
 
 

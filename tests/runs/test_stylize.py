@@ -279,7 +279,7 @@ class TestOneCurve:
         bias = tone.matcher.out.bias.numpy()
         try:
             for level, warned in ((-6.0, False), (0.5, True)):
-                tone.matcher.out.bias.assign([*bias[:4], level])
+                tone.matcher.out.bias.assign([*bias[:-1], level])
                 done = self.run(tone, changing, changing, tmp_path / f"{warned}")
                 assert (done.confidence < 0.5) == warned
                 assert ("series: low confidence" in caplog.text) == warned
