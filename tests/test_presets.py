@@ -104,7 +104,7 @@ def test_unreadable_configuration(saved, text):
 def test_folders_that_cannot_be_written(saved, tmp_path):
     model, _ = saved
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="is a file, where a folder is needed"):
         model.save_to_preset(tmp_path / "file" / "preset")
     other = tmp_path / "other"
     other.mkdir()
