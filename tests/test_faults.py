@@ -32,7 +32,7 @@ def model():
 def run(model, monkeypatch, capsys):
     """Runs a command with a small model; returns status and messages."""
     monkeypatch.setattr(cli, "silence", lambda **_: None)
-    monkeypatch.setattr("tfstyle.presets.open_model", lambda source: model)
+    monkeypatch.setattr("tfstyle.presets.open_model", lambda source, cls=None: model)
 
     def start(*words: object) -> tuple[int, str]:
         status = cli.main([str(word) for word in words])
