@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.models import image, small_model
-from tfstyle import cli
+from tfstyle import cli, presets
 from tfstyle._private.files import is_temporary
 from tfstyle.cli import train
 from tfstyle.data import WINDOWS, Scan, write_nifti, write_png
@@ -32,7 +32,10 @@ def model():
 def run(model, monkeypatch, capsys):
     """Runs a command with a small model; returns status and messages."""
     monkeypatch.setattr(cli, "silence", lambda **_: None)
-    monkeypatch.setattr("tfstyle.presets.open_model", lambda source, cls=None: model)
+    load = presets.open_model
+    monkeypatch.setattr(
+        presets, "open_model", lambda source, cls=None: load(source, cls) if cls else model
+    )
 
     def start(*words: object) -> tuple[int, str]:
         status = cli.main([str(word) for word in words])

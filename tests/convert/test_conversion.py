@@ -224,7 +224,7 @@ def test_tone_transfer(convert, load, tone):
         expected = np.asarray(model.generate_from_code(*given.values()))
         # Pixels of equal gray level, which extension by reflection makes, are sorted in another
         # order by another runtime, so that tokens have slightly other features.
-        np.testing.assert_allclose(run(given)["generated"], expected, rtol=0, atol=0.01)
+        np.testing.assert_allclose(run(given)["generated"], expected, rtol=0, atol=0.03)
         assert expected.size == 1 or np.abs(expected - given["content"]).max() > 0.02
 
 

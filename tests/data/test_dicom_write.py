@@ -238,7 +238,7 @@ def test_empty_folder_is_used_and_a_full_one_refused(series, images, tmp_path):
 def test_folder_that_cannot_be_written(series, images, tmp_path):
     blocker = tmp_path / "file"
     blocker.write_text("x")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="is a file, where a folder is needed"):
         write_derived_series(series, images, WINDOW, blocker / "out")
     with pytest.raises(OutputError, match="not a folder"):
         write_derived_series(series, images, WINDOW, blocker)
