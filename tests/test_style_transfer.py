@@ -308,7 +308,7 @@ class TestSaving:
     def test_output_that_cannot_be_written(self, tmp_path):
         model = small_model("relu1_1")
         (tmp_path / "file").write_text("")
-        with pytest.raises(OutputError, match="cannot be written"):
+        with pytest.raises(OutputError, match="is a file, where a folder is needed"):
             model.save(tmp_path / "file" / "model.keras")
         with pytest.raises(OutputError, match=r"\.keras"):
             model.save(tmp_path / "model.h5")

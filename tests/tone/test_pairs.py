@@ -68,7 +68,7 @@ def test_a_view_like_an_image_has_similar_shares_of_tissues():
             drawn = [pool.draw(rng, like=like)[0] for _ in range(20)]
             return np.mean([np.abs(tissue_shares(hu) - tissue_shares(image)).sum() for hu in drawn])
 
-        assert off(image) < 0.5 * off(None)
+        assert off(image) < 0.7 * off(None)
 
 
 def test_groups_have_the_right_answers(pool):
