@@ -32,12 +32,12 @@ import tensorflow as tf
 
 from studies import benefit_data as data
 from studies.augmentations import nnunet
-from tfstyle import StyleAugmentation, ToneTransfer, presets
+from studies.benefit_fold import Settings, compile_unet, make_unet, tone_augmentation
+from tfstyle import ToneTransfer, presets
 from tfstyle._private.files import write_atomically
 from tfstyle.encoders.weights import save_npz
 from tfstyle.runs import environment
-from tfstyle.segmentation import SegmentationLoss, UNet
-from tfstyle.style_bank import StyleBank
+from tfstyle.segmentation import UNet
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME, RESULT = "unet_spine", Path(__file__).with_suffix(".json")
@@ -47,38 +47,11 @@ PART = 100
 RANDOM = data.TONES
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """What all U-Nets have in common.
-
-    Attributes:
-        size: Side of the training squares in pixels.
-        spacing_mm: Pixel spacing.
-        width: Of the U-Net.
-        depth: Of the U-Net.
-        steps: Training steps.
-        batch_size: Images a step.
-        learning_rate: Adam's at the start; it falls to 0 along a cosine.
-        phantoms: Phantoms trained on beside the scans.
-        bank: Images in the style bank.
-        p: Share of the images that ``StyleAugmentation`` changes.
-        styles: Slices of the reference scan whose style code is kept.
-    """
-
-    size: int = 112
-    spacing_mm: float = 2.5
-    width: int = 16
-    depth: int = 3
-    steps: int = 1000
-    batch_size: int = 4
-    learning_rate: float = 2e-3
-    phantoms: int = 24
-    bank: int = 48
-    p: float = 0.5
-    styles: int = 8
+#: What all U-Nets have in common.
+RECIPE = Settings(size=112, steps=1000, bank=48, p=0.5)
 
 
-def train(recipe: Recipe, planes: Mapping[str, list], scans, left_out: str, folder: Path) -> UNet:
+def train(recipe: Settings, planes: Mapping[str, list], scans, left_out: str, folder: Path) -> UNet:
     """A U-Net trained without a scan, ``""`` for none; resumes after the last checkpoint."""
     finished, part_file = folder / "unet.keras", folder / "part.keras"
     if finished.is_file():
@@ -89,16 +62,12 @@ def train(recipe: Recipe, planes: Mapping[str, list], scans, left_out: str, fold
         unet = UNet.load(part_file)
     else:
         keras.utils.set_random_seed(0)
-        unet = UNet(2, recipe.depth, recipe.width, normalization="batch", dropout=0.0)
-        rate = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, recipe.steps)
-        loss = SegmentationLoss(dice=1.0, ignore_class=data.IGNORE)
-        unet.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)
+        unet = make_unet(recipe)
+        compile_unet(unet, recipe)
     own = [p for scan in planes if scan != left_out for p in planes[scan]]
     own += data.phantom_planes(recipe.phantoms, recipe.size, recipe.spacing_mm)
-    tone = ToneTransfer.from_preset()
-    bank = StyleBank.encode(tone, data.style_bank(scans, left_out, recipe.bank, 0))
-    layer = StyleAugmentation(tone, bank, p=recipe.p, strength=1.0, gate=None, seed=0)
-    stylize = tf.function(lambda x, s: layer(x, seed=s), reduce_retracing=True)
+    styles = data.style_bank(scans, left_out, recipe.bank, recipe.seed)
+    stylize = tone_augmentation(ToneTransfer.from_preset(), styles, recipe.p)
     done = int(unet.optimizer.iterations.numpy())
     for first in range(done, recipe.steps, PART):
         begin, losses = time.time(), []
@@ -121,7 +90,7 @@ def train(recipe: Recipe, planes: Mapping[str, list], scans, left_out: str, fold
     return unet
 
 
-def reference_code(recipe: Recipe, planes: Sequence) -> np.ndarray:
+def reference_code(recipe: Settings, planes: Sequence) -> np.ndarray:
     """The style code of slices of a scan in the gray scale of the training."""
     chosen = np.linspace(0, len(planes) - 1, min(recipe.styles, len(planes))).astype(int)
     # One code needs images of one size: a square of the body of each.
@@ -168,7 +137,7 @@ def summary(figures: Mapping[str, Mapping]) -> str:
     return f"Dice of the spine on left-out scans: {dice}"
 
 
-def card_text(recipe: Recipe, figures: Mapping[str, Mapping], about: Mapping[str, str]) -> str:
+def card_text(recipe: Settings, figures: Mapping[str, Mapping], about: Mapping[str, str]) -> str:
     """``README.md`` of the preset."""
     lines = [
         f"# Model card: {NAME}",
@@ -221,7 +190,7 @@ def card_text(recipe: Recipe, figures: Mapping[str, Mapping], about: Mapping[str
     return "\n".join([*lines, "", "## Limits", "", *(f"- {limit}" for limit in limits)]) + "\n"
 
 
-def release(recipe: Recipe, unet: UNet, planes: Mapping[str, list], figures: Mapping) -> Path:
+def release(recipe: Settings, unet: UNet, planes: Mapping[str, list], figures: Mapping) -> Path:
     """Writes the preset, its style code, its card and the table of presets."""
     trained = {scan: len(own) for scan, own in planes.items()} | {"phantoms": recipe.phantoms}
     about = {
@@ -265,11 +234,11 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of the real CT")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / NAME)
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--steps", type=int, default=RECIPE.steps)
     parser.add_argument("--no-release", action="store_true", help="write no preset and no figures")
     options = parser.parse_args()
-    recipe = Recipe(steps=options.steps)
-    planes = data.labelled_planes(options.data, recipe.spacing_mm)
+    recipe = dataclasses.replace(RECIPE, steps=options.steps)
+    planes = data.labelled_planes(options.data, recipe.spacing_mm, recipe.every)
     scans = data.load_scans(options.data)
     figures = {}
     for left_out in planes:

@@ -19,7 +19,6 @@ from PIL import Image
 from scipy import ndimage
 
 from tfstyle.baselines import ForegroundHistogramMatching
-from tfstyle.layers.padding import extend_to_stride
 from tfstyle.segmentation import UNet
 
 Generator = np.random.Generator
@@ -269,18 +268,6 @@ class MixStyleUNet(UNet):
             self.mixing = [MixStyle(seed=level, name=f"mix{level}") for level in range(2)]
         super().build(input_shape)
 
-    def call(self, inputs, training=None):
-        shape = ops.shape(inputs)
-        x = extend_to_stride(inputs, self.stride)
-        kept = []
-        for level, block in enumerate(self.down):
-            x = block(x, training=training)
-            if level < len(self.mixing):
-                x = self.mixing[level](x, training=training)
-            if level < self.depth:
-                kept.append(x)
-                x = self.pools[level](x)
-        for level in reversed(range(self.depth)):
-            x = ops.concatenate([kept[level], self.ups[level](x)], axis=-1)
-            x = self.up[level](x, training=training)
-        return self.head(x)[:, : shape[1], : shape[2]]
+    def contract(self, level, x, training=None):
+        x = super().contract(level, x, training)
+        return self.mixing[level](x, training=training) if level < len(self.mixing) else x

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +85,35 @@ class Settings:
 FULL = Settings(size=128, spacing_mm=2.0, width=32, depth=4, steps=1000, batch_size=8, every=1)
 
 
+def make_unet(settings: Settings, family: type[UNet] = UNet) -> UNet:
+    """A U-Net of two classes with new weights."""
+    return family(2, settings.depth, settings.width, normalization="batch", dropout=0.0)
+
+
+def compile_unet(unet: UNet, settings: Settings) -> None:
+    """Compiles a U-Net for a training of ``settings.steps`` steps."""
+    rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, settings.steps)
+    unet.compile(
+        optimizer=keras.optimizers.Adam(rate),
+        loss=SegmentationLoss(dice=1.0, ignore_class=data.IGNORE),
+        # On a CPU a third slower, and it has to be compiled first.
+        jit_compile=bool(tf.config.list_physical_devices("GPU")),
+    )
+
+
+def tone_augmentation(model: ToneTransfer, images: Sequence[np.ndarray], p: float) -> Callable:
+    """Augmentation by the tone transfer: from a batch and a seed (2,) to a batch.
+
+    Args:
+        model: The tone transfer.
+        images: Styles, float32 (H, W) in [0, 1].
+        p: Share of the images that are changed.
+    """
+    bank = StyleBank.encode(model, images)
+    layer = StyleAugmentation(model, bank, p=p, strength=1.0, gate=None, seed=0)
+    return tf.function(lambda x, s: layer(x, seed=s), reduce_retracing=True)
+
+
 class Segmenter:
     """A U-Net that is compiled once and trained again for each cell.
 
@@ -95,17 +124,9 @@ class Segmenter:
 
     def __init__(self, settings: Settings, mixing: bool = False):
         self.settings, family = settings, MixStyleUNet if mixing else UNet
-        self._make = lambda: family(
-            2, settings.depth, settings.width, normalization="batch", dropout=0.0
-        )
+        self._make = lambda: make_unet(settings, family)
         self.unet = self._make()
-        rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, settings.steps)
-        self.unet.compile(
-            optimizer=keras.optimizers.Adam(rate),
-            loss=SegmentationLoss(dice=1.0, ignore_class=data.IGNORE),
-            # On a CPU a third slower, and it has to be compiled first.
-            jit_compile=bool(tf.config.list_physical_devices("GPU")),
-        )
+        compile_unet(self.unet, settings)
         self.unet.optimizer.build(self.unet.trainable_variables)
 
     def train(self, batches, augment: Callable, seed: int) -> list[float]:
@@ -231,11 +252,7 @@ class Fold:
     def stylize(self) -> Callable:
         """Augmentation by the tone transfer: from images and a seed (2,) to images."""
         if self._layer is None:
-            bank = StyleBank.encode(self.model, self.bank)
-            layer = StyleAugmentation(
-                self.model, bank, p=self.settings.p, strength=1.0, gate=None, seed=0
-            )
-            self._layer = tf.function(lambda x, s: layer(x, seed=s), reduce_retracing=True)
+            self._layer = tone_augmentation(self.model, self.bank, self.settings.p)
         return self._layer
 
     def augmenter(self, condition: str, seed: int) -> tuple[Callable, Callable]:

@@ -197,10 +197,8 @@ class UNet(PresetModel, KerasFile, keras.Model):
         shape = ops.shape(inputs)
         x = extend_to_stride(gray_tensor(inputs, "inputs"), self.stride)
         kept = []
-        for level, block in enumerate(self.down):
-            x = block(x, training=training)
-            if level >= self.depth - 1:  # the last two levels, as in the authors' network
-                x = self.drops[level - self.depth + 1](x, training=training)
+        for level in range(self.depth + 1):
+            x = self.contract(level, x, training)
             if level < self.depth:
                 kept.append(x)
                 x = self.pools[level](x)
@@ -209,6 +207,22 @@ class UNet(PresetModel, KerasFile, keras.Model):
             x = self.up[level](x, training=training)
         x = self.head(x)[:, : shape[1], : shape[2]]
         return x if self.output_kind == "logits" else ops.softmax(x, axis=-1)
+
+    def contract(self, level: int, x, training=None):
+        """What a level of the contracting path makes of its input, 0 being the first.
+
+        Args:
+            level: From 0 to ``depth``.
+            x: float tensor (B, H, W, C).
+            training: Whether dropout acts.
+
+        Returns:
+            float tensor (B, H, W, width·2^level).
+        """
+        x = self.down[level](x, training=training)
+        if level >= self.depth - 1:  # the last two levels, as in the authors' network
+            x = self.drops[level - self.depth + 1](x, training=training)
+        return x
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:3], self.classes)
