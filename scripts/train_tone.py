@@ -2,7 +2,8 @@
 """Trains the released tone transfer, and the models of benchmarks/truth.py that leave patients out.
 
     python scripts/train_tone.py --data DATA --output runs/tone                 # all folds, release
-    python scripts/train_tone.py --data DATA --output runs/tone2 --start runs/tone --steps 1200
+    python scripts/train_tone.py --data DATA --output runs/tone2 --start runs/tone \
+        --steps 1500 --release-steps 1500
 
 Every fold leaves two patients out (stricter than one, and half the time); its model is written to
 ``fold-PATIENT/ours.keras`` for both. The release is trained on all. With ``--start`` the models of
@@ -115,19 +116,16 @@ def main() -> None:
             model = ToneTransfer()
             initial = model.get_weights()
         model.set_weights(initial)
-        start = None
         if options.start is not None:
-            start = options.start / (
-                f"fold-{left_out[0]}/ours.keras" if left_out else "release.keras"
-            )
-            model.set_weights(ToneTransfer.load(start).get_weights())
+            file = f"fold-{left_out[0]}/ours.keras" if left_out else "release.keras"
+            model.set_weights(ToneTransfer.load(options.start / file).get_weights())
         if model.compiled and model.steps_trained == steps:
             # The compiled step is kept: as new, without compiling again.
             for variable in model.optimizer.variables:
                 if "learning_rate" not in variable.path:
                     variable.assign(np.zeros(variable.shape, variable.dtype))
         else:
-            peak = 2e-3 if start is None else 1e-3
+            peak = 2e-3 if options.start is None else 1e-3
             model.compile(optimizer=optimizer(steps, peak), jit_compile=True)
             model.steps_trained = steps
         folder = options.output / name

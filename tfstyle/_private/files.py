@@ -194,7 +194,7 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
         FileNotFoundError: There is no such file.
         InputFileError: It is larger, unpacked, than ``file_bytes`` of
             :class:`tfstyle.limits.Limits`.
-        ValueError: It is no ``.npz`` of plain arrays, or damaged.
+        ValueError: It is not a ``.npz`` of plain arrays, or damaged.
     """
     import numpy as np
 

@@ -118,6 +118,14 @@ def print_facts(out: Console, facts: Mapping[str, Any]) -> None:
     out.print(table)
 
 
+def print_accounts(results: Sequence[Any], facts_of: Callable[[Any], Mapping[str, Any]]) -> None:
+    """Prints each result's source, and its facts below."""
+    out = console()
+    for result in results:
+        out.print(result.source, style="bold")
+        print_facts(out, facts_of(result))
+
+
 def print_table(out: Console, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Prints a table, words on the left and numbers on the right."""
     from rich.table import Table

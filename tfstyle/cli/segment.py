@@ -15,7 +15,7 @@ from tfstyle.cli.options import (
     Reporting,
     strip,
 )
-from tfstyle.cli.output import console, print_facts, progress
+from tfstyle.cli.output import print_accounts, progress
 
 EXAMPLES = """Examples:
   tfstyle segment ct.nii.gz -o spine.nii.gz
@@ -88,10 +88,7 @@ def segment(
             progress=update,
         )
     if not reporting.json:
-        out = console()
-        for result in results:
-            out.print(result.source, style="bold")
-            print_facts(out, _account(result))
+        print_accounts(results, _account)
     return {"scans": [result.as_dict() for result in results]}
 
 

@@ -26,7 +26,7 @@ from tfstyle.cli.options import (
     pairs,
     strip,
 )
-from tfstyle.cli.output import complain_of_failed, console, print_facts, progress
+from tfstyle.cli.output import complain_of_failed, console, print_accounts, print_facts, progress
 from tfstyle.errors import ArgumentError, InputFileError
 
 EXAMPLES = """Examples:
@@ -164,10 +164,7 @@ def stylize(
             **options,
         )
     if not reporting.json:
-        out = console()
-        for result in results:
-            out.print(result.source, style="bold")
-            print_facts(out, _account(result))
+        print_accounts(results, _account)
     return {"scans": [result.as_dict() for result in results]}
 
 

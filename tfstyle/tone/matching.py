@@ -202,16 +202,16 @@ def matched_levels(content, style):
     Returns:
         float tensor (B, M, 2): ranks among all pixels, and among those above the floor.
     """
-    matched = []
-    for floor in (None, FLOOR):
-        ranks = []
-        for gray, rank in (ops.unstack(image, axis=-1) for image in (content, style)):
-            if floor is not None:
-                below = ops.max(ops.where(gray <= floor, rank, 0.0), axis=1, keepdims=True)
-                rank = ops.clip((rank - below) / (1.0 - below + 1e-3), 0.0, 1.0)
-            ranks.append(rank)
-        matched.append(evaluate(strictly_rising(ranks[1]), style[..., 0], ranks[0]))
+    (x, own), (y, rank) = (ops.unstack(image, axis=-1) for image in (content, style))
+    ranks = ((own, rank), (_ranks_above_floor(x, own), _ranks_above_floor(y, rank)))
+    matched = [evaluate(strictly_rising(style_rank), y, at) for at, style_rank in ranks]
     return ops.clip(ops.stack(matched, axis=-1), 0.0, 1.0)
+
+
+def _ranks_above_floor(gray, rank):
+    """Ranks among the pixels above the floor, 0 for those of the floor itself."""
+    below = ops.max(ops.where(gray <= FLOOR, rank, 0.0), axis=1, keepdims=True)
+    return ops.clip((rank - below) / (1.0 - below + 1e-3), 0.0, 1.0)
 
 
 def _coverage(content, style, cosine):

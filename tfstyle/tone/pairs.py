@@ -182,10 +182,11 @@ class ViewPool:
                 views, bodies = pools[rng.integers(len(pools))]
                 number = rng.integers(len(views))
                 found.append((views[number], bodies[number]))
+            hu, body = found[0]
             if like is not None:
                 goal = tissue_shares(like)
-                found.sort(key=lambda view: np.abs(tissue_shares(view[0]) - goal).sum())
-            hu, body = found[0][0].astype(np.float32), found[0][1]
+                hu, body = min(found, key=lambda view: np.abs(tissue_shares(view[0]) - goal).sum())
+            hu = hu.astype(np.float32)
         if rng.random() < TABLES:
             hu = add_table(hu, body, rng)
         step = 1 if rng.random() < 0.5 else -1
