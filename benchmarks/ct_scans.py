@@ -26,9 +26,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
-from tfstyle.data import Scan, read_scans
+from tfstyle.data import Scan, body_mask, read_scans
 from tfstyle.errors import InputFileError
 
 #: CT in the packages: id, package and file. Each is another patient.
@@ -43,10 +42,6 @@ PACKAGED = {
 SAME = {"pulmonary": "aorta"}
 #: Values are cut to what 12 bits hold: padding below air, metal above.
 HU_RANGE = (-1024, 3071)
-#: Air around a body lies below, lung above, as the median of a region.
-AIR = -920
-#: Parts of the picture that are thinner count as table, clothes or tubes, mm.
-THIN = 8.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +53,7 @@ class ScanRecord:
         group: The patient; scans of one group are left out together.
         hu: int16 (N, H, W) in HU, N at least 1; columns run to the patient's left, rows to the
             back, slices upward.
-        body: bool (N, H, W), see :func:`body_of`.
+        body: bool (N, H, W), see :func:`tfstyle.data.body_mask`.
         spacing: mm between slices, rows and columns.
         packaged: Whether a package carries it, so that pictures of it may be shown.
     """
@@ -102,41 +97,6 @@ def load_scans(data: str | Path | None, packages: bool = True) -> dict[str, Scan
     return records
 
 
-def body_of(hu: np.ndarray, spacing: tuple[float, float]) -> np.ndarray:
-    """The bodies of a slice, lungs and gas inside them included, table and air left out.
-
-    Pixels above −500 HU, without what is thinner than 8 mm; of the connected parts the largest and
-    those of at least 4 % of its size. What these enclose belongs to them, and regions at the
-    border of the picture do where they are not air (median above −920 HU): a lung that is cut off.
-
-    Args:
-        hu: array (H, W) in HU.
-        spacing: mm between rows and columns.
-
-    Returns:
-        bool array (H, W); nowhere True in an empty slice.
-    """
-    tissue = hu > -500
-    rows, columns = (max(1, round(THIN / 2 / s)) for s in spacing)
-    y, x = np.ogrid[-rows : rows + 1, -columns : columns + 1]
-    disc = (y / rows) ** 2 + (x / columns) ** 2 <= 1.0
-    # Beyond the border the picture goes on as it is there.
-    pad = ((rows, rows), (columns, columns))
-    inner = (slice(rows, -rows), slice(columns, -columns))
-    thick = ndimage.binary_opening(np.pad(tissue, pad, mode="edge"), disc)[inner]
-    parts, count = ndimage.label(thick)
-    if not count:
-        return np.zeros(hu.shape, bool)
-    sizes = np.bincount(parts.ravel())[1:]
-    large = np.isin(parts, 1 + np.flatnonzero(sizes >= 0.04 * sizes.max()))
-    body = large | (tissue & ndimage.binary_dilation(large, disc))
-    others, count = ndimage.label(~body)
-    border = np.unique(np.concatenate([others[0], others[-1], others[:, 0], others[:, -1]]))
-    medians = ndimage.median(hu, others, np.arange(1, count + 1))
-    air = [k for k in border if k and medians[k - 1] < AIR]
-    return ~np.isin(others, air)
-
-
 def _read(path: Path) -> list[Scan]:
     scans = [scan for scan in read_scans(path) if scan.units == "HU"]
     if not scans:
@@ -162,5 +122,5 @@ def _record(scan: Scan, name: str, group: str, packaged: bool = False) -> ScanRe
             if scan.affine[world, axis] < 0:
                 pixels = np.flip(pixels, axis)
     hu = np.ascontiguousarray(pixels.clip(*HU_RANGE), np.int16)
-    body = np.stack([body_of(one, scan.spacing[1:]) for one in hu])
+    body = np.stack([body_mask(one, scan.spacing[1:]) for one in hu])
     return ScanRecord(name, group, hu, body, scan.spacing, packaged)

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from tfstyle.data import LABELS, Protocol, apply_protocol, spine_phantom
+from tfstyle.data import LABELS, Protocol, apply_protocol, body_mask, spine_phantom
 from tfstyle.data.nifti import match_labels, read_nifti
 from tfstyle.data.read import read_scan
 from tfstyle.data.scan import Scan
@@ -27,7 +27,7 @@ from tfstyle.data.windows import Window
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 from ct_pairs import draw_scale, draw_view
-from ct_scans import ScanRecord, body_of
+from ct_scans import ScanRecord
 from ct_scans import load_scans as load_scans
 
 #: True class of pixels that count neither in training nor in tests.
@@ -150,7 +150,7 @@ def _planes(
         hu = pixels[number].astype(np.float32).clip(-1024, 3071)
         near = pixels[max(0, number - reach) : number + reach + 1]
         thick = near.astype(np.float32).clip(-1024, 3071).mean(axis=0)
-        body = body_of(hu, scan.spacing[1:])
+        body = body_mask(hu, scan.spacing[1:])
         shape = [max(1, round(n * s / spacing_mm)) for n, s in zip(hu.shape, scan.spacing[1:])]
         resized = [_resize(image, shape) for image in (hu, thick)]
         mask, body = (_nearest(image, shape) for image in (spine[number], body))

@@ -24,11 +24,11 @@ from pydicom.data import get_testdata_file
 
 from studies import common
 from tfstyle import presets
-from tfstyle.data import Scan, read_scan, write_png
+from tfstyle.data import Scan, body_mask, read_scan, write_png
 from tfstyle.data.layouts import DESCRIPTION, PICTURE
 from tfstyle.errors import InputFileError, OutputError, TfstyleError
 from tfstyle.export import export_stylize
-from tfstyle.metrics import body_mask, tone_error
+from tfstyle.metrics import tone_error
 from tfstyle.runs import StylizedScan, environment, stylize_scans
 from tfstyle.serving import Client, DevelopmentServer
 

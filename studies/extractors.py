@@ -39,7 +39,7 @@ from scripts import readme_figure
 from scripts import train_release as release
 from studies import common
 from tfstyle import StyleTransfer, encoders, metrics
-from tfstyle.data import Scan, Window, read_scans
+from tfstyle.data import Scan, Window, body_mask, read_scans
 from tfstyle.data.extra_ct import extra_ct
 from tfstyle.encoders import IMAGE_TAP, Encoder
 from tfstyle.errors import WeightsError
@@ -249,7 +249,7 @@ def measure(model: StyleTransfer, scan: Scan, settings: Settings) -> dict:
     for i, content, style in slice_pairs(scan, settings.pairs):
         x, y = reduced(content, settings.size), reduced(style, settings.size)
         spacing = scan.spacing[-1] * content.shape[1] / x.shape[1]
-        body = metrics.body_mask(reduced(scan.pixels[i], settings.size))
+        body = body_mask(reduced(scan.pixels[i], settings.size))
         begin = time.perf_counter()
         generated = model.stylize(x, y)
         seconds.append(time.perf_counter() - begin)

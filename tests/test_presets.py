@@ -9,7 +9,7 @@ import pytest
 
 import tfstyle
 from tfstyle import metrics, presets
-from tfstyle.data import Window, spine_phantom
+from tfstyle.data import Window, body_mask, spine_phantom
 from tfstyle.decoder import Decoder
 from tfstyle.encoders.weights import load_npz
 from tfstyle.errors import OutputError, WeightsError
@@ -156,7 +156,7 @@ class TestReleased:
             hu = spine_phantom(1000 + seed, size=192).scan.pixels[0]
             content, right = windows[a].to_unit(hu), windows[b].to_unit(hu)
             style = windows[b].to_unit(spine_phantom(2000 + seed, size=192).scan.pixels[0])
-            body = metrics.body_mask(hu)
+            body = body_mask(hu)
             counted = body & (content > 0) & (content < 1)
             generated = model.stylize(content, style)
             pair = [metrics.tone_error(right, g, hu, counted) for g in (generated, content)]

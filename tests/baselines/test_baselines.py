@@ -214,7 +214,6 @@ class TestGet:
             ("foreground_histogram_matching", "scikit-image"),
             ("clahe", "scikit-image"),
             ("random_gamma", "scikit-image"),
-            ("gatys", "scipy"),
         ):
             with pytest.raises(ArgumentError, match=rf"{package}.*pip install 'tfstyle\[base"):
                 baselines.get(name)

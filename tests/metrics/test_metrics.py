@@ -128,14 +128,3 @@ class TestEdges:
     def test_bad_shapes(self):
         with pytest.raises(ArgumentError, match="at least 16"):
             metrics.edge_displacement(np.zeros((15, 30)), np.zeros((15, 30)))
-
-
-def test_body_mask_keeps_lungs_and_drops_air():
-    hu = np.full((40, 40), -1000)
-    hu[8:32, 8:32] = 40
-    hu[14:20, 12:18] = -850
-    mask = metrics.body_mask(hu)
-    assert mask[16, 14]
-    assert not mask[2, 2]
-    assert not mask[16, 2]
-    assert mask.sum() == 24 * 24

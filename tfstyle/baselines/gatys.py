@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tfstyle.baselines.base import Baseline, cut_encoder, known_taps, require
+from tfstyle.baselines.base import Baseline, cut_encoder, known_taps
 from tfstyle.encoders import Encoder
 from tfstyle.errors import ArgumentError
 from tfstyle.layers.padding import extend_to_stride
@@ -130,8 +130,6 @@ class Gatys(Baseline):
                 raise ArgumentError(f"{name}: must be above 0, received {number!r}.")
         if int(steps) != steps or steps < 1:
             raise ArgumentError(f"steps: must be a whole number of at least 1, received {steps!r}.")
-        if optimizer == "lbfgs":
-            require("scipy", self.method)
 
         def layers_of(family):
             content = content_layers or known_taps(

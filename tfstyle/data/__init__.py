@@ -2,6 +2,7 @@
 
 import importlib
 
+from tfstyle.data.body import body_mask
 from tfstyle.data.dicom.write import write_derived_series
 from tfstyle.data.labelled import (
     LabelledFiles,
@@ -48,6 +49,7 @@ __all__ = [
     "ScanFiles",
     "Window",
     "apply_protocol",
+    "body_mask",
     "find_labelled",
     "list_scans",
     "load_shards",

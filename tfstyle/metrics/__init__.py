@@ -21,7 +21,7 @@ _PLACES = {
     ),
     "monotone": ("Monotonicity", "monotonicity", "monotonicity_scores"),
     "perceptual": ("LPIPS", "PerceptualDistance", "lpips"),
-    "preservation": ("body_mask", "edge_displacement", "structure_map", "structure_similarity"),
+    "preservation": ("edge_displacement", "structure_map", "structure_similarity"),
     "segmentation": (
         "Dice",
         "MeanIoU",

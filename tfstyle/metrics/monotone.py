@@ -103,7 +103,7 @@ def monotonicity(
     Args:
         content: float array (H, W) in [0, 1].
         generated: float array (H, W) in [0, 1].
-        mask: bool array (H, W); see :func:`tfstyle.metrics.body_mask`.
+        mask: bool array (H, W); see :func:`tfstyle.data.body_mask`.
         cell: Side of a cell in pixels.
 
     Returns:

@@ -75,7 +75,8 @@ def structure_similarity(
     Args:
         content: float array (H, W) in [0, 1].
         generated: float array (H, W) in [0, 1].
-        mask: bool array (H, W); only windows centered inside it count. See :func:`body_mask`.
+        mask: bool array (H, W); only windows centered inside it count. See
+            :func:`tfstyle.data.body_mask`.
 
     Returns:
         Mean in [−1, 1]; 1 where structure is kept in full. 0 where the generated image varies by
@@ -97,27 +98,6 @@ def structure_similarity(
     if np.asarray(generated).squeeze()[5:-5, 5:-5][counts].std() < BLANK:
         return 0.0
     return float(structure[counts].mean())
-
-
-def body_mask(hu: np.ndarray, threshold: float = -500.0) -> np.ndarray:
-    """Pixels inside the body, lungs and bowel gas included, the air around left out.
-
-    A pixel is inside when tissue lies on both sides of it along its row and along its column.
-
-    Args:
-        hu: array (H, W) in HU.
-        threshold: HU above which a pixel is tissue.
-
-    Returns:
-        bool array (H, W).
-    """
-    tissue = np.asarray(hu).squeeze() > threshold
-    inside = np.ones_like(tissue)
-    for axis in (0, 1):
-        before = np.logical_or.accumulate(tissue, axis=axis)
-        after = np.flip(np.logical_or.accumulate(np.flip(tissue, axis), axis=axis), axis)
-        inside &= before & after
-    return inside
 
 
 def edge_displacement(

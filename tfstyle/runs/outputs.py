@@ -197,7 +197,8 @@ def facts_of(
         ``below`` and ``above`` (shares of the pixels), and where they are defined ``before`` and
         ``after`` (histogram distances to the style) and ``structure``.
     """
-    from tfstyle.metrics.preservation import body_mask, structure_similarity
+    from tfstyle.data.body import body_mask
+    from tfstyle.metrics.preservation import structure_similarity
     from tfstyle.metrics.style import histogram_distance
 
     found = {

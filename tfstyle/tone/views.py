@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from tfstyle.data.body import body_mask
 from tfstyle.errors import ArgumentError
 
 #: Hounsfield units are cut to this range: below it lies padding, above it metal.
@@ -21,35 +21,6 @@ LEAST_TISSUE = 0.03
 TISSUE = -300.0
 #: HU between which :func:`change_tissues` stretches and shrinks the scale of tissues.
 NODES = np.array([-1024, -900, -300, -100, -20, 20, 50, 90, 150, 300, 1000, 3071], np.float32)
-
-
-def body_mask(hu: npt.ArrayLike) -> np.ndarray:
-    """The bodies of a slice with what they enclose; air around them and thin things are left out.
-
-    Args:
-        hu: array (H, W) in HU.
-
-    Returns:
-        bool array (H, W). Where regions are cut off by the border of the picture, such as lungs in
-        a crop, they belong to the body unless they are air (median below -930 HU).
-    """
-    from scipy import ndimage
-
-    hu = np.asarray(hu, np.float32)
-    radius = max(1, round(max(hu.shape) / 100))
-    tissue = hu > -500
-    thick = ndimage.binary_opening(np.pad(tissue, radius, mode="edge"), iterations=radius)
-    thick = thick[radius:-radius, radius:-radius]
-    parts, count = ndimage.label(thick)
-    if not count:
-        return np.zeros(hu.shape, bool)
-    sizes = np.bincount(parts.ravel())[1:]
-    body = np.isin(parts, 1 + np.flatnonzero(sizes >= 0.04 * sizes.max()))
-    body |= tissue & ndimage.binary_dilation(body, iterations=radius)
-    rest, count = ndimage.label(~body)
-    border = {*rest[0], *rest[-1], *rest[:, 0], *rest[:, -1]} - {0}
-    outside = [k for k in border if np.median(hu[rest == k]) < -930]
-    return ~np.isin(rest, outside) if outside else np.ones(hu.shape, bool)
 
 
 def random_view(
@@ -82,7 +53,7 @@ def random_view(
         if axis:
             hu = hu[::-1]  # the head above
         if (axis, number) not in bodies:
-            bodies[axis, number] = body_mask(hu)
+            bodies[axis, number] = body_mask(hu, step)
         body = bodies[axis, number]
         extent = (np.array(hu.shape) * step).max()
         low, high = np.log(FIELD) if rng.random() < 0.6 else (-0.15, 0.15)
