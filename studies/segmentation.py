@@ -336,7 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     own = parser.add_argument_group("your own scans, instead of the study's")
     own.add_argument("--images", type=Path)
     own.add_argument("--masks", type=Path)
-    own.add_argument("--domain-from", default="folder", help="or tag:KEYWORD, csv:FILE:COLUMN")
+    own.add_argument("--domain-from", default="folder", help="or tag:KEYWORD")
     own.add_argument("--subject-from", help="the same, for subjects")
     own.add_argument("--train-domain", help="default: leave out every domain once")
     own.add_argument("--window", default="auto")

@@ -187,7 +187,7 @@ def own_data(
     if len(domains) < 2:
         raise ArgumentError(
             f"domain_from: must tell two domains apart, received {domain_from!r}, which finds "
-            f"{domains[0]!r} alone; use folder, tag:KEYWORD or csv:FILE:COLUMN."
+            f"{domains[0]!r} alone; use folder, tag:KEYWORD or a function."
         )
     if train_domain not in (None, *domains):
         raise ArgumentError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -9,10 +10,12 @@ import numpy as np
 
 from tfstyle.data.dicom.segmentation import read_dicom_seg
 from tfstyle.data.layouts import NIFTI, key_of
-from tfstyle.data.nifti import match_labels, resample_labels
+from tfstyle.data.nifti import read_labels, resample_labels
 from tfstyle.data.png import read_png
 from tfstyle.data.scan import Scan
 from tfstyle.errors import ArgumentError, InputFileError
+
+logger = logging.getLogger(__name__)
 
 
 def check_classes(classes: Mapping[int, Iterable[int]] | str | None) -> None:
@@ -54,8 +57,16 @@ def mask_on(scan: Scan, path: str) -> tuple[np.ndarray, np.ndarray]:
             path, f"cannot be laid on {scan.name}, which has no position in space; use PNG masks."
         )
     if path.lower().endswith(NIFTI):
-        return match_labels(scan, path)
-    return resample_labels(scan, *read_dicom_seg(path))
+        labels, affine = read_labels(path)
+    else:
+        labels, affine = read_dicom_seg(path)
+    if labels.shape == scan.shape and not np.allclose(affine, scan.affine, atol=1e-3):
+        logger.warning(
+            "%s has the size of %s and another affine; it is laid on the scan by its affine.",
+            path,
+            scan.name,
+        )
+    return resample_labels(scan, labels, affine)
 
 
 def add_pictures(

@@ -218,15 +218,19 @@ def match_labels(
     """
     if scan.affine is None:
         raise ArgumentError(f"{scan.name} has no position in space, so labels cannot be matched.")
-    path = os.fspath(label_path)
+    voxels, affine = read_labels(os.fspath(label_path))
+    affine[:3, 3] += offset_mm
+    return resample_labels(scan, voxels, affine)
+
+
+def read_labels(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """The whole numbers of a label map, and the affine from their indices to the patient."""
     source = NiftiPixels(path)
     voxels = source.voxels()
     # A NaN does not equal its own rounding, so this catches it too.
     if voxels.dtype.kind == "f" and not np.array_equal(voxels, np.rint(voxels)):
         raise InputFileError(path, "labels must be integers.")
-    voxels, affine = smallest_labels(voxels, path), source.affine.copy()
-    affine[:3, 3] += offset_mm
-    return resample_labels(scan, voxels, affine)
+    return smallest_labels(voxels, path), source.affine
 
 
 def resample_labels(
