@@ -16,7 +16,6 @@ from tfstyle.data import (
     load_shards,
     pair_dataset,
     read_scans,
-    shard_dataset,
     write_nifti,
     write_png,
 )
@@ -103,41 +102,6 @@ def test_pixels_stay_on_the_disk(source, tmp_path):
         while not isinstance(base, np.memmap):
             base = base.base
         assert base.base is not None
-
-
-class TestShardDataset:
-    @pytest.mark.parametrize("gzip", [False, True])
-    @pytest.mark.parametrize("shard_mb", [256, 1e-4])
-    @pytest.mark.parametrize("workers", [1, 2, 3])
-    def test_workers_share_every_slice(self, source, tmp_path, gzip, shard_mb, workers):
-        prepare_scans([source], tmp_path / "out", gzip=gzip, shard_mb=shard_mb)
-        found = []
-        for worker in range(workers):
-            part = list(shard_dataset(tmp_path / "out", shard=(worker, workers)))
-            assert part
-            found += [(int(x["scan"]), x["pixels"].numpy()[..., 0].tolist()) for x in part]
-        scans = read_scans(source)
-        expected = [
-            (number, plane.astype(np.float32).tolist())
-            for number, scan in enumerate(scans)
-            for plane in scan.pixels
-        ]
-        assert sorted(found) == sorted(expected)
-
-    def test_what_goes_with_a_slice(self, source, tmp_path):
-        prepare_scans([source / "Doe^Jane"], tmp_path / "out")
-        first = next(iter(shard_dataset(tmp_path / "out")))
-        (scan,) = read_scans(source / "Doe^Jane")
-        assert first["units"].numpy() == b"HU"
-        np.testing.assert_allclose(first["spacing"], scan.spacing)
-        np.testing.assert_allclose(
-            first["window"], [scan.header_window.center, scan.header_window.width]
-        )
-
-    def test_bad_shard(self, source, tmp_path):
-        prepare_scans([source], tmp_path / "out")
-        with pytest.raises(ArgumentError, match="shard"):
-            shard_dataset(tmp_path / "out", shard=(2, 2))
 
 
 class TestResuming:

@@ -17,7 +17,7 @@ from tfstyle.data.png import read_png, write_png
 from tfstyle.data.protocols import PROTOCOLS, Protocol, apply_protocol
 from tfstyle.data.read import ScanFiles, list_scans, read_scan, read_scans
 from tfstyle.data.scan import Scan
-from tfstyle.data.shards import load_shards, shard_dataset
+from tfstyle.data.shards import load_shards
 from tfstyle.data.windows import WINDOWS, Window, resolve_window, scan_to_unit
 
 _LAZY = {
@@ -63,7 +63,6 @@ __all__ = [
     "read_scans",
     "resolve_window",
     "scan_to_unit",
-    "shard_dataset",
     "slice_images",
     "spine_phantom",
     "write_derived_series",

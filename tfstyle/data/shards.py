@@ -12,19 +12,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tfstyle._private.files import read_json
 from tfstyle.data.scan import UNITS, Scan
 from tfstyle.data.windows import Window
-from tfstyle.errors import ArgumentError, InputFileError
-
-if TYPE_CHECKING:
-    import tensorflow as tf
+from tfstyle.errors import InputFileError
 
 #: Beside the shards: what they hold, and where.
 INDEX = "index.json"
@@ -93,51 +89,6 @@ def load_shards(folder: str | os.PathLike, *, verify: bool = True) -> list[Scan]
         raise InputFileError(
             folder / INDEX, f"does not fit its shards ({error}); prepare the scans again."
         ) from error
-
-
-def shard_dataset(folder: str | os.PathLike, *, shard: tuple[int, int] = (0, 1)) -> tf.data.Dataset:
-    """Slices of a prepared folder one after another, for training loops of one's own.
-
-    Args:
-        folder: The folder.
-        shard: ``(worker, workers)``: that worker's part, whole files where there are as many files
-            as workers, else each n-th slice. Under a ``tf.distribute`` strategy these are
-            ``input_pipeline_id`` and ``num_input_pipelines`` of the ``InputContext``.
-
-    Returns:
-        Dataset of ``{"pixels": float32 (rows, columns, 1) in the scan's units, "spacing": float32
-        (3,), slices, rows, columns in mm, "window": float32 (2,), center and width of the header's
-        window or NaN, "scan": int64, its number, "units": string}``.
-
-    Raises:
-        ArgumentError: If `shard` cannot be used.
-        InputFileError: If the index is missing or damaged.
-
-    Example:
-        >>> def part(context):
-        ...     place = context.input_pipeline_id, context.num_input_pipelines
-        ...     return shard_dataset("prepared/", shard=place).repeat()
-        >>> strategy = tf.distribute.get_strategy()
-        >>> data = strategy.distribute_datasets_from_function(part)
-    """
-    import tensorflow as tf
-
-    worker, workers = shard
-    if not 0 <= worker < workers:
-        raise ArgumentError(
-            f"shard: must be (worker, workers) with 0 <= worker < workers, received {shard!r}."
-        )
-    index = read_index(folder)
-    files = [os.fsencode(Path(folder) / entry["file"]) for entry in index["shards"]]
-    compression = "GZIP" if index["settings"]["compression"] else ""
-    data = tf.data.Dataset.from_tensor_slices(files)
-    by_file = len(files) >= workers
-    if by_file:
-        data = data.shard(workers, worker)
-    data = data.flat_map(lambda file: tf.data.TFRecordDataset(file, compression))
-    if not by_file:
-        data = data.shard(workers, worker)
-    return data.map(_parse)
 
 
 def read_index(folder: str | os.PathLike) -> dict[str, Any]:
@@ -226,39 +177,3 @@ def _layout(scan: dict) -> tuple[tuple[int, int, int], np.dtype]:
     if scan["dtype"] not in DTYPES or scan["units"] not in UNITS:
         raise ValueError(f"type {scan['dtype']!r}, units {scan['units']!r}")
     return shape, np.dtype(scan["dtype"])
-
-
-def _parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
-    import tensorflow as tf
-
-    found = tf.io.parse_single_example(
-        record,
-        {
-            "pixels": tf.io.FixedLenFeature((), tf.string),
-            "dtype": tf.io.FixedLenFeature((), tf.string),
-            "units": tf.io.FixedLenFeature((), tf.string),
-            "scan": tf.io.FixedLenFeature((), tf.int64),
-            "size": tf.io.FixedLenFeature((2,), tf.int64),
-            "spacing": tf.io.FixedLenFeature((3,), tf.float32),
-            "window": tf.io.FixedLenFeature((2,), tf.float32),
-        },
-    )
-    raw, kind = found.pop("pixels"), found.pop("dtype")
-
-    def decode(dtype: str) -> Callable[[], tf.Tensor]:
-        return lambda: tf.cast(tf.io.decode_raw(raw, tf.as_dtype(np.dtype(dtype))), tf.float32)
-
-    number = tf.argmax(tf.cast(kind == tf.constant(DTYPES), tf.int32))
-    pixels = tf.switch_case(tf.cast(number, tf.int32), [decode(dtype) for dtype in DTYPES])
-    size = found.pop("size")
-    pixels = tf.ensure_shape(tf.reshape(pixels, tf.concat([size, [1]], 0)), (None, None, 1))
-    return {"pixels": pixels, **found}
-
-
-__all__ = [
-    "INDEX",
-    "is_prepared",
-    "load_shards",
-    "read_index",
-    "shard_dataset",
-]
