@@ -34,8 +34,8 @@ from studies import common, segmentation_data
 from studies.segmentation_data import IGNORE
 from tfstyle import metrics
 from tfstyle.augment import StyleAugmentation
-from tfstyle.baselines import HistogramMatching, RandomGamma, WindowJitter
-from tfstyle.data import write_png
+from tfstyle.baselines import HistogramMatching
+from tfstyle.data import Window, write_png
 from tfstyle.data.layouts import PICTURE
 from tfstyle.errors import ArgumentError
 from tfstyle.presets import open_model
@@ -110,9 +110,7 @@ class Views:
         if condition in self.presets:
             views, counts = self._stylized(condition, data, views, seed)
         if condition in ("classical", "ours_classical") and chosen.any():
-            gamma = RandomGamma(1 / settings.gamma, settings.gamma, seed=seed)
-            jitter = WindowJitter(settings.jitter, seed=seed + 1)
-            views[chosen] = jitter.stylize(gamma.stylize(views[chosen]))
+            views[chosen] = _classical(views[chosen], settings, seed)
         return views, counts
 
     @functools.cache  # noqa: B019 - as long as the study
@@ -136,6 +134,17 @@ class Views:
                 draw = tf.constant([seed, view * 100_003 + start])
                 views[part, view] = augment(tf.constant(views[part, view]), draw).numpy()
         return views, layer.counts
+
+
+def _classical(images: np.ndarray, settings: SegmentationSettings, seed: int) -> np.ndarray:
+    """Images (N, H, W, 1) with a random exponent each, log-uniform, in a window near their own."""
+    changed = np.empty_like(images)
+    for number, image in enumerate(images):
+        spread = np.log(settings.gamma)
+        power = np.exp(np.random.default_rng([seed, number]).uniform(-spread, spread))
+        rng = np.random.default_rng([seed + 1, number])
+        changed[number] = Window(0.5, 1.0).jittered(settings.jitter, rng).to_unit(image**power)
+    return changed
 
 
 class Segmenter:

@@ -378,9 +378,11 @@ class TestMethods:
         (scan,) = json.loads(out)["scans"]
         assert scan["distance_after"] < 0.1 * scan["distance_before"]
 
-    def test_without_a_style_and_with_options(self, run, picture, tmp_path):
-        for name, options in (("a", []), ("b", ["--set", "seed=5"]), ("c", ["--set", "seed=5"])):
-            words = ["--method", "random_gamma", "--set", "fixed=true", *options]
+    def test_with_options(self, run, picture, tmp_path):
+        style = tmp_path / "style.png"
+        write_png(np.linspace(0, 1, 400).reshape(20, 20) ** 3, style)
+        for name, floor in (("a", "0.01"), ("b", "0.5"), ("c", "0.5")):
+            words = ["--method", "nyul", "--set", f"floor={floor}", "--style", style]
             status, _, err = run("stylize", picture, *words, "-o", tmp_path / f"{name}.png")
             assert (status, err) == (0, "")
         a, b, c = (read_scan(tmp_path / f"{name}.png").pixels for name in "abc")
@@ -399,11 +401,11 @@ class TestMethods:
             (["--method", "cyclegan"], "unknown name 'cyclegan'; use one of"),
             (["--method", "contextual_transformation"], "is trained for one target domain"),
             (["--method", "wct"], "at least one style scan"),
-            (["--method", "clahe", "--set", "bins"], "must be NAME=VALUE, received 'bins'"),
-            (["--method", "clahe", "--set", "tiles=3"], "clahe: has no option 'tiles'"),
-            (["--method", "clahe", "--set", "bins=few"], "clahe: an option cannot be used"),
-            (["--method", "clahe", "--model", "x"], "clahe: has no option 'model'"),
-            (["--method", "clahe", "--server", "localhost:1"], "leave out one of the two"),
+            (["--method", "nyul", "--set", "floor"], "must be NAME=VALUE, received 'floor'"),
+            (["--method", "nyul", "--set", "tiles=3"], "nyul: has no option 'tiles'"),
+            (["--method", "nyul", "--set", "floor=few"], "nyul: an option cannot be used"),
+            (["--method", "nyul", "--model", "x"], "nyul: has no option 'model'"),
+            (["--method", "nyul", "--server", "localhost:1"], "leave out one of the two"),
             (["--style", "x.png", "--set", "seed=3"], "--set: sets options of another --method"),
         ],
     )

@@ -224,7 +224,7 @@ class TestTraining:
     def test_contextual_loss_with_settings_of_its_own(self, tmp_path):
         with tf.distribute.MirroredStrategy().scope():
             model = small_model("relu1_2")
-            loss = ContextualLoss(bandwidth=0.4, distance="l2", direction="symmetric", samples=50)
+            loss = ContextualLoss(bandwidth=0.4, distance="l2", direction="symmetric")
             model.compile(
                 optimizer=keras.optimizers.SGD(1e-3),
                 content_loss=loss,

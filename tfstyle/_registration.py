@@ -12,9 +12,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 _MODULES = (
     "augment",
     "baselines.contextual_transformation",
-    "metrics.edges",
     "metrics.inception",
-    "metrics.monotone",
     "metrics.perceptual",
     "metrics.segmentation",
     "metrics.structure",

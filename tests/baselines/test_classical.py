@@ -1,4 +1,4 @@
-"""Histogram matching, CLAHE, random gamma and window jitter against their equations."""
+"""Histogram matching, mean and spread, and Nyúl's landmarks against their equations."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfstyle.baselines import CLAHE, HistogramMatching, RandomGamma, WindowJitter
-from tfstyle.data import Window
+from tfstyle.baselines import ForegroundHistogramMatching, HistogramMatching, MeanAndSpread, Nyul
 from tfstyle.metrics import histogram_distance
 
 from ..models import image
+
+KINDS = [ForegroundHistogramMatching, Nyul, lambda: MeanAndSpread(foreground=True)]
 
 
 class TestHistogramMatching:
@@ -42,93 +43,94 @@ class TestHistogramMatching:
         np.testing.assert_allclose(np.sort(generated.ravel()), quantiles, atol=1e-6)
 
 
-class TestCLAHE:
-    def equalized(self, content, limit):
-        """One tile: the cumulative histogram, clipped, with the excess shared out."""
-        levels, index, counts = np.unique(content, return_inverse=True, return_counts=True)
-        bins = np.zeros(256)
-        places = np.round(levels * 16383).astype(int) // 65
-        assert len(set(places)) == len(places)
-        bins[places] = counts
-        full = bins > limit
-        excess = (bins[full] - limit).sum()
-        bins = np.where(full, limit, bins + excess / (~full).sum())
-        mapped = (bins.cumsum() / content.size)[places]
-        mapped = (mapped - mapped.min()) / (mapped.max() - mapped.min())
-        return mapped[index].reshape(content.shape)
+def framed(values, share=0.5):
+    """The image with air below it, `share` of the rows."""
+    rows = round(len(values) * share)
+    return np.concatenate([values, np.zeros((rows, values.shape[1]), values.dtype)])
 
-    @pytest.mark.parametrize("limit", [4096, 394])
-    def test_one_tile(self, limit):
-        levels = np.array([0.0, 0.1, 0.55, 1.0])
-        content = levels[np.random.default_rng(0).permutation(4096) % 4].reshape(64, 64)
-        generated = CLAHE(kernel_size=64, clip_limit=(limit + 0.5) / 4096 if limit < 4096 else 1.0)
+
+def levels(seed, low, high, shape=(30, 20)):
+    return np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+class TestForeground:
+    def test_air_does_not_matter(self, kind):
+        content, style = levels(0, 0.2, 0.6), levels(1, 0.5, 0.9)
+        expected = kind().stylize(content, style)
+        assert np.abs(expected - content).max() > 0.1
+        for share in (0.3, 2.0):
+            generated = kind().stylize(framed(content, share), framed(style, 1 / share))
+            np.testing.assert_allclose(generated[:30], expected, atol=1e-6)
+            np.testing.assert_array_equal(generated[30:], 0)
+
+    def test_floor_stays(self, kind):
+        content = levels(0, 0.2, 0.6)
+        content[:3] = 0.01
+        generated = kind().stylize(content, levels(1, 0.5, 0.9))
+        np.testing.assert_array_equal(generated[:3], content[:3])
+        assert generated[3:].min() > 0.4
+
+    def test_without_foreground(self, kind):
+        content = levels(0, 0.2, 0.6)
+        np.testing.assert_array_equal(kind().stylize(content, np.zeros((9, 9))), content)
+        np.testing.assert_array_equal(kind().stylize(np.zeros((9, 9)), content), 0)
+
+
+def test_foreground_matching_is_rank_by_rank():
+    content, style = levels(0, 0.1, 0.9), levels(1, 0.2, 1.0, (25, 24)) ** 2
+    generated = ForegroundHistogramMatching().stylize(framed(content), framed(style, 2))[:30]
+    ranks = content.ravel().argsort().argsort()
+    expected = np.sort(style.ravel())[ranks].reshape(content.shape)
+    np.testing.assert_allclose(generated, expected, atol=1e-6)
+
+
+class TestMeanAndSpread:
+    def test_equation(self):
+        content, style = levels(0, 0.2, 0.6), 0.5 + 0.1 * image(1, (25, 24))
+        generated = MeanAndSpread().stylize(content, style)
+        expected = (content - content.mean()) / content.std() * style.std() + style.mean()
+        np.testing.assert_allclose(generated, expected, atol=1e-6)
+        assert generated.std() == pytest.approx(style.std(), rel=1e-4)
+
+    def test_all_pixels_by_default(self):
+        content, style = framed(levels(0, 0.2, 0.6)), framed(levels(1, 0.5, 0.9))
+        generated = MeanAndSpread().stylize(content, style)
+        expected = (content - content.mean()) / content.std() * style.std() + style.mean()
+        np.testing.assert_allclose(generated, expected.clip(0, 1), atol=1e-6)
+
+    def test_constant_content(self):
+        style = levels(1, 0.5, 0.9)
+        for size in (8, 100, 333):
+            generated = MeanAndSpread().stylize(np.full((size, size), 0.3), style)
+            np.testing.assert_allclose(generated, style.mean(), atol=1e-6)
+
+
+class TestNyul:
+    def test_equation(self):
+        content, style = levels(0, 0.2, 0.6), levels(1, 0.3, 1.0, (25, 24)) ** 2
+        generated = Nyul().stylize(content, style)
+        percentiles = [1, 10, 20, 30, 40, 50, 60, 70, 80, 90, 99]
+        c = np.percentile(content.astype(np.float64), percentiles)
+        s = np.percentile(style.astype(np.float64), percentiles)
+        for x, y in zip(content.ravel(), generated.ravel()):
+            k = min(max(sum(x > c) - 1, 0), 9)
+            expected = s[k] + (x - c[k]) * (s[k + 1] - s[k]) / (c[k + 1] - c[k])
+            assert y == pytest.approx(np.clip(expected, 0, 1), abs=1e-5)
+
+    def test_a_straight_line_is_found(self):
+        """The same picture at another contrast, the outermost percent included."""
+        content = levels(0, 0.2, 0.6)
+        generated = Nyul().stylize(content, 0.5 * content + 0.3)
+        np.testing.assert_allclose(generated, 0.5 * content + 0.3, atol=1e-6)
+
+    def test_landmarks_that_coincide(self):
+        content = np.full((20, 20), 0.4)
+        content[:3], content[-3:] = 0.2, 0.6
+        style = np.where(content == 0.4, 0.5, content)
+        generated = Nyul().stylize(content, style)
+        np.testing.assert_allclose(generated, style, atol=1e-6)
+        constant = Nyul().stylize(np.full((8, 8), 0.4), style)
         np.testing.assert_allclose(
-            generated.stylize(content), self.equalized(content, limit), atol=2e-3
+            constant, np.percentile(style, [1, *range(10, 100, 10), 99]).mean(), atol=1e-6
         )
-
-    def test_is_local_and_limited(self):
-        content = 0.4 + 0.02 * image(0, (64, 64))
-        content[:, 32:] += 0.3
-        spread = [CLAHE(clip_limit=c).stylize(content)[:, :24].std() for c in (0.005, 0.05, 1.0)]
-        assert content[:, :24].std() < spread[0] < spread[1] < spread[2]
-
-
-class TestRandomGamma:
-    def test_power_law(self):
-        contents = 0.05 + 0.9 * image(0, (5, 16, 16, 1))
-        method = RandomGamma(0.5, 2.0, seed=9)
-        expected = [
-            np.exp(np.random.default_rng([9, n]).uniform(np.log(0.5), np.log(2.0)))
-            for n in range(5)
-        ]
-        assert [method.gamma(n) for n in range(5)] == pytest.approx(expected)
-        generated = method.stylize(contents)
-        for n in range(5):
-            np.testing.assert_allclose(generated[n], contents[n] ** expected[n], atol=1e-6)
-
-    def test_spread_is_even_in_log(self):
-        method = RandomGamma(0.25, 4.0)
-        logs = np.log([method.gamma(n) for n in range(2000)])
-        assert np.abs(logs).max() <= np.log(4.0)
-        assert abs(logs.mean()) < 0.1
-        assert logs.std() == pytest.approx(2 * np.log(4.0) / np.sqrt(12), rel=0.05)
-
-
-@pytest.mark.parametrize("kind", [RandomGamma, WindowJitter])
-class TestSeeds:
-    def test_sequence(self, kind):
-        contents = image(0, (6, 12, 12, 1))
-        whole = kind(seed=3).stylize(contents)
-        parts = kind(seed=3)
-        split = np.concatenate([parts.stylize(contents[:2]), parts.stylize(contents[2:])])
-        np.testing.assert_array_equal(split, whole)
-        assert np.abs(kind(seed=4).stylize(contents) - whole).max() > 1e-3
-        same = kind(seed=3).stylize(np.repeat(contents[:1], 6, axis=0))
-        assert np.abs(same[1:] - same[0]).max(axis=(1, 2, 3)).min() > 1e-4
-
-    def test_fixed(self, kind):
-        contents = np.repeat(image(0, (1, 12, 12, 1)), 4, axis=0)
-        method = kind(seed=3, fixed=True)
-        generated = method.stylize(contents)
-        np.testing.assert_array_equal(generated, np.repeat(generated[:1], 4, axis=0))
-        np.testing.assert_array_equal(method.stylize(contents[:1]), generated[:1])
-
-
-class TestWindowJitter:
-    @settings(max_examples=25, deadline=None)
-    @given(st.integers(0, 1000), st.floats(-600, 600), st.floats(50, 3000))
-    def test_is_a_window_in_hu(self, seed, center, width):
-        """From HU through the random window, wherever the content's own had not clipped."""
-        window = Window(center, width)
-        hu = np.linspace(window.lower, window.upper, 400).reshape(20, 20)
-        first, second = np.random.default_rng([seed, 0]).uniform(-0.4, 0.4, 2)
-        wide = width * np.exp(first)
-        expected = np.clip((hu - (center + second * width / 2)) / wide + 0.5, 0, 1)
-        method = WindowJitter(0.4, seed=seed)
-        found = method.window(window)
-        assert (found.center, found.width) == pytest.approx((center + second * width / 2, wide))
-        np.testing.assert_allclose(method.stylize(window.to_unit(hu)), expected, atol=1e-4)
-
-    def test_none(self):
-        content = image(0, (12, 12))
-        np.testing.assert_allclose(WindowJitter(0.0).stylize(content), content, atol=1e-6)

@@ -15,9 +15,20 @@ from tfstyle.export import export_stylize
 from tfstyle.losses import ContextualLoss
 
 from ..models import image
-from .test_gatys import contextual
 
 LAYERS = {"content_layers": "relu2_1", "style_layers": {"relu1_2": 0.5, "relu2_1": 1.0}}
+
+
+def contextual(g, x, h):
+    """Mechrez et al., equations 2 to 5."""
+    g, x = (v.reshape(-1, v.shape[-1]).astype(np.float64) for v in (g, x))
+    g, x = g - x.mean(0), x - x.mean(0)
+    g, x = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (g, x))
+    distance = np.maximum(1 - g @ x.T, 0)
+    relative = distance / (distance.min(1, keepdims=True) + 1e-5)
+    weights = np.exp((1 - relative) / h)
+    affinity = weights / weights.sum(1, keepdims=True)
+    return -np.log(affinity.max(0).mean())
 
 
 def small(seed=0):

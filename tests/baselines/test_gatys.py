@@ -1,4 +1,4 @@
-"""Gatys' method: its equations in NumPy, both optimizers, what it promises."""
+"""Gatys' method: its equations in NumPy, L-BFGS, what it promises."""
 
 from __future__ import annotations
 
@@ -33,18 +33,6 @@ def gram(features):
     return flat @ flat.T
 
 
-def contextual(g, x, h):
-    """Mechrez et al., equations 2 to 5."""
-    g, x = (v.reshape(-1, v.shape[-1]).astype(np.float64) for v in (g, x))
-    g, x = g - x.mean(0), x - x.mean(0)
-    g, x = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (g, x))
-    distance = np.maximum(1 - g @ x.T, 0)
-    relative = distance / (distance.min(1, keepdims=True) + 1e-5)
-    weights = np.exp((1 - relative) / h)
-    affinity = weights / weights.sum(1, keepdims=True)
-    return -np.log(affinity.max(0).mean())
-
-
 class TestEquations:
     def test_content_style_and_total(self, encoder):
         gatys = small(
@@ -53,7 +41,6 @@ class TestEquations:
             style_layers={"relu1_1": 0.2, "relu2_1": 0.7},
             content_weight=0.3,
             style_weight=40.0,
-            tv_weight=2.0,
         )
         images = [image(seed, (1, 16, 20, 1)) for seed in range(3)]
         f, p, a = (
@@ -70,23 +57,9 @@ class TestEquations:
             difference = gram(f[tap]) - gram(a[tap])
             equation_4 = np.sum(difference**2) / (4 * channels**2 * (height * width) ** 2)
             style += share * equation_4
-        g = images[0][0, ..., 0].astype(np.float64)
-        variation = np.abs(np.diff(g, axis=0)).mean() + np.abs(np.diff(g, axis=1)).mean()
-        expected = 0.3 * content + 40.0 * style + 2.0 * variation
+        expected = 0.3 * content + 40.0 * style
         found = gatys.loss(images[0], gatys.features(images[1]), [(1.0, gatys.features(images[2]))])
         assert float(found) == pytest.approx(expected, rel=1e-4)
-
-    def test_contextual_losses(self, encoder):
-        gatys = small(encoder, content_loss="contextual", style_loss="contextual", bandwidth=0.2)
-        images = [image(seed, (1, 16, 16, 1)) for seed in range(3)]
-        f, p, a = (
-            {tap: np.asarray(v[0]) for tap, v in encoder(x, taps=TAPS).items()} for x in images
-        )
-        expected = contextual(f["relu2_1"], p["relu2_1"], 0.2) + gatys.style_weight * np.mean(
-            [contextual(f[tap], a[tap], 0.2) for tap in ("relu1_1", "relu2_1")]
-        )
-        found = gatys.loss(images[0], gatys.features(images[1]), [(1.0, gatys.features(images[2]))])
-        assert float(found) == pytest.approx(expected, rel=1e-3)
 
     def test_layers_of_the_papers(self):
         gatys = Gatys("vgg19", weights=None)
@@ -98,31 +71,19 @@ class TestEquations:
         assert tuple(other.content_layers) == ResNet50.default_content_layers
         assert tuple(other.style_layers) == ResNet50.default_style_layers
         assert other.stylize(image(0, (33, 40)), image(1, (32, 32))).shape == (33, 40)
-        contextual = Gatys("vgg16", weights=None, style_loss="contextual")
-        assert contextual.style_layers == {"relu3_2": 0.5, "relu4_2": 0.5}
-        assert contextual.encoder.depth == "relu4_2"
-        assert (gatys.optimizer, contextual.optimizer) == ("lbfgs", "adam")
 
 
-@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 @pytest.mark.parametrize("start", ["content", "noise"])
-class TestOptimizers:
-    def test_loss_falls_and_runs_agree(self, encoder, optimizer, start):
-        seen = []
-        gatys = small(
-            encoder,
-            optimizer=optimizer,
-            start=start,
-            steps=8,
-            progress=lambda *step: seen.append(step),
-        )
-        content, style = image(0, (17, 20)), image(1, (24, 20)) * 0.4
-        first = gatys.stylize(content, style)
-        assert [step for step, _, _ in seen] == list(range(1, len(seen) + 1))
-        assert {steps for _, steps, _ in seen} == {8}
-        assert seen[-1][2] < 0.9 * seen[0][2]
-        assert np.abs(first - content).max() > 0.01
-        np.testing.assert_array_equal(gatys.stylize(content, style), first)
+def test_loss_falls_and_runs_agree(encoder, start):
+    seen = []
+    gatys = small(encoder, start=start, steps=8, progress=lambda *step: seen.append(step))
+    content, style = image(0, (17, 20)), image(1, (24, 20)) * 0.4
+    first = gatys.stylize(content, style)
+    assert [step for step, _, _ in seen] == list(range(1, len(seen) + 1))
+    assert {steps for _, steps, _ in seen} == {8}
+    assert seen[-1][2] < 0.9 * seen[0][2]
+    assert np.abs(first - content).max() > 0.01
+    np.testing.assert_array_equal(gatys.stylize(content, style), first)
 
 
 class TestLBFGS:
@@ -169,17 +130,6 @@ def test_noise_depends_on_the_seed(encoder):
         small(encoder, steps=1, start="noise", seed=seed).stylize(content, style) for seed in (0, 1)
     )
     assert np.abs(one - other).max() > 0.05
-
-
-def test_total_variation_smooths(encoder):
-    content, style = image(0, (20, 20)), image(1, (20, 20))
-    rough, smooth = (
-        np.abs(
-            np.diff(small(encoder, style_weight=1.0, tv_weight=w).stylize(content, style))
-        ).mean()
-        for w in (0.0, 100.0)
-    )
-    assert smooth < 0.8 * rough
 
 
 def test_progress_can_stop_it(encoder):

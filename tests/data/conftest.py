@@ -155,7 +155,7 @@ def sample():
 def enhanced_ct(tmp_path):
     """``enhanced_ct(positions)`` writes an enhanced multi-frame CT (PS3.3 A.38)."""
 
-    def write(positions, name="enhanced.dcm", **per_frame) -> Path:
+    def write(positions, x=-10, y=-20) -> Path:
         stored = np.stack([np.full((8, 6), 1000 + i, np.int16) for i in range(len(positions))])
         dataset = make_ct(stored)
         dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
@@ -181,14 +181,14 @@ def enhanced_ct(tmp_path):
         dataset.SharedFunctionalGroupsSequence = [shared]
         dataset.PerFrameFunctionalGroupsSequence = [
             item(
-                PlanePositionSequence=[item(ImagePositionPatient=[-10, -20, z])],
+                PlanePositionSequence=[item(ImagePositionPatient=[x, y, z])],
                 PixelValueTransformationSequence=[
                     item(RescaleSlope=1, RescaleIntercept=-1024 + 10 * i, RescaleType="HU")
                 ],
             )
             for i, z in enumerate(positions)
         ]
-        path = tmp_path / name
+        path = tmp_path / "enhanced.dcm"
         dataset.save_as(path, enforce_file_format=True)
         return path
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from tfstyle.data import (
     LABELS,
@@ -71,26 +72,8 @@ def test_vertebral_body_and_canal_are_one_piece_each(phantoms):
     for phantom in phantoms:
         for name in ("vertebral_body", "canal"):
             region = phantom.mask[0] == LABELS[name]
-            assert _largest_piece(region) >= 0.99 * region.sum(), (phantom.scan.name, name)
-
-
-def _largest_piece(region):
-    """Pixels in the largest 8-connected piece, by repeated minimum of neighbors."""
-    number = np.where(region, np.arange(region.size).reshape(region.shape) + 1, 0)
-    while True:
-        padded = np.pad(number, 1)
-        near = np.max(
-            [
-                padded[1 + r : padded.shape[0] - 1 + r, 1 + c : padded.shape[1] - 1 + c]
-                for r in (-1, 0, 1)
-                for c in (-1, 0, 1)
-            ],
-            axis=0,
-        )
-        grown = np.where(region, near, 0)
-        if (grown == number).all():
-            return np.bincount(number[region]).max()
-        number = grown
+            pieces, _ = ndimage.label(region, np.ones((3, 3)))
+            assert np.bincount(pieces[region]).max() >= 0.99 * region.sum(), (phantom, name)
 
 
 def test_mean_hu_of_each_structure(phantoms):
@@ -111,11 +94,7 @@ def test_mean_hu_of_each_structure(phantoms):
 def test_cortex_is_brighter_than_marrow(phantoms):
     for phantom in phantoms:
         body = phantom.mask[0] == LABELS["vertebral_body"]
-        inner = body.copy()
-        for _ in range(3):
-            inner[1:-1, 1:-1] &= (
-                inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
-            )
+        inner = ndimage.binary_erosion(body, iterations=3)
         hu = phantom.scan.pixels[0]
         assert hu[inner].std() > 15  # trabecular texture
         assert np.median(hu[inner]) < np.percentile(hu[body & ~inner], 75)
@@ -133,17 +112,12 @@ def test_mask_is_where_the_edges_are():
     assert np.argmax(hu > -500) in range(first - 1, first + 2)
 
 
-def test_noise_can_be_set():
-    quiet, loud = (spine_phantom(2, 128, noise_hu=n).scan.pixels for n in (0, 40))
-    assert 20 < (loud - quiet.astype(float)).std() < 50
-    np.testing.assert_array_equal(
-        spine_phantom(2, 128, noise_hu=0).mask, spine_phantom(2, 128, noise_hu=40).mask
-    )
-
-
 def test_noise_is_that_of_ct():
     """Little at low frequencies, most in the middle ones: the ramp of back projection."""
-    quiet, loud = (spine_phantom(2, 128, noise_hu=n).scan.pixels[0] for n in (0, 30))
+    still, noisy = (spine_phantom(2, 128, noise_hu=n) for n in (0, 30))
+    np.testing.assert_array_equal(still.mask, noisy.mask)
+    quiet, loud = still.scan.pixels[0], noisy.scan.pixels[0]
+    assert 15 < (loud - quiet.astype(float)).std() < 40
     power = np.abs(np.fft.fft2((loud - quiet.astype(float))[40:104, 40:104])) ** 2
     f = np.hypot(np.fft.fftfreq(64)[:, None], np.fft.fftfreq(64)[None])
     bands = [power[(f >= low) & (f < high)].mean() for low, high in ((0, 0.05), (0.15, 0.3))]
@@ -164,17 +138,12 @@ def test_stack_passes_through_vertebrae_and_discs():
     assert min(overlap) > 0.9
 
 
-@pytest.mark.parametrize("size", [16, (40, 64), (64, 40)])
-def test_sizes(size):
-    phantom = spine_phantom(0, size)
-    shape = (size, size) if isinstance(size, int) else size
-    assert phantom.scan.pixels.shape[1:] == shape
-
-
-def test_field_of_view_smaller_than_the_body():
-    phantom = spine_phantom(0, 64, spacing_mm=0.4)
-    assert phantom.scan.spacing[1] == 0.4
-    assert phantom.scan.pixels.shape == (1, 64, 64)
+@pytest.mark.parametrize(("size", "spacing"), [(16, None), ((40, 64), None), ((64, 40), 0.4)])
+def test_sizes(size, spacing):
+    """Also a field of view that is smaller than the body."""
+    phantom = spine_phantom(0, size, spacing_mm=spacing)
+    assert phantom.scan.pixels.shape[1:] == ((size, size) if isinstance(size, int) else size)
+    assert spacing in (None, phantom.scan.spacing[1])
 
 
 @pytest.mark.parametrize(
@@ -215,13 +184,6 @@ def test_protocols_differ_in_gray_scale(phantoms):
             assert difference > 0.15, (a, b)
 
 
-def test_standard_protocol_is_its_window(phantoms):
-    image = apply_protocol(phantoms[1], "standard")
-    np.testing.assert_allclose(
-        image, scan_to_unit(phantoms[1].scan, PROTOCOLS["standard"].window), atol=1e-6
-    )
-
-
 def test_each_setting_does_what_it_says(phantoms):
     scan = phantoms[2].scan
     window = Window(100, 800)
@@ -230,6 +192,7 @@ def test_each_setting_does_what_it_says(phantoms):
         return apply_protocol(scan, Protocol(window, **settings))
 
     plain = image()
+    np.testing.assert_allclose(plain, scan_to_unit(scan, window), atol=1e-6)
     np.testing.assert_allclose(image(inverted=True), 1 - plain, atol=1e-6)
     np.testing.assert_allclose(image(gamma=2), plain**2, atol=1e-6)
     bright = image(contrast=1.5)

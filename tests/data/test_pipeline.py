@@ -1,10 +1,8 @@
-import time
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfstyle.data import Scan, Window, pair_dataset, slice_images, spine_phantom
+from tfstyle.data import Scan, Window, pair_dataset, spine_phantom
 from tfstyle.errors import ArgumentError
 
 
@@ -61,10 +59,9 @@ def test_deterministic_from_the_seed(scans):
     np.testing.assert_array_equal(first[2:], batches(1, start=2)[:2])
 
 
-@pytest.mark.parametrize("cache", [None, 12])
-def test_shards_make_up_the_batch_of_one_machine(scans, cache):
+def test_shards_make_up_the_batch_of_one_machine(scans):
     options = {"crop": 16, "batch_size": 6, "seed": 3, "start": 2, "same_place": 0.5}
-    options |= {"windows": ("bone", "soft_tissue"), "cache": cache}
+    options |= {"windows": ("bone", "soft_tissue")}
     whole = take(pair_dataset(scans, **options), 2)
     shards = [take(pair_dataset(scans, shard=(i, 3), **options), 2) for i in range(3)]
     for batch, *parts in zip(whole, *shards, strict=True):
@@ -75,10 +72,8 @@ def test_shards_make_up_the_batch_of_one_machine(scans, cache):
 
 
 def test_each_epoch_of_one_dataset_is_the_same(scans):
-    data = pair_dataset(scans, windows=("bone",), crop=24, batch_size=2, steps=3)
-    assert data.cardinality() == 3
-    first, again = ([b["content"] for b in take(data, 9)] for _ in range(2))
-    assert len(first) == 3
+    data = pair_dataset(scans, windows=("bone",), crop=24, batch_size=2)
+    first, again = ([b["content"] for b in take(data, 3)] for _ in range(2))
     np.testing.assert_array_equal(first, again)
 
 
@@ -105,7 +100,6 @@ def test_scans_are_drawn_by_slices_or_weights():
     assert share() == pytest.approx([0.25, 0.25], abs=0.08)
     assert share(weights=(1, 1)) == pytest.approx([0.5, 0.5], abs=0.08)
     assert share(weights=(0, 1)) == [1, 1]
-    assert share(weights=(1, 0), style_weights=(0, 1)) == [0, 1]
 
 
 def test_styles_of_their_own():
@@ -126,7 +120,7 @@ def test_windows_are_drawn_for_content_and_style():
     tops = {low: round(199 / 800 + 0.5, 3), high: round(199 / 1600 + 0.5, 3)}
     both = ranges(windows=(low, high))
     assert both["content"] == both["style"] == set(tops.values())
-    apart = ranges(content_windows=(low,), style_windows=(high,))
+    apart = ranges(windows=(low,), style_windows=(high,))
     assert (apart["content"], apart["style"]) == ({tops[low]}, {tops[high]})
     text = ranges(windows="0,800")
     assert text["content"] == {tops[low]}
@@ -146,18 +140,14 @@ def test_jitter_moves_the_window():
     assert 60 < center.max() < 101
 
 
-def test_crops_are_parts_of_the_slices():
-    image = np.arange(30 * 40, dtype=np.float32).reshape(1, 30, 40) / 1200
-    for crop in take(pair_dataset([image], crop=10, batch_size=50))[0]["content"][..., 0]:
-        place = int(np.rint(crop[0, 0] * 1200))
-        top, left = divmod(place, 40)
+def test_crops_are_parts_of_the_slices_from_every_place():
+    image = np.arange(12 * 13, dtype=np.float32).reshape(1, 12, 13) / 156
+    places = set()
+    for crop in take(pair_dataset([image], crop=10, batch_size=200))[0]["content"][..., 0]:
+        top, left = divmod(int(np.rint(crop[0, 0] * 156)), 13)
         np.testing.assert_allclose(crop, image[0, top : top + 10, left : left + 10], atol=1e-6)
-
-
-def test_crops_reach_every_place():
-    image = np.arange(12 * 12, dtype=np.float32).reshape(1, 12, 12) / 144
-    crops = take(pair_dataset([image], crop=10, batch_size=200))[0]["content"]
-    assert len({round(float(c[0, 0, 0]) * 144) for c in crops}) == 9
+        places.add((top, left))
+    assert len(places) == 3 * 4
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 40), (40, 5), (17, 31)])
@@ -191,11 +181,6 @@ def test_zoom():
     assert varied.max() >= 7
 
 
-def test_zoom_of_a_constant_is_constant():
-    batch = take(pair_dataset([flat(0.3)], crop=20, batch_size=8, rescale=(0.5, 2)))[0]
-    np.testing.assert_allclose(batch["content"], 0.3, atol=1e-6)
-
-
 def test_flips():
     # Rises to the right and, ten times faster, downward.
     image = (np.arange(40)[:, None] * 10 + np.arange(40))[None].astype(np.float32) / 430
@@ -220,16 +205,17 @@ def test_flat_crops_are_drawn_again():
     assert bodies(strict) > 2 * bodies(lenient)
 
 
-@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
-def test_constant_images_end(value):
-    batch = take(pair_dataset([flat(value)], crop=16, batch_size=4, min_body=1.0))[0]
-    np.testing.assert_array_equal(batch["content"], value)
+@pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
+def test_constant_images(value):
+    options = {"crop": 16, "batch_size": 4, "min_body": 1.0, "rescale": (0.5, 2)}
+    batch = take(pair_dataset([flat(value)], **options))[0]
+    np.testing.assert_allclose(batch["content"], value, atol=1e-6)
 
 
 def test_same_place(scans):
     data = pair_dataset(
         [scans[0]],
-        content_windows=(Window(0, 3000),),
+        windows=(Window(0, 3000),),
         style_windows=(Window(0, 6000),),
         crop=24,
         batch_size=40,
@@ -243,15 +229,6 @@ def test_same_place(scans):
     apart = take(pair_dataset([scans[0]], crop=24, batch_size=40, same_place=0.5))[0]
     equal = (apart["content"] == apart["style"]).all(axis=(1, 2, 3))
     assert 8 < equal.sum() < 32
-
-
-def test_cache_repeats_in_new_order(scans):
-    data = pair_dataset(scans, windows=("bone",), crop=16, batch_size=2, cache=8)
-    seen = [image.tobytes() for b in take(data, 12) for image in b["content"]]
-    assert len(set(seen)) == 8
-    for epoch in range(3):
-        assert len(set(seen[8 * epoch : 8 * epoch + 8])) == 8
-    assert seen[:8] != seen[8:16]
 
 
 def test_arrays_of_many_kinds():
@@ -289,28 +266,15 @@ def test_mirrored_strategy_splits_the_batch(scans):
     np.testing.assert_array_equal(batch["content"], plain["content"])
 
 
-def test_fast_enough():
-    scan = Scan(np.random.default_rng(0).integers(-1000, 1000, (4, 512, 512)).astype(np.int16))
-    data = pair_dataset([scan], windows=("bone", "lung"), crop=64, batch_size=8, window_jitter=0.1)
-    iterator = iter(data)
-    next(iterator)
-    start = time.process_time()
-    for _ in range(20):
-        next(iterator)
-    assert 160 / (time.process_time() - start) > 150  # pairs a second of one core
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"crop": 0}, "crop must be a whole number of at least 1"),
         ({"crop": 8.5}, "crop must be"),
         ({"batch_size": 0}, "batch_size must be"),
-        ({"steps": 0}, "steps must be"),
         ({"start": -1}, "start must be"),
         ({"shard": (2, 2)}, "shard must be"),
         ({"batch_size": 3, "shard": (0, 2)}, "shard must be"),
-        ({"cache": 3}, "cache must be a whole number of at least 4"),
         ({"window_jitter": -1}, "window_jitter must lie"),
         ({"min_body": 2}, "min_body must lie"),
         ({"same_place": 2}, "same_place must lie"),
@@ -336,10 +300,3 @@ def test_bad_scans():
         pair_dataset([flat(1.5)])
     with pytest.raises(ArgumentError, match=r"must lie in \[0, 1\]"):
         pair_dataset([flat(np.nan)])
-
-
-def test_slice_images(scans):
-    images = slice_images([*scans, np.full((2, 5, 6), 0.25)], "bone")
-    assert [image.shape for image in images] == [(96, 96, 1)] * 3 + [(5, 6, 1)] * 2
-    np.testing.assert_array_equal(images[-1], np.float32(0.25))
-    assert all(image.dtype == np.float32 for image in images)

@@ -54,10 +54,6 @@ def test_slices_keep_their_places(chosen):
     assert part.spacing[0] == 2.0 * abs(chosen.step or 1)
 
 
-def test_iterates_over_slices():
-    assert [part.files[0] for part in make()] == list("abcde")
-
-
 def test_bad_slices():
     with pytest.raises(IndexError):
         make()[5]

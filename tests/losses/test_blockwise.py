@@ -201,29 +201,6 @@ class TestOptions:
             rtol=1e-5,
         )
 
-    def test_samples_are_the_same_positions_of_both(self):
-        x = next(random_features(13, 12, 12))
-        assert contextual_similarity(x, x, samples=20, seed=1)[0] > 0.99
-
-    def test_samples_of_all_positions_change_nothing(self):
-        g, x = random_features(14, 6, 6)
-        np.testing.assert_allclose(
-            contextual_loss(g, x, samples=36), contextual_loss(g, x), rtol=1e-6
-        )
-
-    def test_samples_by_seed(self):
-        g, x = random_features(15, 12, 12)
-        options = {"samples": 16, "spatial_weight": 0.3}
-        fixed = [float(contextual_loss(g, x, seed=s, **options)[0]) for s in (1, 1, 2)]
-        assert fixed[0] == fixed[1] != fixed[2]
-        drawn = ContextualLoss(seed=3, **options)
-        assert float(drawn(x, g)) != float(drawn(x, g))
-
-    def test_samples_with_other_sizes_and_gradient(self):
-        (g, _), (_, x) = random_features(16, 9, 9), random_features(17, 6, 7)
-        result = value_and_gradients(g, x, samples=20, seed=0)
-        assert np.count_nonzero(np.abs(result[1]).sum(-1)) <= 20
-
     def test_half_precision_is_summed_in_float32(self):
         g, x = (np.float16(v) for v in random_features(18, 10, 10))
         value = contextual_loss(tf.constant(g), tf.constant(x), method="blockwise", block=16)
@@ -244,7 +221,6 @@ class TestOptions:
             ({"distance": "l1"}, "distance"),
             ({"direction": "back"}, "direction"),
             ({"method": "sparse"}, "method"),
-            ({"samples": 0}, "samples"),
             ({"block": 2.5}, "block"),
             ({"blocks": 2}, "blocks"),
         ],

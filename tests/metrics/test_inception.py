@@ -48,39 +48,6 @@ class TestScores:
         with pytest.raises(ArgumentError, match="classes"):
             metrics.inception_score([1.0])
 
-    @pytest.mark.parametrize("exponential", [False, True])
-    def test_metrics_are_the_functions(self, exponential):
-        p = probabilities((6, 3, 4))
-        p[0, 0] = [1, 0, 0, 0]
-        metric = metrics.InceptionScore(4, exponential)
-        conditional = metrics.ConditionalInceptionScore(exponential)
-        for part in (p[:2], p[2:]):
-            metric.update_state(part.reshape(-1, 4))
-            conditional.update_state(part)
-        options = {"exponential": exponential}
-        assert float(metric.result()) == pytest.approx(
-            metrics.inception_score(p, **options), rel=1e-5
-        )
-        assert float(conditional.result()) == pytest.approx(
-            metrics.conditional_inception_score(p, **options), rel=1e-5
-        )
-        for one in (metric, conditional):
-            again = type(one).from_config(one.get_config())
-            assert again.get_config() == one.get_config()
-            one.reset_state()
-            assert float(one.result()) == (1.0 if exponential else 0.0)
-
-    def test_weights(self):
-        p = probabilities((4, 3, 4))
-        metric = metrics.InceptionScore(4)
-        metric.update_state(p.reshape(-1, 4), np.repeat([1, 1, 0, 0], 3))
-        assert float(metric.result()) == pytest.approx(metrics.inception_score(p[:2]), rel=1e-5)
-        metric = metrics.ConditionalInceptionScore()
-        metric.update_state(p, [1, 1, 0, 0])
-        assert float(metric.result()) == pytest.approx(
-            metrics.conditional_inception_score(p[:2]), rel=1e-5
-        )
-
 
 @pytest.fixture(scope="module")
 def classifier():

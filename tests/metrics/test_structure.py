@@ -89,3 +89,25 @@ def test_images_without_structure():
 def test_bad_shapes(shapes):
     with pytest.raises(ArgumentError, match="at least 11"):
         metrics.structure_scores(*(np.zeros(shape, np.float32) for shape in shapes))
+
+
+def test_metric():
+    """The mean over pairs that can be measured, over batches, with weights and masks."""
+    content, generated = pairs()
+    content[1] = 0.5
+    single = np.array(reference(content, generated))
+    assert np.isnan(single).tolist() == [False, True, False]
+    metric = metrics.StructureSimilarity()
+    update = tf.function(metric.update_state)
+    update(content[:2], generated[:2])
+    update(content[2:], generated[2:])
+    assert float(metric.result()) == pytest.approx(np.nanmean(single), rel=1e-4)
+    metric.reset_state()
+    update(content, generated, np.array([1.0, 1.0, 0.0], np.float32))
+    assert float(metric.result()) == pytest.approx(single[0], rel=1e-4)
+    metric.reset_state()
+    masks = np.zeros(content.shape, bool)
+    masks[:, 9:30, 12:25] = True
+    metric.update_state(content, generated, masks)
+    expected = np.nanmean(reference(content, generated, masks))
+    assert float(metric.result()) == pytest.approx(expected, rel=1e-4)

@@ -11,12 +11,9 @@ histogram_matching            one curve from two histograms            yes      
 foreground_histogram_matching the same over pixels above the floor     yes      nothing
 mean_and_spread               the style's mean and standard deviation  yes      nothing
 nyul                          piecewise linear between percentiles     yes      nothing
-clahe                         local equalization (Zuiderveld 1994)     no       nothing
-random_gamma                  a random power law                       no       nothing
-window_jitter                 a random window near the content's       no       nothing
 ============================= ======================================== ======== =================
 
-Those without style are given content alone; a style in the call is checked and not used.
+The one without style is given content alone; a style in the call is checked and not used.
 """
 
 from __future__ import annotations
@@ -25,12 +22,16 @@ import inspect
 
 from tfstyle.baselines.adain_mse import AdaINMSE
 from tfstyle.baselines.base import Baseline
-from tfstyle.baselines.classical import CLAHE, HistogramMatching, RandomGamma, WindowJitter
+from tfstyle.baselines.classical import (
+    ForegroundHistogramMatching,
+    HistogramMatching,
+    MeanAndSpread,
+    Nyul,
+)
 from tfstyle.baselines.contextual_transformation import (
     CascadedRefinement,
     ContextualTransformation,
 )
-from tfstyle.baselines.foreground import ForegroundHistogramMatching, MeanAndSpread, Nyul
 from tfstyle.baselines.gatys import Gatys
 from tfstyle.baselines.wct import WCT, color, whiten
 from tfstyle.errors import ArgumentError, TfstyleError
@@ -47,9 +48,6 @@ BASELINES: dict[str, type[Baseline]] = {
         ForegroundHistogramMatching,
         MeanAndSpread,
         Nyul,
-        CLAHE,
-        RandomGamma,
-        WindowJitter,
     )
 }
 
@@ -98,7 +96,6 @@ def get(name: str, **options) -> Baseline:
 
 __all__ = [
     "BASELINES",
-    "CLAHE",
     "WCT",
     "AdaINMSE",
     "Baseline",
@@ -109,8 +106,6 @@ __all__ = [
     "HistogramMatching",
     "MeanAndSpread",
     "Nyul",
-    "RandomGamma",
-    "WindowJitter",
     "color",
     "get",
     "names",

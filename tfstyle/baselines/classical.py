@@ -1,14 +1,16 @@
-"""The methods that users try first, without any network: from scikit-image, and window jitter."""
+"""Methods that fit one curve to the gray levels of two images, without any network."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 
 from tfstyle.baselines.base import Baseline, require
-from tfstyle.data.windows import Window
 from tfstyle.errors import ArgumentError
+
+#: Gray levels up to here are background: air around the body, what a window has clipped to black.
+FLOOR = 0.01
+#: Percentiles of Nyúl's landmarks.
+LANDMARKS = (1.0, *range(10, 100, 10), 99.0)
 
 
 class PixelBaseline(Baseline):
@@ -17,13 +19,12 @@ class PixelBaseline(Baseline):
     ``generated = (1 − s)·content + s·Σ_k w_k·apply(content, style_k)``.
     """
 
-    def apply(self, content: np.ndarray, style: np.ndarray | None, number: int) -> np.ndarray:
+    def apply(self, content: np.ndarray, style: np.ndarray) -> np.ndarray:
         """The method itself.
 
         Args:
             content: float32 image (H, W) in [0, 1].
-            style: float32 image (H', W') in [0, 1], or None where ``needs_style`` is False.
-            number: Which image of the call it is, from 0.
+            style: float32 image (H', W') in [0, 1].
 
         Returns:
             float image (H, W).
@@ -32,13 +33,11 @@ class PixelBaseline(Baseline):
 
     def _generate(self, images, styles, strength, batch_size):
         results = np.empty(images.shape, np.float64)
-        styles = styles if self.needs_style else [(1.0, [None])]
         for number, image in enumerate(images[..., 0].clip(0.0, 1.0)):
             changed = 0.0
             for weight, batch in styles:
-                own = batch[number if len(batch) > 1 else 0]
-                own = own if own is None else own[..., 0]
-                changed = changed + weight * self.apply(image, own, number)
+                own = batch[number if len(batch) > 1 else 0, ..., 0]
+                changed = changed + weight * self.apply(image, own)
             results[number, ..., 0] = (1.0 - strength) * image + strength * changed
         return results
 
@@ -67,165 +66,144 @@ class HistogramMatching(PixelBaseline):
     def __init__(self):
         require("skimage", self.method)
 
-    def apply(self, content, style, number):
+    def apply(self, content, style):
         from skimage.exposure import match_histograms
 
         return match_histograms(content, style)
 
 
-class CLAHE(PixelBaseline):
-    """Contrast limited adaptive histogram equalization; takes no style.
+class ForegroundBaseline(PixelBaseline):
+    """A curve between the gray levels of the foregrounds; a subclass gives ``curve``.
 
-    Every tile of the image is equalized by its own histogram, clipped at `clip_limit`, and the
-    curves of neighboring tiles are interpolated. As in scikit-image the content's darkest and
-    brightest pixel become 0 and 1.
+    Foreground are the pixels above `floor`, in content and style alike. The content's other pixels
+    stay as they are, and all of them do where either image has no foreground.
 
     Args:
-        kernel_size: Side of the tiles in pixels. Defaults to an eighth of the image's.
-        clip_limit: Largest share of a tile's pixels in one bin, in (0, 1]; 1 does not limit.
-        bins: Gray levels of the histograms, from 2 to 65536.
+        floor: Gray level up to which a pixel is background, below 1; a negative one makes every
+            pixel foreground.
 
     Raises:
-        ArgumentError: values out of range, or scikit-image is not installed.
-
-    Example:
-        >>> CLAHE(clip_limit=0.02).stylize(content).shape
-        (64, 64)
-
-    Reference: Zuiderveld, "Contrast limited adaptive histogram equalization", Graphics Gems IV
-    (1994); ``skimage.exposure.equalize_adapthist``.
+        ArgumentError: a floor that cannot be used.
     """
 
-    method = "clahe"
-    needs_style = False
+    def __init__(self, floor: float = FLOOR):
+        if not -1.0 <= floor < 1.0:
+            raise ArgumentError(f"floor: must lie in [-1, 1), received {floor!r}.")
+        self.floor = float(floor)
 
-    def __init__(self, kernel_size: int | None = None, clip_limit: float = 0.01, bins: int = 256):
-        require("skimage", self.method)
-        if kernel_size is not None and not kernel_size >= 1:
-            raise ArgumentError(f"kernel_size: must be at least 1, received {kernel_size!r}.")
-        if not 0.0 < clip_limit <= 1.0:
-            raise ArgumentError(f"clip_limit: must lie in (0, 1], received {clip_limit!r}.")
-        if not 2 <= bins <= 65536:
-            raise ArgumentError(f"bins: must lie in 2 to 65536, received {bins!r}.")
-        self.kernel_size = kernel_size
-        self.clip_limit = float(clip_limit)
-        self.bins = int(bins)
-
-    def apply(self, content, style, number):
-        from skimage.exposure import equalize_adapthist
-
-        if content.min() == content.max():  # nothing to spread; scikit-image divides by 0
+    def apply(self, content, style):
+        inside, reference = content > self.floor, style > self.floor
+        if not inside.any() or not reference.any():
             return content
-        return equalize_adapthist(content, self.kernel_size, self.clip_limit, self.bins)
+        changed = content.astype(np.float64)
+        changed[inside] = self.curve(changed[inside], style[reference].astype(np.float64))
+        return changed.clip(0.0, 1.0)
+
+    def curve(self, content: np.ndarray, style: np.ndarray) -> np.ndarray:
+        """The method itself.
+
+        Args:
+            content: float64 gray levels (n,), at least one.
+            style: float64 gray levels (m,), at least one.
+
+        Returns:
+            float array (n,), clipped to [0, 1] afterward.
+        """
+        raise TypeError(f"{type(self).__name__} must define curve().")
 
 
-class RandomBaseline(PixelBaseline):
-    """A random change: one draw for each image, or one for all.
+class ForegroundHistogramMatching(ForegroundBaseline):
+    """Histogram matching over the foreground alone: ``T(r) = F_style⁻¹(F_content(r))``.
 
-    Args:
-        seed: Of the draws. Image number n since the object was made has the draw that `seed` and
-            n decide.
-        fixed: One draw for all images, such as the slices of a scan.
-    """
-
-    needs_style = False
-
-    def __init__(self, seed: int = 0, fixed: bool = False):
-        self.seed = int(seed)
-        self.fixed = bool(fixed)
-        self.seen = 0
-
-    def rng(self, number: int) -> np.random.Generator:
-        """The source of randomness of image `number` of the call under way."""
-        return np.random.default_rng([self.seed % 2**63, 0 if self.fixed else self.seen + number])
-
-    def _generate(self, images, *rest):
-        results = super()._generate(images, *rest)
-        self.seen += len(images)
-        return results
-
-
-class RandomGamma(RandomBaseline):
-    """A power law with a random exponent, ``y = x^γ``; takes no style.
-
-    log γ is uniform over ``[log low, log high]``, so that brightening and darkening are equally
-    likely for ``low = 1 / high``.
-
-    Args:
-        low: Smallest γ, above 0.
-        high: Largest γ.
-        seed: Of the draws; see :class:`RandomBaseline`.
-        fixed: One draw for all images, such as the slices of a scan.
+    F are the cumulative distributions of the gray levels above `floor`, so that the share of air
+    in the two images does not matter; see :class:`HistogramMatching`.
 
     Raises:
-        ArgumentError: a range that cannot be used, or scikit-image is not installed.
+        ArgumentError: a floor that cannot be used, or scikit-image is not installed.
 
     Example:
-        >>> RandomGamma(0.7, 1.5, seed=3).stylize(content).shape
+        >>> ForegroundHistogramMatching().stylize(content, style).shape
         (64, 64)
-
-    Reference: Gonzalez and Woods, "Digital image processing", 4th edition, equation 3-5;
-    ``skimage.exposure.adjust_gamma``.
     """
 
-    method = "random_gamma"
+    method = "foreground_histogram_matching"
 
-    def __init__(self, low: float = 0.5, high: float = 2.0, seed: int = 0, fixed: bool = False):
+    def __init__(self, floor: float = FLOOR):
         require("skimage", self.method)
-        super().__init__(seed, fixed)
-        if not 0.0 < low <= high < math.inf:
-            raise ArgumentError(
-                f"low and high: need 0 < low <= high, received {low!r} and {high!r}."
-            )
-        self.low, self.high = float(low), float(high)
+        super().__init__(floor)
 
-    def gamma(self, number: int) -> float:
-        """The exponent of image `number` of the next call."""
-        draw = self.rng(number).uniform(math.log(self.low), math.log(self.high))
-        return math.exp(draw)
+    def curve(self, content, style):
+        from skimage.exposure import match_histograms
 
-    def apply(self, content, style, number):
-        from skimage.exposure import adjust_gamma
-
-        return adjust_gamma(content, self.gamma(number))
+        return match_histograms(content, style)
 
 
-class WindowJitter(RandomBaseline):
-    """The content in a random window near its own; takes no style.
+class MeanAndSpread(ForegroundBaseline):
+    """Gives the content the style's mean μ and standard deviation σ.
 
-    The width changes by a factor up to ``exp(±jitter)``, the center by up to `jitter` half widths,
-    as in :func:`tfstyle.data.pair_dataset`. A window is linear, so that in gray levels the change
-    is the same for any window in HU: ``y = (x − c) / w + 0.5``, clipped, with c near 0.5 and
-    w near 1. What the content's window had clipped stays black or white; with the scan at hand,
-    :meth:`window` gives the new window in HU, which has more to show.
+    ``y = (x − μ_content)·σ_style / σ_content + μ_style``, clipped to [0, 1]; μ_style where the
+    content is constant.
 
     Args:
-        jitter: Size of the change, in [0, 2).
-        seed: Of the draws; see :class:`RandomBaseline`.
-        fixed: One draw for all images, such as the slices of a scan.
+        foreground: Whether mean and deviation are those of the pixels above `floor`, and those
+            pixels alone change. Defaults to all pixels.
+        floor: See :class:`ForegroundBaseline`.
 
     Raises:
-        ArgumentError: if `jitter` cannot be used.
+        ArgumentError: a floor that cannot be used.
 
     Example:
-        >>> WindowJitter(0.3, seed=1).stylize(content).shape
+        >>> MeanAndSpread(foreground=True).stylize(content, style).shape
         (64, 64)
-        >>> window = WindowJitter(0.3, seed=1).window(tfstyle.data.WINDOWS["bone"])
-        >>> window.to_unit(hu).shape
-        (64, 64)
+
+    Reference: Reinhard, Ashikhmin, Gooch and Shirley, "Color transfer between images", IEEE
+    Computer Graphics and Applications 21:5 (2001), equations 10 and 11.
     """
 
-    method = "window_jitter"
+    method = "mean_and_spread"
 
-    def __init__(self, jitter: float = 0.3, seed: int = 0, fixed: bool = False):
-        super().__init__(seed, fixed)
-        if not 0.0 <= jitter < 2.0:
-            raise ArgumentError(f"jitter: must lie in [0, 2), received {jitter!r}.")
-        self.jitter = float(jitter)
+    def __init__(self, foreground: bool = False, floor: float = FLOOR):
+        super().__init__(floor)
+        if not foreground:
+            self.floor = -1.0
 
-    def window(self, window: Window, number: int = 0) -> Window:
-        """The random window in place of `window`, for image `number` of the next call."""
-        return window.jittered(self.jitter, self.rng(number))
+    def curve(self, content, style):
+        # By its range: the deviation of a constant image need not be exactly 0.
+        gain = style.std() / content.std() if np.ptp(content) > 0 else 0.0
+        return (content - content.mean()) * gain + style.mean()
 
-    def apply(self, content, style, number):
-        return self.window(Window(0.5, 1.0), number).to_unit(content)
+
+class Nyul(ForegroundBaseline):
+    """Landmark matching of Nyúl and Udupa, between one content and one style.
+
+    The percentiles 1, 10, 20, …, 90, 99 of the foregrounds are landmarks c_k of the content and s_k
+    of the style; between two of them
+
+        y = s_k + (x − c_k)·(s_{k+1} − s_k) / (c_{k+1} − c_k),
+
+    and beyond the outermost the line of the first or last piece continues; clipped to [0, 1].
+    Landmarks of the content that coincide become one, with the mean of their s_k; where only one
+    is left, ``y = x + s − c``. The authors train a standard scale s_k on many images of one
+    protocol; here the style image alone is the standard.
+
+    Raises:
+        ArgumentError: a floor that cannot be used.
+
+    Example:
+        >>> Nyul().stylize(content, style).shape
+        (64, 64)
+
+    Reference: Nyúl, Udupa and Zhang, "New variants of a method of MRI scale standardization",
+    IEEE Transactions on Medical Imaging 19:2 (2000), method L4 with deciles.
+    """
+
+    method = "nyul"
+
+    def curve(self, content, style):
+        landmarks, group = np.unique(np.percentile(content, LANDMARKS), return_inverse=True)
+        standard = np.bincount(group, np.percentile(style, LANDMARKS)) / np.bincount(group)
+        if len(landmarks) == 1:
+            return content + standard[0] - landmarks[0]
+        slopes = np.diff(standard) / np.diff(landmarks)
+        piece = np.clip(np.searchsorted(landmarks, content) - 1, 0, len(slopes) - 1)
+        return standard[piece] + (content - landmarks[piece]) * slopes[piece]

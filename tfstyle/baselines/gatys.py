@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
@@ -13,17 +12,12 @@ from tfstyle.baselines.base import Baseline, cut_encoder, known_taps
 from tfstyle.encoders import Encoder
 from tfstyle.errors import ArgumentError
 from tfstyle.layers.padding import extend_to_stride
-from tfstyle.losses import contextual_loss, gram_loss, mse_loss, total_variation_loss
+from tfstyle.losses import gram_loss, mse_loss
 from tfstyle.style_transfer import weigh_taps
 
-#: The layers of the paper, of VGG; for contextual losses those of Mechrez et al.
+#: The layers of the paper, of VGG.
 CONTENT_LAYERS = ("relu4_2",)
-STYLE_LAYERS = {
-    "gram": ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
-    "contextual": ("relu3_2", "relu4_2"),
-}
-CONTENT_LOSSES = ("mse", "contextual")
-OPTIMIZERS = ("lbfgs", "adam")
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 STARTS = ("content", "noise")
 
 #: Gray levels by which the first step of L-BFGS may change a pixel.
@@ -35,7 +29,7 @@ class Gatys(Baseline):
 
     With F, P and A the features of the generated image g, of the content and of the style::
 
-        L(g) = w · Σ_l v_l · mean (F_l − P_l)² + α · Σ_l w_l · E_l + β · TV(g)
+        L(g) = w · Σ_l v_l · mean (F_l − P_l)² + α · Σ_l w_l · E_l
         E_l  = Σ (G_l − A_l)² / (4 N_l² M_l²)
 
     where G and A in E_l are the Gram matrices of N_l channels over M_l positions (equations 3 to
@@ -53,25 +47,17 @@ class Gatys(Baseline):
         weights: Of an encoder given by name, see :class:`tfstyle.encoders.VGG16`.
         content_layers: Taps of the content loss, or a dict from tap to weight v; ``relu4_2``, or
             the default of a family that has no such tap. A list has equal weights with sum 1.
-        style_layers: Taps of the style loss, the same; ``relu1_1`` to ``relu5_1`` for Gram
-            matrices, ``relu3_2`` and ``relu4_2`` for the contextual loss.
-        content_loss: ``"mse"``, or ``"contextual"`` (Mechrez 2018).
-        style_loss: ``"gram"``, or ``"contextual"``.
+        style_layers: Taps of the style loss, the same; ``relu1_1`` to ``relu5_1``.
         content_weight: w.
         style_weight: α.
-        tv_weight: β, of :func:`tfstyle.losses.total_variation_loss`.
-        bandwidth: h of the contextual losses.
-        optimizer: ``"lbfgs"`` (SciPy's, with pixels kept in [0, 1]) or ``"adam"``. Defaults
-            to L-BFGS, and to Adam where a loss is contextual: L-BFGS halts at its kinks.
-        steps: Steps at most.
-        learning_rate: Of Adam, in gray levels.
+        steps: Steps of L-BFGS at most; pixels are kept in [0, 1].
         start: ``"content"``, or ``"noise"`` for uniform noise as in the paper.
         seed: Of the noise, which is the same for every image of one size.
         progress: Called as ``progress(step, steps, loss)`` after each step of an image; what it
             raises ends the optimization.
 
     Raises:
-        ArgumentError: unknown names, numbers out of range, or SciPy is not installed.
+        ArgumentError: unknown names, or numbers out of range.
         WeightsError: weights that cannot be had.
 
     Example:
@@ -93,41 +79,18 @@ class Gatys(Baseline):
         weights: str | None = "imagenet",
         content_layers: Sequence[str] | Mapping[str, float] | None = None,
         style_layers: Sequence[str] | Mapping[str, float] | None = None,
-        content_loss: str = "mse",
-        style_loss: str = "gram",
         content_weight: float = 1.0,
         style_weight: float = 100.0,
-        tv_weight: float = 0.0,
-        bandwidth: float = 0.1,
-        optimizer: str | None = None,
         steps: int = 300,
-        learning_rate: float = 0.02,
         start: str = "content",
         seed: int = 0,
         progress: Callable[[int, int, float], None] | None = None,
     ):
-        if optimizer is None:
-            optimizer = "adam" if "contextual" in (content_loss, style_loss) else "lbfgs"
-        for name, value, known in (
-            ("content_loss", content_loss, CONTENT_LOSSES),
-            ("style_loss", style_loss, tuple(STYLE_LAYERS)),
-            ("optimizer", optimizer, OPTIMIZERS),
-            ("start", start, STARTS),
-        ):
-            if value not in known:
-                raise ArgumentError(
-                    f"{name}: unknown value {value!r}; use one of {', '.join(map(repr, known))}."
-                )
-        for name, number in (
-            ("content_weight", content_weight),
-            ("style_weight", style_weight),
-            ("tv_weight", tv_weight),
-        ):
+        if start not in STARTS:
+            raise ArgumentError(f"start: must be one of {STARTS}, received {start!r}.")
+        for name, number in (("content_weight", content_weight), ("style_weight", style_weight)):
             if not 0.0 <= number < float("inf"):
                 raise ArgumentError(f"{name}: must be at least 0, received {number!r}.")
-        for name, number in (("bandwidth", bandwidth), ("learning_rate", learning_rate)):
-            if not 0.0 < number < float("inf"):
-                raise ArgumentError(f"{name}: must be above 0, received {number!r}.")
         if int(steps) != steps or steps < 1:
             raise ArgumentError(f"steps: must be a whole number of at least 1, received {steps!r}.")
 
@@ -135,9 +98,7 @@ class Gatys(Baseline):
             content = content_layers or known_taps(
                 family, CONTENT_LAYERS, family.default_content_layers
             )
-            style = style_layers or known_taps(
-                family, STYLE_LAYERS[style_loss], family.default_style_layers
-            )
+            style = style_layers or known_taps(family, STYLE_LAYERS, family.default_style_layers)
             return [(one,) if isinstance(one, str) else one for one in (content, style)]
 
         self.encoder = cut_encoder(
@@ -146,11 +107,8 @@ class Gatys(Baseline):
         content, style = layers_of(self.encoder)
         self.content_layers = _shares(self.encoder, content, "content_layers")
         self.style_layers = _shares(self.encoder, style, "style_layers")
-        self.content_loss, self.style_loss = content_loss, style_loss
         self.content_weight, self.style_weight = float(content_weight), float(style_weight)
-        self.tv_weight, self.bandwidth = float(tv_weight), float(bandwidth)
-        self.optimizer, self.steps = optimizer, int(steps)
-        self.learning_rate, self.start, self.seed = float(learning_rate), start, int(seed)
+        self.steps, self.start, self.seed = int(steps), start, int(seed)
         self.progress = progress
         self._taps = sorted({*self.content_layers, *self.style_layers}, key=self.encoder.order)
         self._stride = max(self.encoder.tap(name).stride for name in self._taps)
@@ -179,20 +137,14 @@ class Gatys(Baseline):
             scale = scales[name]
             return function(features[name] * scale, target[name] * scale)
 
-        def contextual(a, b):
-            return contextual_loss(a, b, self.bandwidth)
-
-        content_loss = mse_loss if self.content_loss == "mse" else contextual
-        style_loss = gram_loss if self.style_loss == "gram" else contextual
-        total = self.tv_weight * total_variation_loss(generated) if self.tv_weight else 0.0
+        total = 0.0
         if self.content_weight:
             total += self.content_weight * sum(
-                share * term(content_loss, name, content)
-                for name, share in self.content_layers.items()
+                share * term(mse_loss, name, content) for name, share in self.content_layers.items()
             )
         if self.style_weight:
             total += self.style_weight * sum(
-                weight * share * term(style_loss, name, style)
+                weight * share * term(gram_loss, name, style)
                 for weight, style in styles
                 for name, share in self.style_layers.items()
             )
@@ -234,9 +186,9 @@ class Gatys(Baseline):
         start = image
         if self.start == "noise":
             start = np.random.default_rng(self.seed).random(image.shape, np.float32)
-        return (self._lbfgs if self.optimizer == "lbfgs" else self._adam)(start, slope)
+        return self._minimize(start, slope)
 
-    def _lbfgs(self, start, slope):
+    def _minimize(self, start, slope):
         from scipy.optimize import Bounds, minimize
 
         # The network computes in float32, L-BFGS in float64. The tolerances are 0, since their
@@ -270,17 +222,6 @@ class Gatys(Baseline):
             options={"maxiter": self.steps, "maxfun": 4 * self.steps, "ftol": 0.0, "gtol": 0.0},
         )
         return found.x.reshape(start.shape).astype(np.float32)
-
-    def _adam(self, start, slope):
-        pixels = tf.Variable(start)
-        adam = keras.optimizers.Adam(self.learning_rate)
-        for step in range(self.steps):
-            value, gradient = slope(tf.convert_to_tensor(pixels))
-            adam.apply([gradient], [pixels])
-            pixels.assign(tf.clip_by_value(pixels, 0.0, 1.0))
-            if self.progress is not None:
-                self.progress(step + 1, self.steps, value)
-        return pixels.numpy()
 
 
 def _shares(encoder, layers, argument: str) -> dict[str, float]:

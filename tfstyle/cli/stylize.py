@@ -39,7 +39,7 @@ EXAMPLES = """Examples:
   tfstyle stylize archive/ --style a.dcm -o out/ --beam --direct_num_workers 8
   tfstyle stylize a.dcm --style b.dcm --method histogram_matching -o matched/
   tfstyle stylize a.dcm --style b.dcm --method gatys --set steps=100 -o gatys/
-  tfstyle stylize ct/ --method random_gamma --set fixed=true -o out/"""
+  tfstyle stylize a.dcm --style b.dcm --method nyul --set floor=0.05 -o out/"""
 
 SERVER = Group("Served model", sort_key=4)
 METHOD = Group("Other methods, to compare with", sort_key=5)
@@ -98,8 +98,8 @@ def stylize(
         server_ca: PEM file of certificates to trust. Defaults to the system's.
         server_header: NAME:VALUE, sent with every call as gRPC metadata; may be repeated.
         method: contextual is the preset or model, of any class. Others: adain_mse, gatys, wct,
-            histogram_matching, foreground_histogram_matching, mean_and_spread, nyul, clahe,
-            random_gamma, window_jitter; contextual_transformation with --model.
+            histogram_matching, foreground_histogram_matching, mean_and_spread, nyul;
+            contextual_transformation with --model.
         settings: NAME=VALUE, an option of the method, such as steps=100; may be repeated.
         workers: Processes that read and write slices; 0 for none. Defaults to as many as suit.
     """

@@ -22,7 +22,6 @@ from tfstyle.data.windows import WINDOWS, Window, resolve_window, scan_to_unit
 
 _LAZY = {
     "pair_dataset": "tfstyle.data.pipeline",
-    "slice_images": "tfstyle.data.pipeline",
 }
 
 
@@ -63,7 +62,6 @@ __all__ = [
     "read_scans",
     "resolve_window",
     "scan_to_unit",
-    "slice_images",
     "spine_phantom",
     "write_derived_series",
     "write_nifti",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -44,7 +45,11 @@ def band_noise(
 
 
 class Canvas:
-    """HU and labels of one slice; shapes are painted by signed distance in mm, inside negative."""
+    """HU and labels of one slice; shapes are painted by signed distance in mm, inside negative.
+
+    ``columns`` and ``rows`` are the places of the pixels along both axes in mm; all other arrays
+    are images, of which ``x`` and ``y``, the coordinates, may be replaced by warped ones.
+    """
 
     def __init__(
         self,
@@ -54,55 +59,58 @@ class Canvas:
         center: tuple[float, float],
         rng: np.random.Generator,
     ):
-        self.shape = rows, columns
+        shape = rows, columns
         self.spacing = spacing
         self.rng = rng
-        self.x = ((np.arange(columns) - (columns - 1) / 2) * spacing + center[0])[None]
-        self.y = ((np.arange(rows) - (rows - 1) / 2) * spacing + center[1])[:, None]
-        self.x = np.broadcast_to(self.x, self.shape)
-        self.y = np.broadcast_to(self.y, self.shape)
-        self.hu = np.full(self.shape, -1000.0)
-        self.labels = np.zeros(self.shape, np.uint8)
-        self.fine = band_noise(rng, self.shape, spacing, 1.2, 4)
-        self.medium = band_noise(rng, self.shape, spacing, 2.5, 9)
-        self.coarse = band_noise(rng, self.shape, spacing, 8, 40)
-        self.strand = band_noise(rng, self.shape, spacing, 4.5, 22)
+        self.columns = (np.arange(columns) - (columns - 1) / 2) * spacing + center[0]
+        self.rows = (np.arange(rows) - (rows - 1) / 2) * spacing + center[1]
+        self.x = np.broadcast_to(self.columns[None], shape)
+        self.y = np.broadcast_to(self.rows[:, None], shape)
+        self.hu = np.full(shape, -1000.0)
+        self.labels = np.zeros(shape, np.uint8)
+        self.fine = band_noise(rng, shape, spacing, 1.2, 4)
+        self.medium = band_noise(rng, shape, spacing, 2.5, 9)
+        self.coarse = band_noise(rng, shape, spacing, 8, 40)
+        self.strand = band_noise(rng, shape, spacing, 4.5, 22)
 
-    def box(self, x: float, y: float, reach: float) -> tuple[slice, slice]:
-        """The part of the canvas within ``reach`` mm of a point; may be empty."""
-        row = np.searchsorted(self.y[:, 0], [y - reach, y + reach])
-        column = np.searchsorted(self.x[0], [x - reach, x + reach])
-        return slice(*row), slice(*column)
+    def near(self, x: float, y: float, reach: float) -> Canvas:
+        """The part within ``reach`` mm of a point, which may be empty; painting it paints this."""
+        part = copy.copy(self)
+        row = slice(*np.searchsorted(self.rows, [y - reach, y + reach]))
+        column = slice(*np.searchsorted(self.columns, [x - reach, x + reach]))
+        part.rows, part.columns = self.rows[row], self.columns[column]
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray) and value.ndim == 2:
+                setattr(part, name, value[row, column])
+        return part
 
     def paint(
         self,
         distance: np.ndarray,
         hu: np.ndarray | float,
         label: str | None = None,
-        part: tuple[slice, slice] | None = None,
         opacity: float | np.ndarray = 1.0,
     ) -> None:
         """Fills where the distance is below 0, with partial volume at the border."""
-        part = (slice(None), slice(None)) if part is None else part
         cover = np.clip(0.5 - distance / self.spacing, 0, 1) * opacity
-        self.hu[part] += cover * (hu - self.hu[part])
+        self.hu += cover * (hu - self.hu)
         if label is not None:
-            self.labels[part][distance < 0] = LABELS[label]
+            self.labels[distance < 0] = LABELS[label]
 
     def scan(self, noise: float) -> np.ndarray:
         """Blurred by the scanner, with noise: int16 HU."""
-        f2 = squared_frequencies(self.shape, (self.spacing, self.spacing))
+        f2 = squared_frequencies(self.hu.shape, (self.spacing, self.spacing))
         sigma = 0.55  # mm, of the point spread function
         blur = np.exp(-2 * np.pi**2 * sigma**2 * f2)
         # The noise of filtered back projection: a ramp that the kernel rounds off.
         f = np.sqrt(f2)
         cut = min(0.5 / self.spacing, 0.75)
         ramp = f * np.exp(-((f / (0.62 * cut)) ** 4))
-        grain = filtered(self.rng.standard_normal(self.shape), ramp)
+        grain = filtered(self.rng.standard_normal(self.hu.shape), ramp)
         grain /= max(grain.std(), 1e-9)
         image = filtered(self.hu, blur)
         # More noise in the middle of the body, where fewer photons arrive.
-        body = np.exp(-((self.x / 120) ** 2) - ((self.y - 10) / 95) ** 2)
+        body = np.exp(-((self.columns / 120) ** 2) - ((self.rows[:, None] - 10) / 95) ** 2)
         image += noise * grain * (0.55 + 0.65 * body)
         return np.clip(np.rint(image), -1024, 3071).astype(np.int16)
 

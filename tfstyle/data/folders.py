@@ -84,8 +84,8 @@ def look_into(
     Args:
         folder: The folder, or the one file.
         files: The files in it, of any kind.
-        describe: What to keep of a DICOM header.
-        tags: Attributes that it needs, None for all.
+        describe: What to keep of a DICOM header, of which `tags` are read, None for all.
+        tags: See `describe`.
         strict: Raise the error of a damaged DICOM file.
 
     Raises:

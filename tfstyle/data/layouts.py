@@ -13,10 +13,6 @@ import os
 import re
 import zlib
 
-import numpy as np
-
-from tfstyle.data.scan import Scan
-
 #: What the headers of generated scans say: Derivation Description (0008,2111) of DICOM,
 #: ``descrip`` of NIfTI, a text chunk of PNG.
 MARK = "by tfstyle; not for diagnosis"
@@ -111,23 +107,3 @@ def is_result(path: str | os.PathLike) -> bool:
     except (OSError, EOFError, ValueError, zlib.error):
         return False  # whoever reads it says what is wrong
     return MARK.encode() in head
-
-
-def is_label_map(scan: Scan, other: Scan) -> bool:
-    """Whether a volume is a label map of a CT beside it, by its voxels.
-
-    Those of label maps are whole numbers, and small on the grid of the CT, or alike over areas.
-    """
-    if (scan.units, other.units) != ("US", "HU") or os.path.dirname(
-        scan.files[0]
-    ) != os.path.dirname(other.files[0]):
-        return False
-    pixels = scan.load().pixels
-    if pixels.dtype.kind not in "iu" or pixels.min() < 0:
-        return False
-    first, second = np.asarray(scan.affine), np.asarray(other.affine)
-    if scan.shape == other.shape and np.allclose(first, second, atol=1e-3):
-        return bool(pixels.max() <= 255)
-    left, right = pixels[..., :-1], pixels[..., 1:]
-    inside = left > 0
-    return not inside.any() or float(np.mean((left == right)[inside])) > 0.5

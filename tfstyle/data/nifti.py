@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from tfstyle.data.windows import Window
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.limits import check
 
+logger = logging.getLogger(__name__)
+
 _HU_MARK = b"units HU"  # in the header's description, written by write_nifti
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -32,11 +35,12 @@ _GEOMETRY = (
 )
 
 
-def _header(path: str) -> nib.Nifti1Header:
+def _header(path: str, *, say: bool = False) -> nib.Nifti1Header:
     """The header of NIfTI-1 or NIfTI-2, without extensions, of sizes that may be read.
 
     Nothing else is made of the file: what stands between header and voxels may be of any kind and
-    size, and unpacks to more than it takes on the disk.
+    size, and unpacks to more than it takes on the disk. With `say`, a missing size of voxels is
+    logged.
     """
     kinds = (nib.Nifti1Header, nib.Nifti2Header)
     try:
@@ -47,6 +51,8 @@ def _header(path: str) -> nib.Nifti1Header:
         if kind is None or len(start) < kind.sizeof_hdr:
             raise ValueError("it does not begin with a NIfTI header")
         header = kind(start[: kind.sizeof_hdr])
+        stated = kind(start[: kind.sizeof_hdr], check=False)  # nibabel makes 1 of 0
+        sizes = stated["pixdim"][1 : 1 + min(3, int(stated["dim"][0]))]
         if header["magic"].tobytes().rstrip(b"\0")[:3] not in (b"n+1", b"n+2"):
             raise ValueError("it is not a single-file NIfTI")
         offset = float(header["vox_offset"])
@@ -59,6 +65,8 @@ def _header(path: str) -> nib.Nifti1Header:
         reason = reason_of(error)
         raise InputFileError(path, f"not a NIfTI file, or damaged ({reason}).") from None
     check(path, "text_bytes", int(offset), f"{int(offset)} bytes stand before the voxels")
+    if say and not sizes.all() and not header["sform_code"]:
+        logger.warning("%s does not say the size of its voxels (pixdim); taken as 1 mm.", path)
     return header
 
 
@@ -74,7 +82,7 @@ class NiftiPixels:
     by_slice = False
 
     def __init__(self, path: str):
-        self.path, self.header, self.units = path, _header(path), ""
+        self.path, self.header, self.units = path, _header(path, say=True), ""
         shape, kind = tuple(map(int, self.header.get_data_shape())), self.header.get_data_dtype()
         if kind.fields is not None or kind.kind not in "iufb":
             raise InputFileError(path, f"holds {kind} values; scans have one gray value a voxel.")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
-
-from tfstyle._private.files import write_atomically
-from tfstyle.data import PROTOCOLS, apply_protocol, spine_phantom, write_png
+from tfstyle.data import (
+    PROTOCOLS,
+    WINDOWS,
+    apply_protocol,
+    scan_to_unit,
+    spine_phantom,
+    write_nifti,
+    write_png,
+)
+from tfstyle.data.nifti import write_labels
 from tfstyle.errors import ArgumentError, OutputError
 
 
@@ -65,17 +69,10 @@ def write_phantoms(
         phantom = spine_phantom(seed=number, size=size)
         names = [f"phantom_{number}{end}" for end in (".nii.gz", "_mask.nii.gz", ".png")]
         hu, mask, picture = (folder / name for name in names)
-        affine = np.asarray(phantom.scan.affine)
-        _write_volume(phantom.scan.pixels, affine, hu)
-        _write_volume(phantom.mask, affine, mask)
+        write_nifti(scan_to_unit(phantom.scan, "full"), phantom.scan, WINDOWS["full"], hu)
+        write_labels(phantom.mask, phantom.scan, mask)
         write_png(apply_protocol(phantom, protocol, seed=number)[0], picture)
         files += [hu, mask, picture]
         if progress is not None:
             progress(number - seed + 1, count, hu.name)
     return files
-
-
-def _write_volume(voxels: np.ndarray, affine: np.ndarray, path: Path) -> None:
-    """Writes (slices, rows, columns) with an LPS affine as NIfTI, whose axes are RAS."""
-    image = nib.Nifti1Image(voxels, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
-    write_atomically(path, gzip.compress(image.to_bytes(), 6))

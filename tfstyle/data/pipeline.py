@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfstyle.data.scan import Scan
-from tfstyle.data.windows import Window, WindowSpec, resolve_window, scan_to_unit
+from tfstyle.data.windows import Window, WindowSpec, resolve_window
 from tfstyle.errors import ArgumentError
 
 logger = logging.getLogger(__name__)
@@ -25,21 +25,17 @@ def pair_dataset(
     style_scans: Sequence[Scan | np.ndarray] | None = None,
     *,
     windows: Sequence[WindowSpec] = ("auto",),
-    content_windows: Sequence[WindowSpec] | None = None,
     style_windows: Sequence[WindowSpec] | None = None,
     crop: int = 128,
     batch_size: int = 8,
     seed: int = 0,
-    steps: int | None = None,
     start: int = 0,
     weights: Sequence[float] | None = None,
-    style_weights: Sequence[float] | None = None,
     window_jitter: float = 0.0,
     rescale: tuple[float, float] | None = None,
     flips: bool = False,
     min_body: float = 0.25,
     same_place: float = 0.0,
-    cache: int | None = None,
     shard: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Random pairs of content and style crops.
@@ -60,19 +56,16 @@ def pair_dataset(
         scans: Scans, or arrays: float images in [0, 1], int16 HU, uint8 or uint16 gray, of shape
             (rows, columns), (slices, rows, columns) or either with a last axis of length 1.
         style_scans: Where styles come from. Defaults to ``scans``.
-        windows: Windows for contents and styles, see
-            :func:`~tfstyle.data.windows.resolve_window`; one is drawn for each crop. One that does
-            not suit a scan (a name in HU for a picture) is passed over for that scan.
-        content_windows: Windows of the contents. Defaults to ``windows``.
+        windows: Windows, see :func:`~tfstyle.data.windows.resolve_window`; one is drawn for each
+            crop. One that does not suit a scan (a name in HU for a picture) is passed over for
+            that scan.
         style_windows: Windows of the styles. Defaults to ``windows``.
         crop: Side of the square crops in pixels. Smaller slices are extended by reflection.
         batch_size: Pairs in a batch.
         seed: Seed of all draws.
-        steps: Number of batches. Defaults to endless.
         start: Number of batches to pass over, for a run that resumes.
-        weights: How often each scan is drawn as content, relative to the others. Defaults to its
-            number of slices.
-        style_weights: The same for styles.
+        weights: How often each of ``scans`` is drawn, relative to the others. Defaults to its
+            number of slices, which holds for ``style_scans`` always.
         window_jitter: Random change of the windows: the width by a factor up to ``exp(±jitter)``,
             the center by up to ``jitter`` half widths.
         rescale: Range of a random zoom (log-uniform), such as ``(0.7, 1.4)``; above 1 magnifies.
@@ -82,16 +75,15 @@ def pair_dataset(
         same_place: Share of pairs whose style is the content's own crop in another window. There
             the style's gray scale and the content's anatomy agree in full, so that a model learns
             the tone curve free of the anatomy's share in the histogram.
-        cache: Draw only this many pairs, keep them in memory and repeat them in random order.
         shard: ``(worker, workers)``, for one of several machines: batches hold that worker's part
             alone, and the parts of all workers make up the batch of ``batch_size`` pairs that a
             single machine would see.
 
     Returns:
-        Dataset of ``{"content": ..., "style": ...}``, both float32 (batch_size, crop, crop, 1) in
-        [0, 1], of static shape; with ``same_place`` also ``"paired"``, float32 (batch_size,), 1
-        where the style is the content's own crop. With ``shard`` the first axis is
-        ``batch_size / workers``.
+        Endless dataset of ``{"content": ..., "style": ...}``, both float32 (batch_size, crop, crop,
+        1) in [0, 1], of static shape; with ``same_place`` also ``"paired"``, float32
+        (batch_size,), 1 where the style is the content's own crop. With ``shard`` the first axis
+        is ``batch_size / workers``.
 
     Raises:
         ArgumentError: If an argument cannot be used, or no window suits a scan.
@@ -100,8 +92,6 @@ def pair_dataset(
         ("crop", crop, 1),
         ("batch_size", batch_size, 1),
         ("start", start, 0),
-        ("steps", 1 if steps is None else steps, 1),
-        ("cache", batch_size if cache is None else cache, batch_size),
     ):
         if int(value) != value or value < least:
             raise ArgumentError(
@@ -115,10 +105,9 @@ def pair_dataset(
         )
     if not 0 <= window_jitter < 2:
         raise ArgumentError(f"window_jitter must lie in [0, 2). Received {window_jitter!r}.")
-    if not 0 <= min_body <= 1:
-        raise ArgumentError(f"min_body must lie in [0, 1]. Received {min_body!r}.")
-    if not 0 <= same_place <= 1:
-        raise ArgumentError(f"same_place must lie in [0, 1]. Received {same_place!r}.")
+    for name, share in (("min_body", min_body), ("same_place", same_place)):
+        if not 0 <= share <= 1:
+            raise ArgumentError(f"{name} must lie in [0, 1]. Received {share!r}.")
     if rescale is not None and not 0.05 <= rescale[0] <= rescale[1] <= 20:
         raise ArgumentError(f"rescale must be (low, high) within 0.05 to 20. Received {rescale!r}.")
     settings: dict[str, Any] = {
@@ -128,18 +117,12 @@ def pair_dataset(
         "flips": bool(flips),
         "min_body": float(min_body),
     }
-    content = _Source("scans", scans, content_windows or windows, weights, **settings)
-    style = _Source(
-        "style_scans",
-        scans if style_scans is None else style_scans,
-        style_windows or windows,
-        weights if style_scans is None and style_weights is None else style_weights,
-        **settings,
-    )
-
-    again = content
-    if same_place and (style_windows or windows) is not (content_windows or windows):
-        again = _Source("scans", scans, style_windows or windows, weights, **settings)
+    content = _Source("scans", scans, windows, weights, **settings)
+    again = style = content
+    if style_windows is not None:
+        again = style = _Source("scans", scans, style_windows, weights, **settings)
+    if style_scans is not None:
+        style = _Source("style_scans", style_scans, style_windows or windows, None, **settings)
 
     def draw(number: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.float32]:
         rng = np.random.default_rng([int(seed) & (2**63 - 1), int(number)])
@@ -159,42 +142,12 @@ def pair_dataset(
             element["paired"] = tf.ensure_shape(images[2], ())
         return element
 
-    if cache is None:
-        numbers = tf.data.Dataset.counter(start=start * batch_size)
-        data = numbers.shard(workers, worker).map(pair)
-    else:
-        data = tf.data.Dataset.range(cache).map(pair).cache()
-        data = data.shuffle(cache, seed=seed, reshuffle_each_iteration=True).repeat()
-        data = data.skip(start * batch_size).shard(workers, worker)
+    numbers = tf.data.Dataset.counter(start=start * batch_size)
+    data = numbers.shard(workers, worker).map(pair)
     data = data.batch(batch_size // workers, drop_remainder=True)
-    if steps is not None:
-        data = data.take(steps)
     options = tf.data.Options()
     options.deterministic = True
     return data.with_options(options).prefetch(2)
-
-
-def slice_images(
-    scans: Sequence[Scan | np.ndarray], window: WindowSpec = "auto"
-) -> list[np.ndarray]:
-    """All slices of all scans as gray images.
-
-    Args:
-        scans: Scans or arrays as for :func:`pair_dataset`.
-        window: See :func:`~tfstyle.data.windows.resolve_window`; for a float array it is passed
-            over.
-
-    Returns:
-        A list of float32 images (rows, columns, 1) in [0, 1].
-
-    Raises:
-        ArgumentError: If the window does not suit a scan.
-    """
-    images: list[np.ndarray] = []
-    for item in scans:
-        scan, is_unit = _as_scan("scans", item)
-        images.extend(scan_to_unit(scan, _UNIT if is_unit else window))
-    return images
 
 
 _UNIT = Window(0.5, 1.0)

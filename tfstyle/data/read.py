@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,13 +19,11 @@ from tfstyle.data.dicom.series import (
     series_mark,
 )
 from tfstyle.data.folders import find_files, look_into, say_others
-from tfstyle.data.layouts import NIFTI, is_label_map
+from tfstyle.data.layouts import NIFTI
 from tfstyle.data.nifti import nifti_name, read_nifti
 from tfstyle.data.png import is_png, picture_name, read_png
 from tfstyle.data.scan import Scan
 from tfstyle.errors import ArgumentError, InputFileError
-
-logger = logging.getLogger(__name__)
 
 _PAIR = (".hdr", ".img", ".hdr.gz", ".img.gz")
 _PAIR_PROBLEM = (
@@ -59,6 +56,13 @@ def no_scans(folder: str | os.PathLike) -> InputFileError:
             f"such as {os.path.basename(labels[0])}. Give such a file itself to read it as a scan, "
             "or give it another name.",
         )
+    index = next((file for file in files if os.path.basename(file).lower() == "dicomdir"), None)
+    if index is not None:
+        return InputFileError(
+            index,
+            "a DICOMDIR, the index of DICOM files, and none of its files is beside or below it. "
+            "Copy the whole medium, with the folders that it lists.",
+        )
     return InputFileError(path, "holds no DICOM, NIfTI or PNG files.")
 
 
@@ -76,8 +80,8 @@ def read_scans(
     is a scan of its own, and what is none of these, or a DICOM object without a picture, is left
     out. Label maps are left out as well, with a warning: those that names of files or folders tell,
     as in the layouts of TotalSegmentator, nnU-Net, the Medical Segmentation Decathlon, VerSe and
-    BIDS, and NIfTI volumes of labels beside a CT. So are results of tfstyle in a folder that holds
-    anything else. A file that is given itself is read under any name.
+    BIDS. So are results of tfstyle in a folder that holds anything else. A file that is given
+    itself is read under any name.
 
     Scout images, and slices of another size or orientation than the rest of their series, are left
     out with a warning that names the file, because a series with its scout is what scanners send;
@@ -147,17 +151,11 @@ def _read_folder(path: str, series: str | None, on_odd: str, units: str, lazy: b
     series_found = scans_of(frames, series=series, on_odd=on_odd)
     scans = series_found if lazy else load_all(series_found)
     scans += [read_png(p, lazy) for p in found.of("png") if series in (None, picture_name(p))]
-    volumes = [
+    scans += [
         read_nifti(file, units=units, lazy=lazy)
         for file in found.of("nifti")
         if series in (None, nifti_name(file))
     ]
-    others = [*volumes, *scans]
-    for volume in volumes:
-        if any(is_label_map(volume, other) for other in others):
-            logger.warning("Left out: %s looks like a label map.", volume.files[0])
-        else:
-            scans.append(volume)
     if not scans and series is None:
         if said:
             raise InputFileError(
@@ -170,29 +168,6 @@ def _read_folder(path: str, series: str | None, on_odd: str, units: str, lazy: b
     return sorted(scans, key=lambda scan: os.path.dirname(scan.files[0]))
 
 
-def _labels_something_beside(scan: Scan) -> bool:
-    """Whether a NIfTI volume is a label map of another scan in its folder."""
-    if scan.units != "US":
-        return False
-    folder = os.path.dirname(scan.files[0])
-    dicom = False
-    for name in sorted(os.listdir(folder or ".")):
-        other = os.path.join(folder, name)
-        try:
-            if _is_nifti(other):
-                beside = [read_nifti(other, lazy=True)] if other != scan.files[0] else []
-            elif not dicom and is_dicom(other):  # one file tells the units of its series
-                beside = read_dicom([other], lazy=True)
-                dicom = bool(beside)
-            else:
-                continue
-            if any(is_label_map(scan, one) for one in beside):
-                return True
-        except InputFileError:
-            continue
-    return False
-
-
 @dataclass(frozen=True)
 class ScanFiles:
     """Files that make up a scan, known before they are read.
@@ -201,13 +176,11 @@ class ScanFiles:
         files: The files, sorted; several for a DICOM series.
         kind: ``"dicom"``, ``"nifti"`` or ``"png"``.
         series: Series Instance UID, with more behind it where several series share it, or "".
-        given: Whether the file itself was given, and not its folder.
     """
 
     files: tuple[str, ...]
     kind: str
     series: str = ""
-    given: bool = False
 
     def read(self, *, lazy: bool = False) -> list[Scan]:
         """Reads the files as :func:`read_scans` reads a folder.
@@ -217,7 +190,7 @@ class ScanFiles:
 
         Returns:
             One scan, several where a DICOM series repeats its positions, or none where the files
-            turn out to be scout images, objects without pictures, or labels of a volume beside.
+            turn out to be scout images or objects without pictures.
 
         Raises:
             InputFileError: If a file is damaged.
@@ -226,11 +199,7 @@ class ScanFiles:
             return [read_png(self.files[0], lazy)]
         if self.kind == "dicom":
             return read_dicom(self.files, lazy=lazy)
-        scan = read_nifti(self.files[0], lazy=lazy)
-        if not self.given and _labels_something_beside(scan):
-            logger.warning("Left out: %s looks like a label map.", self.files[0])
-            return []
-        return [scan]
+        return [read_nifti(self.files[0], lazy=lazy)]
 
 
 def list_scans(
@@ -254,13 +223,12 @@ def list_scans(
     """
     folder = os.fspath(folder)
     _check_exists(folder)
-    given = not os.path.isdir(folder)
-    files = [folder] if given else find_files(folder)
+    files = find_files(folder) if os.path.isdir(folder) else [folder]
     passed = tuple(os.path.join(os.path.realpath(path), "") for path in without)
     if passed:
         files = [file for file in files if not os.path.realpath(file).startswith(passed)]
     found = look_into(folder, files, lambda _, header: identity_of(header), IDENTITY_TAGS, False)
-    scans = [ScanFiles((file,), "nifti", given=given) for file in found.of("nifti")]
+    scans = [ScanFiles((file,), "nifti") for file in found.of("nifti")]
     scans += [ScanFiles((file,), "png") for file in found.of("png")]
     dicom = [(file, identity) for kind, file, identity in found.scans if kind == "dicom"]
     series: dict[tuple[str, ...], list[str]] = {}

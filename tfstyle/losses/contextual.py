@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
 from tfstyle.errors import ArgumentError
@@ -29,8 +28,6 @@ def contextual_similarity(
     *,
     distance: str = "cosine",
     direction: str = "forward",
-    samples: int | None = None,
-    seed: int | keras.random.SeedGenerator | None = None,
     method: str = "auto",
     block: int | None = None,
 ):
@@ -58,12 +55,6 @@ def contextual_similarity(
         distance: ``"cosine"``, ``"cosine/2"`` or ``"l2"``, see :data:`DISTANCES`.
         direction: ``"forward"`` is CA(G, X) above: each x_j looks for its g_i. ``"reverse"`` is
             CA(X, G): each g_i looks for its x_j. ``"symmetric"`` is the mean of both.
-        samples: Compare only this many positions, drawn at random without repetition and the same
-            in both maps where their sizes agree, as the original code does with 65² positions to
-            save memory. Defaults to all, which are compared too where there are no more.
-        seed: Of the draw: an int gives the same positions at every call, a
-            ``keras.random.SeedGenerator`` new ones at every call, None new ones of Keras's global
-            generator.
         method: ``"dense"`` keeps the (B, N, N) matrices, ``"blockwise"`` does not; ``"auto"`` takes
             the dense path for maps so small that it is faster. Values and gradients agree.
         block: Rows a block of the blockwise path. Defaults to a number chosen by size.
@@ -74,7 +65,7 @@ def contextual_similarity(
 
     Raises:
         ArgumentError: a bandwidth not above 0, a spatial weight not in [0, 1) or with maps of
-            different size, an unknown distance, direction or method, samples or a block below 1.
+            different size, an unknown distance, direction or method, or a block below 1.
 
     Example:
         >>> features = keras.random.normal((1, 6, 6, 8), seed=0)
@@ -86,16 +77,7 @@ def contextual_similarity(
     CVPR 2019, equation 6.
     """
     forward, reverse = _similarities(
-        generated,
-        content,
-        bandwidth,
-        spatial_weight,
-        distance,
-        direction,
-        samples,
-        seed,
-        method,
-        block,
+        generated, content, bandwidth, spatial_weight, distance, direction, method, block
     )
     if direction == "symmetric":
         return (forward + reverse) / 2
@@ -112,7 +94,7 @@ def contextual_loss(
         content: float tensor (B, H', W', C).
         bandwidth: h, above 0.
         spatial_weight: w of the bilateral variant; 0 is the paper's loss.
-        **options: ``distance``, ``direction``, ``samples``, ``seed``, ``method`` and ``block`` of
+        **options: ``distance``, ``direction``, ``method`` and ``block`` of
             :func:`contextual_similarity`. ``direction="symmetric"`` is the mean of both losses.
 
     Returns:
@@ -126,14 +108,7 @@ def contextual_loss(
         >>> contextual_loss(features[0], features[1], direction="symmetric").shape
         TensorShape([1])
     """
-    settings = {
-        "distance": "cosine",
-        "direction": "forward",
-        "samples": None,
-        "seed": None,
-        "method": "auto",
-        "block": None,
-    }
+    settings = {"distance": "cosine", "direction": "forward", "method": "auto", "block": None}
     unknown = sorted(set(options) - set(settings))
     if unknown:
         raise ArgumentError(
@@ -156,8 +131,6 @@ class ContextualLoss(keras.losses.Loss):
         spatial_weight: w of the bilateral variant; 0 is the paper's loss.
         distance: See :func:`contextual_similarity`, as for the rest.
         direction: ``"forward"``, ``"reverse"`` or ``"symmetric"``.
-        samples: Number of random positions. Defaults to all.
-        seed: Of the draw; with an int, other positions at each call all the same.
         method: ``"auto"``, ``"dense"`` or ``"blockwise"``.
         block: Rows a block.
         reduction: Of Keras; ``None`` gives one value a sample.
@@ -177,8 +150,6 @@ class ContextualLoss(keras.losses.Loss):
         spatial_weight: float = 0.0,
         distance: str = "cosine",
         direction: str = "forward",
-        samples: int | None = None,
-        seed: int | None = None,
         method: str = "auto",
         block: int | None = None,
         reduction: str | None = "sum_over_batch_size",
@@ -186,27 +157,24 @@ class ContextualLoss(keras.losses.Loss):
         **kwargs,
     ):
         super().__init__(name=name, reduction=reduction, **kwargs)
-        _check(bandwidth, spatial_weight, distance, direction, samples, method, block)
-        self.seed = seed
+        _check(bandwidth, spatial_weight, distance, direction, method, block)
         self.settings = {
             "bandwidth": bandwidth,
             "spatial_weight": spatial_weight,
             "distance": distance,
             "direction": direction,
-            "samples": samples,
             "method": method,
             "block": block,
         }
-        self.draws = None if samples is None else keras.random.SeedGenerator(seed)
 
     def call(self, y_true, y_pred):
-        return contextual_loss(y_pred, y_true, seed=self.draws, **self.settings)
+        return contextual_loss(y_pred, y_true, **self.settings)
 
     def get_config(self):
-        return {**super().get_config(), **self.settings, "seed": self.seed}
+        return {**super().get_config(), **self.settings}
 
 
-def _check(bandwidth, spatial_weight, distance, direction, samples, method, block):
+def _check(bandwidth, spatial_weight, distance, direction, method, block):
     if not bandwidth > 0:
         raise ArgumentError(f"bandwidth: must be above 0, received {bandwidth!r}.")
     if not 0.0 <= spatial_weight < 1.0:
@@ -220,18 +188,15 @@ def _check(bandwidth, spatial_weight, distance, direction, samples, method, bloc
             raise ArgumentError(
                 f"{name}: unknown value {value!r}; use one of {', '.join(map(repr, known))}."
             )
-    for name, value in (("samples", samples), ("block", block)):
-        if value is not None and not (isinstance(value, (int, np.integer)) and value >= 1):
-            raise ArgumentError(
-                f"{name}: must be a whole number of at least 1, received {value!r}."
-            )
+    if block is not None and not (isinstance(block, (int, np.integer)) and block >= 1):
+        raise ArgumentError(f"block: must be a whole number of at least 1, received {block!r}.")
 
 
 def _similarities(
-    generated, content, bandwidth, spatial_weight, distance, direction, samples, seed, method, block
+    generated, content, bandwidth, spatial_weight, distance, direction, method, block
 ):
     """CA(G, X) and CA(X, G), each (B,), or None for the direction that is not wanted."""
-    _check(bandwidth, spatial_weight, distance, direction, samples, method, block)
+    _check(bandwidth, spatial_weight, distance, direction, method, block)
     g, x = _vectors(generated), _vectors(content)
     center = ops.mean(x, axis=1, keepdims=True)
     g, x = g - center, x - center
@@ -248,8 +213,6 @@ def _similarities(
                 f"{tuple(generated.shape)} and {tuple(content.shape)}."
             )
         places = (_places(content) * spatial_weight**0.5,) * 2
-    if samples is not None:
-        g, x, places = _sample(g, x, places, samples, seed)
 
     def similarity(g, x, g_places, x_places):
         share = 1.0 - spatial_weight
@@ -317,24 +280,3 @@ def _places(features):
     columns = ops.cast(ops.arange(width), "float32") / unit
     grid = ops.meshgrid(rows, columns, indexing="ij")
     return ops.stack([ops.reshape(part, (-1,)) for part in grid], axis=1)
-
-
-def _sample(g, x, places, samples, seed):
-    """The same random positions of both maps, of each its own where their sizes differ."""
-    same = g.shape[1] is not None and g.shape[1] == x.shape[1]
-
-    def draw(vectors):
-        count = ops.shape(vectors)[1]
-        if isinstance(count, int) and count <= samples:
-            return None
-        return keras.random.shuffle(ops.arange(count), seed=seed)[:samples]
-
-    def take(vectors, where, axis):
-        if vectors is None or where is None:
-            return vectors
-        return tf.gather(vectors, where, axis=axis)
-
-    first = draw(g)
-    second = first if same or places[0] is not None else draw(x)
-    places = take(places[0], first, 0), take(places[1], second, 0)
-    return take(g, first, 1), take(x, second, 1), places

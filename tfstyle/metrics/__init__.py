@@ -11,29 +11,23 @@ import importlib
 
 #: Where each name lives. Modules are imported on first use: some need Keras, some NumPy alone.
 _PLACES = {
-    "edges": ("EdgeDisplacement",),
     "inception": (
-        "ConditionalInceptionScore",
         "DomainClassifier",
-        "InceptionScore",
         "conditional_inception_score",
         "inception_score",
     ),
-    "monotone": ("Monotonicity", "monotonicity", "monotonicity_scores"),
     "perceptual": ("LPIPS", "PerceptualDistance", "lpips"),
-    "preservation": ("edge_displacement", "structure_map", "structure_similarity"),
+    "preservation": ("edge_displacement", "structure_similarity"),
     "segmentation": (
         "Dice",
         "MeanIoU",
         "PixelAccuracy",
-        "SegmenterAgreement",
         "confusion_matrix",
         "dice",
         "dice_by_class",
         "iou_by_class",
         "mean_iou",
         "pixel_accuracy",
-        "segmenter_agreement",
     ),
     "structure": ("StructureSimilarity", "structure_scores"),
     "style": ("histogram_distance", "style_distance_ratio"),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from tfstyle.errors import ArgumentError
-
 
 class PairMean(keras.metrics.Mean):
     """Mean of one score a pair of images over all pairs seen.
@@ -40,7 +38,3 @@ class PairMean(keras.metrics.Mean):
     def scores(self, content, generated, mask=None):
         """One score an image, (B,); NaN where there is nothing to measure."""
         raise TypeError(f"{type(self).__name__} must define scores().")
-
-    def _no_mask(self, mask) -> None:
-        if mask is not None:
-            raise ArgumentError(f"{self.name}: takes weights (B,) alone, no mask.")

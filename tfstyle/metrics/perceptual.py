@@ -266,7 +266,8 @@ class LPIPS(PairMean):
         _shared(self.network, self.weights_from)  # now, in the scope of a strategy
 
     def scores(self, content, generated, mask=None):
-        self._no_mask(mask)
+        if mask is not None:
+            raise ArgumentError(f"{self.name}: takes weights (B,) alone, no mask.")
         return lpips(content, generated, self.network, self.weights_from)
 
     def get_config(self):

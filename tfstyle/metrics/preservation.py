@@ -18,62 +18,18 @@ CLIPPED = 0.1
 EDGE = 0.05
 
 
-def gaussian(size: int = 11, sigma: float = 1.5) -> np.ndarray:
-    """Weights of a Gaussian window, summing to 1; by default those of SSIM."""
-    x = np.arange(size) - (size - 1) / 2
-    weights = np.exp(-(x**2) / (2 * sigma**2))
-    return weights / weights.sum()
-
-
-def _filter(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Separable filter over complete windows only: (H, W) to (H - n + 1, W - n + 1)."""
-    n = len(weights)
-    rows = sum(w * image[i : image.shape[0] - n + 1 + i] for i, w in enumerate(weights))
-    return sum(w * rows[:, i : rows.shape[1] - n + 1 + i] for i, w in enumerate(weights))
-
-
-def structure_map(content: np.ndarray, generated: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The structure term of SSIM at every complete 11x11 Gaussian window.
-
-    ``s = (σ_xy + c) / (σ_x·σ_y + c)`` with ``c = (0.03)²/2``. It does not change under
-    ``y = a·x + b`` with a > 0, so it ignores contrast and brightness, which are what style may
-    change.
-
-    Args:
-        content: float array (H, W) in [0, 1], H and W at least 11.
-        generated: float array (H, W) in [0, 1].
-
-    Returns:
-        The map (H − 10, W − 10), and a boolean map of the windows that count: content neither
-        flat (standard deviation under 0.02) nor clipped (more than a tenth of the weight at 0
-        or 1).
-
-    Raises:
-        ArgumentError: for images of different or too small size.
-
-    Reference: Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment", IEEE TIP 13:4
-    (2004), equation 10.
-    """
-    x, y = _planes(content, generated, 11)
-    weights = gaussian()
-    mean_x, mean_y = _filter(x, weights), _filter(y, weights)
-    var_x = np.maximum(_filter(x * x, weights) - mean_x**2, 0.0)
-    var_y = np.maximum(_filter(y * y, weights) - mean_y**2, 0.0)
-    covariance = _filter(x * y, weights) - mean_x * mean_y
-    c = STRUCTURE_CONSTANT
-    structure = (covariance + c) / (np.sqrt(var_x * var_y) + c)
-    clipped = _filter(((x <= 0.0) | (x >= 1.0)).astype(np.float64), weights)
-    counts = (np.sqrt(var_x) >= FLAT) & (clipped <= CLIPPED)
-    return structure, counts
-
-
 def structure_similarity(
     content: np.ndarray, generated: np.ndarray, mask: np.ndarray | None = None
 ) -> float:
     """Mean structure term of SSIM over windows that are neither flat nor clipped.
 
+    At every complete 11x11 Gaussian window ``s = (σ_xy + c) / (σ_x·σ_y + c)`` with
+    ``c = (0.03)²/2``. It does not change under ``y = a·x + b`` with a > 0, so it ignores contrast
+    and brightness, which are what style may change. A window counts where the content is neither
+    flat (standard deviation under 0.02) nor clipped (more than a tenth of the weight at 0 or 1).
+
     Args:
-        content: float array (H, W) in [0, 1].
+        content: float array (H, W) in [0, 1], H and W at least 11.
         generated: float array (H, W) in [0, 1].
         mask: bool array (H, W); only windows centered inside it count. See
             :func:`tfstyle.data.body_mask`.
@@ -84,20 +40,36 @@ def structure_similarity(
         no window counts.
 
     Raises:
-        ArgumentError: see :func:`structure_map`.
+        ArgumentError: for images of different or too small size.
 
     Example:
         >>> round(structure_similarity(content, 0.5 * content + 0.2), 2)   # contrast is ignored
         1.0
+
+    Reference: Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment", IEEE TIP 13:4
+    (2004), equation 10.
     """
-    structure, counts = structure_map(content, generated)
+    from scipy import ndimage
+
+    x, y = _planes(content, generated, 11)
+    inner = (slice(5, -5),) * 2
+
+    def average(image: np.ndarray) -> np.ndarray:
+        return ndimage.gaussian_filter(image, 1.5, radius=5)[inner]
+
+    mean_x, mean_y = average(x), average(y)
+    var_x = np.maximum(average(x * x) - mean_x**2, 0.0)
+    var_y = np.maximum(average(y * y) - mean_y**2, 0.0)
+    covariance = average(x * y) - mean_x * mean_y
+    c = STRUCTURE_CONSTANT
+    structure = (covariance + c) / (np.sqrt(var_x * var_y) + c)
+    clipped = average(((x <= 0.0) | (x >= 1.0)).astype(np.float64))
+    counts = (np.sqrt(var_x) >= FLAT) & (clipped <= CLIPPED)
     if mask is not None:
-        counts = counts & np.asarray(mask, bool).squeeze()[5:-5, 5:-5]
+        counts &= np.asarray(mask, bool).squeeze()[inner]
     if not counts.any():
         return float("nan")
-    if np.asarray(generated).squeeze()[5:-5, 5:-5][counts].std() < BLANK:
-        return 0.0
-    return float(structure[counts].mean())
+    return 0.0 if y[inner][counts].std() < BLANK else float(structure[counts].mean())
 
 
 def edge_displacement(
@@ -132,8 +104,16 @@ def edge_displacement(
         >>> edge_displacement(content, 0.5 * content, spacing=0.7) < 0.1   # mm
         True
     """
+    from scipy import ndimage
+
+    def slopes(image: np.ndarray) -> list[np.ndarray]:
+        return np.gradient(ndimage.gaussian_filter(image, 1.0, radius=3, mode="mirror"))
+
+    def sample(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        return ndimage.map_coordinates(image, [rows, columns], order=1)
+
     x, y = _planes(content, generated, 16)
-    down, across = _slopes(x)
+    down, across = slopes(x)
     strength = np.hypot(down, across)
     border = int(np.ceil(reach)) + 2
     inside = np.zeros(x.shape, bool)
@@ -143,7 +123,7 @@ def edge_displacement(
     rows, columns = np.nonzero(inside & (strength > EDGE))
     normals = np.stack([down, across])[:, rows, columns] / strength[rows, columns]
     ahead, behind = (
-        _sample(strength, rows + sign * normals[0], columns + sign * normals[1]) for sign in (1, -1)
+        sample(strength, rows + sign * normals[0], columns + sign * normals[1]) for sign in (1, -1)
     )
     ridge = (strength[rows, columns] >= ahead) & (strength[rows, columns] >= behind)
     rows, columns, normals = rows[ridge], columns[ridge], normals[:, ridge]
@@ -152,8 +132,8 @@ def edge_displacement(
     offsets = np.arange(-reach, reach + 0.125, 0.25)
     lines = rows + offsets[:, None] * normals[0], columns + offsets[:, None] * normals[1]
     places = []
-    for image in (strength, np.hypot(*_slopes(y))):
-        profile = _sample(image, *lines)
+    for image in (strength, np.hypot(*slopes(y))):
+        profile = sample(image, *lines)
         best = np.clip(profile.argmax(axis=0), 1, len(offsets) - 2)
         each = np.arange(rows.size)
         left, top, right = (profile[best + k, each] for k in (-1, 0, 1))
@@ -175,17 +155,3 @@ def _planes(content, generated, least: int) -> tuple[np.ndarray, np.ndarray]:
             f"received {np.shape(content)} and {np.shape(generated)}."
         )
     return x, y
-
-
-def _slopes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Derivatives along rows and columns of the image smoothed with σ = 1."""
-    return tuple(np.gradient(_filter(np.pad(image, 3, mode="reflect"), gaussian(7, 1.0))))
-
-
-def _sample(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Bilinear values at fractional places inside the image."""
-    top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
-    v, u = rows - top, columns - left
-    return (1 - v) * ((1 - u) * image[top, left] + u * image[top, left + 1]) + v * (
-        (1 - u) * image[top + 1, left] + u * image[top + 1, left + 1]
-    )

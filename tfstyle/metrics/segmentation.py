@@ -1,4 +1,4 @@
-"""Segmentations compared: pixel accuracy, intersection over union, Dice, agreement of a segmenter.
+"""Segmentations compared: pixel accuracy, intersection over union, Dice.
 
 All are read off one confusion matrix, so that a class means the same everywhere. Predictions are
 told apart by their type: whole numbers are classes, one a pixel; floats are probabilities or
@@ -7,8 +7,7 @@ logits with the classes along the last axis, of which the largest wins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -16,9 +15,6 @@ import numpy.typing as npt
 from keras import ops
 
 from tfstyle.errors import ArgumentError
-
-#: What is computed from a confusion matrix, by the name that ``measure`` takes.
-MEASURES = ("pixel_accuracy", "mean_iou", "dice")
 
 
 def confusion_matrix(
@@ -94,14 +90,12 @@ def iou_by_class(y_true, y_pred, num_classes: int, *, ignore_class: int | None =
     Returns:
         float64 array (num_classes,) in [0, 1]; NaN for classes absent in both.
     """
-    matrix = confusion_matrix(y_true, y_pred, num_classes, ignore_class=ignore_class)
-    return _by_class(matrix, "mean_iou")
+    return _scores(y_true, y_pred, num_classes, ignore_class, "mean_iou")
 
 
 def dice_by_class(y_true, y_pred, num_classes: int, *, ignore_class: int | None = None):
     """Dice coefficient of every class, 2·TP / (2·TP + FP + FN), as :func:`iou_by_class`."""
-    matrix = confusion_matrix(y_true, y_pred, num_classes, ignore_class=ignore_class)
-    return _by_class(matrix, "dice")
+    return _scores(y_true, y_pred, num_classes, ignore_class, "dice")
 
 
 def mean_iou(
@@ -149,59 +143,17 @@ def dice(
     return _mean(values, _targets(target_classes, num_classes))
 
 
-def segmenter_agreement(
-    segmenter: Callable,
-    content: npt.ArrayLike,
-    generated: npt.ArrayLike,
-    num_classes: int,
-    *,
-    measure: str = "dice",
-    target_classes: Sequence[int] | None = None,
-) -> float:
-    """How far a frozen segmenter sees the same in `content` and `generated`.
-
-    What it says of the content stands in for the truth. It measures anatomy as a network sees it,
-    and only as well as the segmenter copes with the generated gray scale: a low value is a loss of
-    anatomy or a segmenter out of its range.
-
-    Args:
-        segmenter: Takes float32 (B, H, W, 1) in [0, 1] and returns masks or class scores, see
-            :func:`confusion_matrix`; for example a trained :class:`tfstyle.segmentation.UNet`.
-        content: float array (B, H, W, 1) in [0, 1].
-        generated: float array (B, H, W, 1) in [0, 1].
-        num_classes: Number of the segmenter's classes.
-        measure: ``"dice"``, ``"mean_iou"`` or ``"pixel_accuracy"``.
-        target_classes: For Dice and IoU, average over these classes alone.
-
-    Returns:
-        A number in [0, 1] over all pixels of the batch; NaN when no class is present.
-
-    Raises:
-        ArgumentError: an unknown measure, or shapes that do not fit.
-
-    Example:
-        >>> unet = tfstyle.segmentation.UNet(2, depth=1, width=4)
-        >>> images = content[None, ..., None]
-        >>> tfstyle.metrics.segmenter_agreement(unet, images, images, num_classes=2)
-        1.0
-    """
-    metric = SegmenterAgreement(segmenter, num_classes, measure, target_classes)
-    metric.update_state(*(ops.convert_to_tensor(x, dtype="float32") for x in (content, generated)))
-    matrix = ops.convert_to_numpy(metric.total_cm)
-    if measure == "pixel_accuracy":
-        return float(np.trace(matrix) / matrix.sum())
-    return _mean(_by_class(matrix, measure), metric.target_classes)
+def _scores(y_true, y_pred, num_classes, ignore_class, measure: str) -> np.ndarray:
+    matrix = confusion_matrix(y_true, y_pred, num_classes, ignore_class=ignore_class)
+    return ops.convert_to_numpy(_by_class(ops.convert_to_tensor(matrix, "float64"), measure))
 
 
-def _by_class(matrix: np.ndarray, measure: str) -> np.ndarray:
-    """Found share, IoU or Dice of each class; NaN where it is absent in both."""
-    hits, rows, columns = np.diag(matrix).astype(np.float64), matrix.sum(1), matrix.sum(0)
-    if measure == "pixel_accuracy":
-        factor, union = 1.0, rows
-    else:
-        factor = 2.0 if measure == "dice" else 1.0
-        union = rows + columns - (2 - factor) * hits
-    return np.divide(factor * hits, union, out=np.full(len(hits), np.nan), where=union > 0)
+def _by_class(matrix, measure: str):
+    """Found share, IoU or Dice of each class, a tensor; NaN where it is absent in both."""
+    hits, rows, columns = ops.diagonal(matrix), ops.sum(matrix, axis=1), ops.sum(matrix, axis=0)
+    factor = 2.0 if measure == "dice" else 1.0
+    union = rows if measure == "pixel_accuracy" else rows + columns - (2.0 - factor) * hits
+    return ops.where(union > 0, factor * hits / ops.maximum(union, 1e-9), np.nan)
 
 
 def _mean(values: np.ndarray, targets: list[int]) -> float:
@@ -228,12 +180,6 @@ def _targets(target_classes: Sequence[int] | None, num_classes: int) -> list[int
             f"{target_classes}."
         )
     return targets
-
-
-def _classes_of(y_pred):
-    """Classes of a prediction that may hold scores."""
-    scores = keras.backend.is_float_dtype(keras.backend.standardize_dtype(y_pred.dtype))
-    return ops.argmax(y_pred, axis=-1) if scores else y_pred
 
 
 class _ConfusionMetric(keras.metrics.MeanIoU):
@@ -267,8 +213,9 @@ class _ConfusionMetric(keras.metrics.MeanIoU):
             sample_weight: Weights that broadcast to the pixels, or None.
         """
         truth, given = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
-        prediction = _classes_of(given)
-        if prediction is not given and given.shape[-1] != self.num_classes:
+        scores = keras.backend.is_float_dtype(keras.backend.standardize_dtype(given.dtype))
+        prediction = ops.argmax(given, axis=-1) if scores else given
+        if scores and given.shape[-1] != self.num_classes:
             raise ArgumentError(
                 f"{self.name}: predictions that are floats need a last axis of "
                 f"{self.num_classes} classes, received shape {tuple(given.shape)}."
@@ -297,22 +244,19 @@ class _ConfusionMetric(keras.metrics.MeanIoU):
 
     def result(self):
         matrix = ops.convert_to_tensor(self.total_cm)
-        hits, rows, columns = ops.diagonal(matrix), ops.sum(matrix, axis=1), ops.sum(matrix, axis=0)
         if self.measure == "pixel_accuracy":
-            return ops.sum(hits) / ops.sum(rows)
-        factor = 2.0 if self.measure == "dice" else 1.0
-        union = rows + columns - (2.0 - factor) * hits
-        present = ops.cast(union > 0, self.dtype)
-        values = factor * hits / ops.maximum(union, 1e-9)
-        total = ops.sum(ops.take(values * present, self.target_classes))
-        return total / ops.sum(ops.take(present, self.target_classes))
+            return ops.sum(ops.diagonal(matrix)) / ops.sum(matrix)
+        values = ops.take(_by_class(matrix, self.measure), self.target_classes)
+        there = ops.logical_not(ops.isnan(values))
+        return ops.sum(ops.where(there, values, 0.0)) / ops.sum(ops.cast(there, self.dtype))
 
     def by_class(self) -> np.ndarray:
         """float64 array (num_classes,) of each class so far; NaN for classes absent in both.
 
         Of pixel accuracy it is the share of each true class that was found.
         """
-        return _by_class(ops.convert_to_numpy(self.total_cm).astype(np.float64), self.measure)
+        matrix = ops.cast(ops.convert_to_tensor(self.total_cm), "float64")
+        return ops.convert_to_numpy(_by_class(matrix, self.measure))
 
     def get_config(self):
         return {
@@ -386,61 +330,3 @@ class PixelAccuracy(_ConfusionMetric):
         config = super().get_config()
         del config["target_classes"]
         return config
-
-
-@keras.saving.register_keras_serializable(package="tfstyle")
-class SegmenterAgreement(_ConfusionMetric):
-    """:func:`segmenter_agreement` over all pixels seen, as a Keras metric.
-
-    Args:
-        segmenter: A model or callable, or the path of a saved ``.keras`` model. Only a path comes
-            back when the metric is loaded; with a model, give it again.
-        num_classes: Number of the segmenter's classes.
-        measure: ``"dice"``, ``"mean_iou"`` or ``"pixel_accuracy"``.
-        target_classes: For Dice and IoU, average over these alone.
-        name: Defaults to ``"segmenter_agreement"``.
-        dtype: Of the counts.
-
-    Raises:
-        ArgumentError: an unknown measure, or use without a segmenter.
-    """
-
-    def __init__(
-        self,
-        segmenter: Callable | str | Path | None,
-        num_classes: int,
-        measure: str = "dice",
-        target_classes: Sequence[int] | None = None,
-        name: str | None = None,
-        dtype=None,
-    ):
-        if measure not in MEASURES:
-            raise ArgumentError(f"measure: must be one of {MEASURES}, received {measure!r}.")
-        super().__init__(num_classes, target_classes, None, name or "segmenter_agreement", dtype)
-        self.measure = measure
-        self._path = str(segmenter) if isinstance(segmenter, str | Path) else None
-        # Behind a function: Keras must not take its weights for this metric's.
-        model = keras.saving.load_model(self._path, safe_mode=True) if self._path else segmenter
-        self._segmenter = lambda: model
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        """Counts a batch.
-
-        Args:
-            y_true: content, float (B, H, W, 1) in [0, 1].
-            y_pred: generated, float (B, H, W, 1) in [0, 1].
-            sample_weight: See :meth:`MeanIoU.update_state`.
-        """
-        segmenter = self._segmenter()
-        if segmenter is None:
-            raise ArgumentError(
-                f"{self.name}: was loaded without its segmenter; make the metric again with one, "
-                "or give the path of a saved model."
-            )
-        truth = _classes_of(ops.convert_to_tensor(segmenter(y_true)))
-        super().update_state(truth, segmenter(y_pred), sample_weight)
-
-    def get_config(self):
-        config = super().get_config()
-        del config["ignore_class"]
-        return {**config, "segmenter": self._path, "measure": self.measure}

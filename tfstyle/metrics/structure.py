@@ -8,7 +8,7 @@ from keras import ops
 
 from tfstyle.errors import ArgumentError
 from tfstyle.metrics.means import PairMean
-from tfstyle.metrics.preservation import BLANK, CLIPPED, FLAT, STRUCTURE_CONSTANT, gaussian
+from tfstyle.metrics.preservation import BLANK, CLIPPED, FLAT, STRUCTURE_CONSTANT
 
 
 def structure_scores(content, generated, mask=None, *, empty: float = 1.0):
@@ -113,7 +113,8 @@ def check_pairs(content, generated, least: int = 1, names=("content", "generated
 
 def _filter(planes):
     """The 11x11 Gaussian over complete windows, separably, on every channel."""
-    weights = gaussian().astype(np.float32)
+    weights = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    weights = (weights / weights.sum()).astype(np.float32)
     channels = planes.shape[-1]
     for shape in ((11, 1, 1, 1), (1, 11, 1, 1)):
         kernel = np.tile(weights.reshape(shape), (1, 1, channels, 1))

@@ -10,8 +10,8 @@ from tfstyle.errors import ArgumentError
 def histogram_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Wasserstein-1 distance of the gray-level distributions of two images.
 
-    In one dimension it is the mean absolute difference of the quantile functions, computed here
-    exactly from the empirical distributions, for any numbers of pixels.
+    In one dimension it is the mean absolute difference of the quantile functions. Exact, for any
+    numbers of pixels.
 
     Args:
         a: float array of any shape, gray levels in [0, 1].
@@ -30,17 +30,15 @@ def histogram_distance(a: np.ndarray, b: np.ndarray) -> float:
     Reference: Ramdas, Garcia and Cuturi, "On Wasserstein two-sample testing", Entropy 19:47
     (2017), section 2.3.
     """
-    u, v = (np.sort(np.asarray(x, dtype=np.float64).ravel()) for x in (a, b))
+    from scipy.stats import wasserstein_distance
+
+    u, v = (np.asarray(x, dtype=np.float64).ravel() for x in (a, b))
     for name, values in (("a", u), ("b", v)):
         if not values.size or not np.isfinite(values).all():
             raise ArgumentError(f"{name}: must hold finite gray levels, at least one.")
-    if u.size == v.size:
-        return float(np.mean(np.abs(u - v)))
-    levels = np.sort(np.concatenate([u, v]))
-    steps = np.diff(levels)
-    cdf_u = np.searchsorted(u, levels[:-1], side="right") / u.size
-    cdf_v = np.searchsorted(v, levels[:-1], side="right") / v.size
-    return float(np.sum(np.abs(cdf_u - cdf_v) * steps))
+    if u.size == v.size:  # much faster
+        return float(np.mean(np.abs(np.sort(u) - np.sort(v))))
+    return float(wasserstein_distance(u, v))
 
 
 def style_distance_ratio(content: np.ndarray, style: np.ndarray, generated: np.ndarray) -> float:

@@ -115,21 +115,17 @@ def tone_error(
         >>> tone_error(right, right, hu)["balanced"]
         0.0
     """
-    _check_least_pixels(least_pixels)
     for value, name in ((y_true, "y_true"), (y_pred, "y_pred")):
         as_batch(value, name)
-    values = np.asarray(hu, np.float32)
-    counted = np.ones(values.shape, bool) if mask is None else np.asarray(mask, bool)
-    images: list[np.ndarray] = [*(np.asarray(y, np.float64) for y in (y_true, y_pred))]
-    images += [values, counted]
+    counted = np.ones(np.shape(hu), bool) if mask is None else np.asarray(mask, bool)
+    images = [*(np.asarray(image, np.float32) for image in (y_true, y_pred, hu)), counted]
     planes = [x[..., 0] if x.ndim == 3 and x.shape[-1] == 1 else x for x in images]
     if planes[0].ndim != 2 or len({plane.shape for plane in planes}) > 1:
         raise ArgumentError(
             "y_true, y_pred, hu and mask: must have one shape (H, W), received "
             f"{', '.join(str(x.shape) for x in images)}."
         )
-    right, generated, values, counted = planes
-    inside = values[counted]
+    inside = planes[2][planes[3]]
     if not np.isfinite(inside).all():
         raise ArgumentError("hu: must be finite where the mask is set, received NaN or infinity.")
     if inside.size and np.abs(inside).max() <= 1 and (inside % 1 != 0).any():
@@ -137,19 +133,9 @@ def tone_error(
             f"hu: must be in Hounsfield units, received values in [{inside.min():g}, "
             f"{inside.max():g}]."
         )
-    difference = np.abs(generated - right)[counted]
-    tissue = np.searchsorted(TISSUE_LIMITS, inside, side="right")
-    counts, sums = (
-        np.bincount(tissue, weights, len(TISSUES)).astype(np.float64)
-        for weights in (None, difference)
-    )
-    there = counts >= least_pixels
-    each = np.full(len(TISSUES), np.nan)
-    each[there] = sums[there] / counts[there]
-    errors = dict(zip(TISSUES, each.tolist()))
-    errors["balanced"] = float(each[there].mean()) if there.any() else float("nan")
-    errors["all"] = float(difference.mean()) if difference.size else float("nan")
-    return errors
+    batch = (plane[None, ..., None] for plane in planes)
+    found = tone_errors(*batch, least_pixels=least_pixels)
+    return {name: float(error[0]) for name, error in found.items()}
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")

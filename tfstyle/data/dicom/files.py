@@ -38,8 +38,6 @@ class NoSizeError(NoPictureError):
     """A slice without its size; folders leave it out with a warning."""
 
 
-#: Bytes before the prefix, and first bytes that tell a DICOM file from others.
-_PREAMBLE, _HEAD = 128, 1024
 _VRS = frozenset(vr.value.encode() for vr in VR if len(vr.value) == 2)
 _LONG_VRS = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)
 
@@ -52,20 +50,14 @@ def is_dicom(path: str | os.PathLike) -> bool:
     """
     try:
         with open(path, "rb") as file:
-            head = file.read(_HEAD)
+            head = file.read(1024)
     except OSError:
         return False
-    return _has_prefix(head) or _start_of_data_set(head) is not None
+    return _has_prefix(head) or _are_elements(head)
 
 
 def _has_prefix(head: bytes) -> bool:
-    return head[_PREAMBLE : _PREAMBLE + 4] == b"DICM"
-
-
-def _start_of_data_set(head: bytes) -> int | None:
-    """Where a data set begins in a file without the prefix ``DICM``."""
-    places = (4,) if head[:4] == b"DICM" else (0, _PREAMBLE)
-    return next((at for at in places if _are_elements(head[at:])), None)
+    return head[128:132] == b"DICM"
 
 
 def _are_elements(data: bytes) -> bool:
@@ -98,12 +90,7 @@ def _are_elements(data: bytes) -> bool:
 
 
 def read_dataset(path: str, *, pixels: bool, tags: list[str] | None = None) -> Dataset:
-    """Reads a file, with or without its pixels, and opens it once.
-
-    Args:
-        path: The file.
-        pixels: Whether to read the pixels.
-        tags: Keywords of the attributes to read where pixels are not. Defaults to all.
+    """Reads a file, with its pixels or without, then perhaps some attributes alone.
 
     Raises:
         InputFileError: If the file is missing, damaged, or is not a DICOM file.
@@ -111,10 +98,11 @@ def read_dataset(path: str, *, pixels: bool, tags: list[str] | None = None) -> D
     options: dict[str, Any] = {} if pixels else {"stop_before_pixels": True, "specific_tags": tags}
     try:
         with damage_is_input_error(path), _Bounded(path) as file:
-            if file.start is None:
-                raise NotDicomError(path, _NOT_DICOM)
-            if file.prefix:
+            head = file.peek()
+            if _has_prefix(head):
                 return pydicom.dcmread(file, **options)
+            if not _are_elements(head):
+                raise NotDicomError(path, _NOT_DICOM)
             if not pixels and tags is not None:
                 options["specific_tags"] = [*tags, *_TELLING]
             dataset = pydicom.dcmread(file, force=True, **options)
@@ -132,33 +120,11 @@ _NOT_DICOM = "not a DICOM file (no 'DICM' prefix). Give a DICOM, NIfTI or PNG fi
 _TELLING = ["SOPClassUID", "Modality", "Rows", "SeriesInstanceUID"]
 
 
-class _From(io.FileIO):
-    """A file from some byte on."""
-
-    start = 0
-
-    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
-        place += self.start if whence == os.SEEK_SET else 0
-        return super().seek(place, whence) - self.start
-
-    def tell(self) -> int:
-        return super().tell() - self.start
-
-
 class _Bounded(io.BufferedReader):
-    """A file whose reader can take no more than limits allow, for all lengths that it states.
-
-    It begins at ``start``, None if it is not a DICOM file; ``prefix``: whether it has ``DICM``.
-    """
+    """A file whose reader can take no more than limits allow, for all lengths that it states."""
 
     def __init__(self, path: str):
-        raw = _From(path)
-        head = raw.read(_HEAD)
-        self.prefix = _has_prefix(head)
-        self.start = 0 if self.prefix else _start_of_data_set(head)
-        raw.start = self.start or 0
-        raw.seek(0)
-        super().__init__(raw)
+        super().__init__(io.FileIO(path))
         self.size = os.fstat(self.fileno()).st_size
         check(path, "file_bytes", self.size, f"a file of {self.size} bytes")
 

@@ -90,12 +90,13 @@ class Frame:
     are missing, but "" for texts, 0 for SeriesNumber, CT for the Modality of a CT class, and the
     file meta group's UID for SOPInstanceUID. ImagePositionPatient is float64 (3,) in mm,
     ImageOrientationPatient unit vectors along rows and columns, float64 (6,), PixelSpacing mm
-    between rows and between columns.
+    between rows and between columns, 1 where they are missing.
 
     Attributes:
         path: The file.
         index: Frame number in the file, from 0.
         identity: Series, study, frame of reference and patient; see :func:`identity_of`.
+        spaced: Whether PixelSpacing, or ImagerPixelSpacing, is known.
         malformed: Keywords of numbers that are there and cannot be read.
         step: mm between slices by the header (spacing or thickness), or None.
         units: "HU" or "US".
@@ -123,6 +124,7 @@ class Frame:
     RescaleSlope: float | None = None
     RescaleIntercept: float | None = None
     BurnedInAnnotation: str = ""
+    spaced: bool = True
     malformed: frozenset[str] = frozenset()
     step: float | None = None
     units: str = "US"
@@ -295,6 +297,7 @@ def _describe_frame(common: Frame, dataset: Dataset, index: int) -> Frame:
         )
     position = np.array(numbers_of(plane, "ImagePositionPatient"))
     spacings = (numbers_of(measures, "PixelSpacing"), numbers_of(dataset, "ImagerPixelSpacing"))
+    spacing = next(((s[0], s[1]) for s in spacings if len(s) == 2 and min(s) > 0), None)
     step = number_of(measures, "SpacingBetweenSlices") or number_of(measures, "SliceThickness")
     scout = "LOCALIZER" in image_type
     units = _units(common.Modality, image_type, text_of(rescale, "RescaleType"), scout)
@@ -308,9 +311,8 @@ def _describe_frame(common: Frame, dataset: Dataset, index: int) -> Frame:
         ImageOrientationPatient=_unit_cosines(
             np.array(numbers_of(orientation, "ImageOrientationPatient"))
         ),
-        PixelSpacing=next(
-            ((s[0], s[1]) for s in spacings if len(s) == 2 and min(s) > 0), (1.0, 1.0)
-        ),
+        PixelSpacing=spacing or (1.0, 1.0),
+        spaced=spacing is not None,
         RescaleSlope=number_of(rescale, "RescaleSlope"),
         RescaleIntercept=number_of(rescale, "RescaleIntercept"),
         malformed=malformed,

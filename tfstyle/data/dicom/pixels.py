@@ -27,9 +27,6 @@ from tfstyle.limits import check
 #: What pixels outside the field of view become, and values below which mark such pixels.
 AIR_HU, LOWEST_HU = -1024, -1500
 
-# What decodes a transfer syntax, by a word of its name.
-_DECODERS = {"JPEG 2000": "pylibjpeg-openjpeg", "RLE": "pylibjpeg-rle", "": "python-gdcm"}
-
 # What no decoder can do without (PS3.3 C.7.6.3).
 _REQUIRED = (
     *("BitsAllocated", "BitsStored", "PixelRepresentation"),
@@ -185,10 +182,6 @@ def _undecodable(path: str, syntax: pydicom.uid.UID, error: BaseException) -> In
             f"the pixel data ({name}) is of a kind that is not read; convert the file to Explicit "
             "VR Little Endian, for example with gdcmconv --raw.",
         )
-    if "missing dependencies" in text:
-        package = next(_DECODERS[word] for word in _DECODERS if word in name)
-        advice = f"no decoder could read it; install {package}, or decompress the file"
-        return InputFileError(path, f"pixel data in {name}: {advice} ({reason}).")
     return InputFileError(
         path,
         f"the pixel data ({name}) cannot be decoded: it is truncated or damaged, or compressed "

@@ -45,19 +45,10 @@ def read_dicom(
     as_given: bool = False,
     lazy: bool = False,
 ) -> list[Scan]:
-    """Reads the series that a set of DICOM files holds.
+    """Reads the series that DICOM files hold, in any order, as :func:`scans_of` gives them.
 
-    Args:
-        paths: DICOM files, in any order. Each is opened once, or once more for its pixels if
-            `lazy`.
-        series: See :func:`scans_of`.
-        on_odd: See :func:`scans_of`.
-        as_given: Whether these very files were asked for: then scouts are read like slices, and an
-            object without a picture is an error.
-        lazy: Leave the pixels until they are asked for.
-
-    Returns:
-        As :func:`scans_of`.
+    Each file is opened once, or once more for its pixels if `lazy`. With `as_given` these very
+    files were asked for: scouts are read like slices, and an object without a picture is an error.
 
     Raises:
         InputFileError: If a file cannot be used; the message names it.
@@ -114,9 +105,8 @@ def scans_of(
 
     Args:
         found: The frames of each file, sorted by path.
-        series: Keep only the series whose Series Number, name, Series Instance UID or mark
-            (:func:`tfstyle.data.privacy.mark_of`) equals this text, or whose UID ends with it, from
-            a dot on or with six digits at least; or the one scan of this name.
+        series: See :func:`tfstyle.data.read_scans`, or the mark of a UID
+            (:func:`tfstyle.data.privacy.mark_of`).
         on_odd: What to do with files that do not fit their series (scouts, color pictures, slices
             of another size or pixel spacing, a single slice of another orientation): ``"skip"``
             leaves them out with a warning in the log that names them, ``"error"`` raises.
@@ -154,26 +144,27 @@ def scans_of(
                 "a color image; scans have one gray value a pixel. Give the gray original.",
             )
         clusters = _without_odd(clusters_of(fitting), name, on_odd)
-        taken: set[str] = set()
+        taken: Counter = Counter()
         for number, cluster in enumerate(clusters, start=1):
             for stack, labels in stacks_of(cluster, name):
                 plane = (f"plane{number}",) if len(clusters) > 1 else ()
-                scans.append(_scan(stack, name, _distinct("_".join((*plane, *labels)), taken)))
+                label = "_".join((*plane, *labels))
+                taken[label] += 1
+                again = f"-{taken[label]}" if taken[label] > 1 else ""
+                scans.append(_scan(stack, name, label + again))
     return scans if chosen or series is None else [s for s in scans if s.name == series]
-
-
-def _distinct(label: str, taken: set[str]) -> str:
-    number, wanted = 1, label
-    while label in taken:
-        number += 1
-        label = f"{wanted}-{number}"
-    taken.add(label)
-    return label
 
 
 def _scan(frames: list[Frame], name: str, stack: str) -> Scan:
     affine, step = _geometry(frames, name)
     paths = [frame.path for frame in frames]
+    unspaced = next((frame.where for frame in frames if not frame.spaced), None)
+    if unspaced is not None:
+        logger.warning(
+            "Series %s: %s has no Pixel Spacing (0028,0030); its pixels are taken as 1 mm.",
+            name,
+            unspaced,
+        )
     one = frames[0].NumberOfFrames > 1 and len(set(paths)) == 1
     windows = (frames[len(frames) // 2].window, *(frame.window for frame in frames))
     return Scan(

@@ -62,15 +62,12 @@ def same_spacing(a: Frame, b: Frame) -> bool:
 
 
 def stacks_of(frames: Sequence[Frame], name: str) -> list[tuple[list[Frame], tuple[str, ...]]]:
-    """Sorts frames of one cluster along their normal; repeated places become several stacks.
-
-    Args:
-        frames: Frames of one series, size and orientation.
-        name: Name of the series, for warnings.
+    """Sorts frames of one series, size and orientation along their normal.
 
     Returns:
-        Stacks, ordered by what tells them apart, each with what that is, such as ``("phase1",
-        "echo2")``: numbers from 1 and no values of the header, which may be private.
+        Stacks, several where places repeat, ordered by what tells them apart, each with what that
+        is, such as ``("phase1", "echo2")``: numbers and no values of the header, which may be
+        private.
 
     Raises:
         InputFileError: If several images at one place cannot be told apart.
@@ -264,14 +261,10 @@ _Value = TypeVar("_Value")
 _Contrast = tuple[str, Callable[[Frame], object]]
 
 
-def _contrast(name: str) -> Callable[[Frame], object]:
-    return lambda frame: frame.contrasts.get(name)
-
-
 def _contrasts(frames: Sequence[Frame]) -> list[_Contrast]:
     """What differs between the frames, in the order in which it is tried."""
     names = [*CONTRASTS, *sorted({n for f in frames for n in f.contrasts} - {*CONTRASTS})]
-    found: list[_Contrast] = [(name, _contrast(name)) for name in names]
+    found: list[_Contrast] = [(name, lambda f, name=name: f.contrasts.get(name)) for name in names]
     if frames[0].placed:
         cosines = frames[0].cosines
         found.append(
@@ -286,7 +279,11 @@ def _contrasts(frames: Sequence[Frame]) -> list[_Contrast]:
 def _separate(
     items: list[_Item], contrasts: Sequence[_Contrast], labels: tuple[str, ...] = ()
 ) -> tuple[list[tuple[list[_Item], tuple[str, ...]]], list[str]]:
-    """Splits by the first contrast that tells stacks apart, and each part by those behind it."""
+    """Splits by the first contrast that tells stacks apart, and each part by those behind it.
+
+    Returns:
+        The stacks with their labels, and the names of the contrasts.
+    """
     repeated = max(Counter(place for place, _ in items).values())
     for number, (name, value) in enumerate(contrasts, start=1):
         groups = _grouped(items, lambda item, value=value: value(item[1]))

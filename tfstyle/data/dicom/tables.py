@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
-MR = "1.2.840.10008.5.1.4.1.1.4"
-_PET = "1.2.840.10008.5.1.4.1.1.128"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
-# Enhanced multi-frame classes, and the single-frame class that takes one of their frames.
-SINGLE_FRAME = {
-    **dict.fromkeys((f"{CT}.1", f"{CT}.2"), CT),
-    **dict.fromkeys((f"{MR}.1", f"{MR}.4"), MR),
-    **dict.fromkeys((f"{_PET}.1", "1.2.840.10008.5.1.4.1.1.130"), _PET),
-}
+# Enhanced CT and its legacy form; CT takes one of their frames.
+ENHANCED_CT = (f"{CT}.1", f"{CT}.2")
 
 # Ultrasound classes, which know no pixels of 16 bits (PS3.3 C.8.5.6).
 EIGHT_BITS = frozenset(f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("6", "6.1", "3", "3.1"))
-
-# What a pulse sequence is called in single-frame MR (PS3.3 C.8.3.1.1.2).
-SCANNING_SEQUENCE = {"SPIN": ["SE"], "GRADIENT": ["GR"], "BOTH": ["SE", "GR"]}
 
 # JPEG baseline and extended, JPEG-LS near lossless, JPEG 2000 and its multi-component and
 # high-throughput forms.
@@ -67,11 +58,6 @@ MAY_BE_EMPTY = [
     "SliceThickness", "StudyDate", "StudyID", "StudyTime",
 ]  # fmt: skip
 
-# And of the MR image module.
-MR_MAY_BE_EMPTY = [
-    "ScanOptions", "MRAcquisitionType", "EchoTime", "RepetitionTime", "EchoTrainLength",
-]  # fmt: skip
-
 # What functional groups say of a frame, and a single-frame image at its top level.
 FRAME_GROUPS = {
     "PlanePosition": ["ImagePositionPatient"],
@@ -80,6 +66,4 @@ FRAME_GROUPS = {
     "FrameAnatomy": ["AnatomicRegionSequence"],
     "CTXRayDetails": ["KVP", "FilterType"],
     "CTReconstruction": ["ConvolutionKernel"],
-    "MRDiffusion": ["DiffusionBValue"],
-    "MRTimingAndRelatedParameters": ["RepetitionTime", "FlipAngle", "EchoTrainLength"],
 }

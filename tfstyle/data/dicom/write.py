@@ -263,19 +263,21 @@ class DerivedSeries:
         unknown = tables.CT if frame.Modality == "CT" else tables.SECONDARY_CAPTURE
         source_class = header.get("SOPClassUID") or meta_of(header).get("MediaStorageSOPClassUID")
         source_class = str(source_class or unknown)
-        if frame.NumberOfFrames > 1 or source_class in tables.SINGLE_FRAME:
+        enhanced = source_class in tables.ENHANCED_CT
+        multi_frame = (
+            enhanced or frame.NumberOfFrames > 1 or "SharedFunctionalGroupsSequence" in header
+        )
+        if multi_frame:
             self._flatten(dataset, header, frame)
         _remove(dataset, tables.NOT_CARRIED)
         for keyword in tables.MAY_BE_EMPTY:
             dataset.setdefault(keyword, None)
         if not header.get("SOPClassUID"):  # whoever emptied the class did not say either
             dataset.setdefault("Laterality", None)
-        sop_class = tables.SINGLE_FRAME.get(source_class, source_class)
-        if source_class in tables.SINGLE_FRAME:
-            # Without a place, or how it was acquired, a frame makes no image of that class.
-            if not frame.placed or (sop_class == tables.MR and "ScanningSequence" not in dataset):
-                sop_class = tables.SECONDARY_CAPTURE
-        elif frame.NumberOfFrames > 1 or source_class in tables.EIGHT_BITS:
+        sop_class = source_class
+        if enhanced and frame.placed:
+            sop_class = tables.CT
+        elif multi_frame or source_class in tables.EIGHT_BITS:
             sop_class = tables.SECONDARY_CAPTURE
         self._identify(dataset, header, frame, number, sop_class)
         self._explain(dataset, header, frame, source_class)
@@ -300,17 +302,6 @@ class DerivedSeries:
         side = functional_group(header, frame.index, "FrameAnatomySequence").get("FrameLaterality")
         if side:
             dataset.ImageLaterality = side
-        if frame.Modality == "MR":
-            # What a single-frame MR image must say, as far as the enhanced one says it.
-            kind = tables.SCANNING_SEQUENCE.get(str(header.get("EchoPulseSequence") or ""))
-            if kind:
-                dataset.setdefault("ScanningSequence", kind)
-            echo = functional_group(header, frame.index, "MREchoSequence").get("EffectiveEchoTime")
-            if echo is not None:
-                dataset.EchoTime = echo
-            dataset.setdefault("SequenceVariant", "NONE")
-            for keyword in tables.MR_MAY_BE_EMPTY:
-                dataset.setdefault(keyword, None)
         _remove(dataset, [*tables.MULTI_FRAME, "InstanceNumber"])
 
     def _identify(

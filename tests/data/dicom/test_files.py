@@ -1,0 +1,94 @@
+"""DICOM files without preamble and prefix, as many exporters write them, are read everywhere."""
+
+import logging
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+
+from tfstyle.data import list_scans, read_scan, read_scans, write_derived_series, write_png
+from tfstyle.data.dicom import is_dicom, read_dataset
+from tfstyle.data.windows import WINDOWS
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+
+
+def strip(path, how):
+    """Takes preamble and prefix, and perhaps the file meta group with them, away."""
+    if how == "preamble and prefix":
+        path.write_bytes(path.read_bytes()[132:])
+    else:
+        dataset, body = pydicom.dcmread(path), Dataset()
+        if how == "big endian":
+            dataset.PixelData = np.frombuffer(dataset.PixelData, "<i2").astype(">i2").tobytes()
+        body.update(dataset)
+        body.save_as(path, implicit_vr=how == "implicit", little_endian=how != "big endian")
+    assert path.read_bytes()[128:132] != b"DICM"
+
+
+@pytest.mark.parametrize("how", ["preamble and prefix", "implicit", "explicit", "big endian"])
+def test_everywhere(write_series, tmp_path, how):
+    paths = write_series([0, 2, 4, 6])
+    expected, first = read_scan(tmp_path), pydicom.dcmread(paths[0])
+    for number, path in enumerate(paths):
+        strip(path, how)
+        paths[number] = path.rename(path.with_suffix(""))
+        assert is_dicom(paths[number])
+    scan = read_scan(tmp_path)
+    np.testing.assert_array_equal(scan.pixels, expected.pixels)
+    np.testing.assert_array_equal(scan.affine, expected.affine)
+    found, damaged = list_scans(tmp_path)
+    assert (len(found), damaged) == (1, [])
+    np.testing.assert_array_equal(found[0].read()[0].pixels, expected.pixels)
+    assert read_dataset(str(paths[0]), pixels=False, tags=["SeriesNumber"]).SeriesNumber == 3
+    unit = np.zeros(scan.shape)
+    derived = pydicom.dcmread(write_derived_series(scan, unit, WINDOWS["bone"], tmp_path / "o")[0])
+    assert derived.SOPClassUID == first.SOPClassUID
+    assert derived.SourceImageSequence[0].ReferencedSOPInstanceUID == first.SOPInstanceUID
+
+
+def test_compressed_without_its_transfer_syntax(sample, tmp_path):
+    path, body = tmp_path / "bare.dcm", Dataset()
+    body.update(pydicom.dcmread(sample("MR_small_RLE.dcm")))
+    body.save_as(path, implicit_vr=False, little_endian=True)
+    with pytest.raises(ValueError, match=r"bare\.dcm: .*compressed.*Transfer Syntax UID"):
+        read_scan(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x08\x00",
+        b"\x08\x00\x05\x00",
+        b"\x08\x00\x08\x00hello, these are not elements",
+        b"hello" * 100,
+        bytes(4000),
+        b"\x89PNG",
+        b"\x02\x00\x00\x00\x01\x00\x00\x00\x01\x02\x00\x00\x00\x00\x00\x00",
+    ],
+)
+def test_other_files_are_not_taken_for_dicom(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    assert not is_dicom(tmp_path / "file")
+
+
+def test_what_is_left_out_of_a_folder_with_a_scan_is_said(
+    write_series, non_picture, tmp_path, caplog
+):
+    write_series([0, 2])
+    non_picture("series/plan.dcm")
+    (tmp_path / "series" / "cut.dcm").write_bytes(b"\0" * 40)
+    (tmp_path / "series" / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "dose.rtf").write_text("notes")
+    write_png(np.zeros((4, 4)), tmp_path / "preview.png")
+    with caplog.at_level(logging.WARNING):
+        assert len(read_scans(tmp_path)) == 2
+    assert "2 files that are neither DICOM, NIfTI nor PNG (dose.rtf, series/cut.dcm)" in caplog.text
+    assert "1 DICOM objects without pictures" in caplog.text
+    caplog.clear()
+    found, damaged = list_scans(tmp_path)
+    assert len(found) == 3
+    assert "1 file that is neither DICOM, NIfTI nor PNG (dose.rtf)" in caplog.text
+    assert [error.path for error in damaged] == [str(tmp_path / "series" / "cut.dcm")]

@@ -1,0 +1,172 @@
+"""What headers say: windows, units, spacing, and what is malformed or missing."""
+
+import logging
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.tag import Tag
+
+from tfstyle.data import Window, read_scan, read_scans
+from tfstyle.data.privacy import values_unsaid
+from tfstyle.errors import InputFileError
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+
+DERIVED = ["DERIVED", "SECONDARY", "AXIAL"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "window"),
+    [
+        ({}, Window.from_linear(40, 400)),
+        ({"WindowCenter": None}, None),
+        ({"VOILUTFunction": "LINEAR_EXACT", "WindowCenter": 40, "WindowWidth": 400},
+         Window(40, 400)),
+        ({"WindowCenter": 40, "WindowWidth": 1}, None),
+        ({"PhotometricInterpretation": "MONOCHROME1", "Modality": "DX", "WindowCenter": 1050.5,
+          "WindowWidth": 101}, Window(-1050, 100)),
+    ],
+)  # fmt: skip
+def test_windows(write_ct, changes, window):
+    assert read_scan(write_ct(**changes)).header_window == window
+
+
+@pytest.mark.parametrize(
+    ("changes", "units"),
+    [
+        ({"ImageType": DERIVED, "RescaleType": "US"}, "US"),
+        ({"ImageType": DERIVED, "RescaleType": "HU"}, "HU"),
+        ({"RescaleType": "US"}, "HU"),  # PS3.3 C.8.2.1: originals are in HU
+        ({"Modality": "MR"}, "US"),
+    ],
+)
+def test_units(write_ct, changes, units):
+    assert read_scan(write_ct(**changes)).units == units
+
+
+def test_single_slice_has_the_header_thickness(write_ct):
+    scan = read_scan(write_ct(SpacingBetweenSlices=3.5))
+    assert scan.spacing[0] == 3.5
+    np.testing.assert_allclose(scan.affine[:3, 0], [0, 0, 3.5])
+
+
+def test_missing_pixel_spacing_is_said_once_a_scan(write_series, write_ct, tmp_path, caplog):
+    write_series([0, 2, 4], PixelSpacing=None)
+    assert read_scan(tmp_path).spacing == (2.0, 1.0, 1.0)
+    assert caplog.text.count("has no Pixel Spacing (0028,0030); its pixels are taken as 1 mm") == 1
+    assert str(tmp_path / "series") in caplog.text
+    caplog.clear()
+    xray = write_ct("xray.dcm", PixelSpacing=None, ImagerPixelSpacing=[0.2, 0.3], Modality="DX")
+    assert read_scan(xray).spacing[1:] == (0.2, 0.3)
+    assert caplog.text == ""
+
+
+def spoil(path, keyword, text):
+    """Gives an attribute a value that is not a number."""
+    dataset = pydicom.dcmread(path)
+    with values_unsaid():
+        dataset[keyword] = pydicom.DataElement(Tag(keyword), "LO", text)
+        dataset.save_as(path)
+    raw = path.read_bytes()  # as the representation that it should have
+    tag = Tag(keyword)
+    head = tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little")
+    assert raw.count(head + b"LO") == 1
+    path.write_bytes(raw.replace(head + b"LO", head + b"DS"))
+
+
+@pytest.mark.parametrize("text", ["-1024,", "minus 1024", "-1024;0", "1,0"])
+@pytest.mark.parametrize(
+    ("keyword", "named"),
+    [
+        ("RescaleIntercept", r"Rescale Intercept \(0028,1052\) is not a number"),
+        ("RescaleSlope", r"Rescale Slope \(0028,1053\) is not a number"),
+    ],
+)
+@pytest.mark.parametrize("modality", ["CT", "PT"])
+def test_malformed_rescale(write_ct, text, keyword, named, modality):
+    path = write_ct(Modality=modality)
+    spoil(path, keyword, text)
+    with pytest.raises(InputFileError, match=rf"ct\.dcm: {named}"):
+        read_scan(path)
+
+
+@pytest.mark.parametrize("text", ["0,5\\0,5", "0.5", "0.5\\0.5\\2"])
+def test_malformed_pixel_spacing(write_ct, text):
+    path = write_ct()
+    spoil(path, "PixelSpacing", text)
+    with pytest.raises(InputFileError, match=r"ct\.dcm: Pixel Spacing \(0028,0030\) is not two"):
+        read_scan(path)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text", "said"),
+    [
+        ("ImagePositionPatient", "0,5\\1\\2", "has an Image Position (Patient) that is not a list"),
+        ("ImageOrientationPatient", "1\\0\\0\\x\\1\\0", "has an Image Orientation (Patient) that"),
+    ],
+)
+def test_malformed_place(write_series, caplog, keyword, text, said):
+    paths = write_series([0, 2, 4])
+    for path in paths:
+        spoil(path, keyword, text)
+    assert len(read_scan(paths[0].parent)) == 3
+    assert said in caplog.text
+
+
+def test_enhanced_multi_frame(enhanced_ct):
+    path = enhanced_ct([4, 0, 2])
+    scan = read_scan(path)
+    # Frame i holds 1000 + i, with an intercept of its own of -1024 + 10 i.
+    assert [int(p[0, 0]) for p in scan.pixels] == [-13, -2, -24]
+    assert (scan.units, scan.spacing) == ("HU", (2.0, 0.5, 0.75))
+    assert scan.header_window == Window.from_linear(40, 400)
+    assert scan.files == (str(path),)
+    np.testing.assert_allclose(scan.affine @ [1, 0, 0, 1], [-10, -20, 2, 1])
+
+
+def test_header_cut_short(sample, tmp_path, write_series, caplog):
+    write_series([0, 2])
+    path = tmp_path / "series" / "cut.dcm"
+    dataset = pydicom.dcmread(sample("CT_small.dcm"))
+    for keyword in ("Rows", "Columns", "PixelData"):
+        delattr(dataset, keyword)
+    dataset.save_as(path)
+    with pytest.raises(InputFileError, match="without Rows and Columns"):
+        read_scan(path)
+    assert len(read_scan(tmp_path)) == 2
+    assert "cut.dcm" in caplog.text
+
+
+def test_objects_without_pictures(non_picture, write_series, tmp_path, caplog):
+    path = non_picture("series/plan.dcm")
+    with pytest.raises(InputFileError, match=r"without a picture to read \(RTSTRUCT\)"):
+        read_scans(path)
+    write_series([0, 2])
+    with caplog.at_level(logging.DEBUG):
+        assert len(read_scan(tmp_path, on_odd="error")) == 2
+    records = [r for r in caplog.records if "plan.dcm" in r.getMessage()]
+    assert [r.levelno for r in records] == [logging.DEBUG]
+
+
+def test_damaged_files_raise_nothing_else(sample, tmp_path):
+    """Cuts and flipped bytes give an InputFileError or a scan, never another exception."""
+    rng = np.random.default_rng(0)
+    path = tmp_path / "x.dcm"
+    messages = []
+    for name in ("CT_small.dcm", "MR_small_RLE.dcm", "MR_small_jp2klossless.dcm"):
+        raw = sample(name).read_bytes()
+        for number in range(25):
+            damaged = bytearray(raw)
+            if number % 2:
+                damaged = damaged[: rng.integers(1, len(raw))]
+            else:
+                for place in rng.integers(132, 3000, 20):
+                    damaged[place] = rng.integers(256)
+            path.write_bytes(damaged)
+            try:
+                read_scans(path)
+            except InputFileError as error:
+                messages.append(str(error))
+    assert len(messages) > 40
+    assert all(message.startswith(str(path)) for message in messages)

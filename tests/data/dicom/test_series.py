@@ -1,0 +1,247 @@
+"""Files to series to scans: sorting, geometry, names, and what does not fit its series."""
+
+import logging
+
+import numpy as np
+import pydicom
+import pytest
+
+from tfstyle.data import list_scans, read_scan, read_scans
+from tfstyle.data.privacy import mark_of
+from tfstyle.errors import InputFileError
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+
+SCOUT = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+
+
+def numbers(scan):
+    """Which slice each plane is, as written by ``write_series``."""
+    return [int(plane[0, 0]) + 1024 for plane in scan.pixels]
+
+
+def test_sorted_by_position_not_by_name_or_number(write_series, tmp_path):
+    paths = write_series([30, -10, 20, 0, 10])
+    scan = read_scan(tmp_path)
+    assert numbers(scan) == [1001, 1003, 1004, 1002, 1000]
+    assert scan.files == tuple(str(paths[i]) for i in (1, 3, 4, 2, 0))
+    assert (scan.spacing[0], scan.name) == (10, "series")
+    np.testing.assert_allclose(scan.affine @ [4, 0, 0, 1], [-10, -20, 30, 1])
+
+
+def test_sorted_along_the_normal_of_other_planes(write_ct, tmp_path):
+    # Coronal: rows to the left, columns downward; the normal points to the back.
+    for number, y in enumerate([5, -5, 0]):
+        write_ct(
+            f"{number}.dcm",
+            np.full((4, 4), 1000 + number, np.int16),
+            ImageOrientationPatient=[1, 0, 0, 0, 0, -1],
+            ImagePositionPatient=[0, y, 0],
+        )
+    scan = read_scan(tmp_path)
+    assert numbers(scan) == [1001, 1002, 1000]
+    np.testing.assert_allclose(scan.affine[:3, 0], [0, 5, 0])
+    np.testing.assert_allclose(scan.affine[:3, 1], [0, 0, -0.5])
+
+
+@pytest.mark.parametrize(
+    ("positions", "step", "gap"),
+    [([0, 2, 4, 10, 12, 14], 2, True), ([0, 0.6, 1.3, 1.9, 2.5], 0.6, False)],
+)
+def test_gap(write_series, tmp_path, caplog, positions, step, gap):
+    write_series(positions)
+    assert read_scan(tmp_path).spacing[0] == pytest.approx(step, abs=0.05)
+    assert ("unevenly spaced: 1 of 5 steps" in caplog.text) == gap
+
+
+def test_gantry_tilt(write_ct, tmp_path, caplog):
+    tilt = np.radians(15)
+    cosines = [1, 0, 0, 0, float(np.cos(tilt)), float(np.sin(tilt))]
+    for number in range(3):
+        write_ct(
+            f"{number}.dcm",
+            np.full((4, 4), 1000 + number, np.int16),
+            ImageOrientationPatient=[round(c, 6) for c in cosines],
+            ImagePositionPatient=[0, 0, 5 * number],
+        )
+    scan = read_scan(tmp_path)
+    assert numbers(scan) == [1000, 1001, 1002]
+    assert scan.spacing[0] == pytest.approx(5 * np.cos(tilt), abs=1e-3)
+    np.testing.assert_allclose(scan.affine @ [2, 0, 0, 1], [0, 0, 10, 1], atol=1e-6)
+    assert "15.0 degrees" in caplog.text
+
+
+# -- one series of several ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def study(write_series, tmp_path):
+    """Series 1, 2, 12 and 22 with UIDs that end in other numbers."""
+    uids = {1: "1.2.3.2", 2: "1.2.3.12", 12: "1.2.3.22", 22: "1.2.30.4440001"}
+    for slices, (number, uid) in enumerate(uids.items(), start=2):
+        write_series(range(slices), f"study/s{number}", SeriesInstanceUID=uid, SeriesNumber=number)
+    write_series([7], "study/deep/more", SeriesInstanceUID="1.2.3.2", SeriesNumber=1)
+    return tmp_path / "study"
+
+
+@pytest.mark.parametrize(
+    ("series", "slices"),
+    [
+        ("1", 3),  # of two folders
+        ("2", 3),
+        ("02", 3),
+        ("12", 4),
+        ("22", 5),
+        ("3.2", 3),
+        (".2", 3),
+        ("3.22", 4),
+        (".30.4440001", 5),
+        ("4440001", 5),
+        ("440001", 5),
+        ("1.2.3.12", 3),
+        (mark_of("1.2.3.22"), 4),
+        ("s22", 5),
+    ],
+)
+def test_series(study, series, slices):
+    assert len(read_scan(study, series=series)) == slices
+
+
+@pytest.mark.parametrize("series", ["3", "0.4440001", "2.2", "s2 ", "", ".", "40001"])
+def test_no_such_series(study, series):
+    with pytest.raises(InputFileError, match="holds no series"):
+        read_scans(study, series=series)
+
+
+def test_several_where_one_is_needed(study, caplog):
+    caplog.set_level(logging.DEBUG)
+    with pytest.raises(InputFileError, match=r"holds 4 scans.*s12 \(4 slices\)"):
+        read_scan(study)
+    assert "1.2.3" not in caplog.text  # logs name no values
+
+
+def test_series_in_one_folder_have_names_of_their_own(write_series, tmp_path):
+    write_series([0, 2], "x", SeriesInstanceUID="1.2.3.4")
+    for number, path in enumerate(sorted((tmp_path / "x").iterdir())):
+        path.rename(path.with_name(f"first{number}.dcm"))
+    write_series([0, 2], "x", SeriesInstanceUID="1.2.3.5")
+    names = [scan.name for scan in read_scans(tmp_path)]
+    assert sorted(names) == sorted(f"x-{mark_of(uid)}" for uid in ("1.2.3.4", "1.2.3.5"))
+
+
+def test_blank_series_uids_are_grouped_by_folder(write_series, tmp_path):
+    write_series([0, 2], "a", SeriesInstanceUID="")
+    write_series([0, 2, 4], "b", SeriesInstanceUID="")
+    assert [len(scan) for scan in read_scans(tmp_path)] == [2, 3]
+
+
+def test_two_patients_with_one_series_uid(write_series, tmp_path, caplog):
+    for slices, folder in ((3, "a"), (4, "b")):
+        changes = {"StudyInstanceUID": f"1.2.{slices}", "PatientID": folder}
+        write_series(range(slices), f"study/{folder}", FrameOfReferenceUID="1.5", **changes)
+    assert [len(scan) for scan in read_scans(tmp_path)] == [3, 4]
+    assert "stands for 2 series" in caplog.text
+    found, damaged = list_scans(tmp_path)
+    assert damaged == []
+    assert [len(files.read()[0]) for files in found] == [3, 4]
+    assert len({files.series for files in found}) == 2
+    assert len({scan.name for scan in read_scans(tmp_path)}) == 2
+
+
+@pytest.mark.parametrize(
+    ("keyword", "others"),
+    [
+        ("StudyInstanceUID", {}),
+        ("FrameOfReferenceUID", {}),
+        ("PatientID", {}),
+        ("PatientName", {"PatientID": ""}),
+    ],
+)
+def test_one_difference_makes_two_scans_and_blanks_none(
+    write_series, edit_dicom, tmp_path, keyword, others
+):
+    paths = write_series(range(5), "one", **{keyword: "1.2", **others})
+    write_series(range(5, 8), "two", **{keyword: "1.3", **others})
+    assert [len(scan) for scan in read_scans(tmp_path)] == [5, 3]
+    edit_dicom(paths[2], **{keyword: ""})
+    assert len(read_scan(tmp_path / "one")) == 5
+
+
+def test_frames_of_reference_that_differ_from_file_to_file(write_series, edit_dicom, tmp_path):
+    for number, path in enumerate(write_series(range(5))):
+        edit_dicom(path, FrameOfReferenceUID=f"1.2.{number + 1}")
+    assert len(read_scan(tmp_path)) == 5
+
+
+# -- what does not fit -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stored": np.zeros((4, 4), np.int16)}, "4 x 4 pixels, unlike the 8 x 6"),
+        ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "another orientation"),
+        ({"ImageOrientationPatient": None}, "has no orientation, unlike its series"),
+        ({"PixelSpacing": [1, 1]}, "another pixel spacing"),
+        ({"ImagePositionPatient": None}, "has no position"),
+        ({"Modality": "OT"}, "other units"),
+        ({"ImageType": SCOUT}, r"a scout image \(Image Type LOCALIZER\)"),
+        ({"ImageType": SCOUT, "RescaleSlope": None, "RescaleIntercept": None}, "a scout image"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "a color image"),
+    ],
+)
+def test_odd_slices(write_series, write_ct, tmp_path, caplog, changes, message):
+    write_series([0, 2, 4])
+    odd = write_ct("series/odd.dcm", **{"ImagePositionPatient": [-10, -20, 6], **changes})
+    with caplog.at_level(logging.WARNING):
+        assert numbers(read_scan(tmp_path)) == [1000, 1001, 1002]
+    assert "odd.dcm" in caplog.text
+    assert message.replace("\\", "") in caplog.text
+    with pytest.raises(InputFileError, match=r"odd\.dcm: .*" + message):
+        read_scans(tmp_path, on_odd="error")
+    if "color" in message:
+        with pytest.raises(InputFileError, match="a color image"):
+            read_scan(odd)
+    else:
+        assert len(read_scan(odd)) == 1  # asked for by itself, it is read
+
+
+def test_series_of_scouts_alone(write_series, tmp_path):
+    write_series([0, 2], "ct")
+    write_series([0], "scouts", SeriesInstanceUID="1.2.7.77", ImageType=SCOUT)
+    assert len(read_scan(tmp_path, on_odd="error")) == 2
+    assert len(read_scan(tmp_path, series="7.77")) == 1
+    with pytest.raises(InputFileError, match="none with slices to read"):
+        read_scans(tmp_path / "scouts")
+
+
+def test_copies_of_a_file(write_series, tmp_path, caplog):
+    paths = write_series([0, 2])
+    (tmp_path / "series" / "copy.dcm").write_bytes(paths[0].read_bytes())
+    assert len(read_scan(tmp_path)) == 2
+    assert "is a copy of" in caplog.text
+
+
+# -- what a folder holds beside DICOM ----------------------------------------------------------
+
+
+def test_dicomdir(tmp_path, write_series):
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.MediaStorageDirectoryStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset.FileSetID, dataset.DirectoryRecordSequence = "STUDY", []
+    for name in ("DICOMDIR", "index"):
+        dataset.save_as(tmp_path / name, enforce_file_format=True)
+        with pytest.raises(InputFileError, match=r"a DICOMDIR, the index.* Give the folder"):
+            read_scans(tmp_path / name)
+    (tmp_path / "index").unlink()
+    with pytest.raises(InputFileError, match=r"DICOMDIR: a DICOMDIR, .* none of its files is besi"):
+        read_scans(tmp_path)
+    write_series([0, 2], "DICOM/A")
+    assert len(read_scan(tmp_path)) == 2
+
+
+def test_dicom_may_be_called_img(write_ct):
+    assert len(read_scan(write_ct("x.img"))) == 1

@@ -1,0 +1,343 @@
+"""Derived series: pixels within half a step, identity, single frames out of multi-frame files."""
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom.uid import JPEG2000
+
+from tests.data.conftest import item
+from tests.models import image, small_model
+from tfstyle.data import (
+    WINDOWS,
+    Scan,
+    Window,
+    read_scan,
+    read_scans,
+    scan_to_unit,
+    write_derived_series,
+    write_png,
+)
+from tfstyle.errors import ArgumentError, InputFileError, OutputError
+from tfstyle.runs import augment_scans, stylize_scans
+from tfstyle.style_bank import StyleBank
+
+WINDOW = WINDOWS["soft_tissue"]
+WIDE = Window.from_limits(-1024, 1024)
+
+
+def unit_of(files, window):
+    """Gray levels as a viewer shows them: rescale (PS3.3 C.11.1.1.2), then the window."""
+    planes = []
+    for path in files:
+        dataset = pydicom.dcmread(path)
+        values = dataset.pixel_array * float(dataset.RescaleSlope)
+        planes.append(values + float(dataset.RescaleIntercept))
+    return (np.stack(planes) - window.lower) / window.width
+
+
+def derived(path, out, window=WINDOW):
+    """What was written of a scan that was not changed, as data sets."""
+    scan = read_scan(path)
+    files = write_derived_series(scan, scan_to_unit(scan, window), window, out)
+    return [pydicom.dcmread(file) for file in files]
+
+
+@pytest.fixture
+def series(write_series, tmp_path):
+    write_series([4, 0, 2])
+    return read_scan(tmp_path / "series")
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).random((3, 8, 6), np.float32)
+
+
+def test_reads_back_as_generated(series, images, tmp_path, caplog):
+    before = [Path(path).read_bytes() for path in series.files]
+    with caplog.at_level(logging.WARNING):
+        files = write_derived_series(series, images, WINDOW, tmp_path / "out")
+    assert caplog.records == []
+    assert [path.name for path in files] == ["IM_0001.dcm", "IM_0002.dcm", "IM_0003.dcm"]
+    assert np.abs(unit_of(files, WINDOW) - images).max() <= 0.501 / 65535
+    back = read_scan(tmp_path / "out")
+    assert (back.units, back.spacing, back.header_window) == ("HU", series.spacing, WINDOW)
+    np.testing.assert_array_equal(back.affine, series.affine)
+    np.testing.assert_allclose(scan_to_unit(back, "header")[..., 0], images, atol=0.51 / 400)
+    assert [Path(path).read_bytes() for path in series.files] == before
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(center=st.floats(-900, 3000), width=st.floats(1, 5000), seed=st.integers(0, 2**32 - 1))
+def test_half_a_step_for_every_window(write_ct, tmp_path_factory, center, width, seed):
+    window = Window(center, width)
+    image = np.random.default_rng(seed).uniform(-0.1, 1.1, (1, 8, 6))  # beyond is clipped
+    out = tmp_path_factory.mktemp("series") / "out"
+    files = write_derived_series(read_scan(write_ct()), image, window, out)
+    # Header numbers have 16 characters, which moves the ends of the window by a hair.
+    assert np.abs(unit_of(files, window) - image.clip(0, 1)).max() <= 0.51 / 65535
+
+
+def test_identity_and_description(series, images, tmp_path):
+    options = {"description": "Made by a test.", "series_description": "Mine", "series_number": 77}
+    files = write_derived_series(series, images, WINDOW, tmp_path / "out", **options)
+    sources = [pydicom.dcmread(path) for path in series.files]
+    found = [pydicom.dcmread(path) for path in files]
+    assert len({d.SeriesInstanceUID for d in found} | {s.SeriesInstanceUID for s in sources}) == 2
+    assert len({d.SOPInstanceUID for d in found} | {s.SOPInstanceUID for s in sources}) == 6
+    for source, dataset in zip(sources, found, strict=True):
+        assert dataset.file_meta.MediaStorageSOPInstanceUID == dataset.SOPInstanceUID
+        assert dataset.file_meta.TransferSyntaxUID == pydicom.uid.ExplicitVRLittleEndian
+        for keyword in (
+            *("SOPClassUID", "StudyInstanceUID", "FrameOfReferenceUID", "PatientName"),
+            *("PatientID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
+            *("SliceThickness", "InstanceNumber"),
+        ):
+            assert dataset[keyword].value == source[keyword].value
+        expected = {
+            "ImageType": ["DERIVED", "SECONDARY", "AXIAL"],
+            "SeriesDescription": "Mine",
+            "SeriesNumber": 77,
+            "RescaleType": "HU",
+            "WindowCenter": 40,
+            "WindowWidth": 400,
+            "VOILUTFunction": "LINEAR_EXACT",
+            "BitsAllocated": 16,
+            "BitsStored": 16,
+            "HighBit": 15,
+            "PixelRepresentation": 0,
+            "SmallestImagePixelValue": dataset.pixel_array.min(),
+            "LargestImagePixelValue": dataset.pixel_array.max(),
+        }
+        assert {keyword: dataset[keyword].value for keyword in expected} == expected
+        assert dataset.DerivationDescription.startswith("Made by a test. Values are gray levels")
+        assert "clipped to -160 to 240" in dataset.DerivationDescription
+        assert dataset.DerivationCodeSequence[0].CodeMeaning == "Gray scale style transfer"
+        reference = dataset.SourceImageSequence[0]
+        assert reference.ReferencedSOPInstanceUID == source.SOPInstanceUID
+        assert reference.ReferencedSOPClassUID == source.SOPClassUID
+        assert reference.PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
+        assert dataset.ContributingEquipmentSequence[0].Manufacturer == "tfstyle"
+
+
+def test_what_is_not_carried_over(write_ct, tmp_path):
+    path = write_ct(
+        PixelPaddingValue=-2000, PerformedProcedureStepID="7", WindowCenterWidthExplanation="ABD"
+    )
+    dataset = pydicom.dcmread(path)
+    dataset.private_block(0x0009, "TEST", create=True).add_new(1, "LO", "secret")
+    one = item(ReferencedSOPInstanceUID="1.2.3")
+    one.private_block(0x0011, "TEST", create=True).add_new(1, "LO", "deep secret")
+    dataset.ReferencedPerformedProcedureStepSequence = [one]
+    dataset.ReferencedImageSequence = [one]
+    dataset.add_new(0x60000010, "US", 8)
+    dataset.add_new(0x60003000, "OW", b"\0" * 8)
+    dataset.save_as(path)
+    (found,) = derived(path, tmp_path / "out")
+    for keyword in (
+        *("PixelPaddingValue", "PerformedProcedureStepID", "WindowCenterWidthExplanation"),
+        "ReferencedPerformedProcedureStepSequence",
+    ):
+        assert keyword not in found
+    assert b"secret" not in (tmp_path / "out" / "IM_0001.dcm").read_bytes()
+    assert 0x60003000 not in found
+    assert found.ReferencedImageSequence[0].ReferencedSOPInstanceUID == "1.2.3"
+
+
+def test_lossy_source_stays_lossy(write_ct, sample, tmp_path):
+    path = write_ct(LossyImageCompression="01", LossyImageCompressionRatio=10)
+    (told,) = derived(path, tmp_path / "told")
+    assert (told.LossyImageCompression, told.LossyImageCompressionRatio) == ("01", 10)
+    assert pydicom.dcmread(sample("JPEG2000.dcm")).file_meta.TransferSyntaxUID == JPEG2000
+    (seen,) = derived(sample("JPEG2000.dcm"), tmp_path / "seen", Window(500, 1000))
+    assert seen.LossyImageCompression == "01"
+    assert "LossyImageCompression" not in derived(write_ct("plain.dcm"), tmp_path / "plain")[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["CT_small.dcm", "MR_small_bigendian.dcm", "MR_small_jp2klossless.dcm"]
+)
+def test_pydicoms_files(sample, tmp_path, name):
+    scan = read_scan(sample(name))
+    window = Window.from_limits(float(scan.pixels.min()), float(scan.pixels.max()))
+    derived(sample(name), tmp_path / "out", window)
+    back, unit = read_scan(tmp_path / "out"), scan_to_unit(scan, window)
+    assert back.units == scan.units
+    np.testing.assert_allclose(scan_to_unit(back, window), unit, atol=0.51 / window.width + 1e-5)
+    np.testing.assert_allclose(back.affine, scan.affine)
+
+
+def test_uids_that_are_blank_or_invalid(write_series, edit_dicom, tmp_path):
+    blank = dict.fromkeys(("StudyInstanceUID", "FrameOfReferenceUID", "SeriesInstanceUID"), "")
+    paths = write_series([0, 2], **blank)
+    edit_dicom(paths[0], SOPInstanceUID="abc")
+    first, second = derived(tmp_path / "series", tmp_path / "out")
+    for keyword in blank:
+        assert first[keyword].value == second[keyword].value
+        assert pydicom.uid.UID(first[keyword].value).is_valid
+    assert "SourceImageSequence" not in first
+    assert "SourceImageSequence" in second
+
+
+def test_ultrasound_of_16_bits_is_secondary_capture(write_ct, tmp_path):
+    path = write_ct(SOPClassUID="1.2.840.10008.5.1.4.1.1.6.1", Modality="US")
+    (dataset,) = derived(path, tmp_path / "out")
+    assert dataset.SOPClassUID.name == "Secondary Capture Image Storage"
+    assert dataset.SourceImageSequence[0].ReferencedSOPClassUID.name == "Ultrasound Image Storage"
+
+
+# -- multi-frame sources -----------------------------------------------------------------------
+
+
+def test_enhanced_source_becomes_single_frames(enhanced_ct, tmp_path):
+    path = enhanced_ct([4, 0, 2])
+    found = derived(path, tmp_path / "out", WIDE)
+    assert [d.ImagePositionPatient[2] for d in found] == [0, 2, 4]
+    assert [d.SourceImageSequence[0].ReferencedFrameNumber for d in found] == [2, 3, 1]
+    assert {d.SOPClassUID for d in found} == {"1.2.840.10008.5.1.4.1.1.2"}
+    assert "NumberOfFrames" not in found[0]
+    assert "SharedFunctionalGroupsSequence" not in found[0]
+    assert [d.InstanceNumber for d in found] == [1, 2, 3]
+    scan, back = read_scan(path), read_scan(tmp_path / "out")
+    assert back.spacing == scan.spacing
+    np.testing.assert_allclose(back.affine, scan.affine)
+    np.testing.assert_array_equal(back.pixels, scan.pixels)
+
+
+def test_frames_of_other_modalities_are_secondary_captures(enhanced_ct, edit_dicom, tmp_path):
+    path = enhanced_ct([0, 4])
+    edit_dicom(path, SOPClassUID="1.2.840.10008.5.1.4.1.1.4.1", Modality="MR")
+    found = derived(path, tmp_path / "out", WIDE)
+    assert {d.SOPClassUID.name for d in found} == {"Secondary Capture Image Storage"}
+    assert [d.ImagePositionPatient[2] for d in found] == [0, 4]
+
+
+def facts(folder):
+    """What the files of a derived series say: place, source frame, tube voltage."""
+    datasets = sorted(map(pydicom.dcmread, folder.glob("*.dcm")), key=lambda d: d.InstanceNumber)
+    return [
+        (
+            float(d.ImagePositionPatient[2]),
+            d.SourceImageSequence[0].ReferencedFrameNumber,
+            d.get("KVP"),
+        )
+        for d in datasets
+    ]
+
+
+@pytest.fixture
+def two_voltages(enhanced_ct):
+    """Frames at 0, 3, 6 and 9 mm at 80 kV, then at 6 and 9 mm at 140 kV; frame i holds 1000 + i."""
+    path = enhanced_ct([0, 3, 6, 9, 6, 9])
+    dataset = pydicom.dcmread(path)
+    for i, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        group.PixelValueTransformationSequence[0].RescaleIntercept = -1024
+        group.CTXRayDetailsSequence = [item(KVP=80 if i < 4 else 140)]
+    dataset.save_as(path)
+    return path
+
+
+FIRST = [(0, 1, 80), (3, 2, 80), (6, 3, 80), (9, 4, 80)]
+SECOND = [(6, 5, 140), (9, 6, 140)]
+
+
+def test_scans_of_one_file(two_voltages, tmp_path):
+    for number, (scan, expected) in enumerate(zip(read_scans(two_voltages), (FIRST, SECOND))):
+        files = write_derived_series(scan, scan_to_unit(scan, WIDE), WIDE, tmp_path / str(number))
+        assert len(files) == len(expected)
+        assert facts(tmp_path / str(number)) == expected
+        back = read_scan(tmp_path / str(number))
+        np.testing.assert_array_equal(back.pixels, scan.pixels)
+        np.testing.assert_allclose(back.affine, scan.affine)
+
+
+def test_a_part_of_a_scan_keeps_its_frames(two_voltages, tmp_path):
+    part = read_scans(two_voltages)[0][::-1][1:3]
+    write_derived_series(part, scan_to_unit(part, WIDE), WIDE, tmp_path / "out")
+    assert facts(tmp_path / "out") == [(6, 3, 80), (3, 2, 80)]
+
+
+def test_augment(two_voltages, tmp_path):
+    model = small_model("relu1_1")
+    styles = StyleBank.encode(model, [image(20, (24, 24)), image(21, (24, 24))])
+    done = augment_scans(model, two_voltages, tmp_path / "out", styles, per_image=2, gate=None)
+    assert (done.written, done.failed) == (4, {})
+    for part, expected in enumerate((FIRST, SECOND), start=1):
+        for copy in (1, 2):
+            assert facts(tmp_path / "out" / "images" / f"enhanced_kVp{part}-{copy}") == expected
+
+
+def test_stylize(two_voltages, tmp_path):
+    class Same:
+        def stylize(self, content, *args, **options):
+            return np.asarray(content, np.float32)
+
+    write_png(np.eye(8), tmp_path / "style.png")
+    out = tmp_path / "out"
+    stylize_scans(Same(), [two_voltages], [tmp_path / "style.png"], out, window=WIDE)
+    assert facts(out / "enhanced_kVp1") == FIRST
+    assert facts(out / "enhanced_kVp2") == SECOND
+
+
+# -- what goes wrong ---------------------------------------------------------------------------
+
+
+def test_folders(series, images, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    write_derived_series(series, images, WINDOW, out)  # an empty one is used
+    with pytest.raises(OutputError, match="not empty"):
+        write_derived_series(series, images, WINDOW, out)
+    assert len(list(out.iterdir())) == 3
+    blocker = tmp_path / "file"
+    blocker.write_text("x")
+    with pytest.raises(OutputError, match="is a file, where a folder is needed"):
+        write_derived_series(series, images, WINDOW, blocker / "out")
+    with pytest.raises(OutputError, match="not a folder"):
+        write_derived_series(series, images, WINDOW, blocker)
+    assert blocker.read_text() == "x"
+
+
+def test_nothing_is_left_after_a_failure(series, images, tmp_path, monkeypatch):
+    calls = []
+    save = pydicom.dataset.Dataset.save_as
+
+    def fail_at_second(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        save(self, *args, **kwargs)
+
+    monkeypatch.setattr(pydicom.dataset.Dataset, "save_as", fail_at_second)
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(OutputError, match="the disk is full"):
+        write_derived_series(series, images, WINDOW, tmp_path / "out")
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_bad_arguments(series, images, tmp_path):
+    def write(scan=series, generated=images, **options):
+        return write_derived_series(scan, generated, WINDOW, tmp_path / "out", **options)
+
+    with pytest.raises(ArgumentError, match="must be a scan read from DICOM, received tuple"):
+        write(series.files)
+    with pytest.raises(ArgumentError, match="received scan without frames"):
+        write(Scan(series.pixels))
+    with pytest.raises(ArgumentError, match=r"shape \(2, 8, 6\), but the scan \(3, 8, 6\)"):
+        write(generated=images[:2])
+    with pytest.raises(ArgumentError, match="NaN"):
+        write(generated=np.full_like(images, np.nan))
+    with pytest.raises(ArgumentError, match="description"):
+        write(description=" ")
+    Path(series.files[1]).unlink()
+    with pytest.raises(InputFileError, match="no such file"):
+        write()
+    assert not (tmp_path / "out").exists()
