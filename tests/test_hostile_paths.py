@@ -1,0 +1,223 @@
+"""Paths made to harm: names, links and records that lead elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from dataclasses import fields
+from pathlib import PurePosixPath
+
+import numpy as np
+import pydicom
+import pytest
+
+from tests.test_hostile_files import DEEP, ct, save, save_volume
+from tfstyle._private.files import check_zip, is_inside, safe_name
+from tfstyle.data import ScanFiles, list_scans, read_scan, read_scans, resolve_window
+from tfstyle.data.read import find_files
+from tfstyle.errors import InputFileError, OutputError
+from tfstyle.limits import limited
+from tfstyle.runs.augment import Augmentation, AugmentOptions
+from tfstyle.runs.manifest import MANIFEST, SETTINGS, ManifestFolder
+from tfstyle.runs.outputs import write_generated
+from tfstyle.runs.scans import RECORDS, StylizedScan, _is_slice, _place, finished
+from tfstyle.runs.sources import Masks, Source, find_sources
+from tfstyle.segmentation import UNet
+from tfstyle.style_bank import StyleBank
+
+
+class TestPaths:
+    @pytest.mark.parametrize(
+        ("text", "name"),
+        [
+            ("1.2/../../etc", "1.2_.._.._etc"),
+            ("..", "scan"),
+            ("/", "_"),
+            (".hidden", "hidden"),
+            ("a\0b\nc", "a_b_c"),
+            ("ct (1), f=2", "ct (1), f=2"),
+            ("é" * 300, "é" * 200),
+        ],
+    )
+    def test_safe_name(self, text, name):
+        assert safe_name(text) == name
+
+    def test_inside(self, tmp_path):
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "out").symlink_to(tmp_path)
+        (tmp_path / "in" / "loop").symlink_to(tmp_path / "in" / "loop")
+        folder = tmp_path / "in"
+        assert is_inside(folder, "a/b")
+        assert is_inside(folder, "a/../b")
+        for path in ("..", "a/../../b", "/etc/passwd", "out/x", "loop/x", "a\0b"):
+            assert not is_inside(folder, path), path
+
+    @pytest.mark.parametrize("uid", ["1.2/../../../../escaped.x", "../../e", "/tmp/escaped.x"])
+    def test_uids_do_not_become_paths(self, tmp_path, uid):
+        source = tmp_path / "in"
+        source.mkdir()
+        for series in (uid, "1.2.9"):
+            for number in range(2):
+                dataset = ct(ImagePositionPatient=[0, 0, number])
+                dataset.file_meta.MediaStorageSOPInstanceUID = "1.2"
+                for keyword, value in (
+                    ("SeriesInstanceUID", series),
+                    ("SOPInstanceUID", f"../../{number}"),
+                ):
+                    dataset[keyword] = pydicom.DataElement(
+                        keyword, "UI", value, validation_mode=pydicom.config.IGNORE
+                    )
+                save(dataset, source / f"{len(series)}-{number}.dcm")
+        scans = read_scans(source)
+        assert len(scans) == 2
+        assert all(scan.name.strip(".") and "/" not in scan.name for scan in scans)
+        sources, damaged = find_sources(source, ())
+        assert not damaged
+        for found in sources:
+            assert is_inside(tmp_path / "out", tmp_path / "out" / "images" / f"{found.stem}-1")
+        for scan in scans:
+            window = resolve_window("range", scan)
+            out = tmp_path / "out" / scan.name
+            write_generated(scan, np.zeros(scan.shape), window, "dicom", out)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+    def test_names_of_dots(self, tmp_path):
+        for name in ("...nii", "..nii.gz"):
+            assert read_scan(save_volume(tmp_path / name)).name == "volume"
+
+    def test_link_out_of_the_input_folder(self, tmp_path):
+        outside, inside = tmp_path / "outside", tmp_path / "inside"
+        outside.mkdir()
+        inside.mkdir()
+        save_volume(outside / "other.nii")
+        save_volume(inside / "own.nii")
+        (inside / "folder").symlink_to(outside)
+        (inside / "file.nii").symlink_to(outside / "other.nii")
+        (inside / "same.nii").symlink_to(inside / "own.nii")
+        (inside / "loop").symlink_to(inside)
+        names = [os.path.relpath(path, inside) for path in find_files(inside)]
+        assert names == ["file.nii", "folder/other.nii", "own.nii", "same.nii"]
+        with limited(follow_links=0):
+            names = [os.path.relpath(path, inside) for path in find_files(inside)]
+        assert names == ["own.nii", "same.nii"]
+
+    def test_pipes_and_devices_are_not_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "a.dcm")
+        (tmp_path / "b.png").symlink_to("/dev/zero")
+        assert list_scans(tmp_path) == ([], [])
+        for path in ("a.dcm", "b.png"):
+            for read in (list_scans, read_scans):
+                with pytest.raises(InputFileError, match="neither a file nor a folder"):
+                    read(tmp_path / path)
+
+    @pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil"])
+    def test_archive_with_members_that_lead_out(self, tmp_path, name):
+        path = tmp_path / "a.keras"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(name, "x")
+        for read in (check_zip, UNet.load):
+            with pytest.raises(InputFileError, match="leads out of it"):
+                read(path)
+
+    @pytest.mark.parametrize(
+        "image", ["/etc/passwd", "../outside", "images/../../outside", 7, "a\0", "x" * 5000]
+    )
+    def test_manifest_that_points_elsewhere(self, tmp_path, image):
+        (tmp_path / "outside").write_text("x")
+        output = tmp_path / "set"
+        (output / "images").mkdir(parents=True)
+        (output / "images" / "a.nii").write_text("x")
+        row = {"status": "done", "source": "a", "part": 0, "parts": 1, "copy": 1, "mask": None}
+        rows = [{**row, "image": "images/a.nii"}, {**row, "image": image, "copy": 2}]
+        rows += [{**row, "image": "images/a.nii", "mask": image, "copy": 3}]
+        text = "".join(json.dumps(r) + "\n" for r in rows)
+        (output / MANIFEST).write_text(text + DEEP + "\n[]\n{}\nnull\n")
+        (output / SETTINGS).write_text('{"seed": 0}')
+        with ManifestFolder(output, {"seed": 0}) as manifest:
+            assert manifest.complete("a", 1)
+            assert list(manifest.done["a"]) == [(0, 1)]
+            assert len(manifest.rows) == 1
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"parts": 10**9}, {"parts": "1"}, {"part": -1}, {"copy": None}, {"source": ["a"]}],
+    )
+    def test_manifest_with_odd_rows(self, tmp_path, change):
+        (tmp_path / "a.nii").write_text("x")
+        row = {"status": "done", "source": "a", "part": 0, "parts": 1, "copy": 1, "mask": None}
+        row = {**row, "image": "a.nii", **change}
+        (tmp_path / MANIFEST).write_text(json.dumps(row) + "\n")
+        (tmp_path / SETTINGS).write_text('{"seed": 0}')
+        with ManifestFolder(tmp_path, {"seed": 0}) as manifest:
+            assert not manifest.complete("a", 1)
+            assert manifest.rows == []
+
+    def test_link_in_the_output_folder(self, tmp_path):
+        output, outside = tmp_path / "set", tmp_path / "outside"
+        outside.mkdir()
+        output.mkdir()
+        (output / "images").symlink_to(outside)
+        scan = read_scan(save_volume(tmp_path / "a.nii"))
+        bank = StyleBank(np.ones((1, 2, 3)))
+        work = Augmentation(None, output, bank, AugmentOptions())
+        source, window = find_sources(tmp_path / "a.nii")[0][0], resolve_window("range", scan)
+        facts = {"part": 0, "parts": 1, "copy": 1}
+        with pytest.raises(OutputError, match="a link leads"):
+            work.write(source, facts, scan, window, 0, np.zeros(scan.pixels.shape))
+        assert list(outside.iterdir()) == []
+
+    def test_links_in_place_of_working_folders(self, tmp_path):
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        out = tmp_path / "out"
+        out.mkdir()
+        (out / RECORDS).symlink_to(outside)
+        with pytest.raises(OutputError, match="a link leads out of"), _place(out / "scan", "j"):
+            pass
+        (out / "masks").symlink_to(outside)
+        mask = tmp_path / "in" / "a_mask.png"
+        mask.parent.mkdir()
+        mask.write_bytes(b"x")
+        masks = Masks(mask.parent, link=False, dicom=True)
+        files = ScanFiles((str(tmp_path / "a.png"),), "png")
+        image = Source("a.png", files, "a", ".png", PurePosixPath("a_mask"))
+        with pytest.raises(OutputError, match="a link leads out of"):
+            masks.hand_on(image, out / "masks", "a")
+        assert list(outside.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        "change", [{"file": "../../other"}, {"file": "IM_0002.dcm"}, {"slice": 7}]
+    )
+    def test_row_of_a_slice_that_points_elsewhere(self, tmp_path, change):
+        names = ["IM_0001.dcm", "IM_0002.dcm"]
+        for name in names:
+            (tmp_path / name).write_text("x")
+        facts = {"slice": 0, "file": "IM_0001.dcm", "step": 1, "error": 0, "below": 0, "above": 0}
+        good = {**facts, "slice": 1, "file": "IM_0002.dcm"}
+        rows = [{**facts, **change}, good, {"slice": 1}, {**good, "step": "x"}]
+        assert [row for row in rows if _is_slice(row, names, tmp_path)] == [good]
+
+    def test_record_that_points_elsewhere(self, tmp_path):
+        target = tmp_path / "out" / "scan.nii"
+        place = target.parent / RECORDS / target.name
+        place.mkdir(parents=True)
+        target.write_text("x")
+        window = {"center": 40.0, "width": 400.0}
+        result = {field.name: 1 for field in fields(StylizedScan)}
+        result.update(window=window, style_windows=[window], size=[1, 1], files=[str(target)])
+        (place / "job.json").write_text('{"job": "j"}')
+        journal = place / "slices.jsonl"
+        journal.write_text(json.dumps({"result": result}))
+        assert finished(target, "j").files == (str(target),)
+        assert finished(target, "i") is None
+        for files in (["/etc/passwd"], [str(target.parent / ".." / "x")], [3], 5):
+            journal.write_text(json.dumps({"result": {**result, "files": files}}))
+            assert finished(target, "j") is None
+        result["window"] = {"center": 10**400, "width": 1}
+        for text in ("[]", "null", DEEP, '{"result": []}', json.dumps({"result": result})):
+            journal.write_text(text)
+            assert finished(target, "j") is None
+        for text in ("[]", "null", DEEP, "{"):
+            (place / "job.json").write_text(text)
+            assert finished(target, "j") is None
