@@ -23,7 +23,7 @@ from tests.models import small_model
 from tfstyle.cli import main
 from tfstyle.data import find_labelled, list_scans, read_scan, read_scans, write_png
 from tfstyle.data.dicom import frames_of, read_dataset
-from tfstyle.data.privacy import mark_of, reason_of, values_unsaid
+from tfstyle.data.privacy import mark_of, values_unsaid
 from tfstyle.errors import InputFileError, TfstyleError
 from tfstyle.runs import augment_scans, stylize_scans
 from tfstyle.runs.stylize import RECORDS, UID_KEY
@@ -349,28 +349,3 @@ class Copies:
 
     def stylize(self, content, style, **options):
         return content
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (ValueError("could not convert to float: 'DOE'"), "could not convert to float"),
-        (ValueError("unconverted data remains: DOE"), "unconverted data remains"),
-        (ValueError('Value "DOE" is not valid'), "Value … is not valid"),
-        (ValueError("time data 'DOE' does not fit"), "time data … does not fit"),
-        (KeyError("DOE"), "KeyError"),
-        (ImportError("No module named 'a'"), "No module named 'a'"),
-        (EOFError("Unexpected end. Read 0 bytes."), "Unexpected end. Read 0 bytes"),
-    ],
-)  # fmt: skip
-def test_reason(error, said):
-    assert reason_of(error) == said
-
-
-def test_pydicom_is_left_as_it_was():
-    before = pydicom.config.settings.reading_validation_mode
-    with values_unsaid():
-        with values_unsaid():
-            assert pydicom.config.settings.reading_validation_mode == pydicom.config.IGNORE
-        assert pydicom.config.settings.reading_validation_mode == pydicom.config.IGNORE
-    assert pydicom.config.settings.reading_validation_mode == before

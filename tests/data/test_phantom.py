@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from scipy import ndimage
 
 from tfstyle.data import (
     LABELS,
@@ -22,11 +21,21 @@ def phantoms():
     return [spine_phantom(seed, 192) for seed in SEEDS]
 
 
-def test_reproducible():
-    first, again, other = spine_phantom(3, 64), spine_phantom(3, 64), spine_phantom(4, 64)
-    np.testing.assert_array_equal(first.scan.pixels, again.scan.pixels)
-    np.testing.assert_array_equal(first.mask, again.mask)
-    assert (first.scan.pixels != other.scan.pixels).mean() > 0.3
+@pytest.mark.parametrize(
+    ("seed", "options", "counts", "means"),
+    [
+        (3, {}, [5223, 3252, 74, 54, 16, 597], [-990, -37, 172, 436, 12, -755]),
+        (8, {"slices": 2, "slice_spacing_mm": 18.0},
+         [9846, 7220, 87, 85, 42, 1152], [-990, -28, 217, 384, -8, -758]),
+    ],
+)  # fmt: skip
+def test_a_seed_draws_what_it_always_drew(seed, options, counts, means):
+    """Presets and studies were made with these phantoms."""
+    phantom = spine_phantom(seed, 96, **options)
+    found = np.bincount(phantom.mask.ravel(), minlength=6)
+    np.testing.assert_allclose(found, counts, atol=2)
+    hu = [phantom.scan.pixels[phantom.mask == value].mean() for value in LABELS.values()]
+    np.testing.assert_allclose(hu, means, atol=2)
 
 
 def test_scan(phantoms):
@@ -68,14 +77,6 @@ def test_structures_lie_as_in_the_body(phantoms):
         assert np.ptp(middle) * phantom.scan.spacing[2] < 10
 
 
-def test_vertebral_body_and_canal_are_one_piece_each(phantoms):
-    for phantom in phantoms:
-        for name in ("vertebral_body", "canal"):
-            region = phantom.mask[0] == LABELS[name]
-            pieces, _ = ndimage.label(region, np.ones((3, 3)))
-            assert np.bincount(pieces[region]).max() >= 0.99 * region.sum(), (phantom, name)
-
-
 def test_mean_hu_of_each_structure(phantoms):
     ranges = {
         "air": (-1024, -930),
@@ -89,27 +90,6 @@ def test_mean_hu_of_each_structure(phantoms):
         for name, (low, high) in ranges.items():
             mean = phantom.scan.pixels[phantom.mask == LABELS[name]].mean()
             assert low < mean < high, (phantom.scan.name, name, mean)
-
-
-def test_cortex_is_brighter_than_marrow(phantoms):
-    for phantom in phantoms:
-        body = phantom.mask[0] == LABELS["vertebral_body"]
-        inner = ndimage.binary_erosion(body, iterations=3)
-        hu = phantom.scan.pixels[0]
-        assert hu[inner].std() > 15  # trabecular texture
-        assert np.median(hu[inner]) < np.percentile(hu[body & ~inner], 75)
-
-
-def test_mask_is_where_the_edges_are():
-    """Without noise, half of the way between air and skin lies on the border of the mask."""
-    phantom = spine_phantom(5, 256, noise_hu=0)
-    body = ~np.isin(phantom.mask[0], (LABELS["air"], LABELS["table"]))
-    column = 128
-    first = np.argmax(body[:, column])
-    hu = phantom.scan.pixels[0, :, column]
-    assert hu[first - 3] < -950
-    assert hu[first + 3] > -200
-    assert np.argmax(hu > -500) in range(first - 1, first + 2)
 
 
 def test_noise_is_that_of_ct():

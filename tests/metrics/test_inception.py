@@ -126,21 +126,18 @@ class TestClassifier:
         np.testing.assert_allclose(again(images), classifier(images), atol=1e-5)
 
     @pytest.mark.parametrize(
-        ("options", "message"),
+        ("options", "error", "message"),
         [
-            ({"domains": ["one"]}, "domains"),
-            ({"domains": ["a", "a"]}, "domains"),
-            ({"size": 74}, "size"),
-            ({"dropout": 1}, "dropout"),
+            ({"domains": ["one"]}, ArgumentError, "domains"),
+            ({"domains": ["a", "a"]}, ArgumentError, "domains"),
+            ({"size": 74}, ArgumentError, "size"),
+            ({"dropout": 1}, ArgumentError, "dropout"),
+            ({"weights": "none.h5"}, WeightsError, r"none\.h5"),
         ],
     )
-    def test_bad_arguments(self, options, message):
-        with pytest.raises(ArgumentError, match=message):
+    def test_bad_arguments(self, options, error, message):
+        with pytest.raises(error, match=message):
             metrics.DomainClassifier(**{"domains": ["a", "b"], "weights": None, **options})
-
-    def test_missing_weights(self):
-        with pytest.raises(WeightsError, match=r"none\.h5"):
-            metrics.DomainClassifier(["a", "b"], weights="none.h5")
 
     @pytest.mark.parametrize(
         ("labels", "message"),

@@ -1,4 +1,3 @@
-import pickle
 import sys
 
 import numpy as np
@@ -18,7 +17,6 @@ from tfstyle.data.dicom.deidentify import (
     new_key,
     new_uid,
 )
-from tfstyle.data.privacy import TECHNICAL
 from tfstyle.errors import ArgumentError, InputFileError
 
 GEOMETRY = (
@@ -187,18 +185,3 @@ class TestRefusals:
         check_profile("keep")
         with pytest.raises(ArgumentError, match=r"pip install 'tfstyle\[deidentify\]'"):
             check_profile("basic")
-
-
-def test_no_technical_keyword_is_in_the_table():
-    actions = initialize_actions(TABLE)
-    tags = {keyword: keyword_tag(keyword) for keyword in TECHNICAL}
-    assert not [k for k, tag in tags.items() if (tag.group, tag.element) in actions]
-
-
-def test_errors_about_files_reach_other_processes():
-    error = pickle.loads(pickle.dumps(InputFileError("a.dcm", "is damaged.")))
-    assert (type(error), error.path, str(error)) == (
-        InputFileError,
-        "a.dcm",
-        "a.dcm: is damaged.",
-    )
