@@ -226,10 +226,11 @@ def train_classifier(settings: StyleTransferSettings, output: Path):
         keras.utils.set_random_seed(settings.seed)
         model = metrics.DomainClassifier(protocols, size=settings.classifier_size, weights=None)
         given = shown(20_000, settings.classifier_phantoms)
-        model.fine_tune(*given, epochs=settings.classifier_epochs, learning_rate=1e-3, verbose=0)
+        model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
+        model.fit(*given, batch_size=16, epochs=settings.classifier_epochs, verbose=0)
         model.save(place)
     images, labels = shown(30_000, 10)
-    found = model.probabilities(images).argmax(axis=1)
+    found = model.predict(images, verbose=0).argmax(axis=1)
     return model, round(float((found == labels).mean()), 4)
 
 
@@ -246,7 +247,7 @@ def _measure(generated, images: Images, classifier, weights: str | None) -> dict
         return np.concatenate(parts).mean()
 
     pairs = itertools.combinations(range(styles), 2)
-    probabilities = classifier.probabilities(flat).astype(np.float64)
+    probabilities = classifier.predict(flat, verbose=0).astype(np.float64)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     probabilities = probabilities.reshape(contents, styles, -1)
     repeated = np.repeat(images.contents, styles, axis=0)

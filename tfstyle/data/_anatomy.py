@@ -189,7 +189,7 @@ class Body:
             self._liver(canvas, a, b)
         for loop in self.bowel:
             if not (self.has_liver and loop["x"] < -0.25 * a):
-                self._loop(canvas.near(loop["x"], loop["y"], self._reach(loop, z)), z, loop)
+                self._loop(canvas, z, loop)
         if self.has_kidneys:
             for kidney in self.kidneys:
                 self._kidney(canvas, z, kidney)
@@ -207,17 +207,12 @@ class Body:
                 np.maximum(spot, part.liver + 3), self.liver_hu + (45 if self.contrast else -8)
             )
 
-    def _swell(self, loop: dict, z: float) -> float:
-        return 1 + 0.1 * np.cos(z / 25 + loop["phase"])
-
-    def _reach(self, loop: dict, z: float) -> float:
-        return 1.6 * max(loop["a"], loop["b"]) * self._swell(loop, z) + 6
-
-    def _loop(self, part: Any, z: float, loop: dict) -> None:
+    def _loop(self, canvas: Canvas, z: float, loop: dict) -> None:
         """A bowel loop: wall, content, gas above a level or bubbles."""
-        swell, x, y = self._swell(loop, z), loop["x"], loop["y"]
-        b = loop["b"] * swell
-        outer = ellipse(part.x, part.y, x, y, loop["a"] * swell, b, loop["angle"])
+        swell, x, y = 1 + 0.1 * np.cos(z / 25 + loop["phase"]), loop["x"], loop["y"]
+        a, b = loop["a"] * swell, loop["b"] * swell
+        part: Any = canvas.near(x, y, 1.6 * max(a, b) + 6)
+        outer = ellipse(part.x, part.y, x, y, a, b, loop["angle"])
         angle = np.arctan2(part.y - y, part.x - x)
         outer = outer + 1.4 * np.cos(4 * angle + loop["phase"]) + 1.0 * part.coarse
         outer = np.maximum(outer, part.cavity + 1.5)

@@ -118,7 +118,8 @@ def look_into(
                 raise
             else:
                 found.damaged.append(error)
-    maps = sorted(filter(_may_be_scan, labels))
+    endings = (*PICTURES, ".dcm", ".dicom", ".ima")
+    maps = sorted(file for file in labels if file.lower().endswith(endings) or is_dicom(file))
     if maps and not (found.scans or found.damaged):
         raise InputFileError(
             folder,
@@ -141,10 +142,6 @@ def look_into(
         _listed(sorted(results)),
     )
     return found._replace(scans=images)
-
-
-def _may_be_scan(file: str) -> bool:
-    return file.lower().endswith((*PICTURES, ".dcm", ".dicom", ".ima")) or is_dicom(file)
 
 
 def _listed(files: Sequence[str]) -> str:

@@ -168,26 +168,6 @@ def max_pooling(x):
     return tf.maximum(columns[:, :, 0], columns[:, :, 1])
 
 
-def overlapping_max_pooling(x):
-    """3x3 maximum with stride 2, without a border; the gradient goes to one of equal pixels.
-
-    As ``keras.layers.MaxPooling2D(3, 2)``.
-
-    Args:
-        x: float tensor (B, H, W, C); H and W are known and even.
-
-    Returns:
-        float tensor (B, H/2 − 1, W/2 − 1, C).
-    """
-    for axis in (2, 1):
-        shape = [_size(x, i) for i in range(4)]
-        pairs = tf.reshape(x, [*shape[:axis], shape[axis] // 2, 2, *shape[axis + 1 :]])
-        first, second = tf.unstack(pairs, axis=axis + 1)
-        here, there = ([slice(None)] * axis + [part] for part in (slice(-1), slice(1, None)))
-        x = tf.maximum(tf.maximum(first[here], second[here]), first[there])
-    return x
-
-
 def convolve(layer: keras.layers.Conv2D, x, reflect: bool = False, doubled: bool = False):
     """A 3x3 ``Conv2D`` layer's result with "same" size, by the form with the fewest products.
 
@@ -233,7 +213,7 @@ class FastConvolution(keras.layers.Wrapper):
 
 
 class FastMaxPooling(keras.layers.Wrapper):
-    """A ``MaxPooling2D`` layer with stride 2 whose gradient XLA compiles well on the CPU."""
+    """A 2x2 ``MaxPooling2D`` layer with stride 2 whose gradient XLA compiles well on the CPU."""
 
     def __init__(self, layer):
         super().__init__(layer, name=layer.name)
@@ -241,7 +221,7 @@ class FastMaxPooling(keras.layers.Wrapper):
     def call(self, x):
         if None in x.shape[1:3] or any(size % 2 for size in x.shape[1:3]):
             return self.layer(x)
-        return (max_pooling if self.layer.pool_size == (2, 2) else overlapping_max_pooling)(x)
+        return max_pooling(x)
 
 
 def fast_forms() -> Callable[[keras.layers.Layer], keras.layers.Layer]:
@@ -271,7 +251,7 @@ def fast_forms() -> Callable[[keras.layers.Layer], keras.layers.Layer]:
             fast = FastConvolution(layer, layer.padding == "valid", doubled)
             doubled = False
             return fast
-        if isinstance(layer, keras.layers.MaxPooling2D):
+        if isinstance(layer, keras.layers.MaxPooling2D) and layer.pool_size == (2, 2):
             return FastMaxPooling(layer)
         return layer
 

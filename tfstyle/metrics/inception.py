@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers, ops
 
-from tfstyle._private.images import as_batch, gray_tensor
+from tfstyle._private.images import gray_tensor
 from tfstyle._private.keras_files import KerasFile
 from tfstyle.encoders.weights import build_application, load_application
 from tfstyle.errors import ArgumentError
@@ -141,8 +141,9 @@ class DomainClassifier(KerasFile, keras.Model):
 
     Example:
         >>> classifier = tfstyle.metrics.DomainClassifier(["bone", "lung"], size=75, weights=None)
-        >>> history = classifier.fine_tune(images, labels, epochs=5)   # doctest: +SKIP
-        >>> classifier.probabilities(content).shape
+        >>> classifier.compile("adam", "sparse_categorical_crossentropy")
+        >>> history = classifier.fit(images, labels, epochs=5)   # doctest: +SKIP
+        >>> classifier.predict(images, verbose=0).shape   # (B, 2)
         (1, 2)
 
     References: Szegedy et al., "Rethinking the inception architecture for computer vision", CVPR
@@ -203,85 +204,6 @@ class DomainClassifier(KerasFile, keras.Model):
     def compute_output_shape(self, input_shape):
         return (input_shape[0], len(self.domains))
 
-    def fine_tune(
-        self,
-        images: npt.ArrayLike,
-        labels: npt.ArrayLike,
-        *,
-        epochs: int = 5,
-        batch_size: int = 16,
-        learning_rate: float = 1e-4,
-        validation_data: tuple | None = None,
-        verbose: int | str = "auto",
-    ) -> keras.callbacks.History:
-        """Trains all layers on images of known domain, with Adam and cross entropy.
-
-        For sets that do not fit in memory call ``compile`` and ``fit`` with a ``tf.data`` pipeline
-        of images and labels.
-
-        Args:
-            images: float array (N, H, W, 1) in [0, 1].
-            labels: whole numbers (N,), indices of :attr:`domains`.
-            epochs: Passes through the images.
-            batch_size: Images a step.
-            learning_rate: Adam's.
-            validation_data: A pair of images and labels of scans that are not among the others.
-            verbose: As in ``fit``.
-
-        Returns:
-            Keras's history with ``loss`` and ``accuracy``.
-
-        Raises:
-            ArgumentError: images or labels that cannot be used.
-        """
-        images, labels = self._checked(images, labels)
-        if validation_data is not None:
-            validation_data = self._checked(*validation_data)
-        self.compile(
-            optimizer=keras.optimizers.Adam(learning_rate),
-            loss="sparse_categorical_crossentropy",
-            metrics=["accuracy"],
-        )
-        return self.fit(
-            images,
-            labels,
-            epochs=epochs,
-            batch_size=batch_size,
-            validation_data=validation_data,
-            verbose=verbose,
-        )
-
-    def probabilities(self, images: npt.ArrayLike, batch_size: int = 16) -> np.ndarray:
-        """p(domain | image) of many images.
-
-        Args:
-            images: float array (N, H, W, 1) in [0, 1].
-            batch_size: Images at a time.
-
-        Returns:
-            float32 array (N, domains).
-
-        Raises:
-            ArgumentError: images that cannot be used.
-        """
-        images, _ = as_batch(images, "images")
-        return self.predict(images, batch_size=batch_size, verbose=0)
-
-    def _checked(self, images: npt.ArrayLike, labels: npt.ArrayLike) -> tuple:
-        images, _ = as_batch(images, "images")
-        labels = np.asarray(labels)
-        if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-            raise ArgumentError(
-                f"labels: need one whole number an image ({len(images)}), received shape "
-                f"{labels.shape} of {labels.dtype}."
-            )
-        if not 0 <= labels.min() <= labels.max() < len(self.domains):
-            raise ArgumentError(
-                f"labels: must lie in 0 to {len(self.domains) - 1}, received {labels.min()} to "
-                f"{labels.max()}."
-            )
-        return images, labels
-
     def get_config(self):
         return {
             "domains": self.domains,
@@ -298,7 +220,7 @@ class DomainClassifier(KerasFile, keras.Model):
 
 def _inception(size: int, weights: str | Path | None) -> keras.Model:
     """keras.applications' Inception-V3 without top, averaged over its positions."""
-    shape = (size, size, 3)
+    options = {"input_shape": (size, size, 3), "pooling": "avg"}
     if weights is None:
-        return build_application("InceptionV3", input_shape=shape, pooling="avg")
-    return load_application("InceptionV3", str(weights), input_shape=shape, pooling="avg")
+        return build_application("InceptionV3", **options)
+    return load_application("InceptionV3", str(weights), **options)
