@@ -99,19 +99,13 @@ def test_malformed_pixel_spacing(write_ct, text):
         read_scan(path)
 
 
-@pytest.mark.parametrize(
-    ("keyword", "text", "said"),
-    [
-        ("ImagePositionPatient", "0,5\\1\\2", "has an Image Position (Patient) that is not a list"),
-        ("ImageOrientationPatient", "1\\0\\0\\x\\1\\0", "has an Image Orientation (Patient) that"),
-    ],
-)
-def test_malformed_place(write_series, caplog, keyword, text, said):
+@pytest.mark.parametrize("keyword", ["ImagePositionPatient", "ImageOrientationPatient"])
+def test_malformed_place(write_series, caplog, keyword):
     paths = write_series([0, 2, 4])
     for path in paths:
-        spoil(path, keyword, text)
+        spoil(path, keyword, "1\\0\\x")
     assert len(read_scan(paths[0].parent)) == 3
-    assert said in caplog.text
+    assert f"has no Image {keyword[5:-7]} (Patient); sorted by Instance Number" in caplog.text
 
 
 def test_enhanced_multi_frame(enhanced_ct):

@@ -286,8 +286,8 @@ NO_PLACE = ("ImagePositionPatient", "ImageOrientationPatient")
         ((*NO_PLACE, "InstanceNumber"), {}, True, "sorted by file name"),  # numbers as numbers
         (NO_PLACE, {}, True, "sorted by file name"),  # one Instance Number for all
         (NO_PLACE, {"InstanceNumber": lambda i: 12 - i}, False, "sorted by Instance Number"),
-        (("ImageOrientationPatient",), {"ImagePositionPatient": lambda i: [0, 0, 50 - 3 * i]},
-         False, "has no Image Orientation (Patient); sorted by position"),
+        (("ImageOrientationPatient",), {"SliceLocation": lambda i: 3.0 * i}, True,
+         "has no Image Orientation (Patient); sorted by Slice Location"),
     ],
 )  # fmt: skip
 def test_order(write_ct, tmp_path, caplog, without, attributes, upward, how):

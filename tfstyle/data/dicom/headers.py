@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -97,7 +97,6 @@ class Frame:
         index: Frame number in the file, from 0.
         identity: Series, study, frame of reference and patient; see :func:`identity_of`.
         spaced: Whether PixelSpacing, or ImagerPixelSpacing, is known.
-        malformed: Keywords of numbers that are there and cannot be read.
         step: mm between slices by the header (spacing or thickness), or None.
         units: "HU" or "US".
         window: First window of the header, or None.
@@ -125,7 +124,6 @@ class Frame:
     RescaleIntercept: float | None = None
     BurnedInAnnotation: str = ""
     spaced: bool = True
-    malformed: frozenset[str] = frozenset()
     step: float | None = None
     units: str = "US"
     window: Window | None = None
@@ -163,17 +161,25 @@ class Frame:
         return f"{self.path} (frame {self.index + 1})"
 
 
-def _is_malformed(dataset: Dataset, keyword: str, count: int) -> bool:
-    """Whether an attribute has a value that is not so many numbers, or of one number none."""
-    found = len(numbers_of(dataset, keyword))
-    if keyword not in dataset or found == count or (found and count == 1):
-        return False
-    value = dataset.get_item(keyword).value  # as it is in the file
-    if isinstance(value, str):
-        return bool(value.strip(" \0\\"))
-    if isinstance(value, bytes):
-        return bool(value.strip(b" \0\\"))
-    return value is not None and (not isinstance(value, Sequence) or len(value) > 0)
+def _numbers(path: str, dataset: Dataset, keyword: str, count: int) -> list[float]:
+    """So many numbers of an attribute, or none where it is missing or empty.
+
+    Raises:
+        InputFileError: If it holds something else.
+    """
+    found = numbers_of(dataset, keyword)
+    if len(found) >= count and (count == 1 or len(found) == count):
+        return found[:count]
+    value = dataset.get_item(keyword).value if keyword in dataset else None  # as in the file
+    value = value.decode("latin-1") if isinstance(value, bytes) else value
+    empty = not value.strip(" \0\\") if isinstance(value, str) else not value
+    if not empty or found:
+        raise InputFileError(
+            path,
+            f"{called(keyword)} is not {'a number' if count == 1 else 'two numbers'}. Get the file "
+            "again from its source, or mend the attribute.",
+        )
+    return []
 
 
 def functional_group(dataset: Dataset, index: int, sequence: str) -> Dataset:
@@ -278,25 +284,13 @@ def _describe_frame(common: Frame, dataset: Dataset, index: int) -> Frame:
     rescale = _item(groups, dataset, "PixelValueTransformationSequence")
     contrasts = _contrasts(groups, dataset)
     image_type = [str(v) for v in contrasts.get("image type", ())]
-    malformed = frozenset(
-        keyword
-        for group, keyword, count in (
-            (plane, "ImagePositionPatient", 3),
-            (orientation, "ImageOrientationPatient", 6),
-            (measures, "PixelSpacing", 2),
-            (rescale, "RescaleSlope", 1),
-            (rescale, "RescaleIntercept", 1),
-        )
-        if _is_malformed(group, keyword, count)
-    )
-    if "PixelSpacing" in malformed:
-        raise InputFileError(
-            common.path,
-            f"{called('PixelSpacing')} is not two numbers, so distances in the image are unknown. "
-            "Get the file again from its source, or mend the attribute.",
-        )
     position = np.array(numbers_of(plane, "ImagePositionPatient"))
-    spacings = (numbers_of(measures, "PixelSpacing"), numbers_of(dataset, "ImagerPixelSpacing"))
+    slope = _numbers(common.path, rescale, "RescaleSlope", 1)
+    intercept = _numbers(common.path, rescale, "RescaleIntercept", 1)
+    spacings = (
+        _numbers(common.path, measures, "PixelSpacing", 2),
+        numbers_of(dataset, "ImagerPixelSpacing"),
+    )
     spacing = next(((s[0], s[1]) for s in spacings if len(s) == 2 and min(s) > 0), None)
     step = number_of(measures, "SpacingBetweenSlices") or number_of(measures, "SliceThickness")
     scout = "LOCALIZER" in image_type
@@ -313,9 +307,8 @@ def _describe_frame(common: Frame, dataset: Dataset, index: int) -> Frame:
         ),
         PixelSpacing=spacing or (1.0, 1.0),
         spaced=spacing is not None,
-        RescaleSlope=number_of(rescale, "RescaleSlope"),
-        RescaleIntercept=number_of(rescale, "RescaleIntercept"),
-        malformed=malformed,
+        RescaleSlope=next(iter(slope), None),
+        RescaleIntercept=next(iter(intercept), None),
         step=abs(step) if step else None,
         units=units,
         window=window,

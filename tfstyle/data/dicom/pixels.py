@@ -298,12 +298,6 @@ def _outside_circle(rows: int, columns: int) -> np.ndarray:
 def _rescale(frame: Frame) -> tuple[float, float]:
     """Slope and intercept, if the file says them as it must."""
     keywords = ("RescaleSlope", "RescaleIntercept")
-    for keyword in frame.malformed.intersection(keywords):
-        raise InputFileError(
-            frame.where,
-            f"{called(keyword)} is not a number, so the values are unknown. Get the file again "
-            "from its source, or mend the attribute.",
-        )
     missing = [called(keyword) for keyword in keywords if getattr(frame, keyword) is None]
     if frame.Modality == "CT" and missing and not frame.scout:
         raise InputFileError(
@@ -328,8 +322,7 @@ def _values_of(frame: Frame, dataset: Dataset, stored: Stored) -> np.ndarray:
         values = (cells << (total - stored.bits - stored.below)) >> (total - stored.bits)
     # Some files pad with values that have more bits than Bits Stored.
     padding = _padding(dataset, values, *([] if stored.below else [cells]))
-    unscaled = frame.RescaleSlope is None and "RescaleSlope" not in frame.malformed
-    if dataset.get("ModalityLUTSequence") and unscaled:
+    if dataset.get("ModalityLUTSequence") and frame.RescaleSlope is None:
         try:
             values = pydicom.pixels.apply_modality_lut(values, dataset).astype(np.float64)
         except Exception as error:

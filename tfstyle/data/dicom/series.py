@@ -23,9 +23,9 @@ from tfstyle.data.dicom.headers import Frame, Identity, frames_of
 from tfstyle.data.dicom.pixels import DicomPixels, OpenFiles
 from tfstyle.data.dicom.stacks import (
     clusters_of,
+    locations_of,
     same_orientation,
     same_spacing,
-    slice_places,
     stacks_of,
 )
 from tfstyle.data.privacy import mark_of
@@ -302,7 +302,8 @@ def _without_odd(clusters: list[list[Frame]], name: str, on_odd: str) -> list[li
         elif not same_spacing(found, expected):
             reason = "another pixel spacing than its series"
         elif found.placed != expected.placed:
-            reason = f"has no {_unknown(found)}, unlike its series"
+            what = "position" if found.ImagePositionPatient is None else "orientation"
+            reason = f"has no {what}, unlike its series"
         elif found.units != expected.units:
             reason = "other units than its series"
         elif len(cluster) > 1 and not same_orientation(found, expected):
@@ -323,18 +324,12 @@ def _without_odd(clusters: list[list[Frame]], name: str, on_odd: str) -> list[li
     return kept
 
 
-def _unknown(frame: Frame) -> str:
-    if frame.ImagePositionPatient is None:
-        return "position" + " in numbers" * ("ImagePositionPatient" in frame.malformed)
-    return "orientation" + " in numbers" * ("ImageOrientationPatient" in frame.malformed)
-
-
 def _geometry(frames: Sequence[Frame], name: str) -> tuple[np.ndarray | None, float]:
     """Affine (PS3.3 C.7.6.2.1.1) and slice spacing of a sorted stack; warns of gaps and tilt."""
     first = frames[0]
     step = first.step or 1.0
     if not first.placed:
-        places = slice_places(frames) if len(frames) > 1 else None
+        places = locations_of(frames)
         return None, step if places is None else abs(float(np.median(np.diff(places)))) or step
     normal = first.normal
     vector = normal * step

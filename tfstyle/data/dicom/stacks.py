@@ -10,10 +10,9 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import TypeVar
 
 import numpy as np
 
@@ -106,22 +105,12 @@ _SHORT = {
 }
 
 
-def slice_places(frames: Sequence[Frame]) -> list[float] | None:
-    """Where slices without a known place in space lie on a line, in mm; None if it is unknown."""
-    positions = _known(frame.ImagePositionPatient for frame in frames)
-    if len(positions) == len(frames):
-        # Without an orientation, the axis along which they differ most.
-        extent = np.ptp(positions, axis=0)
-        if extent.max() > _SAME_PLACE:
-            return [float(position[extent.argmax()]) for position in positions]
-    locations = _known(frame.SliceLocation for frame in frames)
-    if len(locations) < len(frames) or max(locations) - min(locations) <= _SAME_PLACE:
+def locations_of(frames: Sequence[Frame]) -> list[float] | None:
+    """Slice Locations in mm, None where they do not say where the slices lie."""
+    found = [frame.SliceLocation for frame in frames if frame.SliceLocation is not None]
+    if len(found) < len(frames) or max(found) - min(found) <= _SAME_PLACE:
         return None
-    return locations
-
-
-def _known(values: Iterable[_Value | None]) -> list[_Value]:
-    return [value for value in values if value is not None]
+    return found
 
 
 def _without_copies(frames: Sequence[Frame], name: str) -> list[Frame]:
@@ -160,48 +149,33 @@ def _places(frames: list[Frame], name: str) -> tuple[list[float] | None, list[Fr
     """
     if len(frames) == 1:
         return None, frames
-    problem = None
-    positions = _known(frame.ImagePositionPatient for frame in frames)
-    if len(positions) < len(frames):
-        problem = _missing(frames, "ImagePositionPatient")
-    elif not np.ptp(positions, axis=0).max() > _SAME_PLACE and (
-        (not np.any(positions) and _described_apart(frames)) or slice_places(frames) is not None
-    ):
+    places = locations_of(frames)
+    if all(frame.placed for frame in frames):
+        positions = np.array([frame.ImagePositionPatient for frame in frames])
+        # Whether each frame has a header or functional groups of its own.
+        apart = len({id(frame.contrasts) for frame in frames}) == len(frames)
+        useless = places is not None or (apart and not positions.any())
+        if np.ptp(positions, axis=0).max() > _SAME_PLACE or not useless:
+            return _snapped((positions @ frames[0].normal).tolist()), frames
         here = "\\".join(f"{value:g}" for value in positions[0])
         problem = f"has Image Position (Patient) {here} in all its images"
         frames = [replace(frame, ImagePositionPatient=None) for frame in frames]
-    elif frames[0].ImageOrientationPatient is None:
-        problem = _missing(frames, "ImageOrientationPatient")
     else:
-        normal = frames[0].normal
-        return _snapped([float(position @ normal) for position in positions]), frames
-    places = slice_places(frames)
+        what = "Position" if frames[0].ImagePositionPatient is None else "Orientation"
+        problem = f"has no Image {what} (Patient)"
     numbers = [frame.InstanceNumber for frame in frames]
     how = "Instance Number"
     if places is not None:
-        how = "Slice Location" if frames[0].ImagePositionPatient is None else "position"
-        if how == "Slice Location" and None not in numbers:  # it may run either way
-            apart = len(set(numbers)) > 1
-            if apart and np.corrcoef(places, np.array(numbers, np.float64))[0, 1] < 0:
-                places = [-place for place in places]
+        how = "Slice Location"
+        told = None not in numbers and len(set(numbers)) > 1  # it may run either way
+        if told and np.corrcoef(places, np.array(numbers, np.float64))[0, 1] < 0:
+            places = [-place for place in places]
         places = _snapped(places)
     elif None in numbers or len({f.path for f in frames}) > len(set(numbers)):
         how = "file name"
         frames = sorted(frames, key=lambda frame: (_natural(frame.path), frame.index))
     logger.warning("Series %s %s; sorted by %s.", name, problem, how)
     return places, frames
-
-
-def _described_apart(frames: Sequence[Frame]) -> bool:
-    """Whether each frame has a header or functional groups of its own."""
-    return len({id(frame.contrasts) for frame in frames}) == len(frames)
-
-
-def _missing(frames: Sequence[Frame], keyword: str) -> str:
-    said = keyword.replace("Image", "Image ").replace("Patient", " (Patient)")
-    if any(keyword in frame.malformed for frame in frames):
-        return f"has an {said} that is not a list of numbers"
-    return f"has no {said}"
 
 
 def _snapped(places: Sequence[float]) -> list[float]:
@@ -257,7 +231,6 @@ def _grouped(items: Sequence, value: Callable) -> dict[object, list]:
 # -- what tells images of one place apart -------------------------------------------------------
 
 _Item = tuple[float, Frame]
-_Value = TypeVar("_Value")
 _Contrast = tuple[str, Callable[[Frame], object]]
 
 
