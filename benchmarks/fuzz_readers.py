@@ -126,7 +126,7 @@ def read_dicom(folder: Path, out: Path) -> None:
         if damaged and not scans:
             raise damaged[0]
     else:
-        scans = read_scans(folder, lazy=rng.random() < 0.3, on_odd=rng.choice(("skip", "error")))
+        scans = read_scans(folder, lazy=rng.random() < 0.3)
     scans = [scan.load() if hasattr(scan, "load") else scan for scan in scans]
     for scan in scans[:2] if rng.random() < 0.15 else ():
         window = resolve_window(rng.choice(("auto", "range", "percentile")), scan)

@@ -67,8 +67,8 @@ def test_mixed_tree(tree):
 def test_units_are_passed_on(tmp_path):
     path = save_nifti(tmp_path / "a.nii", CT)
     assert read_scan(tmp_path, units="US").units == read_scan(path, units="US").units == "US"
-    with pytest.raises(ArgumentError, match="on_odd must be 'skip' or 'error'"):
-        read_scans(tmp_path, on_odd="ignore")
+    with pytest.raises(ArgumentError, match="units must be"):
+        read_scans(tmp_path, units="mSv")
 
 
 def test_symbolic_links(tmp_path, write_series):

@@ -23,7 +23,7 @@ from tfstyle.data.layouts import NIFTI
 from tfstyle.data.nifti import nifti_name, read_nifti
 from tfstyle.data.png import is_png, picture_name, read_png
 from tfstyle.data.scan import Scan
-from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.errors import InputFileError
 
 _PAIR = (".hdr", ".img", ".hdr.gz", ".img.gz")
 _PAIR_PROBLEM = (
@@ -70,7 +70,6 @@ def read_scans(
     path: str | os.PathLike,
     *,
     series: str | None = None,
-    on_odd: str = "skip",
     units: str = "auto",
     lazy: bool = False,
 ) -> list[Scan]:
@@ -84,8 +83,8 @@ def read_scans(
     itself is read under any name.
 
     Scout images, and slices of another size or orientation than the rest of their series, are left
-    out with a warning that names the file, because a series with its scout is what scanners send;
-    pass ``on_odd="error"`` to be strict. Damaged files are always an error.
+    out with a warning that names the file, because a series with its scout is what scanners send.
+    Damaged files are an error.
 
     Example:
         >>> for scan in read_scans("ct/"):
@@ -97,7 +96,6 @@ def read_scans(
         series: Only this series: its Series Number, its name, or its Series Instance UID, of which
             the end will do: from a dot on (``.77``, ``3.77``), or six digits and more. The name of
             one of several scans of a series (``ct_phase2``) gives this one.
-        on_odd: ``"skip"`` or ``"error"`` for slices that do not fit their series.
         units: For NIfTI, ``"HU"`` or ``"US"`` to decide what the values mean, ``"auto"`` to judge
             by the values.
         lazy: Leave the pixels until they are asked for, see :class:`tfstyle.data.Scan`; damage of
@@ -108,14 +106,12 @@ def read_scans(
 
     Raises:
         InputFileError: If the path does not exist, holds nothing readable, or a file is damaged.
-        ArgumentError: If an option is unknown.
+        ArgumentError: If the units are unknown.
     """
-    if on_odd not in ("skip", "error"):
-        raise ArgumentError(f"on_odd must be 'skip' or 'error'. Received {on_odd!r}.")
     path = os.fspath(path)
     _check_exists(path)
     if os.path.isdir(path):
-        scans = _read_folder(path, series, on_odd, units, lazy)
+        scans = _read_folder(path, series, units, lazy)
     elif os.path.getsize(path) == 0:
         raise InputFileError(path, "the file is empty.")
     elif _is_nifti(path) or path.lower().endswith(".png") or is_png(path):
@@ -124,7 +120,7 @@ def read_scans(
     elif path.lower().endswith(_PAIR) and not is_dicom(path):
         raise InputFileError(path, _PAIR_PROBLEM)
     else:
-        scans = read_dicom([path], series=series, on_odd=on_odd, as_given=True, lazy=lazy)
+        scans = read_dicom([path], series=series, as_given=True, lazy=lazy)
     if series is not None and not scans:
         raise InputFileError(path, f"holds no series {series!r}.")
     return scans
@@ -137,7 +133,7 @@ def _check_exists(path: str) -> None:
         raise InputFileError(path, "neither a file nor a folder.")
 
 
-def _read_folder(path: str, series: str | None, on_odd: str, units: str, lazy: bool) -> list[Scan]:
+def _read_folder(path: str, series: str | None, units: str, lazy: bool) -> list[Scan]:
     def describe(file: str, dataset: Dataset) -> object:
         try:
             return frames_of(file, dataset)
@@ -148,7 +144,7 @@ def _read_folder(path: str, series: str | None, on_odd: str, units: str, lazy: b
     said = [said for _, _, said in found.scans if said is not None]
     frames = [one for one in said if isinstance(one, list)]
     say_without_picture([e for e in said if isinstance(e, NoPictureError)], beside=bool(frames))
-    series_found = scans_of(frames, series=series, on_odd=on_odd)
+    series_found = scans_of(frames, series=series)
     scans = series_found if lazy else load_all(series_found)
     scans += [read_png(p, lazy) for p in found.of("png") if series in (None, picture_name(p))]
     scans += [
@@ -246,7 +242,6 @@ def read_scan(
     path: str | os.PathLike,
     *,
     series: str | None = None,
-    on_odd: str = "skip",
     units: str = "auto",
     lazy: bool = False,
 ) -> Scan:
@@ -258,7 +253,7 @@ def read_scan(
         InputFileError: As :func:`read_scans`, and if there are several scans; the message lists
             them.
     """
-    scans = read_scans(path, series=series, on_odd=on_odd, units=units, lazy=lazy)
+    scans = read_scans(path, series=series, units=units, lazy=lazy)
     if len(scans) > 1:
         listed = ", ".join(f"{scan.name} ({len(scan)} slices)" for scan in scans[:20])
         more = f" and {len(scans) - 20} more" if len(scans) > 20 else ""

@@ -185,7 +185,7 @@ def test_frames_of_reference_that_differ_from_file_to_file(write_series, edit_di
         ({"PixelSpacing": [1, 1]}, "another pixel spacing"),
         ({"ImagePositionPatient": None}, "has no position"),
         ({"Modality": "OT"}, "other units"),
-        ({"ImageType": SCOUT}, r"a scout image \(Image Type LOCALIZER\)"),
+        ({"ImageType": SCOUT}, "a scout image (Image Type LOCALIZER)"),
         ({"ImageType": SCOUT, "RescaleSlope": None, "RescaleIntercept": None}, "a scout image"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "a color image"),
     ],
@@ -196,9 +196,7 @@ def test_odd_slices(write_series, write_ct, tmp_path, caplog, changes, message):
     with caplog.at_level(logging.WARNING):
         assert numbers(read_scan(tmp_path)) == [1000, 1001, 1002]
     assert "odd.dcm" in caplog.text
-    assert message.replace("\\", "") in caplog.text
-    with pytest.raises(InputFileError, match=r"odd\.dcm: .*" + message):
-        read_scans(tmp_path, on_odd="error")
+    assert message in caplog.text
     if "color" in message:
         with pytest.raises(InputFileError, match="a color image"):
             read_scan(odd)
@@ -209,7 +207,7 @@ def test_odd_slices(write_series, write_ct, tmp_path, caplog, changes, message):
 def test_series_of_scouts_alone(write_series, tmp_path):
     write_series([0, 2], "ct")
     write_series([0], "scouts", SeriesInstanceUID="1.2.7.77", ImageType=SCOUT)
-    assert len(read_scan(tmp_path, on_odd="error")) == 2
+    assert len(read_scan(tmp_path)) == 2
     assert len(read_scan(tmp_path, series="7.77")) == 1
     with pytest.raises(InputFileError, match="none with slices to read"):
         read_scans(tmp_path / "scouts")

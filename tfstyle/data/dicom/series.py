@@ -41,7 +41,6 @@ def read_dicom(
     paths: Sequence[str | os.PathLike],
     *,
     series: str | None = None,
-    on_odd: str = "skip",
     as_given: bool = False,
     lazy: bool = False,
 ) -> list[Scan]:
@@ -68,7 +67,7 @@ def read_dicom(
         if whole:
             datasets[path] = dataset
     say_without_picture(others, beside=bool(found))
-    scans = scans_of(found, series=series, on_odd=on_odd, as_given=as_given)
+    scans = scans_of(found, series=series, as_given=as_given)
     return scans if lazy else load_all(scans, datasets)
 
 
@@ -98,7 +97,6 @@ def scans_of(
     found: Sequence[list[Frame]],
     *,
     series: str | None = None,
-    on_odd: str = "skip",
     as_given: bool = False,
 ) -> list[Scan]:
     """The scans that files make up, by their headers; pixels come when asked.
@@ -107,14 +105,13 @@ def scans_of(
         found: The frames of each file, sorted by path.
         series: See :func:`tfstyle.data.read_scans`, or the mark of a UID
             (:func:`tfstyle.data.privacy.mark_of`).
-        on_odd: What to do with files that do not fit their series (scouts, color pictures, slices
-            of another size or pixel spacing, a single slice of another orientation): ``"skip"``
-            leaves them out with a warning in the log that names them, ``"error"`` raises.
         as_given: See :func:`read_dicom`.
 
     Returns:
         One scan a series (several, where a series repeats its positions or holds several
-        orientations), in the order of folder and Series Number.
+        orientations), in the order of folder and Series Number. What does not fit its series
+        (scouts, color pictures, slices of another size or pixel spacing, a single slice of another
+        orientation) is left out with a warning in the log that names it.
 
     Raises:
         InputFileError: If a file cannot be used; the message names it.
@@ -137,13 +134,13 @@ def scans_of(
         frames, name = groups[key], names[key]
         fitting = frames
         if not as_given and not (series is not None and all(f.scout for f in frames)):
-            fitting = _fitting(frames, name, on_odd)
+            fitting = _fitting(frames, name)
         elif frames[0].color:
             raise InputFileError(
                 frames[0].where,
                 "a color image; scans have one gray value a pixel. Give the gray original.",
             )
-        clusters = _without_odd(clusters_of(fitting), name, on_odd)
+        clusters = _without_odd(clusters_of(fitting), name)
         taken: Counter = Counter()
         for number, cluster in enumerate(clusters, start=1):
             for stack, labels in stacks_of(cluster, name):
@@ -260,16 +257,12 @@ def _more(count: int) -> str:
     return f" and {count - 1} more" if count > 1 else ""
 
 
-def _odd(frames: Sequence[Frame], reason: str, name: str, on_odd: str) -> None:
-    if on_odd == "error":
-        raise InputFileError(
-            frames[0].where, f"{reason}; take it out of series {name}, or read with on_odd='skip'."
-        )
+def _say_odd(frames: Sequence[Frame], reason: str, name: str) -> None:
     where, more = frames[0].where, _more(len(frames))
     logger.warning("Left out of series %s: %s%s: %s.", name, where, more, reason)
 
 
-def _fitting(frames: list[Frame], name: str, on_odd: str) -> list[Frame]:
+def _fitting(frames: list[Frame], name: str) -> list[Frame]:
     """Drops scouts and color pictures."""
     if all(f.scout for f in frames):
         # A separate series of scouts is usual in a study and nothing wrong with it.
@@ -278,13 +271,13 @@ def _fitting(frames: list[Frame], name: str, on_odd: str) -> list[Frame]:
     scouts = [f for f in frames if f.scout]
     colored = [f for f in frames if f.color and not f.scout]
     if scouts:
-        _odd(scouts, "a scout image (Image Type LOCALIZER)", name, on_odd)
+        _say_odd(scouts, "a scout image (Image Type LOCALIZER)", name)
     if colored:
-        _odd(colored, "a color image", name, on_odd)
+        _say_odd(colored, "a color image", name)
     return [f for f in frames if not f.scout and not f.color]
 
 
-def _without_odd(clusters: list[list[Frame]], name: str, on_odd: str) -> list[list[Frame]]:
+def _without_odd(clusters: list[list[Frame]], name: str) -> list[list[Frame]]:
     """Drops what does not fit the main part of a series and is not a stack of its own."""
     if not clusters:
         return []
@@ -320,7 +313,7 @@ def _without_odd(clusters: list[list[Frame]], name: str, on_odd: str) -> list[li
         if not reason:
             kept.append(cluster)
             continue
-        _odd(cluster, reason, name, on_odd)
+        _say_odd(cluster, reason, name)
     return kept
 
 
