@@ -147,9 +147,11 @@ def vgg16_features():
 
 
 class TestDegenerate:
-    @pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+    @pytest.mark.parametrize(
+        ("jit", "method"), [(False, "blockwise"), (True, "blockwise"), (False, "dense")]
+    )
     @pytest.mark.parametrize("case", ["identical", "zeros", "one zero", "ties", "constant"])
-    def test_finite(self, case, jit):
+    def test_finite(self, case, jit, method):
         g, x = random_features(7, 6, 7, channels=5)
         if case == "identical":
             g = x
@@ -161,7 +163,7 @@ class TestDegenerate:
             g[:, 3:], x[:, 3:6] = g[:, :3], x[:, :3]
         else:
             g, x = np.ones_like(g), np.ones_like(x)
-        for value in value_and_gradients(g, x, jit, block=8):
+        for value in value_and_gradients(g, x, jit, method=method, block=8):
             assert np.isfinite(value).all()
 
     def test_identical_maps_match_in_full(self):

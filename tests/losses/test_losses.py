@@ -54,12 +54,6 @@ class TestContextual:
         value = losses.contextual_loss(g, x, 0.2, spatial_weight=0.6)
         np.testing.assert_allclose(value, contextual_reference(g, x, 0.2, 0.6), rtol=1e-4)
 
-    def test_maps_of_different_size(self):
-        g, x = features(4, (2, 3, 4, 7)), features(5)
-        np.testing.assert_allclose(
-            losses.contextual_loss(g, x, 0.3), contextual_reference(g, x, 0.3), rtol=1e-4
-        )
-
     def test_identical_features_are_close_to_zero(self):
         x = features(6)
         assert np.all(np.asarray(losses.contextual_loss(x, x, 0.1)) < 1e-3)
@@ -72,19 +66,6 @@ class TestContextual:
             losses.contextual_loss(shuffled.reshape(g.shape), x, 0.5),
             rtol=1e-5,
         )
-
-    @pytest.mark.parametrize("case", ["same", "zeros", "constant"])
-    def test_finite_gradient(self, case):
-        x = {
-            "same": features(9),
-            "zeros": np.zeros((2, 5, 6, 7)),
-            "constant": np.ones((2, 5, 6, 7)),
-        }
-        g = tf.Variable(x[case].astype(np.float32))
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(losses.contextual_loss(g, x[case].astype(np.float32)))
-        assert np.isfinite(loss)
-        assert np.isfinite(tape.gradient(loss, g)).all()
 
     def test_gradient_equals_differences(self):
         g, x = features(10, (1, 2, 3, 4)), features(11, (1, 2, 3, 4))

@@ -83,11 +83,10 @@ def test_pairs_are_those_of_the_scans(source, tmp_path, gzip):
         "seed": 5,
         "rescale": (0.8, 1.2),
         "flips": True,
-        "steps": 4,
     }
     for shard in ((0, 1), (1, 2)):
         pairs = [
-            list(pair_dataset(scans, shard=shard, **options).as_numpy_iterator())
+            list(pair_dataset(scans, shard=shard, **options).take(4).as_numpy_iterator())
             for scans in (read_scans(source), load_shards(tmp_path / "out"))
         ]
         for expected, found in zip(*pairs, strict=True):
