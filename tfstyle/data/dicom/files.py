@@ -19,7 +19,7 @@ import pydicom
 from pydicom.datadict import dictionary_description
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
-from pydicom.valuerep import VR
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
 from tfstyle.data.privacy import reason_of, values_unsaid
 from tfstyle.errors import InputFileError, TfstyleError
@@ -39,6 +39,7 @@ class NoSizeError(NoPictureError):
 
 
 _VRS = frozenset(vr.value.encode() for vr in VR if len(vr.value) == 2)
+_LONG_VRS = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)
 
 
 def is_dicom(path: str | os.PathLike) -> bool:
@@ -52,23 +53,40 @@ def is_dicom(path: str | os.PathLike) -> bool:
             head = file.read(1024)
     except OSError:
         return False
-    return _has_prefix(head) or _begins_data_set(head)
+    return _has_prefix(head) or _are_elements(head)
 
 
 def _has_prefix(head: bytes) -> bool:
     return head[128:132] == b"DICM"
 
 
-def _begins_data_set(head: bytes) -> bool:
-    """Whether these bytes may be the first element of a data set, in group 0002 or 0008."""
-    if len(head) < 8:
-        return False
-    for order in "<>":
-        group, element, length = struct.unpack_from(f"{order}HHI", head)
-        implicit = group == 0x0008 and order == "<" and length < 2**16
-        if group in (0x0002, 0x0008) and element < 0x2000:
-            return implicit or head[4:6] in _VRS
-    return False
+def _are_elements(data: bytes) -> bool:
+    """Whether these bytes begin with three data elements in ascending order (PS3.5 7.1)."""
+    order = ">" if data[:1] == b"\0" else "<"
+    before, at = (0, 0), 0
+    for number in range(3):
+        if at + 8 > len(data):
+            return number > 1
+        tag = struct.unpack_from(f"{order}HH", data, at)
+        if (number == 0 and tag[0] not in (0x0002, 0x0008)) or tag <= before:
+            return False
+        vr = data[at + 4 : at + 6]
+        if vr in _LONG_VRS:
+            if at + 12 > len(data):
+                return number > 1
+            (length,), size = struct.unpack_from(f"{order}I", data, at + 8), 12
+        elif vr in _VRS:
+            (length,), size = struct.unpack_from(f"{order}H", data, at + 6), 8
+        elif order == "<":  # implicit
+            (length,), size = struct.unpack_from("<I", data, at + 4), 8
+        else:
+            return False
+        if length == 0xFFFFFFFF:  # a sequence
+            return number > 0
+        if length > 2**20:
+            return False
+        before, at = tag, at + size + length
+    return True
 
 
 def read_dataset(path: str, *, pixels: bool, tags: list[str] | None = None) -> Dataset:
@@ -83,7 +101,7 @@ def read_dataset(path: str, *, pixels: bool, tags: list[str] | None = None) -> D
             head = file.peek()
             if _has_prefix(head):
                 return pydicom.dcmread(file, **options)
-            if not _begins_data_set(head):
+            if not _are_elements(head):
                 raise NotDicomError(path, _NOT_DICOM)
             if not pixels and tags is not None:
                 options["specific_tags"] = [*tags, *_TELLING]

@@ -173,7 +173,7 @@ def _numbers(path: str, dataset: Dataset, keyword: str, count: int) -> list[floa
     value = dataset.get_item(keyword).value if keyword in dataset else None  # as in the file
     value = value.decode("latin-1") if isinstance(value, bytes) else value
     empty = not value.strip(" \0\\") if isinstance(value, str) else not value
-    if not empty or found:
+    if not empty:
         raise InputFileError(
             path,
             f"{called(keyword)} is not {'a number' if count == 1 else 'two numbers'}. Get the file "
