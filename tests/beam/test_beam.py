@@ -145,8 +145,8 @@ def test_stylize_gives_each_scan_as_one_process_and_resumes(model, tmp_path):
     assert result.failed == {"damaged.png": "not a PNG file."}
     (inputs / "damaged.png").unlink()
     stylize_scans(model, [inputs], style, tmp_path / "single")
-    for made, alone in [("v.nii.gz",) * 2, *((f"{i}/{i}.png", f"{i}.png") for i in range(3))]:
-        assert (output / made).read_bytes() == (tmp_path / "single" / alone).read_bytes()
+    for name in ("v.nii.gz", *(f"{i}/{i}.png" for i in range(3))):
+        assert (output / name).read_bytes() == (tmp_path / "single" / name).read_bytes()
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*.png")}
     again = beam.stylize_scans(model, [inputs], style, output)
     assert (again.written, again.kept, again.failed) == (0, 4, {})

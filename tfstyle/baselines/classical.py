@@ -135,6 +135,10 @@ class RandomBaseline(PixelBaseline):
         self.fixed = bool(fixed)
         self.seen = 0
 
+    def fingerprint(self) -> str | None:
+        """None where the images seen so far decide; see :meth:`Baseline.fingerprint`."""
+        return super().fingerprint() if self.fixed else None
+
     def rng(self, number: int) -> np.random.Generator:
         """The source of randomness of image `number` of the call under way."""
         return np.random.default_rng([self.seed % 2**63, 0 if self.fixed else self.seen + number])

@@ -18,9 +18,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfstyle.beam.run import FAILED, StylizedSet, augment_scans, check_options, stylize_scans
+    from tfstyle.beam.run import FAILED, augment_scans, check_options, stylize_scans
 
-__all__ = ["FAILED", "StylizedSet", "augment_scans", "check_options", "stylize_scans"]
+__all__ = ["FAILED", "augment_scans", "check_options", "stylize_scans"]
 
 
 def __getattr__(name: str) -> Any:

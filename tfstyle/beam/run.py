@@ -10,27 +10,29 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from tfstyle import errors
 from tfstyle._private.files import remove, write_atomically
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, TfstyleError, WorkerError
-from tfstyle.runs.augment import AugmentedSet, AugmentOptions, account, begin
+from tfstyle.runs.augment import AugmentedSet, account, begin
 from tfstyle.runs.folder import read_rows
 from tfstyle.runs.manifest import (
     BEAM,
     MANIFEST,
     SETTINGS,
     ManifestFolder,
+    StylizedSet,
     failure_row,
     relative_path,
 )
-from tfstyle.runs.scans import Stylization, StylizeOptions
-from tfstyle.runs.sources import Source, check_places, find_sources, free_name
-from tfstyle.runs.stylize import Progress
+from tfstyle.runs.options import AugmentOptions, StylizeOptions
+from tfstyle.runs.results import Progress
+from tfstyle.runs.scans import Stylization, StylizeWork
+from tfstyle.runs.sources import Source, check_places, find_all
 from tfstyle.style_bank import StyleBank
 from tfstyle.style_transfer import StyleTransfer
 from tfstyle.tone import ToneTransfer
@@ -40,29 +42,6 @@ FAILED = "failed.jsonl"
 
 #: Names of runners that stand for processes of this machine.
 LOCAL = ("DirectRunner", "FnApiRunner")
-
-
-@dataclass(frozen=True)
-class StylizedSet:
-    """What :func:`stylize_scans` did.
-
-    Attributes:
-        manifest: The file that tells of every scan.
-        written: Scans written by this run.
-        kept: Scans that an earlier run had finished.
-        failed: Inputs that could not be used, and why.
-        left_out: Inputs that hold no scan: scout images, reports, label maps.
-    """
-
-    manifest: str
-    written: int
-    kept: int
-    failed: dict[str, str]
-    left_out: tuple[str, ...]
-
-    def as_dict(self) -> dict:
-        """The same as plain types for JSON."""
-        return asdict(self)
 
 
 def augment_scans(
@@ -97,8 +76,7 @@ def augment_scans(
         overwrite: See there.
         progress: Called as ``progress(done, total, label)`` before and after the pipeline,
             counting images; runners show on pages of their own how far they are.
-        **options: ``per_image``, ``masks``, ``link_masks``, ``strength``, ``gate``, ``window``,
-            ``seed``, ``batch_size`` and ``deidentify``, see there.
+        **options: See :class:`~tfstyle.runs.options.AugmentOptions`.
 
     Returns:
         An account.
@@ -138,22 +116,19 @@ def stylize_scans(
     """:func:`tfstyle.runs.stylize.stylize_scans` by the workers of a Beam runner, scan by scan.
 
     Each scan becomes what the other function makes of it, byte for byte (but for the new UIDs of
-    DICOM). Different is where it goes and what happens if it cannot be read: the output mirrors
-    the input folder, since no folder holds millions of files well, and an input that fails is named
-    and the others continue. ``output/manifest.jsonl`` has a line for each scan. See
-    :func:`augment_scans` for retries, and for what runs after an interruption.
+    DICOM), and at the same place. An input that fails is named and the others continue.
+    ``output/manifest.jsonl`` has a line for each scan. See :func:`augment_scans` for retries, and
+    for what runs after an interruption.
 
     Args:
         network: The model.
-        inputs: Files, or folders of DICOM series, NIfTI and PNG; where there are several, the
-            results of each go to a folder of its name.
+        inputs: See :func:`tfstyle.runs.stylize.stylize_scans`.
         styles: See :func:`tfstyle.runs.stylize.stylize_scans`; paths that all workers see.
         output: A new folder, or that of an earlier run.
         beam_options: See :func:`augment_scans`.
         progress: See :func:`augment_scans`; counts scans.
-        **options: ``window``, ``style_window``, ``style_series``, ``style_slice``,
-            ``style_weights``, ``strength``, ``output_format`` and ``batch_size``, see
-            :func:`tfstyle.runs.stylize.stylize_scans`.
+        **options: See :class:`~tfstyle.runs.options.StylizeOptions`; ``deidentify`` stays "keep",
+            since no runner is told a key of UIDs.
 
     Returns:
         An account.
@@ -171,12 +146,16 @@ def stylize_scans(
     words = _parse(beam_options)
     styles = [os.path.abspath(path) for path in styles]
     chosen = StylizeOptions(**options)
-    chosen.check(network, styles)
+    if chosen.deidentify != "keep":
+        raise ArgumentError(f"deidentify: must be 'keep', received {chosen.deidentify!r}.")
     output = Path(os.path.abspath(output))
     if not inputs:
         raise ArgumentError("inputs: at least one input scan is needed.")
-    named, damaged = _find_all([Path(os.path.abspath(path)) for path in inputs], output)
-    work = chosen.work(network, styles)
+    roots = [Path(os.path.abspath(path)) for path in inputs]
+    for root in roots:
+        check_places(root, output, None)
+    named, damaged = find_all(roots, chosen.output_format, {MANIFEST, SETTINGS, FAILED})
+    work = StylizeWork.begin(network, styles, chosen)
     settings = {key: value for key, value in asdict(chosen).items() if key != "batch_size"}
     codes = [hashlib.sha256(code.tobytes()).hexdigest() for code in work.codes]
     settings |= {"format": 1, "command": "stylize", "model": work.model, "styles": codes}
@@ -185,9 +164,7 @@ def stylize_scans(
             manifest.add(failure_row(relative_path(error.path, root), error, root))
         stylization = Stylization(network, replace(work, stylizer=None), output)
         written, kept = _run(manifest, named, stylization, words, 1, progress)
-        return StylizedSet(
-            str(manifest.journal), written, kept, manifest.failed(), manifest.left_out()
-        )
+        return StylizedSet(**manifest.account(written, kept))
 
 
 def check_options(options: Sequence[str]) -> None:
@@ -281,52 +258,6 @@ def _failure(text: str) -> TfstyleError:
         path, _, problem = message.partition(": ")
         return kind(path, problem)
     return kind(message)
-
-
-def _find_all(
-    inputs: Sequence[Path], output: Path
-) -> tuple[list[tuple[Path, Source]], list[tuple[Path, InputFileError]]]:
-    """The sources of all inputs with their roots; behind each root's name if there are several."""
-    sources: list[tuple[Path, Source]] = []
-    damaged: list[tuple[Path, InputFileError]] = []
-    roots: set[str] = set()
-    for root in inputs:
-        check_places(root, output, None)
-        found, errors_here = find_sources(root)
-        damaged.extend((root, error) for error in errors_here)
-        if len(inputs) > 1 and root.is_dir():
-            label = free_name(root.name or "input", roots)
-            roots.add(label)
-            found = [
-                replace(one, name=f"{label}/{one.name}", stem=f"{label}/{one.stem}")
-                for one in found
-            ]
-        sources.extend((root, one) for one in found)
-    different, names = {}, set()
-    for root, one in sources:
-        if one.files.files not in different:
-            if one.name in names:  # of files of one name, given one by one
-                one = replace(one, name=one.files.files[0])
-            names.add(one.name)
-            different[one.files.files] = root, one
-    return name_results(list(different.values())), damaged
-
-
-def name_results(sources: Sequence[tuple[Path, Source]]) -> list[tuple[Path, Source]]:
-    """Gives sources stems under which no result lies in the place, or inside, of another.
-
-    Args:
-        sources: Pairs of the input folder and a source.
-    """
-    taken = {MANIFEST, SETTINGS, FAILED}
-    for _, source in sources:
-        taken |= set(map(str, PurePosixPath(source.stem).parents))
-    named = []
-    for root, source in sources:
-        label = free_name(source.stem, taken)
-        taken.add(label)
-        named.append((root, replace(source, stem=label)))
-    return named
 
 
 def _parse(options: Sequence[str]) -> list[str]:

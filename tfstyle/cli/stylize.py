@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
@@ -23,11 +24,13 @@ from tfstyle.cli.options import (
     Overwrite,
     Reporting,
     Window,
+    flattened,
     pairs,
     strip,
 )
 from tfstyle.cli.output import complain_of_failed, console, print_accounts, print_facts, progress
 from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.runs.options import StylizeOptions
 
 EXAMPLES = """Examples:
   tfstyle stylize ct_series/ --style reference.dcm -o stylized/
@@ -45,6 +48,26 @@ SERVER = Group("Served model", sort_key=4)
 METHOD = Group("Other methods, to compare with", sort_key=5)
 
 
+Options = flattened(
+    StylizeOptions,
+    {
+        "style_weights": Annotated[
+            tuple[float, ...] | None, Parameter(group=STYLE, consume_multiple=1)
+        ],
+        "style_slice": Annotated[int | None, Parameter(group=STYLE)],
+        "style_series": Annotated[str | None, Parameter(group=STYLE)],
+        "style_window": Annotated[str, Parameter(group=STYLE, converter=strip)],
+        "strength": Annotated[float, Parameter(group=STYLE)],
+        "window": Window,
+        "output_format": Annotated[
+            Literal["auto", "dicom", "nifti", "png"], Parameter(name="--format", group=CONTENT)
+        ],
+        "deidentify": Deidentify,
+        "batch_size": BatchSize,
+    },
+)
+
+
 def stylize(
     inputs: Inputs,
     /,
@@ -52,26 +75,14 @@ def stylize(
     output: Output,
     overwrite: Overwrite = False,
     style: Annotated[tuple[str, ...], Parameter(group=STYLE)] = (),
-    style_weights: Annotated[
-        tuple[float, ...] | None, Parameter(group=STYLE, consume_multiple=1)
-    ] = None,
-    style_slice: Annotated[int | None, Parameter(group=STYLE)] = None,
-    style_series: Annotated[str | None, Parameter(group=STYLE)] = None,
-    style_window: Annotated[str, Parameter(group=STYLE, converter=strip)] = "auto",
-    strength: Annotated[float, Parameter(group=STYLE)] = 1.0,
-    window: Window = "auto",
     series: Annotated[str | None, Parameter(group=CONTENT)] = None,
-    output_format: Annotated[
-        Literal["auto", "dicom", "nifti", "png"], Parameter(name="--format", group=CONTENT)
-    ] = "auto",
-    deidentify: Deidentify = "keep",
+    options: Options | None = None,  # type: ignore[valid-type]
     choice: ModelChoice = ModelChoice(),
     server: Annotated[str | None, Parameter(group=SERVER)] = None,
     server_ca: Annotated[str | None, Parameter(group=SERVER)] = None,
     server_header: Annotated[tuple[str, ...], Parameter(group=SERVER)] = (),
     method: Annotated[str, Parameter(group=METHOD)] = "contextual",
     settings: Annotated[tuple[str, ...], Parameter(name="--set", group=METHOD)] = (),
-    batch_size: BatchSize = 8,
     workers: Annotated[NotNegative | None, Parameter(group=SPEED)] = None,
     beam: Beam = None,
     reporting: Reporting = Reporting(),
@@ -85,14 +96,7 @@ def stylize(
     Args:
         output: Folder for the results, or a file name for one NIfTI volume or one PNG.
         style: Scan with the gray scale wanted; repeat it to blend several.
-        style_weights: Weights of the styles. Defaults to equal ones.
-        style_slice: The one slice of the style scan to look at, from 0. Defaults to up to 16,
-            evenly spread, for a ToneTransfer, to the middle one for other models.
-        style_series: Series to take from a style folder with several.
-        style_window: Window of the styles, as --window.
-        strength: 0 keeps the gray scale, 1 takes the style's in full.
         series: Only this series: its number, its name, or its UID or the end of it (.77).
-        output_format: Format of the results; auto takes the input's.
         server: HOST:PORT of a served model to use instead of a local one, by gRPC;
             grpcs://HOST:PORT for TLS.
         server_ca: PEM file of certificates to trust. Defaults to the system's.
@@ -112,31 +116,23 @@ def stylize(
         raise ArgumentError("--set: sets options of another --method; name one.")
     method_options = _values(pairs("--set", settings, "="))
     headers = pairs("--server-header", server_header, ":")
-    options: dict[str, Any] = {
-        "window": window,
-        "style_window": style_window,
-        "style_series": style_series,
-        "style_slice": style_slice,
-        "style_weights": style_weights,
-        "strength": strength,
-        "output_format": output_format,
-        "batch_size": batch_size,
-    }
+    given = asdict(options) if options else {}
     if beam is not None:
-        for name, given in (
+        for name, used in (
             ("--method", other),
             ("--server", server is not None),
             ("--series", series is not None),
-            ("--deidentify basic", deidentify != "keep"),
+            ("--deidentify basic", given.get("deidentify", "keep") != "keep"),
             ("--overwrite", overwrite),
         ):
-            if given:
+            if used:
                 raise ArgumentError(
                     f"{name}: is not available with --beam; leave out one of the two."
                 )
-        return _on_beam(choice, inputs, style, output, beam, reporting, options)
+        return _on_beam(choice, inputs, style, output, beam, reporting, given)
     from tfstyle.runs.stylize import ServedStylizer, stylize_scans
 
+    failed: dict[str, str] = {}
     with progress(reporting, "stylizing") as update, ExitStack() as stack:
         if server is not None:
             from tfstyle.serving import Client
@@ -158,14 +154,15 @@ def stylize(
             output,
             series=series,
             workers=workers,
-            deidentify=deidentify,
             overwrite=overwrite,
             progress=update,
-            **options,
+            on_failure=lambda path, error: failed.update({path: error.problem}),
+            **given,
         )
     if not reporting.json:
         print_accounts(results, _account)
-    return {"scans": [result.as_dict() for result in results]}
+    complain_of_failed(failed, "; the others are done")
+    return {"scans": [result.as_dict() for result in results], "failed": failed}
 
 
 def _on_beam(
@@ -241,5 +238,5 @@ def _account(result: Any) -> dict[str, str]:
         facts["structure"] = f"{result.structure:.3f} of 1 kept (structure term of SSIM)"
     facts["time"] = f"{result.seconds:.1f} s in the model"
     if result.resumed:
-        facts["resumed"] = f"{result.resumed} of {result.slices} slices were there already"
+        facts["resumed"] = "made by an earlier run"
     return facts

@@ -15,15 +15,15 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tfstyle._private.files import remove
-from tfstyle.augment import number_range
 from tfstyle.data import Scan, Window, resolve_window
-from tfstyle.data.dicom.deidentify import check_profile, new_key
+from tfstyle.data.dicom.deidentify import new_key
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.runs.folder import inside
 from tfstyle.runs.manifest import (
@@ -31,13 +31,16 @@ from tfstyle.runs.manifest import (
     MANIFEST,
     SETTINGS,
     ManifestFolder,
+    StylizedSet,
     failure_row,
     relative_path,
     rounded,
 )
+from tfstyle.runs.masks import Masks
+from tfstyle.runs.options import AugmentOptions, check_whole
 from tfstyle.runs.outputs import measure_scan, source_kind, write_generated
-from tfstyle.runs.sources import Masks, Source, check_places, find_sources
-from tfstyle.runs.stylize import Progress
+from tfstyle.runs.results import Progress
+from tfstyle.runs.sources import Source, check_places, find_sources
 from tfstyle.style_bank import StyleBank
 from tfstyle.style_transfer import StyleTransfer
 from tfstyle.stylizers import ScanTransfer
@@ -47,30 +50,16 @@ _FORMAT = 1
 
 
 @dataclass(frozen=True)
-class AugmentedSet:
-    """What :func:`augment_scans` did.
+class AugmentedSet(StylizedSet):
+    """What :func:`augment_scans` did; see :class:`~tfstyle.runs.manifest.StylizedSet` too.
 
     Attributes:
-        manifest: The file that tells of every image; see :func:`augment_scans`.
-        written: Images written by this run.
-        kept: Images that an earlier run had finished.
-        gated: Of all these, those that are the original, since too little structure was kept.
-        failed: Inputs that could not be read, and why.
-        left_out: Inputs that hold no scan: scout images, reports, label maps.
+        gated: Of all images, those that are the original, since too little structure was kept.
         without_mask: Inputs for which there was no mask.
     """
 
-    manifest: str
-    written: int
-    kept: int
     gated: int
-    failed: dict[str, str]
-    left_out: tuple[str, ...]
     without_mask: tuple[str, ...]
-
-    def as_dict(self) -> dict:
-        """The same as plain types for JSON."""
-        return asdict(self)
 
 
 def augment_scans(
@@ -79,27 +68,19 @@ def augment_scans(
     output: str | os.PathLike,
     styles: StyleBank,
     *,
-    per_image: int = 1,
-    masks: str | os.PathLike | None = None,
-    link_masks: bool = False,
-    strength: tuple[float, float] = (0.5, 1.0),
-    gate: float | None = 0.8,
-    window: str | Window = "auto",
-    seed: int = 0,
     workers: int = 2,
-    batch_size: int = 8,
-    deidentify: str = "keep",
     overwrite: bool = False,
     progress: Progress | None = None,
+    **options: Any,
 ) -> AugmentedSet:
-    """Writes every scan of a folder `per_image` times, each time in the gray scale of a style.
+    """Writes every scan of a folder several times, each time in the gray scale of a style.
 
     ``output/images/`` mirrors the input folder, with the number of the copy behind each name:
     ``a/b.png`` becomes ``images/a/b-1.png``, …; a NIfTI volume keeps its ending, and a DICOM
     series becomes a folder with a derived series. Whole scans get one style. Masks go to
     ``output/masks/`` under the same names, byte for byte, since no pixel moves.
 
-    Style and strength of a copy depend on `seed`, on where its source lies in the input folder
+    Style and strength of a copy depend on the seed, on where its source lies in the input folder
     (for a series on its folder and UID) and on the number of the copy alone: not on the order, the
     other inputs, `workers`, or interruptions. A scan is never given a style made of its own files.
 
@@ -121,7 +102,7 @@ def augment_scans(
     - ``structure``, the structure term of SSIM; ``distance_before`` and ``distance_after``, the
       Wasserstein distance of the gray levels to those of the style, without and with it: medians
       over up to 16 slices, null where there is nothing to measure;
-    - ``gated``: true where ``structure`` is below `gate`, and the image is the original in its
+    - ``gated``: true where ``structure`` is below the gate, and the image is the original in its
       window, written like the others. The scores are those of what was refused.
 
     Memory holds up to ``workers + 1`` sources.
@@ -132,25 +113,10 @@ def augment_scans(
             are left out as by :func:`tfstyle.data.read_scans`.
         output: A new folder, or that of an earlier run.
         styles: The styles, encoded by `network`.
-        per_image: Copies of each scan.
-        masks: Folder of masks with the names of the inputs, but for endings and words such as
-            ``_ct``, ``_seg`` or nnU-Net's ``_0000``; for a series the name of its folder. Any kind
-            of file, or a folder. May lie in `inputs`.
-        link_masks: Make hard links to masks where the file system can, instead of copies.
-        strength: ``(low, high)`` within [0, 1], drawn evenly.
-        gate: Least structure term of SSIM; None lets everything pass.
-        window: Window of the inputs, see :func:`tfstyle.data.resolve_window`.
-        seed: Seed of all draws, at least 0.
         workers: Threads that read and write beside the model.
-        batch_size: Slices a call of the model.
-        deidentify: ``"keep"``: derived DICOM carries the source's attributes of patient, study,
-            place and staff. ``"basic"``: it goes through
-            :mod:`tfstyle.data.dicom.deidentify`, images and masks have random names in one
-            folder, and DICOM masks are refused; text in the headers of other masks is not looked
-            at. The manifest still names the sources, and
-            ``settings.json`` holds the key of UIDs and names: keep both where the sources are.
         overwrite: Remove the set that `output` holds and begin again, with any settings.
         progress: Called as ``progress(done, total, label)``, counting images.
+        **options: See :class:`~tfstyle.runs.options.AugmentOptions`.
 
     Returns:
         An account.
@@ -168,19 +134,10 @@ def augment_scans(
         >>> augment_scans(model, "ct/", "augmented/", bank, masks="masks/").written
         1
     """
-    options = AugmentOptions(
-        per_image=per_image,
-        masks=masks,
-        link_masks=link_masks,
-        strength=strength,
-        gate=gate,
-        window=window,
-        seed=seed,
-        batch_size=batch_size,
-        deidentify=deidentify,
-    )
+    chosen = AugmentOptions(**options)
+    per_image = chosen.per_image
     check_whole("workers", workers, 1)
-    with begin(network, inputs, output, styles, options, overwrite) as (manifest, work, sources):
+    with begin(network, inputs, output, styles, chosen, overwrite) as (manifest, work, sources):
         remove(manifest.path / BEAM)
         todo = [source for source in sources if not manifest.complete(source.name, per_image)]
         total, done, written = len(sources) * per_image, 0, 0
@@ -234,7 +191,7 @@ def augment_scans(
                 stop.set()  # what is being written is finished; what waits is not begun
                 pool.shutdown(cancel_futures=True)
                 raise (causes or [error])[0] from None
-        return account(manifest, sources, options, written, kept)
+        return account(manifest, sources, chosen, written, kept)
 
 
 def account(
@@ -254,73 +211,39 @@ def account(
     ]
     bare = [row["source"] for row in rows if options.masks is not None and row["mask"] is None]
     return AugmentedSet(
-        manifest=str(manifest.journal),
-        written=written,
-        kept=kept,
+        **manifest.account(written, kept),
         gated=sum(bool(row.get("gated")) for row in rows),
-        failed=manifest.failed(),
-        left_out=manifest.left_out(),
         without_mask=tuple(dict.fromkeys(bare)),
     )
 
 
-@dataclass(frozen=True)
-class AugmentOptions:
-    """The options of :func:`augment_scans` that say what is done, and not by how many workers.
-
-    Raises:
-        ArgumentError: If one cannot be used.
-    """
-
-    per_image: int = 1
-    masks: str | os.PathLike | None = None
-    link_masks: bool = False
-    strength: tuple[float, float] = (0.5, 1.0)
-    gate: float | None = 0.8
-    window: str | Window = "auto"
-    seed: int = 0
-    batch_size: int = 8
-    deidentify: str = "keep"
-
-    def __post_init__(self) -> None:
-        check_profile(self.deidentify)
-        check_whole("per_image", self.per_image, 1)
-        check_whole("batch_size", self.batch_size, 1)
-        check_whole("seed", self.seed, 0)
-        if self.gate is not None and not -1 <= self.gate <= 1:
-            raise ArgumentError(f"gate: must lie in [-1, 1] or be None, received {self.gate!r}.")
-        object.__setattr__(self, "strength", number_range("strength", self.strength, 0.0, 1.0))
-
-    def mask_folder(self) -> Masks | None:
-        """The masks, if there are any."""
-        if self.masks is None:
-            return None
-        return Masks(self.masks, self.link_masks, dicom=self.deidentify == "keep")
-
-    def settings(self, network: ToneTransfer | StyleTransfer, styles: StyleBank) -> dict:
-        """What all images of a set have in common."""
-        window = self.window
-        if isinstance(window, Window):
-            window = f"{window.center:g},{window.width:g}"
-        digest = hashlib.sha256(json.dumps([network.fingerprint(), styles.names]).encode())
-        for array in (styles.codes, np.asarray(styles.weights)):
-            digest.update(array.tobytes())
-        return {
-            "format": _FORMAT,
-            "seed": int(self.seed),
-            "strength": list(self.strength),
-            "gate": None if self.gate is None else float(self.gate),
-            "window": window,
-            "masks": self.masks is not None,
-            "deidentify": self.deidentify,
-            "model_and_styles": digest.hexdigest(),
-        }
+def mask_folder(options: AugmentOptions) -> Masks | None:
+    """The masks, if there are any."""
+    if options.masks is None:
+        return None
+    return Masks(options.masks, dicom=options.deidentify == "keep")
 
 
-def check_whole(name: str, value: float, least: int) -> None:
-    """Raises an ArgumentError unless `value` is a whole number from `least`."""
-    if int(value) != value or value < least:
-        raise ArgumentError(f"{name}: must be a whole number from {least}, received {value!r}.")
+def _settings(
+    options: AugmentOptions, network: ToneTransfer | StyleTransfer, styles: StyleBank
+) -> dict:
+    """What all images of a set have in common."""
+    window = options.window
+    if isinstance(window, Window):
+        window = f"{window.center:g},{window.width:g}"
+    digest = hashlib.sha256(json.dumps([network.fingerprint(), styles.names]).encode())
+    for array in (styles.codes, np.asarray(styles.weights)):
+        digest.update(array.tobytes())
+    return {
+        "format": _FORMAT,
+        "seed": int(options.seed),
+        "strength": list(options.strength),
+        "gate": None if options.gate is None else float(options.gate),
+        "window": window,
+        "masks": options.masks is not None,
+        "deidentify": options.deidentify,
+        "model_and_styles": digest.hexdigest(),
+    }
 
 
 @contextmanager
@@ -341,7 +264,7 @@ def begin(
     inputs = Path(inputs)
     places = check_places(inputs, Path(output), options.masks)
     sources, damaged = find_sources(inputs, places)
-    masks = options.mask_folder()
+    masks = mask_folder(options)
     if masks is not None and sources and not any(map(masks.fit, sources)):
         raise InputFileError(
             options.masks,
@@ -353,7 +276,7 @@ def begin(
     basic = options.deidentify == "basic"
     with ManifestFolder(
         output,
-        options.settings(network, styles),
+        _settings(options, network, styles),
         what="augmented set",
         facts=lambda: {"uid_key": new_key()} if basic else {},
         overwrite=overwrite,
@@ -392,7 +315,7 @@ class Augmentation:
     uid_key: str | None = None
 
     def __post_init__(self) -> None:
-        self.masks = self.options.mask_folder()
+        self.masks = mask_folder(self.options)
         self.style_files = [set(map(os.path.realpath, files)) for files in self.styles.files]
 
     def rows(

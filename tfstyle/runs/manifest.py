@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,6 +19,29 @@ MANIFEST = "manifest.jsonl"
 SETTINGS = "settings.json"
 #: In the output folder while :mod:`tfstyle.beam` writes it.
 BEAM = ".beam"
+
+
+@dataclass(frozen=True)
+class StylizedSet:
+    """What a run did to a set.
+
+    Attributes:
+        manifest: The file that tells of every result.
+        written: Results written by this run.
+        kept: Results that an earlier run had finished.
+        failed: Inputs that could not be used, and why.
+        left_out: Inputs that hold no scan: scout images, reports, label maps.
+    """
+
+    manifest: str
+    written: int
+    kept: int
+    failed: dict[str, str]
+    left_out: tuple[str, ...]
+
+    def as_dict(self) -> dict:
+        """The same as plain types for JSON."""
+        return asdict(self)
 
 
 class ManifestFolder(RunFolder):
@@ -88,13 +112,17 @@ class ManifestFolder(RunFolder):
         self.keep(rows[key] for key in sorted(rows))
         return self.rows
 
-    def failed(self) -> dict[str, str]:
-        """Inputs that failed, and why."""
-        return {row["source"]: row["reason"] for row in self.rows if row["status"] == "failed"}
-
-    def left_out(self) -> tuple[str, ...]:
-        """Inputs that hold no scan."""
-        return tuple(row["source"] for row in self.rows if row["status"] == "left out")
+    def account(self, written: int, kept: int) -> dict[str, Any]:
+        """The fields of a :class:`StylizedSet`."""
+        failed = {row["source"]: row["reason"] for row in self.rows if row["status"] == "failed"}
+        left_out = tuple(row["source"] for row in self.rows if row["status"] == "left out")
+        return {
+            "manifest": str(self.journal),
+            "written": written,
+            "kept": kept,
+            "failed": failed,
+            "left_out": left_out,
+        }
 
 
 def failure_row(name: str, error: Exception, inputs: Path) -> dict:
