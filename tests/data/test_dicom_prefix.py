@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 from tfstyle.data import Window, list_scans, read_scan, read_scans, write_png
 from tfstyle.data.dicom import is_dicom, read_dataset
-from tfstyle.info import describe_scans
+from tfstyle.info import describe
 from tfstyle.runs import stylize_scans
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -57,7 +57,7 @@ def test_everywhere(write_series, tmp_path, how):
     found, damaged = list_scans(tmp_path)
     assert (len(found), damaged) == (1, [])
     np.testing.assert_array_equal(found[0].read()[0].pixels, expected.pixels)
-    assert describe_scans(tmp_path)["scans"][0]["dicom"]["modality"] == "CT"
+    assert describe(tmp_path)["scans"][0]["dicom"]["modality"] == "CT"
 
 
 class Same:
