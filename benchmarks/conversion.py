@@ -185,8 +185,8 @@ def main() -> None:
             rows += json.loads(done.stdout.splitlines()[-1])
             for row in rows[-len(options.signatures) * len(options.sizes) :]:
                 print(json.dumps(row), flush=True)
+        from tfstyle._private.versions import package_versions
         from tfstyle.convert.conversion import PACKAGES
-        from tfstyle.export.saved_model import package_versions
         from tfstyle.runs import environment
 
         result = {

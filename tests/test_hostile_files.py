@@ -457,7 +457,7 @@ class TestPaths:
         source, window = find_sources(tmp_path / "a.nii")[0][0], resolve_window("range", scan)
         facts = {"part": 0, "parts": 1, "copy": 1}
         with pytest.raises(OutputError, match="a link leads"):
-            work.write(source, facts, scan, window, 0, np.zeros(scan.pixels.shape))
+            work.write(source, facts, scan, np.zeros(scan.pixels.shape), window, 0)
         assert list(outside.iterdir()) == []
 
     def test_links_in_place_of_working_folders(self, tmp_path):

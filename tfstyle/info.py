@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tfstyle import __version__
+from tfstyle._private.versions import package_versions
 from tfstyle.data.shards import is_prepared, read_index
 from tfstyle.errors import InputFileError
 
@@ -85,24 +84,13 @@ def describe_environment() -> dict:
         dict with ``"versions"`` (None where not installed), ``"devices"``, ``"encoders"`` and
         ``"presets"``, the rows of :func:`tfstyle.presets.table` with their names.
     """
-    import sys
-
     import tensorflow as tf
 
     from tfstyle import encoders, presets
 
-    versions: dict[str, str | None] = {
-        "python": sys.version.split()[0],
-        "tfstyle": __version__,
-    }
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
     return {
         "kind": "environment",
-        "versions": versions,
+        "versions": package_versions(PACKAGES),
         "devices": [
             {"name": device.name, "type": device.device_type}
             for device in tf.config.list_physical_devices()

@@ -15,7 +15,6 @@ from tfstyle.cli.options import (
     SPEED,
     STYLE,
     BatchSize,
-    Beam,
     Deidentify,
     Inputs,
     ModelChoice,
@@ -28,7 +27,7 @@ from tfstyle.cli.options import (
     pairs,
     strip,
 )
-from tfstyle.cli.output import complain_of_failed, console, print_accounts, print_facts, progress
+from tfstyle.cli.output import complain_of_failed, print_accounts, progress
 from tfstyle.errors import ArgumentError, InputFileError
 from tfstyle.runs.options import StylizeOptions
 
@@ -39,7 +38,6 @@ EXAMPLES = """Examples:
       --style-weights 0.7 0.3 -o out.nii.gz
   tfstyle stylize slice.dcm --style head.dcm --format png -o slice.png
   tfstyle stylize ct_series/ --style a.dcm --server localhost:8500 -o out/
-  tfstyle stylize archive/ --style a.dcm -o out/ --beam --direct_num_workers 8
   tfstyle stylize a.dcm --style b.dcm --method histogram_matching -o matched/
   tfstyle stylize a.dcm --style b.dcm --method gatys --set steps=100 -o gatys/
   tfstyle stylize ct/ --method random_gamma --set fixed=true -o out/"""
@@ -84,7 +82,6 @@ def stylize(
     method: Annotated[str, Parameter(group=METHOD)] = "contextual",
     settings: Annotated[tuple[str, ...], Parameter(name="--set", group=METHOD)] = (),
     workers: Annotated[NotNegative | None, Parameter(group=SPEED)] = None,
-    beam: Beam = None,
     reporting: Reporting = Reporting(),
 ) -> dict:
     """Give scans the gray scale of another scan.
@@ -116,20 +113,6 @@ def stylize(
         raise ArgumentError("--set: sets options of another --method; name one.")
     method_options = _values(pairs("--set", settings, "="))
     headers = pairs("--server-header", server_header, ":")
-    given = asdict(options) if options else {}
-    if beam is not None:
-        for name, used in (
-            ("--method", other),
-            ("--server", server is not None),
-            ("--series", series is not None),
-            ("--deidentify basic", given.get("deidentify", "keep") != "keep"),
-            ("--overwrite", overwrite),
-        ):
-            if used:
-                raise ArgumentError(
-                    f"{name}: is not available with --beam; leave out one of the two."
-                )
-        return _on_beam(choice, inputs, style, output, beam, reporting, given)
     from tfstyle.runs.stylize import ServedStylizer, stylize_scans
 
     failed: dict[str, str] = {}
@@ -157,38 +140,12 @@ def stylize(
             overwrite=overwrite,
             progress=update,
             on_failure=lambda path, error: failed.update({path: error.problem}),
-            **given,
+            **(asdict(options) if options else {}),
         )
     if not reporting.json:
         print_accounts(results, _account)
     complain_of_failed(failed, "; the others are done")
     return {"scans": [result.as_dict() for result in results], "failed": failed}
-
-
-def _on_beam(
-    choice: ModelChoice,
-    inputs: tuple[str, ...],
-    style: tuple[str, ...],
-    output: str,
-    beam: tuple[str, ...],
-    reporting: Reporting,
-    options: dict[str, Any],
-) -> dict:
-    from tfstyle.beam import check_options, stylize_scans
-
-    check_options(beam)
-    with progress(reporting, "stylizing") as update:
-        result = stylize_scans(
-            choice.open(), inputs, style, output, beam_options=beam, progress=update, **options
-        )
-    if not reporting.json:
-        facts = {"manifest": result.manifest, "written": result.written}
-        facts["there before"] = result.kept
-        if result.left_out:
-            facts["left out"] = f"{len(result.left_out)}, which hold no scan"
-        print_facts(console(), facts | {"failed": len(result.failed)})
-    complain_of_failed(result.failed, "; the same command tries them again", result.manifest)
-    return result.as_dict()
 
 
 def _values(settings: dict[str, str]) -> dict[str, Any]:

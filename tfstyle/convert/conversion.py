@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tfstyle._private.files import temporary_beside
+from tfstyle._private.versions import package_versions
 from tfstyle.convert.graph import chosen_signature, plain_graph
 from tfstyle.convert.report import ConversionReport, measure_difference
 from tfstyle.convert.samples import Paths, find_scans, image_pairs, signature_inputs
@@ -23,7 +24,6 @@ from tfstyle.export import (
     read_metadata,
     saved_model_folder,
 )
-from tfstyle.export.saved_model import package_versions
 
 logger = logging.getLogger(__name__)
 

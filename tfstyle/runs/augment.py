@@ -10,12 +10,9 @@ import hashlib
 import hmac
 import json
 import os
-import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +24,9 @@ from tfstyle.data.dicom.deidentify import new_key
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.runs.folder import inside
 from tfstyle.runs.manifest import (
-    BEAM,
     MANIFEST,
     SETTINGS,
     ManifestFolder,
-    StylizedSet,
     failure_row,
     relative_path,
     rounded,
@@ -50,16 +45,30 @@ _FORMAT = 1
 
 
 @dataclass(frozen=True)
-class AugmentedSet(StylizedSet):
-    """What :func:`augment_scans` did; see :class:`~tfstyle.runs.manifest.StylizedSet` too.
+class AugmentedSet:
+    """What :func:`augment_scans` did.
 
     Attributes:
-        gated: Of all images, those that are the original, since too little structure was kept.
+        manifest: The file that tells of every image; see :func:`augment_scans`.
+        written: Images written by this run.
+        kept: Images that an earlier run had finished.
+        gated: Of all these, those that are the original, since too little structure was kept.
+        failed: Inputs that could not be read, and why.
+        left_out: Inputs that hold no scan: scout images, reports, label maps.
         without_mask: Inputs for which there was no mask.
     """
 
+    manifest: str
+    written: int
+    kept: int
     gated: int
+    failed: dict[str, str]
+    left_out: tuple[str, ...]
     without_mask: tuple[str, ...]
+
+    def as_dict(self) -> dict:
+        """The same as plain types for JSON."""
+        return asdict(self)
 
 
 def augment_scans(
@@ -105,7 +114,7 @@ def augment_scans(
     - ``gated``: true where ``structure`` is below the gate, and the image is the original in its
       window, written like the others. The scores are those of what was refused.
 
-    Memory holds up to ``workers + 1`` sources.
+    Memory holds up to ``workers + 1`` sources, and the images that wait to be written.
 
     Args:
         network: The model.
@@ -135,93 +144,118 @@ def augment_scans(
         1
     """
     chosen = AugmentOptions(**options)
-    per_image = chosen.per_image
     check_whole("workers", workers, 1)
-    with begin(network, inputs, output, styles, chosen, overwrite) as (manifest, work, sources):
-        remove(manifest.path / BEAM)
-        todo = [source for source in sources if not manifest.complete(source.name, per_image)]
-        total, done, written = len(sources) * per_image, 0, 0
-        model, counting, stop = threading.Lock(), threading.Lock(), threading.Event()
+    styles.check(network)
+    inputs, output = Path(inputs), Path(output)
+    sources, damaged = find_sources(inputs, check_places(inputs, output, chosen.masks))
+    work = Augmentation(network, output, styles, chosen)
+    work.check_masks(sources)
+    names, basic = [source.name for source in sources], chosen.deidentify == "basic"
+    with ManifestFolder(
+        output,
+        _settings(chosen, network, styles),
+        what="augmented set",
+        facts=lambda: {"uid_key": new_key()} if basic else {},
+        overwrite=overwrite,
+    ) as manifest:
+        for error in damaged:
+            manifest.add(failure_row(relative_path(error.path, inputs), error, inputs))
+        if basic:
+            work.uid_key = key = manifest.found.get("uid_key")
+            if not isinstance(key, str):
+                raise OutputError(manifest.record, "has lost its uid_key; choose another folder.")
+            sources = [replace(source, stem=_random_stem(source.name, key)) for source in sources]
+        kept = manifest.count(names, chosen.per_image)
+        _run(manifest, work, sources, inputs, workers, progress)
+        rows = [
+            row
+            for row in manifest.tidy()
+            if row["status"] == "done"
+            and row["source"] in set(names)
+            and row["copy"] <= chosen.per_image
+        ]
+        bare = [row["source"] for row in rows if chosen.masks is not None and row["mask"] is None]
+        return AugmentedSet(
+            manifest=str(manifest.journal),
+            written=len(rows) - kept,
+            kept=kept,
+            gated=sum(bool(row.get("gated")) for row in rows),
+            failed=manifest.failed(),
+            left_out=manifest.left_out(),
+            without_mask=tuple(dict.fromkeys(bare)),
+        )
 
-        def report(label: str, count: int) -> None:
-            nonlocal done
-            with counting:
-                done += count
-                if progress is not None:
-                    progress(done, total, label)
 
-        @contextmanager
-        def turn() -> Iterator[None]:
-            """The model's time for one image; there is none after a failure."""
-            with model:
-                if stop.is_set():
-                    raise CancelledError
-                yield
+def _run(
+    manifest: ManifestFolder,
+    work: Augmentation,
+    sources: list[Source],
+    inputs: Path,
+    workers: int,
+    progress: Progress | None,
+) -> None:
+    """Does what is missing: the model here, reading before it and writing after it in threads."""
+    copies = work.options.per_image
+    todo = [source for source in sources if not manifest.complete(source.name, copies)]
+    total, done = len(sources) * copies, 0
+    reading: deque[tuple[Source, Future]] = deque()
+    writing: deque[tuple[Source, Future]] = deque()
 
-        def process(source: Source) -> None:
-            nonlocal written
-            left = per_image
+    def report(label: str, count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, total, label)
+
+    def write(*arguments: Any) -> None:
+        manifest.add(work.write(*arguments))
+
+    def collect(most: int) -> None:
+        while len(writing) > most:
+            source, written = writing.popleft()
             try:
-                for row in work.rows(source, manifest.done.get(source.name, ()), turn):
-                    manifest.add(row)
-                    if row["status"] == "done":
-                        report(source.name, min(left, 1))
-                        left, written = max(left - 1, 0), written + 1
-            except (OutputError, CancelledError, KeyboardInterrupt) as error:
-                causes.append(error)
-                stop.set()
+                written.result()
+            except OutputError:
                 raise
             except Exception as error:  # any failure of one source, and the others continue
-                manifest.add(failure_row(source.name, error, Path(inputs)))
-            report(source.name, left)
+                manifest.add(failure_row(source.name, error, inputs))
 
-        kept = manifest.count([source.name for source in sources], per_image)
-        report("", total - len(todo) * per_image)
-        pending: deque[Future] = deque()
-        causes: list[BaseException] = []
-        with ThreadPoolExecutor(workers + 1) as pool:
-            try:
-                for source in todo:
-                    if len(pending) > 4 * workers:
-                        pending.popleft().result()
-                    pending.append(pool.submit(process, source))
-                while pending:
-                    pending.popleft().result()
-            except BaseException as error:
-                stop.set()  # what is being written is finished; what waits is not begun
-                pool.shutdown(cancel_futures=True)
-                raise (causes or [error])[0] from None
-        return account(manifest, sources, chosen, written, kept)
+    def process(source: Source, read: Future) -> None:
+        left, there = copies, set(manifest.done.get(source.name, ()))
+        try:
+            scans = read.result()
+            if not scans:
+                manifest.add({"status": "left out", "source": source.name})
+            for part, scan in enumerate(scans):
+                window = resolve_window(work.options.window, scan)
+                for copy in range(1, copies + 1):
+                    if (part, copy) not in there:
+                        facts = {"part": part, "parts": len(scans), "copy": copy}
+                        image = work.generate(source, facts, scan, window)
+                        writing.append((source, pool.submit(write, source, facts, scan, *image)))
+                        collect(2 * workers)
+                    if part == 0:
+                        left -= 1
+                        report(source.name, 1)
+        except OutputError:
+            raise
+        except Exception as error:
+            manifest.add(failure_row(source.name, error, inputs))
+        report(source.name, left)
 
-
-def account(
-    manifest: ManifestFolder,
-    sources: list[Source],
-    options: AugmentOptions,
-    written: int,
-    kept: int,
-) -> AugmentedSet:
-    """What a run did, by the rows of its manifest, which are sorted."""
-    manifest.tidy()
-    here = {source.name for source in sources}
-    rows = [
-        row
-        for row in manifest.rows
-        if row["status"] == "done" and row["source"] in here and row["copy"] <= options.per_image
-    ]
-    bare = [row["source"] for row in rows if options.masks is not None and row["mask"] is None]
-    return AugmentedSet(
-        **manifest.account(written, kept),
-        gated=sum(bool(row.get("gated")) for row in rows),
-        without_mask=tuple(dict.fromkeys(bare)),
-    )
-
-
-def mask_folder(options: AugmentOptions) -> Masks | None:
-    """The masks, if there are any."""
-    if options.masks is None:
-        return None
-    return Masks(options.masks, dicom=options.deidentify == "keep")
+    report("", total - len(todo) * copies)
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for source in todo:
+                reading.append((source, pool.submit(source.files.read)))
+                if len(reading) > workers:
+                    process(*reading.popleft())
+            while reading:
+                process(*reading.popleft())
+            collect(0)
+        except BaseException:  # what is being written is finished; what waits is not begun
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _settings(
@@ -246,51 +280,6 @@ def _settings(
     }
 
 
-@contextmanager
-def begin(
-    network: ToneTransfer | StyleTransfer,
-    inputs: str | os.PathLike,
-    output: str | os.PathLike,
-    styles: StyleBank,
-    options: AugmentOptions,
-    overwrite: bool = False,
-) -> Iterator[tuple[ManifestFolder, Augmentation, list[Source]]]:
-    """Checks everything, finds what there is to do, and opens the output folder.
-
-    Returns:
-        A context manager that gives the folder, the work and the sources.
-    """
-    styles.check(network)
-    inputs = Path(inputs)
-    places = check_places(inputs, Path(output), options.masks)
-    sources, damaged = find_sources(inputs, places)
-    masks = mask_folder(options)
-    if masks is not None and sources and not any(map(masks.fit, sources)):
-        raise InputFileError(
-            options.masks,
-            f"holds no mask for any of the {len(sources)} inputs, of which the first is "
-            f"{sources[0].label}. A mask has the name and subfolder of its input, but for endings "
-            "and words such as _ct, _0000 and _seg. In the folder of the inputs themselves, names "
-            "of masks need such a word: case_seg.nii.gz beside case.nii.gz.",
-        )
-    basic = options.deidentify == "basic"
-    with ManifestFolder(
-        output,
-        _settings(options, network, styles),
-        what="augmented set",
-        facts=lambda: {"uid_key": new_key()} if basic else {},
-        overwrite=overwrite,
-    ) as manifest:
-        for error in damaged:
-            manifest.add(failure_row(relative_path(error.path, inputs), error, inputs))
-        key = manifest.found.get("uid_key") if basic else None
-        if basic and not isinstance(key, str):
-            raise OutputError(manifest.record, "has lost its uid_key; choose another folder.")
-        if key is not None:
-            sources = [replace(source, stem=_random_stem(source.name, key)) for source in sources]
-        yield manifest, Augmentation(network, Path(output), styles, options, key), sources
-
-
 def _random_stem(name: str, key: str) -> str:
     digest = hmac.new(key.encode(), os.fsencode(name), hashlib.sha256).hexdigest()
     return f"scan-{digest[:12]}"
@@ -298,7 +287,7 @@ def _random_stem(name: str, key: str) -> str:
 
 @dataclass
 class Augmentation:
-    """What is done to each scan; the same in one process and on many machines.
+    """What is done to each scan.
 
     Args:
         network: The model.
@@ -308,55 +297,29 @@ class Augmentation:
         uid_key: Key of UIDs and names; None where attributes are kept.
     """
 
-    network: ToneTransfer | StyleTransfer | None
+    network: ToneTransfer | StyleTransfer
     output: Path
     styles: StyleBank
     options: AugmentOptions
     uid_key: str | None = None
 
     def __post_init__(self) -> None:
-        self.masks = mask_folder(self.options)
+        self.masks: Masks | None = None
+        if self.options.masks is not None:
+            self.masks = Masks(self.options.masks, dicom=self.options.deidentify == "keep")
         self.style_files = [set(map(os.path.realpath, files)) for files in self.styles.files]
 
-    def rows(
-        self,
-        source: Source,
-        done: Collection[tuple[int, int]] = (),
-        turn: Callable[[], AbstractContextManager] = nullcontext,
-    ) -> Iterator[dict]:
-        """Does one source, image by image; see :meth:`tfstyle.runs.scans.Stylization.rows`.
-
-        Args:
-            source: The source.
-            done: (part, copy) of the images that are there.
-            turn: Entered as long as the model works.
-        """
-        scans = source.files.read()
-        if not scans:
-            yield {"status": "left out", "source": source.name}
-        for part, scan in enumerate(scans):
-            window = resolve_window(self.options.window, scan)
-            for copy in range(1, self.options.per_image + 1):
-                if (part, copy) in done:
-                    continue
-                style, strength = self.draw(source.name, part, copy, scan)
-                with turn():
-                    unit, confidence = self.generate(scan, window, style, strength)
-                facts = {
-                    "status": "done",
-                    "source": source.name,
-                    "part": part,
-                    "parts": len(scans),
-                    "copy": copy,
-                }
-                yield (
-                    facts
-                    | self.write(source, facts, scan, window, style, unit)
-                    | {
-                        "strength": round(strength, 6),
-                        "confidence": rounded(confidence),
-                    }
-                )
+    def check_masks(self, sources: list[Source]) -> None:
+        """Refuses a folder of masks that has none for any source."""
+        if self.masks is None or not sources or any(map(self.masks.fit, sources)):
+            return
+        raise InputFileError(
+            self.masks.folder,
+            f"holds no mask for any of the {len(sources)} inputs, of which the first is "
+            f"{sources[0].label}. A mask has the name and subfolder of its input, but for endings "
+            "and words such as _ct, _0000 and _seg. In the folder of the inputs themselves, names "
+            "of masks need such a word: case_seg.nii.gz beside case.nii.gz.",
+        )
 
     def draw(self, name: str, part: int, copy: int, scan: Scan) -> tuple[int, float]:
         """Style and strength of a copy, by what it is and nothing else."""
@@ -377,10 +340,21 @@ class Augmentation:
         return style, low + (high - low) * float(rng.random())
 
     def generate(
-        self, scan: Scan, window: Window, style: int, strength: float
-    ) -> tuple[np.ndarray, float | None]:
-        """Generated images, float32 (slices, rows, columns) in [0, 1], and the confidence."""
-        assert self.network is not None
+        self, source: Source, facts: dict, scan: Scan, window: Window
+    ) -> tuple[np.ndarray, Window, int, float, float | None]:
+        """One image of a scan.
+
+        Args:
+            source: The source.
+            facts: Its ``part`` and ``copy``.
+            scan: The scan.
+            window: Its window.
+
+        Returns:
+            Generated slices, float32 (slices, rows, columns) in [0, 1], the window, the number of
+            the style, the strength, and the confidence.
+        """
+        style, strength = self.draw(source.name, facts["part"], facts["copy"], scan)
         unit = window.to_unit(scan.pixels)[..., None]
         transfer = ScanTransfer(
             self.network,
@@ -390,12 +364,20 @@ class Augmentation:
             strength,
             batch_size=self.options.batch_size,
         )
-        return transfer(unit)[..., 0], transfer.confidence
+        return transfer(unit)[..., 0], window, style, strength, transfer.confidence
 
     def write(
-        self, source: Source, facts: dict, scan: Scan, window: Window, style: int, unit: np.ndarray
+        self,
+        source: Source,
+        facts: dict,
+        scan: Scan,
+        unit: np.ndarray,
+        window: Window,
+        style: int,
+        strength: float = 1.0,
+        confidence: float | None = None,
     ) -> dict:
-        """Judges and writes one image with its mask; returns what its row is to say of them."""
+        """Judges and writes one image with its mask; the row of the manifest."""
         levels, gate = self.styles.quantiles, self.options.gate
         figures = measure_scan(scan, window, unit, [] if levels is None else [levels[style]])
         structure = figures["structure"]
@@ -417,6 +399,9 @@ class Augmentation:
         profile = "keep" if self.uid_key is None else "basic"
         write_generated(scan, unit, window, source_kind(scan), target, profile, self.uid_key)
         return {
+            "status": "done",
+            "source": source.name,
+            **facts,
             "image": target.relative_to(self.output).as_posix(),
             "mask": mask,
             "style": self.styles.names[style],
@@ -425,6 +410,8 @@ class Augmentation:
             "distance_before": rounded(figures["before"]),
             "distance_after": rounded(figures["after"]),
             "gated": gated,
+            "strength": round(strength, 6),
+            "confidence": rounded(confidence),
         }
 
 

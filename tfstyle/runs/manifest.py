@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,31 +16,6 @@ from tfstyle.runs.folder import RunFolder
 MANIFEST = "manifest.jsonl"
 #: In the output folder: what all results have in common, so that a run resumes as it began.
 SETTINGS = "settings.json"
-#: In the output folder while :mod:`tfstyle.beam` writes it.
-BEAM = ".beam"
-
-
-@dataclass(frozen=True)
-class StylizedSet:
-    """What a run did to a set.
-
-    Attributes:
-        manifest: The file that tells of every result.
-        written: Results written by this run.
-        kept: Results that an earlier run had finished.
-        failed: Inputs that could not be used, and why.
-        left_out: Inputs that hold no scan: scout images, reports, label maps.
-    """
-
-    manifest: str
-    written: int
-    kept: int
-    failed: dict[str, str]
-    left_out: tuple[str, ...]
-
-    def as_dict(self) -> dict:
-        """The same as plain types for JSON."""
-        return asdict(self)
 
 
 class ManifestFolder(RunFolder):
@@ -68,7 +42,7 @@ class ManifestFolder(RunFolder):
             record=SETTINGS,
             journal=MANIFEST,
             came=lambda run: any(map(_is_done, run.rows)),
-            overwrite=("images", "masks", BEAM) if overwrite else None,
+            overwrite=("images", "masks") if overwrite else None,
             **options,
         )
         self.done: dict[str, dict[tuple[int, int], dict]] = {}
@@ -112,17 +86,13 @@ class ManifestFolder(RunFolder):
         self.keep(rows[key] for key in sorted(rows))
         return self.rows
 
-    def account(self, written: int, kept: int) -> dict[str, Any]:
-        """The fields of a :class:`StylizedSet`."""
-        failed = {row["source"]: row["reason"] for row in self.rows if row["status"] == "failed"}
-        left_out = tuple(row["source"] for row in self.rows if row["status"] == "left out")
-        return {
-            "manifest": str(self.journal),
-            "written": written,
-            "kept": kept,
-            "failed": failed,
-            "left_out": left_out,
-        }
+    def failed(self) -> dict[str, str]:
+        """Inputs that failed, and why."""
+        return {row["source"]: row["reason"] for row in self.rows if row["status"] == "failed"}
+
+    def left_out(self) -> tuple[str, ...]:
+        """Inputs that hold no scan."""
+        return tuple(row["source"] for row in self.rows if row["status"] == "left out")
 
 
 def failure_row(name: str, error: Exception, inputs: Path) -> dict:

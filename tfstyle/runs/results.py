@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfstyle._private.files import is_inside, read_json, remove, temporary_beside
+from tfstyle._private.files import free_name, is_inside, read_json, remove, temporary_beside
 from tfstyle.data import Scan, Window
 from tfstyle.data.layouts import is_result
 from tfstyle.errors import InputFileError, OutputError
 from tfstyle.runs.folder import RunFolder, inside, read_rows
-from tfstyle.runs.sources import OnFailure, free_name
+from tfstyle.runs.sources import OnFailure
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -16,38 +15,27 @@ import numpy as np
 
 from tfstyle import __version__
 from tfstyle.baselines import Baseline
-from tfstyle.data import Scan, Window, resolve_window
+from tfstyle.data import Scan, Window
 from tfstyle.data.dicom import read_frame
 from tfstyle.errors import ArgumentError
 from tfstyle.runs.folder import files_digest
-from tfstyle.runs.manifest import rounded
 from tfstyle.runs.options import StylizeOptions
 from tfstyle.runs.outputs import (
     dicom_slices,
-    ending_of,
     facts_of,
     finish_slice,
     measured_slices,
     median,
-    output_kind,
     picture_bits,
     png_slices,
-    start_workers,
     write_file,
 )
-from tfstyle.runs.results import Account, Task, publish
-from tfstyle.runs.sources import Source
+from tfstyle.runs.results import Account, Task
 from tfstyle.style_bank import levels_of
 from tfstyle.stylizers import ScanTransfer, Stylizer, encode_style, read_slices
 from tfstyle.tone.model import LOW_CONFIDENCE
 
 log = logging.getLogger(__name__)
-
-#: What the manifest has of an account, rounded.
-_ROUNDED = (
-    *("clipped_below", "clipped_above", "confidence", "structure"),
-    *("distance_before", "distance_after"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,62 +279,6 @@ class StylizeWork:
             own = facts_of(image, scan.pixels[i], window, scan.units, levels)
             facts.append({"step": step, "error": error} | own)
         return facts
-
-
-@dataclass
-class Stylization:
-    """What stylizing does to each source of a set; the counterpart of ``Augmentation``.
-
-    Args:
-        network: The model.
-        work: What is the same for all scans.
-        output: Folder of the set.
-    """
-
-    network: Stylizer | None
-    work: StylizeWork
-    output: Path
-
-    def rows(self, source: Source, done: Collection[tuple[int, int]] = ()) -> Iterator[dict]:
-        """Does one source, scan by scan.
-
-        Args:
-            source: The source.
-            done: (part, 1) of the scans that are there.
-
-        Yields:
-            The row of each scan as soon as it is written; one row if the source holds none.
-
-        Raises:
-            ArgumentError, InputFileError: If the source cannot be used.
-            OutputError: If something cannot be written.
-        """
-        work = replace(self.work, stylizer=self.network)
-        scans = source.files.read(lazy=True)
-        if not scans:
-            yield {"status": "left out", "source": source.name}
-        for part, scan in enumerate(scans):
-            if (part, 1) in done:
-                continue
-            window = resolve_window(work.options.window, scan)
-            kind = output_kind(scan, work.options.output_format)
-            stem = source.stem + (f"_{scan.stack}" if len(scans) > 1 else "")
-            target = self.output / f"{stem}{ending_of(scan, kind)}"
-            task = Task(scan, kind, window, self.output, target)
-            pool = start_workers(len(scan), 0)
-            account = publish(task, partial(work.run, pool=pool, advance=lambda count: None))
-            yield {
-                "status": "done",
-                "source": source.name,
-                "part": part,
-                "parts": len(scans),
-                "image": target.relative_to(self.output).as_posix(),
-                "slices": account.slices,
-                "window": [window.center, window.width],
-                "quantization": account.quantization,
-                "round_trip": account.round_trip,
-                **{name: rounded(getattr(account, name)) for name in _ROUNDED},
-            }
 
 
 def _read_ahead(

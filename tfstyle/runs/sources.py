@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from tfstyle._private.files import is_inside
+from tfstyle._private.files import free_name, is_inside
 from tfstyle.data.dicom import read_dicom
 from tfstyle.data.layouts import is_result
 from tfstyle.data.privacy import mark_of
@@ -105,8 +105,8 @@ def find_sources(
 
 
 def find_all(
-    inputs: Sequence[Path], output_format: str = "auto", reserved: Collection[str] = ()
-) -> tuple[list[tuple[Path, Source]], list[tuple[Path, InputFileError]]]:
+    inputs: Sequence[Path], output_format: str = "auto"
+) -> tuple[list[tuple[Path, Source]], list[InputFileError]]:
     """The sources of several inputs, each with the input that it is of.
 
     A source that is given twice counts once. Where several folders are given, results lie in a
@@ -115,7 +115,6 @@ def find_all(
     Args:
         inputs: Folders and files.
         output_format: Of the results, see :class:`~tfstyle.runs.options.StylizeOptions`.
-        reserved: Names in the output that no result may have.
 
     Returns:
         The sources, and an error for each DICOM file whose header cannot be read and for each of
@@ -125,9 +124,8 @@ def find_all(
         InputFileError: If an input does not exist, or the only one holds nothing to read.
     """
     known: dict[tuple[str, ...], tuple[Path, Source]] = {}
-    damaged: list[tuple[Path, InputFileError]] = []
+    damaged: list[InputFileError] = []
     roots: set[str] = set()
-    names: set[str] = set()
     several = sum(root.is_dir() for root in set(inputs)) > 1
     for root in dict.fromkeys(inputs):
         try:
@@ -136,37 +134,29 @@ def find_all(
             if len(inputs) == 1 or not root.exists():
                 raise
             found, errors = [], [error]
-        damaged.extend((root, error) for error in errors)
+        damaged.extend(errors)
         label = ""
         if several and root.is_dir():
             label = free_name(root.resolve().name or "input", roots)
             roots.add(label)
         for one in found:
             if label:
-                own = f"{label}/{one.name}"
                 whole = os.path.realpath(folder_of(one.files)) == os.path.realpath(root)
-                one = replace(one, name=own, stem=one.stem if whole else f"{label}/{one.stem}")
-            if one.name in names:  # of files of one name, given one by one
-                one = replace(one, name=one.files.files[0])
+                one = one if whole else replace(one, stem=f"{label}/{one.stem}")
             if one.files.files not in known:
-                names.add(one.name)
                 kind = one.files.kind if output_format == "auto" else output_format
                 one = replace(one, ending=ENDINGS[kind])
                 known[one.files.files] = root, one
-    return name_results(list(known.values()), reserved), damaged
+    return name_results(list(known.values())), damaged
 
 
-def name_results(
-    sources: Sequence[tuple[Path, Source]], reserved: Collection[str] = ()
-) -> list[tuple[Path, Source]]:
+def name_results(sources: Sequence[tuple[Path, Source]]) -> list[tuple[Path, Source]]:
     """Gives sources stems under which no result lies in the place, or inside, of another."""
-    taken = set(reserved)
-    for _, source in sources:
-        taken |= set(map(str, PurePosixPath(source.stem).parents))
+    taken = {str(path) for _, one in sources for path in PurePosixPath(one.stem).parents}
     named = []
     for root, source in sources:
         label = free_name(source.stem, taken, source.ending)
-        taken |= {label + source.ending}
+        taken.add(label + source.ending)
         named.append((root, replace(source, stem=label)))
     return named
 
@@ -196,8 +186,7 @@ def read_inputs(
     places = list(map(Path, _without_own_results(inputs, output)))
     if not places:
         raise ArgumentError("inputs: at least one input scan is needed.")
-    sources, damaged = find_all(places)
-    failed = [error for _, error in damaged]
+    sources, failed = find_all(places)
     scans = []
     for root, source in sources:
         try:
@@ -243,15 +232,6 @@ def _without_own_results(
         return inputs
     log.warning("Left out: %s, which tfstyle made.", ", ".join(map(str, own)))
     return [path for path in inputs if path not in own]
-
-
-def free_name(name: str, taken: Collection[str], ending: str = "") -> str:
-    """The name, with a number behind it where with its ending it is taken."""
-    free, number = name, 1
-    while free + ending in taken:
-        number += 1
-        free = f"{name}-{number}"
-    return free
 
 
 def folder_of(files: ScanFiles) -> str:

@@ -9,19 +9,18 @@ import json
 import logging
 import os
 import subprocess
-import sys
 import zlib
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from tfstyle import __version__, encoders
+from tfstyle import encoders
+from tfstyle._private.versions import package_versions
 from tfstyle.data import Scan, load_shards, pair_dataset, read_scans, spine_phantom
 from tfstyle.data.shards import is_prepared
 from tfstyle.errors import ArgumentError
@@ -304,28 +303,22 @@ def _card(run: TrainingRun, losses: dict[str, float]) -> dict:
     }
 
 
-def environment() -> dict[str, str]:
+def environment() -> dict[str, str | None]:
     """Versions of Python, the packages and the source, for result files.
 
     Returns:
-        dict of version strings; ``"git"`` only where tfstyle runs from a clone.
+        dict of version strings, None for what is not installed; ``"git"`` only where tfstyle runs
+        from a clone.
     """
-    versions = {"python": sys.version.split()[0], "tfstyle": __version__}
-    for package in ("tensorflow", "keras", "numpy", "pydicom"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "unknown"
+    versions = package_versions(("tensorflow", "keras", "numpy", "pydicom"))
     root = Path(__file__).resolve().parents[2]
     if (root / ".git").exists():
-        try:
+        with suppress(OSError):
             done = subprocess.run(
                 ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True
             )
-        except OSError:
-            return versions
-        if done.returncode == 0:
-            versions["git"] = done.stdout.strip()
+            if done.returncode == 0:
+                versions["git"] = done.stdout.strip()
     return versions
 
 
