@@ -135,23 +135,6 @@ def test_free_sizes(convert, load, servable, target):
         np.testing.assert_allclose(model(given)["generated"], expected, rtol=0, atol=1e-4)
 
 
-def test_strength(convert, load, servable):
-    convert(signature="stylize_strength", size=16)
-    given = {"content": image(1, (1, 16, 16, 1)), "style": image(2, (1, 16, 16, 1)) ** 2}
-    given["strength"] = np.float32([0.25])
-    expected = servable.run("stylize_strength", given)["generated"]
-    np.testing.assert_allclose(load()(given)["generated"], expected, rtol=0, atol=1e-4)
-
-
-def test_code_of_a_style(convert, load, servable):
-    convert(signature="stylize_with_code", size=16)
-    style = image(2, (1, 16, 16, 1)) ** 2
-    code = servable.run("encode_style", {"style": style})["code"]
-    given = {"content": image(1, (1, 16, 16, 1)), "code": code}
-    expected = servable.run("stylize_with_code", given)["generated"]
-    np.testing.assert_allclose(load()(given)["generated"], expected, rtol=0, atol=1e-4)
-
-
 def test_segmentation(convert, load, tmp_path):
     from tfstyle.segmentation import UNet
 
@@ -265,21 +248,6 @@ def test_nothing_appears_when_the_report_cannot_be_made(convert, blur, tmp_path,
     with pytest.raises(ConversionError, match="gives NaN"):
         convert(source=blur, signature="blur")
     assert visible(tmp_path) == []
-
-
-def test_model_that_appears_meanwhile_is_kept(convert, blur, target, tmp_path, monkeypatch):
-    path = tmp_path / f"model.{target}"
-    real = conversion.measure_difference
-
-    def slow(*arguments):
-        path.write_text("of another conversion")
-        return real(*arguments)
-
-    monkeypatch.setattr(conversion, "measure_difference", slow)
-    with pytest.raises(OutputError, match="exists already"):
-        convert(source=blur, signature="blur")
-    assert path.read_text() == "of another conversion"
-    assert visible(tmp_path) == [path.name]
 
 
 def test_missing_packages_are_named(convert, target, tmp_path, monkeypatch):

@@ -292,6 +292,17 @@ class TestNames:
         stylize_scans(Known(), [first.parent], [style_file], tmp_path / "png", **options)
         assert visible(tmp_path / "png") == ["x-2.png", "x.png"]
 
+    def test_a_result_in_the_place_of_a_folder_of_results(self, style_file, tmp_path):
+        write_png(np.eye(20), tmp_path / "in" / "a" / "x.png")
+        out = tmp_path / "out"
+        stylize_scans(Known(), [tmp_path / "in"], [style_file], out)
+        (tmp_path / "in" / "a" / "x.png").unlink()
+        ct_series(tmp_path / "in" / "a")
+        with pytest.raises(OutputError, match="exists already"):
+            stylize_scans(Known(), [tmp_path / "in"], [style_file], out)
+        stylize_scans(Known(), [tmp_path / "in"], [style_file], out, overwrite=True)
+        assert visible(out) == ["a/IM_0001.dcm", "a/IM_0002.dcm"]
+
     def test_one_series_by_name(self, style_file, tmp_path):
         for name in ("1.2.3.4", "1.2.3.5"):
             slice_at(tmp_path / "in" / name)
@@ -392,9 +403,12 @@ class TestResume:
             stylize_scans(other, inputs, [style_file], out)
 
     def test_two_runs_at_once(self, series, style_file, tmp_path):
-        place = tmp_path / "o" / ".tfstyle" / "series"
+        arguments = [series], [style_file], tmp_path / "o"
+        with pytest.raises(KeyboardInterrupt):
+            stylize_scans(Known(0), *arguments, **self.options)
+        (place,) = (tmp_path / "o" / ".tfstyle").iterdir()
         with locked(place), pytest.raises(OutputError, match="another run"):
-            stylize_scans(Known(), [series], [style_file], tmp_path / "o", **self.options)
+            stylize_scans(Known(), *arguments, **self.options)
 
     def test_killed_with_workers(self, inputs, style_file, tmp_path):
         """Killed like by the kernel, in the middle, then run again; both with processes."""

@@ -10,13 +10,11 @@ from contextlib import contextmanager
 import grpc
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tensorflow_serving.apis import get_model_status_pb2, predict_pb2
 
 from tests.minis import NoCodes
 from tests.models import SIGNATURES
-from tfstyle.errors import ArgumentError, MissingPackageError, ServingError
+from tfstyle.errors import ArgumentError, ServingError
 from tfstyle.export import export_stylize
 from tfstyle.serving import Client, DevelopmentServer, Limits
 from tfstyle.serving.tensors import encode_tensor
@@ -47,18 +45,6 @@ def test_round_trip_equals_the_model_in_process(client, model, random, content, 
     own = style.reshape((-1, *style.shape[-3:-1], 1)) if style.ndim > 2 else style
     same(generated, model.stylize(batch, own).reshape(content.shape))
     assert generated.flags.writeable
-
-
-sides = st.integers(min_value=1, max_value=40)
-
-
-@settings(max_examples=10, deadline=None)
-@given(sizes=st.tuples(sides, sides, sides, sides), strength=st.floats(0, 1, width=32))
-def test_any_size_and_strength(server, model, sizes, strength):
-    random = np.random.default_rng(sizes)
-    content, style = random.random(sizes[:2]), random.random(sizes[2:])
-    with Client(server.address) as client:
-        same(client.stylize(content, style, strength), model.stylize(content, style, strength))
 
 
 def test_one_strength_for_each_content(client, model, random):
@@ -216,12 +202,6 @@ def test_wrong_settings(argument, values):
         Client(version=1, version_label="stable")
 
 
-def test_without_the_extra(monkeypatch):
-    monkeypatch.setattr("tfstyle.errors.find_spec", lambda name: None)
-    with pytest.raises(MissingPackageError, match=r"pip install 'tfstyle\[serving\]'"):
-        Client()
-
-
 # -- answers and errors --------------------------------------------------------------------------
 
 
@@ -254,14 +234,6 @@ def test_unknown_model_and_version(server):
         pytest.raises(ServingError, match="Unrecognized servable version label: a b/c"),
     ):
         client.stylize(GOOD, GOOD)
-
-
-def test_limits_of_the_server_in_plain_words(client):
-    with pytest.raises(ServingError, match=r"content: image side 301 is over .* limit of 300"):
-        client.stylize(np.zeros((301, 2)), GOOD)
-    large = np.zeros((2, 300, 500, 1), np.float32)
-    with pytest.raises(ServingError, match="too large or too many requests"):
-        client.predict({"content": large, "style": large})
 
 
 def test_an_answer_of_another_model(sum_folder, monkeypatch):

@@ -74,7 +74,7 @@ class AugmentOptions:
     Attributes:
         strength: Range of the strength, within 0 to 1, drawn evenly.
         gate: Least structure term of SSIM between a scan and its result, below which the original
-            is written; -1 (in Python also None) lets everything pass.
+            is written; -1 lets everything pass.
         per_image: Copies of each scan.
         masks: Folder of masks with the names of the inputs, but for endings and words such as _ct,
             _seg or nnU-Net's _0000; for a series the name of its folder. Any kind of file, or a

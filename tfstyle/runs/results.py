@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -92,8 +93,9 @@ class Task:
 
     @property
     def place(self) -> Path:
-        """The run folder of the result."""
-        return self.output / RECORDS / self.target.relative_to(self.output)
+        """The run folder of the result; a digest, for names may be long and lie in each other."""
+        name = os.fsencode(self.target.relative_to(self.output))
+        return self.output / RECORDS / hashlib.sha256(name).hexdigest()[:32]
 
 
 def choose_targets(
