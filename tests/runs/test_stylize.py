@@ -293,6 +293,7 @@ class TestNames:
         assert visible(tmp_path / "png") == ["x-2.png", "x.png"]
 
     def test_a_result_in_the_place_of_a_folder_of_results(self, style_file, tmp_path):
+        (tmp_path / "in" / "a").mkdir(parents=True)
         write_png(np.eye(20), tmp_path / "in" / "a" / "x.png")
         out = tmp_path / "out"
         stylize_scans(Known(), [tmp_path / "in"], [style_file], out)

@@ -167,12 +167,11 @@ def augment_scans(
             sources = [replace(source, stem=_random_stem(source.name, key)) for source in sources]
         kept = manifest.count(names, chosen.per_image)
         _run(manifest, work, sources, inputs, workers, progress)
+        here = set(names)
         rows = [
             row
             for row in manifest.tidy()
-            if row["status"] == "done"
-            and row["source"] in set(names)
-            and row["copy"] <= chosen.per_image
+            if row["status"] == "done" and row["source"] in here and row["copy"] <= chosen.per_image
         ]
         bare = [row["source"] for row in rows if chosen.masks is not None and row["mask"] is None]
         return AugmentedSet(

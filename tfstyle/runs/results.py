@@ -132,8 +132,8 @@ def choose_targets(
     if not lower.endswith((*known, ".dcm")):
         raise OutputError(
             output,
-            f"results are not written in this format; give a folder, or a name that ends in "
-            f"{', '.join(ending for ending in known)}.",
+            "results are not written in this format; give a folder, or a name that ends in "
+            f"{', '.join(known)}.",
         )
     if len(scans) > 1:
         raise OutputError(output, f"is one file, but there are {len(scans)} scans; give a folder.")

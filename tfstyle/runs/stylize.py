@@ -152,9 +152,11 @@ def _tasks(
         try:
             usable.append((scan, name, resolve_window(options.window, scan)))
         except InputFileError as error:
-            if on_failure is None:
+            if on_failure is None or len(found) == 1:
                 raise
             on_failure(error.path, error)
+    if not usable:
+        return []
     scans = [scan for scan, _, _ in usable]
     kinds = [output_kind(scan, options.output_format) for scan in scans]
     endings = [ending_of(scan, kind) for scan, kind in zip(scans, kinds)]
