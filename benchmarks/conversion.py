@@ -4,9 +4,8 @@
     pip install '.[tflite,onnx,demo]'
     python benchmarks/conversion.py --data DATA
 
-Converts the preset's signatures to TFLite and ONNX in every precision, for images of one size and
-for any, calibrates int8 on the CT slices of the package pydicom-data, and compares on
-``DATA/torso_dicom``, a series that neither training nor calibration has seen. Times are those of
+Converts the preset's signatures to TFLite and ONNX for images of one size, and compares on
+``DATA/torso_dicom``, a series that training has not seen. Times are those of
 one call with one image; for each number of threads a process of its own calls the SavedModel
 (through TensorFlow's session loader, as a server does) and all converted models in turn, on the
 same images.
@@ -18,6 +17,7 @@ converts.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -32,59 +32,35 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx"}
-PRECISIONS = ("float32", "float16", "int8")
+TARGETS = ("tflite", "onnx")
 
 
-def models(signature: str, size: int) -> dict[str, dict]:
-    """Name of each converted model to the settings of its conversion."""
-    found = {}
-    for target in SUFFIXES:
-        for precision in PRECISIONS:
-            found[f"{target} {precision}"] = {
-                "target": target,
-                "precision": precision,
-                "size": size,
-            }
-        found[f"{target} int8, any size"] = {"target": target, "precision": "int8", "size": None}
-    return {name: {"signature": signature, **settings} for name, settings in found.items()}
-
-
-def file_of(work: Path, settings: dict) -> Path:
+def file_of(work: Path, target: str, signature: str, size: int) -> Path:
     """Where a converted model is kept."""
-    size = settings["size"] or "any"
-    name = f"{settings['signature']}_{size}_{settings['precision']}{SUFFIXES[settings['target']]}"
-    return work / name
+    return work / f"{signature}_{size}.{target}"
 
 
 def convert_all(work: Path, data: Path, signatures: list[str], sizes: list[int]) -> None:
     """Exports the preset and converts it in all ways, where that is not done yet."""
     import tfstyle
     from tfstyle.convert import convert
-    from tfstyle.convert.samples import find_scans
     from tfstyle.export import export_stylize
 
     if not (work / "stylize" / "1").is_dir():
         model = tfstyle.StyleTransfer.from_preset("vgg16_ct")
         export_stylize(model, work / "stylize", preset="vgg16_ct")
-    calibrate = [file for scan in find_scans(()) for file in scan.files]
-    for signature in signatures:
-        for size in sizes:
-            for name, settings in models(signature, size).items():
-                path = file_of(work, settings)
-                if path.exists():
-                    continue
-                report = convert(
-                    work / "stylize",
-                    path,
-                    to=settings["target"],
-                    signature=signature,
-                    precision=settings["precision"],
-                    size=settings["size"],
-                    calibrate=calibrate if settings["precision"] == "int8" else (),
-                    compare=data / "torso_dicom",
-                )
-                print(signature, size, name, report.difference, flush=True)
+    for signature, size, target in itertools.product(signatures, sizes, TARGETS):
+        path = file_of(work, target, signature, size)
+        if not path.exists():
+            report = convert(
+                work / "stylize",
+                path,
+                to=target,
+                signature=signature,
+                size=size,
+                compare=data / "torso_dicom",
+            )
+            print(signature, size, target, report.difference, flush=True)
 
 
 def load_tflite(path: Path, threads: int) -> Callable:
@@ -120,9 +96,8 @@ def measure(work: Path, data: Path, signatures: list[str], sizes: list[int], rou
     for signature in signatures:
         for size in sizes:
             runners = {"SavedModel": lambda inputs, name=signature: servable.run(name, inputs)}
-            for name, settings in models(signature, size).items():
-                load = {"tflite": load_tflite, "onnx": load_onnx}[settings["target"]]
-                runners[name] = load(file_of(work, settings), count)
+            for target, load in (("tflite", load_tflite), ("onnx", load_onnx)):
+                runners[target] = load(file_of(work, target, signature, size), count)
             specs = plain_graph(work / "stylize" / "1", signature, size).inputs
             samples = signature_inputs(servable, specs, image_pairs(scans, 3, size))
             seconds = {name: [] for name in runners}
@@ -157,22 +132,12 @@ def measure(work: Path, data: Path, signatures: list[str], sizes: list[int], rou
 def reports(work: Path, signatures: list[str], sizes: list[int]) -> list[dict]:
     """What the conversions' own reports say of size and difference."""
     rows = []
-    for signature in signatures:
-        for size in sizes:
-            for name, settings in models(signature, size).items():
-                path = file_of(work, settings)
-                report = json.loads(path.with_name(f"{path.name}.json").read_text())
-                rows.append(
-                    {
-                        "signature": signature,
-                        "size": size if settings["size"] else None,
-                        "model": name,
-                        "bytes": report["model"]["bytes"],
-                        **report["difference"],
-                        "reached": report["reached"],
-                    }
-                )
-    return [row for i, row in enumerate(rows) if row not in rows[:i]]  # any size: once
+    for signature, size, target in itertools.product(signatures, sizes, TARGETS):
+        path = file_of(work, target, signature, size)
+        report = json.loads(path.with_name(f"{path.name}.json").read_text())
+        facts = {"bytes": report["model"]["bytes"], **report["difference"]}
+        rows.append({"signature": signature, "size": size, "model": target, **facts})
+    return rows
 
 
 def main() -> None:
@@ -220,13 +185,12 @@ def main() -> None:
             rows += json.loads(done.stdout.splitlines()[-1])
             for row in rows[-len(options.signatures) * len(options.sizes) :]:
                 print(json.dumps(row), flush=True)
+        from tfstyle._private.versions import package_versions
         from tfstyle.convert.conversion import PACKAGES
-        from tfstyle.export.saved_model import package_versions
         from tfstyle.runs import environment
 
         result = {
             "preset": "vgg16_ct",
-            "calibrated_on": "CT slices of pydicom-data",
             "compared_on": "torso_dicom",
             "models": reports(work, *what[1:]),
             "latency": rows,

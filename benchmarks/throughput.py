@@ -42,7 +42,7 @@ begin = time.perf_counter()
 (done,) = stylize_scans(model, [source], [style], output, window="soft_tissue",
                         style_window=Window(-600, 1500), workers=int(workers))
 wall = time.perf_counter() - begin
-print(json.dumps({"slices": done.slices, "resumed": done.resumed, "seconds": wall,
+print(json.dumps({"slices": done.slices, "seconds": wall,
                   "network_seconds": done.seconds, "start_seconds": begin - start,
                   "structure": done.structure}), flush=True)
 """

@@ -1,4 +1,4 @@
-"""StyleAugmentation alone, in tf.data, in models, saved, and among the layers of KerasCV."""
+"""StyleAugmentation alone, in tf.data, in models, and saved."""
 
 from __future__ import annotations
 
@@ -343,6 +343,8 @@ class TestGate:
         np.testing.assert_allclose(result[scores >= gate], full[scores >= gate], atol=1e-5)
         refused = int((scores < gate).sum())
         assert layer.counts == {"seen": 6, "stylized": 6 - refused, "gated": refused}
+        layer.reset_counts()
+        assert layer.counts == {"seen": 0, "stylized": 0, "gated": 0}
 
     def test_worst_channel_decides(self, model, bank):
         batch = image(3, (2, SIZE, SIZE, 2))
@@ -353,13 +355,6 @@ class TestGate:
         gate = float(scores.mean(axis=1)[0])
         result = always(model, bank, gate=gate, seed=3)(batch)
         np.testing.assert_array_equal(changed(batch, result), scores.min(axis=1) >= gate)
-
-    def test_counts_start_again(self, model, bank, images):
-        layer = always(model, bank, gate=1)
-        layer(images)
-        assert layer.counts == {"seen": 6, "stylized": 0, "gated": 6}
-        layer.reset_counts()
-        assert layer.counts == {"seen": 0, "stylized": 0, "gated": 0}
 
     def test_parallel_calls_count_every_image(self, model, bank):
         data = tf.data.Dataset.from_tensor_slices(image(2, (150, 12, 12, 1))).batch(2)
@@ -493,10 +488,8 @@ class TestFit:
         assert found["draws differ"]
         assert found["loaded"] == found["model"]
         assert found["loaded equal"] < 1e-6
-        for place in ("pipeline", "pipeline in scope", "layer in scope"):
-            counts = found[place]
-            assert counts["seen"] >= 20, place
-            assert counts["stylized"] * 2 == counts["seen"], place
+        assert found["pipeline"]["seen"] >= 20
+        assert found["pipeline"]["stylized"] * 2 == found["pipeline"]["seen"]
 
 
 class TestSaving:
@@ -563,54 +556,11 @@ class TestSaving:
         copy.set_weights(layer.get_weights())
         np.testing.assert_array_equal(copy(images, seed=(1, 2)), layer(images, seed=(1, 2)))
 
-    def test_weights_file(self, model, bank, images, tmp_path):
-        net, other = (segmenter(always(model, bank.codes[i : i + 1])) for i in range(2))
-        net.save_weights(tmp_path / "net.weights.h5")
-        other.load_weights(tmp_path / "net.weights.h5")
-        np.testing.assert_allclose(
-            other(images, training=True), net(images, training=True), atol=1e-6
-        )
-
     def test_export_changes_no_image(self, model, bank, images, tmp_path):
         net = segmenter(always(model, bank))
         net.export(tmp_path / "served", verbose=False)
         served = tf.saved_model.load(str(tmp_path / "served"))
         np.testing.assert_allclose(served.serve(images), net.predict(images, verbose=0), atol=1e-5)
-
-
-class TestKerasCV:
-    """With keras-cv 0.9, an optional extra."""
-
-    @pytest.fixture
-    def keras_cv(self):
-        return pytest.importorskip("keras_cv")
-
-    @pytest.fixture
-    def data(self, images):
-        three = np.repeat(images, 3, axis=-1)
-        return {"images": 255 * three, "segmentation_masks": (images > 0.5).astype(np.float32)}
-
-    def test_in_an_augmenter(self, keras_cv, model, bank, data):
-        layer = always(model, bank, value_range=(0, 255), seed=1)
-        augmenter = keras_cv.layers.Augmenter(
-            [keras_cv.layers.RandomFlip("horizontal", seed=1), layer]
-        )
-        (out,) = tf.data.Dataset.from_tensor_slices(data).batch(6).map(augmenter)
-        assert out["images"].shape == data["images"].shape
-        masks = np.asarray(out["segmentation_masks"])
-        flipped = [(m == d[:, ::-1]).all() for m, d in zip(masks, data["segmentation_masks"])]
-        kept = [(m == d).all() for m, d in zip(masks, data["segmentation_masks"])]
-        assert all(a or b for a, b in zip(flipped, kept))
-        assert layer.counts["stylized"] == 6
-
-    def test_in_a_random_pipeline(self, keras_cv, model, bank, data):
-        layer = always(model, bank, value_range=(0, 255), seed=1)
-        pipeline = keras_cv.layers.RandomAugmentationPipeline(
-            [layer], augmentations_per_image=1, rate=1.0
-        )
-        (out,) = tf.data.Dataset.from_tensor_slices(data).batch(6).map(pipeline)
-        np.testing.assert_array_equal(out["segmentation_masks"], data["segmentation_masks"])
-        assert changed(data["images"], out["images"]).all()
 
 
 class TestErrors:
@@ -682,20 +632,6 @@ class TestToneTransfer:
         expected = np.stack([tone.stylize(a, b) for a, b in (pair, pair[::-1])])
         for layer in (always(tone, "batch"), tf.function(always(tone, "batch"))):
             np.testing.assert_allclose(layer(pair), expected, atol=5e-3)
-
-    def test_batch_of_images_with_channels(self, tone):
-        volume = image(3, (3, SIZE, SIZE, 2))
-        result = always(tone, "batch", seed=9)(volume, seed=(1, 2))
-        apart = [always(tone, "batch")(volume[..., i : i + 1], seed=(1, 2)) for i in range(2)]
-        np.testing.assert_allclose(result, np.concatenate(apart, axis=-1), atol=5e-3)
-
-    @pytest.mark.parametrize("p", [0.4, 1])
-    def test_looks_at_each_image_of_a_batch_once(self, tone, images, p):
-        layer = StyleAugmentation(tone, "batch", p=p, gate=None)
-        looked, code_of = [], layer.network.code_of
-        layer.network.code_of = lambda batch: looked.append(len(batch)) or code_of(batch)
-        layer(images)
-        assert sum(looked) <= 6
 
     def test_any_source(self, tone, images, tmp_path):
         tone.save(tmp_path / "mine.keras")

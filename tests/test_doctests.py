@@ -17,8 +17,7 @@ from tests.data.conftest import save_nifti
 from tests.minis import ct_series
 from tests.models import image, small_model
 
-#: A command, and what needs Apache Beam.
-EXCLUDED = ("tfstyle.__main__", "tfstyle.beam")
+EXCLUDED = ("tfstyle.__main__",)
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 

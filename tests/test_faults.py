@@ -11,15 +11,13 @@ import signal
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.models import image, small_model
 from tfstyle import cli, presets
 from tfstyle._private.files import is_temporary
 from tfstyle.cli import train
-from tfstyle.data import WINDOWS, Scan, write_nifti, write_png
-from tfstyle.runs.folder import RunFolder
+from tfstyle.data import write_png
 from tfstyle.segmentation import UNet
 
 
@@ -176,28 +174,3 @@ class TestSigterm:
         thread.start()
         thread.join()
         assert found == [0]
-
-
-def test_stopped_right_after_a_folder_got_its_name(run, tmp_path, monkeypatch):
-    (tmp_path / "in").mkdir()
-    scan = Scan(np.full((3, 16, 16), -1000, np.int16))
-    volume = tmp_path / "in" / "v.nii.gz"
-    write_nifti(image(1, (3, 16, 16, 1)), scan, WINDOWS["soft_tissue"], volume)
-    write_png(image(2, (16, 16)), tmp_path / "style.png")
-    output = tmp_path / "out"
-    words = ["stylize", volume, "--style", tmp_path / "style.png", "--format", "png", "-o", output]
-
-    keep = RunFolder.keep
-
-    def stop(self, rows):
-        if (output / "v").exists():
-            raise KeyboardInterrupt
-        keep(self, rows)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "keep", stop)
-        assert run(*words)[0] == 130
-    before = {name: (output / name).stat().st_mtime_ns for name in files(output)}
-    assert len(before) == 3
-    assert run(*words) == (0, "")
-    assert {name: (output / name).stat().st_mtime_ns for name in files(output)} == before

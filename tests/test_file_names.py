@@ -77,13 +77,12 @@ def test_stylize_and_prepare(run, places, tmp_path, encoding):
     status, printed, complaints = run(encoding, "stylize", folder, "--style", style, "-o", out)
     assert (status, complaints) == (0, "")
     assert ("…" if encoding == "utf-8" else r"\u2026") in printed
-    assert r"out-caf\udce9/caf_.png" in printed
+    assert r"out-caf\udce9/caf\udce9.png" in printed
     assert len(os.listdir(out)) == 2  # with the record
-    for options in ([], ["--gzip"]):
-        prepared = tmp_path / f"shards{len(options)}-{CAFE}"
-        assert run(encoding, "prepare", folder, "-o", prepared, *options)[::2] == (0, "")
-        (scan,) = load_shards(prepared)
-        np.testing.assert_array_equal(scan.pixels, read_png(folder / f"{CAFE}.png").pixels)
+    prepared = tmp_path / f"shards-{CAFE}"
+    assert run(encoding, "prepare", folder, "-o", prepared)[::2] == (0, "")
+    (scan,) = load_shards(prepared)
+    np.testing.assert_array_equal(scan.pixels, read_png(folder / f"{CAFE}.png").pixels)
 
 
 def test_help_in_ascii(run):

@@ -20,9 +20,11 @@ from tfstyle.errors import InputFileError, OutputError
 from tfstyle.limits import limited
 from tfstyle.runs.augment import Augmentation, AugmentOptions
 from tfstyle.runs.manifest import MANIFEST, SETTINGS, ManifestFolder
+from tfstyle.runs.masks import Masks
 from tfstyle.runs.outputs import write_generated
-from tfstyle.runs.scans import RECORDS, StylizedScan, _is_slice, _place, finished
-from tfstyle.runs.sources import Masks, Source, find_sources
+from tfstyle.runs.results import RECORDS, Task, finished, publish
+from tfstyle.runs.scans import StylizedScan
+from tfstyle.runs.sources import Source, find_sources
 from tfstyle.segmentation import UNet
 from tfstyle.style_bank import StyleBank
 
@@ -164,7 +166,7 @@ class TestPaths:
         source, window = find_sources(tmp_path / "a.nii")[0][0], resolve_window("range", scan)
         facts = {"part": 0, "parts": 1, "copy": 1}
         with pytest.raises(OutputError, match="a link leads"):
-            work.write(source, facts, scan, window, 0, np.zeros(scan.pixels.shape))
+            work.write(source, facts, scan, np.zeros(scan.pixels.shape), window, 0)
         assert list(outside.iterdir()) == []
 
     def test_links_in_place_of_working_folders(self, tmp_path):
@@ -173,51 +175,42 @@ class TestPaths:
         out = tmp_path / "out"
         out.mkdir()
         (out / RECORDS).symlink_to(outside)
-        with pytest.raises(OutputError, match="a link leads out of"), _place(out / "scan", "j"):
-            pass
+        scan = read_scan(save_volume(tmp_path / "a.nii"))
+        with pytest.raises(OutputError, match="a link leads out of"):
+            publish(Task(scan, "nifti", None, out, out / "scan.nii", "j"), pytest.fail)
         (out / "masks").symlink_to(outside)
         mask = tmp_path / "in" / "a_mask.png"
         mask.parent.mkdir()
         mask.write_bytes(b"x")
-        masks = Masks(mask.parent, link=False, dicom=True)
+        masks = Masks(mask.parent, dicom=True)
         files = ScanFiles((str(tmp_path / "a.png"),), "png")
         image = Source("a.png", files, "a", ".png", PurePosixPath("a_mask"))
         with pytest.raises(OutputError, match="a link leads out of"):
             masks.hand_on(image, out / "masks", "a")
         assert list(outside.iterdir()) == []
 
-    @pytest.mark.parametrize(
-        "change", [{"file": "../../other"}, {"file": "IM_0002.dcm"}, {"slice": 7}]
-    )
-    def test_row_of_a_slice_that_points_elsewhere(self, tmp_path, change):
-        names = ["IM_0001.dcm", "IM_0002.dcm"]
-        for name in names:
-            (tmp_path / name).write_text("x")
-        facts = {"slice": 0, "file": "IM_0001.dcm", "step": 1, "error": 0, "below": 0, "above": 0}
-        good = {**facts, "slice": 1, "file": "IM_0002.dcm"}
-        rows = [{**facts, **change}, good, {"slice": 1}, {**good, "step": "x"}]
-        assert [row for row in rows if _is_slice(row, names, tmp_path)] == [good]
-
     def test_record_that_points_elsewhere(self, tmp_path):
         target = tmp_path / "out" / "scan.nii"
-        place = target.parent / RECORDS / target.name
+        scan = read_scan(save_volume(tmp_path / "a.nii"))
+        task, other = (Task(scan, "nifti", None, target.parent, target, job) for job in "ji")
+        place = task.place
         place.mkdir(parents=True)
         target.write_text("x")
         window = {"center": 40.0, "width": 400.0}
         result = {field.name: 1 for field in fields(StylizedScan)}
         result.update(window=window, style_windows=[window], size=[1, 1], files=[str(target)])
         (place / "job.json").write_text('{"job": "j"}')
-        journal = place / "slices.jsonl"
+        journal = place / "journal.jsonl"
         journal.write_text(json.dumps({"result": result}))
-        assert finished(target, "j").files == (str(target),)
-        assert finished(target, "i") is None
+        assert finished(task, StylizedScan).files == (str(target),)
+        assert finished(other, StylizedScan) is None
         for files in (["/etc/passwd"], [str(target.parent / ".." / "x")], [3], 5):
             journal.write_text(json.dumps({"result": {**result, "files": files}}))
-            assert finished(target, "j") is None
+            assert finished(task, StylizedScan) is None
         result["window"] = {"center": 10**400, "width": 1}
         for text in ("[]", "null", DEEP, '{"result": []}', json.dumps({"result": result})):
             journal.write_text(text)
-            assert finished(target, "j") is None
+            assert finished(task, StylizedScan) is None
         for text in ("[]", "null", DEEP, "{"):
             (place / "job.json").write_text(text)
-            assert finished(target, "j") is None
+            assert finished(task, StylizedScan) is None

@@ -9,7 +9,7 @@ import pytest
 from tests.models import small_model, small_tone
 from tfstyle import cli, info
 from tfstyle.encoders import ENCODERS
-from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.errors import InputFileError
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -53,8 +53,6 @@ def test_model_files_of_any_class(tmp_path):
 def test_unknown_target():
     with pytest.raises(InputFileError, match=r"resnet34: neither .* vgg16_ct.*resnet50"):
         info.describe("resnet34")
-    with pytest.raises(ArgumentError, match="resnet34"):
-        info.describe_encoder("resnet34")
 
 
 def test_command_prints_the_taps(capsys):

@@ -125,7 +125,7 @@ class TestStylize:
             pass
 
         def stop(done, total, label):
-            if done == 2:
+            if done == total:  # in the last scan
                 raise StopError
 
         with pytest.raises(StopError):
@@ -142,7 +142,7 @@ class TestStylize:
         assert key not in [str(p) for p in out.rglob("*")]
         again = stylize_scans(network, [folder], [style], out, deidentify="basic", batch_size=1)
         assert [one.source for one in again] == [one.source for one in done]
-        assert [one.resumed for one in again] == [one.slices for one in again]
+        assert all(one.resumed for one in again)
 
     def test_text_in_the_pixels_is_refused_before_any_work(self, archive, style, tmp_path):
         folder, _ = archive

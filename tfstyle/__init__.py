@@ -29,7 +29,6 @@ _LAZY = {
 }
 _MODULES = (
     "baselines",
-    "beam",
     "callbacks",
     "convert",
     "data",

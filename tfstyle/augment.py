@@ -11,18 +11,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfstyle._private.images import checked_gray
+from tfstyle._private.images import checked_gray, number, number_range
 from tfstyle.errors import ArgumentError
 from tfstyle.metrics.structure import structure_scores
 from tfstyle.presets import open_model
 from tfstyle.style_bank import StyleBank
 from tfstyle.style_transfer import StyleTransfer
-from tfstyle.tone.curve import tabulate
 from tfstyle.tone.model import ToneTransfer
 
 log = logging.getLogger(__name__)
 
-#: Key of the images in Keras's and KerasCV's dictionaries.
+#: Key of the images in the dictionaries of Keras's own layers.
 IMAGES = "images"
 
 #: Least height and width of images that the gate can judge.
@@ -37,8 +36,8 @@ class StyleAugmentation(keras.layers.Layer):
 
     For ``tf.data`` (``dataset.map(layer)``) and for use inside a model, as Keras's own random
     layers: it stylizes in training alone. Images come as a tensor; with masks, labels or weights
-    behind them, as in ``(image, mask)``; or in a dictionary under ``"images"``, as in Keras and
-    KerasCV. What comes with the images is handed on as it is, since no pixel moves.
+    behind them, as in ``(image, mask)``; or in a dictionary under ``"images"``, as in Keras. What
+    comes with the images is handed on as it is, since no pixel moves.
 
     The layer holds a frozen copy of the network and the codes of its styles, so that a saved model
     needs neither preset nor scans; and it is never trained, even where ``trainable`` is true.
@@ -126,9 +125,9 @@ class StyleAugmentation(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
-        self.p = _number("p", p, 0.0, 1.0)
+        self.p = number("p", p, 0.0, 1.0)
         self.strength = number_range("strength", strength, 0.0, 1.0)
-        self.gate = None if gate is None else _number("gate", gate, -1.0, 1.0)
+        self.gate = None if gate is None else number("gate", gate, -1.0, 1.0)
         self.value_range = number_range("value_range", value_range, -math.inf, math.inf)
         if not self.value_range[0] < self.value_range[1]:
             raise ArgumentError(f"value_range: black must lie below white, received {value_range}.")
@@ -365,13 +364,13 @@ class StyleAugmentation(keras.layers.Layer):
                 _uniform(seeds[0], [count]) * tf.cast(size - 1, tf.float32), tf.int32
             )
             partners = (rows + tf.minimum(steps, size - 1)) % size
-            generated = self._from_batch(images, content, rows, partners, strength)
+            codes = self.network.code_of(self._planes(tf.gather(images, partners)))
         else:
             shares = tf.convert_to_tensor(self.style_shares)
             style = tf.searchsorted(shares, _uniform(seeds[0], [count]), side="right")
             style = tf.minimum(style, shares.shape[0] - 1)
             codes = tf.repeat(tf.gather(tf.convert_to_tensor(self.codes), style), channels, axis=0)
-            generated = self.network.generate_from_code(content, codes, strength)
+        generated = self.network.generate_from_code(content, codes, strength)
         passed = tf.ones([count], tf.bool)
         if self.gate is not None:
             # Every few pixels show as much of the structure as all of them.
@@ -393,22 +392,6 @@ class StyleAugmentation(keras.layers.Layer):
         results.set_shape(images.shape)
         stylized, gated = (tf.reduce_sum(tf.cast(v, tf.int32)) for v in (kept, chosen & ~passed))
         return results, stylized, gated
-
-    def _from_batch(self, images, content, rows, partners, strength):
-        """The images `rows`, whose planes are `content`, in the gray scales of `partners`."""
-        network = self.network
-        if not isinstance(network, ToneTransfer) or self.p <= 0.5:
-            codes = network.code_of(self._planes(tf.gather(images, partners)))
-            return network.generate_from_code(content, codes, strength)
-        # Contents and styles are described alike: each image of the batch once.
-        channels = images.shape[-1]
-        codes = network.code_of(self._planes(images))
-        codes = tf.reshape(codes, [-1, channels, *network.code_shape])
-        own, others = (
-            tf.reshape(tf.gather(codes, numbers), [-1, *network.code_shape])
-            for numbers in (rows, partners)
-        )
-        return network.apply(content, tabulate(network.curve(own, others)), strength)
 
     def _planes(self, images):
         """Every channel as a gray image: (B, H, W, C) to float32 (B·C, H, W, 1) in [0, 1]."""
@@ -496,29 +479,3 @@ def _bank(styles, network: ToneTransfer | StyleTransfer, weights) -> StyleBank:
         bank = StyleBank.from_scans(network, styles)
     bank.check(network)
     return bank if weights is None else StyleBank(bank.codes, weights=np.asarray(weights))
-
-
-def _number(name: str, value: float, low: float, high: float) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not low <= number <= high or math.isinf(number):
-        raise ArgumentError(f"{name}: must be a number in [{low:g}, {high:g}], received {value!r}.")
-    return number
-
-
-def number_range(name: str, value, low: float, high: float) -> tuple[float, float]:
-    """Checks a pair (first, last) with low ≤ first ≤ last ≤ high; one number counts twice.
-
-    Raises:
-        ArgumentError: naming the argument `name`.
-    """
-    try:
-        first, last = (value, value) if np.ndim(value) == 0 else value
-    except (TypeError, ValueError):
-        raise ArgumentError(f"{name}: must be two numbers, received {value!r}.") from None
-    first, last = _number(name, first, low, high), _number(name, last, low, high)
-    if first > last:
-        raise ArgumentError(f"{name}: must be (low, high), received {value!r}.")
-    return first, last

@@ -7,11 +7,11 @@ dates, identifiers or other patient data.
 from __future__ import annotations
 
 import os
-from importlib import metadata
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tfstyle import __version__
+from tfstyle._private.versions import package_versions
 from tfstyle.data.shards import is_prepared, read_index
 from tfstyle.errors import InputFileError
 
@@ -28,7 +28,6 @@ PACKAGES = (
     "tensorboard",
     "ai-edge-litert",
     "onnxruntime",
-    "keras-cv",
 )
 
 
@@ -40,8 +39,10 @@ def describe(target: str | os.PathLike) -> dict:
             folder, a ``.keras`` file, or a path with scans.
 
     Returns:
-        dict with ``"kind"``: ``"preset"``, ``"encoder"``, ``"saved_model"``, ``"prepared"``,
-        ``"model"`` or ``"scans"``.
+        dict with ``"kind"`` and what there is to say: of a ``"preset"`` its card, of an
+        ``"encoder"`` its taps and defaults, of a ``"saved_model"`` its versions and metadata, of
+        ``"prepared"`` data its counts, of a ``"model"`` its class and parameters, of ``"scans"``
+        size, spacing, units and gray levels.
 
     Raises:
         InputFileError: Neither of these.
@@ -56,30 +57,50 @@ def describe(target: str | os.PathLike) -> dict:
     path = Path(target)
     if not path.exists():
         if str(target) in presets.names():
-            return describe_preset(str(target))
+            return _preset(str(target))
         if str(target).lower() in encoders.ENCODERS:
-            return describe_encoder(str(target).lower())
+            return _encoder(str(target).lower())
         raise InputFileError(
             target,
             "neither a file or folder nor a preset or encoder; the presets are "
             f"{', '.join(presets.names()) or 'none'}, the encoders "
             f"{', '.join(encoders.ENCODERS)}.",
         )
-    if (path / "preset.json").is_file():
-        return describe_preset(str(path))
-    if (path / "preset" / "preset.json").is_file():
-        return describe_preset(str(path / "preset"))
-    if _saved_model_folder(path) is not None:
-        return describe_saved_model(path)
+    for folder in (path, path / "preset"):
+        if (folder / "preset.json").is_file():
+            return _preset(str(folder))
+    version = _saved_model_folder(path)
+    if version is not None:
+        return _saved_model(path, version)
     if is_prepared(path):
-        return describe_prepared(path)
-    if path.suffix == ".keras":
-        return describe_model(path)
-    return describe_scans(path)
+        return _prepared(path)
+    return _model(path) if path.suffix == ".keras" else _scans(path)
 
 
-def describe_prepared(folder: str | os.PathLike) -> dict:
-    """Counts of a folder of ``tfstyle prepare``."""
+def describe_environment() -> dict:
+    """Versions of the packages that matter, devices, and the encoders and presets at hand.
+
+    Returns:
+        dict with ``"versions"`` (None where not installed), ``"devices"``, ``"encoders"`` and
+        ``"presets"``, the rows of :func:`tfstyle.presets.table` with their names.
+    """
+    import tensorflow as tf
+
+    from tfstyle import encoders, presets
+
+    return {
+        "kind": "environment",
+        "versions": package_versions(PACKAGES),
+        "devices": [
+            {"name": device.name, "type": device.device_type}
+            for device in tf.config.list_physical_devices()
+        ],
+        "encoders": list(encoders.ENCODERS),
+        "presets": [{"name": name, **row} for name, row in presets.table().items()],
+    }
+
+
+def _prepared(folder: Path) -> dict:
     index = read_index(folder)
     return {
         "kind": "prepared",
@@ -91,57 +112,7 @@ def describe_prepared(folder: str | os.PathLike) -> dict:
     }
 
 
-def describe_environment() -> dict:
-    """Versions of the packages that matter, devices, and the encoders and presets at hand.
-
-    Returns:
-        dict with ``"versions"`` (None where not installed), ``"devices"``, ``"encoders"`` and
-        ``"presets"``, the rows of :func:`tfstyle.presets.table` with their names.
-    """
-    import sys
-
-    import tensorflow as tf
-
-    from tfstyle import encoders, presets
-
-    versions: dict[str, str | None] = {
-        "python": sys.version.split()[0],
-        "tfstyle": __version__,
-    }
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
-    return {
-        "kind": "environment",
-        "versions": versions,
-        "devices": [
-            {"name": device.name, "type": device.device_type}
-            for device in tf.config.list_physical_devices()
-        ],
-        "encoders": list(encoders.ENCODERS),
-        "presets": [{"name": name, **row} for name, row in presets.table().items()],
-    }
-
-
-def describe_encoder(name: str) -> dict:
-    """The tap table of an encoder and its defaults; no weights are needed.
-
-    Args:
-        name: A key of ``tfstyle.encoders.ENCODERS``.
-
-    Returns:
-        dict with ``"name"``, ``"layer"``, ``"content_layers"`` and ``"style_layers"`` (the
-        defaults), ``"depth"``, ``"preprocessing"`` and ``"taps"``.
-
-    Raises:
-        ArgumentError: unknown name.
-
-    Example:
-        >>> describe_encoder("resnet50")["taps"][0]
-        {'name': 'conv1_relu', 'keras_layer': 'conv1_relu', 'channels': 64, 'stride': 2}
-    """
+def _encoder(name: str) -> dict:
     from tfstyle import encoders
 
     family = encoders.family(name)
@@ -165,50 +136,27 @@ def describe_encoder(name: str) -> dict:
     }
 
 
-def describe_preset(preset: str) -> dict:
-    """The card of a preset, without its weights.
-
-    Args:
-        preset: Name or folder.
-
-    Returns:
-        dict with ``"name"``, ``"folder"``, ``"megabytes"`` and ``"card"``.
-
-    Raises:
-        WeightsError: If the preset cannot be read.
-    """
+def _preset(preset: str) -> dict:
     from tfstyle import presets
 
     folder = Path(presets.folder(preset))
-    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     return {
         "kind": "preset",
-        "name": str(preset),
+        "name": preset,
         "folder": str(folder),
-        "megabytes": round(size / 1e6, 2),
+        "megabytes": _megabytes(folder),
         "card": presets.card(preset),
     }
 
 
-def describe_scans(path: str | os.PathLike) -> dict:
-    """Size, spacing, units and gray levels of scans; no patient data.
-
-    Args:
-        path: See :func:`tfstyle.data.read_scans`.
-
-    Returns:
-        dict with ``"scans"``, one dict a scan.
-
-    Raises:
-        InputFileError: If nothing can be read.
-    """
+def _scans(path: Path) -> dict:
     import numpy as np
 
     from tfstyle.data import read_scans, resolve_window
 
     scans = []
     for scan in read_scans(path):
-        window = resolve_window("auto", scan)
+        levels = {q: round(float(np.percentile(scan.pixels, q)), 3) for q in (0, 1, 50, 99, 100)}
         scans.append(
             {
                 "name": scan.name,
@@ -218,60 +166,57 @@ def describe_scans(path: str | os.PathLike) -> dict:
                 "spacing_mm": [round(value, 4) for value in scan.spacing],
                 "units": scan.units,
                 "dtype": str(scan.pixels.dtype),
-                "percentiles": {
-                    str(q): round(float(np.percentile(scan.pixels, q)), 3)
-                    for q in (0, 1, 50, 99, 100)
-                },
-                "header_window": _window(scan.header_window),
-                "auto_window": _window(window),
+                "percentiles": {str(q): level for q, level in levels.items()},
+                "header_window": scan.header_window and asdict(scan.header_window),
+                "auto_window": asdict(resolve_window("auto", scan)),
                 "files": len(scan.files),
-                **_dicom_facts(scan.files),
+                **(_dicom_facts(scan.files[0]) if scan.frames else {}),
             }
         )
     return {"kind": "scans", "path": str(path), "scans": scans}
 
 
-def describe_saved_model(path: str | os.PathLike) -> dict:
-    """Signatures of an exported model and what its export recorded.
+def _dicom_facts(file: str) -> dict:
+    """Technical attributes of a DICOM series that name nobody."""
+    from tfstyle.data.dicom import damage_is_input_error, read_dataset
 
-    Args:
-        path: Base folder (the latest version is described) or version folder.
+    keys = {
+        "Modality": "modality",
+        "ImageType": "image_type",
+        "SliceThickness": "slice_thickness_mm",
+        "KVP": "kvp",
+        "ConvolutionKernel": "kernel",
+        "BodyPartExamined": "body_part",
+    }
+    dataset = read_dataset(file, pixels=False, tags=list(keys))
+    with damage_is_input_error(file):
+        syntax = dataset.file_meta.get("TransferSyntaxUID")
+        facts: dict[str, Any] = {"transfer_syntax": getattr(syntax, "name", "unknown")}
+        for tag, key in keys.items():
+            value = dataset.get(tag)
+            if value in (None, ""):
+                continue
+            if tag in ("SliceThickness", "KVP"):
+                facts[key] = float(value)
+            else:
+                several = tag == "ImageType" and not isinstance(value, str)
+                facts[key] = "\\".join(map(str, value)) if several else str(value)
+    return {"dicom": facts}
 
-    Returns:
-        dict with ``"folder"``, ``"versions"``, ``"megabytes"`` and ``"metadata"``.
 
-    Raises:
-        InputFileError: If it is not an export of tfstyle.
-    """
+def _saved_model(base: Path, folder: Path) -> dict:
     from tfstyle.export import list_versions, read_metadata
 
-    base = Path(path)
-    folder = _saved_model_folder(base)
-    if folder is None:
-        raise InputFileError(path, "holds no SavedModel; export one with `tfstyle export`.")
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return {
         "kind": "saved_model",
         "folder": str(folder),
         "versions": sorted(list_versions(base if folder != base else base.parent)),
-        "megabytes": round(size / 1e6, 2),
+        "megabytes": _megabytes(folder),
         "metadata": read_metadata(folder),
     }
 
 
-def describe_model(path: str | os.PathLike) -> dict:
-    """Class and size of the model in a ``.keras`` file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        dict with ``"class"`` and ``"parameters"``, the number of values in each part; for a
-        ``StyleTransfer`` also ``"encoder"``, ``"layer"`` and ``"stride"``.
-
-    Raises:
-        InputFileError: If it cannot be read.
-    """
+def _model(path: Path) -> dict:
     from tfstyle.presets import open_model
 
     model = open_model(path)
@@ -289,6 +234,10 @@ def describe_model(path: str | os.PathLike) -> dict:
     return facts | {"parameters": parts}
 
 
+def _megabytes(folder: Path) -> float:
+    return round(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6, 2)
+
+
 def _saved_model_folder(path: Path) -> Path | None:
     """The version folder that `path` means: itself, or the latest below it."""
     if (path / "saved_model.pb").is_file():
@@ -299,48 +248,3 @@ def _saved_model_folder(path: Path) -> Path | None:
     if versions and (versions[max(versions)] / "saved_model.pb").is_file():
         return versions[max(versions)]
     return None
-
-
-def _window(window: Any) -> dict | None:
-    if window is None:
-        return None
-    return {"center": window.center, "width": window.width}
-
-
-def _dicom_facts(files: tuple[str, ...]) -> dict:
-    """Technical attributes of a DICOM series that name nobody."""
-    from tfstyle.data.dicom import damage_is_input_error, is_dicom, read_dataset
-
-    if (
-        not files
-        or files[0].lower().endswith((".png", ".nii", ".nii.gz"))
-        or not is_dicom(files[0])
-    ):
-        return {}
-    tags = [
-        "Modality",
-        "ImageType",
-        "SliceThickness",
-        "KVP",
-        "ConvolutionKernel",
-        "BodyPartExamined",
-    ]
-    dataset = read_dataset(files[0], pixels=False, tags=tags)
-    facts = {}
-    with damage_is_input_error(files[0]):
-        facts["transfer_syntax"] = getattr(
-            dataset.file_meta.get("TransferSyntaxUID"), "name", "unknown"
-        )
-        for tag, key in zip(
-            tags, ["modality", "image_type", "slice_thickness_mm", "kvp", "kernel", "body_part"]
-        ):
-            value = dataset.get(tag)
-            if value in (None, ""):
-                continue
-            if tag == "ImageType":
-                facts[key] = "\\".join(map(str, value)) if not isinstance(value, str) else value
-            elif tag in ("SliceThickness", "KVP"):
-                facts[key] = float(value)
-            else:
-                facts[key] = str(value)
-    return {"dicom": facts}

@@ -34,8 +34,8 @@ class Limits:
             a ``.keras`` archive.
         text_bytes: Size of a JSON file, a table, a ``models.config``, or of what stands before the
             voxels of a NIfTI file.
-        manifest_bytes: Size of the manifest of an augmented set or the account of a series, which
-            grow by a line for each slice.
+        manifest_bytes: Size of the manifest of an augmented set, which grows by a line for each
+            image.
         files: Files in a folder and all below it.
         follow_links: Whether symbolic links that lead out of an input folder are read: 1 or 0.
             Links are never written through.

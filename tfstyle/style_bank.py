@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfstyle._private.files import parse_json, read_arrays, write_atomically
+from tfstyle._private.files import free_name, parse_json, read_arrays, write_atomically
 from tfstyle.data import Scan, list_scans, read_scans, resolve_window
 from tfstyle.data.windows import Window, WindowSpec
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
@@ -399,13 +399,7 @@ def _numbers(values, name: str, kind) -> np.ndarray:
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
-    taken: set[str] = set()
-    result = []
+    taken: dict[str, None] = {}
     for name in names:
-        label, number = name, 1
-        while label in taken:
-            number += 1
-            label = f"{name}-{number}"
-        taken.add(label)
-        result.append(label)
-    return tuple(result)
+        taken[free_name(name, taken)] = None
+    return tuple(taken)

@@ -230,20 +230,6 @@ def style_images(
     return used.to_unit(read_slices(scan, chosen)), used
 
 
-def style_image(
-    path: str | os.PathLike,
-    window: str | Window = "auto",
-    index: int | None = None,
-    series: str | None = None,
-) -> tuple[np.ndarray, Window]:
-    """One slice of a scan as a style image (H, W), the middle one by default, and its window.
-
-    See :func:`style_images`.
-    """
-    images, used = style_images(path, window, index, series)
-    return images[0], used
-
-
 def read_slices(scan: Scan, indices: Sequence[int], pool: Executor | None = None) -> np.ndarray:
     """Pixels (S, rows, columns) of some slices of a scan, in its units.
 
@@ -274,6 +260,5 @@ __all__ = [
     "encode_style",
     "read_slices",
     "showing",
-    "style_image",
     "style_images",
 ]

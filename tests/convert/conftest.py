@@ -65,5 +65,4 @@ def ct() -> str:
 
 @pytest.fixture(autouse=True)
 def _few_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion, "CALIBRATION_PAIRS", 3)
     monkeypatch.setattr(conversion, "COMPARISON_PAIRS", 2)

@@ -82,15 +82,6 @@ def test_sizes_are_known_throughout(saved_model):
     assert graph.function.structured_outputs["generated"].shape.as_list() == [1, 32, 32, 1]
 
 
-def test_strength_of_unknown_rank_is_a_vector_of_one(saved_model, servable):
-    graph = plain_graph(saved_model, "stylize_strength", 16)
-    assert graph.inputs["strength"].shape.as_list() == [1]
-    given = {"content": image(1, (1, 16, 16, 1)), "style": image(2, (1, 16, 16, 1))}
-    given["strength"] = np.float32([0.3])
-    expected = servable.run("stylize_strength", given)["generated"]
-    np.testing.assert_allclose(run(graph, **given)["generated"], expected, rtol=0, atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("axes", "joined"),
     [([[2], [0]], True), ([[1], [0]], False), ([[2], [1]], False), ([[1, 2], [0, 1]], False)],
@@ -151,17 +142,6 @@ def test_slice_that_only_adds_axes(tmp_path, take, axes):
     x = np.random.default_rng(0).random((2, 3, 4), dtype=np.float32)
     np.testing.assert_array_equal(run(graph, x=x)["y"], take(x))
     assert operations(graph)["ExpandDims"] == axes
-
-
-def test_saved_again_it_is_a_model_with_one_signature(saved_model, tmp_path):
-    graph = plain_graph(saved_model, "stylize", 16)
-    graph.save(tmp_path / "plain")
-    again = plain_graph(tmp_path / "plain", "stylize")
-    assert again.dropped == {}
-    assert {n: s.shape for n, s in again.inputs.items()} == {
-        n: s.shape for n, s in graph.inputs.items()
-    }
-    assert operations(again)["Conv2D"] == 6
 
 
 def test_damaged_saved_model(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tfstyle.errors import ArgumentError, OutputError
-from tfstyle.export import Servable, export_unet, list_versions, read_metadata
+from tfstyle.export import Servable, export_unet, read_metadata
 from tfstyle.segmentation import UNet
 from tfstyle.serving import Client, DevelopmentServer
 
@@ -68,12 +68,6 @@ def test_served(unet, exported):
         answer = client.predict({"image": images}, "segment")
     np.testing.assert_array_equal(answer["mask"], unet.segment(images))
     np.testing.assert_allclose(answer["probabilities"], unet.probabilities(images), atol=1e-5)
-
-
-def test_existing_version_is_kept(unet, exported):
-    with pytest.raises(OutputError, match="exists already"):
-        export_unet(unet, exported.parent, 1)
-    assert list(list_versions(exported.parent)) == [1]
 
 
 class AtRandom:

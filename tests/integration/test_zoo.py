@@ -114,33 +114,30 @@ def test_deepest_tap(family, layer):
     assert np.isfinite(generated).all()
 
 
-class TestBadInput:
-    def test_image_cannot_be_decoded(self):
-        for family in (ResNet50, DenseNet121):
-            with pytest.raises(ArgumentError, match="layer: 'image' has nothing to decode"):
-                tfstyle.StyleTransfer(family(weights=None, depth="conv1_relu"), layer="image")
-
-    def test_layer_behind_the_depth(self):
-        with pytest.raises(ArgumentError, match=r"'pool2_pool' lies behind 'conv1_relu'.*depth="):
-            tfstyle.StyleTransfer(DenseNet121(weights=None, depth="conv1_relu"), layer="pool2_pool")
-
-    def test_layer_of_another_family(self):
-        with pytest.raises(ArgumentError, match="unknown layer 'relu3_1' for ResNet50"):
-            tfstyle.StyleTransfer("resnet50", layer="relu3_1")
-        with pytest.raises(ArgumentError, match="unknown layer 'conv2_block1_out' for DenseNet121"):
-            tfstyle.StyleTransfer("densenet121", layer="conv2_block1_out")
-
-    def test_losses_of_another_family(self):
-        model = tfstyle.StyleTransfer(
-            ResNet50(weights=None, depth="conv1_relu"), layer="conv1_relu"
-        )
-        with pytest.raises(ArgumentError, match="unknown layer 'relu1_1' for ResNet50"):
-            model.compile(content_layers=["conv1_relu"], style_layers=["relu1_1"])
-
-    def test_decoder_for_another_map(self):
-        encoder = ResNet50(weights=None, depth="conv2_block1_out")
-        decoder = tfstyle.StyleTransfer(encoder, layer="conv1_relu").decoder
-        with pytest.raises(
-            ArgumentError, match=r"decoder: takes 64 channels of stride 2.*256 of stride 4"
-        ):
-            tfstyle.StyleTransfer(encoder, layer="conv2_block1_out", decoder=decoder)
+def test_bad_input():
+    shallow = {
+        family: family(weights=None, depth="conv1_relu") for family in (ResNet50, DenseNet121)
+    }
+    model = tfstyle.StyleTransfer(shallow[ResNet50], layer="conv1_relu")
+    deeper = ResNet50(weights=None, depth="conv2_block1_out")
+    for make, message in (
+        (lambda: tfstyle.StyleTransfer(shallow[ResNet50], layer="image"), "nothing to decode"),
+        (
+            lambda: tfstyle.StyleTransfer(shallow[DenseNet121], layer="pool2_pool"),
+            r"'pool2_pool' lies behind 'conv1_relu'.*depth=",
+        ),
+        (
+            lambda: tfstyle.StyleTransfer("densenet121", layer="conv2_block1_out"),
+            "unknown layer 'conv2_block1_out' for DenseNet121",
+        ),
+        (
+            lambda: model.compile(content_layers=["conv1_relu"], style_layers=["relu1_1"]),
+            "unknown layer 'relu1_1' for ResNet50",
+        ),
+        (
+            lambda: tfstyle.StyleTransfer(deeper, "conv2_block1_out", decoder=model.decoder),
+            "decoder: takes 64 channels of stride 2.*256 of stride 4",
+        ),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            make()

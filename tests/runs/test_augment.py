@@ -207,13 +207,6 @@ class TestSet:
         assert "all of them are of a.png itself" in done.failed["a.png"]
         assert done.written == 2
 
-    def test_codes_alone_have_no_distances(self, model, styles, pictures, tmp_path):
-        bank = StyleBank(styles.codes, weights=np.array([0, 1, 0]))
-        augment_scans(model, pictures / "a.png", tmp_path / "out", bank, gate=None)
-        (row,) = rows_of(tmp_path / "out")
-        assert row["style"] == "style-1"
-        assert row["distance_before"] is row["distance_after"] is None
-
     def test_names_that_meet(self, model, styles, tmp_path):
         source = tmp_path / "in"
         source.mkdir()
@@ -239,12 +232,6 @@ class TestDraws:
         assert len(shared) == 6
         assert all(one[name] == two[name] for name in shared)
 
-    def test_seed_matters(self, model, styles, pictures, tmp_path):
-        for seed in (0, 1):
-            augment_scans(model, pictures, tmp_path / f"{seed}", styles, seed=seed, gate=None)
-        one, two = (contents(tmp_path / name) for name in "01")
-        assert not {one[name] for name in one if "images" in name} & set(two.values())
-
 
 class TestResuming:
     @pytest.fixture
@@ -269,7 +256,7 @@ class TestResuming:
         monkeypatch.setattr(model, "stylize", stylize)
         return calls, calls_until
 
-    @pytest.mark.parametrize("stop", [1, 4, 6])
+    @pytest.mark.parametrize("stop", [1, 4])
     def test_interrupted_and_taken_up(
         self, model, styles, pictures, tmp_path, whole, counted, stop
     ):
@@ -289,13 +276,6 @@ class TestResuming:
         assert len(calls) == 6 - finished
         assert (done.written, done.kept) == (6 - finished, finished)
         assert contents(out) == expected
-
-    def test_a_finished_set_does_nothing(self, model, styles, pictures, tmp_path, whole, counted):
-        expected, options = whole
-        done = augment_scans(model, pictures, tmp_path / "whole", styles, **options)
-        assert (done.written, done.kept) == (0, 6)
-        assert counted[0] == []
-        assert contents(tmp_path / "whole") == expected
 
     def test_what_is_missing_is_done_again(self, model, styles, pictures, tmp_path, whole, counted):
         expected, options = whole
@@ -345,10 +325,13 @@ class TestResuming:
             ({"gate": 0.5}, "gate: 0.5, but .* was begun with None"),
             ({"window": "range"}, "window: 'range'"),
             ({"masks": None}, "masks: False, but .* was begun with True"),
+            ({"styles": "others"}, "model and styles: differ from those"),
         ],
     )
     def test_other_settings(self, model, styles, pictures, tmp_path, whole, change, message):
         _, options = whole
+        if "styles" in change:
+            change, styles = {}, StyleBank(styles.codes * 1.01, names=styles.names)
         with pytest.raises(ArgumentError, match=message):
             augment_scans(model, pictures, tmp_path / "whole", styles, **{**options, **change})
 
@@ -366,11 +349,6 @@ class TestResuming:
         with pytest.raises(OutputError, match="holds no augmented set"):
             augment_scans(model, pictures / "a.png", tmp_path / "masks", styles, overwrite=True)
         assert (tmp_path / "masks" / "a.png").exists()
-
-    def test_other_styles(self, model, styles, pictures, tmp_path, whole):
-        other = StyleBank(styles.codes * 1.01, names=styles.names)
-        with pytest.raises(ArgumentError, match="model and styles: differ from those"):
-            augment_scans(model, pictures, tmp_path / "whole", other, **whole[1])
 
 
 class TestBadInputs:
@@ -453,19 +431,6 @@ class TestBadInputs:
 
 
 class TestMasks:
-    def test_linked(self, model, styles, pictures, tmp_path):
-        masks = tmp_path / "masks"
-        augment_scans(
-            model, pictures, tmp_path / "out", styles, masks=masks, link_masks=True, gate=None
-        )
-        made = tmp_path / "out" / "masks" / "deep" / "c-1.png"
-        assert made.samefile(masks / "deep" / "c.png")
-
-    def test_copies_are_files_of_their_own(self, model, styles, pictures, tmp_path):
-        masks = tmp_path / "masks"
-        augment_scans(model, pictures, tmp_path / "out", styles, masks=masks, gate=None)
-        assert not (tmp_path / "out" / "masks" / "a-1.png").samefile(masks / "a.png")
-
     def test_inside_the_input_folder(self, model, styles, pictures, tmp_path):
         (tmp_path / "masks").rename(pictures / "masks")
         done = augment_scans(

@@ -31,19 +31,16 @@ RUN = TrainingRun(
 )
 
 
-@pytest.mark.parametrize(
-    ("wrong", "error"),
-    [
+def test_training(tmp_path):
+    folder = tmp_path / "run"
+    for wrong, error in (
         ({"weights": "none-such.npz"}, WeightsError),
         ({"content": ("none-such",)}, InputFileError),
         ({"layer": "none-such"}, ArgumentError),
-    ],
-)
-def test_training(tmp_path, wrong, error):
-    folder = tmp_path / "run"
-    for _ in range(2):
-        with pytest.raises(error):
-            train(dataclasses.replace(RUN, **wrong), folder)
+    ):
+        for _ in range(2):
+            with pytest.raises(error):
+                train(dataclasses.replace(RUN, **wrong), folder)
     train(RUN, folder)
     settings = json.loads((folder / "run.json").read_text())["settings"]
     assert settings == json.loads(json.dumps(dataclasses.asdict(RUN)))

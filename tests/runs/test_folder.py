@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from tfstyle.errors import ArgumentError, OutputError
-from tfstyle.runs.folder import RunFolder, append_row, read_rows
+from tfstyle.runs.folder import RunFolder, read_rows
 
 
 def rows(path, settings, **options) -> list[dict]:
@@ -23,7 +23,7 @@ def test_a_later_run_finds_the_rows(tmp_path):
             thread.start()
         for thread in threads:
             thread.join()
-        append_row(run.journal, {"n": 8})  # as another process does
+        run.add({"n": 8})
     with open(run.journal, "a") as file:
         file.write('{"n": 9')  # killed
     (tmp_path / "new" / "out" / ".a.0123abcd.tfstyle").write_text("half")

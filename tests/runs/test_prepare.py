@@ -50,10 +50,9 @@ def fields(scan) -> tuple:
     return scan.pixels.dtype, scan.pixels.tolist(), scan.spacing, scan.units, scan.header_window
 
 
-@pytest.mark.parametrize("gzip", [False, True])
 @pytest.mark.parametrize("shard_mb", [256, 1e-4])
-def test_scans_come_back_as_they_were(source, tmp_path, gzip, shard_mb):
-    found = prepare_scans([source], tmp_path / "out", gzip=gzip, shard_mb=shard_mb)
+def test_scans_come_back_as_they_were(source, tmp_path, shard_mb):
+    found = prepare_scans([source], tmp_path / "out", shard_mb=shard_mb)
     scans = read_scans(source)
     assert (found.scans, found.slices) == (5, 11)
     assert found.shards == (1 if shard_mb == 256 else 5)
@@ -73,9 +72,8 @@ def test_same_bytes_each_time_and_nothing_of_the_patient(source, tmp_path):
             assert secret not in data, path
 
 
-@pytest.mark.parametrize("gzip", [False, True])
-def test_pairs_are_those_of_the_scans(source, tmp_path, gzip):
-    prepare_scans([source], tmp_path / "out", gzip=gzip, shard_mb=2e-4)
+def test_pairs_are_those_of_the_scans(source, tmp_path):
+    prepare_scans([source], tmp_path / "out", shard_mb=2e-4)
     options = {
         "windows": ("header", "bone", "percentile", "range"),
         "crop": 5,
@@ -104,7 +102,7 @@ def test_pixels_stay_on_the_disk(source, tmp_path):
 
 
 class TestResuming:
-    @pytest.mark.parametrize("stop", [0, 1, 3])
+    @pytest.mark.parametrize("stop", [0, 3])
     def test_goes_on_after_a_stop(self, source, tmp_path, monkeypatch, stop):
         whole = prepare_scans([source], tmp_path / "whole", shard_mb=1e-4)
         replace, calls = os.replace, []
@@ -141,12 +139,12 @@ class TestResuming:
 
     def test_other_work_is_refused(self, source, tmp_path):
         prepare_scans([source], tmp_path / "out")
-        with pytest.raises(ArgumentError, match=r"compression: 'gzip', but .* was begun with None"):
-            prepare_scans([source], tmp_path / "out", gzip=True)
+        with pytest.raises(ArgumentError, match=r"shard_mb: 1\.0, but .* was begun with 256\.0"):
+            prepare_scans([source], tmp_path / "out", shard_mb=1)
         write_png(image(3, (9, 7)), source / "p.png")
         with pytest.raises(ArgumentError, match="inputs: differ from those"):
             prepare_scans([source], tmp_path / "out")
-        for options in ({"shard_mb": 1e-4}, {"shard_mb": 1e-4, "gzip": True}, {}):
+        for options in ({"shard_mb": 1e-4}, {}):
             found = prepare_scans([source], tmp_path / "out", overwrite=True, **options)
             assert found.resumed == 0
             assert len(list((tmp_path / "out").iterdir())) == found.shards + 1

@@ -10,6 +10,7 @@ import pydicom
 import pytest
 
 from tests.data.conftest import make_ct, save_nifti
+from tests.minis import ct_volume
 from tests.segmentation.test_scans import bright
 from tfstyle import cli
 from tfstyle.data import Window, read_scan, write_png
@@ -113,14 +114,26 @@ def test_resumes_and_overwrites(segmenter, volume, tmp_path, monkeypatch):
     stamps = [(out / name).stat().st_mtime_ns for name in ("ct_seg.nii.gz", "b_seg.nii.gz")]
     (out / "b_seg.nii.gz").unlink()
     again = segment_scans(segmenter, inputs, out)
-    assert again[0] == first[0]
+    assert again[0].as_dict() == first[0].as_dict() | {"resumed": True}
     assert again[1].pixels == first[1].pixels
     assert (out / "ct_seg.nii.gz").stat().st_mtime_ns == stamps[0]
     other = Segmenter(bright(), window=Window(100, 400))
-    with pytest.raises(ArgumentError, match="digest: differ from"):
+    with pytest.raises(OutputError, match="exists already"):
         segment_scans(other, inputs, out)
     segment_scans(other, inputs, out, overwrite=True)
     assert (out / "ct_seg.nii.gz").stat().st_mtime_ns != stamps[0]
+
+
+def test_a_damaged_scan_is_named_and_the_others_are_done(segmenter, volume, tmp_path):
+    path, _ = volume
+    (path.parent / "sub").mkdir()
+    (path.parent / "sub" / "bad.nii").write_bytes(b"no volume")
+    failed = []
+    (done,) = segment_scans(
+        segmenter, [path.parent], tmp_path / "out", on_failure=lambda *what: failed.append(what[0])
+    )
+    assert done.file == str(tmp_path / "out" / "ct_seg.nii.gz")
+    assert failed == [str(path.parent / "sub" / "bad.nii")]
 
 
 def test_what_is_refused(segmenter, volume, tmp_path):
@@ -138,9 +151,10 @@ def test_what_is_refused(segmenter, volume, tmp_path):
     with pytest.raises(InputFileError, match="none"):
         segment_scans(segmenter, [tmp_path / "none"], tmp_path / "out")
     with pytest.raises(OutputError, match=r"give a folder"):
-        segment_scans(segmenter, [path, path], tmp_path / "one.nii.gz")
-    with pytest.raises(OutputError, match=r"does not end in \.nii\.gz"):
-        segment_scans(segmenter, [path], tmp_path / "one.dcm")
+        segment_scans(segmenter, [path, ct_volume(tmp_path / "v.nii")], tmp_path / "one.nii.gz")
+    for name, match in (("one.dcm", r"does not end in \.nii\.gz"), ("one.jpg", "in this format")):
+        with pytest.raises(OutputError, match=match):
+            segment_scans(segmenter, [path], tmp_path / name)
     taken = tmp_path / "taken.nii.gz"
     taken.write_bytes(b"precious")
     for overwrite, match in ((False, "exists already"), (True, "not a result of tfstyle")):

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
-from tests.minis import ct_series
+from tests.minis import ct_series, ct_volume
 from tests.models import small_model, small_tone
+from tfstyle import baselines
 from tfstyle._private.files import locked
 from tfstyle.data import WINDOWS, Window, read_scan, scan_to_unit, write_png
-from tfstyle.errors import ArgumentError, InputFileError, OutputError, ServingError
-from tfstyle.runs.stylize import (
-    ServedStylizer,
-    StylizedScan,
-    source_kind,
-    style_image,
-    stylize_scans,
-)
-from tfstyle.stylizers import ScanTransfer
+from tfstyle.errors import ArgumentError, InputFileError, OutputError
+from tfstyle.runs.stylize import StylizedScan, stylize_scans
 from tfstyle.tone.model import confidence_of
 
 
@@ -36,15 +29,29 @@ class Shift:
 
     def __init__(self):
         self.calls = []
-        self.sizes = []
 
     def stylize(self, content, style, strength=1.0, style_weights=None, batch_size=8):
-        self.sizes.append(batch_size)
-        self.calls.append((content, style, strength, style_weights))
+        self.calls.append((content, style, style_weights, batch_size))
         styles = style if isinstance(style, list) else [style]
         weights = np.ones(len(styles)) if style_weights is None else np.asarray(style_weights)
         mean = sum(w * s.mean() for w, s in zip(weights / weights.sum(), styles))
         return ((1 - 0.5 * strength) * content + 0.5 * strength * mean).astype(np.float32)
+
+
+class Known(Shift):
+    """A model that can be told from others; stops after some calls if it is told to."""
+
+    def __init__(self, stop_after=None, name="known"):
+        super().__init__()
+        self.stop_after, self.name = stop_after, name
+
+    def fingerprint(self):
+        return self.name
+
+    def stylize(self, *arguments, **options):
+        if len(self.calls) == self.stop_after:
+            raise KeyboardInterrupt
+        return super().stylize(*arguments, **options)
 
 
 @pytest.fixture
@@ -76,7 +83,27 @@ def only(results):
     return results[0]
 
 
-class TestDicom:
+def slice_at(path):
+    """A CT slice of a series of its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+    for keyword in ("SeriesInstanceUID", "SOPInstanceUID"):
+        setattr(dataset, keyword, pydicom.uid.generate_uid())
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.save_as(path)
+    return path
+
+
+def visible(folder):
+    """Files and their folders below, but for hidden ones."""
+    return sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and not path.relative_to(folder).parts[0].startswith(".")
+    )
+
+
+class TestFormats:
     def test_series_becomes_derived_series(self, model, series, style_file, tmp_path):
         seen = []
         done = only(
@@ -85,65 +112,41 @@ class TestDicom:
                 [series],
                 [style_file],
                 tmp_path / "out",
-                window="bone",
+                window="lung",
                 batch_size=2,
                 progress=lambda *a: seen.append(a),
             )
         )
-        assert done.slices == 5
-        assert [len(content) for content, *_ in model.calls] == [2, 2, 1]
-        assert model.sizes == [2, 2, 2]
-        assert done.confidence is None
-        assert [(a, b) for a, b, _ in seen] == [(2, 5), (4, 5), (5, 5)]
-        assert len(done.files) == 5
-        sources = [pydicom.dcmread(file) for file in read_scan(series).files]
-        derived = [pydicom.dcmread(file) for file in done.files]
-        assert [d.ImagePositionPatient for d in derived] == [
-            s.ImagePositionPatient for s in sources
+        assert [(len(content), size) for content, _, _, size in model.calls] == [
+            (2, 2),
+            (2, 2),
+            (1, 2),
         ]
+        assert [(a, b) for a, b, _ in seen] == [(2, 5), (4, 5), (5, 5)]
+        scan = read_scan(series)
+        sources = [pydicom.dcmread(file) for file in scan.files]
+        derived = [pydicom.dcmread(file) for file in done.files]
+        for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+            assert [d[keyword] for d in derived] == [s[keyword] for s in sources]
         assert not {d.SOPInstanceUID for d in derived} & {s.SOPInstanceUID for s in sources}
-        assert len({d.SeriesInstanceUID for d in derived}) == 1
-        assert derived[0].SeriesInstanceUID != sources[0].SeriesInstanceUID
+        (uid,) = {d.SeriesInstanceUID for d in derived}
+        assert uid != sources[0].SeriesInstanceUID
         assert derived[0].ImageType[:2] == ["DERIVED", "SECONDARY"]
         assert "tfstyle" in derived[0].DerivationDescription
-
-    def test_account_of_the_round_trip(self, model, series, style_file, tmp_path):
-        done = only(stylize_scans(model, [series], [style_file], tmp_path / "o", window="lung"))
-        scan = read_scan(series)
-        assert done.window == WINDOWS["lung"]
-        assert done.units == "HU"
+        # The account: what was clipped, and the round trip of 16 bits over 1500 HU.
+        assert (done.slices, done.window, done.units) == (5, WINDOWS["lung"], "HU")
         assert done.clipped_below == pytest.approx((scan.pixels < -1350).mean())
-        assert done.clipped_above == pytest.approx((scan.pixels > 150).mean())
-        assert 0 < done.clipped_above < 1
-        # 16 bits over 1500 HU, and back within half a step.
+        assert done.clipped_above == pytest.approx((scan.pixels > 150).mean()) != 0
         assert 0 < done.quantization < 1500 / 2**15
         assert done.round_trip <= 0.51 * done.quantization / 1500 + 1e-6
-        generated = np.concatenate([c for c, *_ in model.calls])
-        expected = model.stylize(generated, model.calls[0][1])[..., 0]
-        back = []
-        for file in done.files:
-            dataset = pydicom.dcmread(file)
-            back.append(
-                dataset.pixel_array * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
-            )
-        np.testing.assert_allclose(done.window.to_unit(np.stack(back)), expected, atol=2e-5)
-
-    def test_figures_tell_the_gray_scale_and_the_structure(
-        self, model, slice_file, style_file, tmp_path
-    ):
-        done = only(stylize_scans(model, [slice_file], [style_file], tmp_path / "o", window="bone"))
+        content = np.concatenate([c for c, *_ in model.calls])
+        expected = model.stylize(content, model.calls[0][1])[..., 0]
+        found = scan_to_unit(read_scan(tmp_path / "out" / "series"), "lung")[..., 0]
+        np.testing.assert_allclose(found, expected, atol=0.51 / 1500)  # whole HU when read
         assert 0 < done.distance_after < done.distance_before
         assert done.structure > 0.95  # halved contrast keeps structure
-        assert done.seconds >= 0
-        assert done.as_dict()["window"] == {"center": 400.0, "width": 1800.0}
-
-    def test_strength_zero_keeps_the_image(self, model, slice_file, style_file, tmp_path):
-        done = only(
-            stylize_scans(
-                model, [slice_file], [style_file], tmp_path / "o", window="bone", strength=0.0
-            )
-        )
-        assert done.distance_after == pytest.approx(done.distance_before, abs=1e-4)
+        assert done.confidence is None
+        assert StylizedScan.from_dict(json.loads(json.dumps(done.as_dict()))) == done
 
     def test_as_png_and_nifti(self, model, series, style_file, tmp_path):
         folder = tmp_path / "png"
@@ -156,27 +159,41 @@ class TestDicom:
         np.testing.assert_allclose(back.affine, read_scan(series).affine, atol=1e-4)
         assert back.pixels.shape == (5, 128, 128)
 
-    def test_same_names_do_not_meet(self, model, slice_file, style_file, tmp_path):
-        results = stylize_scans(
-            model, [slice_file, slice_file], [style_file], tmp_path / "o", window="bone"
+    def test_nifti(self, model, style_file, tmp_path):
+        volume = ct_volume(tmp_path / "ct.nii.gz")
+        done = only(stylize_scans(model, [volume], [style_file], tmp_path / "o", window="full"))
+        source, back = read_scan(volume), read_scan(tmp_path / "o" / "ct.nii.gz")
+        np.testing.assert_allclose(back.affine, source.affine, atol=1e-4)
+        expected = model.stylize(scan_to_unit(source, "full"), model.calls[0][1])[..., 0]
+        assert done.round_trip <= 0.51 / 4095 + 1e-6
+        np.testing.assert_allclose(WINDOWS["full"].to_unit(back.pixels), expected, atol=2e-4)
+
+    @pytest.mark.parametrize(("bits", "dtype"), [(8, np.uint8), (16, np.uint16)])
+    def test_png_keeps_its_depth(self, model, style_file, tmp_path, bits, dtype):
+        path, out = tmp_path / "in.png", tmp_path / "out.png"
+        write_png(np.random.default_rng(1).random((33, 17)), path, bits=bits)
+        done = only(stylize_scans(model, [path], [style_file], out))
+        back = read_scan(out)
+        assert (back.pixels.dtype, back.pixels.shape, done.units) == (dtype, (1, 33, 17), "gray")
+        expected = model.stylize(*model.calls[0][:2])[..., 0]
+        found = scan_to_unit(back)[..., 0]
+        np.testing.assert_allclose(found, expected, atol=done.round_trip * 1.01)
+
+    def test_one_pixel(self, model, style_file, tmp_path):
+        write_png(np.array([[0.25]]), tmp_path / "dot.png")
+        done = only(stylize_scans(model, [tmp_path / "dot.png"], [style_file], tmp_path / "o"))
+        assert (done.size, done.structure) == ((1, 1), None)
+
+    def test_blend(self, model, slice_file, style_file, tmp_path):
+        write_png(np.zeros((20, 20)), tmp_path / "dark.png")
+        styles = [style_file, tmp_path / "dark.png"]
+        done = only(
+            stylize_scans(model, [slice_file], styles, tmp_path / "o", style_weights=[3, 1])
         )
-        assert len({done.files for done in results}) == 2
-
-
-class Known(Shift):
-    """A model that can be told from others; stops after some calls if it is told to."""
-
-    def __init__(self, stop_after=None, name="known"):
-        super().__init__()
-        self.stop_after, self.name = stop_after, name
-
-    def fingerprint(self):
-        return self.name
-
-    def stylize(self, *arguments, **options):
-        if len(self.calls) == self.stop_after:
-            raise KeyboardInterrupt
-        return super().stylize(*arguments, **options)
+        _, given, weights, _ = model.calls[0]
+        assert (len(given), weights) == (2, [3, 1])
+        assert done.distance_before is None
+        assert len(done.style_windows) == 2
 
 
 class TestOneCurve:
@@ -203,77 +220,28 @@ class TestOneCurve:
             )
         )
 
-    def test_of_a_scan(self, tone, changing, tmp_path):
-        done = self.run(tone, changing, changing, tmp_path / "o", batch_size=2)
+    @pytest.mark.parametrize(
+        ("options", "style"), [({"batch_size": 2}, slice(4)), ({"style_slice": -2}, 3)]
+    )
+    def test_of_a_scan(self, tone, changing, tmp_path, options, style):
+        done = self.run(tone, changing, changing, tmp_path / "o", **options)
         scan = read_scan(changing)
         # The empty slice is looked at neither in the content nor in the style.
-        code = tone.encode_style(scan_to_unit(scan, "bone")[:4], one_code=True)
+        code = tone.encode_style(scan_to_unit(scan, "bone")[style], one_code=style != 3)
         curve = tone.estimate(scan_to_unit(scan, "full")[:4], code, one_curve=True)
         expected = tone.apply_curve(scan_to_unit(scan, "full"), curve)
         found = scan_to_unit(read_scan(tmp_path / "o" / "series"), "full")
         np.testing.assert_allclose(found, expected, atol=2e-3)
         assert done.confidence == pytest.approx(float(confidence_of(curve)[0]), abs=1e-3)
-        assert StylizedScan.from_dict(json.loads(json.dumps(done.as_dict()))) == done
-
-    def test_a_slice_of_the_style_by_number(self, tone, changing, tmp_path):
-        self.run(tone, changing, changing, tmp_path / "o", style_slice=-2)
-        scan = read_scan(changing)
-        code = tone.encode_style(scan_to_unit(scan, "bone")[3])
-        curve = tone.estimate(scan_to_unit(scan, "full")[:4], code, one_curve=True)
-        expected = tone.apply_curve(scan_to_unit(scan, "full"), curve)
-        found = scan_to_unit(read_scan(tmp_path / "o" / "series"), "full")
-        np.testing.assert_allclose(found, expected, atol=2e-3)
-
-    def test_volumes_too(self, tone, changing, tmp_path):
-        self.run(tone, changing, changing, tmp_path / "o.nii.gz", output_format="nifti")
-        self.run(tone, changing, changing, tmp_path / "o")
-        volume, series = read_scan(tmp_path / "o.nii.gz"), read_scan(tmp_path / "o" / "series")
-        np.testing.assert_allclose(
-            scan_to_unit(volume, "full"), scan_to_unit(series, "full"), atol=1e-3
-        )
+        self.run(tone, changing, changing, tmp_path / "o.nii", output_format="nifti", **options)
+        volume = scan_to_unit(read_scan(tmp_path / "o.nii"), "full")
+        np.testing.assert_allclose(volume, found, atol=1e-3)
 
     def test_strength_zero_is_the_content(self, tone, changing, tmp_path):
         self.run(tone, changing, changing, tmp_path / "o", strength=0)
         found = scan_to_unit(read_scan(tmp_path / "o" / "series"), "full")
         expected = scan_to_unit(read_scan(changing), "full")
         np.testing.assert_allclose(found, expected, atol=1.01 / 2**16)
-
-    @pytest.mark.parametrize("stop", [1, 3])
-    def test_resumes_with_the_same_curve(self, tone, changing, tmp_path, stop, monkeypatch):
-        whole = self.run(tone, changing, changing, tmp_path / "whole", batch_size=1)
-        apply, calls = tone.apply_curve, []
-
-        def stopping(*arguments):
-            calls.append(arguments)
-            if len(calls) > stop:
-                raise KeyboardInterrupt
-            return apply(*arguments)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(tone, "apply_curve", stopping)
-            with pytest.raises(KeyboardInterrupt):
-                self.run(tone, changing, changing, tmp_path / "o", batch_size=1)
-        done = self.run(tone, changing, changing, tmp_path / "o", batch_size=3)
-        assert done.resumed == stop
-        assert done.confidence == whole.confidence
-        for one, other in zip(done.files, whole.files, strict=True):
-            one, other = pydicom.dcmread(one), pydicom.dcmread(other)
-            np.testing.assert_array_equal(one.pixel_array, other.pixel_array)
-
-    def test_no_more_than_sixteen_slices_are_read_beforehand(self, tone):
-        asked = []
-
-        def read(indices):
-            asked.extend(indices)
-            return np.random.default_rng(0).random((len(indices), 16, 16, 1), np.float32)
-
-        style = np.random.default_rng(1).random((16, 16), np.float32)
-        ScanTransfer(tone, 300, read, style)
-        assert len(asked) == 16
-        assert set(np.diff(asked)) <= {18, 19}
-        asked.clear()
-        ScanTransfer(Shift(), 300, read, style)
-        assert not asked
 
     def test_low_confidence_says_why(self, tone, changing, tmp_path, caplog):
         bias = tone.matcher.out.bias.numpy()
@@ -298,59 +266,115 @@ class TestOneCurve:
         assert done.confidence is None
 
 
-class TestResume:
-    """Five slices in calls of one, stopped at the fourth: three are finished."""
+class TestNames:
+    def test_results_have_names_and_places_of_their_sources(self, style_file, tmp_path):
+        for name in ("a b.dcm", "a_b.dcm", "1.2.3.4", "1.2.3.5", "sub/x.dcm", "sub/deep/x.dcm"):
+            slice_at(tmp_path / "in" / name)
+        picture = np.linspace(0, 1, 400).reshape(20, 20)
+        for name in ("a b.png", "ä&[ö].png", "sub/x.png"):
+            write_png(picture, tmp_path / "in" / name)
+        out = tmp_path / "out"
+        stylize_scans(Known(), [tmp_path / "in"], [style_file], out, window="range")
+        folders = ("1.2.3.4", "1.2.3.5", "a b", "a_b", "sub/deep/x", "sub/x")
+        pictures = ("a b.png", "sub/x.png", "ä&[ö].png")
+        assert visible(out) == sorted((*(f"{name}/IM_0001.dcm" for name in folders), *pictures))
 
+    def test_a_number_where_two_results_would_have_one_name(self, style_file, tmp_path):
+        first, second = slice_at(tmp_path / "a" / "x.dcm"), slice_at(tmp_path / "b" / "x.dcm")
+        out = tmp_path / "out"
+        done = stylize_scans(Known(), [first, second, first], [style_file], out)
+        assert visible(out) == ["x-2/IM_0001.dcm", "x/IM_0001.dcm"]
+        assert len(done) == 2  # what is given twice is done once
+        stylize_scans(Known(), [first.parent, second.parent], [style_file], tmp_path / "two")
+        assert visible(tmp_path / "two") == ["a/x/IM_0001.dcm", "b/x/IM_0001.dcm"]
+        write_png(np.eye(20), first.parent / "x.png")
+        options = {"output_format": "png", "window": "range"}
+        stylize_scans(Known(), [first.parent], [style_file], tmp_path / "png", **options)
+        assert visible(tmp_path / "png") == ["x-2.png", "x.png"]
+
+    def test_a_result_in_the_place_of_a_folder_of_results(self, style_file, tmp_path):
+        (tmp_path / "in" / "a").mkdir(parents=True)
+        write_png(np.eye(20), tmp_path / "in" / "a" / "x.png")
+        out = tmp_path / "out"
+        stylize_scans(Known(), [tmp_path / "in"], [style_file], out)
+        (tmp_path / "in" / "a" / "x.png").unlink()
+        ct_series(tmp_path / "in" / "a")
+        with pytest.raises(OutputError, match="exists already"):
+            stylize_scans(Known(), [tmp_path / "in"], [style_file], out)
+        stylize_scans(Known(), [tmp_path / "in"], [style_file], out, overwrite=True)
+        assert visible(out) == ["a/IM_0001.dcm", "a/IM_0002.dcm"]
+
+    def test_one_series_by_name(self, style_file, tmp_path):
+        for name in ("1.2.3.4", "1.2.3.5"):
+            slice_at(tmp_path / "in" / name)
+        ct_series(tmp_path / "in" / "ct")
+        for series in ("1.2.3.5", "ct"):
+            out = tmp_path / f"of-{series}"
+            stylize_scans(Known(), [tmp_path / "in"], [style_file], out, series=series)
+            assert [path.name for path in out.iterdir() if path.name[0] != "."] == [series]
+        with pytest.raises(InputFileError, match="holds no series 'mr'"):
+            stylize_scans(Known(), [tmp_path / "in"], [style_file], tmp_path, series="mr")
+
+    @pytest.mark.parametrize(
+        ("name", "options", "message"),
+        [
+            ("o.nii.gz", {}, "a DICOM series is written into a folder"),
+            ("o.dcm", {}, "a DICOM series is written into a folder"),
+            ("o.png", {"output_format": "nifti"}, r"does not end in \.nii\.gz or \.nii; give a"),
+            ("o.png", {"output_format": "png"}, "one picture, but series has 5 slices"),
+            ("o.jpg", {}, r"not written in this format.* ends in \.nii\.gz, \.nii, \.png"),
+            ("o.TIFF", {"output_format": "png"}, "not written in this format"),
+        ],
+    )
+    def test_a_file_that_cannot_be_made(
+        self, model, series, style_file, tmp_path, name, options, message
+    ):
+        with pytest.raises(OutputError, match=message):
+            stylize_scans(model, [series], [style_file], tmp_path / name, **options)
+        assert not (tmp_path / name).exists()
+        assert not model.calls
+
+    def test_one_file_for_two_scans(self, model, series, style_file, tmp_path):
+        with pytest.raises(OutputError, match="2 scans"):
+            stylize_scans(model, [series, style_file], [style_file], tmp_path / "o.png")
+
+
+class TestResume:
     options: ClassVar = {"window": "bone", "batch_size": 1}
 
     @pytest.fixture
-    def stopped(self, series, style_file, tmp_path):
+    def inputs(self, series):
+        """A series of five slices, and another of one."""
+        return [series, slice_at(series.parent / "z.dcm")]
+
+    def test_goes_on_and_equals_a_run_in_one(self, inputs, style_file, tmp_path):
+        out = tmp_path / "o"
+        with pytest.raises(KeyboardInterrupt):
+            stylize_scans(Known(5), inputs, [style_file], out, **self.options)
+        assert [path.split("/")[0] for path in visible(out)] == ["series"] * 5
+        model, seen = Known(), []
+        first, second = stylize_scans(
+            model, inputs, [style_file], out, progress=lambda *a: seen.append(a[0]), **self.options
+        )
+        assert (first.resumed, second.resumed, len(model.calls), seen) == (True, False, 1, [6])
+        whole = stylize_scans(Known(), inputs, [style_file], tmp_path / "whole", **self.options)
+        for one, other in zip((first, second), whole, strict=True):
+            for file, same in zip(one.files, other.files, strict=True):
+                np.testing.assert_array_equal(
+                    pydicom.dcmread(file).pixel_array, pydicom.dcmread(same).pixel_array
+                )
+
+    def test_nothing_shows_before_the_end(self, series, style_file, tmp_path):
         with pytest.raises(KeyboardInterrupt):
             stylize_scans(Known(3), [series], [style_file], tmp_path / "o", **self.options)
-        return tmp_path / "o"
-
-    def test_nothing_shows_before_the_end(self, stopped):
-        assert [path.name for path in stopped.iterdir()] == [".tfstyle"]
-        slices = sorted(p.name for p in (stopped / ".tfstyle/series/slices").iterdir())
-        assert slices == ["IM_0001.dcm", "IM_0002.dcm", "IM_0003.dcm"]
-
-    def test_goes_on_and_equals_a_run_in_one(self, stopped, series, style_file, tmp_path):
-        model, seen = Known(), []
-        done = only(
-            stylize_scans(
-                model,
-                [series],
-                [style_file],
-                stopped,
-                progress=lambda *a: seen.append(a),
-                **self.options,
-            )
-        )
-        assert done.resumed == 3
-        assert len(model.calls) == 2
-        assert [a for a, *_ in seen] == [3, 4, 5]
-        whole = only(
-            stylize_scans(Known(), [series], [style_file], tmp_path / "whole", **self.options)
-        )
-        for one, other in zip(done.files, whole.files, strict=True):
-            one, other = pydicom.dcmread(one), pydicom.dcmread(other)
-            np.testing.assert_array_equal(one.pixel_array, other.pixel_array)
-            assert one.ImagePositionPatient == other.ImagePositionPatient
-        assert len({pydicom.dcmread(file).SeriesInstanceUID for file in done.files}) == 1
-        apart = {"files": (), "seconds": 0.0, "resumed": 0}
-        assert replace(done, **apart) == replace(whole, **apart)
-        assert sorted(p.name for p in stopped.iterdir()) == [".tfstyle", "series"]
-
-    def test_a_line_cut_short_costs_its_slice_alone(self, stopped, series, style_file):
-        account = stopped / ".tfstyle/series/slices.jsonl"
-        account.write_text(account.read_text()[:-20])
-        model = Known()
-        done = only(stylize_scans(model, [series], [style_file], stopped, **self.options))
-        assert done.resumed == 2
-        assert len(model.calls) == len(done.files) - 2 == 3
+        assert visible(tmp_path / "o") == []
 
     @pytest.mark.parametrize("change", [{"strength": 0.5}, {"window": "lung"}, "model", "source"])
-    def test_other_work_starts_anew(self, stopped, series, style_file, change):
+    def test_other_work_is_refused_or_overwrites(self, series, style_file, tmp_path, change):
+        arguments = [series], [style_file], tmp_path / "o"
+        done = only(stylize_scans(Known(), *arguments, **self.options))
+        again = only(stylize_scans(Known(0), *arguments, **self.options))
+        assert again.as_dict() == done.as_dict() | {"resumed": True}
         options = {**self.options, **(change if isinstance(change, dict) else {})}
         if change == "source":
             first = sorted(series.iterdir())[0]
@@ -358,54 +382,36 @@ class TestResume:
             dataset.RescaleIntercept = float(dataset.RescaleIntercept) + 1
             dataset.save_as(first)
         model = Known(name="other" if change == "model" else "known")
-        done = only(stylize_scans(model, [series], [style_file], stopped, **options))
-        assert (done.resumed, len(model.calls)) == (0, 5)
-
-    def test_finished_work_is_not_done_again(self, series, style_file, tmp_path):
-        first = only(stylize_scans(Known(), [series], [style_file], tmp_path / "o", **self.options))
-        model = Known()
-        again = only(stylize_scans(model, [series], [style_file], tmp_path / "o", **self.options))
-        assert not model.calls
-        assert again.resumed == 5
-        assert {**again.as_dict(), "resumed": 0} == first.as_dict()
         with pytest.raises(OutputError, match="exists already"):
-            stylize_scans(
-                Known(), [series], [style_file], tmp_path / "o", strength=0.5, **self.options
-            )
+            stylize_scans(model, *arguments, **options)
+        done = only(stylize_scans(model, *arguments, overwrite=True, **options))
+        assert (done.resumed, len(model.calls)) == (False, 5)
 
-    def test_two_runs_at_once(self, stopped, series, style_file):
-        with locked(stopped / ".tfstyle/series"), pytest.raises(OutputError, match="another run"):
-            stylize_scans(Known(), [series], [style_file], stopped, **self.options)
-        assert (stopped / ".tfstyle/series/slices/IM_0001.dcm").exists()
+    @pytest.mark.parametrize("method", ["histogram_matching", "clahe", "random_gamma"])
+    def test_baselines_too(self, inputs, style_file, tmp_path, method, monkeypatch):
+        out = tmp_path / "o"
+        options = {"fixed": True} if method == "random_gamma" else {}
+        first = stylize_scans(baselines.get(method, **options), inputs, [style_file], out)
+        baseline = baselines.get(method, **options)
+        monkeypatch.setattr(baseline, "_generate", None)
+        again = stylize_scans(baseline, inputs, [style_file], out)
+        assert [one.as_dict() | {"resumed": False} for one in again] == [
+            one.as_dict() for one in first
+        ]
+        options = {"seed": 5, "fixed": True} if method == "random_gamma" else {}
+        other = baselines.get("mean_and_spread" if not options else method, **options)
+        with pytest.raises(OutputError, match="exists already"):
+            stylize_scans(other, inputs, [style_file], out)
 
-    def test_a_model_that_cannot_be_told_starts_anew(self, series, style_file, tmp_path):
-        class Stops(Shift):
-            def stylize(self, *arguments, **options):
-                if self.calls:
-                    raise KeyboardInterrupt
-                return super().stylize(*arguments, **options)
-
+    def test_two_runs_at_once(self, series, style_file, tmp_path):
+        arguments = [series], [style_file], tmp_path / "o"
         with pytest.raises(KeyboardInterrupt):
-            stylize_scans(Stops(), [series], [style_file], tmp_path / "o", **self.options)
-        assert not list((tmp_path / "o").iterdir())
+            stylize_scans(Known(0), *arguments, **self.options)
+        (place,) = (tmp_path / "o" / ".tfstyle").iterdir()
+        with locked(place), pytest.raises(OutputError, match="another run"):
+            stylize_scans(Known(), *arguments, **self.options)
 
-    def test_a_damaged_slice_keeps_the_others(self, series, style_file, tmp_path):
-        last = Path(read_scan(series).files[-1])
-        last.write_bytes(last.read_bytes()[:-3000])
-        with pytest.raises(InputFileError, match=last.name):
-            stylize_scans(Known(), [series], [style_file], tmp_path / "o", **self.options)
-        slices = tmp_path / "o" / ".tfstyle/series/slices"
-        assert len(list(slices.iterdir())) >= 3
-
-    def test_pictures(self, series, style_file, tmp_path):
-        options = {**self.options, "output_format": "png"}
-        with pytest.raises(KeyboardInterrupt):
-            stylize_scans(Known(2), [series], [style_file], tmp_path / "o", **options)
-        done = only(stylize_scans(Known(), [series], [style_file], tmp_path / "o", **options))
-        assert done.resumed == 2
-        assert len(done.files) == 5
-
-    def test_killed_with_workers(self, series, style_file, tmp_path):
+    def test_killed_with_workers(self, inputs, style_file, tmp_path):
         """Killed like by the kernel, in the middle, then run again; both with processes."""
         code = """
 import os, sys
@@ -417,257 +423,103 @@ class Model:
         return "killed"
     def stylize(self, content, style, **options):
         self.calls += 1
-        print("slice", flush=True)
-        if self.calls == int(sys.argv[4]):
+        if self.calls == int(sys.argv[1]):
             os.kill(os.getpid(), 9)
         return (0.5 * content).astype(np.float32)
-(done,) = stylize_scans(Model(), [sys.argv[1]], [sys.argv[2]], sys.argv[3],
-                        batch_size=1, workers=2)
-print("resumed", done.resumed)
+done = stylize_scans(Model(), sys.argv[4:], [sys.argv[2]], sys.argv[3], batch_size=1, workers=2)
+print("resumed", *(one.resumed for one in done))
 """
-        command = [sys.executable, "-c", code, str(series), str(style_file), str(tmp_path / "o")]
-        killed = subprocess.run([*command, "4"], capture_output=True, text=True, timeout=300)
-        assert killed.returncode == -9, killed.stderr
-        assert [path.name for path in (tmp_path / "o").iterdir()] == [".tfstyle"]
-        again = subprocess.run([*command, "9"], capture_output=True, text=True, timeout=300)
-        assert again.returncode == 0, again.stderr
-        *slices, last = again.stdout.split("\n")[:-1]
-        resumed = int(last.split()[1])
-        assert resumed >= 1
-        assert len(slices) == 5 - resumed
-        files = sorted((tmp_path / "o" / "series").iterdir())
-        scan, source = read_scan(tmp_path / "o" / "series"), read_scan(series)
-        assert len(files) == len(scan) == 5
-        np.testing.assert_allclose(scan.affine, source.affine)
-
-
-class TestNifti:
-    @pytest.fixture
-    def volume(self, tmp_path):
-        rng = np.random.default_rng(0)
-        voxels = rng.integers(-1000, 1500, (20, 24, 3)).astype(np.int16)
-        path = tmp_path / "ct.nii.gz"
-        nib.save(nib.Nifti1Image(voxels, np.diag([-0.7, -0.8, 3.0, 1.0])), path)
-        return path
-
-    def test_round_trip(self, model, volume, style_file, tmp_path):
-        done = only(stylize_scans(model, [volume], [style_file], tmp_path / "o", window="full"))
-        assert done.files[0].endswith(".nii.gz")
-        source, back = read_scan(volume), read_scan(done.files[0])
-        np.testing.assert_allclose(back.affine, source.affine, atol=1e-4)
-        assert back.pixels.shape == source.pixels.shape
-        expected = model.stylize(scan_to_unit(source, "full"), model.calls[0][1])[..., 0]
-        assert done.round_trip <= 0.51 / 4095 + 1e-6
-        np.testing.assert_allclose(WINDOWS["full"].to_unit(back.pixels), expected, atol=2e-4)
-
-    def test_cannot_become_dicom(self, model, volume, style_file, tmp_path):
-        with pytest.raises(ArgumentError, match="is not a DICOM file"):
-            stylize_scans(model, [volume], [style_file], tmp_path / "o", output_format="dicom")
-        assert not (tmp_path / "o").exists()
-
-
-class TestPng:
-    @pytest.mark.parametrize(("bits", "dtype"), [(8, np.uint8), (16, np.uint16)])
-    def test_keeps_its_depth(self, model, style_file, tmp_path, bits, dtype):
-        path = tmp_path / "in.png"
-        write_png(np.random.default_rng(1).random((33, 17)), path, bits=bits)
-        out = tmp_path / "out.png"
-        done = only(stylize_scans(model, [path], [style_file], out))
-        back = read_scan(out)
-        assert back.pixels.dtype == dtype
-        assert back.pixels.shape == (1, 33, 17)
-        assert done.units == "gray"
-        expected = model.stylize(model.calls[0][0], model.calls[0][1])[..., 0]
-        np.testing.assert_allclose(
-            scan_to_unit(back)[..., 0], expected, atol=done.round_trip * 1.01
-        )
-
-    def test_one_pixel(self, model, style_file, tmp_path):
-        path = tmp_path / "dot.png"
-        write_png(np.array([[0.25]]), path)
-        done = only(stylize_scans(model, [path], [style_file], tmp_path / "o"))
-        assert done.size == (1, 1)
-        assert done.structure is None
-
-    def test_cannot_become_nifti(self, model, style_file, tmp_path):
-        with pytest.raises(ArgumentError, match="'png'"):
-            stylize_scans(model, [style_file], [style_file], tmp_path / "o", output_format="nifti")
-
-
-class TestStyles:
-    def test_middle_slice_unless_told(self, series):
-        scan = read_scan(series)
-        expected = WINDOWS["bone"].to_unit(scan.pixels[2])
-        image, window = style_image(series, "bone")
-        np.testing.assert_array_equal(image, expected)
-        assert window == WINDOWS["bone"]
-        np.testing.assert_array_equal(
-            style_image(series, "bone", -1)[0], WINDOWS["bone"].to_unit(scan.pixels[-1])
-        )
-
-    def test_no_such_slice(self, series):
-        with pytest.raises(ArgumentError, match=r"5 slices, 0 to 4"):
-            style_image(series, index=5)
-
-    def test_blend(self, model, slice_file, style_file, tmp_path):
-        dark = tmp_path / "dark.png"
-        write_png(np.zeros((20, 20)), dark)
-        done = only(
-            stylize_scans(
-                model,
-                [slice_file],
-                [style_file, dark],
-                tmp_path / "o",
-                style_weights=[3, 1],
+        words = [str(word) for word in (style_file, tmp_path / "o", *reversed(inputs))]
+        killed, again = (
+            subprocess.run(
+                [sys.executable, "-c", code, count, *words], capture_output=True, text=True
             )
+            for count in ("4", "9")
         )
-        _, styles, _, weights = model.calls[0]
-        assert len(styles) == 2
-        assert weights == [3, 1]
-        assert done.distance_before is None
-        assert len(done.style_windows) == 2
+        assert killed.returncode == -9, killed.stderr
+        assert (again.returncode, again.stdout) == (0, "resumed True False\n"), again.stderr
+        scan, source = read_scan(tmp_path / "o" / "series"), read_scan(inputs[0])
+        assert len(scan) == 5
+        np.testing.assert_allclose(scan.affine, source.affine)
+        assert not list((tmp_path / "o").rglob(".*.tfstyle"))  # nothing unfinished is left
 
 
-class TestBadArguments:
+class TestDamaged:
+    def test_is_named_and_the_others_are_done(self, series, style_file, tmp_path):
+        folder = series.parent / "in"
+        (folder / "sub").mkdir(parents=True)
+        (folder / "header.dcm").write_text("dear")
+        cut = slice_at(folder / "cut.dcm")
+        cut.write_bytes(cut.read_bytes()[:-9000])
+        (folder / "sub" / "p.png").write_bytes(b"\x89PNG\r\n\x1a\n cut short")
+        slice_at(folder / "sub" / "good.dcm")
+        inputs, failed, seen = [folder, tmp_path / "letter.txt", series], {}, []
+        inputs[1].write_text("dear")
+        for _ in range(2):
+            done = stylize_scans(
+                Known(),
+                inputs,
+                [style_file],
+                tmp_path / "out",
+                window="bone",
+                progress=lambda *a: seen.append(a),
+                on_failure=lambda path, error: failed.update({path: error}),
+            )
+            assert [Path(one.files[0]).parent.name for one in done] == ["good", "series"]
+            names = sorted(os.path.relpath(path, tmp_path) for path in failed)
+            assert names == ["in/cut.dcm", "in/header.dcm", "in/sub/p.png", "letter.txt"]
+        assert [one.resumed for one in done] == [True, True]
+        assert seen[-1][0] == seen[-1][1] == 7
+        with pytest.raises(InputFileError, match="header"):
+            stylize_scans(Known(), [folder], [style_file], tmp_path / "out", window="bone")
+
+    def test_nothing_else_is_an_error(self, style_file, tmp_path):
+        (tmp_path / "a.dcm").write_text("dear")
+        report = {"on_failure": lambda path, error: pytest.fail("is the only input")}
+        for path, message in (("a.dcm", "not a DICOM file"), ("gone", "no such file or folder")):
+            with pytest.raises(InputFileError, match=message):
+                stylize_scans(Known(), [tmp_path / path], [style_file], tmp_path / "o", **report)
+
+
+class TestRefused:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"output_format": "jpeg"}, "unknown value 'jpeg'"),
+            ({"output_format": "jpeg"}, "must be one of auto, dicom, nifti, png, received 'jpeg'"),
             ({"style_weights": [1, 2]}, "2 weights for 1 styles"),
             ({"batch_size": 0}, "batch_size"),
             ({"strength": 1.5}, "strength"),
             ({"window": "bonee"}, "bonee"),
+            ({"workers": -1}, "workers: must be at least 0"),
+            ({"styles": []}, "at least one style scan"),
+            ({"inputs": []}, "at least one input scan"),
+            ({"inputs": ["v.nii"], "output_format": "dicom"}, "is not a DICOM file"),
+            ({"inputs": ["style.png"], "output_format": "nifti"}, "use 'png'"),
         ],
     )
-    def test_refused_before_any_work(
-        self, model, slice_file, style_file, tmp_path, options, message
-    ):
+    def test_before_any_work(self, model, slice_file, style_file, tmp_path, options, message):
+        ct_volume(tmp_path / "v.nii")
+        inputs = [tmp_path / name for name in options.pop("inputs", [slice_file])]
+        styles = options.pop("styles", [style_file])
         with pytest.raises(ArgumentError, match=message):
-            stylize_scans(model, [slice_file], [style_file], tmp_path / "o", **options)
+            stylize_scans(model, inputs, styles, tmp_path / "o", **options)
         assert not model.calls
         assert not (tmp_path / "o").exists()
 
-    def test_no_style(self, model, slice_file, tmp_path):
-        with pytest.raises(ArgumentError, match="style"):
-            stylize_scans(model, [slice_file], [], tmp_path / "o")
-
-    def test_missing_input_is_named(self, model, style_file, tmp_path):
-        with pytest.raises(InputFileError, match="nothing_here"):
-            stylize_scans(model, [tmp_path / "nothing_here"], [style_file], tmp_path / "o")
-
-
-class TestOutput:
-    def test_nothing_is_overwritten(self, model, slice_file, style_file, tmp_path):
-        out = tmp_path / "o"
-        stylize_scans(model, [slice_file], [style_file], out, output_format="png")
-        before = {p: p.read_bytes() for p in out.rglob("*.png")}
-        assert before
-        with pytest.raises(OutputError, match="exists already"):
-            stylize_scans(model, [slice_file], [style_file], out, output_format="png")
-        assert {p: p.read_bytes() for p in out.rglob("*.png")} == before
-
-    @pytest.mark.parametrize("output_format", ["auto", "png"])
-    def test_results_are_overwritten_and_nothing_else(
-        self, series, style_file, tmp_path, output_format
-    ):
+    def test_what_tfstyle_has_not_made_is_never_overwritten(self, series, style_file, tmp_path):
         arguments = [series], [style_file], tmp_path / "o"
-        options = {"window": "bone", "output_format": output_format, "overwrite": True}
-        for strength in (1.0, 0.5, 0.5):
-            done = only(stylize_scans(Known(), *arguments, strength=strength, **options))
-            other = tmp_path / f"{strength}-{done.resumed}"
-            whole = only(
-                stylize_scans(Known(), *arguments[:2], other, strength=strength, **options)
-            )
-            for one, file in zip(done.files, whole.files, strict=True):
-                np.testing.assert_array_equal(read_scan(one).pixels, read_scan(file).pixels)
+        stylize_scans(Known(), *arguments)
         (tmp_path / "o" / "series" / "letter.txt").write_text("dear")
         with pytest.raises(OutputError, match="is not a result of tfstyle"):
-            stylize_scans(Known(), *arguments, strength=0.1, **options)
+            stylize_scans(Known(), *arguments, strength=0.1, overwrite=True)
         before = {path: path.read_bytes() for path in series.iterdir()}
         with pytest.raises(OutputError, match="is not a result of tfstyle"):
-            stylize_scans(Known(), *arguments[:2], series.parent, **options)
+            stylize_scans(Known(), *arguments[:2], series.parent, overwrite=True)
         assert {path: path.read_bytes() for path in series.iterdir()} == before
-
-    def test_one_file_for_two_scans(self, model, style_file, tmp_path):
-        with pytest.raises(OutputError, match="2 scans"):
-            stylize_scans(model, [style_file, style_file], [style_file], tmp_path / "o.png")
-
-    @pytest.mark.parametrize("name", ["o.nii.gz", "o.dcm", "o.png"])
-    def test_file_name_that_does_not_fit(self, model, slice_file, style_file, tmp_path, name):
-        with pytest.raises(OutputError, match="give a folder"):
-            stylize_scans(model, [slice_file], [style_file], tmp_path / name)
-
-    def test_a_series_is_not_one_picture(self, model, series, style_file, tmp_path):
-        with pytest.raises(OutputError, match="5 slices"):
-            stylize_scans(model, [series], [style_file], tmp_path / "o.png", output_format="png")
 
     def test_folder_below_a_file(self, model, slice_file, style_file):
         with pytest.raises(OutputError, match="cannot be written"):
             stylize_scans(model, [slice_file], [style_file], style_file / "o")
-
-
-class TestServed:
-    class Recorder:
-        """A client that remembers; `code` is what it encodes every style to, or raises."""
-
-        def __init__(self, code=None):
-            self.code = code
-            self.encoded = 0
-            self.calls = []
-            self.styles = []
-
-        def encode_style(self, style):
-            self.encoded += 1
-            if isinstance(self.code, Exception):
-                raise self.code
-            return self.code
-
-        def stylize(self, content, style, **options):
-            self.calls.append(options)
-            self.styles.append(style)
-            return content
-
-    def test_passes_strength_on(self):
-        client = self.Recorder()
-        image = np.zeros((1, 4, 4, 1), np.float32)
-        ServedStylizer(client).stylize(image, image[0, ..., 0])
-        ServedStylizer(client).stylize(image, image[0, ..., 0], strength=0.5)
-        assert client.calls == [{}, {"strength": 0.5}]
-
-    def test_requests_of_a_batch(self):
-        client = self.Recorder()
-        images = np.arange(5, dtype=np.float32).reshape(5, 1, 1, 1) / 5
-        found = ServedStylizer(client).stylize(images, images[0, ..., 0], batch_size=2)
-        np.testing.assert_array_equal(found, images)
-        assert len(client.calls) == 3
-
-    def test_passes_blends_on(self):
-        client = self.Recorder()
-        image = np.zeros((4, 4), np.float32)
-        ServedStylizer(client).stylize(image, [image, image], style_weights=[1, 3])
-        assert client.calls == [{"style_weights": [1, 3]}]
-
-    def test_a_style_is_encoded_once(self, slice_file, style_file, tmp_path):
-        client = self.Recorder(np.full((1, 2, 3), 0.25, np.float32))
-        stylize_scans(ServedStylizer(client), [slice_file], [style_file], tmp_path / "o")
-        assert client.encoded == 1
-        assert [style.shape for style in client.styles] == [(1, 2, 3)]
-
-    @pytest.mark.parametrize("code", ["FAILED_PRECONDITION", "INVALID_ARGUMENT"])
-    def test_a_model_without_codes_gets_the_image(self, code):
-        image = np.zeros((4, 4), np.float32)
-        client = self.Recorder(ServingError("no such signature", code))
-        assert ServedStylizer(client).encode_style(image) is image
-
-    def test_other_failures_are_not_hidden(self):
-        client = self.Recorder(ServingError("no server", "UNAVAILABLE"))
-        with pytest.raises(ServingError, match="no server"):
-            ServedStylizer(client).encode_style(np.zeros((4, 4), np.float32))
-
-
-def test_source_kind(series, style_file):
-    assert source_kind(read_scan(series)) == "dicom"
-    assert source_kind(read_scan(style_file)) == "png"
 
 
 def test_a_window_may_be_given_as_a_value(model, slice_file, style_file, tmp_path):

@@ -44,32 +44,38 @@ class TestPlace:
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    "config",
     [
-        ("{", "is not JSON"),
-        ("[]", '"cluster" must be'),
-        ({"task": {"type": "worker", "index": 0}}, '"cluster" must be'),
-        ({"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}, '"cluster" must be'),
-        ({"cluster": {"worker": "a:1"}, "task": {}}, '"worker" must be a list'),
-        ({"cluster": {"worker": ["a", "b:1"]}, "task": {}}, '"worker" must be a list'),
-        ({"cluster": {"worker": ["a:70000", "b:1"]}, "task": {}}, '"worker" must be a list'),
-        ({"cluster": {"worker": [1, 2]}, "task": {}}, '"worker" must be a list'),
-        ({"cluster": {"chief": ["a:1", "b:1"]}, "task": {}}, '"chief" must be one'),
-        ({"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}, "twice"),
-        ({"cluster": TWO}, '"task" must name'),
-        ({"cluster": TWO, "task": "worker"}, '"task" must name'),
-        ({"cluster": TWO, "task": {"type": "worker"}}, '"task" must name'),
-        ({"cluster": TWO, "task": {"type": "worker", "index": 2}}, '"task" must name'),
-        ({"cluster": TWO, "task": {"type": "worker", "index": -1}}, '"task" must name'),
-        ({"cluster": TWO, "task": {"type": "worker", "index": "one"}}, '"task" must name'),
-        ({"cluster": TWO, "task": {"type": "chief", "index": 0}}, '"task" must name'),
+        "{",
+        "[]",
+        {"task": {"type": "worker", "index": 0}},
+        {"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}},
+        {"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}},
+        {"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}},
+        {"cluster": {"worker": ["a", "b:1"]}, "task": {"type": "worker", "index": 0}},
+        {"cluster": {"worker": ["a:70000", "b:1"]}, "task": {"type": "worker", "index": 0}},
+        {"cluster": {"worker": [1, 2]}, "task": {"type": "worker", "index": 0}},
+        {"cluster": {"chief": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}},
+        {"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}},
+        {"cluster": TWO},
+        *(
+            {"cluster": TWO, "task": task}
+            for task in (
+                "worker",
+                {"type": "worker"},
+                {"type": "worker", "index": 2},
+                {"type": "worker", "index": -1},
+                {"type": "worker", "index": "one"},
+                {"type": "chief", "index": 0},
+            )
+        ),
     ],
 )
-def test_bad_config(config, message):
-    with pytest.raises(ArgumentError, match=r"^TF_CONFIG: ") as caught:
+def test_bad_config(config):
+    with pytest.raises(
+        ArgumentError, match=r'^TF_CONFIG: must be {"cluster": .*, received [^\n]*$'
+    ):
         read(config)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_bad_config_on_the_command_line(tmp_path, monkeypatch, capsys):
@@ -79,7 +85,7 @@ def test_bad_config_on_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}}')
     assert main(["train", "--phantoms", "1", "--output", str(tmp_path / "run")]) == 2
     message = capsys.readouterr().err
-    assert message.startswith('tfstyle: error: TF_CONFIG: "task" must name')
+    assert message.startswith("tfstyle: error: TF_CONFIG: must be")
     assert message.count("\n") == 1
     assert not (tmp_path / "run").exists()
 

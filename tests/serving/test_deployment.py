@@ -9,17 +9,10 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
-from google.protobuf import (
-    descriptor_pb2,
-    descriptor_pool,
-    message_factory,
-    text_format,
-    wrappers_pb2,  # noqa: F401 - the pool must know Int64Value
-)
+from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from tests.models import SIGNATURES
-from tfstyle.serving.launch import IMAGE
 
 ROOT = Path(__file__).parents[2]
 SERVING = ROOT / "serving"
@@ -42,54 +35,6 @@ FLAGS = {
     "tensorflow_inter_op_parallelism",
     "tensorflow_intra_op_parallelism",
 }
-
-
-def messages():
-    """TensorFlow Serving's messages that tensorflow-serving-api does not ship."""
-    file = descriptor_pb2.FileDescriptorProto(
-        name="test_deployment.proto",
-        package="test_deployment",
-        syntax="proto3",
-        dependency=["google/protobuf/wrappers.proto"],
-    )
-    kinds = descriptor_pb2.FieldDescriptorProto
-    prometheus = file.message_type.add(name="PrometheusConfig")
-    prometheus.field.add(name="enable", number=1, type=kinds.TYPE_BOOL, label=1)
-    prometheus.field.add(name="path", number=2, type=kinds.TYPE_STRING, label=1)
-    monitoring = file.message_type.add(name="MonitoringConfig")
-    monitoring.field.add(
-        name="prometheus_config",
-        number=1,
-        type=kinds.TYPE_MESSAGE,
-        label=1,
-        type_name=".test_deployment.PrometheusConfig",
-    )
-    batching = file.message_type.add(name="BatchingParameters")
-    names = (
-        "max_batch_size",
-        "batch_timeout_micros",
-        "max_enqueued_batches",
-        "num_batch_threads",
-    )
-    for number, name in enumerate(names, 1):
-        batching.field.add(
-            name=name,
-            number=number,
-            type=kinds.TYPE_MESSAGE,
-            label=1,
-            type_name=".google.protobuf.Int64Value",
-        )
-    batching.field.add(name="allowed_batch_sizes", number=6, type=kinds.TYPE_INT64, label=3)
-    batching.field.add(name="pad_variable_length_inputs", number=7, type=kinds.TYPE_BOOL, label=1)
-    pool = descriptor_pool.Default()
-    pool.Add(file) if hasattr(pool, "Add") else pool.AddSerializedFile(file.SerializeToString())
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"test_deployment.{name}"))
-        for name in ("MonitoringConfig", "BatchingParameters")
-    }
-
-
-MESSAGES = messages()
 
 
 def models(text):
@@ -134,19 +79,14 @@ def test_models_config():
     assert alone == {"stylize": found["stylize"]}
 
 
-def test_monitoring_config():
+def test_monitoring_and_batching_config():
     text = (SERVING / "monitoring.config").read_text()
-    config = text_format.Parse(text, MESSAGES["MonitoringConfig"]())
-    assert config.prometheus_config.enable
-    assert config.prometheus_config.path == "/monitoring/prometheus/metrics"
-
-
-def test_batching_config():
+    assert re.search(r"enable: true", text)
+    assert re.search(r'path: "/monitoring/prometheus/metrics"', text)
     text = (SERVING / "batching.config").read_text()
-    config = text_format.Parse(text, MESSAGES["BatchingParameters"]())
-    assert config.max_batch_size.value == 8
-    assert config.batch_timeout_micros.value == 2000
-    assert not config.pad_variable_length_inputs
+    values = dict(re.findall(r"^(\w+) \{ value: (\d+) \}", text, re.M))
+    assert (values["max_batch_size"], values["batch_timeout_micros"]) == ("8", "2000")
+    assert not re.search(r"^pad_variable_length_inputs: true", text, re.M)
 
 
 # -- compose -----------------------------------------------------------------------------------
@@ -159,8 +99,7 @@ def compose():
 
 def test_compose_server(compose):
     server = compose["tensorflow-serving"]
-    assert server["image"] == IMAGE  # what `tfstyle serve` starts
-    assert re.fullmatch(r"tensorflow/serving:\d+\.\d+\.\d+", IMAGE)
+    assert re.fullmatch(r"tensorflow/serving:\d+\.\d+\.\d+", server["image"])
     given = flags(server["command"])
     assert set(given) <= FLAGS
     mounts = dict(volume.split(":")[:2] for volume in server["volumes"])
@@ -257,9 +196,8 @@ def test_config_map_is_the_file_beside_it():
     (config,) = kind("ConfigMap")
     data = config["data"]
     assert models(data["models.config"]) == models((SERVING / "stylize.config").read_text())
-    own = text_format.Parse(data["monitoring.config"], MESSAGES["MonitoringConfig"]())
-    text = (SERVING / "monitoring.config").read_text()
-    assert own == text_format.Parse(text, MESSAGES["MonitoringConfig"]())
+    own, text = data["monitoring.config"], (SERVING / "monitoring.config").read_text()
+    assert own.split() == re.sub("#.*", "", text).split()
 
 
 def test_everything_selects_the_pods():

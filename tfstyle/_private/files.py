@@ -14,7 +14,7 @@ import re
 import secrets
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -278,9 +278,19 @@ def safe_name(text: str, otherwise: str = "scan") -> str:
     return re.sub(r"[^\w\-. +,()#=@]", "_", text).strip(". ")[:200] or otherwise
 
 
+def free_name(name: str, taken: Collection[str], ending: str = "") -> str:
+    """The name, with a number behind it where with its ending it is taken."""
+    free, number = name, 1
+    while free + ending in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free
+
+
 __all__ = [
     "LOCK",
     "check_zip",
+    "free_name",
     "is_inside",
     "is_temporary",
     "is_unused",

@@ -258,3 +258,34 @@ def _blend_weights(weights: Sequence[float] | None, count: int) -> list[float]:
     if values.sum() == 0:
         raise ArgumentError("style_weights: must not all be 0.")
     return (values / values.sum()).tolist()
+
+
+def number(name: str, value: float, low: float, high: float) -> float:
+    """Checks a number from low to high.
+
+    Raises:
+        ArgumentError: naming the argument `name`.
+    """
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not low <= found <= high or math.isinf(found):
+        raise ArgumentError(f"{name}: must be a number in [{low:g}, {high:g}], received {value!r}.")
+    return found
+
+
+def number_range(name: str, value, low: float, high: float) -> tuple[float, float]:
+    """Checks a pair (first, last) with low ≤ first ≤ last ≤ high; one number counts twice.
+
+    Raises:
+        ArgumentError: naming the argument `name`.
+    """
+    try:
+        first, last = (value, value) if np.ndim(value) == 0 else value
+    except (TypeError, ValueError):
+        raise ArgumentError(f"{name}: must be two numbers, received {value!r}.") from None
+    first, last = number(name, first, low, high), number(name, last, low, high)
+    if first > last:
+        raise ArgumentError(f"{name}: must be (low, high), received {value!r}.")
+    return first, last

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -39,6 +40,26 @@ class Baseline:
     def ready(cls, **options: Any) -> Baseline:
         """Makes the object that :func:`tfstyle.baselines.get` returns."""
         return cls(**options)
+
+    def fingerprint(self) -> str | None:
+        """Short text that is the same for methods that generate the same images; None if none is.
+
+        It is of the method's name, its options, and the weights of its networks.
+        """
+        digest = hashlib.sha256(self.method.encode())
+        for name, value in sorted(self._made_of().items()):
+            for part in value if isinstance(value, list) else [value]:
+                digest.update(name.encode())
+                if hasattr(part, "get_weights"):
+                    for array in part.get_weights():
+                        digest.update(array.tobytes())
+                    part = sorted(part.get_config().items())
+                digest.update(repr(part).encode())
+        return digest.hexdigest()[:32]
+
+    def _made_of(self) -> dict[str, Any]:
+        """What decides the images: options and networks by name."""
+        return {name: value for name, value in vars(self).items() if name[0] != "_"}
 
     def stylize(
         self,

@@ -195,6 +195,9 @@ class ContextualTransformation(KerasFile, NetworkBaseline, keras.Model):
         path = Path(model)
         return cls.load(path / MODEL_FILE if path.is_dir() else path)
 
+    def _made_of(self) -> dict:
+        return {"generator": self.generator}
+
     # -- inference -------------------------------------------------------------------------
     def call(self, inputs):
         """Generates from ``{"content": …}`` or the content itself; sizes as the generator's."""

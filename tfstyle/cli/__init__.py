@@ -116,8 +116,6 @@ def parse(words: Sequence[str]) -> tuple[Callable, inspect.BoundArguments]:
     """
     chain = [PROGRAM, *(word for word in words[:1] if word in COMMANDS)]
     try:
-        if problem := chain[1:] and _misplaced(words):
-            raise ArgumentError(problem)
         # A window such as -600,1500 is a value and not an option; options.strip takes the space.
         spaced = [f" {word}" if re.match(r"-\.?\d[\d.]*,", word) else word for word in words]
         return app.parse_args(spaced, exit_on_error=False, print_error=False)[:2]
@@ -128,16 +126,6 @@ def parse(words: Sequence[str]) -> tuple[Callable, inspect.BoundArguments]:
             cause = f"{words}: not expected here; give all inputs together"
         text = cause if cause[-1:] in ".?" else f"{cause}."
         raise ArgumentError(f"{text} See {' '.join(chain)} --help.") from None
-
-
-def _misplaced(words: Sequence[str]) -> str | None:
-    """Says so where the options of Beam, the rest of the line, hold one of the command itself."""
-    if "--beam" not in words:
-        return None
-    own = {name for one in app[words[0]].assemble_argument_collection() for name in one.names}
-    rest = (word.partition("=")[0] for word in words[words.index("--beam") + 1 :])
-    name = next((name for name in rest if name in own), None)
-    return name and f"{name}: is an option of {PROGRAM}; give it before --beam"
 
 
 def _run(words: Sequence[str], terminated: threading.Event) -> int:

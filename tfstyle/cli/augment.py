@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -12,7 +13,6 @@ from tfstyle.cli.options import (
     STYLE,
     AtLeastOne,
     BatchSize,
-    Beam,
     Deidentify,
     ModelChoice,
     NotNegative,
@@ -21,15 +21,31 @@ from tfstyle.cli.options import (
     Several,
     Window,
     Windows,
+    flattened,
 )
 from tfstyle.cli.output import complain_of_failed, console, print_facts, progress
+from tfstyle.runs.options import AugmentOptions
 
 EXAMPLES = """Examples:
   tfstyle augment train/images augmented/ --styles scanners/ --masks train/masks
   tfstyle augment ct/ out/ --styles a.dcm b.nii.gz --style-windows bone lung
   tfstyle augment ct/ out/ --styles scanners/ --save-bank styles.npz
-  tfstyle augment ct/ out/ --styles styles.npz --strength 0.3 1 --per-image 4
-  tfstyle augment archive/ out/ --styles a.npz --beam --direct_num_workers 8"""
+  tfstyle augment ct/ out/ --styles styles.npz --strength 0.3 1 --per-image 4"""
+
+
+Options = flattened(
+    AugmentOptions,
+    {
+        "strength": Annotated[tuple[float, float], Parameter(group=STYLE)],
+        "gate": Annotated[float, Parameter(group=STYLE)],
+        "per_image": Annotated[AtLeastOne, Parameter(group=CONTENT)],
+        "masks": Annotated[str | None, Parameter(group=CONTENT)],
+        "window": Window,
+        "seed": Annotated[NotNegative, Parameter(group=CONTENT)],
+        "deidentify": Deidentify,
+        "batch_size": BatchSize,
+    },
+)
 
 
 def augment(
@@ -42,18 +58,9 @@ def augment(
     style_windows: Annotated[Windows, Parameter(group=STYLE)] = ("auto",),
     style_slices: Annotated[AtLeastOne | None, Parameter(group=STYLE)] = None,
     save_bank: Annotated[str | None, Parameter(group=STYLE)] = None,
-    strength: Annotated[tuple[float, float], Parameter(group=STYLE)] = (0.5, 1.0),
-    gate: Annotated[float, Parameter(group=STYLE)] = 0.8,
-    per_image: Annotated[AtLeastOne, Parameter(group=CONTENT)] = 1,
-    masks: Annotated[str | None, Parameter(group=CONTENT)] = None,
-    link_masks: Annotated[bool, Parameter(group=CONTENT)] = False,
-    window: Window = "auto",
-    seed: Annotated[NotNegative, Parameter(group=CONTENT)] = 0,
-    deidentify: Deidentify = "keep",
+    options: Options | None = None,  # type: ignore[valid-type]
     choice: ModelChoice = ModelChoice(),
     workers: Annotated[AtLeastOne, Parameter(group=SPEED)] = 2,
-    batch_size: BatchSize = 8,
-    beam: Beam = None,
     reporting: Reporting = Reporting(),
 ) -> dict:
     """Write a training set in the gray scales of other scans.
@@ -74,26 +81,11 @@ def augment(
         style_slices: Slices of each style scan, evenly spread, each of them a style. Defaults to
             one style a scan, of up to 16 slices for a ToneTransfer, else of the middle one.
         save_bank: File (.npz) in which to keep the encoded styles; they hold no images.
-        strength: Range of the strength, within 0 to 1.
-        gate: Least structure term of SSIM; -1 lets everything pass.
-        per_image: Copies of each scan.
-        masks: Folder of masks with the names of the inputs, any ending; for a series the name of
-            its folder.
-        link_masks: Make hard links to the masks instead of copies.
-        seed: Seed of all draws.
         workers: Threads that read and write beside the model.
     """
+    from tfstyle.runs.augment import augment_scans
     from tfstyle.style_bank import StyleBank
 
-    if beam is None:
-        from tfstyle.runs.augment import augment_scans
-
-        how: dict[str, Any] = {"workers": workers}
-    else:
-        from tfstyle.beam import augment_scans, check_options
-
-        check_options(beam)
-        how = {"beam_options": beam}
     with progress(reporting, "augmenting") as update:
         model = choice.open()
         bank = StyleBank.from_scans(model, styles, windows=style_windows, slices=style_slices)
@@ -104,18 +96,10 @@ def augment(
             input,
             output,
             bank,
-            per_image=per_image,
-            masks=masks,
-            link_masks=link_masks,
-            strength=strength,
-            gate=gate,
-            window=window,
-            seed=seed,
-            batch_size=batch_size,
-            deidentify=deidentify,
             overwrite=overwrite,
             progress=update,
-            **how,
+            workers=workers,
+            **(asdict(options) if options else {}),
         )
     if not reporting.json:
         facts = {

@@ -11,9 +11,7 @@ from tfstyle.cli.output import console, print_facts, progress
 
 EXAMPLES = """Examples:
   tfstyle convert saved_models/stylize --to tflite --size 256 -o stylize.tflite
-  tfstyle convert saved_models/stylize --to onnx -o stylize.onnx
-  tfstyle convert saved_models/stylize --to tflite --precision int8 \\
-      --calibrate ct/ --size 512 -o stylize_int8.tflite"""
+  tfstyle convert saved_models/stylize --to onnx -o stylize.onnx"""
 
 
 def convert(
@@ -24,9 +22,7 @@ def convert(
     output: Output,
     overwrite: Overwrite = False,
     signature: str | None = None,
-    precision: Literal["float32", "float16", "int8"] = "float32",
     size: AtLeastOne | None = None,
-    calibrate: Several = (),
     compare: Several = (),
     reporting: Reporting = Reporting(),
 ) -> dict:
@@ -34,17 +30,14 @@ def convert(
 
     Converts one signature of a SavedModel for another runtime, compares the two on real slices and
     writes a report beside the model. TFLite and ONNX need extras of tfstyle: pip install
-    'tfstyle[tflite]', 'tfstyle[onnx]'. For TensorRT convert to ONNX first; see serving/tensorrt.
+    'tfstyle[tflite]', 'tfstyle[onnx]'. TensorRT reads ONNX.
 
     Args:
         to: The runtime's format.
         output: File to write, ending in .tflite or .onnx.
         signature: What to convert, such as encode_style; tfstyle info lists them. Defaults to
             stylize, or the model's only one.
-        precision: float16 stores weights in half precision, int8 computes convolutions in 8-bit
-            integers.
         size: Take images of SIZE x SIZE pixels, one at a time. Defaults to any number and size.
-        calibrate: Scans to calibrate int8 on: DICOM files or folders, NIfTI, PNG.
         compare: Scans to compare on. Defaults to CT slices of pydicom-data, or of pydicom.
     """
     from tfstyle import convert
@@ -55,9 +48,7 @@ def convert(
             output,
             to=to,
             signature=signature,
-            precision=precision,
             size=size,
-            calibrate=calibrate,
             compare=compare,
             overwrite=overwrite,
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Annotated, Any, Literal
 
 from cyclopts import ArgumentCollection, Group, Parameter, Token
@@ -35,6 +35,20 @@ REPORTING = Group("Reporting", sort_key=100)
 def unwrapped(docstring: str) -> str:
     """A docstring with each paragraph and each entry in one line, for help of any width."""
     return re.sub(r"(?<=\S)\n(?: {8})?(?=\S)", " ", inspect.cleandoc(docstring))
+
+
+def flattened(kind: type, hints: Mapping[str, Any]) -> Any:
+    """The fields of a dataclass as options of a command, with the help of its docstring.
+
+    Args:
+        kind: The dataclass.
+        hints: Type of each field with its ``Parameter``.
+    """
+    options = [(one.name, hints[one.name], field(default=one.default)) for one in fields(kind)]
+    own = {"__module__": __name__}  # types of the standard library count as values
+    made = make_dataclass(kind.__name__, options, frozen=True, namespace=own)
+    made.__doc__ = unwrapped(kind.__doc__ or "")
+    return Parameter(name="*")(made)
 
 
 def strip(kind: Any, tokens: Sequence[Token]) -> Any:
@@ -88,17 +102,6 @@ Deidentify = Annotated[
     ),
 ]
 BatchSize = Annotated[AtLeastOne, Parameter(group=SPEED, help="Slices a call of the model.")]
-Beam = Annotated[
-    tuple[str, ...] | None,
-    Parameter(
-        consume_multiple=True,
-        allow_leading_hyphen=True,
-        group=SPEED,
-        help="Comes last: run as an Apache Beam pipeline, the rest of the line being its options, "
-        "such as --direct_num_workers N for N processes of this machine, or --runner with "
-        "FlinkRunner, SparkRunner or DataflowRunner. Needs tfstyle[beam].",
-    ),
-]
 
 
 @Parameter(name="*", group=MODEL)

@@ -18,7 +18,6 @@ def prepare(
     output: Output,
     overwrite: Overwrite = False,
     shard_mb: float = 256.0,
-    gzip: bool = False,
     reporting: Reporting = Reporting(),
 ) -> dict:
     """Write scans as TFRecord shards for training.
@@ -31,13 +30,12 @@ def prepare(
     Args:
         output: Folder of the shards, new or empty.
         shard_mb: Size in MB from which on a new shard is begun; scans are not split.
-        gzip: Compress; training then decompresses all at its start and keeps it in memory.
     """
     from tfstyle.runs.prepare import prepare_scans
 
     with progress(reporting, "preparing") as update:
         result = prepare_scans(
-            inputs, output, shard_mb=shard_mb, gzip=gzip, overwrite=overwrite, progress=update
+            inputs, output, shard_mb=shard_mb, overwrite=overwrite, progress=update
         )
     if not reporting.json:
         facts = {

@@ -15,7 +15,7 @@ from tfstyle.cli.options import (
     Reporting,
     strip,
 )
-from tfstyle.cli.output import print_accounts, progress
+from tfstyle.cli.output import complain_of_failed, print_accounts, progress
 
 EXAMPLES = """Examples:
   tfstyle segment ct.nii.gz -o spine.nii.gz
@@ -72,6 +72,7 @@ def segment(
     """
     from tfstyle.runs.segment import segment_scans
 
+    failed: dict[str, str] = {}
     with progress(reporting, "segmenting") as update:
         results = segment_scans(
             model,
@@ -86,10 +87,12 @@ def segment(
             batch_size=batch_size,
             overwrite=overwrite,
             progress=update,
+            on_failure=lambda path, error: failed.update({path: error.problem}),
         )
     if not reporting.json:
         print_accounts(results, _account)
-    return {"scans": [result.as_dict() for result in results]}
+    complain_of_failed(failed, "; the others are done")
+    return {"scans": [result.as_dict() for result in results], "failed": failed}
 
 
 def _account(result: Any) -> dict[str, str]:

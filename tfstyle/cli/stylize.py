@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
@@ -14,7 +15,6 @@ from tfstyle.cli.options import (
     SPEED,
     STYLE,
     BatchSize,
-    Beam,
     Deidentify,
     Inputs,
     ModelChoice,
@@ -23,11 +23,13 @@ from tfstyle.cli.options import (
     Overwrite,
     Reporting,
     Window,
+    flattened,
     pairs,
     strip,
 )
-from tfstyle.cli.output import complain_of_failed, console, print_accounts, print_facts, progress
+from tfstyle.cli.output import complain_of_failed, print_accounts, progress
 from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.runs.options import StylizeOptions
 
 EXAMPLES = """Examples:
   tfstyle stylize ct_series/ --style reference.dcm -o stylized/
@@ -36,13 +38,32 @@ EXAMPLES = """Examples:
       --style-weights 0.7 0.3 -o out.nii.gz
   tfstyle stylize slice.dcm --style head.dcm --format png -o slice.png
   tfstyle stylize ct_series/ --style a.dcm --server localhost:8500 -o out/
-  tfstyle stylize archive/ --style a.dcm -o out/ --beam --direct_num_workers 8
   tfstyle stylize a.dcm --style b.dcm --method histogram_matching -o matched/
   tfstyle stylize a.dcm --style b.dcm --method gatys --set steps=100 -o gatys/
   tfstyle stylize a.dcm --style b.dcm --method nyul --set floor=0.05 -o out/"""
 
 SERVER = Group("Served model", sort_key=4)
 METHOD = Group("Other methods, to compare with", sort_key=5)
+
+
+Options = flattened(
+    StylizeOptions,
+    {
+        "style_weights": Annotated[
+            tuple[float, ...] | None, Parameter(group=STYLE, consume_multiple=1)
+        ],
+        "style_slice": Annotated[int | None, Parameter(group=STYLE)],
+        "style_series": Annotated[str | None, Parameter(group=STYLE)],
+        "style_window": Annotated[str, Parameter(group=STYLE, converter=strip)],
+        "strength": Annotated[float, Parameter(group=STYLE)],
+        "window": Window,
+        "output_format": Annotated[
+            Literal["auto", "dicom", "nifti", "png"], Parameter(name="--format", group=CONTENT)
+        ],
+        "deidentify": Deidentify,
+        "batch_size": BatchSize,
+    },
+)
 
 
 def stylize(
@@ -52,28 +73,15 @@ def stylize(
     output: Output,
     overwrite: Overwrite = False,
     style: Annotated[tuple[str, ...], Parameter(group=STYLE)] = (),
-    style_weights: Annotated[
-        tuple[float, ...] | None, Parameter(group=STYLE, consume_multiple=1)
-    ] = None,
-    style_slice: Annotated[int | None, Parameter(group=STYLE)] = None,
-    style_series: Annotated[str | None, Parameter(group=STYLE)] = None,
-    style_window: Annotated[str, Parameter(group=STYLE, converter=strip)] = "auto",
-    strength: Annotated[float, Parameter(group=STYLE)] = 1.0,
-    window: Window = "auto",
     series: Annotated[str | None, Parameter(group=CONTENT)] = None,
-    output_format: Annotated[
-        Literal["auto", "dicom", "nifti", "png"], Parameter(name="--format", group=CONTENT)
-    ] = "auto",
-    deidentify: Deidentify = "keep",
+    options: Options | None = None,  # type: ignore[valid-type]
     choice: ModelChoice = ModelChoice(),
     server: Annotated[str | None, Parameter(group=SERVER)] = None,
     server_ca: Annotated[str | None, Parameter(group=SERVER)] = None,
     server_header: Annotated[tuple[str, ...], Parameter(group=SERVER)] = (),
     method: Annotated[str, Parameter(group=METHOD)] = "contextual",
     settings: Annotated[tuple[str, ...], Parameter(name="--set", group=METHOD)] = (),
-    batch_size: BatchSize = 8,
     workers: Annotated[NotNegative | None, Parameter(group=SPEED)] = None,
-    beam: Beam = None,
     reporting: Reporting = Reporting(),
 ) -> dict:
     """Give scans the gray scale of another scan.
@@ -85,14 +93,7 @@ def stylize(
     Args:
         output: Folder for the results, or a file name for one NIfTI volume or one PNG.
         style: Scan with the gray scale wanted; repeat it to blend several.
-        style_weights: Weights of the styles. Defaults to equal ones.
-        style_slice: The one slice of the style scan to look at, from 0. Defaults to up to 16,
-            evenly spread, for a ToneTransfer, to the middle one for other models.
-        style_series: Series to take from a style folder with several.
-        style_window: Window of the styles, as --window.
-        strength: 0 keeps the gray scale, 1 takes the style's in full.
         series: Only this series: its number, its name, or its UID or the end of it (.77).
-        output_format: Format of the results; auto takes the input's.
         server: HOST:PORT of a served model to use instead of a local one, by gRPC;
             grpcs://HOST:PORT for TLS.
         server_ca: PEM file of certificates to trust. Defaults to the system's.
@@ -112,31 +113,9 @@ def stylize(
         raise ArgumentError("--set: sets options of another --method; name one.")
     method_options = _values(pairs("--set", settings, "="))
     headers = pairs("--server-header", server_header, ":")
-    options: dict[str, Any] = {
-        "window": window,
-        "style_window": style_window,
-        "style_series": style_series,
-        "style_slice": style_slice,
-        "style_weights": style_weights,
-        "strength": strength,
-        "output_format": output_format,
-        "batch_size": batch_size,
-    }
-    if beam is not None:
-        for name, given in (
-            ("--method", other),
-            ("--server", server is not None),
-            ("--series", series is not None),
-            ("--deidentify basic", deidentify != "keep"),
-            ("--overwrite", overwrite),
-        ):
-            if given:
-                raise ArgumentError(
-                    f"{name}: is not available with --beam; leave out one of the two."
-                )
-        return _on_beam(choice, inputs, style, output, beam, reporting, options)
     from tfstyle.runs.stylize import ServedStylizer, stylize_scans
 
+    failed: dict[str, str] = {}
     with progress(reporting, "stylizing") as update, ExitStack() as stack:
         if server is not None:
             from tfstyle.serving import Client
@@ -158,40 +137,15 @@ def stylize(
             output,
             series=series,
             workers=workers,
-            deidentify=deidentify,
             overwrite=overwrite,
             progress=update,
-            **options,
+            on_failure=lambda path, error: failed.update({path: error.problem}),
+            **(asdict(options) if options else {}),
         )
     if not reporting.json:
         print_accounts(results, _account)
-    return {"scans": [result.as_dict() for result in results]}
-
-
-def _on_beam(
-    choice: ModelChoice,
-    inputs: tuple[str, ...],
-    style: tuple[str, ...],
-    output: str,
-    beam: tuple[str, ...],
-    reporting: Reporting,
-    options: dict[str, Any],
-) -> dict:
-    from tfstyle.beam import check_options, stylize_scans
-
-    check_options(beam)
-    with progress(reporting, "stylizing") as update:
-        result = stylize_scans(
-            choice.open(), inputs, style, output, beam_options=beam, progress=update, **options
-        )
-    if not reporting.json:
-        facts = {"manifest": result.manifest, "written": result.written}
-        facts["there before"] = result.kept
-        if result.left_out:
-            facts["left out"] = f"{len(result.left_out)}, which hold no scan"
-        print_facts(console(), facts | {"failed": len(result.failed)})
-    complain_of_failed(result.failed, "; the same command tries them again", result.manifest)
-    return result.as_dict()
+    complain_of_failed(failed, "; the others are done")
+    return {"scans": [result.as_dict() for result in results], "failed": failed}
 
 
 def _values(settings: dict[str, str]) -> dict[str, Any]:
@@ -241,5 +195,5 @@ def _account(result: Any) -> dict[str, str]:
         facts["structure"] = f"{result.structure:.3f} of 1 kept (structure term of SSIM)"
     facts["time"] = f"{result.seconds:.1f} s in the model"
     if result.resumed:
-        facts["resumed"] = f"{result.resumed} of {result.slices} slices were there already"
+        facts["resumed"] = "made by an earlier run"
     return facts

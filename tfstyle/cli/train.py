@@ -5,12 +5,12 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Annotated, Any, get_type_hints
 
 from cyclopts import Group, Parameter
 
-from tfstyle.cli.options import IN_AND_OUT, Output, Overwrite, Reporting, strip, unwrapped
+from tfstyle.cli.options import IN_AND_OUT, Output, Overwrite, Reporting, flattened, strip
 from tfstyle.cli.output import complain, console, print_facts, progress
 from tfstyle.runs.training_run import TrainingRun
 
@@ -29,7 +29,7 @@ PANELS = {
 }
 
 
-def _options() -> dict[str, Any]:
+def _hints() -> dict[str, Any]:
     """The fields of a run, each with its panel; lists take all words up to the next option."""
     found, panel = {}, IN_AND_OUT
     for name, hint in get_type_hints(TrainingRun).items():
@@ -40,16 +40,12 @@ def _options() -> dict[str, Any]:
     return found
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class _Run(TrainingRun):
-    __doc__ = unwrapped(TrainingRun.__doc__ or "")
-    __annotations__ = _options()
+Run = flattened(TrainingRun, _hints())
 
 
 def train(
     *,
-    run: _Run | None = None,
+    run: Run | None = None,  # type: ignore[valid-type]
     output: Output,
     overwrite: Overwrite = False,
     tensorboard: Annotated[bool, Parameter(group=IN_AND_OUT)] = False,

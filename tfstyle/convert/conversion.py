@@ -1,4 +1,4 @@
-"""The function :func:`convert`, and what the converters have in common."""
+"""The function :func:`convert`."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import hashlib
 import importlib
 import logging
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tfstyle._private.files import temporary_beside
-from tfstyle.convert import report as reports
-from tfstyle.convert.graph import PlainGraph, chosen_signature, plain_graph
-from tfstyle.convert.report import ConversionReport, Runner
+from tfstyle._private.versions import package_versions
+from tfstyle.convert.graph import chosen_signature, plain_graph
+from tfstyle.convert.report import ConversionReport, measure_difference
 from tfstyle.convert.samples import Paths, find_scans, image_pairs, signature_inputs
-from tfstyle.errors import ArgumentError, InputFileError, OutputError
+from tfstyle.errors import ArgumentError, InputFileError, OutputError, require_packages
 from tfstyle.export import (
     Servable,
     export_stylize,
@@ -27,53 +24,13 @@ from tfstyle.export import (
     read_metadata,
     saved_model_folder,
 )
-from tfstyle.export.saved_model import package_versions
 
 logger = logging.getLogger(__name__)
 
 TARGETS = ("tflite", "onnx")
-PRECISIONS = tuple(reports.GOALS)
-PACKAGES = ("tensorflow", "ai-edge-litert", "litert-quantizer", "tf2onnx", "onnx", "onnxruntime")
-#: Pairs of slices to calibrate on, and to compare on.
-CALIBRATION_PAIRS = 16
+PACKAGES = ("tensorflow", "ai-edge-litert", "tf2onnx", "onnx", "onnxruntime")
+#: Pairs of slices to compare on.
 COMPARISON_PAIRS = 6
-#: Narrower convolutions, of the image's few channels, stay in float32 under int8: 8 bits are few
-#: for gray levels, and there is little to gain.
-WIDE = 16
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a converter works on.
-
-    Attributes:
-        graph: The signature without checks.
-        precision: One of ``PRECISIONS``.
-        calibration: Inputs by name, to calibrate on; empty unless the precision is int8.
-        work: A folder for files in between; gone afterward.
-    """
-
-    graph: PlainGraph
-    precision: str
-    calibration: list[dict[str, np.ndarray]]
-    work: Path
-
-
-@dataclass(frozen=True)
-class Converted:
-    """What a converter gives.
-
-    Attributes:
-        path: The model, a file in :attr:`Source.work`.
-        run: Runs it.
-        operations: Its operations and how often each is there.
-        method: How it was made, for the report.
-    """
-
-    path: Path
-    run: Runner
-    operations: Mapping[str, int]
-    method: dict = field(default_factory=dict)
 
 
 def convert(
@@ -82,9 +39,7 @@ def convert(
     *,
     to: str,
     signature: str | None = None,
-    precision: str = "float32",
     size: int | None = None,
-    calibrate: Paths = (),
     compare: Paths = (),
     overwrite: bool = False,
 ) -> ConversionReport:
@@ -92,12 +47,8 @@ def convert(
 
     ``"tflite"`` gives a model for LiteRT with built-in operations alone (no "flex"), ``"onnx"``
     one for any runtime with operator set 18. It takes and gives what the signature does under the
-    same names, float32 in every precision, and does not check its input.
-
-    - ``"float32"``: as the SavedModel.
-    - ``"float16"``: the weights of convolutions in half precision, computed with in float32.
-    - ``"int8"``: convolutions in 8-bit integers, with ranges seen on `calibrate`; statistics,
-      tone curves and all else in float32.
+    same names, in float32, and does not check its input. For lower precisions quantize the file
+    with the runtime's own tools, see ``docs/conversion.md``.
 
     Args:
         model: Version folder of an export, or its base folder for the latest version; or a model
@@ -107,12 +58,10 @@ def convert(
             written beside it as ``<output>.json``.
         to: ``"tflite"`` or ``"onnx"``.
         signature: Name of the signature. Defaults to ``"stylize"``, or the model's only one.
-        precision: See above.
         size: Takes one image of `size` x `size` pixels at a time, as GPU and NPU delegates want.
             Defaults to any number and size.
-        calibrate: Scans to calibrate on, files or folders; for ``"int8"``, which needs them.
-        compare: Scans to compare on. Defaults to the CT slices of the package pydicom-data, or of
-            pydicom.
+        compare: Scans to compare on, files or folders. Defaults to the CT slices of the package
+            pydicom-data, or of pydicom.
         overwrite: Replace a model and its report that exist already; they are refused by default.
 
     Returns:
@@ -128,16 +77,10 @@ def convert(
     Example:
         >>> convert("saved_models/stylize", "stylize.onnx", to="onnx")     # doctest: +SKIP
     """
-    for name, value, allowed in (("to", to, TARGETS), ("precision", precision, PRECISIONS)):
-        if value not in allowed:
-            raise ArgumentError(f"{name}: must be one of {', '.join(allowed)}, received {value!r}.")
-    given = isinstance(calibrate, (str, os.PathLike)) or len(calibrate) > 0
-    if given != (precision == "int8"):
-        raise ArgumentError(
-            "calibrate: must name scans like those that the model will see, for int8 and only for "
-            f"it, received {calibrate!r}."
-        )
-    build = _converter(to, precision)
+    if to not in TARGETS:
+        raise ArgumentError(f"to: must be one of {', '.join(TARGETS)}, received {to!r}.")
+    converter = importlib.import_module(f"tfstyle.convert.{to}")
+    require_packages(converter.PACKAGES, to, f"conversion to {converter.NAME}")
     output = Path(output)
     beside = output.with_name(f"{output.name}.json")
     if output.suffix != f".{to}":
@@ -147,33 +90,27 @@ def convert(
     if not overwrite:
         _check_free(output, beside)
     scans = find_scans(compare)
-    calibration_scans = find_scans(calibrate) if given else []
     try:
         with temporary_beside(output, folder=True) as work:
             folder = _saved_model(model, work)
             if signature is None:
                 signature = chosen_signature(folder)
             graph = plain_graph(folder, signature, size)
+            path, operations = converter.build(graph, work)
             with Servable(folder) as servable:
-                samples, calibration = (
-                    signature_inputs(servable, graph.inputs, image_pairs(*found, size))
-                    for found in (
-                        (scans, COMPARISON_PAIRS),
-                        (calibration_scans, CALIBRATION_PAIRS if given else 0),
-                    )
+                pairs = image_pairs(scans, COMPARISON_PAIRS, size)
+                difference = measure_difference(
+                    partial(servable.run, signature),
+                    converter.load(path),
+                    signature_inputs(servable, graph.inputs, pairs),
                 )
-                converted = build(Source(graph, precision, calibration, work))
-                difference = reports.measure_difference(
-                    lambda inputs: servable.run(signature, inputs), converted.run, samples
-                )
-            content = converted.path.read_bytes()
+            content = path.read_bytes()
             try:
                 source = read_metadata(folder)["model"]
             except InputFileError:
                 source = None  # a SavedModel of other origin
             report = ConversionReport(
                 target=to,
-                precision=precision,
                 signature=signature,
                 size=size,
                 model={
@@ -185,13 +122,11 @@ def convert(
                         for name, spec in graph.inputs.items()
                     },
                     "outputs": list(graph.outputs),
-                    "operations": dict(sorted(converted.operations.items())),
+                    "operations": dict(sorted(operations.items())),
                 },
                 source=source,
-                method=dict(converted.method),
                 dropped=graph.dropped,
                 difference=difference,
-                reached=reports.goal_reached(precision, difference),
                 versions=package_versions(PACKAGES),
                 created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             )
@@ -202,7 +137,7 @@ def convert(
             # Both, or neither.
             os.replace(note, beside)
             try:
-                os.replace(converted.path, output)
+                os.replace(path, output)
             except OSError:
                 beside.unlink()
                 raise
@@ -210,13 +145,6 @@ def convert(
         raise OutputError.of(output, error) from error
     logger.info("converted %s to %s", folder, output)
     return report
-
-
-def _converter(to: str, precision: str) -> Callable[[Source], Converted]:
-    """The converter for a target, behind the check of its packages."""
-    module = importlib.import_module(f"tfstyle.convert.{to}")
-    module.require(precision)
-    return module.build
 
 
 def _check_free(*paths: Path) -> None:

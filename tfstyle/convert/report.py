@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -11,12 +10,8 @@ import numpy as np
 
 from tfstyle.errors import ConversionError, first_line
 
-logger = logging.getLogger(__name__)
-
-FORMAT = "tfstyle-conversion/2"
-#: Precision to the PSNR that a conversion should reach on real slices, in dB.
-GOALS = {"float32": 80.0, "float16": 45.0, "int8": 30.0}
-#: Largest difference of a float32 conversion beyond which it is not this model.
+FORMAT = "tfstyle-conversion/3"
+#: Largest difference beyond which a conversion is not this model.
 _DAMAGED = 1e-2
 
 #: Takes inputs by name, gives outputs by name.
@@ -52,30 +47,24 @@ class ConversionReport:
 
     Attributes:
         target: ``"tflite"`` or ``"onnx"``.
-        precision: ``"float32"``, ``"float16"`` or ``"int8"``.
         signature: Signature of the SavedModel.
         size: Side of the images that the model takes; None for any height and width.
         model: Of the converted model: ``"file"``, ``"bytes"``, ``"sha256"``, ``"inputs"``,
             ``"outputs"`` and ``"operations"`` with their numbers.
         source: What the export recorded of its model; None for a SavedModel of other origin.
-        method: How it was converted, and on how many pairs it was calibrated.
         dropped: Checks of the SavedModel that the converted model lacks.
         difference: See :class:`Difference`.
-        reached: Whether the PSNR is at least that in ``GOALS``.
         versions: tfstyle, Python and packages (None if not installed).
         created: Time in UTC.
     """
 
     target: str
-    precision: str
     signature: str
     size: int | None
     model: dict
     source: dict | None
-    method: dict
     dropped: dict
     difference: Difference
-    reached: bool
     versions: dict
     created: str
 
@@ -94,10 +83,10 @@ def measure_difference(
     """Compares two models on the same inputs, the first of which is right.
 
     Raises:
-        ConversionError: The converted model fails, or gives other shapes or values that are not
-            finite.
+        ConversionError: The converted model fails, gives other shapes or values that are not
+            finite, or differs so much that it is not this model.
     """
-    largest, absolute, squares, equal = 0.0, [], [], []
+    largest, span, absolute, squares, equal = 0.0, 0.0, [], [], []
     for inputs in samples:
         expected = saved_model(inputs)
         try:
@@ -122,9 +111,14 @@ def measure_difference(
         off = np.concatenate(errors)[len(errors) > 1 :]
         if not np.isfinite(off).all():
             raise ConversionError("the converted model gives NaN or infinite values.")
-        largest = max(largest, float(off.max()))
+        largest, span = max(largest, float(off.max())), max(span, peak)
         absolute.append(float(off.mean()))
         squares.append(float(np.mean((off / (peak or 1.0)) ** 2)))
+    if largest > _DAMAGED * max(1.0, span):
+        raise ConversionError(
+            f"the converted model differs from the SavedModel by up to {largest:.3g}; nothing was "
+            "written."
+        )
     return Difference(
         pairs=len(samples),
         max_difference=largest,
@@ -137,21 +131,3 @@ def measure_difference(
 
 def _psnr(mean_square: float) -> float | None:
     return None if mean_square == 0 else round(-10 * float(np.log10(mean_square)), 2)
-
-
-def goal_reached(precision: str, difference: Difference) -> bool:
-    """Whether the PSNR is at least that in ``GOALS``; logs a warning where it is not.
-
-    Raises:
-        ConversionError: A float32 conversion differs so much that it is not this model.
-    """
-    largest, psnr, goal = difference.max_difference, difference.psnr_db, GOALS[precision]
-    if precision == "float32" and largest > _DAMAGED:
-        raise ConversionError(
-            f"the converted model differs from the SavedModel by up to {largest:.3g} gray levels "
-            "of [0, 1]; nothing was written."
-        )
-    reached = psnr is None or psnr >= goal
-    if not reached:
-        logger.warning("%s misses its goal of %g dB: PSNR %s dB", precision, goal, psnr)
-    return reached

@@ -1,4 +1,4 @@
-"""Real slices as inputs of a signature: to calibrate with, and to compare on."""
+"""Real slices as inputs of a signature, to compare on."""
 
 from __future__ import annotations
 

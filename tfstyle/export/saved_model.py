@@ -11,16 +11,14 @@ import datetime
 import json
 import logging
 import os
-import platform
-from collections.abc import Iterable, Mapping
-from importlib import metadata as importlib_metadata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfstyle import __version__
 from tfstyle._private.files import locked, read_json, remove_abandoned, temporary_beside
+from tfstyle._private.versions import package_versions
 from tfstyle.errors import (
     SERVING_PACKAGES,
     ArgumentError,
@@ -285,17 +283,6 @@ def graph_operations(version_folder: str | Path) -> list[str]:
     for function in graph.library.function:
         operations.update(node.op for node in function.node_def)
     return sorted(operations - functions)
-
-
-def package_versions(packages: Iterable[str]) -> dict[str, str | None]:
-    """Versions of tfstyle, Python and packages; None where one is not installed."""
-    found: dict[str, str | None] = {"tfstyle": __version__, "python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = importlib_metadata.version(package)
-        except importlib_metadata.PackageNotFoundError:
-            found[package] = None
-    return found
 
 
 def _check_method(model: Any, name: str, call: str) -> None:

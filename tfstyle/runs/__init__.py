@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tfstyle.runs.augment import AugmentedSet, augment_scans
+    from tfstyle.runs.fit import Backup, fit_resumable
     from tfstyle.runs.prepare import PreparedSet, prepare_scans
     from tfstyle.runs.scans import StylizedScan
     from tfstyle.runs.segment import SegmentedScan, segment_scans
     from tfstyle.runs.stylize import stylize_scans
-    from tfstyle.runs.training import Backup, TrainingResult, environment, fit_resumable, train
+    from tfstyle.runs.training import TrainingResult, environment, train
     from tfstyle.runs.training_run import TrainingRun
     from tfstyle.stylizers import ServedStylizer
 
 _PLACES = {
     "AugmentedSet": "augment",
-    "Backup": "training",
+    "Backup": "fit",
     "PreparedSet": "prepare",
     "SegmentedScan": "segment",
     "ServedStylizer": "stylize",
@@ -30,7 +31,7 @@ _PLACES = {
     "TrainingRun": "training_run",
     "augment_scans": "augment",
     "environment": "training",
-    "fit_resumable": "training",
+    "fit_resumable": "fit",
     "prepare_scans": "prepare",
     "segment_scans": "segment",
     "stylize_scans": "stylize",

@@ -10,24 +10,20 @@ import hashlib
 import hmac
 import json
 import os
-import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tfstyle._private.files import remove
-from tfstyle.augment import number_range
 from tfstyle.data import Scan, Window, resolve_window
-from tfstyle.data.dicom.deidentify import check_profile, new_key
+from tfstyle.data.dicom.deidentify import new_key
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.runs.folder import inside
 from tfstyle.runs.manifest import (
-    BEAM,
     MANIFEST,
     SETTINGS,
     ManifestFolder,
@@ -35,9 +31,11 @@ from tfstyle.runs.manifest import (
     relative_path,
     rounded,
 )
+from tfstyle.runs.masks import Masks
+from tfstyle.runs.options import AugmentOptions, check_whole
 from tfstyle.runs.outputs import measure_scan, source_kind, write_generated
-from tfstyle.runs.sources import Masks, Source, check_places, find_sources
-from tfstyle.runs.stylize import Progress
+from tfstyle.runs.results import Progress
+from tfstyle.runs.sources import Source, check_places, find_sources
 from tfstyle.style_bank import StyleBank
 from tfstyle.style_transfer import StyleTransfer
 from tfstyle.stylizers import ScanTransfer
@@ -79,27 +77,19 @@ def augment_scans(
     output: str | os.PathLike,
     styles: StyleBank,
     *,
-    per_image: int = 1,
-    masks: str | os.PathLike | None = None,
-    link_masks: bool = False,
-    strength: tuple[float, float] = (0.5, 1.0),
-    gate: float | None = 0.8,
-    window: str | Window = "auto",
-    seed: int = 0,
     workers: int = 2,
-    batch_size: int = 8,
-    deidentify: str = "keep",
     overwrite: bool = False,
     progress: Progress | None = None,
+    **options: Any,
 ) -> AugmentedSet:
-    """Writes every scan of a folder `per_image` times, each time in the gray scale of a style.
+    """Writes every scan of a folder several times, each time in the gray scale of a style.
 
     ``output/images/`` mirrors the input folder, with the number of the copy behind each name:
     ``a/b.png`` becomes ``images/a/b-1.png``, …; a NIfTI volume keeps its ending, and a DICOM
     series becomes a folder with a derived series. Whole scans get one style. Masks go to
     ``output/masks/`` under the same names, byte for byte, since no pixel moves.
 
-    Style and strength of a copy depend on `seed`, on where its source lies in the input folder
+    Style and strength of a copy depend on the seed, on where its source lies in the input folder
     (for a series on its folder and UID) and on the number of the copy alone: not on the order, the
     other inputs, `workers`, or interruptions. A scan is never given a style made of its own files.
 
@@ -121,10 +111,10 @@ def augment_scans(
     - ``structure``, the structure term of SSIM; ``distance_before`` and ``distance_after``, the
       Wasserstein distance of the gray levels to those of the style, without and with it: medians
       over up to 16 slices, null where there is nothing to measure;
-    - ``gated``: true where ``structure`` is below `gate`, and the image is the original in its
+    - ``gated``: true where ``structure`` is below the gate, and the image is the original in its
       window, written like the others. The scores are those of what was refused.
 
-    Memory holds up to ``workers + 1`` sources.
+    Memory holds up to ``workers + 1`` sources, and the images that wait to be written.
 
     Args:
         network: The model.
@@ -132,25 +122,10 @@ def augment_scans(
             are left out as by :func:`tfstyle.data.read_scans`.
         output: A new folder, or that of an earlier run.
         styles: The styles, encoded by `network`.
-        per_image: Copies of each scan.
-        masks: Folder of masks with the names of the inputs, but for endings and words such as
-            ``_ct``, ``_seg`` or nnU-Net's ``_0000``; for a series the name of its folder. Any kind
-            of file, or a folder. May lie in `inputs`.
-        link_masks: Make hard links to masks where the file system can, instead of copies.
-        strength: ``(low, high)`` within [0, 1], drawn evenly.
-        gate: Least structure term of SSIM; None lets everything pass.
-        window: Window of the inputs, see :func:`tfstyle.data.resolve_window`.
-        seed: Seed of all draws, at least 0.
         workers: Threads that read and write beside the model.
-        batch_size: Slices a call of the model.
-        deidentify: ``"keep"``: derived DICOM carries the source's attributes of patient, study,
-            place and staff. ``"basic"``: it goes through
-            :mod:`tfstyle.data.dicom.deidentify`, images and masks have random names in one
-            folder, and DICOM masks are refused; text in the headers of other masks is not looked
-            at. The manifest still names the sources, and
-            ``settings.json`` holds the key of UIDs and names: keep both where the sources are.
         overwrite: Remove the set that `output` holds and begin again, with any settings.
         progress: Called as ``progress(done, total, label)``, counting images.
+        **options: See :class:`~tfstyle.runs.options.AugmentOptions`.
 
     Returns:
         An account.
@@ -168,204 +143,140 @@ def augment_scans(
         >>> augment_scans(model, "ct/", "augmented/", bank, masks="masks/").written
         1
     """
-    options = AugmentOptions(
-        per_image=per_image,
-        masks=masks,
-        link_masks=link_masks,
-        strength=strength,
-        gate=gate,
-        window=window,
-        seed=seed,
-        batch_size=batch_size,
-        deidentify=deidentify,
-    )
+    chosen = AugmentOptions(**options)
     check_whole("workers", workers, 1)
-    with begin(network, inputs, output, styles, options, overwrite) as (manifest, work, sources):
-        remove(manifest.path / BEAM)
-        todo = [source for source in sources if not manifest.complete(source.name, per_image)]
-        total, done, written = len(sources) * per_image, 0, 0
-        model, counting, stop = threading.Lock(), threading.Lock(), threading.Event()
-
-        def report(label: str, count: int) -> None:
-            nonlocal done
-            with counting:
-                done += count
-                if progress is not None:
-                    progress(done, total, label)
-
-        @contextmanager
-        def turn() -> Iterator[None]:
-            """The model's time for one image; there is none after a failure."""
-            with model:
-                if stop.is_set():
-                    raise CancelledError
-                yield
-
-        def process(source: Source) -> None:
-            nonlocal written
-            left = per_image
-            try:
-                for row in work.rows(source, manifest.done.get(source.name, ()), turn):
-                    manifest.add(row)
-                    if row["status"] == "done":
-                        report(source.name, min(left, 1))
-                        left, written = max(left - 1, 0), written + 1
-            except (OutputError, CancelledError, KeyboardInterrupt) as error:
-                causes.append(error)
-                stop.set()
-                raise
-            except Exception as error:  # any failure of one source, and the others continue
-                manifest.add(failure_row(source.name, error, Path(inputs)))
-            report(source.name, left)
-
-        kept = manifest.count([source.name for source in sources], per_image)
-        report("", total - len(todo) * per_image)
-        pending: deque[Future] = deque()
-        causes: list[BaseException] = []
-        with ThreadPoolExecutor(workers + 1) as pool:
-            try:
-                for source in todo:
-                    if len(pending) > 4 * workers:
-                        pending.popleft().result()
-                    pending.append(pool.submit(process, source))
-                while pending:
-                    pending.popleft().result()
-            except BaseException as error:
-                stop.set()  # what is being written is finished; what waits is not begun
-                pool.shutdown(cancel_futures=True)
-                raise (causes or [error])[0] from None
-        return account(manifest, sources, options, written, kept)
-
-
-def account(
-    manifest: ManifestFolder,
-    sources: list[Source],
-    options: AugmentOptions,
-    written: int,
-    kept: int,
-) -> AugmentedSet:
-    """What a run did, by the rows of its manifest, which are sorted."""
-    manifest.tidy()
-    here = {source.name for source in sources}
-    rows = [
-        row
-        for row in manifest.rows
-        if row["status"] == "done" and row["source"] in here and row["copy"] <= options.per_image
-    ]
-    bare = [row["source"] for row in rows if options.masks is not None and row["mask"] is None]
-    return AugmentedSet(
-        manifest=str(manifest.journal),
-        written=written,
-        kept=kept,
-        gated=sum(bool(row.get("gated")) for row in rows),
-        failed=manifest.failed(),
-        left_out=manifest.left_out(),
-        without_mask=tuple(dict.fromkeys(bare)),
-    )
-
-
-@dataclass(frozen=True)
-class AugmentOptions:
-    """The options of :func:`augment_scans` that say what is done, and not by how many workers.
-
-    Raises:
-        ArgumentError: If one cannot be used.
-    """
-
-    per_image: int = 1
-    masks: str | os.PathLike | None = None
-    link_masks: bool = False
-    strength: tuple[float, float] = (0.5, 1.0)
-    gate: float | None = 0.8
-    window: str | Window = "auto"
-    seed: int = 0
-    batch_size: int = 8
-    deidentify: str = "keep"
-
-    def __post_init__(self) -> None:
-        check_profile(self.deidentify)
-        check_whole("per_image", self.per_image, 1)
-        check_whole("batch_size", self.batch_size, 1)
-        check_whole("seed", self.seed, 0)
-        if self.gate is not None and not -1 <= self.gate <= 1:
-            raise ArgumentError(f"gate: must lie in [-1, 1] or be None, received {self.gate!r}.")
-        object.__setattr__(self, "strength", number_range("strength", self.strength, 0.0, 1.0))
-
-    def mask_folder(self) -> Masks | None:
-        """The masks, if there are any."""
-        if self.masks is None:
-            return None
-        return Masks(self.masks, self.link_masks, dicom=self.deidentify == "keep")
-
-    def settings(self, network: ToneTransfer | StyleTransfer, styles: StyleBank) -> dict:
-        """What all images of a set have in common."""
-        window = self.window
-        if isinstance(window, Window):
-            window = f"{window.center:g},{window.width:g}"
-        digest = hashlib.sha256(json.dumps([network.fingerprint(), styles.names]).encode())
-        for array in (styles.codes, np.asarray(styles.weights)):
-            digest.update(array.tobytes())
-        return {
-            "format": _FORMAT,
-            "seed": int(self.seed),
-            "strength": list(self.strength),
-            "gate": None if self.gate is None else float(self.gate),
-            "window": window,
-            "masks": self.masks is not None,
-            "deidentify": self.deidentify,
-            "model_and_styles": digest.hexdigest(),
-        }
-
-
-def check_whole(name: str, value: float, least: int) -> None:
-    """Raises an ArgumentError unless `value` is a whole number from `least`."""
-    if int(value) != value or value < least:
-        raise ArgumentError(f"{name}: must be a whole number from {least}, received {value!r}.")
-
-
-@contextmanager
-def begin(
-    network: ToneTransfer | StyleTransfer,
-    inputs: str | os.PathLike,
-    output: str | os.PathLike,
-    styles: StyleBank,
-    options: AugmentOptions,
-    overwrite: bool = False,
-) -> Iterator[tuple[ManifestFolder, Augmentation, list[Source]]]:
-    """Checks everything, finds what there is to do, and opens the output folder.
-
-    Returns:
-        A context manager that gives the folder, the work and the sources.
-    """
     styles.check(network)
-    inputs = Path(inputs)
-    places = check_places(inputs, Path(output), options.masks)
-    sources, damaged = find_sources(inputs, places)
-    masks = options.mask_folder()
-    if masks is not None and sources and not any(map(masks.fit, sources)):
-        raise InputFileError(
-            options.masks,
-            f"holds no mask for any of the {len(sources)} inputs, of which the first is "
-            f"{sources[0].label}. A mask has the name and subfolder of its input, but for endings "
-            "and words such as _ct, _0000 and _seg. In the folder of the inputs themselves, names "
-            "of masks need such a word: case_seg.nii.gz beside case.nii.gz.",
-        )
-    basic = options.deidentify == "basic"
+    inputs, output = Path(inputs), Path(output)
+    sources, damaged = find_sources(inputs, check_places(inputs, output, chosen.masks))
+    work = Augmentation(network, output, styles, chosen)
+    work.check_masks(sources)
+    names, basic = [source.name for source in sources], chosen.deidentify == "basic"
     with ManifestFolder(
         output,
-        options.settings(network, styles),
+        _settings(chosen, network, styles),
         what="augmented set",
         facts=lambda: {"uid_key": new_key()} if basic else {},
         overwrite=overwrite,
     ) as manifest:
         for error in damaged:
             manifest.add(failure_row(relative_path(error.path, inputs), error, inputs))
-        key = manifest.found.get("uid_key") if basic else None
-        if basic and not isinstance(key, str):
-            raise OutputError(manifest.record, "has lost its uid_key; choose another folder.")
-        if key is not None:
+        if basic:
+            work.uid_key = key = manifest.found.get("uid_key")
+            if not isinstance(key, str):
+                raise OutputError(manifest.record, "has lost its uid_key; choose another folder.")
             sources = [replace(source, stem=_random_stem(source.name, key)) for source in sources]
-        yield manifest, Augmentation(network, Path(output), styles, options, key), sources
+        kept = manifest.count(names, chosen.per_image)
+        _run(manifest, work, sources, inputs, workers, progress)
+        here = set(names)
+        rows = [
+            row
+            for row in manifest.tidy()
+            if row["status"] == "done" and row["source"] in here and row["copy"] <= chosen.per_image
+        ]
+        bare = [row["source"] for row in rows if chosen.masks is not None and row["mask"] is None]
+        return AugmentedSet(
+            manifest=str(manifest.journal),
+            written=len(rows) - kept,
+            kept=kept,
+            gated=sum(bool(row.get("gated")) for row in rows),
+            failed=manifest.failed(),
+            left_out=manifest.left_out(),
+            without_mask=tuple(dict.fromkeys(bare)),
+        )
+
+
+def _run(
+    manifest: ManifestFolder,
+    work: Augmentation,
+    sources: list[Source],
+    inputs: Path,
+    workers: int,
+    progress: Progress | None,
+) -> None:
+    """Does what is missing: the model here, reading before it and writing after it in threads."""
+    copies = work.options.per_image
+    todo = [source for source in sources if not manifest.complete(source.name, copies)]
+    total, done = len(sources) * copies, 0
+    reading: deque[tuple[Source, Future]] = deque()
+    writing: deque[tuple[Source, Future]] = deque()
+
+    def report(label: str, count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, total, label)
+
+    def write(*arguments: Any) -> None:
+        manifest.add(work.write(*arguments))
+
+    def collect(most: int) -> None:
+        while len(writing) > most:
+            source, written = writing.popleft()
+            try:
+                written.result()
+            except OutputError:
+                raise
+            except Exception as error:  # any failure of one source, and the others continue
+                manifest.add(failure_row(source.name, error, inputs))
+
+    def process(source: Source, read: Future) -> None:
+        left, there = copies, set(manifest.done.get(source.name, ()))
+        try:
+            scans = read.result()
+            if not scans:
+                manifest.add({"status": "left out", "source": source.name})
+            for part, scan in enumerate(scans):
+                window = resolve_window(work.options.window, scan)
+                for copy in range(1, copies + 1):
+                    if (part, copy) not in there:
+                        facts = {"part": part, "parts": len(scans), "copy": copy}
+                        image = work.generate(source, facts, scan, window)
+                        writing.append((source, pool.submit(write, source, facts, scan, *image)))
+                        collect(2 * workers)
+                    if part == 0:
+                        left -= 1
+                        report(source.name, 1)
+        except OutputError:
+            raise
+        except Exception as error:
+            manifest.add(failure_row(source.name, error, inputs))
+        report(source.name, left)
+
+    report("", total - len(todo) * copies)
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for source in todo:
+                reading.append((source, pool.submit(source.files.read)))
+                if len(reading) > workers:
+                    process(*reading.popleft())
+            while reading:
+                process(*reading.popleft())
+            collect(0)
+        except BaseException:  # what is being written is finished; what waits is not begun
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _settings(
+    options: AugmentOptions, network: ToneTransfer | StyleTransfer, styles: StyleBank
+) -> dict:
+    """What all images of a set have in common."""
+    window = options.window
+    if isinstance(window, Window):
+        window = f"{window.center:g},{window.width:g}"
+    digest = hashlib.sha256(json.dumps([network.fingerprint(), styles.names]).encode())
+    for array in (styles.codes, np.asarray(styles.weights)):
+        digest.update(array.tobytes())
+    return {
+        "format": _FORMAT,
+        "seed": int(options.seed),
+        "strength": list(options.strength),
+        "gate": None if options.gate is None else float(options.gate),
+        "window": window,
+        "masks": options.masks is not None,
+        "deidentify": options.deidentify,
+        "model_and_styles": digest.hexdigest(),
+    }
 
 
 def _random_stem(name: str, key: str) -> str:
@@ -375,7 +286,7 @@ def _random_stem(name: str, key: str) -> str:
 
 @dataclass
 class Augmentation:
-    """What is done to each scan; the same in one process and on many machines.
+    """What is done to each scan.
 
     Args:
         network: The model.
@@ -385,55 +296,29 @@ class Augmentation:
         uid_key: Key of UIDs and names; None where attributes are kept.
     """
 
-    network: ToneTransfer | StyleTransfer | None
+    network: ToneTransfer | StyleTransfer
     output: Path
     styles: StyleBank
     options: AugmentOptions
     uid_key: str | None = None
 
     def __post_init__(self) -> None:
-        self.masks = self.options.mask_folder()
+        self.masks: Masks | None = None
+        if self.options.masks is not None:
+            self.masks = Masks(self.options.masks, dicom=self.options.deidentify == "keep")
         self.style_files = [set(map(os.path.realpath, files)) for files in self.styles.files]
 
-    def rows(
-        self,
-        source: Source,
-        done: Collection[tuple[int, int]] = (),
-        turn: Callable[[], AbstractContextManager] = nullcontext,
-    ) -> Iterator[dict]:
-        """Does one source, image by image; see :meth:`tfstyle.runs.scans.Stylization.rows`.
-
-        Args:
-            source: The source.
-            done: (part, copy) of the images that are there.
-            turn: Entered as long as the model works.
-        """
-        scans = source.files.read()
-        if not scans:
-            yield {"status": "left out", "source": source.name}
-        for part, scan in enumerate(scans):
-            window = resolve_window(self.options.window, scan)
-            for copy in range(1, self.options.per_image + 1):
-                if (part, copy) in done:
-                    continue
-                style, strength = self.draw(source.name, part, copy, scan)
-                with turn():
-                    unit, confidence = self.generate(scan, window, style, strength)
-                facts = {
-                    "status": "done",
-                    "source": source.name,
-                    "part": part,
-                    "parts": len(scans),
-                    "copy": copy,
-                }
-                yield (
-                    facts
-                    | self.write(source, facts, scan, window, style, unit)
-                    | {
-                        "strength": round(strength, 6),
-                        "confidence": rounded(confidence),
-                    }
-                )
+    def check_masks(self, sources: list[Source]) -> None:
+        """Refuses a folder of masks that has none for any source."""
+        if self.masks is None or not sources or any(map(self.masks.fit, sources)):
+            return
+        raise InputFileError(
+            self.masks.folder,
+            f"holds no mask for any of the {len(sources)} inputs, of which the first is "
+            f"{sources[0].label}. A mask has the name and subfolder of its input, but for endings "
+            "and words such as _ct, _0000 and _seg. In the folder of the inputs themselves, names "
+            "of masks need such a word: case_seg.nii.gz beside case.nii.gz.",
+        )
 
     def draw(self, name: str, part: int, copy: int, scan: Scan) -> tuple[int, float]:
         """Style and strength of a copy, by what it is and nothing else."""
@@ -454,10 +339,21 @@ class Augmentation:
         return style, low + (high - low) * float(rng.random())
 
     def generate(
-        self, scan: Scan, window: Window, style: int, strength: float
-    ) -> tuple[np.ndarray, float | None]:
-        """Generated images, float32 (slices, rows, columns) in [0, 1], and the confidence."""
-        assert self.network is not None
+        self, source: Source, facts: dict, scan: Scan, window: Window
+    ) -> tuple[np.ndarray, Window, int, float, float | None]:
+        """One image of a scan.
+
+        Args:
+            source: The source.
+            facts: Its ``part`` and ``copy``.
+            scan: The scan.
+            window: Its window.
+
+        Returns:
+            Generated slices, float32 (slices, rows, columns) in [0, 1], the window, the number of
+            the style, the strength, and the confidence.
+        """
+        style, strength = self.draw(source.name, facts["part"], facts["copy"], scan)
         unit = window.to_unit(scan.pixels)[..., None]
         transfer = ScanTransfer(
             self.network,
@@ -467,12 +363,20 @@ class Augmentation:
             strength,
             batch_size=self.options.batch_size,
         )
-        return transfer(unit)[..., 0], transfer.confidence
+        return transfer(unit)[..., 0], window, style, strength, transfer.confidence
 
     def write(
-        self, source: Source, facts: dict, scan: Scan, window: Window, style: int, unit: np.ndarray
+        self,
+        source: Source,
+        facts: dict,
+        scan: Scan,
+        unit: np.ndarray,
+        window: Window,
+        style: int,
+        strength: float = 1.0,
+        confidence: float | None = None,
     ) -> dict:
-        """Judges and writes one image with its mask; returns what its row is to say of them."""
+        """Judges and writes one image with its mask; the row of the manifest."""
         levels, gate = self.styles.quantiles, self.options.gate
         figures = measure_scan(scan, window, unit, [] if levels is None else [levels[style]])
         structure = figures["structure"]
@@ -494,6 +398,9 @@ class Augmentation:
         profile = "keep" if self.uid_key is None else "basic"
         write_generated(scan, unit, window, source_kind(scan), target, profile, self.uid_key)
         return {
+            "status": "done",
+            "source": source.name,
+            **facts,
             "image": target.relative_to(self.output).as_posix(),
             "mask": mask,
             "style": self.styles.names[style],
@@ -502,6 +409,8 @@ class Augmentation:
             "distance_before": rounded(figures["before"]),
             "distance_after": rounded(figures["after"]),
             "gated": gated,
+            "strength": round(strength, 6),
+            "confidence": rounded(confidence),
         }
 
 

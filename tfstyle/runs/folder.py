@@ -165,24 +165,12 @@ class RunFolder:
             OutputError: If it cannot be written.
         """
         with self._threads:
-            append_row(self.journal, row)
+            try:
+                with open(self.journal, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+            except OSError as error:
+                raise OutputError.of(self.journal, error) from error
             self.rows.append(row)
-
-
-def append_row(journal: Path, row: dict) -> None:
-    """Adds a row to a journal, from any process of the run that holds the folder's lock.
-
-    Raises:
-        OutputError: If it cannot be written.
-    """
-    line = json.dumps(row).encode() + b"\n"
-    try:
-        # Not buffered, and one write: lines of several processes do not mix.
-        with open(journal, "ab", buffering=0) as file:
-            while line:
-                line = line[file.write(line) :]
-    except OSError as error:
-        raise OutputError.of(journal, error) from error
 
 
 def read_rows(journal: Path) -> list[dict]:
@@ -240,4 +228,4 @@ def _difference(key: str, now: object, before: object, path: Path) -> str:
     return f"{key}: {now!r}, but {path} was begun with {before!r}"
 
 
-__all__ = ["RunFolder", "append_row", "files_digest", "inside", "read_rows"]
+__all__ = ["RunFolder", "files_digest", "inside", "read_rows"]

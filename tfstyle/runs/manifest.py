@@ -16,8 +16,6 @@ from tfstyle.runs.folder import RunFolder
 MANIFEST = "manifest.jsonl"
 #: In the output folder: what all results have in common, so that a run resumes as it began.
 SETTINGS = "settings.json"
-#: In the output folder while :mod:`tfstyle.beam` writes it.
-BEAM = ".beam"
 
 
 class ManifestFolder(RunFolder):
@@ -44,7 +42,7 @@ class ManifestFolder(RunFolder):
             record=SETTINGS,
             journal=MANIFEST,
             came=lambda run: any(map(_is_done, run.rows)),
-            overwrite=("images", "masks", BEAM) if overwrite else None,
+            overwrite=("images", "masks") if overwrite else None,
             **options,
         )
         self.done: dict[str, dict[tuple[int, int], dict]] = {}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,6 @@ from tfstyle.data.read import read_scans
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import ArgumentError, OutputError
-from tfstyle.runs.folder import append_row
 
 #: Slices from which on other processes decode and write. Starting them takes about a second.
 MANY_SLICES = 32
@@ -71,37 +71,19 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-# What a worker does with one slice ---------------------------------------------------------------
+#: Writes an image, float32 (rows, columns) in [0, 1], to a path; gives the step between two values
+#: that the file can hold, and the largest error of the way back. Pickles.
+Writer = Callable[[np.ndarray, str], tuple[float, float]]
 
 
-class DicomSlices:
-    """Writes slices of a derived DICOM series; see :class:`tfstyle.data.dicom.write.DerivedSeries`.
-
-    `identity` is that of an earlier run that is to be resumed.
-    """
-
-    def __init__(
-        self,
-        frames: Sequence[Frame],
-        window: Window,
-        identity: dict | None = None,
-        deidentify: str = "keep",
-        uid_key: str | None = None,
-    ):
-        self.frames = frames
-        self.series = DerivedSeries(
-            window,
-            description=DESCRIPTION,
-            identity=identity,
-            deidentify=deidentify,
-            uid_key=uid_key,
-        )
-        self.state = self.series.identity
-        self.names = [self.series.file_name(i + 1) for i in range(len(frames))]
-
-    def task(self, index: int) -> tuple:
-        """A picklable function and its arguments before (image, path)."""
-        return _write_dicom, self.series, self.frames[index], index + 1
+def dicom_slices(
+    frames: Sequence[Frame], window: Window, deidentify: str = "keep", uid_key: str | None = None
+) -> tuple[list[str], list[Writer]]:
+    """Names and writers of the slices of a derived DICOM series."""
+    series = DerivedSeries(window, description=DESCRIPTION, deidentify=deidentify, uid_key=uid_key)
+    numbered = list(enumerate(frames, 1))
+    names = [series.file_name(number) for number, _ in numbered]
+    return names, [partial(_write_dicom, series, frame, number) for number, frame in numbered]
 
 
 def _write_dicom(
@@ -116,19 +98,11 @@ def _write_dicom(
     return slope, float(np.abs(series.window.to_unit(stored) - image).max())
 
 
-class PngSlices:
-    """Writes slices as PNG files."""
-
-    state: dict = {}  # noqa: RUF012 - nothing to remember
-
-    def __init__(self, count: int, window: Window, bits: int):
-        width = max(4, len(str(count)))
-        self.names = [f"{i:0{width}d}.png" for i in range(1, count + 1)]
-        self.window, self.bits = window, bits
-
-    def task(self, index: int) -> tuple:
-        """A picklable function and its arguments before (image, path)."""
-        return _write_png, self.window.width, self.bits
+def png_slices(count: int, window: Window, bits: int) -> tuple[list[str], list[Writer]]:
+    """Names and writers of the slices of a scan as PNG files."""
+    width = max(4, len(str(count)))
+    names = [f"{number:0{width}d}.png" for number in range(1, count + 1)]
+    return names, [partial(_write_png, window.width, bits)] * count
 
 
 def _write_png(width: float, bits: int, image: np.ndarray, path: str) -> tuple[float, float]:
@@ -141,39 +115,17 @@ def _png_steps(width: float, bits: int) -> tuple[float, float]:
     return width / levels, 0.5 / levels
 
 
-def finish_slice(
-    task: tuple, image: np.ndarray, path: Path, journal: Path, index: int, details: tuple
-) -> dict:
-    """Writes one slice under a temporary name, renames it, and notes it; runs in a worker.
-
-    The worker itself notes in the journal that the slice is finished, so that nothing finished is
-    lost if the main process is killed.
-
-    Args:
-        task: A writer's.
-        image: Generated image, float32 (rows, columns) in [0, 1].
-        path: The slice's file.
-        journal: Of the run.
-        index: Number of the slice.
-        details: Of :func:`facts_of`, without the image.
+def finish_slice(writer: Writer, image: np.ndarray, path: Path, details: tuple) -> dict:
+    """Writes one slice and measures it by :func:`facts_of` with `details`; runs in a worker.
 
     Raises:
         OutputError: If the file cannot be written.
     """
-    function, *arguments = task
-    # Hidden, and of this process alone: a worker of a killed run may be at the same slice still.
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        step, error = function(*arguments, image, str(temporary))
-        facts = {"slice": index, "file": path.name, "step": step, "error": error}
-        facts |= facts_of(image, *details)
-        os.replace(temporary, path)
-        append_row(journal, facts)
+        step, error = writer(image, str(path))
     except OSError as problem:
         raise OutputError.of(path, problem) from problem
-    finally:
-        temporary.unlink(missing_ok=True)
-    return facts
+    return {"step": step, "error": error} | facts_of(image, *details)
 
 
 def facts_of(

@@ -57,7 +57,6 @@ def prepare_scans(
     output: str | os.PathLike,
     *,
     shard_mb: float = 256.0,
-    gzip: bool = False,
     overwrite: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> PreparedSet:
@@ -77,8 +76,6 @@ def prepare_scans(
             label maps are left out in the same way.
         output: A new or empty folder, or that of an earlier run.
         shard_mb: Size in MB from which on a new shard is begun; a scan is never split.
-        gzip: Compress the shards. Reading then takes the time to decompress them and the memory to
-            hold all of them, at each start.
         overwrite: Remove the shards that `output` holds and begin again.
         progress: Called as ``progress(done, total, label)``, counting inputs.
 
@@ -100,7 +97,7 @@ def prepare_scans(
         raise ArgumentError(f"shard_mb: must be above 0, received {shard_mb!r}.")
     output = Path(output)
     sources, failed = _sources(inputs)
-    settings = {"shard_mb": float(shard_mb), "compression": "gzip" if gzip else None}
+    settings = {"shard_mb": float(shard_mb), "compression": None}
     files = [file for source in sources for file in source.files]
     if overwrite and is_prepared(output):
         try:
@@ -122,7 +119,7 @@ def prepare_scans(
             for number in index["unread"]:
                 _read(sources[number], failed)  # fails again, or has been repaired without a trace
         else:
-            index, resumed = _write(run, sources, failed, gzip, shard_mb * 1e6, progress)
+            index, resumed = _write(run, sources, failed, shard_mb * 1e6, progress)
             if not index["scans"]:
                 first = next(iter(failed.items()), None)
                 detail = (
@@ -151,12 +148,11 @@ def _write(
     run: RunFolder,
     sources: Sequence[ScanFiles],
     failed: dict[str, str],
-    gzip: bool,
     limit: float,
     progress: Callable[[int, int, str], None] | None,
 ) -> tuple[dict[str, Any], int]:
     """Writes the shards that are missing; their part of the index, and how many were there."""
-    from tensorflow.errors import OpError
+    import tensorflow as tf
 
     shards = [row["shard"] for row in run.rows]
     scans = [scan for row in run.rows for scan in row["scans"]]
@@ -185,22 +181,22 @@ def _write(
     reading = read()
     following = next(reading, end)
     while following[1] is not None:
-        name = f"shard-{len(shards):05d}.tfrecord{'.gz' if gzip else ''}"
+        name = f"shard-{len(shards):05d}.tfrecord"
         found: list[dict] = []
         size = 0
         try:
             with temporary_beside(run.path / name) as temporary:
-                with _writer(temporary, gzip) as writer:
+                with tf.io.TFRecordWriter(os.fsencode(temporary)) as writer:
                     while (scan := following[1]) is not None and (
                         not found or size + scan.pixels.nbytes <= limit
                     ):
-                        entry, size = _write_scan(writer, scan, len(scans) + len(found), size, gzip)
+                        entry, size = _write_scan(writer, scan, len(scans) + len(found), size)
                         found.append({"shard": len(shards), **entry})
                         following = next(reading, end)
                 facts = {"file": name, "slices": sum(entry["slices"] for entry in found)}
                 facts.update(bytes=temporary.stat().st_size, sha256=sha256(temporary))
                 os.replace(temporary, run.path / name)
-        except (OSError, OpError) as error:
+        except (OSError, tf.errors.OpError) as error:
             raise OutputError.of(run.path / name, error) from error
         run.add({"shard": facts, "scans": found, "next": following[0], "unread": unread})
         shards.append(facts)
@@ -235,17 +231,7 @@ def _read(source: ScanFiles, failed: dict[str, str]) -> list[Scan] | None:
         return None
 
 
-def _writer(path: Path, gzip: bool) -> Any:
-    import tensorflow as tf
-
-    return tf.io.TFRecordWriter(
-        os.fsencode(path), tf.io.TFRecordOptions(compression_type="GZIP" if gzip else "")
-    )
-
-
-def _write_scan(
-    writer: Any, scan: Scan, number: int, start: int, gzip: bool
-) -> tuple[dict[str, Any], int]:
+def _write_scan(writer: Any, scan: Scan, number: int, start: int) -> tuple[dict[str, Any], int]:
     """Writes the records of a scan; its entry in the index, and where the next one begins."""
     dtype = scan.pixels.dtype.newbyteorder("<").str
     if dtype not in DTYPES:
@@ -262,7 +248,7 @@ def _write_scan(
     for i, plane in enumerate(scan.pixels):
         raw = np.ascontiguousarray(plane, dtype).tobytes()
         record = _record(raw, entry, number, i)
-        if i == 0 and not gzip:
+        if i == 0:
             entry["start"] = start + _FRAME[0] + _pixels_in(record)
             entry["stride"] = sum(_FRAME) + len(record)
         writer.write(record)

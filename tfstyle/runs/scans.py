@@ -1,75 +1,54 @@
-"""One scan in, one scan out: stylize in batches, write, give account, and resume."""
+"""One scan in, one scan out: stylize in batches, write, and give account."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from tfstyle import __version__
-from tfstyle._private.files import is_inside, read_json, remove, temporary_beside
-from tfstyle._private.images import check_batch_size, check_strength
 from tfstyle.baselines import Baseline
-from tfstyle.data import Scan, Window, resolve_window
+from tfstyle.data import Scan, Window
 from tfstyle.data.dicom import read_frame
-from tfstyle.data.dicom.write import is_identity
-from tfstyle.errors import ArgumentError, OutputError
-from tfstyle.runs.folder import RunFolder, files_digest, inside, read_rows
-from tfstyle.runs.manifest import rounded
+from tfstyle.errors import ArgumentError
+from tfstyle.runs.folder import files_digest
+from tfstyle.runs.options import StylizeOptions
 from tfstyle.runs.outputs import (
-    DicomSlices,
-    PngSlices,
-    ending_of,
+    dicom_slices,
     facts_of,
     finish_slice,
     measured_slices,
     median,
-    output_kind,
     picture_bits,
-    start_workers,
+    png_slices,
     write_file,
 )
-from tfstyle.runs.sources import Source
+from tfstyle.runs.results import Account, Task
 from tfstyle.style_bank import levels_of
 from tfstyle.stylizers import ScanTransfer, Stylizer, encode_style, read_slices
 from tfstyle.tone.model import LOW_CONFIDENCE
 
 log = logging.getLogger(__name__)
 
-FORMATS = ("auto", "dicom", "nifti", "png")
 
-#: Folder in the output folder: a run folder for each result, which says what was done.
-RECORDS = ".tfstyle"
-
-#: What the manifest has of an account, rounded.
-_ROUNDED = (
-    *("clipped_below", "clipped_above", "confidence", "structure"),
-    *("distance_before", "distance_after"),
-)
-
-_RECORD, _JOURNAL, _SLICES = "job.json", "slices.jsonl", "slices"
-
-
-@dataclass(frozen=True)
-class StylizedScan:
+@dataclass(frozen=True, kw_only=True)
+class StylizedScan(Account):
     """What was done to one scan.
 
     Attributes:
         source: Name of the scan read.
-        files: Files written, in slice order.
         slices: Number of slices.
         size: Rows and columns.
-        units: ``"HU"``, ``"US"`` or ``"gray"``; see :class:`tfstyle.data.Scan`.
         window: Window of the content, in `units`: what became [0, 1] and back.
+        files: Files written, in slice order.
+        units: ``"HU"``, ``"US"`` or ``"gray"``; see :class:`tfstyle.data.Scan`.
         clipped_below: Share of the source's pixels below the window, which became black.
         clipped_above: Share of the source's pixels above the window, which became white.
         quantization: Distance between two neighboring values that the output can hold, in
@@ -86,15 +65,10 @@ class StylizedScan:
         structure: Structure term of SSIM between content and generated, the median over up to
             16 slices; None where no slice has anything to compare.
         seconds: Time of the model or the server, without reading and writing.
-        resumed: Slices that an earlier, interrupted run of the same work had finished.
     """
 
-    source: str
     files: tuple[str, ...]
-    slices: int
-    size: tuple[int, int]
     units: str
-    window: Window
     clipped_below: float
     clipped_above: float
     quantization: float
@@ -105,74 +79,6 @@ class StylizedScan:
     distance_after: float | None
     structure: float | None
     seconds: float
-    resumed: int = 0
-
-    def as_dict(self) -> dict:
-        """The same as plain types for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, facts: dict) -> StylizedScan:
-        """What :meth:`as_dict` gave, also after a way through JSON."""
-        facts = {key: facts[key] for key in (field.name for field in fields(cls))}
-        facts["window"] = Window(**facts["window"])
-        facts["style_windows"] = tuple(Window(**one) for one in facts["style_windows"])
-        facts["files"], facts["size"] = tuple(facts["files"]), tuple(facts["size"])
-        return cls(**facts)
-
-
-@dataclass(frozen=True)
-class StylizeOptions:
-    """The options of :func:`stylize_scans` that say what is done, and not by how many workers."""
-
-    window: str | Window = "auto"
-    style_window: str | Window = "auto"
-    style_series: str | None = None
-    style_slice: int | None = None
-    style_weights: Sequence[float] | None = None
-    strength: float = 1.0
-    output_format: str = "auto"
-    batch_size: int = 8
-
-    def check(self, stylizer: Stylizer, styles: Sequence[str | os.PathLike]) -> None:
-        """Refuses what cannot be used.
-
-        Raises:
-            ArgumentError: Naming the option.
-        """
-        if self.output_format not in FORMATS:
-            raise ArgumentError(
-                f"output_format: unknown value {self.output_format!r}; use one of "
-                f"{', '.join(FORMATS)}."
-            )
-        if not styles and not (isinstance(stylizer, Baseline) and not stylizer.needs_style):
-            raise ArgumentError("styles: at least one style scan is needed.")
-        weights = self.style_weights
-        if weights is not None and len(weights) != len(styles):
-            raise ArgumentError(
-                f"style_weights: {len(weights)} weights for {len(styles)} styles; give one each."
-            )
-        check_batch_size(self.batch_size)
-        check_strength(self.strength)
-
-    def work(self, stylizer: Stylizer, styles: Sequence[str | os.PathLike]) -> StylizeWork:
-        """Reads and encodes the styles.
-
-        Raises:
-            ArgumentError, InputFileError: If a style cannot be used.
-        """
-        taken = [
-            encode_style(stylizer, path, self.style_window, self.style_slice, self.style_series)
-            for path in styles
-        ]
-        return StylizeWork(
-            stylizer=stylizer,
-            options=self,
-            codes=[code for code, _, _ in taken],
-            levels=[levels_of(images) for _, images, _ in taken],
-            style_windows=tuple(window for _, _, window in taken),
-            model=stylizer.fingerprint() if hasattr(stylizer, "fingerprint") else None,
-        )
 
 
 @dataclass(frozen=True)
@@ -186,7 +92,6 @@ class StylizeWork:
         levels: Gray levels of each style, for distances.
         style_windows: Windows of the styles.
         model: Fingerprint of the model, None where it cannot be told from others.
-        deidentify: See :func:`stylize_scans`.
         uid_key: Key of new UIDs; not part of the job, since it is new in each run.
     """
 
@@ -196,8 +101,32 @@ class StylizeWork:
     levels: list[np.ndarray]
     style_windows: tuple[Window, ...]
     model: str | None
-    deidentify: str = "keep"
     uid_key: str | None = None
+
+    @classmethod
+    def begin(cls, stylizer: Stylizer, styles: Sequence, options: StylizeOptions) -> StylizeWork:
+        """Reads and encodes the styles.
+
+        Raises:
+            ArgumentError, InputFileError: If a style cannot be used.
+        """
+        if not styles and not (isinstance(stylizer, Baseline) and not stylizer.needs_style):
+            raise ArgumentError("styles: at least one style scan is needed.")
+        weights = options.style_weights
+        if weights is not None and len(weights) != len(styles):
+            raise ArgumentError(
+                f"style_weights: {len(weights)} weights for {len(styles)} styles; give one each."
+            )
+        chosen = options.style_window, options.style_slice, options.style_series
+        taken = [encode_style(stylizer, path, *chosen) for path in styles]
+        return cls(
+            stylizer=stylizer,
+            options=options,
+            codes=[code for code, _, _ in taken],
+            levels=[levels_of(images) for _, images, _ in taken],
+            style_windows=tuple(window for _, _, window in taken),
+            model=stylizer.fingerprint() if hasattr(stylizer, "fingerprint") else None,
+        )
 
     @property
     def style_weights(self) -> Sequence[float] | None:
@@ -215,54 +144,54 @@ class StylizeWork:
             [hashlib.sha256(code.tobytes()).hexdigest() for code in self.codes],
             None if self.style_weights is None else list(map(float, self.style_weights)),
             [self.options.strength, window.center, window.width, kind],
-            self.deidentify,
-            scan.name,
+            self.options.deidentify,
             [frame.index for frame in scan.frames],
         )
 
     def run(
-        self,
-        scan: Scan,
-        window: Window,
-        kind: str,
-        target: Path,
-        job: str | None,
-        pool: Executor,
-        advance: Callable[[int], None],
-    ) -> StylizedScan:
-        """Stylizes one scan; what `target` holds is replaced.
+        self, task: Task, folder: Path, pool: Executor, advance: Callable[[int], None]
+    ) -> tuple[Path, StylizedScan]:
+        """Stylizes one scan.
 
         Args:
-            scan: The scan.
-            window: Its window.
-            kind: ``"dicom"``, ``"nifti"`` or ``"png"``.
-            target: The file or folder to make.
-            job: Of :meth:`job`; None keeps nothing for a later run.
+            task: What is to be made, with the window of the scan.
+            folder: An empty folder to make it in.
             pool: Reads and writes slices.
             advance: Called with the number of slices that are done.
+
+        Returns:
+            The file or folder made, and the account.
         """
-        whole = scan if scan.by_slice else scan.load()
-        try:
-            with _place(target, job) as run:
-                if kind == "nifti" or (kind == "png" and len(scan) == 1):
-                    made, result = self._one_file(
-                        run, scan.load(), window, kind, target, pool, advance
-                    )
-                else:
-                    made, result = self._folder(run, whole, window, kind, target, pool, advance)
-                # Noted first: what has its name is known to be finished.
-                public = result
-                if self.deidentify == "basic":  # scans may have the names of patients
-                    public = replace(result, source=target.name)
-                note = {"result": public.as_dict()}
-                run.add(note)
-                if made.is_dir():
-                    remove(target)
-                os.replace(made, target)
-                run.keep([note])
-        except OSError as error:
-            raise OutputError.of(target, error) from error
-        return result
+        assert task.window is not None
+        one_file = task.kind == "nifti" or (task.kind == "png" and len(task.scan) == 1)
+        scan = task.scan if task.scan.by_slice and not one_file else task.scan.load()
+        transfer = self._transfer(scan, task.window, pool)
+        if one_file:
+            made, files = folder / task.target.name, [task.target]
+            facts = self._one_file(scan, task, made, transfer, advance)
+        else:
+            made = folder / "slices"
+            made.mkdir()
+            names, facts = self._slices(scan, task, made, transfer, pool, advance)
+            files = [task.target / name for name in names]
+        return made, StylizedScan(
+            source=scan.name,
+            slices=len(scan),
+            size=(scan.shape[1], scan.shape[2]),
+            window=task.window,
+            files=tuple(map(str, files)),
+            units=scan.units,
+            clipped_below=float(np.mean([one["below"] for one in facts])),
+            clipped_above=float(np.mean([one["above"] for one in facts])),
+            quantization=max(one["step"] for one in facts),
+            round_trip=max(one["error"] for one in facts),
+            style_windows=self.style_windows,
+            confidence=transfer.confidence,
+            distance_before=median(facts, "before"),
+            distance_after=median(facts, "after"),
+            structure=median(facts, "structure"),
+            seconds=transfer.seconds,
+        )
 
     def _transfer(self, scan: Scan, window: Window, pool: Executor) -> ScanTransfer:
         assert self.stylizer is not None
@@ -284,202 +213,72 @@ class StylizeWork:
             )
         return transfer
 
-    def _folder(
+    def _slices(
         self,
-        run: RunFolder,
         scan: Scan,
-        window: Window,
-        kind: str,
-        target: Path,
+        task: Task,
+        folder: Path,
+        transfer: ScanTransfer,
         pool: Executor,
         advance: Callable[[int], None],
-    ) -> tuple[Path, StylizedScan]:
-        """A file a slice, in a folder that outlives an interruption."""
-        state = next((row["state"] for row in run.rows if is_identity(row.get("state"))), None)
-        if kind == "dicom":
-            writer: DicomSlices | PngSlices = DicomSlices(
-                scan.frames, window, state, self.deidentify, self.uid_key
+    ) -> tuple[list[str], list[dict]]:
+        """Makes a file a slice; their names, and what is known of them."""
+        window = task.window
+        assert window is not None
+        if task.kind == "dicom":
+            names, writers = dicom_slices(
+                scan.frames, window, self.options.deidentify, self.uid_key
             )
         else:
-            writer = PngSlices(len(scan), window, picture_bits(scan))
-        slices = run.path / _SLICES
-        done = {}
-        if kind != "dicom" or state is not None:
-            done = {row["slice"]: row for row in run.rows if _is_slice(row, writer.names, slices)}
-        slices.mkdir(exist_ok=True)
-        for file in {*os.listdir(slices)} - {row["file"] for row in done.values()}:
-            remove(slices / file)
-        run.keep([{"state": writer.state}, *done.values()])
-        resumed = len(done)
-        if resumed:
-            advance(resumed)
-            log.info("%s: resumes, %d slices are there", scan.name, resumed)
-        transfer = self._transfer(scan, window, pool)
+            names, writers = png_slices(len(scan), window, picture_bits(scan))
         measured = measured_slices(len(scan))
-        writing: deque[Future] = deque()
-
-        def collect(most: int) -> None:
-            while writing and (len(writing) > most or writing[0].done()):
-                facts = writing.popleft().result()
-                done[facts["slice"]] = facts
-
+        writing: list[Future] = []
         try:
-            for wanted, pixels in _read_ahead(scan, self._parts(len(scan), done), pool):
+            for wanted, pixels in _read_ahead(scan, self._parts(len(scan)), pool):
                 generated = transfer(window.to_unit(pixels)[..., None])[..., 0]
+                # What is written lags behind by one part at most, and so does the memory.
+                for future in writing[-self.options.batch_size :]:
+                    future.result()
                 for i, content, image in zip(wanted, pixels, generated):
                     details = (content, window, scan.units, self.levels if i in measured else None)
-                    writing.append(
-                        pool.submit(
-                            finish_slice,
-                            writer.task(i),
-                            image,
-                            slices / writer.names[i],
-                            run.journal,
-                            i,
-                            details,
-                        )
-                    )
+                    task_of_slice = writers[i], image, folder / names[i], details
+                    writing.append(pool.submit(finish_slice, *task_of_slice))
                 advance(len(wanted))
-                # What is written lags behind by one part at most, and so does the memory.
-                collect(len(wanted))
-            collect(0)
+            return names, [future.result() for future in writing]
         except BaseException:
             for future in writing:
                 future.cancel()
             wait([future for future in writing if not future.cancelled()], timeout=60)
             raise
-        files = [target / name for name in writer.names]
-        facts = [done[i] for i in range(len(scan))]
-        return slices, self._account(scan, window, transfer, files, facts, resumed)
 
-    def _parts(self, count: int, done: Collection[int] = ()) -> list[list[int]]:
+    def _parts(self, count: int) -> list[list[int]]:
         """Slices to do, call by call."""
-        todo, size = [i for i in range(count) if i not in done], self.options.batch_size
-        return [todo[i : i + size] for i in range(0, len(todo), size)]
+        size = self.options.batch_size
+        return [list(range(i, min(i + size, count))) for i in range(0, count, size)]
 
     def _one_file(
         self,
-        run: RunFolder,
         scan: Scan,
-        window: Window,
-        kind: str,
-        target: Path,
-        pool: Executor,
+        task: Task,
+        made: Path,
+        transfer: ScanTransfer,
         advance: Callable[[int], None],
-    ) -> tuple[Path, StylizedScan]:
-        transfer = self._transfer(scan, window, pool)
-        unit, made = np.empty(scan.pixels.shape, np.float32), run.path / target.name
+    ) -> list[dict]:
+        """Makes one file of all slices; what is known of each."""
+        window = task.window
+        assert window is not None
+        unit = np.empty(scan.pixels.shape, np.float32)
         for wanted in self._parts(len(scan)):
             unit[wanted] = transfer(window.to_unit(scan.pixels[wanted])[..., None])[..., 0]
             advance(len(wanted))
-        step, error = write_file(scan, unit, window, kind, made)
+        step, error = write_file(scan, unit, window, task.kind, made)
         measured = measured_slices(len(scan))
-        facts = [{"step": step, "error": error} for _ in unit]
-        for i, one in enumerate(facts):
+        facts: list[dict] = []
+        for i, image in enumerate(unit):
             levels = self.levels if i in measured else None
-            one |= facts_of(unit[i], scan.pixels[i], window, scan.units, levels)
-        return made, self._account(scan, window, transfer, [target], facts, 0)
-
-    def _account(
-        self,
-        scan: Scan,
-        window: Window,
-        transfer: ScanTransfer,
-        files: Sequence[Path],
-        facts: Sequence[dict],
-        resumed: int,
-    ) -> StylizedScan:
-        return StylizedScan(
-            source=scan.name,
-            files=tuple(map(str, files)),
-            slices=len(scan),
-            size=(scan.shape[1], scan.shape[2]),
-            units=scan.units,
-            window=window,
-            clipped_below=float(np.mean([one["below"] for one in facts])),
-            clipped_above=float(np.mean([one["above"] for one in facts])),
-            quantization=max(one["step"] for one in facts),
-            round_trip=max(one["error"] for one in facts),
-            style_windows=self.style_windows,
-            confidence=transfer.confidence,
-            distance_before=median(facts, "before"),
-            distance_after=median(facts, "after"),
-            structure=median(facts, "structure"),
-            seconds=transfer.seconds,
-            resumed=resumed,
-        )
-
-
-@dataclass
-class Stylization:
-    """What stylizing does to each source of a set; the counterpart of ``Augmentation``.
-
-    Args:
-        network: The model.
-        work: What is the same for all scans.
-        output: Folder of the set.
-    """
-
-    network: Stylizer | None
-    work: StylizeWork
-    output: Path
-
-    def rows(self, source: Source, done: Collection[tuple[int, int]] = ()) -> Iterator[dict]:
-        """Does one source, scan by scan.
-
-        Args:
-            source: The source.
-            done: (part, 1) of the scans that are there.
-
-        Yields:
-            The row of each scan as soon as it is written; one row if the source holds none.
-
-        Raises:
-            ArgumentError, InputFileError: If the source cannot be used.
-            OutputError: If something cannot be written.
-        """
-        work = replace(self.work, stylizer=self.network)
-        scans = source.files.read(lazy=True)
-        if not scans:
-            yield {"status": "left out", "source": source.name}
-        for part, scan in enumerate(scans):
-            if (part, 1) in done:
-                continue
-            window = resolve_window(work.options.window, scan)
-            kind = output_kind(scan, work.options.output_format)
-            stem = source.stem + (f"_{scan.stack}" if len(scans) > 1 else "")
-            target = inside(self.output, self.output / f"{stem}{ending_of(scan, kind)}")
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise OutputError.of(target, error) from error
-            pool = start_workers(len(scan), 0)
-            result = work.run(scan, window, kind, target, None, pool, lambda count: None)
-            yield {
-                "status": "done",
-                "source": source.name,
-                "part": part,
-                "parts": len(scans),
-                "image": target.relative_to(self.output).as_posix(),
-                "slices": result.slices,
-                "window": [window.center, window.width],
-                "quantization": result.quantization,
-                "round_trip": result.round_trip,
-                **{name: rounded(getattr(result, name)) for name in _ROUNDED},
-            }
-
-
-@contextmanager
-def _place(target: Path, job: str | None) -> Iterator[RunFolder]:
-    """The run folder of a result, which stays for later runs of the same job."""
-    with ExitStack() as stack:
-        if job is None:
-            place = stack.enter_context(temporary_beside(target, folder=True))
-        else:
-            place = inside(target.parent, target.parent / RECORDS / target.name)
-            inside(place, place / _SLICES)
-        run = RunFolder(place, {"job": job}, record=_RECORD, journal=_JOURNAL, restart=True)
-        yield stack.enter_context(run)
+            own = facts_of(image, scan.pixels[i], window, scan.units, levels)
+            facts.append({"step": step, "error": error} | own)
+        return facts
 
 
 def _read_ahead(
@@ -499,37 +298,3 @@ def _read_ahead(
     finally:
         for future in chain(*reading):
             future.cancel()
-
-
-def finished(target: Path, job: str | None) -> StylizedScan | None:
-    """The account of an earlier run, if it did the same work."""
-    place = target.parent / RECORDS / target.name
-    try:
-        if job is None or read_json(place / _RECORD)["job"] != job:
-            return None
-        found = next(
-            row["result"] for row in reversed(read_rows(place / _JOURNAL)) if "result" in row
-        )
-        result = StylizedScan.from_dict(found)
-        ours = all(
-            is_inside(target.parent, os.path.abspath(file)) and os.path.isfile(file)
-            for file in result.files
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, StopIteration):
-        return None
-    if not ours or not isinstance(result.slices, int):
-        return None
-    return replace(result, resumed=result.slices)
-
-
-def _is_slice(row: dict, names: Sequence[str], slices: Path) -> bool:
-    """Whether a row says all that :func:`finish_slice` notes of a slice, and its file is there."""
-    figures = {key: value for key, value in row.items() if key != "file"}
-    return (
-        type(row.get("slice")) is int
-        and {"step", "error", "below", "above"} <= figures.keys()
-        and all(isinstance(value, (int, float)) for value in figures.values())
-        and 0 <= row["slice"] < len(names)
-        and row.get("file") == names[row["slice"]]
-        and (slices / row["file"]).is_file()
-    )

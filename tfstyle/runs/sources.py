@@ -1,33 +1,35 @@
-"""What there is to do in an input folder: its scans, the names of their results, their masks."""
+"""What there is to do: the scans among the inputs, and the names of their results."""
 
 from __future__ import annotations
 
+import logging
 import os
-import re
-import shutil
-import struct
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-import nibabel as nib
-
-from tfstyle._private.files import remove, temporary_beside
-from tfstyle.data.dicom import is_dicom
-from tfstyle.data.layouts import is_label_name, key_of, stem_of
+from tfstyle._private.files import free_name, is_inside
+from tfstyle.data.dicom import read_dicom
+from tfstyle.data.layouts import is_result
 from tfstyle.data.privacy import mark_of
-from tfstyle.data.read import ScanFiles, find_files, list_scans, no_scans
-from tfstyle.errors import InputFileError, OutputError, StorageError
-from tfstyle.runs.folder import inside
+from tfstyle.data.read import ScanFiles, list_scans, no_scans, read_scans
+from tfstyle.data.scan import Scan
+from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.runs.manifest import relative_path
+
+log = logging.getLogger(__name__)
+
+#: Endings of results by their kind; DICOM becomes a folder.
+ENDINGS = {"dicom": "", "nifti": ".nii.gz", "png": ".png"}
+
+#: Called as ``on_failure(path, error)`` with an input that cannot be read; the others continue.
+OnFailure = Callable[[str, InputFileError], None]
 
 
 @dataclass(frozen=True)
 class Source:
-    """One entry of the input folder.
+    """One entry of an input.
 
     Attributes:
         name: What the manifest calls it and draws depend on: its path in the input folder; for a
@@ -79,7 +81,7 @@ def find_sources(
     if not found and not damaged:
         raise no_scans(inputs)
     root = inputs if inputs.is_dir() else inputs.parent
-    places = [relative_path(_common(files), root) for files in found]
+    places = [relative_path(folder_of(files), root) for files in found]
     series = Counter(place for files, place in zip(found, places) if len(files.files) > 1)
     sources: list[Source] = []
     taken: set[str] = set()
@@ -102,16 +104,138 @@ def find_sources(
     return sources, damaged
 
 
-def free_name(name: str, taken: Collection[str], ending: str = "") -> str:
-    """The name, with a number behind it where with its ending it is taken."""
-    free, number = name, 1
-    while free + ending in taken:
-        number += 1
-        free = f"{name}-{number}"
-    return free
+def find_all(
+    inputs: Sequence[Path], output_format: str = "auto"
+) -> tuple[list[tuple[Path, Source]], list[InputFileError]]:
+    """The sources of several inputs, each with the input that it is of.
+
+    A source that is given twice counts once. Where several folders are given, results lie in a
+    folder of the name of each.
+
+    Args:
+        inputs: Folders and files.
+        output_format: Of the results, see :class:`~tfstyle.runs.options.StylizeOptions`.
+
+    Returns:
+        The sources, and an error for each DICOM file whose header cannot be read and for each of
+        several inputs that holds nothing to read.
+
+    Raises:
+        InputFileError: If an input does not exist, or the only one holds nothing to read.
+    """
+    known: dict[tuple[str, ...], tuple[Path, Source]] = {}
+    damaged: list[InputFileError] = []
+    roots: set[str] = set()
+    several = sum(root.is_dir() for root in set(inputs)) > 1
+    for root in dict.fromkeys(inputs):
+        try:
+            found, errors = find_sources(root)
+        except InputFileError as error:
+            if len(inputs) == 1 or not root.exists():
+                raise
+            found, errors = [], [error]
+        damaged.extend(errors)
+        label = ""
+        if several and root.is_dir():
+            label = free_name(root.resolve().name or "input", roots)
+            roots.add(label)
+        for one in found:
+            if label:
+                whole = os.path.realpath(folder_of(one.files)) == os.path.realpath(root)
+                one = one if whole else replace(one, stem=f"{label}/{one.stem}")
+            if one.files.files not in known:
+                kind = one.files.kind if output_format == "auto" else output_format
+                one = replace(one, ending=ENDINGS[kind])
+                known[one.files.files] = root, one
+    return name_results(list(known.values())), damaged
 
 
-def _common(files: ScanFiles) -> str:
+def name_results(sources: Sequence[tuple[Path, Source]]) -> list[tuple[Path, Source]]:
+    """Gives sources stems under which no result lies in the place, or inside, of another."""
+    taken = {str(path) for _, one in sources for path in PurePosixPath(one.stem).parents}
+    named = []
+    for root, source in sources:
+        label = free_name(source.stem, taken, source.ending)
+        taken.add(label + source.ending)
+        named.append((root, replace(source, stem=label)))
+    return named
+
+
+def read_inputs(
+    inputs: Sequence[str | os.PathLike],
+    output: Path,
+    series: str | None = None,
+    on_failure: OnFailure | None = None,
+) -> list[tuple[Scan, str]]:
+    """The scans of all inputs, their pixels not read yet, with the paths of their results.
+
+    Args:
+        inputs: DICOM files or folders of series, NIfTI, PNG, or folders of them.
+        output: Where the results go; what tfstyle made there is left out.
+        series: Only this series, see :func:`tfstyle.data.read_scans`.
+        on_failure: Called with what cannot be read. Defaults to raising the error.
+
+    Returns:
+        Pairs of a scan and the path of its result in the output, without ending.
+
+    Raises:
+        ArgumentError: No inputs.
+        InputFileError: An input does not exist or cannot be listed, nothing can be read, or an
+            input is damaged and nothing is to be called.
+    """
+    places = list(map(Path, _without_own_results(inputs, output)))
+    if not places:
+        raise ArgumentError("inputs: at least one input scan is needed.")
+    sources, failed = find_all(places)
+    scans = []
+    for root, source in sources:
+        try:
+            for scan in _scans_of(root, source, series):
+                scans.append((scan, source.stem + (f"_{scan.stack}" if scan.stack else "")))
+        except InputFileError as error:
+            failed.append(error)
+    if not scans and not failed:
+        what = "no scan that can be read" if series is None else f"no series {series!r}"
+        raise InputFileError(", ".join(map(str, places)), f"holds {what}.")
+    for problem in failed:
+        if on_failure is None or not scans:
+            raise problem
+        on_failure(problem.path, problem)
+    return scans
+
+
+def _scans_of(root: Path, source: Source, series: str | None) -> list[Scan]:
+    """The scans of a source that `series` means; by the name of the result too."""
+    if not root.is_dir():
+        return read_scans(root, series=series, lazy=True)
+    name = PurePosixPath(source.stem).name
+    if series is None or series == name:
+        return source.files.read(lazy=True)
+    if source.files.kind != "dicom":
+        return [scan for scan in source.files.read(lazy=True) if scan.name == series]
+    if series.startswith(f"{name}_"):
+        return [s for s in source.files.read(lazy=True) if series == f"{name}_{s.stack}"]
+    return read_dicom(source.files.files, series=series, lazy=True)
+
+
+def _without_own_results(
+    inputs: Sequence[str | os.PathLike], output: Path
+) -> Sequence[str | os.PathLike]:
+    """Leaves out what an earlier run wrote, as the shell makes it of ``ct/*`` for ``-o ct/out``."""
+    own = [
+        path
+        for path in inputs
+        if is_inside(output, os.path.abspath(path))
+        and (Path(path).resolve() == output.resolve() or is_result(path))
+    ]
+    if not own or len(own) == len(inputs):
+        return inputs
+    log.warning("Left out: %s, which tfstyle made.", ", ".join(map(str, own)))
+    return [path for path in inputs if path not in own]
+
+
+def folder_of(files: ScanFiles) -> str:
+    """The file, or the folder of several."""
     if len(files.files) == 1:
         return files.files[0]
     return os.path.commonpath([os.path.dirname(file) for file in files.files])
@@ -123,123 +247,3 @@ def _split_ending(path: str) -> tuple[str, str]:
         if path.lower().endswith(ending) and not path.lower().endswith("/" + ending):
             return path[: -len(ending)], path[-len(ending) :]
     return path, ""
-
-
-#: Endings of what lies beside masks and is none.
-_NO_MASKS = (".json", ".csv", ".tsv", ".txt", ".md", ".xml")
-
-
-def _shape(path: str | os.PathLike) -> tuple[int, ...] | None:
-    """Voxels along the axes of a NIfTI volume or a PNG picture; None for what is not one."""
-    lower = str(path).lower()
-    with suppress(Exception):  # masks are handed on as they are, readable or not
-        if lower.endswith((".nii", ".nii.gz")):
-            volume: Any = nib.load(path)
-            return tuple(map(int, volume.shape))[:3]
-        if lower.endswith(".png"):
-            with open(path, "rb") as file:  # width and height lead the first chunk
-                return struct.unpack(">II", file.read(24)[16:])
-    return None
-
-
-class Masks:
-    """The folder of masks, looked into once a folder.
-
-    Args:
-        folder: The folder.
-        link: Make hard links where possible, in place of copies.
-        dicom: Whether DICOM masks, which name their patient, are handed on.
-    """
-
-    def __init__(self, folder: str | os.PathLike, link: bool, dicom: bool):
-        self.folder, self.link, self.dicom = Path(folder), link, dicom
-        self.names: dict[PurePosixPath, list[dict[str, list[str]]]] = {}
-
-    def hand_on(self, image: Source, output: Path, stem: str) -> str | None:
-        """Copies or links the mask of an input to `output`, under the name `stem`.
-
-        Returns:
-            The path written, from the parent of `output`, or None if there is no mask.
-        """
-        source = self._find(image)
-        if source is None:
-            return None
-        if not self.dicom:
-            for file in find_files(source) if source.is_dir() else [source]:
-                if is_dicom(file) or str(file).lower().endswith((".dcm", ".dicom")):
-                    raise InputFileError(
-                        file,
-                        "a DICOM mask names its patient, and masks are copied as they are; convert "
-                        "it to NIfTI or PNG, or use deidentify='keep'.",
-                    )
-        if len(image.files.files) == 1 and source.is_file():
-            shape, own = _shape(image.files.files[0]), _shape(source)
-            if shape and own and shape != own:
-                raise InputFileError(
-                    source, f"has the shape {own} and its image {shape}, so they share no voxels."
-                )
-        ending = source.name[len(stem_of(source.name)) :] if source.is_file() else ""
-        target = output / f"{stem}{ending}"
-        inside(output.parent, target.parent)
-        copy: Callable[..., object] = self._link if self.link else shutil.copy2
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with temporary_beside(target, folder=True) as temporary:
-                if source.is_dir():
-                    shutil.copytree(source, temporary / target.name, copy_function=copy)
-                    remove(target)
-                else:
-                    copy(source, temporary / target.name)
-                os.replace(temporary / target.name, target)
-        except (OSError, shutil.Error) as error:
-            known = OutputError.of(target, error)
-            if isinstance(known, StorageError):
-                raise known from error
-            raise OutputError(target, f"cannot be made of {source} ({error}).") from error
-        return target.relative_to(output.parent).as_posix()
-
-    def fit(self, image: Source) -> bool:
-        """Whether there is a mask for an input, or too many."""
-        try:
-            return self._find(image) is not None
-        except InputFileError:
-            return True
-
-    def _find(self, image: Source) -> Path | None:
-        """The mask of an input: of its name, but for the ending, or for words such as ``_seg``."""
-        label = image.label
-        place = self.folder / label.parent
-        if label.parent not in self.names:
-            # By name, by stem, and by what images and masks have in common.
-            tables: list[dict[str, list[str]]] = [{}, {}, {}]
-            for name in sorted(os.listdir(place)) if place.is_dir() else []:
-                if not name.startswith(".") and not name.lower().endswith(_NO_MASKS):
-                    for table, key in zip(tables, (name, stem_of(name), key_of(name))):
-                        table.setdefault(key, []).append(name)
-            self.names[label.parent] = tables
-        names, stems, keys = self.names[label.parent]
-        name, stem = label.name, stem_of(label.name)
-        # Among the inputs themselves, a mask is known by its name alone.
-        beside = os.path.realpath(os.path.dirname(_common(image.files))) == os.path.realpath(place)
-        for table, key in (
-            (names, name),
-            (stems, stem),
-            (keys, key_of(name)),
-            # nnU-Net has one mask for the channels case_0000, case_0001, …
-            (stems, re.sub(r"_\d{4}$", "", stem)),
-        ):
-            fitting = [one for one in table.get(key, []) if not beside or is_label_name(one)]
-            if len(fitting) > 1:
-                raise InputFileError(
-                    place, f"holds several masks for {label}: {', '.join(fitting)}."
-                )
-            if fitting:
-                return place / fitting[0]
-        return None
-
-    @staticmethod
-    def _link(source: str, target: str) -> None:
-        try:
-            os.link(os.path.realpath(source), target)
-        except OSError:  # another file system, or one without links
-            shutil.copy2(source, target)

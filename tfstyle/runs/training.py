@@ -5,35 +5,30 @@ The command ``tfstyle train`` is a thin layer over :func:`train`.
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 import os
 import subprocess
-import sys
-import tempfile
 import zlib
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from tfstyle import __version__, callbacks, encoders
-from tfstyle._private.files import read_json, remove, write_atomically
+from tfstyle import encoders
+from tfstyle._private.versions import package_versions
 from tfstyle.data import Scan, load_shards, pair_dataset, read_scans, spine_phantom
 from tfstyle.data.shards import is_prepared
-from tfstyle.encoders.weights import load_npz, save_npz
-from tfstyle.errors import ArgumentError, OutputError, WeightsError
+from tfstyle.errors import ArgumentError
+from tfstyle.runs.fit import Backup, fit_resumable, read_history, steps_done
 from tfstyle.runs.folder import RunFolder
 from tfstyle.runs.training_run import TrainingRun
 from tfstyle.runs.workers import Worker, from_chief
-from tfstyle.style_transfer import StyleTransfer, over_machines
+from tfstyle.style_transfer import StyleTransfer
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +142,7 @@ def _train(
         log.info("%s is finished already", folder)
         if worker.is_chief:
             Backup.remove(folder / "backup")
-        rows = _read_history(history_file)
+        rows = read_history(history_file)
         return TrainingResult(preset, history_file, run.epochs * run.steps, run.epochs, _last(rows))
     keras.utils.set_random_seed(run.seed)
     contents, styles = _load_scans(run, verify=worker.is_chief)
@@ -183,188 +178,7 @@ def _train(
         Backup.remove(folder / "backup")
     if worker.count > 1:
         from_chief(strategy, [0])  # no worker ends well before the chief has written the preset
-    return TrainingResult(preset, history_file, _steps_done(model), history.first_epoch, losses)
-
-
-def fit_resumable(
-    model: StyleTransfer,
-    dataset: Callable[..., tf.data.Dataset],
-    folder: str | os.PathLike,
-    *,
-    epochs: int,
-    steps: int,
-    tensorboard: bool = False,
-    extra_callbacks: Sequence[keras.callbacks.Callback] = (),
-    verbose: int = 0,
-) -> History:
-    """``model.fit`` in a folder; called again after an interruption, it resumes.
-
-    The folder then holds ``backup/`` (remove it with :meth:`Backup.remove` once the model is
-    saved), ``history.json`` and ``grids/``. Over several machines that holds for the chief; the
-    others keep their backups in a temporary folder, as TensorFlow asks, and start from the chief's.
-
-    Args:
-        model: Compiled, in the scope of the strategy it trains under.
-        dataset: Called with the number of steps done already, gives the batches that follow, as
-            :func:`tfstyle.data.pair_dataset` does with ``start``; over several machines called
-            with ``shard=(worker, workers)`` as well.
-        folder: Where backups, history and grids lie; made if it is not there.
-        epochs: Number of epochs.
-        steps: Steps an epoch; a backup is made after each epoch.
-        tensorboard: Write losses and grids for TensorBoard to ``tensorboard/`` as well.
-        extra_callbacks: Further Keras callbacks.
-        verbose: Of ``Model.fit``.
-
-    Returns:
-        The history of all epochs, those before an interruption included.
-
-    Example:
-        >>> def pairs(start):
-        ...     return pair_dataset(scans, start=start)
-        >>> history = fit_resumable(model, pairs, "runs/first", epochs=10,
-        ...                         steps=100)  # doctest: +SKIP
-    """
-    strategy = model.distribute_strategy
-    with strategy.scope():
-        model.optimizer.build(model.trainable_variables)
-    is_chief = not over_machines(strategy) or strategy.extended.should_checkpoint
-    with nullcontext(folder) if is_chief else tempfile.TemporaryDirectory("-tfstyle") as folder:
-        folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError.of(folder, error) from error
-        backup = Backup(folder / "backup", steps)
-        backup.set_model(model)
-        backup.on_train_begin()
-        history = History(folder / "history.json")
-        pictures = []
-        if is_chief:
-            board = folder / "tensorboard" if tensorboard else None
-            sample = next(iter(dataset(0).take(1)))
-            pairs = sample["content"].numpy()[:4], sample["style"].numpy()[:4]
-            pictures.append(callbacks.StyleImages(*pairs, folder / "grids", tensorboard=board))
-            if board:
-                pictures.append(keras.callbacks.TensorBoard(str(board)))
-        batches = _distribute(strategy, dataset, _steps_done(model))
-        model.fit(
-            batches,
-            epochs=epochs,
-            steps_per_epoch=steps,
-            shuffle=False,  # the pairs are random already
-            verbose=verbose,
-            # The backup last: an epoch that it holds has its line in the history and its grid.
-            callbacks=[history, *pictures, backup, *extra_callbacks],
-        )
-    del batches
-    gc.collect()  # ends the pipeline's threads while the interpreter is sound
-    return history
-
-
-def _distribute(
-    strategy: tf.distribute.Strategy, dataset: Callable[..., tf.data.Dataset], start: int
-) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-    """What ``fit`` takes: all batches, or this worker's part of them, split over its devices."""
-    if not over_machines(strategy):
-        return dataset(start)
-    # Left to itself, Keras has every worker draw all pairs and throw most of them away.
-    devices = len(strategy.extended.worker_devices)
-
-    def part(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        data = dataset(start, shard=(context.input_pipeline_id, context.num_input_pipelines))
-        share = data.element_spec["content"].shape[0] // devices
-        return data if devices == 1 else data.rebatch(share, drop_remainder=True)
-
-    return strategy.distribute_datasets_from_function(part)
-
-
-class Backup(keras.callbacks.Callback):
-    """Keeps the model and its optimizer after each epoch, until the preset is written.
-
-    Over several machines all workers resume from the chief's backup.
-
-    ``keras.callbacks.BackupAndRestore`` writes over the weights of the epoch before, and the
-    epoch's number after them: a process killed in between has no backup, or trains one epoch
-    twice, and a full disk ends it by a fault in HDF5. Here one file is replaced as a whole, and the
-    optimizer's own counter in it tells the epoch.
-
-    Args:
-        folder: Where the backup lies.
-        steps: Steps an epoch.
-    """
-
-    def __init__(self, folder: Path, steps: int):
-        super().__init__()
-        self.path = folder / "state.npz"
-        self.steps = steps
-
-    def _state(self) -> dict[str, keras.Variable]:
-        """Every variable, by its place; names are not unique."""
-        variables = [*self.model.weights, *self.model.optimizer.variables]
-        return {f"{number:04d}": variable for number, variable in enumerate(variables)}
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        """Takes up what the backup holds, if there is one.
-
-        Raises:
-            WeightsError: If it is damaged or of another model.
-        """
-        state = self._state()
-        if self.path.exists():
-            arrays = load_npz(self.path)
-            if {k: a.shape for k, a in arrays.items()} != {k: v.shape for k, v in state.items()}:
-                raise WeightsError(f"{self.path}: is of another model; choose another folder.")
-            for key, variable in state.items():
-                variable.assign(arrays[key])
-        strategy = self.model.distribute_strategy
-        if over_machines(strategy):
-            values = from_chief(strategy, [keras.ops.convert_to_numpy(v) for v in state.values()])
-            for variable, value in zip(state.values(), values, strict=True):
-                variable.assign(value)
-        self.model._initial_epoch = _steps_done(self.model) // self.steps
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Replaces the backup."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError.of(self.path, error) from error
-        save_npz(self.path, {k: keras.ops.convert_to_numpy(v) for k, v in self._state().items()})
-
-    @staticmethod
-    def remove(folder: Path) -> None:
-        """Deletes a backup that is no longer needed."""
-        remove(folder)
-
-
-class History(keras.callbacks.Callback):
-    """Keeps every term of the loss in a JSON file over restarts.
-
-    Args:
-        path: The file, ``{"loss": [...], "content_loss": [...], ...}``.
-    """
-
-    def __init__(self, path: Path):
-        super().__init__()
-        self.path = path
-        self.rows: list[dict[str, float]] = []
-        self.first_epoch = 0
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        self.first_epoch = self.model._initial_epoch or 0
-        self.rows = _read_history(self.path)[: self.first_epoch]
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        del self.rows[epoch:]
-        self.rows.append({key: float(value) for key, value in (logs or {}).items()})
-        terms = {key for row in self.rows for key in row}
-        _write_json(
-            self.path, {term: [row.get(term) for row in self.rows] for term in sorted(terms)}
-        )
-
-
-def _steps_done(model: keras.Model) -> int:
-    return int(model.optimizer.iterations.numpy())
+    return TrainingResult(preset, history_file, steps_done(model), history.first_epoch, losses)
 
 
 def _folder(run: TrainingRun, folder: Path, overwrite: bool) -> RunFolder:
@@ -489,60 +303,27 @@ def _card(run: TrainingRun, losses: dict[str, float]) -> dict:
     }
 
 
-def environment() -> dict[str, str]:
+def environment() -> dict[str, str | None]:
     """Versions of Python, the packages and the source, for result files.
 
     Returns:
-        dict of version strings; ``"git"`` only where tfstyle runs from a clone.
+        dict of version strings, None for what is not installed; ``"git"`` only where tfstyle runs
+        from a clone.
     """
-    versions = {"python": sys.version.split()[0], "tfstyle": __version__}
-    for package in ("tensorflow", "keras", "numpy", "pydicom"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "unknown"
+    versions = package_versions(("tensorflow", "keras", "numpy", "pydicom"))
     root = Path(__file__).resolve().parents[2]
     if (root / ".git").exists():
-        try:
+        with suppress(OSError):
             done = subprocess.run(
                 ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True
             )
-        except OSError:
-            return versions
-        if done.returncode == 0:
-            versions["git"] = done.stdout.strip()
+            if done.returncode == 0:
+                versions["git"] = done.stdout.strip()
     return versions
-
-
-def _read_history(path: Path) -> list[dict[str, float]]:
-    try:
-        columns = read_json(path)
-        length = max((len(column) for column in columns.values()), default=0)
-        return [{key: column[i] for key, column in columns.items()} for i in range(length)]
-    except (OSError, ValueError, AttributeError, TypeError, IndexError, KeyError):
-        return []
 
 
 def _last(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     return dict(rows[-1]) if rows else {}
 
 
-def _write_json(path: Path, value: object) -> None:
-    write_atomically(path, (json.dumps(value, indent=2, default=_plain) + "\n").encode())
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    return str(value)
-
-
-__all__ = [
-    "Backup",
-    "History",
-    "TrainingResult",
-    "TrainingRun",
-    "environment",
-    "fit_resumable",
-    "train",
-]
+__all__ = ["TrainingResult", "TrainingRun", "environment", "train"]

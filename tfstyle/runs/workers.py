@@ -54,7 +54,7 @@ class Worker:
             environ: Environment variables.
 
         Raises:
-            ArgumentError: If TF_CONFIG is not JSON, or its cluster and task do not fit together.
+            ArgumentError: If its cluster and task do not fit together.
 
         Example:
             >>> cluster = {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}
@@ -63,41 +63,27 @@ class Worker:
             Worker(rank=1, count=2, address='10.0.0.2:2222')
         """
         text = environ.get("TF_CONFIG", "").strip()
-        if not text:
+        if text in ("", "{}"):
             return cls()
         try:
             config = json.loads(text)
-        except ValueError as error:
-            raise ArgumentError(f"TF_CONFIG: is not JSON ({error}).") from None
-        cluster = config.get("cluster") if isinstance(config, dict) else None
-        if config == {} or cluster == {}:
-            return cls()
-        if not isinstance(cluster, dict) or not set(cluster) <= {"chief", "worker"}:
+            jobs = tf.train.ClusterSpec(config["cluster"]).as_dict()
+            chiefs, workers = jobs.get("chief", []), jobs.get("worker", [])
+            kind, index = config["task"]["type"], int(config["task"]["index"])
+            places = [("chief", i) for i in range(len(chiefs))]
+            places += [("worker", i) for i in range(len(workers))]
+            rank, addresses = places.index((kind, index)), [*chiefs, *workers]
+            fits = len(jobs) == bool(chiefs) + bool(workers) and len(chiefs) < 2
+            fits &= len({*addresses}) == len(places) and all(map(_is_address, addresses))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            fits = False
+        if not fits:
             raise ArgumentError(
-                'TF_CONFIG: "cluster" must be {"worker": ["host:port", …]}, with "chief" beside '
-                f'"worker" if wanted; received {cluster!r}.'
+                'TF_CONFIG: must be {"cluster": {"worker": ["host:port", …]}, "task": {"type": '
+                '"worker", "index": 0}}, with one "chief" beside "worker" if wanted, received '
+                f"{' '.join(text.split())}."
             )
-        for job, addresses in cluster.items():
-            if not isinstance(addresses, list) or not all(map(_is_address, addresses)):
-                raise ArgumentError(
-                    f'TF_CONFIG: "{job}" must be a list of "host:port", received {addresses!r}.'
-                )
-        if len(cluster.get("chief", ())) > 1:
-            raise ArgumentError('TF_CONFIG: "chief" must be one address.')
-        places = [(job, i) for job in ("chief", "worker") for i in range(len(cluster.get(job, ())))]
-        task = config.get("task")
-        try:
-            place = task["type"], int(task["index"])
-            rank = places.index(place)
-        except (TypeError, KeyError, ValueError):
-            raise ArgumentError(
-                'TF_CONFIG: "task" must name one of the cluster, such as '
-                f'{{"type": "worker", "index": 0}}; received {task!r} for {cluster!r}.'
-            ) from None
-        everyone = [address for job in ("chief", "worker") for address in cluster.get(job, ())]
-        if len(set(everyone)) < len(everyone):
-            raise ArgumentError(f"TF_CONFIG: an address stands there twice in {cluster!r}.")
-        return cls(rank, len(places), everyone[rank]) if len(places) > 1 else cls()
+        return cls(rank, len(places), addresses[rank]) if len(places) > 1 else cls()
 
     def strategy(self) -> tf.distribute.Strategy:
         """All devices of this machine, or of all machines.
@@ -173,9 +159,7 @@ def from_chief(
     ]
 
 
-def _is_address(text: object) -> bool:
-    if not isinstance(text, str):
-        return False
+def _is_address(text: str) -> bool:
     host, _, port = text.rpartition(":")
     return bool(host) and port.isdecimal() and 0 < int(port) < 65536
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -43,10 +40,10 @@ _SENTENCES = {
 class Client:
     """Calls models served over gRPC by TensorFlow Serving or the development server.
 
-    Thread-safe. Use it as a context manager, or call :meth:`close` at the end. Nothing is sent
-    before the first call. A call that finds no server (status UNAVAILABLE) is tried again by
-    gRPC's own policy, after growing pauses and within its timeout, and nothing else is; all calls
-    here may be repeated without harm.
+    Thread-safe; for ``asyncio`` use ``await asyncio.to_thread(client.stylize, …)``. Use it as a
+    context manager, or call :meth:`close` at the end. Nothing is sent before the first call. A call
+    that finds no server (status UNAVAILABLE) is tried again by gRPC's own policy, after growing
+    pauses and within its timeout, and nothing else is; all calls here may be repeated without harm.
 
     Args:
         target: ``host:port`` of the server, or another target of gRPC such as ``dns:///name:port``
@@ -410,61 +407,6 @@ class Client:
             f"{self.target}: the model '{self.model_name}' is not a stylize servable: expected "
             f"{expected}, received {received or 'nothing'}"
         )
-
-
-class AsyncClient:
-    """:class:`Client` with coroutines: the same arguments, methods and results, to be awaited.
-
-    Calls run in threads of this client's own, at most 32 at the same time.
-
-    Example:
-        >>> async with AsyncClient("127.0.0.1:8500") as client:    # doctest: +SKIP
-        ...     results = await asyncio.gather(*(client.stylize(c, code) for c in contents))
-    """
-
-    def __init__(self, *arguments: Any, **options: Any):
-        self._client = Client(*arguments, **options)
-        self._threads = ThreadPoolExecutor(32, thread_name_prefix="tfstyle-client")
-
-    def stylize(self, *arguments: Any, **options: Any) -> Awaitable[np.ndarray]:
-        """See :meth:`Client.stylize`."""
-        return self._start(self._client.stylize, *arguments, **options)
-
-    def encode_style(self, *arguments: Any, **options: Any) -> Awaitable[np.ndarray]:
-        """See :meth:`Client.encode_style`."""
-        return self._start(self._client.encode_style, *arguments, **options)
-
-    def predict(self, *arguments: Any, **options: Any) -> Awaitable[dict[str, np.ndarray]]:
-        """See :meth:`Client.predict`."""
-        return self._start(self._client.predict, *arguments, **options)
-
-    def status(self, **options: Any) -> Awaitable[dict[int, str]]:
-        """See :meth:`Client.status`."""
-        return self._start(self._client.status, **options)
-
-    def metadata(self, **options: Any) -> Awaitable[dict[str, dict[str, dict[str, str]]]]:
-        """See :meth:`Client.metadata`."""
-        return self._start(self._client.metadata, **options)
-
-    def wait_until_ready(self, timeout: float = 30.0) -> Awaitable[None]:
-        """See :meth:`Client.wait_until_ready`."""
-        return self._start(self._client.wait_until_ready, timeout)
-
-    async def close(self) -> None:
-        """See :meth:`Client.close`."""
-        self._client.close()  # which ends the calls in progress, and so the threads
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    async def __aenter__(self) -> AsyncClient:
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        await self.close()
-
-    async def _start(self, call: Callable, *arguments: Any, **options: Any) -> Any:
-        self._client._check_open()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, partial(call, *arguments, **options))
 
 
 def _channel_options(target: str, retries: int, message_bytes: int) -> list[tuple[str, Any]]:

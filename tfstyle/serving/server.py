@@ -36,8 +36,6 @@ logger = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 _PREDICTION = "tensorflow.serving.PredictionService"
 _MODELS = "tensorflow.serving.ModelService"
-# Calls that are answered while all places for Predict are taken: metadata, status, health.
-_SPARE_CALLS = 8
 # gRPC sends the message in the trailing metadata, which clients limit to 8 KiB.
 _MAX_DETAILS = 1024
 
@@ -52,8 +50,8 @@ class Limits:
         pixels: Most pixels (images × rows × columns) of one input, INVALID_ARGUMENT beyond it.
             Memory grows with it: about 0.7 kB a pixel for the first layers of VGG, so 4 Mi pixels
             (sixteen 512 × 512 slices) take about 3 GB for the time of the request.
-        running: Requests that run at the same time; more of them wait.
-        waiting: Requests that may wait; beyond it RESOURCE_EXHAUSTED.
+        running: Calls that are answered at the same time; more of them wait.
+        waiting: Calls that may wait; beyond it RESOURCE_EXHAUSTED.
 
     Raises:
         ArgumentError: A value is not a whole number of at least 1 (``waiting``: at least 0).
@@ -220,13 +218,9 @@ class DevelopmentServer:
 
         from tfstyle.serving.tensors import LARGE_MESSAGES
 
-        places = self.limits.running + self.limits.waiting
-        self._running = threading.Semaphore(self.limits.running)
-        self._places = threading.Semaphore(places)
         self._servables: dict[str, tuple[int, Servable]] = {}
         with ExitStack() as parts:
-            # Every request that runs or waits has a thread; they are made when they are needed.
-            threads = ThreadPoolExecutor(places + _SPARE_CALLS, thread_name_prefix="tfstyle-grpc")
+            threads = ThreadPoolExecutor(self.limits.running, thread_name_prefix="tfstyle-grpc")
             parts.callback(threads.shutdown)
             options = [
                 ("grpc.max_receive_message_length", self.limits.message_bytes),
@@ -235,7 +229,7 @@ class DevelopmentServer:
                 # Without this, a second server on the port would share its requests.
                 ("grpc.so_reuseport", 0),
             ]
-            calls = places + _SPARE_CALLS
+            calls = self.limits.running + self.limits.waiting
             self._server = grpc.server(threads, maximum_concurrent_rpcs=calls, options=options)
             parts.callback(self._server.stop, None)
             self._server.add_generic_rpc_handlers(self._handlers())
@@ -304,31 +298,21 @@ class DevelopmentServer:
     def _predict(self, request: Any, response: Any, context: grpc.ServicerContext) -> None:
         from tfstyle.serving.tensors import encode_tensor
 
-        place = self._places.acquire(blocking=False)
-        _require(place, "too many requests wait; try again later", "RESOURCE_EXHAUSTED")
-        try:
-            version, servable = self._find(request)
-            key = request.model_spec.signature_name or DEFAULT_SIGNATURE
-            signature = servable.signatures.get(key)
-            _require(signature, f'Serving signature key "{key}" not found.', "FAILED_PRECONDITION")
-            assert signature is not None
-            _check_names(request, signature)
-            inputs = {
-                name: _decode(name, request.inputs[name], info, self.limits)
-                for name, info in sorted(signature.inputs.items())
-            }
-            while not self._running.acquire(timeout=0.1):
-                _require(context.is_active(), "the client has left", "CANCELLED")
-            try:
-                left = context.time_remaining()
-                if left is not None and left > 3e7:
-                    left = None  # a year and more is some gRPC versions' way to say so
-                names = list(request.output_filter)
-                values = servable.run(key, inputs, names, timeout=left)
-            finally:
-                self._running.release()
-        finally:
-            self._places.release()
+        _require(context.is_active(), "the client has left", "CANCELLED")  # while it waited
+        version, servable = self._find(request)
+        key = request.model_spec.signature_name or DEFAULT_SIGNATURE
+        signature = servable.signatures.get(key)
+        _require(signature, f'Serving signature key "{key}" not found.', "FAILED_PRECONDITION")
+        assert signature is not None
+        _check_names(request, signature)
+        inputs = {
+            name: _decode(name, request.inputs[name], info, self.limits)
+            for name, info in sorted(signature.inputs.items())
+        }
+        left = context.time_remaining()
+        if left is not None and left > 3e7:
+            left = None  # a year and more is some gRPC versions' way to say so
+        values = servable.run(key, inputs, list(request.output_filter), timeout=left)
         response.model_spec.name = request.model_spec.name
         response.model_spec.version.value = version
         response.model_spec.signature_name = key

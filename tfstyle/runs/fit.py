@@ -1,0 +1,215 @@
+"""``model.fit`` in a folder, which resumes: backups, the history and grids of images."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from tfstyle import callbacks
+from tfstyle._private.files import read_json, remove, write_atomically
+from tfstyle.encoders.weights import load_npz, save_npz
+from tfstyle.errors import OutputError, WeightsError
+from tfstyle.runs.workers import from_chief
+from tfstyle.style_transfer import StyleTransfer, over_machines
+
+
+def fit_resumable(
+    model: StyleTransfer,
+    dataset: Callable[..., tf.data.Dataset],
+    folder: str | os.PathLike,
+    *,
+    epochs: int,
+    steps: int,
+    tensorboard: bool = False,
+    extra_callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int = 0,
+) -> History:
+    """``model.fit`` in a folder; called again after an interruption, it resumes.
+
+    The folder then holds ``backup/`` (remove it with :meth:`Backup.remove` once the model is
+    saved), ``history.json`` and ``grids/``. Over several machines that holds for the chief; the
+    others keep their backups in a temporary folder, as TensorFlow asks, and start from the chief's.
+
+    Args:
+        model: Compiled, in the scope of the strategy it trains under.
+        dataset: Called with the number of steps done already, gives the batches that follow, as
+            :func:`tfstyle.data.pair_dataset` does with ``start``; over several machines called
+            with ``shard=(worker, workers)`` as well.
+        folder: Where backups, history and grids lie; made if it is not there.
+        epochs: Number of epochs.
+        steps: Steps an epoch; a backup is made after each epoch.
+        tensorboard: Write losses and grids for TensorBoard to ``tensorboard/`` as well.
+        extra_callbacks: Further Keras callbacks.
+        verbose: Of ``Model.fit``.
+
+    Returns:
+        The history of all epochs, those before an interruption included.
+
+    Example:
+        >>> def pairs(start):
+        ...     return pair_dataset(scans, start=start)
+        >>> history = fit_resumable(model, pairs, "runs/first", epochs=10,
+        ...                         steps=100)  # doctest: +SKIP
+    """
+    strategy = model.distribute_strategy
+    with strategy.scope():
+        model.optimizer.build(model.trainable_variables)
+    is_chief = not over_machines(strategy) or strategy.extended.should_checkpoint
+    with nullcontext(folder) if is_chief else tempfile.TemporaryDirectory("-tfstyle") as folder:
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError.of(folder, error) from error
+        backup = Backup(folder / "backup", steps)
+        backup.set_model(model)
+        backup.on_train_begin()
+        history = History(folder / "history.json")
+        pictures = []
+        if is_chief:
+            board = folder / "tensorboard" if tensorboard else None
+            sample = next(iter(dataset(0).take(1)))
+            pairs = sample["content"].numpy()[:4], sample["style"].numpy()[:4]
+            pictures.append(callbacks.StyleImages(*pairs, folder / "grids", tensorboard=board))
+            if board:
+                pictures.append(keras.callbacks.TensorBoard(str(board)))
+        batches = _distribute(strategy, dataset, steps_done(model))
+        model.fit(
+            batches,
+            epochs=epochs,
+            steps_per_epoch=steps,
+            shuffle=False,  # the pairs are random already
+            verbose=verbose,
+            # The backup last: an epoch that it holds has its line in the history and its grid.
+            callbacks=[history, *pictures, backup, *extra_callbacks],
+        )
+    del batches
+    gc.collect()  # ends the pipeline's threads while the interpreter is sound
+    return history
+
+
+def _distribute(
+    strategy: tf.distribute.Strategy, dataset: Callable[..., tf.data.Dataset], start: int
+) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+    """What ``fit`` takes: all batches, or this worker's part of them, split over its devices."""
+    if not over_machines(strategy):
+        return dataset(start)
+    # Left to itself, Keras has every worker draw all pairs and throw most of them away.
+    devices = len(strategy.extended.worker_devices)
+
+    def part(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        data = dataset(start, shard=(context.input_pipeline_id, context.num_input_pipelines))
+        share = data.element_spec["content"].shape[0] // devices
+        return data if devices == 1 else data.rebatch(share, drop_remainder=True)
+
+    return strategy.distribute_datasets_from_function(part)
+
+
+class Backup(keras.callbacks.Callback):
+    """Keeps the model and its optimizer after each epoch, until the preset is written.
+
+    Over several machines all workers resume from the chief's backup.
+
+    ``keras.callbacks.BackupAndRestore`` writes over the weights of the epoch before, and the
+    epoch's number after them: a process killed in between has no backup, or trains one epoch
+    twice, and a full disk ends it by a fault in HDF5. Here one file is replaced as a whole, and the
+    optimizer's own counter in it tells the epoch.
+
+    Args:
+        folder: Where the backup lies.
+        steps: Steps an epoch.
+    """
+
+    def __init__(self, folder: Path, steps: int):
+        super().__init__()
+        self.path = folder / "state.npz"
+        self.steps = steps
+
+    def _state(self) -> dict[str, keras.Variable]:
+        """Every variable, by its place; names are not unique."""
+        variables = [*self.model.weights, *self.model.optimizer.variables]
+        return {f"{number:04d}": variable for number, variable in enumerate(variables)}
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Takes up what the backup holds, if there is one.
+
+        Raises:
+            WeightsError: If it is damaged or of another model.
+        """
+        state = self._state()
+        if self.path.exists():
+            arrays = load_npz(self.path)
+            if {k: a.shape for k, a in arrays.items()} != {k: v.shape for k, v in state.items()}:
+                raise WeightsError(f"{self.path}: is of another model; choose another folder.")
+            for key, variable in state.items():
+                variable.assign(arrays[key])
+        strategy = self.model.distribute_strategy
+        if over_machines(strategy):
+            values = from_chief(strategy, [keras.ops.convert_to_numpy(v) for v in state.values()])
+            for variable, value in zip(state.values(), values, strict=True):
+                variable.assign(value)
+        self.model._initial_epoch = steps_done(self.model) // self.steps
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Replaces the backup."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError.of(self.path, error) from error
+        save_npz(self.path, {k: keras.ops.convert_to_numpy(v) for k, v in self._state().items()})
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Deletes a backup that is no longer needed."""
+        remove(folder)
+
+
+class History(keras.callbacks.Callback):
+    """Keeps every term of the loss in a JSON file over restarts.
+
+    Args:
+        path: The file, ``{"loss": [...], "content_loss": [...], ...}``.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+        self.first_epoch = 0
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.first_epoch = self.model._initial_epoch or 0
+        self.rows = read_history(self.path)[: self.first_epoch]
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        del self.rows[epoch:]
+        self.rows.append({key: float(value) for key, value in (logs or {}).items()})
+        terms = {key for row in self.rows for key in row}
+        columns = {term: [row.get(term) for row in self.rows] for term in sorted(terms)}
+        write_atomically(self.path, (json.dumps(columns, indent=2) + "\n").encode())
+
+
+def steps_done(model: keras.Model) -> int:
+    """Steps of training in all, over every restart."""
+    return int(model.optimizer.iterations.numpy())
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """The terms of each epoch; none where they cannot be read."""
+    try:
+        columns = read_json(path)
+        length = max((len(column) for column in columns.values()), default=0)
+        return [{key: column[i] for key, column in columns.items()} for i in range(length)]
+    except (OSError, ValueError, AttributeError, TypeError, IndexError, KeyError):
+        return []
+
+
+__all__ = ["Backup", "History", "fit_resumable", "read_history", "steps_done"]

@@ -1,0 +1,132 @@
+"""The masks of a set's images: found by name, checked, and handed on as they are."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import struct
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import nibabel as nib
+
+from tfstyle._private.files import remove, temporary_beside
+from tfstyle.data.dicom import is_dicom
+from tfstyle.data.layouts import is_label_name, key_of, stem_of
+from tfstyle.data.read import find_files
+from tfstyle.errors import InputFileError, OutputError, StorageError
+from tfstyle.runs.folder import inside
+from tfstyle.runs.sources import Source, folder_of
+
+#: Endings of what lies beside masks and is none.
+_NO_MASKS = (".json", ".csv", ".tsv", ".txt", ".md", ".xml")
+
+
+def _shape(path: str | os.PathLike) -> tuple[int, ...] | None:
+    """Voxels along the axes of a NIfTI volume or a PNG picture; None for what is not one."""
+    lower = str(path).lower()
+    with suppress(Exception):  # masks are handed on as they are, readable or not
+        if lower.endswith((".nii", ".nii.gz")):
+            volume: Any = nib.load(path)
+            return tuple(map(int, volume.shape))[:3]
+        if lower.endswith(".png"):
+            with open(path, "rb") as file:  # width and height lead the first chunk
+                return struct.unpack(">II", file.read(24)[16:])
+    return None
+
+
+class Masks:
+    """The folder of masks, looked into once a folder.
+
+    Args:
+        folder: The folder.
+        dicom: Whether DICOM masks, which name their patient, are handed on.
+    """
+
+    def __init__(self, folder: str | os.PathLike, dicom: bool):
+        self.folder, self.dicom = Path(folder), dicom
+        self.names: dict[PurePosixPath, list[dict[str, list[str]]]] = {}
+
+    def hand_on(self, image: Source, output: Path, stem: str) -> str | None:
+        """Copies the mask of an input to `output`, under the name `stem`.
+
+        Returns:
+            The path written, from the parent of `output`, or None if there is no mask.
+        """
+        source = self._find(image)
+        if source is None:
+            return None
+        if not self.dicom:
+            for file in find_files(source) if source.is_dir() else [source]:
+                if is_dicom(file) or str(file).lower().endswith((".dcm", ".dicom")):
+                    raise InputFileError(
+                        file,
+                        "a DICOM mask names its patient, and masks are copied as they are; convert "
+                        "it to NIfTI or PNG, or use deidentify='keep'.",
+                    )
+        if len(image.files.files) == 1 and source.is_file():
+            shape, own = _shape(image.files.files[0]), _shape(source)
+            if shape and own and shape != own:
+                raise InputFileError(
+                    source, f"has the shape {own} and its image {shape}, so they share no voxels."
+                )
+        ending = source.name[len(stem_of(source.name)) :] if source.is_file() else ""
+        target = output / f"{stem}{ending}"
+        inside(output.parent, target.parent)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with temporary_beside(target, folder=True) as temporary:
+                if source.is_dir():
+                    shutil.copytree(source, temporary / target.name)
+                    remove(target)
+                else:
+                    shutil.copy2(source, temporary / target.name)
+                os.replace(temporary / target.name, target)
+        except (OSError, shutil.Error) as error:
+            known = OutputError.of(target, error)
+            if isinstance(known, StorageError):
+                raise known from error
+            raise OutputError(target, f"cannot be made of {source} ({error}).") from error
+        return target.relative_to(output.parent).as_posix()
+
+    def fit(self, image: Source) -> bool:
+        """Whether there is a mask for an input, or too many."""
+        try:
+            return self._find(image) is not None
+        except InputFileError:
+            return True
+
+    def _find(self, image: Source) -> Path | None:
+        """The mask of an input: of its name, but for the ending, or for words such as ``_seg``."""
+        label = image.label
+        place = self.folder / label.parent
+        if label.parent not in self.names:
+            # By name, by stem, and by what images and masks have in common.
+            tables: list[dict[str, list[str]]] = [{}, {}, {}]
+            for name in sorted(os.listdir(place)) if place.is_dir() else []:
+                if not name.startswith(".") and not name.lower().endswith(_NO_MASKS):
+                    for table, key in zip(tables, (name, stem_of(name), key_of(name))):
+                        table.setdefault(key, []).append(name)
+            self.names[label.parent] = tables
+        names, stems, keys = self.names[label.parent]
+        name, stem = label.name, stem_of(label.name)
+        # Among the inputs themselves, a mask is known by its name alone.
+        own = os.path.dirname(folder_of(image.files))
+        beside = os.path.realpath(own) == os.path.realpath(place)
+        for table, key in (
+            (names, name),
+            (stems, stem),
+            (keys, key_of(name)),
+            # nnU-Net has one mask for the channels case_0000, case_0001, …
+            (stems, re.sub(r"_\d{4}$", "", stem)),
+        ):
+            fitting = [one for one in table.get(key, []) if not beside or is_label_name(one)]
+            if len(fitting) > 1:
+                raise InputFileError(
+                    place, f"holds several masks for {label}: {', '.join(fitting)}."
+                )
+            if fitting:
+                return place / fitting[0]
+        return None

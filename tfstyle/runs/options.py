@@ -1,0 +1,120 @@
+"""The options of runs that say what is done, and not by how many workers; no TensorFlow.
+
+The commands make their options, and the help of these, of the same classes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tfstyle.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from tfstyle.data.windows import Window
+
+FORMATS = ("auto", "dicom", "nifti", "png")
+
+
+@dataclass(frozen=True)
+class StylizeOptions:
+    """What is done to scans by :func:`tfstyle.runs.stylize_scans`.
+
+    Attributes:
+        style_weights: Weights of the styles. Defaults to equal ones.
+        style_slice: The one slice of the style scan to look at, from 0; negative counts from the
+            end. Defaults to up to 16, evenly spread, for a ToneTransfer, to the middle one for
+            other models.
+        style_series: Series to take from a style folder with several.
+        style_window: Window of the styles, as that of the scans.
+        strength: 0 keeps the gray scale, 1 takes the style's in full.
+        window: Window of the scans, see :func:`tfstyle.data.resolve_window`.
+        output_format: Format of the results; auto takes the input's. dicom is for DICOM input,
+            png has 8 bits and one file a slice, for viewing.
+        deidentify: keep: derived DICOM carries the source's attributes of patient, study, place and
+            staff, and results have the names of their sources. basic: derived DICOM goes through
+            :mod:`tfstyle.data.dicom.deidentify`, UIDs alike over the whole run, and results are
+            called scan-0001, … in reading order.
+        batch_size: Slices a call of the model.
+
+    Raises:
+        ArgumentError: If one cannot be used.
+    """
+
+    style_weights: Sequence[float] | None = None
+    style_slice: int | None = None
+    style_series: str | None = None
+    style_window: str | Window = "auto"
+    strength: float = 1.0
+    window: str | Window = "auto"
+    output_format: str = "auto"
+    deidentify: str = "keep"
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        from tfstyle._private.images import check_batch_size, check_strength
+        from tfstyle.data.dicom.deidentify import check_profile
+
+        if self.output_format not in FORMATS:
+            raise ArgumentError(
+                f"output_format: must be one of {', '.join(FORMATS)}, received "
+                f"{self.output_format!r}."
+            )
+        check_profile(self.deidentify)
+        check_batch_size(self.batch_size)
+        check_strength(self.strength)
+
+
+@dataclass(frozen=True)
+class AugmentOptions:
+    """What is done to scans by :func:`tfstyle.runs.augment_scans`.
+
+    Attributes:
+        strength: Range of the strength, within 0 to 1, drawn evenly.
+        gate: Least structure term of SSIM between a scan and its result, below which the original
+            is written; -1 lets everything pass.
+        per_image: Copies of each scan.
+        masks: Folder of masks with the names of the inputs, but for endings and words such as _ct,
+            _seg or nnU-Net's _0000; for a series the name of its folder. Any kind of file, or a
+            folder. May lie among the inputs.
+        window: Window of the scans, see :func:`tfstyle.data.resolve_window`.
+        seed: Seed of all draws, at least 0.
+        deidentify: keep: derived DICOM carries the source's attributes of patient, study, place and
+            staff. basic: it goes through :mod:`tfstyle.data.dicom.deidentify`, images and masks
+            have random names in one folder, and DICOM masks are refused; text in the headers of
+            other masks is not looked at. The manifest still names the sources, and settings.json
+            holds the key of UIDs and names: keep both where the sources are.
+        batch_size: Slices a call of the model.
+
+    Raises:
+        ArgumentError: If one cannot be used.
+    """
+
+    strength: tuple[float, float] = (0.5, 1.0)
+    gate: float | None = 0.8
+    per_image: int = 1
+    masks: str | os.PathLike | None = None
+    window: str | Window = "auto"
+    seed: int = 0
+    deidentify: str = "keep"
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        from tfstyle._private.images import number_range
+        from tfstyle.data.dicom.deidentify import check_profile
+
+        check_profile(self.deidentify)
+        check_whole("per_image", self.per_image, 1)
+        check_whole("batch_size", self.batch_size, 1)
+        check_whole("seed", self.seed, 0)
+        if self.gate is not None and not -1 <= self.gate <= 1:
+            raise ArgumentError(f"gate: must lie in [-1, 1] or be None, received {self.gate!r}.")
+        object.__setattr__(self, "strength", number_range("strength", self.strength, 0.0, 1.0))
+
+
+def check_whole(name: str, value: float, least: int) -> None:
+    """Raises an ArgumentError unless `value` is a whole number from `least`."""
+    if int(value) != value or value < least:
+        raise ArgumentError(f"{name}: must be a whole number from {least}, received {value!r}.")

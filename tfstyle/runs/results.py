@@ -1,0 +1,290 @@
+"""Results of single scans: where they go, which are finished, and how one gets its name."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfstyle._private.files import free_name, is_inside, read_json, remove, temporary_beside
+from tfstyle.data import Scan, Window
+from tfstyle.data.layouts import is_result
+from tfstyle.errors import InputFileError, OutputError
+from tfstyle.runs.folder import RunFolder, inside, read_rows
+from tfstyle.runs.sources import OnFailure
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+log = logging.getLogger(__name__)
+
+#: Folder in the output folder: a run folder for each result, which says what was done.
+RECORDS = ".tfstyle"
+RECORD, JOURNAL = "job.json", "journal.jsonl"
+
+#: Endings that a user may take for one of a result.
+_UNKNOWN = (
+    *(".jpg", ".jpeg", ".jp2", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".dicom", ".ima"),
+    *(".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img", ".mgh", ".mgz", ".npy", ".npz"),
+)
+
+#: Called as ``progress(done, total, label)``, counting slices.
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """What was done to one scan; the base of what runs give.
+
+    Attributes:
+        source: Name of the scan read.
+        slices: Number of slices.
+        size: Rows and columns.
+        window: Window through which the model saw it, in the scan's units.
+        resumed: Whether an earlier run of the same work had finished it.
+    """
+
+    source: str
+    slices: int
+    size: tuple[int, int]
+    window: Window
+    resumed: bool = False
+
+    def as_dict(self) -> dict:
+        """The same as plain types for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, facts: dict) -> Self:
+        """What :meth:`as_dict` gave, also after a way through JSON."""
+        facts = {key: facts[key] for key in (field.name for field in fields(cls))}
+        facts["window"], facts["size"] = Window(**facts["window"]), tuple(facts["size"])
+        if "files" in facts:
+            facts["files"] = tuple(facts["files"])
+            facts["style_windows"] = tuple(Window(**one) for one in facts["style_windows"])
+        return cls(**facts)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One scan, and what is to be made of it.
+
+    Attributes:
+        scan: The scan.
+        kind: What it is written as.
+        window: Its window; None where the work chooses it.
+        output: The output folder, or the parent of the one output file.
+        target: The file or folder to make.
+        job: Tells this work from any other; None keeps nothing for a later run.
+    """
+
+    scan: Scan
+    kind: str
+    window: Window | None
+    output: Path
+    target: Path
+    job: str | None = None
+
+    @property
+    def place(self) -> Path:
+        """The run folder of the result; a digest, for names may be long and lie in each other."""
+        name = os.fsencode(self.target.relative_to(self.output))
+        return self.output / RECORDS / hashlib.sha256(name).hexdigest()[:32]
+
+
+def choose_targets(
+    output: Path,
+    names: Sequence[str],
+    endings: Sequence[str],
+    scans: Sequence[Scan],
+    files: Mapping[str, tuple[str, ...]],
+    kinds: Sequence[str],
+) -> list[Path]:
+    """Chooses every output path before any work.
+
+    Args:
+        output: A folder; for one scan also the name of a file.
+        names: Path of each result in the folder, without ending.
+        endings: Ending of each.
+        scans: The scans.
+        files: Kind to the endings that the name of one file may have; the first of a kind is what
+            is proposed.
+        kinds: Kind of each result.
+
+    Raises:
+        OutputError: `output` is the name of a file that cannot be made.
+    """
+    lower = output.name.lower()
+    known = sum(files.values(), ())
+    if output.is_dir() or not lower.endswith((*known, ".dcm", *_UNKNOWN)):
+        taken: set[str] = set()
+        targets = []
+        for name, ending in zip(names, endings):
+            taken.add(label := free_name(name, taken, ending) + ending)
+            targets.append(output / label)
+        return targets
+    if not lower.endswith((*known, ".dcm")):
+        raise OutputError(
+            output,
+            "results are not written in this format; give a folder, or a name that ends in "
+            f"{', '.join(known)}.",
+        )
+    if len(scans) > 1:
+        raise OutputError(output, f"is one file, but there are {len(scans)} scans; give a folder.")
+    fitting = files.get(kinds[0], ())
+    if not fitting:
+        raise OutputError(
+            output,
+            "a DICOM series is written into a folder; give a folder, or choose another format.",
+        )
+    if not lower.endswith(fitting):
+        raise OutputError(
+            output,
+            f"the name does not end in {' or '.join(fitting)}; give a folder, or choose another "
+            "format.",
+        )
+    if kinds[0] == "png" and len(scans[0]) > 1:
+        raise OutputError(
+            output,
+            f"is one picture, but {scans[0].name} has {len(scans[0])} slices; give a folder.",
+        )
+    return [output]
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    kind: type[Account],
+    work: Callable[..., tuple[Path, Account]],
+    *,
+    overwrite: bool,
+    progress: Progress | None = None,
+    on_failure: OnFailure | None = None,
+) -> list[Any]:
+    """Does what no earlier run has finished.
+
+    Args:
+        tasks: What there is to do.
+        kind: Class of the accounts.
+        work: From a task, an empty folder and ``advance``, a function that is told how many slices
+            are done, to what was made in the folder and the account.
+        overwrite: Replace results of tfstyle that have the names of the new ones.
+        progress: Called after each batch.
+        on_failure: Called with what turns out to be damaged. Defaults to raising the error.
+
+    Returns:
+        An account for each task but those that failed.
+
+    Raises:
+        InputFileError: A scan is damaged, and there is nothing to call.
+        OutputError: A result is there already, or cannot be written.
+    """
+    found = [finished(task, kind) for task in tasks]
+    _check_free([task for task, account in zip(tasks, found) if account is None], overwrite)
+    total = sum(len(task.scan) for task in tasks)
+    done = sum(account.slices for account in found if account is not None)
+    results = []
+    for task, account in zip(tasks, found):
+        if account is not None:
+            log.info("%s: finished by an earlier run, %s", task.scan.name, task.target)
+            results.append(replace(account, source=task.scan.name, resumed=True))
+            continue
+
+        def advance(count: int, name: str = task.scan.name) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress(done, total, name)
+
+        before = done
+        try:
+            results.append(publish(task, partial(work, advance=advance)))
+        except InputFileError as error:
+            if on_failure is None:
+                raise
+            on_failure(error.path, error)
+            advance(before + len(task.scan) - done)
+        else:
+            log.info("%s: wrote %s", task.scan.name, task.target)
+    return results
+
+
+def publish(task: Task, make: Callable[[Task, Path], tuple[Path, Any]]) -> Any:
+    """Has a result made in a hidden folder, notes its account, and gives it its name.
+
+    Args:
+        task: What is to be made.
+        make: From the task and an empty folder to what was made in it, and the account, which is
+            returned.
+    """
+    try:
+        with ExitStack() as stack:
+            task.target.parent.mkdir(parents=True, exist_ok=True)
+            inside(task.output, task.target)
+            run, beside = None, task.target
+            if task.job is not None:
+                inside(task.output, task.place)
+                run = stack.enter_context(
+                    RunFolder(
+                        task.place,
+                        {"job": task.job},
+                        record=RECORD,
+                        journal=JOURNAL,
+                        restart=True,
+                    )
+                )
+                beside = task.place / task.target.name
+            made, account = make(task, stack.enter_context(temporary_beside(beside, folder=True)))
+            remove(task.target)
+            if run is not None:  # before it has its name: what has it is known to be finished
+                # The name of the source may be that of a patient.
+                run.keep([{"result": account.as_dict() | {"source": task.target.name}}])
+            os.replace(made, task.target)
+    except OSError as error:
+        raise OutputError.of(task.target, error) from error
+    return account
+
+
+def finished(task: Task, kind: type[Account]) -> Any:
+    """The account of an earlier run, if it did the same work; None if not."""
+    try:
+        if task.job is None or read_json(task.place / RECORD)["job"] != task.job:
+            return None
+        facts = next(
+            row["result"] for row in reversed(read_rows(task.place / JOURNAL)) if "result" in row
+        )
+        account = kind.from_dict(facts)
+        ours = all(
+            is_inside(task.output, os.path.abspath(file)) and os.path.isfile(file)
+            for file in (facts["files"] if "files" in facts else [facts["file"]])
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, StopIteration):
+        return None
+    return account if ours and isinstance(account.slices, int) else None
+
+
+def _check_free(tasks: Sequence[Task], overwrite: bool) -> None:
+    """Refuses outputs that are there, and a place that cannot be written."""
+    for target in [task.target for task in tasks]:
+        files = list(target.rglob("*")) if target.is_dir() else [target]
+        if not target.exists() or not files:
+            continue
+        if not overwrite:
+            raise OutputError(
+                target,
+                "exists already and is not overwritten; choose another name, or overwrite it.",
+            )
+        if not all(map(is_result, files)):
+            raise OutputError(target, "is not a result of tfstyle; choose another name.")
+    for folder in {task.output for task in tasks}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with temporary_beside(folder / "result"):
+                pass  # only to see that it can be made
+        except OSError as error:
+            raise OutputError.of(folder, error) from error
