@@ -28,9 +28,9 @@ from tfstyle import presets
 from tfstyle._private.files import check_zip, is_inside, read_json, safe_name
 from tfstyle.data import (
     ScanFiles,
+    find_labelled,
     list_scans,
     match_labels,
-    read_labelled,
     read_scan,
     read_scans,
     resolve_window,
@@ -618,4 +618,4 @@ def test_labels_within_limits(tmp_path):
     with limited(scan_pixels=7), pytest.raises(InputFileError, match="scan_pixels"):
         match_labels(scan, tmp_path / "a.nii")
     with pytest.raises(InputFileError):
-        read_labelled(tmp_path)
+        find_labelled(tmp_path)
