@@ -40,7 +40,7 @@ for name, data in (("plain", train), ("augmented", augmented)):
     keras.utils.set_random_seed(2)
     unet = UNet(classes=2, depth=3, width=8, normalization="batch")
     unet.compile_default(learning_rate=3e-3, dice=1.0)
-    unet.fit(data, epochs=EPOCHS, verbose=0)
+    unet.fit(data, epochs=EPOCHS, shuffle=False, verbose=0)
     results = unet.evaluate(test, verbose=0, return_dict=True)
     print(name, {key: round(value, 3) for key, value in results.items()})
     predicted[f"{name}, mean IoU {results['mean_iou']:.2f}"] = unet.segment(test_images)[1]

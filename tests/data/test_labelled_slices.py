@@ -93,6 +93,7 @@ class TestDataset:
     def test_window_classes_and_covered_slices(self):
         records = [labelled(hu(8, 6, 40)), labelled(hu(8, 6, 240), (False, True))]
         data = labelled_dataset(records, (40, 400), batch_size=4, classes={1: [20]})
+        assert data.cardinality() == 1
         ((images, masks),) = data
         assert images.shape == (3, 8, 6, 1)
         assert images.dtype == tf.float32

@@ -29,7 +29,8 @@ def labelled_dataset(
     """Batches of slices and masks, as ``UNet.fit`` takes them.
 
     Each pass gives every slice that its mask covers once. Files are read when their turn comes, so
-    the set may be larger than the memory; ``.cache()`` keeps what was read.
+    the set may be larger than the memory; ``.cache()`` keeps what was read. How many batches files
+    give is known after the first pass alone, at whose end Keras warns that the data ran out.
 
     Example:
         >>> records = tfstyle.data.find_labelled("images/", "masks/")
@@ -70,14 +71,17 @@ def labelled_dataset(
             )
     rng = None if seed is None else np.random.default_rng(seed)
 
+    def covered(record: LabelledScan | Phantom) -> np.ndarray:
+        return getattr(record, "covered", np.ones(len(record.mask), bool))
+
     def slices() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for number in range(len(records)) if rng is None else rng.permutation(len(records)):
             record = records[number]
             one = record.read(classes) if isinstance(record, LabelledFiles) else record
             mask = one.mask if one is not record else merge_classes(one.mask, classes)
-            images = resolve_window(window, one.scan).to_unit(one.scan.pixels)
-            covered = one.covered if isinstance(one, LabelledScan) else np.ones(len(mask), bool)
-            for image, labels in zip(images[covered], mask[covered]):
+            there = covered(one)
+            images = resolve_window(window, one.scan).to_unit(one.scan.pixels[there])
+            for image, labels in zip(images, mask[there]):
                 yield image[..., None], labels.astype(np.int32)
 
     data = tf.data.Dataset.from_generator(
@@ -91,7 +95,12 @@ def labelled_dataset(
         data = data.map(lambda image, mask: _fitted(image, mask, size))
     if seed is not None:
         data = data.shuffle(SHUFFLED, seed=seed)
-    return data.padded_batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    data = data.padded_batch(batch_size)
+    in_memory = [record for record in records if not isinstance(record, LabelledFiles)]
+    if len(in_memory) == len(records):
+        count = sum(int(covered(record).sum()) for record in in_memory)
+        data = data.apply(tf.data.experimental.assert_cardinality(-(-count // batch_size)))
+    return data.prefetch(tf.data.AUTOTUNE)
 
 
 def _fitted(image: tf.Tensor, mask: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
