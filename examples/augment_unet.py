@@ -1,59 +1,47 @@
 # %% [markdown]
 # # Augment and train a U-Net
 #
-# Two U-Nets learn to segment phantoms of the spine that are shown in one gray scale, one of them
-# with `StyleAugmentation`. Both are tested on other phantoms in a gray scale that neither saw.
+# Two U-Nets learn to segment phantoms of the spine that are shown in one window, one of them with
+# `StyleAugmentation`. Both are tested on other phantoms in a window that neither saw. With files
+# the records are `tfstyle.data.find_labelled("ct/", "masks/")`, and the rest is the same.
 
 # %%
 import keras
 import numpy as np
-import tensorflow as tf
 from picture import save_row
 
 import tfstyle
-from tfstyle.data import LABELS, apply_protocol, spine_phantom
+from tfstyle.data import LABELS, labelled_dataset, scan_to_unit, spine_phantom
 from tfstyle.segmentation import UNet
 
-SIZE, EPOCHS, SEEN, UNSEEN = 64, 20, "standard", "bone_sharp"
-
-
-def phantoms(seeds, protocol):
-    """Images (N, H, W, 1) in [0, 1] and masks (N, H, W): 1 is vertebra."""
-    drawn = [spine_phantom(seed, SIZE, spacing_mm=2, slices=3) for seed in seeds]
-    images = [apply_protocol(phantom, protocol, seed=7) for phantom in drawn]
-    vertebra = (LABELS["vertebral_body"], LABELS["posterior_elements"])
-    masks = np.isin(np.concatenate([phantom.mask for phantom in drawn]), vertebra)
-    images = np.concatenate(images).reshape(-1, SIZE, SIZE, 1)
-    return images.astype("float32"), masks.astype("uint8")
-
-
-keras.utils.set_random_seed(1)
-images, masks = phantoms(range(12), SEEN)
-test_images, test_masks = phantoms(range(100, 104), UNSEEN)
+EPOCHS, SEEN, UNSEEN = 20, "soft_tissue", "spine_bone"
+vertebra = {1: (LABELS["vertebral_body"], LABELS["posterior_elements"])}
+drawn = [spine_phantom(seed, 64, spacing_mm=2, slices=3) for seed in range(22)]
+records, test_records, others = drawn[:12], drawn[12:16], drawn[16:]
 
 # %% [markdown]
-# Styles need no masks: scans of the other gray scales are enough, here phantoms of other seeds.
+# Styles need no masks: scans in other gray scales are enough, here phantoms of other seeds.
 
 # %%
-bone, _ = phantoms(range(200, 203), UNSEEN)
-wide, _ = phantoms(range(203, 206), "wide")
+windows = (UNSEEN, "wide", "abdomen")
+others = np.concatenate([scan_to_unit(p.scan, windows[i % 3]) for i, p in enumerate(others)])
 
-# --8<-- [start:augment]
 model = tfstyle.from_preset()
-codes = model.encode_style(np.concatenate([bone, wide]))  # (N, H, W, 1) in [0, 1]
+codes = model.encode_style(others)  # (N, H, W, 1) in [0, 1]
 augment = tfstyle.StyleAugmentation(model, styles=codes, p=0.5, strength=(0.5, 1.0), seed=1)
-train = tf.data.Dataset.from_tensor_slices((images, masks)).shuffle(64).batch(6)
+train = labelled_dataset(records, SEEN, batch_size=6, classes=vertebra, seed=1)
 augmented = train.map(augment)
-# --8<-- [end:augment]
 
 # %%
+test = labelled_dataset(test_records, UNSEEN, batch_size=12, classes=vertebra)
+((test_images, test_masks),) = test.take(1)
 predicted = {}
 for name, data in (("plain", train), ("augmented", augmented)):
     keras.utils.set_random_seed(2)
     unet = UNet(classes=2, depth=3, width=8, normalization="batch")
     unet.compile_default(learning_rate=3e-3, dice=1.0)
     unet.fit(data, epochs=EPOCHS, shuffle=False, verbose=0)
-    results = unet.evaluate(test_images, test_masks, verbose=0, return_dict=True)
+    results = unet.evaluate(test, verbose=0, return_dict=True)
     print(name, {key: round(value, 3) for key, value in results.items()})
     predicted[f"{name}, mean IoU {results['mean_iou']:.2f}"] = unet.segment(test_images)[1]
 
@@ -61,9 +49,9 @@ print(augment.counts)
 save_row(
     "augment_unet",
     {
-        f"trained on: {SEEN}": images[1],
-        f"tested on: {UNSEEN}": test_images[1],
-        "mask": test_masks[1],
+        f"trained on: {SEEN}": next(iter(train))[0][1].numpy(),
+        f"tested on: {UNSEEN}": test_images[1].numpy(),
+        "mask": test_masks[1].numpy(),
         **predicted,
     },
     classes=2,

@@ -1,4 +1,4 @@
-"""A row of gray images with titles, as a PNG file."""
+"""Gray images and masks with titles, as a PNG file."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ OUT = Path(__file__).resolve().parent / "out"
 
 
 def save_row(name: str, images: dict[str, np.ndarray], classes: int | None = None) -> Path:
-    """Writes ``<name>.png`` into ``examples/out/``.
+    """Writes ``<name>.png`` into ``examples/out/``, more than five images in two rows.
 
     Args:
         name: Name of the file without its ending.
         images: Title to image: gray levels (H, W) in [0, 1], or a mask of integers.
         classes: Number of classes of the masks.
     """
+    rows = 1 if len(images) <= 5 else 2
+    columns = -(-len(images) // rows)
     figure, axes = plt.subplots(
-        1, len(images), figsize=(2.6 * len(images), 3.0), squeeze=False, layout="constrained"
+        rows, columns, figsize=(2.6 * columns, 3.1 * rows), squeeze=False, layout="constrained"
     )
-    for axis, (title, image) in zip(axes[0], images.items()):
+    for axis, (title, image) in zip(axes.flat, images.items()):
         image = np.squeeze(image)
         if np.issubdtype(image.dtype, np.integer):
             axis.imshow(image, "viridis", vmin=0, vmax=(classes or image.max() + 1) - 1)
         else:
             axis.imshow(image, "gray", vmin=0, vmax=1)
         axis.set_title(title, fontsize=9)
+    for axis in axes.flat:
         axis.axis("off")
     OUT.mkdir(exist_ok=True)
     path = OUT / f"{name}.png"

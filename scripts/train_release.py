@@ -2,14 +2,13 @@
 """Trains the released presets of ``StyleTransfer``, and puts presets and their cards in place.
 
     python scripts/train_release.py train --data DATA --name vgg16_ct
-    python scripts/train_release.py train --data DATA --name vgg16_ct_shallow
+    python scripts/train_release.py train --data DATA --name vgg16_ct_mse
     python benchmarks/truth.py --data DATA                       # what they are worth
     python scripts/train_release.py release --name vgg16_ct --model runs/vgg16_ct/preset
     python scripts/train_release.py cards                        # all cards again, after truth.py
 
 ``vgg16_ct`` is the paper's setting: AdaIN at ``relu4_1``, contextual loss and moments.
-``vgg16_ct_mse`` is the same with the MSE of AdaIN's own paper, ``vgg16_ct_shallow`` works at
-``relu1_2`` and learns gray levels from paired windows as well. DATA holds ``torso/ct.nii.gz`` and
+``vgg16_ct_mse`` is the same with the MSE of AdaIN's own paper. DATA holds ``torso/ct.nii.gz`` and
 ``vertebra/ct.nii.gz``; slices of pydicom-data and phantoms join them. Training resumes where it
 stopped when the command is given again. ``tone_ct`` is trained by ``scripts/train_tone.py``.
 """
@@ -51,8 +50,6 @@ WINDOWS = {
     "wide": (0, 2500),
     "full": (1000, 4000),
 }
-#: Two images whose histograms are closer than this (8 of 256 gray levels) have one gray scale.
-NEAR = 0.03
 #: What all recipes share.
 RECIPE = {
     "layer": "relu4_1",
@@ -71,23 +68,6 @@ RECIPES = {
     "vgg16_ct": {},
     "vgg16_ct_mse": {
         "losses": {"content_loss": "mse", "style_loss": "moments", "style_weight": 10.0}
-    },
-    "vgg16_ct_shallow": {
-        "layer": "relu1_2",
-        "losses": {
-            "content_loss": "contextual",
-            "content_layers": {"relu2_1": 1.2},
-            "spatial_weight": 0.8,
-            "style_loss": "moments",
-            "style_layers": {"image": 15.0, "relu1_1": 0.5, "relu2_1": 0.2},
-            "histogram_weight": 100.0,
-            "paired_weight": 160.0,
-        },
-        "crop": 64,
-        "batch_size": 8,
-        "rescale": (0.125, 1.0),
-        "same_place": 0.6,
-        "learning_rate": 2e-3,
     },
 }
 
@@ -220,11 +200,6 @@ _ABOUT = {
     ),
     "vgg16_ct_mse": About(
         "the same at `{layer}`, trained with the MSE of AdaIN's own paper", "adain_mse", **_VGG
-    ),
-    "vgg16_ct_shallow": About(
-        "the paper's network: AdaIN at `{layer}`, with paired windows in training",
-        "vgg16_ct_shallow",
-        **_VGG,
     ),
 }
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from tfstyle._private.files import write_atomically
-from tfstyle.errors import ArgumentError, OutputError
+from tfstyle.data import Scan
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent
@@ -41,46 +41,6 @@ def parse(made: argparse.ArgumentParser, arguments: Sequence[str] | None) -> arg
     return options
 
 
-def setting(text: str) -> tuple[str, Any]:
-    """``name=value`` with a JSON value, an argument of ``--set``."""
-    name, _, value = text.partition("=")
-    value = json.loads(value)
-    return name, tuple(value) if isinstance(value, list) else value
-
-
-def read_study(output: Path, settings: Mapping, empty: Mapping) -> dict:
-    """What a study has so far.
-
-    Args:
-        output: The JSON file; its folder is made if missing.
-        settings: Settings of the study; those of the file must be the same.
-        empty: A study without rows.
-
-    Raises:
-        OutputError: The file holds something else.
-        ArgumentError: It holds rows of other settings.
-    """
-    settings = json.loads(json.dumps(settings))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if not output.exists():
-        return {"settings": settings, **json.loads(json.dumps(empty))}
-    try:
-        result = json.loads(output.read_text())
-        before = dict(result["settings"])
-        missing = empty.keys() - result.keys()
-    except (ValueError, KeyError, TypeError) as error:
-        raise OutputError(output, "holds something else; choose another name.") from error
-    if missing:
-        raise OutputError(output, f"holds no {', '.join(sorted(missing))}; choose another name.")
-    changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
-    if changed:
-        raise ArgumentError(
-            f"{output}: holds rows of other settings ({', '.join(changed)}); choose another "
-            "name, or remove it."
-        )
-    return result
-
-
 def write_study(output: Path, result: Mapping) -> None:
     """Writes the JSON file, whole or not at all."""
     write_atomically(output, (json.dumps(result, indent=1) + "\n").encode())
@@ -90,6 +50,14 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, all columns but the first on the right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def upright(scan: Scan, images: np.ndarray) -> np.ndarray:
+    """Slices (…, H, W) of a scan for the eye: rows to the back, columns to the patient's left."""
+    if scan.affine is None:
+        return images
+    down, across = (-1 if scan.affine[w, axis] < 0 else 1 for axis, w in ((1, 1), (2, 0)))
+    return images[..., ::down, ::across]
 
 
 def grid(rows: Sequence[Sequence[np.ndarray]], side: int = 384, gap: int = 8) -> np.ndarray:
@@ -114,7 +82,7 @@ def grid(rows: Sequence[Sequence[np.ndarray]], side: int = 384, gap: int = 8) ->
 
 
 def data_uri(unit: np.ndarray) -> str:
-    """A gray image (H, W) in [0, 1] as the source of a picture inside a page."""
+    """An image (H, W) or (H, W, 3) in [0, 1] as the source of a picture inside a page."""
     buffer = io.BytesIO()
     levels = np.rint(np.clip(unit, 0, 1) * 255).astype(np.uint8)
     Image.fromarray(levels).save(buffer, "png", optimize=True)

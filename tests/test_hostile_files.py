@@ -25,9 +25,9 @@ from tests.data.conftest import make_ct, save_nifti, save_segmentation
 from tfstyle import presets
 from tfstyle._private.files import read_json
 from tfstyle.data import (
+    find_labelled,
     list_scans,
     match_labels,
-    read_labelled,
     read_scan,
     read_scans,
     resolve_window,
@@ -371,4 +371,4 @@ def test_labels_within_limits(tmp_path):
     with limited(scan_pixels=7), pytest.raises(InputFileError, match="scan_pixels"):
         match_labels(scan, tmp_path / "a.nii")
     with pytest.raises(InputFileError):
-        read_labelled(tmp_path)
+        find_labelled(tmp_path)

@@ -42,7 +42,7 @@ def scans(modules):
     found = {}
     for seed, name in enumerate(("anna", "berta", "berta_again", "carla")):
         hu = patient(seed)
-        body = np.stack([ct_scans.body_of(one, (3.0, 3.0)) for one in hu])
+        body = np.stack([ct_scans.body_mask(one, (3.0, 3.0)) for one in hu])
         found[name] = ct_scans.ScanRecord(name, name.split("_")[0], hu, body, (3.0, 3.0, 3.0))
     return found
 
@@ -53,7 +53,7 @@ class TestBody:
         hu[10:60, 20:60] = 40
         hu[20:30, 30:40] = -850
         hu[66:68] = 200
-        body = modules[0].body_of(hu, (3.0, 3.0))
+        body = modules[0].body_mask(hu, (3.0, 3.0))
         expected = np.zeros(hu.shape, bool)
         expected[10:60, 20:60] = True
         # The corners are thinner than the disc.
@@ -66,17 +66,17 @@ class TestBody:
         hu[:, :15] = -850
         hu[:12] = 40  # the chest wall
         hu[:8] = -1000
-        body = modules[0].body_of(hu, (3.0, 3.0))
+        body = modules[0].body_mask(hu, (3.0, 3.0))
         assert body[8:].all()
         assert not body[:8].any()
 
     def test_two_bodies_and_none(self, modules):
         hu = np.full((60, 60), -1000)
         hu[5:50, 5:30], hu[20:40, 45:55] = 40, 40
-        body = modules[0].body_of(hu, (3.0, 3.0))
+        body = modules[0].body_mask(hu, (3.0, 3.0))
         assert body[30, 50]
         assert body[30, 20]
-        assert not modules[0].body_of(np.full((20, 20), -1000), (1.0, 1.0)).any()
+        assert not modules[0].body_mask(np.full((20, 20), -1000), (1.0, 1.0)).any()
 
 
 class TestScans:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pydicom
@@ -11,7 +12,7 @@ import pytest
 
 from studies import demo
 from tests.models import small_model
-from tfstyle.data import read_scan
+from tfstyle.data import Window, read_scan
 from tfstyle.errors import InputFileError, OutputError
 
 pytestmark = pytest.mark.slow
@@ -25,13 +26,15 @@ def finished(tmp_path_factory):
     output.mkdir()
     (output / demo.MARKER).write_text("an earlier demo")
     options = {"model": small_model("relu1_1"), "preset": "small", "pairs": PAIRS}
-    demo.run_demo(output, **options)
+    demo.run_demo(output, **options, segmented=PAIRS[0][:1])
     return output
 
 
 def test_page_is_complete_and_self_contained(finished):
     html = (finished / "index.html").read_text(encoding="utf-8")
-    assert html.count("<figure>") == 8
+    assert html.count("<figure>") == 8 + 4
+    for word in ("As it is", "Harmonized", "Own HU"):
+        assert html.count(f"<b>{word}</b>") == 1
     assert html.count("<b>Right answer</b>") == html.count("<svg ") == 2
     assert "window wide, \N{MINUS SIGN}1000 to 1400 HU" in html
     assert "Not for diagnosis" in html
@@ -46,6 +49,7 @@ def test_served_equals_in_process(finished):
     served = json.loads((finished / demo.MARKER).read_text())["served"]
     assert served["largest_difference"] <= 1e-5
     assert len(served["calls"]) == 2
+    assert served["other_pixels_of_the_mask"] == 0
     assert "AVAILABLE" in served["status"].values()
 
 
@@ -61,7 +65,8 @@ def test_files(finished):
     assert same["tone_error_of_the_content"] == 0 < wide["tone_error_of_the_content"]
     grid = read_scan(finished / "png" / "grid.png")
     assert grid.pixels.shape == (1, 2 * 392 - 8, 4 * 392 - 8)
-    assert (finished / "saved_models" / "stylize" / "1" / "saved_model.pb").is_file()
+    for name in ("stylize", "unet"):
+        assert (finished / "saved_models" / name / "1" / "saved_model.pb").is_file()
     assert [path.name for path in finished.parent.iterdir()] == ["demo"]
 
 
@@ -108,3 +113,27 @@ def test_histograms():
     heights = [[float(p.split(",")[1]) for p in line.split()] for line in (black, white)]
     assert np.argmin(heights[0]) == 0
     assert np.argmin(heights[1]) == 63
+
+
+class Bright:
+    """Finds what is bright; its tone transfer turns the gray scale around."""
+
+    window, style = Window(400, 1800), np.zeros(1)
+
+    def __call__(self, scan, harmonize=None):
+        unit = scan.pixels / scan.pixels.max()
+        return ((1 - unit if harmonize else unit) > 0.5).astype(np.uint8)
+
+    @property
+    def tone(self):
+        return SimpleNamespace(stylize=lambda image, style: 1 - image)
+
+
+def test_masks_lie_on_their_images():
+    found = demo.segment(Bright(), demo.Sample(*CHEST, "bone"))
+    assert found.image.shape == (128, 128)
+    orange = [mask[..., 0] > mask[..., 2] for mask in found.masks]
+    np.testing.assert_array_equal(orange[0], found.image > 0.5)
+    np.testing.assert_array_equal(orange[1], found.image < 0.5)
+    np.testing.assert_allclose(found.masks[1][~orange[1]][:, 0], 1 - found.image[~orange[1]])
+    assert 0 < found.agreement[0] < 1

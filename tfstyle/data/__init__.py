@@ -21,6 +21,7 @@ from tfstyle.data.shards import load_shards
 from tfstyle.data.windows import WINDOWS, Window, resolve_window, scan_to_unit
 
 _LAZY = {
+    "labelled_dataset": "tfstyle.data.labelled_slices",
     "pair_dataset": "tfstyle.data.pipeline",
 }
 
@@ -50,6 +51,7 @@ __all__ = [
     "apply_protocol",
     "body_mask",
     "find_labelled",
+    "labelled_dataset",
     "list_scans",
     "load_shards",
     "match_labels",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,6 +62,16 @@ class LabelledScan:
             view = getattr(self, name).view()
             view.setflags(write=False)
             object.__setattr__(self, name, view)
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """Those of the scan, (slices, rows, columns)."""
+        return self.scan.pixels
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """That of the scan, mm between slices, rows and columns."""
+        return self.scan.spacing
 
 
 @dataclass(frozen=True)
@@ -177,22 +187,37 @@ def find_labelled(
 
 
 def read_labelled(
-    images: str | os.PathLike,
-    masks: str | os.PathLike | None = None,
+    image: str | os.PathLike,
+    mask: str | os.PathLike | Sequence[str | os.PathLike],
     *,
     classes: Mapping[int, Iterable[int]] | str | None = None,
-    **options,
-) -> list[LabelledScan]:
-    """Reads all scans of :func:`find_labelled` at once; for data that fit in memory.
+    series: str | None = None,
+) -> LabelledScan:
+    """Reads one scan with its mask; for folders of scans see :func:`find_labelled`.
 
-    Takes its arguments and those of :meth:`LabelledFiles.read`, and raises their errors.
+    Args:
+        image: A NIfTI, PNG or DICOM file, or the folder of a DICOM series.
+        mask: A NIfTI, PNG or DICOM SEG file, or several.
+        classes: See :meth:`LabelledFiles.read`, whose errors are raised.
+        series: See :func:`read_scan`, where the folder holds several.
+
+    Returns:
+        The scan and the mask on its grid.
 
     Example:
-        >>> scans = read_labelled("images/", "masks/", domain_from="tag:Manufacturer",
-        ...                       classes={1: range(20, 26)})
+        >>> labelled = read_labelled("ct/", "masks/ct.nii.gz")     # or a DICOM SEG
+        >>> labelled.pixels.shape == labelled.mask.shape, len(labelled.spacing)
+        (True, 3)
     """
-    check_classes(classes)
-    return [record.read(classes) for record in find_labelled(images, masks, **options)]
+    masks = [mask] if isinstance(mask, (str, os.PathLike)) else mask
+    paths = tuple(os.fspath(path) for path in masks)
+    if not paths:
+        raise ArgumentError("mask: must be at least one file, received none.")
+    if folder := next((path for path in paths if os.path.isdir(path)), None):
+        raise InputFileError(folder, "is a folder; name the mask's file, or use find_labelled.")
+    image = os.fspath(image)
+    name = key_of(os.path.basename(os.path.abspath(image)))
+    return LabelledFiles(image, paths, name, UNKNOWN, series=series).read(classes)
 
 
 def _below(root: Path, path: str | Path) -> str:

@@ -17,7 +17,7 @@ import tensorflow as tf
 DISTANCE_EPSILON = 1e-5
 
 #: Entries of the distance matrices of all samples that one block holds unless told otherwise:
-#: 8 MB in float32. Measured by benchmarks/contextual_loss.py.
+#: 8 MB in float32.
 BLOCK_ENTRIES = 2 * 1024**2
 
 

@@ -16,7 +16,6 @@ DIRECTIONS = ("forward", "reverse", "symmetric")
 METHODS = ("auto", "dense", "blockwise")
 
 #: Largest number of entries of the distance matrices for which ``auto`` takes the dense path.
-#: Measured by benchmarks/contextual_loss.py.
 DENSE_ENTRIES = 64 * 1024
 
 

@@ -1,0 +1,158 @@
+#!/usr/bin/env python
+"""Milliseconds of a call: stylizing by the tone transfer and others, and ``StyleAugmentation``.
+
+    pip install '.[benchmarks,baselines]'
+    python benchmarks/speed.py                 # speed.json, tables in README.md
+
+What is compared takes turns, call by call, in one process; figures are medians of the clock, and of
+CPU time, which is what to read where other work shares the machine. Images are noise, smoothed. A
+style is ``new``, an image of the content's size, or ``stored``, a code; histogram matching always
+sees the image. ``StyleAugmentation`` runs in a ``tf.function``, as in a ``tf.data`` pipeline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+#: Variants of the layer.
+AUGMENTATIONS = {
+    "bank of 8 styles, p = 1": {},
+    "without the gate": {"gate": None},
+    "p = 0.5": {"p": 0.5},
+    '`styles="batch"`': {"styles": "batch"},
+}
+CONTRAST = "`keras.layers.RandomContrast`"
+
+
+def images(size: int, count: int, seed: int) -> np.ndarray:
+    """Smooth random images (count, size, size, 1) in [0, 1]."""
+    grain = np.random.default_rng(seed).random((count, size, size, 1))
+    for axis in (1, 2):
+        grain = (grain + np.roll(grain, 1, axis) + np.roll(grain, -1, axis)) / 3
+    return grain.astype(np.float32)
+
+
+def stylizing(size: int) -> dict[str, Callable[[], object]]:
+    """Calls that stylize one image."""
+    import tfstyle
+
+    content, style = images(size, 1, 0), images(size, 1, 1)[0]
+    matching = tfstyle.baselines.get("histogram_matching")
+    calls = {"histogram matching": lambda: matching.stylize(content, style)}
+    presets = {"tone transfer": None, "the paper's network, `vgg16_ct`": "vgg16_ct"}
+    for name, preset in presets.items():
+        model = tfstyle.from_preset(preset)
+        code = model.encode_style(style)
+        calls[f"{name}, new style"] = lambda m=model: m.stylize(content, style)
+        calls[f"{name}, stored style"] = lambda m=model, c=code: m.stylize(content, c)
+    return calls
+
+
+def augmenting(size: int, batch: int) -> dict[str, Callable[[], object]]:
+    """Calls that augment one batch."""
+    import keras
+    import tensorflow as tf
+
+    import tfstyle
+
+    model, x = tfstyle.from_preset(), tf.constant(images(size, batch, 0))
+    bank = tfstyle.StyleBank.encode(model, list(images(256, 8, 1)))
+    layers = {
+        name: tfstyle.StyleAugmentation(model, **{"styles": bank, "p": 1.0, "seed": 0, **options})
+        for name, options in AUGMENTATIONS.items()
+    }
+    layers[CONTRAST] = keras.layers.RandomContrast(0.5, value_range=(0, 1), seed=0)
+    traced = {name: tf.function(layer) for name, layer in layers.items()}
+    return {name: lambda f=f: f(x, training=True).numpy() for name, f in traced.items()}
+
+
+def measured(calls: dict[str, Callable[[], object]], count: int, rounds: int) -> dict[str, dict]:
+    """Median milliseconds for each of `count` images, by the clock and of the CPU."""
+    seconds: dict[str, list] = {name: [] for name in calls}
+    for turn in range(rounds + 2):
+        for name, call in calls.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            call()
+            if turn >= 2:  # the first ones trace and warm up
+                seconds[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+    medians = {name: np.median(values, axis=0) * 1000 / count for name, values in seconds.items()}
+    return {
+        name: {"ms": round(float(wall), 2), "cpu_ms": round(float(cpu), 2)}
+        for name, (wall, cpu) in medians.items()
+    }
+
+
+def tables(result: dict) -> str:
+    """Both tables, sizes as columns, in Markdown."""
+    texts = {
+        "stylize": "A call with one image",
+        "augmentation": f"An image in a batch of {result['batch']}",
+    }
+    parts = []
+    for part, text in texts.items():
+        rows = result[part]
+        heads = [f"{size}x{size}: ms | CPU ms" for size in rows]
+        lines = [f"| | {' | '.join(heads)} |", "| --- |" + " ---: |" * 2 * len(rows)]
+        for name in next(iter(rows.values())):
+            cells = [f"{rows[s][name]['ms']:.1f} | {rows[s][name]['cpu_ms']:.1f}" for s in rows]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        parts.append(
+            f"{text}, {result['threads']} threads, load average {result['load_average']}:\n\n"
+            + "\n".join(lines)
+        )
+    return "\n\n".join(parts)
+
+
+def filled(page: str, result: dict) -> str:
+    """The text of ``README.md`` with the tables of a result."""
+    new = f"<!-- speed -->\n{tables(result)}\n<!-- /speed -->"
+    return re.sub("<!-- speed -->.*<!-- /speed -->", lambda _: new, page, flags=re.S)
+
+
+def main() -> None:
+    """Measures; writes ``speed.json`` and the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--batch", type=int, default=8, help="of the augmentation")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        os.environ[name] = str(options.threads)  # before TensorFlow is imported
+    from tfstyle.runs import environment
+
+    result = {
+        "stylize": {
+            str(size): measured(stylizing(size), 1, options.rounds) for size in (256, 512, 1024)
+        },
+        "augmentation": {
+            str(size): measured(augmenting(size, options.batch), options.batch, options.rounds)
+            for size in (128, 256)
+        },
+        **vars(options),
+        "load_average": round(os.getloadavg()[0], 1),
+        "environment": environment(),
+    }
+    own = Path(__file__).resolve()
+    own.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    page = own.with_name("README.md")
+    page.write_text(filled(page.read_text(encoding="utf-8"), result), encoding="utf-8")
+    print(tables(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""One scan with its mask in one call, and batches for a segmenter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pydicom
+import pytest
+import tensorflow as tf
+
+import tfstyle
+from tests.data.conftest import save_nifti, save_segmentation
+from tests.minis import ct_series
+from tfstyle.data import (
+    LABELS,
+    LabelledScan,
+    Scan,
+    find_labelled,
+    labelled_dataset,
+    read_labelled,
+    read_scan,
+    spine_phantom,
+    write_png,
+)
+from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.segmentation import UNet
+
+
+@pytest.fixture
+def series(tmp_path):
+    """The folder of a DICOM series, and labels on its grid."""
+    ct_series(tmp_path / "ct", slices=3)
+    scan = read_scan(tmp_path / "ct")
+    return tmp_path / "ct", (scan.pixels > np.median(scan.pixels)).astype(np.uint8)
+
+
+def nifti(path, scan, values):
+    """Writes a volume on the grid of a scan."""
+    affine = np.diag([-1.0, -1, 1, 1]) @ scan.affine @ np.eye(4)[[2, 1, 0, 3]]
+    return save_nifti(path, values.T, values.dtype, affine)
+
+
+class TestReadLabelled:
+    def test_series_with_nifti_and_both_as_nifti(self, series, tmp_path):
+        folder, labels = series
+        scan = read_scan(folder)
+        nifti(tmp_path / "mask.nii.gz", scan, labels)
+        nifti(tmp_path / "image.nii.gz", scan, scan.pixels)
+        for image in (folder, tmp_path / "image.nii.gz"):
+            labelled = read_labelled(image, tmp_path / "mask.nii.gz")
+            np.testing.assert_array_equal(labelled.pixels, scan.pixels)
+            np.testing.assert_array_equal(labelled.mask, labels)
+            assert labelled.spacing == pytest.approx(scan.spacing)
+        assert labelled.subject == "image"
+        merged = read_labelled(folder, tmp_path / "mask.nii.gz", classes={3: [1]})
+        assert set(np.unique(merged.mask)) == {0, 3}
+
+    def test_dicom_seg(self, series, tmp_path):
+        folder, labels = series
+        datasets = [pydicom.dcmread(file) for file in read_scan(folder).files]
+        for dataset in datasets:
+            dataset.SpacingBetweenSlices = 2  # the header of the packaged slice says otherwise
+        save_segmentation(datasets, labels, tmp_path / "seg.dcm")
+        labelled = read_labelled(str(folder), str(tmp_path / "seg.dcm"))
+        np.testing.assert_array_equal(labelled.mask, labels)
+
+    def test_picture(self, tmp_path):
+        for name, value in (("a", 0.5), ("a_seg", 1 / 255)):
+            write_png(np.full((6, 5), value), tmp_path / f"{name}.png")
+        labelled = read_labelled(tmp_path / "a.png", [tmp_path / "a_seg.png"])
+        assert labelled.mask.min() == labelled.mask.max() == 1
+
+    def test_bad_arguments(self, series, tmp_path):
+        folder, _ = series
+        with pytest.raises(ArgumentError, match="mask: must be at least one file"):
+            read_labelled(folder, [])
+        with pytest.raises(InputFileError, match="is a folder; name the mask's file"):
+            read_labelled(folder, tmp_path)
+        with pytest.raises(InputFileError, match="no such file"):
+            read_labelled(folder, tmp_path / "missing.nii.gz")
+
+
+def hu(height, width, value):
+    return Scan(np.full((2, height, width), value, np.int16), (2.0, 1.0, 1.0))
+
+
+def labelled(scan, covered=(True, True)):
+    mask = np.zeros(scan.shape, np.uint8)
+    mask[:, : scan.shape[1] // 2] = 20
+    return LabelledScan(scan, mask, np.array(covered))
+
+
+class TestDataset:
+    def test_window_classes_and_covered_slices(self):
+        records = [labelled(hu(8, 6, 40)), labelled(hu(8, 6, 240), (False, True))]
+        data = labelled_dataset(records, (40, 400), batch_size=4, classes={1: [20]})
+        assert data.cardinality() == 1
+        ((images, masks),) = data
+        assert images.shape == (3, 8, 6, 1)
+        assert images.dtype == tf.float32
+        np.testing.assert_allclose(images[:, 0, 0, 0], [0.5, 0.5, 1.0])
+        assert masks.dtype == tf.int32
+        np.testing.assert_array_equal(masks[0], np.repeat([1, 0], 4)[:, None] * np.ones((1, 6)))
+
+    def test_sizes(self):
+        records = [labelled(hu(8, 6, 40)), labelled(hu(4, 4, 40))]
+        ((images, masks),) = labelled_dataset(records, (40, 400), batch_size=4)
+        assert images.shape == (4, 8, 6, 1)  # padded with black and background
+        assert not np.any(images[3, 4:])
+        assert not np.any(masks[3, 4:])
+        data = labelled_dataset(records, (40, 400), batch_size=4, size=16)
+        assert data.element_spec[0].shape == (None, 16, 16, 1)
+        ((images, masks),) = data
+        np.testing.assert_allclose(images[0, :, 2:14], 0.5)
+        assert not np.any(images[0, :, :2])
+        assert sorted(np.unique(masks)) == [0, 20]
+        np.testing.assert_array_equal(masks[0, :8, 2:14], 20)
+        np.testing.assert_array_equal(masks[0, 8:], 0)
+
+    def test_order(self):
+        records = [labelled(hu(4, 4, value)) for value in range(-160, 240, 20)]
+
+        def seen(data):
+            return [float(images[0, 0, 0, 0]) for images, _ in data]
+
+        ordered = labelled_dataset(records, (40, 400), batch_size=1)
+        assert seen(ordered) == sorted(seen(ordered))
+        drawn = labelled_dataset(records, (40, 400), batch_size=1, seed=3)
+        first, second = seen(drawn), seen(drawn)
+        assert sorted(first) == sorted(second) == seen(ordered)
+        assert first != second
+        assert seen(labelled_dataset(records, (40, 400), batch_size=1, seed=3)) == first
+
+    def test_files_train_a_unet_with_augmentation(self, series, tmp_path):
+        folder, labels = series
+        (tmp_path / "masks").mkdir()
+        nifti(tmp_path / "masks" / "ct.nii.gz", read_scan(folder), labels)
+        records = find_labelled(tmp_path, tmp_path / "masks")
+        data = labelled_dataset(records, "soft_tissue", batch_size=2, size=32, seed=1)
+        augment = tfstyle.StyleAugmentation(styles="batch", p=1.0, gate=None)
+        unet = UNet(classes=2, depth=1, width=4, normalization="batch")
+        unet.compile_default()
+        history = unet.fit(data.map(augment), epochs=2, verbose=0)
+        assert np.isfinite(history.history["loss"]).all()
+        assert augment.counts["stylized"] > 0
+
+    def test_phantoms(self):
+        phantom = spine_phantom(1, size=64, slices=3)
+        bone = LABELS["vertebral_body"]
+        ((images, masks),) = labelled_dataset([phantom], "bone", classes={1: [bone]})
+        assert images.shape == (3, 64, 64, 1)
+        np.testing.assert_array_equal(masks, phantom.mask == bone)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"records": []}, "records: must be at least one"),
+            ({"batch_size": 0}, "batch_size: must be a whole number of at least 1"),
+            ({"size": 2.5}, "size: must be a whole number of at least 1, received 2.5"),
+            ({"classes": {0: [1]}}, "classes"),
+        ],
+    )
+    def test_bad_arguments(self, options, message):
+        with pytest.raises(ArgumentError, match=message):
+            labelled_dataset(**{"records": [labelled(hu(4, 4, 0))], **options})
