@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 
 from tfstyle._private.files import write_atomically
 from tfstyle.data import Scan
+from tfstyle.errors import ArgumentError, OutputError
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent
@@ -39,6 +40,46 @@ def parse(made: argparse.ArgumentParser, arguments: Sequence[str] | None) -> arg
         tf.config.threading.set_intra_op_parallelism_threads(options.threads)
         tf.config.threading.set_inter_op_parallelism_threads(options.threads)
     return options
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """``name=value`` with a JSON value, an argument of ``--set``."""
+    name, _, value = text.partition("=")
+    value = json.loads(value)
+    return name, tuple(value) if isinstance(value, list) else value
+
+
+def read_study(output: Path, settings: Mapping, empty: Mapping) -> dict:
+    """What a study has so far.
+
+    Args:
+        output: The JSON file; its folder is made if missing.
+        settings: Settings of the study; those of the file must be the same.
+        empty: A study without rows.
+
+    Raises:
+        OutputError: The file holds something else.
+        ArgumentError: It holds rows of other settings.
+    """
+    settings = json.loads(json.dumps(settings))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if not output.exists():
+        return {"settings": settings, **json.loads(json.dumps(empty))}
+    try:
+        result = json.loads(output.read_text())
+        before = dict(result["settings"])
+        missing = empty.keys() - result.keys()
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(output, "holds something else; choose another name.") from error
+    if missing:
+        raise OutputError(output, f"holds no {', '.join(sorted(missing))}; choose another name.")
+    changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
+    if changed:
+        raise ArgumentError(
+            f"{output}: holds rows of other settings ({', '.join(changed)}); choose another "
+            "name, or remove it."
+        )
+    return result
 
 
 def write_study(output: Path, result: Mapping) -> None:

@@ -35,11 +35,11 @@ import numpy as np
 import scipy.stats
 from matplotlib.figure import Figure
 
-from scripts import readme_figure
 from scripts import train_release as release
 from studies import common
+from studies.gallery import README, load_scans
 from tfstyle import StyleTransfer, encoders, metrics
-from tfstyle.data import Scan, Window, body_mask, read_scans
+from tfstyle.data import WINDOWS, Scan, Window, body_mask, read_scans
 from tfstyle.data.extra_ct import extra_ct
 from tfstyle.encoders import IMAGE_TAP, Encoder
 from tfstyle.errors import WeightsError
@@ -242,6 +242,17 @@ def spread(values: Sequence[float]) -> dict:
     return {"count": values.size, "median": middle, "quartiles": [low, high], "mean": mean}
 
 
+def readme_pairs() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Content and style of the pairs that the README shows, float32 (H, W) in [0, 1]."""
+    scans = load_scans(None)
+
+    def image(name: str, window: str) -> np.ndarray:
+        hu = scans[name].hu
+        return WINDOWS[window].to_unit(hu[len(hu) // 2].astype(np.float32))
+
+    return [(image(*row[:2]), image(*row[2:])) for row in README]
+
+
 def measure(model: StyleTransfer, scan: Scan, settings: Settings) -> dict:
     """Preservation and style over the test pairs: median, quartiles and mean of each figure."""
     figures = {key: [] for key in FIGURES}
@@ -278,7 +289,7 @@ def ranked(rows: Sequence[dict]) -> list[tuple[dict, float | None]]:
 def draw(rows: Sequence[dict], loss: str, size: int, path: Path) -> None:
     """The grid of a content loss: content, style, and what each extractor generates."""
     rows = [row for row in rows if row["content_loss"] == loss]
-    pairs = [tuple(reduced(image, size) for image in pair) for pair in readme_figure.pairs()]
+    pairs = [tuple(reduced(image, size) for image in pair) for pair in readme_pairs()]
     columns = [("content", [x for x, _ in pairs]), ("style", [y for _, y in pairs])]
     for row in rows:
         model = StyleTransfer.load(row["model"])

@@ -21,7 +21,7 @@ def extractors(monkeypatch, tmp_path):
     scans = [scan, spine_phantom(2, size=256).scan]
     monkeypatch.setattr(module.release, "training_scans", lambda data: scans)
     monkeypatch.setattr(module, "read_scans", lambda path: [spine_phantom(1, size=64).scan])
-    monkeypatch.setattr(module.readme_figure, "pairs", lambda: [pair])
+    monkeypatch.setattr(module, "readme_pairs", lambda: [pair])
     monkeypatch.setattr(module, "slice_pairs", lambda scan, count: [(0, *pair)] * count)
     monkeypatch.chdir(tmp_path)
     return module
