@@ -1,11 +1,10 @@
 """How well methods transfer gray scales: the paper's Table 1 and Figures 5 and 6.
 
-    python -m studies.style_transfer --mse runs/vgg16_ct_mse/stage2/preset
+    python -m studies.style_transfer --mse runs/vgg16_ct_mse/preset
 
 Contents and styles are phantoms, so that there is an answer to compare with: the content itself
 under the protocol of the style. Finished methods stay in ``style_transfer.json`` and are not run
-again; without --mse the method adain_mse is left out. ``python -m studies.results_page`` makes the
-page and the tables of ``docs/studies.md``.
+again; without --mse the method adain_mse is left out.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ THIN = 8.0
 LEAST_PART = 0.04
 
 
-def body_mask(hu: npt.ArrayLike, spacing: Sequence[float] | None = None) -> np.ndarray:
+def body_mask(hu: npt.ArrayLike, spacing: Sequence[float] | np.ndarray | None = None) -> np.ndarray:
     """The bodies of a slice, lungs and gas inside them included, table and air left out.
 
     Pixels above −500 HU, without what is thinner than 8 mm; of the connected parts the largest and
