@@ -100,6 +100,31 @@ def test_images_and_masks_in_one_folder(tmp_path):
     np.testing.assert_array_equal(labelled.mask, labels)
 
 
+def test_a_mask_for_each_structure(tmp_path):
+    ct, labels = volume()
+    for case in ("s0000", "s0001", "s0002"):
+        nifti(tmp_path / case / "ct.nii.gz", ct)
+    for case, name, label in (
+        ("s0000", "vertebrae_L1", 20),
+        ("s0000", "sacrum", 21),
+        ("s0001", "vertebrae_L1", 20),
+        ("s0002", "liver", 20),
+    ):
+        nifti(
+            tmp_path / case / "segmentations" / f"{name}.nii.gz", (labels == label).astype(np.uint8)
+        )
+    structures = {"vertebrae_*": 3, "sacrum": 5}
+    first, second = find_labelled(tmp_path, structures=structures)  # s0002 has none of them
+    assert (first.subject, second.subject, first.domain) == ("s0000", "s0001", tmp_path.name)
+    found = first.read()
+    np.testing.assert_array_equal(
+        found.mask, np.choose((labels == 20) + 2 * (labels == 21), (0, 3, 5))
+    )
+    assert set(np.unique(second.read().mask)) == {0, 3}
+    with pytest.raises(InputFileError, match="no scan with a mask"):
+        find_labelled(tmp_path, structures={"femur": 1})
+
+
 def test_matched_by_affine_on_any_grid(folders):
     images, masks = folders
     ct, labels = volume()

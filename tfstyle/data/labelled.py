@@ -84,6 +84,8 @@ class LabelledFiles:
         subject: See :class:`LabelledScan`.
         domain: See :class:`LabelledScan`.
         series: What :func:`read_scan` takes for the series, where the folder holds several.
+        values: Label of each mask file, where a file holds one structure; empty where files hold
+            labels themselves.
     """
 
     image: str
@@ -91,6 +93,7 @@ class LabelledFiles:
     subject: str
     domain: str
     series: str | None = None
+    values: tuple[int, ...] = ()
 
     def read(self, classes: Mapping[int, Iterable[int]] | str | None = None) -> LabelledScan:
         """Reads the scan, and the mask onto its grid.
@@ -111,12 +114,14 @@ class LabelledFiles:
         mask = np.zeros(scan.shape, np.int32)
         covered = np.zeros(len(scan), bool)
         pictures = [path for path in self.masks if path.lower().endswith(".png")]
-        for path in self.masks:
+        for number, path in enumerate(self.masks):
             if path in pictures:
                 continue
             labels, inside = mask_on(scan, path)
             if not inside.any():
                 raise InputFileError(path, f"lies nowhere on the scan {self.image}.")
+            if self.values:
+                labels = np.where(labels != 0, self.values[number], 0)
             mask = np.where(labels != 0, labels, mask)
             covered |= inside
         if pictures:
@@ -132,6 +137,7 @@ def find_labelled(
     *,
     domain_from: str | Callable[[LabelledFiles], str] = "folder",
     subject_from: str | Callable[[LabelledFiles], str] | None = None,
+    structures: Mapping[str, int] | None = None,
 ) -> list[LabelledFiles]:
     """Lists the scans of a data set that have masks, with their domains.
 
@@ -149,6 +155,9 @@ def find_labelled(
             equipment (``tfstyle.data.privacy.TECHNICAL``) give their values; all others, which
             may name patients or places, numbers: ``InstitutionName-1``, ….
         subject_from: The same for the subject. Defaults to its name or path in the data set.
+        structures: For TotalSegmentator's data set, ``s0000/ct.nii.gz`` with
+            ``s0000/segmentations/STRUCTURE.nii.gz``: labels by the structures' names or patterns
+            of them, such as ``{"vertebrae_*": 1, "sacrum": 2}``. Defaults to masks with labels.
 
     Returns:
         At least one record, sorted by image. Images without mask are left out with a note in the
@@ -171,7 +180,7 @@ def find_labelled(
             raise InputFileError(folder, "is not a folder.")
     domain_of = domain_source(domain_from, "domain_from")
     subject_of = subject_from and domain_source(subject_from, "subject_from")
-    found = list(_pairs(root, mask_root))
+    found = list(_pairs(root, mask_root) if structures is None else _by_structure(root, structures))
     if not found:
         raise InputFileError(
             root, "holds no scan with a mask of its name; give images and masks as two folders."
@@ -271,6 +280,20 @@ def _pairs(root: Path, mask_root: Path) -> Iterator[LabelledFiles]:
         if len(files) == 1:
             name = str(Path(folder) / key_of(os.path.basename(files[0])))
         yield LabelledFiles(path, tuple(chosen), name, place, series=number)
+
+
+def _by_structure(root: Path, structures: Mapping[str, int]) -> Iterator[LabelledFiles]:
+    """The records of TotalSegmentator's data set: a folder of masks, one a structure, a scan."""
+    for image in sorted([*root.glob("ct.nii*"), *root.glob("*/ct.nii*")]):
+        values: dict[str, int] = {}
+        for pattern, label in structures.items():
+            for path in sorted((image.parent / "segmentations").glob(f"{pattern}.nii*")):
+                values.setdefault(str(path), label)
+        if not values:
+            logger.info("Left out: %s has no mask of %s.", image, ", ".join(structures))
+            continue
+        name, place = image.parent.resolve().name, _below(root, image.parent)
+        yield LabelledFiles(str(image), (*values,), name, place, values=tuple(values.values()))
 
 
 def _is_mask(file: str, alone: bool) -> bool:
