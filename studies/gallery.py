@@ -21,6 +21,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -43,6 +44,7 @@ NAMES = {
     "pancreas": "abdomen, NIH Pancreas-CT",
     "spine_crop": "vertebra, Siemens",
 }
+inferno = colormaps["inferno"]
 COLUMNS = ("content", "style", "generated", "right answer", "error")
 #: Content and window, style and window of the README. The last is hard on purpose: a head shows no
 #: lung and little fat.
@@ -63,7 +65,8 @@ PARTS = {
     "worst": (
         f"The worst {WORST}",
         "The largest errors of all pairs. A style that hardly shows a tissue of the content, or "
-        "shows it clipped, leaves its gray level to be guessed.",
+        "shows it clipped, leaves its gray level to be guessed. Where the error is that of nothing "
+        "done, the model took both for one gray scale and changed nothing.",
     ),
 }
 #: Errors of this much and more are white.
@@ -143,7 +146,7 @@ def draw(rows: Sequence[Row], path: Path, width: int = 800) -> None:
     """Writes a picture of rows, `width` pixels wide: content, style, generated, answer, error."""
     figure = Figure(figsize=(10, 2.55 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 5, squeeze=False)
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.05, wspace=0, hspace=0)
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.05, wspace=0, hspace=0, rect=(0, 0, 1, 0.99))
     for number, row in enumerate(rows):
         pair = row.pair
         off = np.where(pair.mask, np.abs(row.generated - pair.right), 0.0) / LARGEST_ERROR
@@ -156,17 +159,21 @@ def draw(rows: Sequence[Row], path: Path, width: int = 800) -> None:
         )
         images = (pair.content, pair.style, row.generated, pair.right, off)
         for name, axis, image, text in zip(COLUMNS, axes[number], images, texts):
-            cmap = "inferno" if name == "error" else "gray"
+            cmap = inferno if name == "error" else "gray"
             axis.imshow(_square(image), cmap=cmap, vmin=0, vmax=1)
             axis.set_title(text if number else f"{name.upper()}\n\n{text}", fontsize=8.5)
             axis.axis("off")
         axes[number, -1].contour(_square(pair.body), [0.5], colors="0.6", linewidths=0.5)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=width / 10)
-    with Image.open(buffer) as drawn:  # few colors, so that the file stays small
-        colors = drawn.convert("RGB").quantize(96, dither=Image.Dither.NONE)
+    grays = np.repeat(np.arange(0, 256, 3), 3)
+    colors = np.concatenate([grays, inferno(np.linspace(0, 1, 48), bytes=True)[:, :3].ravel()])
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(colors.astype(np.uint8).tobytes())
     path.parent.mkdir(parents=True, exist_ok=True)
-    colors.save(path, optimize=True)
+    with Image.open(buffer) as drawn:  # few colors, so that the file stays small
+        few = drawn.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
 
 
 def _square(image: np.ndarray) -> np.ndarray:
