@@ -3,7 +3,7 @@
 
     python benchmarks/serving.py
 
-The server is a process of its own (``tfstyle serve``) with the preset
+The server is a process of its own (``tfstyle serve --backend development``) with the preset
 ``vgg16_ct``; clients are threads of this one. Two parts:
 
 - overhead: one client, images of 256x256, with a style image and with a stored style code. The same
@@ -122,7 +122,7 @@ def main() -> None:
         folder = export_stylize(model, Path(work) / "stylize", warm_up_size=0)
         command = [sys.executable, "-m", "tfstyle", "serve", "--models", work, "--port", "0"]
         process = subprocess.Popen(
-            [*command, "--json"],
+            [*command, "--backend", "development", "--json"],
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
