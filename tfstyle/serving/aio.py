@@ -43,7 +43,6 @@ class AsyncClient:
         ...     results = await asyncio.gather(*(client.stylize(c, code) for c in contents))
     """
 
-    @wraps(Client.__init__)
     def __init__(self, *arguments: Any, **options: Any):
         self._client = Client(*arguments, **options)
         self._threads = ThreadPoolExecutor(MOST_CALLS, thread_name_prefix="tfstyle-client")
