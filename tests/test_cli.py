@@ -448,6 +448,7 @@ class TestConvert:
         calls = []
         report = convert.ConversionReport(
             target="onnx",
+            precision="float32",
             signature="encode_style",
             size=64,
             model={"bytes": 1_234_567},
@@ -475,6 +476,7 @@ class TestConvert:
         assert arguments == ("model", "out.onnx")
         assert options == {
             "to": "onnx",
+            "precision": "float32",
             "signature": "encode_style",
             "size": 64,
             "compare": ("c", "d"),
