@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 
-.PHONY: help demo test test-fast lint types docs build format install lock audit clean
+.PHONY: help demo test test-fast test-beam lint types docs build format install lock audit clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -23,6 +23,10 @@ test: $(STAMP)  ## run all tests (PYTEST_ARGS="-k dicom" picks some)
 test-fast: $(STAMP)  ## run the tests that are neither slow nor start processes and servers
 	$(PY) -m pytest -m "not slow and not integration" $(PYTEST_ARGS)
 
+test-beam:  ## run the tests of tfstyle[beam] in .venv-beam: Beam needs an older protobuf than `dev`
+	@PYTHON="$(PYTHON)" sh scripts/venv.sh $(VENV)-beam beam
+	$(VENV)-beam/bin/python -m pip install --quiet pytest hypothesis
+	$(VENV)-beam/bin/python -m pytest tests/beam $(PYTEST_ARGS)
 
 lint: $(STAMP)  ## check style and format
 	$(PY) -m ruff check .
@@ -63,5 +67,5 @@ $(STAMP): pyproject.toml setup.py scripts/venv.sh
 	@touch $@
 
 clean:  ## remove .venv, caches and what the demo wrote
-	rm -rf $(VENV) demo site build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-beam demo site build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -450,6 +450,7 @@ class TestConvert:
         calls = []
         report = convert.ConversionReport(
             target="onnx",
+            precision="float32",
             signature="encode_style",
             size=64,
             model={"bytes": 1_234_567},
@@ -477,6 +478,7 @@ class TestConvert:
         assert arguments == ("model", "out.onnx")
         assert options == {
             "to": "onnx",
+            "precision": "float32",
             "signature": "encode_style",
             "size": 64,
             "compare": ("c", "d"),

@@ -17,7 +17,8 @@ from tests.data.conftest import save_nifti
 from tests.minis import ct_series
 from tests.models import image, small_model
 
-EXCLUDED = ("tfstyle.__main__",)
+#: A command, and what needs Apache Beam.
+EXCLUDED = ("tfstyle.__main__", "tfstyle.beam")
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 

@@ -29,6 +29,7 @@ _LAZY = {
 }
 _MODULES = (
     "baselines",
+    "beam",
     "callbacks",
     "convert",
     "data",

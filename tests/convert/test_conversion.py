@@ -135,6 +135,18 @@ def test_free_sizes(convert, load, servable, target):
         np.testing.assert_allclose(model(given)["generated"], expected, rtol=0, atol=1e-4)
 
 
+def test_float16(convert, target, plain):
+    if target == "onnx":
+        with pytest.raises(ArgumentError, match=r"precision: must be one of float32 for onnx"):
+            convert(precision="float16")
+        return
+    whole, half = plain[1], convert(precision="float16")
+    assert (whole.precision, half.precision) == ("float32", "float16")
+    assert whole.difference.max_difference < half.difference.max_difference < 0.01
+    # 76 000 parameters, nearly all of them weights of convolutions.
+    assert whole.model["bytes"] - half.model["bytes"] > 1.5 * 76_000
+
+
 def test_segmentation(convert, load, tmp_path):
     from tfstyle.segmentation import UNet
 

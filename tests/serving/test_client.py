@@ -1,8 +1,9 @@
-"""The client, with the development server at the other end."""
+"""The client, blocking and for asyncio, with the development server at the other end."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from tests.minis import NoCodes
 from tests.models import SIGNATURES
 from tfstyle.errors import ArgumentError, ServingError
 from tfstyle.export import export_stylize
-from tfstyle.serving import Client, DevelopmentServer, Limits
+from tfstyle.serving import AsyncClient, Client, DevelopmentServer, Limits
 from tfstyle.serving.tensors import encode_tensor
 
 GOOD = np.full((8, 8), 0.5)
@@ -261,15 +262,12 @@ def test_closed_client(client):
             call()
 
 
-def test_coroutines_share_a_client(client, model, random):
+def test_threads_share_a_client(client, model, random):
     style = random.random((12, 12))
     contents = [random.random((10 + i, 20 - i)) for i in range(6)]
-
-    async def work():
-        calls = (asyncio.to_thread(client.stylize, content, style) for content in contents)
-        return await asyncio.gather(*calls)
-
-    for content, generated in zip(contents, asyncio.run(work())):
+    with ThreadPoolExecutor(6) as threads:
+        results = [*threads.map(lambda content: client.stylize(content, style), contents)]
+    for content, generated in zip(contents, results):
         same(generated, model.stylize(content, style))
 
 
@@ -389,3 +387,52 @@ def test_credentials():
         client.status(timeout=20)
     assert caught.value.code == "UNAVAILABLE"
     assert calls == []
+
+
+# -- coroutines ------------------------------------------------------------------------------------
+
+
+def test_coroutines(server, model, random):
+    contents = [random.random((10 + i, 12)) for i in range(6)]
+    style = random.random((9, 9))
+
+    async def work():
+        async with AsyncClient(server.address) as client:
+            await client.wait_until_ready()
+            assert await client.status() == {1: "AVAILABLE"}
+            assert set(await client.metadata()) == SIGNATURES
+            code = await client.encode_style(style)
+            results = await asyncio.gather(*(client.stylize(c, code) for c in contents))
+            with pytest.raises(ServingError, match="refused the request"):
+                await client.predict({"content": np.zeros((1, 8, 8, 1), np.float32)})
+            with pytest.raises(ArgumentError, match="content: holds NaN"):
+                await client.stylize(GOOD * np.nan, code)
+        with pytest.raises(ServingError, match="closed"):
+            await client.status()
+        return results
+
+    for content, generated in zip(contents, asyncio.run(work()), strict=True):
+        same(generated, model.stylize(content, style))
+
+
+def test_coroutines_run_at_the_same_time_and_end_with_the_client():
+    arrived, released = threading.Event(), threading.Event()
+    together = threading.Barrier(2, arrived.set)
+
+    def hang(number, context):
+        together.wait(20)  # broken where one call waits for the other
+        released.wait(30)
+        context.abort(grpc.StatusCode.INTERNAL, "late")
+
+    async def work(address):
+        client = AsyncClient(address)
+        calls = [asyncio.ensure_future(client.status(timeout=60)) for _ in range(2)]
+        assert await asyncio.to_thread(arrived.wait, 20)
+        await client.close()
+        for call in calls:
+            with pytest.raises(ServingError, match=r"CANCELLED|closed"):
+                await call
+
+    with answering(hang) as (address, _):
+        asyncio.run(work(address))
+        released.set()

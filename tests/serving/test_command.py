@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pydicom
@@ -13,6 +12,7 @@ from pydicom.data import get_testdata_file
 import tfstyle.serving
 from tfstyle import cli
 from tfstyle.data import read_scan, write_png
+from tfstyle.serving import ServerInfo
 
 pytestmark = pytest.mark.usefixtures("_logging_as_before")
 
@@ -58,19 +58,20 @@ def test_bad_server_options(tmp_path, capsys):
     assert "gRPC port" in capsys.readouterr().err
 
 
-def test_serve_passes_its_options_on_and_says_where_it_is(monkeypatch, capsys, tmp_path):
+def test_serve_passes_its_options_on_and_says_what_it_started(monkeypatch, capsys, tmp_path):
     calls = []
 
-    def serve(*arguments, on_ready):
-        calls.append(arguments)
-        on_ready(SimpleNamespace(address="127.0.0.1:1", models={"stylize": tmp_path}))
+    def serve(*arguments, on_ready, backend):
+        calls.append((*arguments, backend))
+        on_ready(ServerInfo("docker", "127.0.0.1:1", {"stylize": tmp_path}))
 
     monkeypatch.setattr(tfstyle.serving, "serve", serve)
-    assert cli.main(["serve", "--models", "m", "--port", "1"]) == 0
+    assert cli.main(["serve", "--models", "m", "--port", "1", "--backend", "docker"]) == 0
     out, err = capsys.readouterr()
     assert err == "tfstyle: loading the models of m\n"
     assert "Serving stylize at 127.0.0.1:1 (gRPC)" in out
+    assert "Server: TensorFlow Serving in Docker." in out
     assert cli.main(["serve", "--json"]) == 0
-    facts = {"address": "127.0.0.1:1", "models": {"stylize": str(tmp_path)}}
+    facts = {"address": "127.0.0.1:1", "backend": "docker", "models": {"stylize": str(tmp_path)}}
     assert json.loads(capsys.readouterr().out) == facts
-    assert calls == [("m", 1), ("saved_models", 8500)]
+    assert calls == [("m", 1, "docker"), ("saved_models", 8500, "auto")]

@@ -13,6 +13,7 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from tests.models import SIGNATURES
+from tfstyle.serving.launch import IMAGE
 
 ROOT = Path(__file__).parents[2]
 SERVING = ROOT / "serving"
@@ -99,7 +100,8 @@ def compose():
 
 def test_compose_server(compose):
     server = compose["tensorflow-serving"]
-    assert re.fullmatch(r"tensorflow/serving:\d+\.\d+\.\d+", server["image"])
+    assert server["image"] == IMAGE  # what `tfstyle serve` starts
+    assert re.fullmatch(r"tensorflow/serving:\d+\.\d+\.\d+", IMAGE)
     given = flags(server["command"])
     assert set(given) <= FLAGS
     mounts = dict(volume.split(":")[:2] for volume in server["volumes"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -13,6 +13,7 @@ from tfstyle.cli.options import (
     STYLE,
     AtLeastOne,
     BatchSize,
+    Beam,
     Deidentify,
     ModelChoice,
     NotNegative,
@@ -30,7 +31,8 @@ EXAMPLES = """Examples:
   tfstyle augment train/images augmented/ --styles scanners/ --masks train/masks
   tfstyle augment ct/ out/ --styles a.dcm b.nii.gz --style-windows bone lung
   tfstyle augment ct/ out/ --styles scanners/ --save-bank styles.npz
-  tfstyle augment ct/ out/ --styles styles.npz --strength 0.3 1 --per-image 4"""
+  tfstyle augment ct/ out/ --styles styles.npz --strength 0.3 1 --per-image 4
+  tfstyle augment archive/ out/ --styles a.npz --beam --direct_num_workers 8"""
 
 
 Options = flattened(
@@ -61,6 +63,7 @@ def augment(
     options: Options | None = None,  # type: ignore[valid-type]
     choice: ModelChoice = ModelChoice(),
     workers: Annotated[AtLeastOne, Parameter(group=SPEED)] = 2,
+    beam: Beam = None,
     reporting: Reporting = Reporting(),
 ) -> dict:
     """Write a training set in the gray scales of other scans.
@@ -83,9 +86,17 @@ def augment(
         save_bank: File (.npz) in which to keep the encoded styles; they hold no images.
         workers: Threads that read and write beside the model.
     """
-    from tfstyle.runs.augment import augment_scans
     from tfstyle.style_bank import StyleBank
 
+    if beam is None:
+        from tfstyle.runs.augment import augment_scans
+
+        how: dict[str, Any] = {"workers": workers}
+    else:
+        from tfstyle.beam import augment_scans, check_options
+
+        check_options(beam)
+        how = {"beam_options": beam}
     with progress(reporting, "augmenting") as update:
         model = choice.open()
         bank = StyleBank.from_scans(model, styles, windows=style_windows, slices=style_slices)
@@ -98,7 +109,7 @@ def augment(
             bank,
             overwrite=overwrite,
             progress=update,
-            workers=workers,
+            **how,
             **(asdict(options) if options else {}),
         )
     if not reporting.json:

@@ -11,7 +11,9 @@ from tfstyle.cli.output import console, print_facts, progress
 
 EXAMPLES = """Examples:
   tfstyle convert saved_models/stylize --to tflite --size 256 -o stylize.tflite
-  tfstyle convert saved_models/stylize --to onnx -o stylize.onnx"""
+  tfstyle convert saved_models/stylize --to onnx -o stylize.onnx
+  tfstyle convert saved_models/stylize --to tflite --precision float16 \\
+      -o half.tflite"""
 
 
 def convert(
@@ -22,6 +24,7 @@ def convert(
     output: Output,
     overwrite: Overwrite = False,
     signature: str | None = None,
+    precision: Literal["float32", "float16"] = "float32",
     size: AtLeastOne | None = None,
     compare: Several = (),
     reporting: Reporting = Reporting(),
@@ -30,13 +33,15 @@ def convert(
 
     Converts one signature of a SavedModel for another runtime, compares the two on real slices and
     writes a report beside the model. TFLite and ONNX need extras of tfstyle: pip install
-    'tfstyle[tflite]', 'tfstyle[onnx]'. TensorRT reads ONNX.
+    'tfstyle[tflite]', 'tfstyle[onnx]'. For TensorRT convert to ONNX first; see
+    serving/tensorrt.
 
     Args:
         to: The runtime's format.
         output: File to write, ending in .tflite or .onnx.
         signature: What to convert, such as encode_style; tfstyle info lists them. Defaults to
             stylize, or the model's only one.
+        precision: float16, for TFLite, keeps constants in half precision, and half the size.
         size: Take images of SIZE x SIZE pixels, one at a time. Defaults to any number and size.
         compare: Scans to compare on. Defaults to CT slices of pydicom-data, or of pydicom.
     """
@@ -48,6 +53,7 @@ def convert(
             output,
             to=to,
             signature=signature,
+            precision=precision,
             size=size,
             compare=compare,
             overwrite=overwrite,

@@ -102,6 +102,17 @@ Deidentify = Annotated[
     ),
 ]
 BatchSize = Annotated[AtLeastOne, Parameter(group=SPEED, help="Slices a call of the model.")]
+Beam = Annotated[
+    tuple[str, ...] | None,
+    Parameter(
+        consume_multiple=True,
+        allow_leading_hyphen=True,
+        group=SPEED,
+        help="Comes last: run as an Apache Beam pipeline, the rest of the line being its options, "
+        "such as --direct_num_workers N for N processes of this machine, or --runner with "
+        "FlinkRunner, SparkRunner or DataflowRunner. Needs tfstyle[beam].",
+    ),
+]
 
 
 @Parameter(name="*", group=MODEL)

@@ -15,6 +15,7 @@ from tfstyle.cli.options import (
     SPEED,
     STYLE,
     BatchSize,
+    Beam,
     Deidentify,
     Inputs,
     ModelChoice,
@@ -38,6 +39,7 @@ EXAMPLES = """Examples:
       --style-weights 0.7 0.3 -o out.nii.gz
   tfstyle stylize slice.dcm --style head.dcm --format png -o slice.png
   tfstyle stylize ct_series/ --style a.dcm --server localhost:8500 -o out/
+  tfstyle stylize archive/ --style a.dcm -o out/ --beam --direct_num_workers 8
   tfstyle stylize a.dcm --style b.dcm --method histogram_matching -o matched/
   tfstyle stylize a.dcm --style b.dcm --method gatys --set steps=100 -o gatys/
   tfstyle stylize a.dcm --style b.dcm --method nyul --set floor=0.05 -o out/"""
@@ -82,6 +84,7 @@ def stylize(
     method: Annotated[str, Parameter(group=METHOD)] = "contextual",
     settings: Annotated[tuple[str, ...], Parameter(name="--set", group=METHOD)] = (),
     workers: Annotated[NotNegative | None, Parameter(group=SPEED)] = None,
+    beam: Beam = None,
     reporting: Reporting = Reporting(),
 ) -> dict:
     """Give scans the gray scale of another scan.
@@ -115,6 +118,17 @@ def stylize(
     headers = pairs("--server-header", server_header, ":")
     from tfstyle.runs.stylize import ServedStylizer, stylize_scans
 
+    run: Any = stylize_scans
+    how: dict[str, Any] = {"series": series, "workers": workers}
+    if beam is not None:
+        given = {"--method": other, "--server": server, "--series": series}
+        unfit = [name for name, value in given.items() if value]
+        if unfit:
+            raise ArgumentError(f"{unfit[0]}: is not available with --beam.")
+        from tfstyle import beam as pipelines
+
+        pipelines.check_options(beam)
+        run, how = pipelines.stylize_scans, {"beam_options": beam}
     failed: dict[str, str] = {}
     with progress(reporting, "stylizing") as update, ExitStack() as stack:
         if server is not None:
@@ -130,16 +144,15 @@ def stylize(
             stylizer = baselines.get(method, **method_options)
         else:
             stylizer = choice.open()
-        results = stylize_scans(
+        results = run(
             stylizer,
             inputs,
             style,
             output,
-            series=series,
-            workers=workers,
             overwrite=overwrite,
             progress=update,
             on_failure=lambda path, error: failed.update({path: error.problem}),
+            **how,
             **(asdict(options) if options else {}),
         )
     if not reporting.json:

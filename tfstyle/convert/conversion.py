@@ -27,7 +27,8 @@ from tfstyle.export import (
 
 logger = logging.getLogger(__name__)
 
-TARGETS = ("tflite", "onnx")
+#: Target to its precisions.
+TARGETS = {"tflite": ("float32", "float16"), "onnx": ("float32",)}
 PACKAGES = ("tensorflow", "ai-edge-litert", "tf2onnx", "onnx", "onnxruntime")
 #: Pairs of slices to compare on.
 COMPARISON_PAIRS = 6
@@ -39,6 +40,7 @@ def convert(
     *,
     to: str,
     signature: str | None = None,
+    precision: str = "float32",
     size: int | None = None,
     compare: Paths = (),
     overwrite: bool = False,
@@ -47,8 +49,7 @@ def convert(
 
     ``"tflite"`` gives a model for LiteRT with built-in operations alone (no "flex"), ``"onnx"``
     one for any runtime with operator set 18. It takes and gives what the signature does under the
-    same names, in float32, and does not check its input. For lower precisions quantize the file
-    with the runtime's own tools, see ``docs/conversion.md``.
+    same names, float32 in either precision, and does not check its input.
 
     Args:
         model: Version folder of an export, or its base folder for the latest version; or a model
@@ -58,6 +59,8 @@ def convert(
             written beside it as ``<output>.json``.
         to: ``"tflite"`` or ``"onnx"``.
         signature: Name of the signature. Defaults to ``"stylize"``, or the model's only one.
+        precision: ``"float32"``, or for TFLite ``"float16"``: half precision for all constants,
+            half the size, and float32 for what is computed.
         size: Takes one image of `size` x `size` pixels at a time, as GPU and NPU delegates want.
             Defaults to any number and size.
         compare: Scans to compare on, files or folders. Defaults to the CT slices of the package
@@ -71,7 +74,7 @@ def convert(
         ArgumentError: An argument cannot be used, or the model has no such signature.
         InputFileError: No SavedModel, or scans that cannot be read.
         MissingPackageError: The extra ``tflite`` or ``onnx`` is not installed.
-        ConversionError: The signature cannot be converted.
+        ConversionError: The signature cannot be converted, or not in this precision.
         OutputError: The output exists or cannot be written.
 
     Example:
@@ -79,6 +82,11 @@ def convert(
     """
     if to not in TARGETS:
         raise ArgumentError(f"to: must be one of {', '.join(TARGETS)}, received {to!r}.")
+    if precision not in TARGETS[to]:
+        raise ArgumentError(
+            f"precision: must be one of {', '.join(TARGETS[to])} for {to}, received {precision!r}."
+        )
+    half = {"half": True} if precision == "float16" else {}
     converter = importlib.import_module(f"tfstyle.convert.{to}")
     require_packages(converter.PACKAGES, to, f"conversion to {converter.NAME}")
     output = Path(output)
@@ -96,7 +104,7 @@ def convert(
             if signature is None:
                 signature = chosen_signature(folder)
             graph = plain_graph(folder, signature, size)
-            path, operations = converter.build(graph, work)
+            path, operations = converter.build(graph, work, **half)
             with Servable(folder) as servable:
                 pairs = image_pairs(scans, COMPARISON_PAIRS, size)
                 difference = measure_difference(
@@ -111,6 +119,7 @@ def convert(
                 source = None  # a SavedModel of other origin
             report = ConversionReport(
                 target=to,
+                precision=precision,
                 signature=signature,
                 size=size,
                 model={

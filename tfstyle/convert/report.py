@@ -47,6 +47,7 @@ class ConversionReport:
 
     Attributes:
         target: ``"tflite"`` or ``"onnx"``.
+        precision: ``"float32"`` or ``"float16"``.
         signature: Signature of the SavedModel.
         size: Side of the images that the model takes; None for any height and width.
         model: Of the converted model: ``"file"``, ``"bytes"``, ``"sha256"``, ``"inputs"``,
@@ -59,6 +60,7 @@ class ConversionReport:
     """
 
     target: str
+    precision: str
     signature: str
     size: int | None
     model: dict

@@ -14,7 +14,7 @@ NAME = "TFLite"
 PACKAGES = {"ai_edge_litert": "ai-edge-litert"}
 
 
-def build(graph: PlainGraph, work: Path) -> tuple[Path, Counter[str]]:
+def build(graph: PlainGraph, work: Path, half: bool = False) -> tuple[Path, Counter[str]]:
     """Converts with TensorFlow's converter; the file in `work`, and its operations."""
     import tensorflow as tf
 
@@ -24,6 +24,9 @@ def build(graph: PlainGraph, work: Path) -> tuple[Path, Counter[str]]:
         converter = tf.lite.TFLiteConverter.from_saved_model(
             str(folder), signature_keys=[graph.signature]
         )
+        if half:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.target_spec.supported_types = [tf.float16]
         try:
             content = converter.convert()
         except Exception as error:

@@ -11,7 +11,9 @@ import hmac
 import json
 import os
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -145,15 +147,35 @@ def augment_scans(
     """
     chosen = AugmentOptions(**options)
     check_whole("workers", workers, 1)
+    with begin(network, inputs, output, styles, chosen, overwrite) as (manifest, work, sources):
+        kept = manifest.count([source.name for source in sources], chosen.per_image)
+        _run(manifest, work, sources, Path(inputs), workers, progress)
+        return account(manifest, sources, chosen, kept)
+
+
+@contextmanager
+def begin(
+    network: ToneTransfer | StyleTransfer,
+    inputs: str | os.PathLike,
+    output: str | os.PathLike,
+    styles: StyleBank,
+    options: AugmentOptions,
+    overwrite: bool = False,
+) -> Iterator[tuple[ManifestFolder, Augmentation, list[Source]]]:
+    """Checks everything, finds what there is to do, and opens the output folder.
+
+    Returns:
+        A context manager that gives the folder, the work and the sources.
+    """
     styles.check(network)
     inputs, output = Path(inputs), Path(output)
-    sources, damaged = find_sources(inputs, check_places(inputs, output, chosen.masks))
-    work = Augmentation(network, output, styles, chosen)
+    sources, damaged = find_sources(inputs, check_places(inputs, output, options.masks))
+    work = Augmentation(network, output, styles, options)
     work.check_masks(sources)
-    names, basic = [source.name for source in sources], chosen.deidentify == "basic"
+    basic = options.deidentify == "basic"
     with ManifestFolder(
         output,
-        _settings(chosen, network, styles),
+        _settings(options, network, styles),
         what="augmented set",
         facts=lambda: {"uid_key": new_key()} if basic else {},
         overwrite=overwrite,
@@ -165,24 +187,29 @@ def augment_scans(
             if not isinstance(key, str):
                 raise OutputError(manifest.record, "has lost its uid_key; choose another folder.")
             sources = [replace(source, stem=_random_stem(source.name, key)) for source in sources]
-        kept = manifest.count(names, chosen.per_image)
-        _run(manifest, work, sources, inputs, workers, progress)
-        here = set(names)
-        rows = [
-            row
-            for row in manifest.tidy()
-            if row["status"] == "done" and row["source"] in here and row["copy"] <= chosen.per_image
-        ]
-        bare = [row["source"] for row in rows if chosen.masks is not None and row["mask"] is None]
-        return AugmentedSet(
-            manifest=str(manifest.journal),
-            written=len(rows) - kept,
-            kept=kept,
-            gated=sum(bool(row.get("gated")) for row in rows),
-            failed=manifest.failed(),
-            left_out=manifest.left_out(),
-            without_mask=tuple(dict.fromkeys(bare)),
-        )
+        yield manifest, work, sources
+
+
+def account(
+    manifest: ManifestFolder, sources: list[Source], options: AugmentOptions, kept: int
+) -> AugmentedSet:
+    """What a run did, by the rows of its manifest, which it sorts."""
+    names = {source.name for source in sources}
+    rows = [
+        row
+        for row in manifest.tidy()
+        if row["status"] == "done" and row["source"] in names and row["copy"] <= options.per_image
+    ]
+    bare = [row["source"] for row in rows if options.masks is not None and row["mask"] is None]
+    return AugmentedSet(
+        manifest=str(manifest.journal),
+        written=len(rows) - kept,
+        kept=kept,
+        gated=sum(bool(row.get("gated")) for row in rows),
+        failed=manifest.failed(),
+        left_out=manifest.left_out(),
+        without_mask=tuple(dict.fromkeys(bare)),
+    )
 
 
 def _run(

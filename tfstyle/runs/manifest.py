@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -66,6 +66,12 @@ class ManifestFolder(RunFolder):
         """Adds a row; see :meth:`RunFolder.add`."""
         super().add(row)
         self._note(row)
+
+    def take(self, rows: Iterable[dict]) -> None:
+        """Adds the rows of results that are there, made by another process; passes over others."""
+        for row in rows:
+            if _is_done(row) and self._is_there(row):
+                self.add(row)
 
     def complete(self, source: str, copies: int = 1) -> bool:
         """Whether every copy of every part of a source is there."""

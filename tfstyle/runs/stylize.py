@@ -99,7 +99,7 @@ def stylize_scans(
     chosen = StylizeOptions(**options)
     work = StylizeWork.begin(stylizer, styles, chosen)
     found = read_inputs(inputs, Path(output), series, on_failure)
-    tasks = _tasks(work, found, Path(output), on_failure)
+    tasks = make_tasks(work, found, Path(output), on_failure)
     key = None
     if chosen.deidentify == "basic" and any(task.kind == "dicom" for task in tasks):
         key = tasks[0].output / RECORDS / UID_KEY
@@ -134,13 +134,20 @@ def stylize_scans(
     return results
 
 
-def _tasks(
+def make_tasks(
     work: StylizeWork,
     found: Sequence[tuple[Scan, str]],
     output: Path,
-    on_failure: OnFailure | None,
+    on_failure: OnFailure | None = None,
 ) -> list[Task]:
-    """What there is to do, checked before any work."""
+    """What there is to do, checked before any work.
+
+    Args:
+        work: What is the same for all scans.
+        found: The scans, each with the path of its result in the output, without ending.
+        output: See :func:`stylize_scans`.
+        on_failure: See :func:`stylize_scans`.
+    """
     options = work.options
     basic = options.deidentify == "basic"
     usable = []

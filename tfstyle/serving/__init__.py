@@ -1,7 +1,9 @@
-"""A client for TensorFlow Serving, and a development server.
+"""A client for TensorFlow Serving, a development server, and what starts a server.
 
-- :class:`Client` calls a served model over gRPC with NumPy arrays, wherever it runs;
-- :class:`DevelopmentServer` answers the same protocol on loopback; :func:`serve` runs it.
+- :class:`Client` and :class:`AsyncClient` call a served model over gRPC with NumPy arrays,
+  wherever it runs;
+- :func:`serve` starts TensorFlow Serving where it is at hand, else :class:`DevelopmentServer`,
+  which answers the same protocol on loopback.
 
 All of it needs the extra ``serving``: ``pip install 'tfstyle[serving]'``. Importing this package
 starts nothing and imports neither TensorFlow nor gRPC.
@@ -12,8 +14,17 @@ Example:
     ...         generated = client.stylize(content, style)
 """
 
+from tfstyle.serving.aio import AsyncClient
 from tfstyle.serving.client import Client
-from tfstyle.serving.launch import serve
+from tfstyle.serving.launch import ServerInfo, serve
 from tfstyle.serving.server import DevelopmentServer, Limits, resolve_models
 
-__all__ = ["Client", "DevelopmentServer", "Limits", "resolve_models", "serve"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "DevelopmentServer",
+    "Limits",
+    "ServerInfo",
+    "resolve_models",
+    "serve",
+]

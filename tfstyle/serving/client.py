@@ -40,10 +40,10 @@ _SENTENCES = {
 class Client:
     """Calls models served over gRPC by TensorFlow Serving or the development server.
 
-    Thread-safe; for ``asyncio`` use ``await asyncio.to_thread(client.stylize, …)``. Use it as a
-    context manager, or call :meth:`close` at the end. Nothing is sent before the first call. A call
-    that finds no server (status UNAVAILABLE) is tried again by gRPC's own policy, after growing
-    pauses and within its timeout, and nothing else is; all calls here may be repeated without harm.
+    Thread-safe; :class:`AsyncClient` is for ``asyncio``. Use it as a context manager, or call
+    :meth:`close` at the end. Nothing is sent before the first call. A call that finds no server
+    (status UNAVAILABLE) is tried again by gRPC's own policy, after growing pauses and within its
+    timeout, and nothing else is; all calls here may be repeated without harm.
 
     Args:
         target: ``host:port`` of the server, or another target of gRPC such as ``dns:///name:port``
