@@ -12,12 +12,12 @@ import tensorflow as tf
 from tfstyle import presets
 from tfstyle.data import spine_phantom
 from tfstyle.errors import ArgumentError, WeightsError
-from tfstyle.layers.resize import reduce_array
 from tfstyle.tone import ToneTransfer, tone_groups
 from tfstyle.tone.curve import TABLE
 from tfstyle.tone.features import TOKENS, merge_tokens, spread_tokens
-from tfstyle.tone.matching import matched_levels
-from tfstyle.tone.model import LOSS_TERMS
+from tfstyle.tone.frame import frame
+from tfstyle.tone.losses import LOSS_TERMS, tone_losses
+from tfstyle.tone.matching import matched_levels, straight
 
 RNG = np.random.default_rng(0)
 
@@ -175,7 +175,7 @@ def test_tokens_of_several_slices_are_merged(model, images):
     # The share of all slices' pixels below each gray level.
     assert (np.diff(merged[:, 1]) >= 0).all()
     assert 0 < merged[0, 1] < merged[-1, 1] < 1
-    pixels = np.sort(reduce_array(images[1], 96), axis=None)
+    pixels = np.sort(np.asarray(frame(images[1], 96)), axis=None)
     inside = np.abs(np.diff(merged[:, 0], prepend=-1)) > 1e-3
     below = np.searchsorted(pixels, merged[inside, 0]) / pixels.size
     np.testing.assert_allclose(merged[inside, 1], below, atol=0.1)
@@ -194,6 +194,19 @@ def test_levels_at_equal_ranks_are_those_of_histogram_matching():
     expected = np.interp(above, (ranks[32:] - ranks[31]) / (1 - ranks[31]), style[32:])
     np.testing.assert_allclose(matched[20:, 1], expected[4:], atol=0.02)
     assert (matched[:16, 1] == 0).all()
+
+
+def test_a_straight_line_is_found_and_a_point_has_slope_one():
+    rng = np.random.default_rng(0)
+    x = np.sort(rng.random((2, 32, 1), dtype=np.float32), axis=1)
+    weights = rng.random((2, 32, 1), dtype=np.float32)
+    wrong = 0.4 * x + 0.3
+    wrong[:, 5], weights[:, 5] = 9.0, 0.0  # what is not trusted does not count
+    weights /= weights.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(straight(x, wrong, weights), 0.4 * x + 0.3, atol=5e-3)
+    alone = np.zeros_like(weights)
+    alone[:, 7] = 1.0
+    np.testing.assert_allclose(straight(x, x + 0.1, alone), x + 0.1, atol=1e-5)
 
 
 def test_images_without_anything_alike_give_numbers(model, images):
@@ -292,7 +305,7 @@ def test_loss_is_the_weighted_distance_to_the_right_answer(groups):
     model = ToneTransfer()
     model.matcher.alike[1].bias.assign([-9.0])  # no two images count as of one gray scale
     batch = next(iter(groups))
-    terms = model.losses_of(batch)
+    terms = tone_losses(model.encoder, model.matcher, batch)
     # Pair 0: image 0 of group 0 with its first partner.
     images = batch["images"][0].numpy()
     weights = batch["weights"][0, 0, ::3, ::3, 0].numpy()

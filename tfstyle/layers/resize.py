@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from keras import ops
 
 from tfstyle.errors import ArgumentError
@@ -52,37 +51,3 @@ def _area_weights(size, reduced):
     pixel = ops.arange(size, dtype="float32")[None]
     overlap = ops.minimum(start + step, pixel + 1.0) - ops.maximum(start, pixel)
     return ops.relu(overlap) / step
-
-
-def reduce_array(images: np.ndarray, longest: int) -> np.ndarray:
-    """:func:`reduce_size` in NumPy, without threads that a single image would wait for.
-
-    Args:
-        images: float32 array (B, H, W, 1).
-        longest: Largest height or width of the result, at least 1.
-
-    Returns:
-        float32 array (B, h, w, 1); `images` themselves where they are small.
-    """
-    sides = images.shape[1:3]
-    if max(sides) <= longest:
-        return images
-    scale = longest / max(sides)
-    for axis, side in zip((1, 2), sides):
-        images = _averaged(images, max(int(side * scale + 0.5), 1), axis)
-    return images
-
-
-def _averaged(images: np.ndarray, reduced: int, axis: int) -> np.ndarray:
-    side = images.shape[axis]
-    edges = np.arange(reduced) * (side / reduced)
-    first = edges.astype(int)
-    # Sums of whole pixels; of the pixel that an edge cuts, a part belongs to what lies before it.
-    sums = np.add.reduceat(images, first, axis=axis)
-    parts = (edges - first).astype(np.float32).reshape((-1, *[1] * (3 - axis)))
-    parts = parts * images.take(first, axis)
-    sums -= parts
-    before, after = [slice(None)] * 4, [slice(None)] * 4
-    before[axis], after[axis] = slice(None, -1), slice(1, None)
-    sums[tuple(before)] += parts[tuple(after)]
-    return sums * np.float32(reduced / side)

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from tfstyle.layers.padding import extend_to_stride
-from tfstyle.layers.resize import reduce_size
+from tfstyle.errors import ArgumentError
+from tfstyle.tone.frame import frame
 
 #: Pixels of an image that are compared with those of another.
 TOKENS = 256
@@ -161,8 +161,8 @@ class ToneEncoder(keras.layers.Layer):
         channels: Of the maps at strides 2, 4, 8 and 16, multiples of 8.
         width: Channels of the map in which strides 4 to 16 are added up, a multiple of 8.
         features: Length D of the feature vectors.
-        working_size: Longest side of the image that the network sees; larger ones are reduced by
-            area averaging.
+        working_size: Side of the square that the network sees, a multiple of 16: the image without
+            the air around what it shows; see :func:`tfstyle.tone.frame.frame`.
         dropout: Share of the channels at stride 16 that training leaves out.
         **kwargs: Of ``keras.layers.Layer``.
 
@@ -188,6 +188,10 @@ class ToneEncoder(keras.layers.Layer):
         self.channels = tuple(channels)
         self.width, self.features = int(width), int(features)
         self.working_size, self.dropout = int(working_size), float(dropout)
+        if self.working_size < STRIDE or self.working_size % STRIDE:
+            raise ArgumentError(
+                f"working_size: must be a multiple of {STRIDE}, received {working_size!r}."
+            )
         self.convolutions, self.norms = [], []
         for number, count in enumerate(self.channels):
             for i in range(1 if number == 0 else 2):
@@ -237,8 +241,7 @@ class ToneEncoder(keras.layers.Layer):
         self.built = True
 
     def call(self, images, training=False):
-        x = reduce_size(ops.cast(images, "float32"), self.working_size)
-        x = extend_to_stride(x, STRIDE)
+        x = frame(images, self.working_size)
         batch = ops.shape(x)[0]
         pixels = x[:, ::STEP, ::STEP, 0]
         columns = ops.shape(pixels)[2]

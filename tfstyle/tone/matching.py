@@ -81,7 +81,9 @@ class ToneMatcher(keras.layers.Layer):
         ]
         self.whole = [self._dense(width, f"whole_{i}") for i in numbers]
         self.back = [self._dense(width, f"back_{i}") for i in numbers]
-        self.out = self._dense(7, "out", kernel_initializer="zeros")
+        self.draft = self._dense(7, "draft", kernel_initializer="zeros")
+        self.of_draft = self._dense(width, "of_draft")
+        self.out = self._dense(9, "out", kernel_initializer="zeros")
         self.alike = [self._dense(32, "alike_0", activation="relu"), self._dense(1, "alike_1")]
 
     @staticmethod
@@ -99,12 +101,15 @@ class ToneMatcher(keras.layers.Layer):
             along.build((None, KNOTS, self.width))
             whole.build((None, self.width))
             back.build((None, KNOTS, self.width))
+        self.draft.build((None, KNOTS, self.width))
+        self.of_draft.build((None, KNOTS, 7))
         self.out.build((None, KNOTS, self.width))
-        self.alike[0].build((None, 2 * self.width))
+        self.alike[0].build((None, 3 * self.width))
         self.alike[1].build((None, 32))
         self.alike[1].bias.assign([-1.5])
         # Begins as the expectation from the content's side, and an error of 0.08.
-        self.out.bias.assign(np.array([1, 0, 0, 0, 0, 0, -2.5], np.float32))
+        self.draft.bias.assign(np.array([1, 0, 0, 0, 0, 0, 0], np.float32))
+        self.out.bias.assign(np.array([1, 0, 0, 0, 0, 0, 0, 0, -2.5], np.float32))
         self.built = True
 
     def call(self, inputs):
@@ -115,7 +120,7 @@ class ToneMatcher(keras.layers.Layer):
 
     def own(self, tokens):
         """Gray level to expect and its spread where an image is matched with itself: (B, M, 2)."""
-        gray, feature = tokens[..., :1], tokens[..., 2:]
+        gray, feature = _given(tokens)[..., :1], tokens[..., 2:]
         cosine = ops.matmul(feature, ops.transpose(feature, (0, 2, 1)))
         affinity = ops.softmax(ops.exp(self.sharpness) * cosine, axis=-1)
         return _mean_and_spread(ops.matmul(affinity, ops.concatenate([gray, gray**2], axis=-1)))
@@ -127,7 +132,7 @@ class ToneMatcher(keras.layers.Layer):
             From the content's side the expectation and its spread, (B, M, 2); the cosines
             (B, M, M); and from the style's side the weight and the weighted sum, (B, M, 2).
         """
-        gray = style[..., :1]
+        gray = _given(style)[..., :1]
         cosine = ops.matmul(content[..., 2:], ops.transpose(style[..., 2:], (0, 2, 1)))
         sharp = ops.exp(self.sharpness) * cosine
         # Softmax, which divides by no sum of nothing where no token resembles another.
@@ -137,18 +142,19 @@ class ToneMatcher(keras.layers.Layer):
         forward = _mean_and_spread(forward)
         return forward, cosine, backward
 
-    def curve(self, content, style, own_content, own_style) -> ToneCurve:
-        """The curve, with :meth:`own` of both images at hand."""
-        forward, cosine, backward = self.evidence(content, style)
+    def curve(self, content, style, own_content, own_style, evidence=None) -> ToneCurve:
+        """The curve, with :meth:`own` of both images, perhaps :meth:`evidence` at hand."""
+        forward, cosine, backward = evidence or self.evidence(content, style)
         closest = ops.max(cosine, axis=-1, keepdims=True)
-        x = by_knot(content[..., :1])
+        given, given_style = _given(content), _given(style)
+        x = by_knot(given[..., :1])
         of, closest, backward = by_knot(forward), by_knot(closest), by_knot(backward)
         own = by_knot(own_content)
         expected, spread = of[..., :1], of[..., 1:]
         weight = backward[..., :1]
         back = (backward[..., 1:] + PRIOR * expected) / (weight + PRIOR)
         within = by_knot(forward[..., :1] ** 2) - expected**2
-        matched = by_knot(matched_levels(content[..., :2], style[..., :2]))
+        matched = by_knot(matched_levels(given, given_style))
         evidence = ops.concatenate(
             [
                 x,
@@ -164,32 +170,71 @@ class ToneMatcher(keras.layers.Layer):
                 back - x,
                 matched,
                 matched - x,
-                by_knot(content[..., 1:2]),
+                by_knot(given[..., 1:]),
                 ops.cast(x < 0.002, "float32"),
                 ops.cast(x > 0.998, "float32"),
             ],
             axis=-1,
         )
-        about = [*ops.unstack(by_knot(ops.concatenate([style[..., :2], own_style], -1)), axis=-1)]
-        about = ops.concatenate(about, axis=-1)
+        about = by_knot(ops.concatenate([given_style, own_style], axis=-1))
+        about = ops.reshape(ops.transpose(about, (0, 2, 1)), (-1, 4 * KNOTS))
         h = self.of_content(2.0 * evidence - 0.5) + self.of_style(2.0 * about - 1.0)[:, None]
-        for norm, along, whole, last in zip(self.norms, self.along, self.whole, self.back):
-            z = norm(h)
-            z = ops.relu(along(z) + whole(ops.mean(z, axis=1))[:, None])
-            h = h + last(z)
-        out = self.out(h)
-        choice = ops.softmax(2.0 * out[..., :5], axis=-1)
-        values = ops.sum(choice * ops.concatenate([expected, back, x, matched], axis=-1), axis=-1)
-        whole = ops.concatenate([ops.mean(h, axis=1), ops.max(h, axis=1)], axis=-1)
-        alike = ops.sigmoid(self.alike[1](self.alike[0](whole)))
-        values = rising(values + 0.3 * out[..., 5])
+        for number in range(self.blocks - 1):
+            h = self._block(number, h)
+        offered = ops.concatenate([expected, back, x, matched], axis=-1)
+        draft, trust = _choose(self.draft(h), offered)
+        trust = ops.softmax(trust, axis=1)
+        line = straight(x, draft, trust)
+        seen = [draft, line, line - draft, draft - x, line - x, 8.0 * trust]
+        seen = ops.concatenate([*seen, ops.cast(ops.abs(line - x) < 0.02, "float32")], axis=-1)
+        h = self._block(self.blocks - 1, h + self.of_draft(seen))
+        values, log_errors = _choose(self.out(h), ops.concatenate([offered, draft, line], axis=-1))
+        whole = [ops.mean(h, axis=1), ops.max(h, axis=1), ops.sum(trust * h, axis=1)]
+        alike = ops.sigmoid(self.alike[1](self.alike[0](ops.concatenate(whole, axis=-1))))
+        values = rising(values[..., 0])
         values = alike * x[..., 0] + (1.0 - alike) * values
-        errors = ops.exp(ops.clip(out[..., 6], -6.0, 1.0))
-        coverage = _coverage(content[..., 0], style[..., 0], cosine)
+        errors = ops.exp(ops.clip(log_errors[..., 0], -6.0, 1.0))
+        coverage = _coverage(given[..., 0], given_style[..., 0], cosine)
         return ToneCurve(strictly_rising(x[..., 0]), values, errors, alike, coverage)
+
+    def _block(self, number, h):
+        z = self.norms[number](h)
+        z = ops.relu(self.along[number](z) + self.whole[number](ops.mean(z, axis=1))[:, None])
+        return h + self.back[number](z)
 
     def get_config(self):
         return {**super().get_config(), "width": self.width, "blocks": self.blocks}
+
+
+def _given(tokens):
+    """Gray levels and ranks (B, M, 2); that nothing is learned of them halves a step's time."""
+    return ops.stop_gradient(tokens[..., :2])
+
+
+def _choose(out, offered):
+    """A weighted mean of what is offered (B, K, N), with an offset; and the last of `out`."""
+    choice = ops.softmax(2.0 * out[..., :-2], axis=-1)
+    values = ops.sum(choice * offered, axis=-1, keepdims=True)
+    return values + 0.3 * out[..., -2:-1], out[..., -1:]
+
+
+def straight(x, y, weights):
+    """The straight line through points, by weighted least squares; of two windows it is exact.
+
+    Args:
+        x: float tensor (B, K, 1).
+        y: float tensor (B, K, 1).
+        weights: float tensor (B, K, 1), with the sum 1 along the second axis.
+
+    Returns:
+        float tensor (B, K, 1), values of the line at `x`. Points with little spread give a slope
+        near 1.
+    """
+    mean_x, mean_y = (ops.sum(weights * v, axis=1, keepdims=True) for v in (x, y))
+    off_x, off_y = x - mean_x, y - mean_y
+    spread = ops.sum(weights * off_x**2, axis=1, keepdims=True) + 1e-4
+    common = ops.sum(weights * off_x * off_y, axis=1, keepdims=True) + 1e-4
+    return mean_y + common / spread * off_x
 
 
 def matched_levels(content, style):

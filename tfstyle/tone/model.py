@@ -13,20 +13,18 @@ from keras import ops
 
 from tfstyle._private.images import as_batch, check_batch_size, check_strength, gray_tensor, pair_of
 from tfstyle._private.keras_files import KerasFile
-from tfstyle.layers.resize import reduce_array
 from tfstyle.presets import PresetModel
 from tfstyle.style_codes import StyleCodes
 from tfstyle.tone.curve import (
     TABLE,
     ToneCurve,
     apply_curve,
-    evaluate,
     look_up,
     tabulate,
 )
 from tfstyle.tone.features import TOKENS, ToneEncoder, merge_tokens
-from tfstyle.tone.matching import ToneMatcher, by_knot
-from tfstyle.tone.pairs import PARTNERS
+from tfstyle.tone.losses import LOSS_TERMS, tone_losses
+from tfstyle.tone.matching import ToneMatcher
 
 log = logging.getLogger(__name__)
 
@@ -36,17 +34,6 @@ LOW_CONFIDENCE = 0.35
 HALF_CONFIDENCE = 0.1
 #: Slices of a scan, at most, from which its curve is taken.
 SLICES = 16
-#: Terms of the loss in the training history.
-LOSS_TERMS = (
-    "loss",
-    "tone_error",
-    "expectation_error",
-    "surround_error",
-    "error_estimate",
-    "alike_error",
-)
-#: Every third pixel counts in training.
-TRAINING_STEP = 3
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
@@ -265,12 +252,11 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
     def _estimate(self, images, style, style_weights, batch_size, one_curve) -> ToneCurve:
         if one_curve:
             images = images[evenly(len(images), SLICES)]
-        images = reduce_array(images, self.encoder.working_size)
         # A style of the same size goes through the network with the contents.
         style = style if isinstance(style, (list, tuple, np.ndarray)) else np.asarray(style)
         together = isinstance(style, np.ndarray) and style.ndim == 2 and style_weights is None
         if together:
-            first = reduce_array(as_batch(style, "style")[0], self.encoder.working_size)
+            first = as_batch(style, "style")[0]
             together = first.shape[1:] == images.shape[1:]
         if together:
             codes = self.encode_batch(np.concatenate([images, first]), batch_size)
@@ -346,10 +332,6 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         codes = super().encode_style(style, batch_size)
         return np.asarray(merge_tokens(codes)) if one_code and len(codes) > 1 else codes
 
-    def encode_batch(self, images: np.ndarray, batch_size: int) -> np.ndarray:
-        """Codes (B, *code_shape) of checked images (B, H, W, 1)."""
-        return super().encode_batch(reduce_array(images, self.encoder.working_size), batch_size)
-
     def fingerprint(self) -> str:
         """Short text that is the same for models that generate the same images."""
         digest = hashlib.sha256(repr((TOKENS, TABLE)).encode())
@@ -374,7 +356,7 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
 
     # -- training --------------------------------------------------------------------------
     def compile(self, optimizer="adam", jit_compile: bool | str = "auto", **kwargs):
-        """Chooses the optimizer; the loss is the tone error, see :meth:`losses_of`.
+        """Chooses the optimizer; the loss is that of :func:`tfstyle.tone.losses.tone_losses`.
 
         Args:
             optimizer: Keras optimizer or its name.
@@ -387,93 +369,10 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
     def metrics(self):
         return self.trackers
 
-    def losses_of(self, groups: dict, training: bool = False) -> dict:
-        """Terms of the loss for batches of :func:`tfstyle.tone.tone_groups`.
-
-        With the right answer r, the curve f, balanced weights w (tissues count alike) and the
-        error b that the network expects::
-
-            tone_error        = Σ w·|f(x) − r|
-            expectation_error = the same for the expectation from the content's side alone
-            surround_error    = mean |f(x) − r| over the pixels without weight: air around the
-                                body, and where the content is clipped
-            error_estimate    = Σ w·(|f(x) − r| / b + log b), which does not change f
-            alike_error       = cross-entropy of the probability of one gray scale
-            loss              = tone_error + 0.5·expectation_error + 0.15·surround_error
-                                + 0.02·error_estimate + 0.02·alike_error
-
-        Args:
-            groups: See :func:`tfstyle.tone.tone_groups`.
-            training: See :class:`tfstyle.tone.ToneEncoder`.
-
-        Returns:
-            Dictionary of the terms of ``LOSS_TERMS``, each (pairs,), and ``"weight"`` (pairs,): 0
-            for pairs in which nothing counts.
-        """
-        images, right, weights = (groups[key] for key in ("images", "right", "weights"))
-        _, count, size, _, partners = right.shape
-        tokens = self.encoder(ops.reshape(images, (-1, size, size, 1)), training=training)
-        own = self.matcher.own(tokens)
-
-        def pairs(values):
-            """Of contents, once for each partner."""
-            return ops.concatenate([values] * partners, axis=0)
-
-        def partner(values):
-            """Of the styles that belong to them."""
-            grouped = ops.reshape(values, (-1, count, *values.shape[1:]))
-            rolled = [ops.roll(grouped, -step, axis=1) for step in PARTNERS[:partners]]
-            return ops.concatenate([ops.reshape(r, (-1, *values.shape[1:])) for r in rolled], 0)
-
-        style = partner(tokens)
-        curve = self.matcher.curve(pairs(tokens), style, pairs(own), partner(own))
-        expected = by_knot(self.matcher.evidence(pairs(tokens), style)[0])[..., 0]
-
-        def thinned(values):
-            values = values[:, :, ::TRAINING_STEP, ::TRAINING_STEP]
-            return ops.reshape(values, (-1, values.shape[2] * values.shape[3], values.shape[4]))
-
-        x, w = pairs(thinned(images)[..., 0]), pairs(thinned(weights)[..., 0])
-        r = ops.concatenate(ops.unstack(thinned(right), axis=-1), axis=0)
-        total = ops.sum(w, axis=1)
-        rest = ops.cast(w <= 0, "float32")
-        rest = rest / ops.maximum(ops.sum(rest, axis=1), 1.0)[:, None]
-        w = w / ops.maximum(total, 1e-6)[:, None]
-
-        def clipped(y):
-            inside = ops.clip(y, 0.0, 1.0)
-            return inside + 0.1 * (y - inside)  # with a slope beyond, so that it can come back
-
-        def off(values):
-            return ops.abs(clipped(evaluate(curve.levels, values, x)) - r)
-
-        difference = off(curve.values)
-        tone, surround = (ops.sum(v * difference, axis=1) for v in (w, rest))
-        expectation = ops.sum(w * off(expected), axis=1)
-        estimate = evaluate(curve.levels, ops.log(curve.errors), x)
-        estimate = ops.clip(estimate, -6.0, 1.0)
-        found = ops.clip(evaluate(curve.levels, curve.values, x), 0.0, 1.0)
-        found = ops.stop_gradient(ops.abs(found - r))
-        estimate = ops.sum(w * (found * ops.exp(-estimate) + estimate), axis=1)
-        same = ops.concatenate(
-            [ops.reshape(one, (-1,)) for one in ops.unstack(groups["same"], axis=-1)], axis=0
-        )
-        alike = ops.binary_crossentropy(same[:, None], ops.clip(curve.alike, 1e-5, 1 - 1e-5))
-        alike = ops.reshape(alike, (-1,))
-        return {
-            "loss": tone + 0.5 * expectation + 0.15 * surround + 0.02 * estimate + 0.02 * alike,
-            "surround_error": surround,
-            "alike_error": alike,
-            "tone_error": tone,
-            "expectation_error": expectation,
-            "error_estimate": estimate,
-            "weight": ops.cast(total > 0, "float32"),
-        }
-
     def train_step(self, data):
         """One step of ``fit`` on a batch of groups."""
         with tf.GradientTape() as tape:
-            terms = self.losses_of(data, training=True)
+            terms = tone_losses(self.encoder, self.matcher, data, training=True)
             weight = terms["weight"]
             # A mean over the replica's pairs; gradients are summed over replicas.
             loss = ops.sum(weight * terms["loss"]) / ops.maximum(ops.sum(weight), 1.0)
@@ -485,7 +384,7 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
 
     def test_step(self, data):
         """One step of ``evaluate`` on a batch of groups."""
-        return self._track(self.losses_of(data))
+        return self._track(tone_losses(self.encoder, self.matcher, data))
 
     def _track(self, terms):
         for tracker in self.trackers:

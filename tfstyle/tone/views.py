@@ -12,7 +12,7 @@ from tfstyle.errors import ArgumentError
 #: Hounsfield units are cut to this range: below it lies padding, above it metal.
 HU_RANGE = (-1024.0, 3071.0)
 #: Shortest and longest field of view, as multiples of the slice's longest side.
-FIELD = (0.35, 2.4)
+FIELD = (0.35, 1.6)
 #: Shortest field of view in mm.
 LEAST_FIELD = 40.0
 #: Least share of a view that shows tissue.
