@@ -218,7 +218,7 @@ def test_without_beam_the_extra_is_named(monkeypatch):
         beam.check_options([])
 
 
-@pytest.mark.parametrize("extra", [["--server", "a:1"], ["--method", "clahe"], ["--series", "1"]])
+@pytest.mark.parametrize("extra", [["--server", "a:1"], ["--method", "nyul"], ["--series", "1"]])
 def test_what_stylize_cannot_do_on_beam(extra, capsys):
     assert main(["stylize", "in", "--style", "s", "-o", "out", *extra, "--beam"]) == 2
     assert f"{extra[0]}: is not available with --beam" in capsys.readouterr().err

@@ -403,11 +403,11 @@ class TestBadInputs:
         ct_volume(pictures / "ct.nii.gz")
         scan = nib.load(pictures / "ct.nii.gz")
         labels = (np.asarray(scan.dataobj) > 0).astype(np.uint8)
-        nib.save(nib.Nifti1Image(labels, scan.affine), pictures / "vertebrae.nii.gz")
+        nib.save(nib.Nifti1Image(labels, scan.affine), pictures / "vertebrae_seg.nii.gz")
         out = tmp_path / "out"
         done = augment_scans(model, pictures, out, styles, gate=None)
-        assert done.left_out == ("vertebrae.nii.gz",)
-        assert {"status": "left out", "source": "vertebrae.nii.gz"} in rows_of(out)
+        assert done.left_out == ("vertebrae_seg.nii.gz",)
+        assert {"status": "left out", "source": "vertebrae_seg.nii.gz"} in rows_of(out)
         assert done.written == 4
 
     def test_masks_that_cannot_be_told_apart(self, model, styles, pictures, tmp_path):
