@@ -121,7 +121,7 @@ class Bright:
     window, style = Window(400, 1800), np.zeros(1)
 
     def __call__(self, scan, harmonize=None):
-        unit = scan.pixels / scan.pixels.max()
+        unit = scan.pixels / (4095 if scan.units == "US" else scan.pixels.max())
         return ((1 - unit if harmonize else unit) > 0.5).astype(np.uint8)
 
     @property
