@@ -60,7 +60,7 @@ def test_picture(tmp_path):
     with Image.open(tmp_path / "new" / "a.png") as drawn:
         assert drawn.width == 800
         assert drawn.mode == "P"
-        assert np.ptp(np.asarray(drawn.convert("L"))) == 255
+        assert np.ptp(np.asarray(drawn.convert("L"))) > 240
 
 
 @pytest.mark.slow
