@@ -203,6 +203,20 @@ def check_batch_size(batch_size: int) -> None:
         raise ArgumentError(f"batch_size: must be at least 1, received {batch_size!r}.")
 
 
+def checked_whole(name: str, value: Any, least: int) -> int:
+    """A whole number that may be NumPy's, as an int.
+
+    Raises:
+        ArgumentError: if `value` is not a whole number, or below `least`.
+    """
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise ArgumentError(
+            f"{name}: must be a whole number of at least {least}, received {value!r}."
+        )
+    return int(value)
+
+
 def check_style_count(count: int, contents: int, argument: str = "style") -> None:
     """Refuses a batch of styles that is neither one for all contents nor one for each.
 

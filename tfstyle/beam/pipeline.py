@@ -24,7 +24,7 @@ from tfstyle.runs.options import AugmentOptions
 from tfstyle.runs.outputs import InThisProcess
 from tfstyle.runs.results import run_tasks
 from tfstyle.runs.scans import StylizedScan, StylizeWork
-from tfstyle.runs.sources import Source
+from tfstyle.runs.sources import Source, name_of
 from tfstyle.runs.stylize import make_tasks
 from tfstyle.style_bank import StyleBank
 
@@ -65,7 +65,7 @@ def _stylize(
     output: Path, work: StylizeWork, overwrite: bool, source: Source, done: object
 ) -> Iterator[dict]:
     scans = source.files.read(lazy=True)
-    named = [(scan, source.stem + (f"_{scan.stack}" if scan.stack else "")) for scan in scans]
+    named = [(scan, name_of(scan, source.stem)) for scan in scans]
     tasks = make_tasks(work, named, output)
     run = partial(work.run, pool=InThisProcess())
     for task, account in zip(tasks, run_tasks(tasks, StylizedScan, run, overwrite=overwrite)):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
+from tfstyle._private.images import checked_whole
 from tfstyle.data.labelled import LabelledFiles, LabelledScan
 from tfstyle.data.masks import check_classes, merge_classes
 from tfstyle.data.phantom import Phantom
@@ -64,11 +65,8 @@ def labelled_dataset(
     check_classes(classes)
     if not records:
         raise ArgumentError("records: must be at least one, received none.")
-    for name, value in (("batch_size", batch_size), ("size", 1 if size is None else size)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ArgumentError(
-                f"{name}: must be a whole number of at least 1, received {value!r}."
-            )
+    batch_size = checked_whole("batch_size", batch_size, 1)
+    size = None if size is None else checked_whole("size", size, 1)
     rng = None if seed is None else np.random.default_rng(seed)
 
     def covered(record: LabelledScan | Phantom) -> np.ndarray:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfstyle._private.files import locked, read_json, remove_abandoned, temporary_beside
+from tfstyle._private.images import checked_whole
 from tfstyle._private.versions import package_versions
 from tfstyle.errors import (
     SERVING_PACKAGES,
@@ -102,7 +103,7 @@ def export_stylize(
         PosixPath('saved_models/stylize/1')
     """
     _check_method(model, "generate", "generate(content, style, strength)")
-    side = _checked_whole("warm_up_size", warm_up_size, 0)
+    side = checked_whole("warm_up_size", warm_up_size, 0)
     signatures = stylize_signatures(model)
     random = np.random.default_rng(0)
     examples: dict[str, np.ndarray] = {
@@ -161,7 +162,7 @@ def export_unet(
         PosixPath('saved_models/unet/1')
     """
     _check_method(model, "probabilities", "probabilities(images)")
-    side = _checked_whole("warm_up_size", warm_up_size, 0)
+    side = checked_whole("warm_up_size", warm_up_size, 0)
     image = np.random.default_rng(0).random((2, 19, 26, 1), dtype=np.float32)
     return export_servable(
         {SEGMENT: segment_signature(model)},
@@ -218,7 +219,7 @@ def export_servable(
     """
     base = Path(folder)
     if version is not None:
-        _checked_whole("version", version, 1)
+        checked_whole("version", version, 1)
         _check_free(base / str(version))
     if warm_up is not None:
         require_packages(
@@ -288,15 +289,6 @@ def graph_operations(version_folder: str | Path) -> list[str]:
 def _check_method(model: Any, name: str, call: str) -> None:
     if not callable(getattr(model, name, None)):
         raise ArgumentError(f"model: must have {call}, received a {type(model).__name__}.")
-
-
-def _checked_whole(name: str, value: Any, least: int) -> int:
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise ArgumentError(
-            f"{name}: must be a whole number of at least {least}, received {value!r}."
-        )
-    return int(value)
 
 
 def _check_free(target: Path) -> None:

@@ -65,10 +65,12 @@ class Account:
         """What :meth:`as_dict` gave, also after a way through JSON."""
         facts = {key: facts[key] for key in (field.name for field in fields(cls))}
         facts["window"], facts["size"] = Window(**facts["window"]), tuple(facts["size"])
-        if "files" in facts:
-            facts["files"] = tuple(facts["files"])
-            facts["style_windows"] = tuple(Window(**one) for one in facts["style_windows"])
         return cls(**facts)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files written."""
+        raise TypeError(f"{type(self).__name__} must define paths.")
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,21 @@ class Task:
     output: Path
     target: Path
     job: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        scan: Scan,
+        kind: str,
+        window: Window | None,
+        output: Path,
+        target: Path,
+        job: Callable[[], str | None],
+    ) -> Task:
+        """A task of a run whose output is `output`; beside one that is a file, nothing is kept."""
+        if target == output:
+            return cls(scan, kind, window, output.parent, target)
+        return cls(scan, kind, window, output, target, job())
 
     @property
     def place(self) -> Path:
@@ -261,7 +278,7 @@ def finished(task: Task, kind: type[Account]) -> Any:
         account = kind.from_dict(facts)
         ours = all(
             is_inside(task.output, os.path.abspath(file)) and os.path.isfile(file)
-            for file in (facts["files"] if "files" in facts else [facts["file"]])
+            for file in account.paths
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, StopIteration):
         return None

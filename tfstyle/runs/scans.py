@@ -80,6 +80,17 @@ class StylizedScan(Account):
     structure: float | None
     seconds: float
 
+    @classmethod
+    def from_dict(cls, facts: dict) -> StylizedScan:
+        windows = tuple(Window(**one) for one in facts["style_windows"])
+        return super().from_dict(
+            {**facts, "files": tuple(facts["files"]), "style_windows": windows}
+        )
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return self.files
+
 
 @dataclass(frozen=True)
 class StylizeWork:

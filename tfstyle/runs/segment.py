@@ -52,6 +52,10 @@ class SegmentedScan(Account):
     milliliters: dict[str, float] | None
     seconds: float
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.file,)
+
 
 def segment_scans(
     model: Segmenter | str | os.PathLike,
@@ -125,12 +129,10 @@ def segment_scans(
     tasks = []
     targets = choose_targets(output, names, endings, scans, _FILES, kinds)
     for scan, kind, target in zip(scans, kinds, targets):
-        if target == output:
-            tasks.append(Task(scan, kind, None, output.parent, target))
-            continue
         facts = __version__, model.name, model.digest, harmonize, kind
-        job = files_digest(scan.files, *facts, [frame.index for frame in scan.frames])
-        tasks.append(Task(scan, kind, None, output, target, job))
+        indices = [frame.index for frame in scan.frames]
+        job = partial(files_digest, scan.files, *facts, indices)
+        tasks.append(Task.of(scan, kind, None, output, target, job))
     return run_tasks(
         tasks,
         SegmentedScan,

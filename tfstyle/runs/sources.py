@@ -191,7 +191,7 @@ def read_inputs(
     for root, source in sources:
         try:
             for scan in _scans_of(root, source, series):
-                scans.append((scan, source.stem + (f"_{scan.stack}" if scan.stack else "")))
+                scans.append((scan, name_of(scan, source.stem)))
         except InputFileError as error:
             failed.append(error)
     if not scans and not failed:
@@ -202,6 +202,11 @@ def read_inputs(
             raise problem
         on_failure(problem.path, problem)
     return scans
+
+
+def name_of(scan: Scan, stem: str) -> str:
+    """Path of a scan's result without ending: the stem of its source, and its stack's name."""
+    return f"{stem}_{scan.stack}" if scan.stack else stem
 
 
 def _scans_of(root: Path, source: Source, series: str | None) -> list[Scan]:

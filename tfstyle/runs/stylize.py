@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tfstyle.runs.options import StylizeOptions
 from tfstyle.runs.outputs import ending_of, output_kind, start_workers
 from tfstyle.runs.results import RECORDS, Progress, Task, choose_targets, run_tasks
 from tfstyle.runs.scans import StylizedScan, StylizeWork
-from tfstyle.runs.sources import OnFailure, read_inputs
+from tfstyle.runs.sources import OnFailure, name_of, read_inputs
 from tfstyle.stylizers import ServedStylizer, Stylizer
 
 #: File in RECORDS: the key of new UIDs, while a run with ``deidentify="basic"`` is not finished.
@@ -155,7 +156,7 @@ def make_tasks(
         if basic:
             for frame in scan.frames:
                 check_burned_in(frame.BurnedInAnnotation, frame.path)
-            name = f"scan-{number:04d}" + (f"_{scan.stack}" if scan.stack else "")
+            name = name_of(scan, f"scan-{number:04d}")
         try:
             usable.append((scan, name, resolve_window(options.window, scan)))
         except InputFileError as error:
@@ -171,10 +172,9 @@ def make_tasks(
     tasks = []
     targets = choose_targets(output, names, endings, scans, _FILES, kinds)
     for (scan, _, window), kind, target in zip(usable, kinds, targets):
-        # For an output that is one file, nothing is kept beside it.
-        job = None if target == output else work.job(scan, window, kind)
-        folder = output.parent if target == output else output
-        tasks.append(Task(scan, kind, window, folder, target, job))
+        tasks.append(
+            Task.of(scan, kind, window, output, target, partial(work.job, scan, window, kind))
+        )
     return tasks
 
 

@@ -84,15 +84,15 @@ def tone_losses(
         inside = ops.clip(y, 0.0, 1.0)
         return inside + 0.1 * (y - inside)  # with a slope beyond, so that it can come back
 
-    def off(values):
-        return ops.abs(clipped(evaluate(curve.levels, values, x)) - r)
+    def at_pixels(values):
+        return evaluate(curve.levels, values, x)
 
-    difference = off(curve.values)
+    generated = at_pixels(curve.values)
+    difference = ops.abs(clipped(generated) - r)
     tone, surround = (ops.sum(v * difference, axis=1) for v in (w, rest))
-    expectation = ops.sum(w * off(expected), axis=1)
-    estimate = evaluate(curve.levels, ops.log(curve.errors), x)
-    estimate = ops.clip(estimate, -6.0, 1.0)
-    found = ops.clip(evaluate(curve.levels, curve.values, x), 0.0, 1.0)
+    expectation = ops.sum(w * ops.abs(clipped(at_pixels(expected)) - r), axis=1)
+    estimate = ops.clip(at_pixels(ops.log(curve.errors)), -6.0, 1.0)
+    found = ops.clip(generated, 0.0, 1.0)
     found = ops.stop_gradient(ops.abs(found - r))
     estimate = ops.sum(w * (found * ops.exp(-estimate) + estimate), axis=1)
     same = ops.concatenate(

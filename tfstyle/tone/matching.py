@@ -207,7 +207,7 @@ class ToneMatcher(keras.layers.Layer):
 
 
 def _given(tokens):
-    """Gray levels and ranks (B, M, 2); that nothing is learned of them halves a step's time."""
+    """Gray levels and ranks (B, M, 2); to learn nothing of them saves a third of a step."""
     return ops.stop_gradient(tokens[..., :2])
 
 
