@@ -5,7 +5,12 @@ from __future__ import annotations
 import logging
 import os
 
+import hypothesis
 import pytest
+
+# A busy machine is slow, which is no fault.
+hypothesis.settings.register_profile("tfstyle", deadline=None)
+hypothesis.settings.load_profile("tfstyle")
 
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ["KERAS_BACKEND"] = "tensorflow"
