@@ -1,8 +1,4 @@
-"""Scans with their masks and domains.
-
-Finding is apart from reading, because a data set seldom fits in memory: :func:`find_labelled`
-lists what there is, a record at a time reads itself.
-"""
+"""Scans with their masks and domains: :func:`find_labelled` lists them, each reads itself."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -63,15 +60,8 @@ class LabelledScan:
             view.setflags(write=False)
             object.__setattr__(self, name, view)
 
-    @property
-    def pixels(self) -> np.ndarray:
-        """Those of the scan, (slices, rows, columns)."""
-        return self.scan.pixels
-
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """That of the scan, mm between slices, rows and columns."""
-        return self.scan.spacing
+    pixels = property(lambda self: self.scan.pixels, doc="Those of the scan.")
+    spacing = property(lambda self: self.scan.spacing, doc="That of the scan, in mm.")
 
 
 @dataclass(frozen=True)
@@ -81,8 +71,8 @@ class LabelledFiles:
     Attributes:
         image: A NIfTI, PNG or DICOM file, or the folder of a DICOM series.
         masks: Mask files.
-        subject: See :class:`LabelledScan`.
-        domain: See :class:`LabelledScan`.
+        subject: See :class:`LabelledScan`, as for domain.
+        domain: Its domain.
         series: What :func:`read_scan` takes for the series, where the folder holds several.
         values: Label of each mask file, where a file holds one structure; empty where files hold
             labels themselves.
@@ -114,15 +104,13 @@ class LabelledFiles:
         mask = np.zeros(scan.shape, np.int32)
         covered = np.zeros(len(scan), bool)
         pictures = [path for path in self.masks if path.lower().endswith(".png")]
-        for number, path in enumerate(self.masks):
+        for path, value in zip_longest(self.masks, self.values):
             if path in pictures:
                 continue
             labels, inside = mask_on(scan, path)
             if not inside.any():
                 raise InputFileError(path, f"lies nowhere on the scan {self.image}.")
-            if self.values:
-                labels = np.where(labels != 0, self.values[number], 0)
-            mask = np.where(labels != 0, labels, mask)
+            mask = np.where(labels != 0, labels if value is None else value, mask)
             covered |= inside
         if pictures:
             add_pictures(scan, self.image, pictures, mask, covered)
@@ -142,9 +130,8 @@ def find_labelled(
     """Lists the scans of a data set that have masks, with their domains.
 
     A mask (NIfTI, PNG, DICOM SEG) belongs to the image or series of the same place and name in the
-    two folders, where endings and words like ``_seg``, ``_mask``, ``_ct`` do not count; for a
-    series also one PNG a slice, named as the slice's file. So are VerSe (``rawdata``,
-    ``derivatives``), CTSpine1K (``volumes``, ``labels``) and nnU-Net (``imagesTr``, ``labelsTr``).
+    two folders, where endings and words like ``_seg``, ``_mask``, ``_ct`` do not count (VerSe,
+    CTSpine1K, nnU-Net); for a series also one PNG a slice, named as the slice's file.
 
     Args:
         images: Folder of the images.
@@ -185,14 +172,10 @@ def find_labelled(
         raise InputFileError(
             root, "holds no scan with a mask of its name; give images and masks as two folders."
         )
-    return [
-        replace(
-            record,
-            subject=subject_of(record) if subject_of else record.subject,
-            domain=domain_of(record),
-        )
-        for record in sorted(found, key=lambda record: (record.image, record.series or ""))
-    ]
+    found.sort(key=lambda record: (record.image, record.series or ""))
+    if subject_of:
+        found = [replace(record, subject=subject_of(record)) for record in found]
+    return [replace(record, domain=domain_of(record)) for record in found]
 
 
 def read_labelled(

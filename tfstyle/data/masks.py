@@ -61,11 +61,8 @@ def mask_on(scan: Scan, path: str) -> tuple[np.ndarray, np.ndarray]:
     else:
         labels, affine = read_dicom_seg(path)
     if labels.shape == scan.shape and not np.allclose(affine, scan.affine, atol=1e-3):
-        logger.warning(
-            "%s has the size of %s and another affine; it is laid on the scan by its affine.",
-            path,
-            scan.name,
-        )
+        what = "and another affine; it is laid on the scan by its affine"
+        logger.warning("%s has the size of %s %s.", path, scan.name, what)
     return resample_labels(scan, labels, affine)
 
 
@@ -87,11 +84,8 @@ def add_pictures(
     for number, path in slices:
         labels = read_png(path).pixels[0]
         if labels.shape != mask.shape[1:]:
-            raise InputFileError(
-                path,
-                f"has {labels.shape[0]} x {labels.shape[1]} pixels, the slice "
-                f"{mask.shape[1]} x {mask.shape[2]}.",
-            )
+            (h, w), (rows, columns) = labels.shape, mask.shape[1:]
+            raise InputFileError(path, f"has {h} x {w} pixels, the slice {rows} x {columns}.")
         # Pictures of two levels are drawn black and white.
         white = np.isin(labels, (0, 255)).all()
         mask[number] = labels > 0 if white else labels

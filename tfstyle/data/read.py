@@ -32,10 +32,6 @@ _PAIR_PROBLEM = (
 )
 
 
-def _is_nifti(path: str) -> bool:
-    return path.lower().endswith(NIFTI)
-
-
 def no_scans(folder: str | os.PathLike) -> InputFileError:
     """The error for a folder or file without a scan, which says what is there instead."""
     path = os.fspath(folder)
@@ -48,14 +44,6 @@ def no_scans(folder: str | os.PathLike) -> InputFileError:
     pair = next((file for file in files if file.lower().endswith(_PAIR)), None)
     if pair is not None:
         return InputFileError(pair, _PAIR_PROBLEM)
-    labels = [file for file in files if _is_nifti(file)]
-    if labels:
-        return InputFileError(
-            path,
-            f"holds no scans, but {len(labels)} NIfTI files that are label maps by their names, "
-            f"such as {os.path.basename(labels[0])}. Give such a file itself to read it as a scan, "
-            "or give it another name.",
-        )
     index = next((file for file in files if os.path.basename(file).lower() == "dicomdir"), None)
     if index is not None:
         return InputFileError(
@@ -75,16 +63,12 @@ def read_scans(
 ) -> list[Scan]:
     """Reads every scan in a file or a tree of folders.
 
-    In a folder, DICOM files are grouped by series and sorted by position, each NIfTI and PNG file
-    is a scan of its own, and what is none of these, or a DICOM object without a picture, is left
-    out. Label maps are left out as well, with a warning: those that names of files or folders tell,
-    as in the layouts of TotalSegmentator, nnU-Net, the Medical Segmentation Decathlon, VerSe and
-    BIDS. So are results of tfstyle in a folder that holds anything else. A file that is given
-    itself is read under any name.
-
-    Scout images, and slices of another size or orientation than the rest of their series, are left
-    out with a warning that names the file, because a series with its scout is what scanners send.
-    Damaged files are an error.
+    In a folder, DICOM files are grouped by series and sorted by position; each NIfTI and PNG file
+    is a scan of its own. Left out with a warning are label maps, by the names of files or folders
+    in the layouts of TotalSegmentator, nnU-Net, the Medical Segmentation Decathlon, VerSe and BIDS;
+    results of tfstyle in a folder that holds anything else; scout images, and slices of another
+    size or orientation than the rest of their series. A file that is given itself is read under any
+    name. Damaged files are an error.
 
     Example:
         >>> for scan in read_scans("ct/"):
@@ -114,8 +98,8 @@ def read_scans(
         scans = _read_folder(path, series, units, lazy)
     elif os.path.getsize(path) == 0:
         raise InputFileError(path, "the file is empty.")
-    elif _is_nifti(path) or path.lower().endswith(".png") or is_png(path):
-        scan = read_nifti(path, units=units, lazy=lazy) if _is_nifti(path) else read_png(path, lazy)
+    elif (nifti := path.lower().endswith(NIFTI)) or path.lower().endswith(".png") or is_png(path):
+        scan = read_nifti(path, units=units, lazy=lazy) if nifti else read_png(path, lazy)
         scans = [scan] if series in (None, scan.name) else []
     elif path.lower().endswith(_PAIR) and not is_dicom(path):
         raise InputFileError(path, _PAIR_PROBLEM)

@@ -36,8 +36,8 @@ class LazyPixels(Protocol):
 class Scan:
     """A stack of parallel slices with spacing and position, immutable.
 
-    Readers give scans whose pixels are decoded when they are asked for: all of them by ``pixels``,
-    which keeps them, or one slice by :meth:`read`, which does not.
+    Pixels of a lazy scan are decoded when they are asked for: all of them by ``pixels``, which
+    keeps them, or one slice by :meth:`read`, which does not.
 
     Example:
         >>> scan = Scan(np.zeros((3, 4, 5), np.int16), spacing=(2.0, 1.0, 1.0), units="HU")
@@ -79,7 +79,7 @@ class Scan:
 
     def __post_init__(self) -> None:
         if self.units not in UNITS:
-            raise ArgumentError(f"units must be one of {UNITS}. Received {self.units!r}.")
+            raise ArgumentError(f"units: must be one of {UNITS}, received {self.units!r}.")
         pixels = self.__dict__.pop("pixels")
         lazy = hasattr(pixels, "by_slice")
         self._set("_source", pixels if lazy else None)
@@ -87,19 +87,18 @@ class Scan:
             self._set("pixels", self._checked(pixels))
         if self.frames and len(self.frames) != len(self):
             raise ArgumentError(
-                f"frames must be one a slice, {len(self)}. Received {len(self.frames)}."
+                f"frames: must be one a slice, {len(self)}, received {len(self.frames)}."
             )
         spacing = tuple(float(s) for s in self.spacing)
         if len(spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing):
             raise ArgumentError(
-                "spacing must be three positive numbers in mm (slices, rows, columns). "
-                f"Received {self.spacing}."
+                f"spacing: must be three positive numbers in mm, received {self.spacing}."
             )
         affine = self.affine
         if affine is not None:
             affine = np.array(affine, np.float64)
             if affine.shape != (4, 4) or not np.isfinite(affine).all():
-                raise ArgumentError(f"affine must be a finite 4x4 matrix. Received {affine}.")
+                raise ArgumentError(f"affine: must be a finite 4x4 matrix, received {affine}.")
             affine.setflags(write=False)
         self._set("spacing", spacing)
         self._set("affine", affine)
@@ -111,20 +110,19 @@ class Scan:
 
     def _checked(self, pixels: np.ndarray) -> np.ndarray:
         pixels = np.asarray(pixels)
+        needed = ""
         if pixels.ndim != 3 or pixels.size == 0:
+            needed = "a non-empty array (slices, rows, columns)"
+        elif pixels.dtype.kind not in "iuf":
+            needed = "numbers"
+        elif self.units == "HU" and pixels.dtype != np.int16:
+            needed = "int16 in HU (round and convert them first)"
+        elif not np.isfinite(pixels).all():
+            needed = "without NaN and infinite values"
+        if needed:
             raise ArgumentError(
-                "pixels must be a non-empty array (slices, rows, columns). "
-                f"Received shape {pixels.shape}."
+                f"pixels: must be {needed}, received {pixels.dtype} of shape {pixels.shape}."
             )
-        if pixels.dtype.kind not in "iuf":
-            raise ArgumentError(f"pixels must be numbers. Received dtype {pixels.dtype}.")
-        if self.units == "HU" and pixels.dtype != np.int16:
-            raise ArgumentError(
-                "pixels in HU must be int16; round and convert them first. "
-                f"Received dtype {pixels.dtype}."
-            )
-        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-            raise ArgumentError("pixels must be finite. Received NaN or infinite values.")
         # A read-only view: the caller's own array stays writable, the scan's does not.
         pixels = pixels.view()
         pixels.setflags(write=False)
@@ -160,49 +158,32 @@ class Scan:
         """Pixels (rows, columns) of one slice, of which a lazy scan keeps nothing.
 
         The type is that of ``pixels``, or in units ``"US"`` a smaller one that holds this slice.
-
-        Args:
-            index: A slice number; negative counts from the end.
-
-        Raises:
-            IndexError: If the slice number is out of range.
-            InputFileError: If the file is damaged.
+        Raises an IndexError beyond the slices, an InputFileError if the file is damaged.
         """
         index = range(len(self))[index]
         return self._source.read([index])[0] if self.by_slice else self.pixels[index]
 
     def load(self) -> Scan:
-        """The same scan with its pixels in memory; this one stays as it is.
-
-        Raises:
-            InputFileError: If a file is damaged.
-        """
+        """The same scan with its pixels in memory; an InputFileError if a file is damaged."""
         return self if self.loaded else replace(self, pixels=self._source.read(range(len(self))))
 
     def __getitem__(self, index: int | slice) -> Scan:
         """A scan of the chosen slices, with its affine and files kept in step.
 
-        Args:
-            index: A slice number (negative counts from the end) or a ``slice``.
-
-        Raises:
-            IndexError: If the slice number is out of range.
-            ArgumentError: If a ``slice`` selects nothing.
+        Raises an IndexError for a number beyond the slices, an ArgumentError for none of them.
         """
         count = len(self)
-        if isinstance(index, slice):
-            chosen = range(count)[index]
-            if len(chosen) == 0:
-                raise ArgumentError(f"{index} selects none of the {count} slices of {self.name}.")
-        else:
+        if not isinstance(index, slice):
             number = range(count)[index]  # IndexError and negative numbers as for a list
-            chosen, index = range(number, number + 1), slice(number, number + 1)
+            index = slice(number, number + 1)
+        chosen = range(count)[index]
+        if len(chosen) == 0:
+            raise ArgumentError(f"{index} selects none of the {count} slices of {self.name}.")
         step = chosen.step if len(chosen) > 1 else 1
-        affine = None
-        if self.affine is not None:
-            affine = self.affine.copy()
-            affine[:, 3] += affine[:, 0] * chosen.start
-            affine[:, 0] *= step
+        affine = self.affine
+        if affine is not None:
+            affine = affine @ np.diag([step, 1, 1, 1])
+            affine[:, 3] += self.affine[:, 0] * chosen.start
         return replace(
             self,
             pixels=cast("np.ndarray", _Part(self._source, chosen))

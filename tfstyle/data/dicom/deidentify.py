@@ -68,12 +68,7 @@ def new_uid(uid: str, key: str) -> str:
 
 
 def check_burned_in(said: str | None, path: str) -> None:
-    """Raises an InputFileError for an image that says that its pixels hold text, which stays.
-
-    Args:
-        said: Its BurnedInAnnotation (0028,0301).
-        path: Its file.
-    """
+    """Raises an InputFileError if BurnedInAnnotation says that a file's pixels hold text."""
     if str(said or "").strip().upper() == "YES":
         raise InputFileError(
             path,
@@ -151,7 +146,9 @@ def _rules() -> dict[tuple, Callable]:
             # Its dummies, of the year 1, are refused by other software.
             rules[tag] = _set_to("" if name.startswith("empty") else _DATES[kind])
         elif kind == "UI" or action is delete_or_empty_or_replace_UID:
-            rules[tag] = _leave  # U, and U* for sequences of references: by new_uid in _apply
+            rules[tag] = lambda dataset, tag: (
+                None
+            )  # U, and U* for sequences of references: by new_uid in _apply
         elif kind == "SQ" and action is not replace:
             # Items of dummies fit no image; images need none of these.
             rules[tag] = _set_to([]) if action is empty else _remove
@@ -166,10 +163,6 @@ def _set_to(value: object) -> Callable:
             dataset[tag].value = value
 
     return act
-
-
-def _leave(dataset: Dataset, tag: tuple[int, int]) -> None:
-    pass
 
 
 def _remove(dataset: Dataset, tag: tuple[int, int]) -> None:
@@ -205,11 +198,8 @@ def _apply(dataset: Dataset, key: str, rules: dict[tuple, Callable]) -> None:
                 _apply(item, key, rules)
         elif element.VR == "UI":
             if tag in rules or not element.keyword.endswith(_CLASSES):
-                element.value = (
-                    [new_uid(uid, key) for uid in element.value]
-                    if element.VM > 1
-                    else new_uid(element.value or "", key)
-                )
+                uids = element.value if element.VM > 1 else [element.value or ""]
+                element.value = [new_uid(uid, key) for uid in uids]
         elif not dictionary_has_tag(element.tag) or (
             element.VR in _TALKATIVE and tag not in rules and element.keyword not in _CODES
         ):

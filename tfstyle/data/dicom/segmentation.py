@@ -25,10 +25,18 @@ _CARRIED = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
     *("StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
-#: Segments whose names say what they are, by the DICOM keyword in SNOMED CT.
-_TYPES = {"spine": "Spine"}
 #: What headers of masks say, see :mod:`tfstyle.data.layouts`.
 DESCRIPTION = f"Segmented {MARK}"
+
+
+def _highdicom():
+    try:
+        import highdicom.seg
+    except ImportError:
+        raise ArgumentError(
+            "DICOM SEG needs the package highdicom: pip install 'tfstyle[dicom-seg]'."
+        ) from None
+    return highdicom
 
 
 def read_dicom_seg(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
@@ -45,18 +53,13 @@ def read_dicom_seg(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
             frames are not a regular stack.
         ArgumentError: highdicom is not installed.
     """
-    try:
-        from highdicom.seg import Segmentation
-    except ImportError:
-        raise ArgumentError(
-            "highdicom is needed to read DICOM SEG: pip install 'tfstyle[dicom-seg]'."
-        ) from None
+    hd = _highdicom()
     path = os.fspath(path)
     dataset = read_dataset(path, pixels=True)
     try:
         check_size(path, dataset)
         with values_unsaid():
-            segmentation = Segmentation.from_dataset(dataset, copy=False)
+            segmentation = hd.seg.Segmentation.from_dataset(dataset, copy=False)
             geometry = segmentation.get_volume_geometry()
             if geometry is None:
                 raise ValueError("its frames are not a regular stack")
@@ -113,12 +116,7 @@ def write_dicom_seg(
             f"labels: must be uint8 of shape {scan.shape}, received {labels.dtype} of shape "
             f"{labels.shape}."
         )
-    try:
-        import highdicom as hd
-    except ImportError:
-        raise ArgumentError(
-            "highdicom is needed to write DICOM SEG: pip install 'tfstyle[dicom-seg]'."
-        ) from None
+    hd = _highdicom()
     from pydicom.sr.codedict import codes
 
     files = list(dict.fromkeys(frame.path for frame in scan.frames))
@@ -139,24 +137,22 @@ def write_dicom_seg(
         whole[[frame.index for frame in scan.frames]] = labels
         labels = whole
     names = dict(names or {})
-    automatic = hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC
     algorithm = hd.AlgorithmIdentificationSequence(
         model, codes.DCM.ArtificialIntelligence, version or "0"
     )
-    segments = []
+    structure, segments = codes.SCT.AnatomicalStructure, []
     for number in range(1, max(1, *names, int(labels.max())) + 1):
         name = names.get(number, f"label {number}")
-        kind = getattr(codes.SCT, _TYPES.get(name, "AnatomicalStructure"))
-        category = codes.SCT.AnatomicalStructure
+        kind = codes.SCT.Spine if name == "spine" else structure
         segments.append(
-            hd.seg.SegmentDescription(number, name, category, kind, automatic, algorithm)
+            hd.seg.SegmentDescription(number, name, structure, kind, "AUTOMATIC", algorithm)
         )
     try:
         with values_unsaid():
             written = hd.seg.Segmentation(
                 headers,
                 labels,
-                hd.seg.SegmentationTypeValues.BINARY,
+                "BINARY",
                 segments,
                 generate_uid(),
                 scan.frames[0].SeriesNumber + 2000,

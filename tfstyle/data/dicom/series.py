@@ -21,13 +21,7 @@ from tfstyle._private.files import safe_name
 from tfstyle.data.dicom.files import NoPictureError, NoSizeError, read_dataset
 from tfstyle.data.dicom.headers import Frame, Identity, frames_of
 from tfstyle.data.dicom.pixels import DicomPixels, OpenFiles
-from tfstyle.data.dicom.stacks import (
-    clusters_of,
-    locations_of,
-    same_orientation,
-    same_spacing,
-    stacks_of,
-)
+from tfstyle.data.dicom.stacks import ORIENTATION, clusters_of, locations_of, stacks_of, unlike
 from tfstyle.data.privacy import mark_of
 from tfstyle.data.scan import Scan
 from tfstyle.errors import InputFileError
@@ -118,13 +112,9 @@ def scans_of(
     """
     groups = _grouped(found)
     names = _names(groups)
-
-    def place(key: _Key) -> tuple:
-        first = groups[key][0]
-        return os.path.dirname(first.path), first.SeriesNumber, first.path
-
-    order = sorted(groups, key=place)
-    chosen = order
+    places = {key: (f.path.rpartition(os.sep)[0], f.SeriesNumber, f.path)
+              for key, (f, *_) in groups.items()}  # fmt: skip
+    chosen = order = sorted(groups, key=lambda key: places[key])
     if series is not None:
         chosen = [key for key in order if _is_meant(series, key[0], names[key], groups[key][0])]
         # Else the name of one of several scans of a series.
@@ -268,52 +258,34 @@ def _fitting(frames: list[Frame], name: str) -> list[Frame]:
         # A separate series of scouts is usual in a study and nothing wrong with it.
         logger.warning("Left out: series %s holds only scout images (%s).", name, frames[0].where)
         return []
-    scouts = [f for f in frames if f.scout]
-    colored = [f for f in frames if f.color and not f.scout]
-    if scouts:
-        _say_odd(scouts, "a scout image (Image Type LOCALIZER)", name)
-    if colored:
-        _say_odd(colored, "a color image", name)
+    for reason, odd in (
+        ("a scout image (Image Type LOCALIZER)", [f for f in frames if f.scout]),
+        ("a color image", [f for f in frames if f.color and not f.scout]),
+    ):
+        if odd:
+            _say_odd(odd, reason, name)
     return [f for f in frames if not f.scout and not f.color]
 
 
 def _without_odd(clusters: list[list[Frame]], name: str) -> list[list[Frame]]:
     """Drops what does not fit the main part of a series and is not a stack of its own."""
-    if not clusters:
-        return []
-    main = max(clusters, key=len)
+    main = max(clusters, key=len, default=[])
     kept = []
     for cluster in clusters:
-        expected, found = main[0], cluster[0]
-        if cluster is main:
-            reason = ""
-        elif found.shape != expected.shape:
-            reason = (
-                f"{found.Rows} x {found.Columns} pixels, unlike the "
-                f"{expected.Rows} x {expected.Columns} of its series"
-            )
-        elif not same_spacing(found, expected):
-            reason = "another pixel spacing than its series"
-        elif found.placed != expected.placed:
-            what = "position" if found.ImagePositionPatient is None else "orientation"
-            reason = f"has no {what}, unlike its series"
-        elif found.units != expected.units:
-            reason = "other units than its series"
-        elif len(cluster) > 1 and not same_orientation(found, expected):
+        reason = unlike(cluster[0], main[0])
+        if reason == ORIENTATION and len(cluster) > 1:
             reason = ""
             logger.warning(
                 "Series %s holds %d images of another orientation (%s); read as a scan of their "
                 "own.",
                 name,
                 len(cluster),
-                found.where,
+                cluster[0].where,
             )
+        if reason:
+            _say_odd(cluster, reason, name)
         else:
-            reason = "another orientation than its series"
-        if not reason:
             kept.append(cluster)
-            continue
-        _say_odd(cluster, reason, name)
     return kept
 
 

@@ -29,7 +29,7 @@ def clusters_of(frames: Sequence[Frame]) -> list[list[Frame]]:
     clusters: list[list[Frame]] = []
     for frame in frames:
         for cluster in clusters:
-            if _alike(cluster[0], frame):
+            if not unlike(frame, cluster[0]):
                 cluster.append(frame)
                 break
         else:
@@ -37,27 +37,28 @@ def clusters_of(frames: Sequence[Frame]) -> list[list[Frame]]:
     return clusters
 
 
-def _alike(a: Frame, b: Frame) -> bool:
-    if (a.shape, a.units, a.scout, a.inverted) != (b.shape, b.units, b.scout, b.inverted):
-        return False
-    if (a.ImagePositionPatient is None) != (b.ImagePositionPatient is None):
-        return False
-    return same_orientation(a, b) and same_spacing(a, b)
+#: What :func:`unlike` says of frames that may be a stack of their own.
+ORIENTATION = "another orientation than its series"
 
 
-def same_orientation(a: Frame, b: Frame) -> bool:
-    """Whether two frames have one Image Orientation (Patient), or none."""
-    one, other = a.ImageOrientationPatient, b.ImageOrientationPatient
-    if one is None or other is None:
-        return one is other
-    return one is other or np.allclose(one, other, atol=2e-3)
-
-
-def same_spacing(a: Frame, b: Frame) -> bool:
-    """Whether two frames have one Pixel Spacing."""
-    return a.PixelSpacing == b.PixelSpacing or np.allclose(
-        a.PixelSpacing, b.PixelSpacing, rtol=1e-3
-    )
+def unlike(frame: Frame, other: Frame) -> str:
+    """What a frame has unlike another one of its series, "" where they may be of one stack."""
+    if frame.shape != other.shape:
+        return (
+            f"{frame.Rows} x {frame.Columns} pixels, unlike the {other.Rows} x {other.Columns} of "
+            "its series"
+        )
+    if not np.allclose(frame.PixelSpacing, other.PixelSpacing, rtol=1e-3):
+        return "another pixel spacing than its series"
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient"):
+        if (getattr(frame, keyword) is None) != (getattr(other, keyword) is None):
+            return f"has no {keyword[5:-7].lower()}, unlike its series"
+    if (frame.units, frame.scout, frame.inverted) != (other.units, other.scout, other.inverted):
+        return "other units than its series"
+    one, two = frame.ImageOrientationPatient, other.ImageOrientationPatient
+    if one is not None and two is not None and not np.allclose(one, two, atol=2e-3):
+        return ORIENTATION
+    return ""
 
 
 def stacks_of(frames: Sequence[Frame], name: str) -> list[tuple[list[Frame], tuple[str, ...]]]:
@@ -74,7 +75,7 @@ def stacks_of(frames: Sequence[Frame], name: str) -> list[tuple[list[Frame], tup
     frames = _without_copies(frames, name)
     places, frames = _places(frames, name)
     if places is None:
-        return _unplaced(frames, [name for name in CONTRASTS if name not in _ALONG_A_STACK])
+        return [(frames, ())]
     stacks, told = _separate(list(zip(places, frames)), _contrasts(frames))
     if len(stacks) > 1:
         repeated = max(Counter(places).values())
@@ -117,13 +118,8 @@ def _without_copies(frames: Sequence[Frame], name: str) -> list[Frame]:
     """Frames in the order of Instance Number, each once."""
     unique: dict[tuple, Frame] = {}
     for frame in sorted(frames, key=_order):
-        position = frame.ImagePositionPatient
-        key = (
-            frame.SOPInstanceUID or frame.path,
-            frame.index,
-            frame.InstanceNumber,
-            None if position is None else tuple(position),
-        )
+        place = str(frame.ImagePositionPatient)
+        key = frame.SOPInstanceUID or frame.path, frame.index, frame.InstanceNumber, place
         first = unique.setdefault(key, frame)
         if first is not frame:
             logger.warning(
@@ -188,36 +184,15 @@ def _snapped(places: Sequence[float]) -> list[float]:
     return snapped
 
 
-#: What may change within a stack.
-_ALONG_A_STACK = frozenset({"acquisition", "acquisition time", "trigger time", "content time"})
-
 #: What changes the gray values of one tissue, or says when it was seen, and so never changes
 #: within a stack.
-_OF_A_STACK = frozenset(
-    {
-        *("echo", "echo time", "inversion time", "b-value", "flip angle", "kVp", "kernel"),
-        *("temporal position", "cardiac phase", "respiratory phase"),
-    }
-)
+_OF_A_STACK = {
+    *("echo", "echo time", "inversion time", "b-value", "flip angle", "kVp", "kernel"),
+    *("temporal position", "cardiac phase", "respiratory phase"),
+}
 
 #: What may change from slab to slab, but not from one slice to the next and back.
 _OF_A_SLAB = _OF_A_STACK | {"temporal offset", "cardiac delay", "respiratory delay"}
-
-
-def _unplaced(
-    frames: list[Frame], names: Sequence[str], labels: tuple[str, ...] = ()
-) -> list[tuple[list[Frame], tuple[str, ...]]]:
-    """Splits frames of unknown place by what gives parts of equal size, such as echoes."""
-    for number, name in enumerate(names, start=1):
-        groups = _grouped(frames, lambda frame, name=name: frame.contrasts.get(name))
-        sizes = {len(group) for group in groups.values()}
-        if len(groups) > 1 and len(sizes) == 1 and sizes != {1}:
-            return [
-                one
-                for rank, part in enumerate(groups.values(), start=1)
-                for one in _unplaced(part, names[number:], (*labels, _label(name, rank)))
-            ]
-    return [(frames, labels)]
 
 
 def _grouped(items: Sequence, value: Callable) -> dict[object, list]:
@@ -234,14 +209,10 @@ _Item = tuple[float, Frame]
 _Contrast = tuple[str, Callable[[Frame], object]]
 
 
-def _contrast(name: str) -> Callable[[Frame], object]:
-    return lambda frame: frame.contrasts.get(name)
-
-
 def _contrasts(frames: Sequence[Frame]) -> list[_Contrast]:
     """What differs between the frames, in the order in which it is tried."""
     names = [*CONTRASTS, *sorted({n for f in frames for n in f.contrasts} - {*CONTRASTS})]
-    found: list[_Contrast] = [(name, _contrast(name)) for name in names]
+    found: list[_Contrast] = [(name, lambda f, name=name: f.contrasts.get(name)) for name in names]
     if frames[0].placed:
         cosines = frames[0].cosines
         found.append(
@@ -329,9 +300,7 @@ def _entangled(one: set[float], other: set[float], in_turn: bool) -> bool:
 
     They do where both together are evenly spaced, if slices may have been acquired in turn.
     """
-    if len(one) < 3 or len(other) < 3:
-        return False
-    if max(one) < min(other) or max(other) < min(one):
+    if min(len(one), len(other)) < 3 or max(one) < min(other) or max(other) < min(one):
         return False
     return _even(one) and _even(other) and not (in_turn and _even(one | other))
 
