@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 from tests.data.conftest import save_nifti
 from tfstyle.data import list_scans, read_scans, write_png
-from tfstyle.data.layouts import DESCRIPTION, is_result, key_of
+from tfstyle.data.layouts import DESCRIPTION, is_result
 from tfstyle.errors import InputFileError
 
 CT = np.linspace(-1000, 1000, 60).reshape(3, 4, 5)
@@ -30,17 +30,11 @@ def found(folder) -> list[str]:
 
 
 LAYOUTS = {
-    "TotalSegmentator": (
-        ["s0001/ct.nii.gz", "s0002/ct.nii.gz"],
-        ["s0001/segmentations/liver.nii.gz", "s0002/segmentations/vertebrae_L1.nii.gz"],
-    ),
+    "TotalSegmentator": (["s1/ct.nii.gz"], ["s1/segmentations/vertebrae_L1.nii.gz"]),
     "nnU-Net": (
-        ["Dataset1_A/imagesTr/a_0000.nii.gz", "Dataset1_A/imagesTs/b_0000.nii.gz"],
-        ["Dataset1_A/labelsTr/a.nii.gz", "Dataset1_A/labelsTs/b.nii.gz",
-         "Dataset1_A/gt_segmentations/a.nii.gz", "Dataset1_A/predictionsTs/b.nii.gz",
-         "Dataset1_A/inferTs/b.nii.gz"],
+        ["A/imagesTr/a_0000.nii.gz", "A/imagesTs/b_0000.nii.gz"],
+        ["A/labelsTr/a.nii.gz", "A/gt_segmentations/a.nii.gz", "A/predictionsTs/b.nii.gz"],
     ),
-    "Decathlon": (["Task09/imagesTr/spleen_2.nii.gz"], ["Task09/labelsTr/spleen_2.nii.gz"]),
     "VerSe": (
         ["rawdata/sub-v4/sub-v4_ct.nii.gz", "verse005.nii.gz"],
         ["derivatives/sub-v4/sub-v4_seg-vert_msk.nii.gz", "verse005_seg.nii.gz"],
@@ -48,22 +42,14 @@ LAYOUTS = {
     "BIDS": (
         ["sub-1/ct/sub-1_ct.nii.gz", "derivatives/clean/sub-1/sub-1_desc-preproc_ct.nii.gz"],
         ["derivatives/seg/sub-1/sub-1_dseg.nii.gz",
-         "derivatives/seg/sub-1/sub-1_label-L_probseg.nii.gz",
-         "derivatives/seg/sub-1/sub-1_desc-brain_mask.nii.gz"],
+         "derivatives/seg/sub-1/sub-1_label-L_probseg.nii.gz"],
     ),
     "CTSpine1K": (["volumes/A/x.nii.gz"], ["labels/A/x_seg.nii.gz", "label/A/x.nii.gz"]),
     "LiTS": (["volume-0.nii"], ["segmentation-0.nii"]),
-    "KiTS": (
-        ["case_1/imaging.nii.gz"],
-        ["case_1/segmentation.nii.gz",
-         "case_1/instances/kidney_instance-1_annotation-1.nii.gz"],
-    ),
-    "BTCV": (["img/img0001.nii.gz"], ["label/label0001.nii.gz"]),
     "own": (
         ["images/a.nii.gz", "images_and_labels/b.nii.gz", "no_mask/c.nii.gz", "labelled/d.nii"],
-        ["Masks/a.nii.gz", "lung masks/a.nii.gz", "images_and_labels/b_mask.nii.gz",
-         "ground_truth/a.nii.gz", "ROI/a.nii.gz", "contours/a.nii.gz", "a/structures/liver.nii.gz",
-         "nnUNet_results/Dataset1_A/fold_0/validation/a.nii.gz", "case_contour.nii.gz"],
+        ["lung masks/a.nii.gz", "images_and_labels/b_mask.nii.gz", "ROI/a.nii.gz",
+         "a/structures/liver.nii.gz", "case_contour.nii.gz"],
     ),
 }  # fmt: skip
 
@@ -108,24 +94,6 @@ def test_nothing_but_label_maps(tmp_path, name):
     for read in (read_scans, list_scans):
         with pytest.raises(InputFileError, match=r"holds no scans: 2 files such as .* label maps"):
             read(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("image", "mask"),
-    [
-        ("case_0000.nii.gz", "case.nii.gz"),
-        ("sub-v4_dir-ax_ct.nii.gz", "sub-v4_dir-ax_seg-vert_msk.nii.gz"),
-        ("sub-1_ct.nii.gz", "sub-1_label-lung_mask.nii.gz"),
-        ("volume-12.nii", "segmentation-12.nii"),
-        ("img0001.nii.gz", "label0001.nii.gz"),
-        ("a_img_03.png", "a_mask_03.png"),
-        ("case_1.nii", "case_1.seg.nrrd"),
-    ],
-)
-def test_names_of_one_case(image, mask):
-    assert key_of(image) == key_of(mask)
-    others = ["case_0001", "case_0002", "img0003", "img0004", "ct", "labels"]
-    assert len({key_of(f"{name}.nii.gz") for name in others} - {key_of(image)}) == len(others)
 
 
 # -- results -----------------------------------------------------------------------------------

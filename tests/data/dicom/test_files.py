@@ -1,13 +1,11 @@
 """DICOM files without preamble and prefix, as many exporters write them, are read everywhere."""
 
-import logging
-
 import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from tfstyle.data import list_scans, read_scan, read_scans, write_derived_series, write_png
+from tfstyle.data import list_scans, read_scan, write_derived_series
 from tfstyle.data.dicom import is_dicom, read_dataset
 from tfstyle.data.windows import WINDOWS
 
@@ -67,23 +65,3 @@ def test_compressed_without_its_transfer_syntax(sample, tmp_path):
 def test_other_files_are_not_taken_for_dicom(tmp_path, content):
     (tmp_path / "file").write_bytes(content)
     assert not is_dicom(tmp_path / "file")
-
-
-def test_what_is_left_out_of_a_folder_with_a_scan_is_said(
-    write_series, non_picture, tmp_path, caplog
-):
-    write_series([0, 2])
-    non_picture("series/plan.dcm")
-    (tmp_path / "series" / "cut.dcm").write_bytes(b"\0" * 40)
-    (tmp_path / "series" / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
-    (tmp_path / "dose.rtf").write_text("notes")
-    write_png(np.zeros((4, 4)), tmp_path / "preview.png")
-    with caplog.at_level(logging.WARNING):
-        assert len(read_scans(tmp_path)) == 2
-    assert "2 files that are neither DICOM, NIfTI nor PNG (dose.rtf, series/cut.dcm)" in caplog.text
-    assert "1 DICOM objects without pictures" in caplog.text
-    caplog.clear()
-    found, damaged = list_scans(tmp_path)
-    assert len(found) == 3
-    assert "1 file that is neither DICOM, NIfTI nor PNG (dose.rtf)" in caplog.text
-    assert [error.path for error in damaged] == [str(tmp_path / "series" / "cut.dcm")]

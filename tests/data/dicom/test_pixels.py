@@ -174,13 +174,6 @@ def test_codestreams_hold_the_value_or_the_cell(
     np.testing.assert_array_equal(found, values - (0 if signed else 1024))
 
 
-@pytest.mark.parametrize("high", [0, 20])
-def test_impossible_high_bit_is_passed_over(write_ct, edit_dicom, high):
-    path = write_ct(stored=VALUES.astype(np.uint16), BitsStored=16)
-    edit_dicom(path, HighBit=high)
-    np.testing.assert_array_equal(read_scan(path).pixels[0], VALUES - 1024)
-
-
 # -- what cannot be decoded --------------------------------------------------------------------
 
 

@@ -99,12 +99,6 @@ def test_images_of_other_contrast_never_make_one_stack(
     assert ("holds several stacks; read as 2" in caplog.text) == (shift in (2.5, 25, 30))
 
 
-def test_a_delay_that_changes_from_slab_to_slab_is_one_scan(write, tmp_path):
-    name = "NominalCardiacTriggerDelayTime"
-    write(stack(100, FIVE, **{name: 412.0}) + stack(105, [25, 30, 35], **{name: 418.0}))
-    assert values(read_scan(tmp_path)) == list(range(100, 108))
-
-
 @pytest.mark.parametrize("said", [True, False])
 def test_thin_and_thick_slices(write, tmp_path, said):
     thin = {"SliceThickness": 1} if said else {}
@@ -170,18 +164,6 @@ def test_what_cannot_be_told_apart_is_an_error(write, tmp_path):
     write(stack(100, FIVE[:4]) + stack(200, FIVE))
     with pytest.raises(InputFileError, match="nothing in the headers"):
         read_scans(tmp_path)
-
-
-def test_file_names_are_the_last_resort_and_said(write_ct, tmp_path, caplog):
-    for i in range(4):
-        for kind in (1, 2):
-            stored = np.full((4, 4), 100 * kind + i, np.int16)
-            write_ct(f"s/{i}.{kind}.dcm", stored, ImagePositionPatient=[0, 0, 5 * i])
-    assert [values(scan) for scan in read_scans(tmp_path)] == [
-        [100, 101, 102, 103],
-        [200, 201, 202, 203],
-    ]
-    assert "told apart by file name alone (a guess)" in caplog.text
 
 
 def test_one_image_sent_twice_under_another_uid(write, tmp_path):

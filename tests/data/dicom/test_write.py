@@ -18,10 +18,8 @@ from tfstyle.data import (
     read_scans,
     scan_to_unit,
     write_derived_series,
-    write_png,
 )
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
-from tfstyle.runs import stylize_scans
 
 WINDOW = WINDOWS["soft_tissue"]
 WIDE = Window.from_limits(-1024, 1024)
@@ -225,35 +223,7 @@ def test_scans_of_one_file(two_voltages, tmp_path):
         np.testing.assert_allclose(back.affine, scan.affine)
 
 
-def test_stylize(two_voltages, tmp_path):
-    class Same:
-        def stylize(self, content, *args, **options):
-            return np.asarray(content, np.float32)
-
-    write_png(np.eye(8), tmp_path / "style.png")
-    out = tmp_path / "out"
-    stylize_scans(Same(), [two_voltages], [tmp_path / "style.png"], out, window=WIDE)
-    assert facts(out / "enhanced_kVp1") == FIRST
-    assert facts(out / "enhanced_kVp2") == SECOND
-
-
 # -- what goes wrong ---------------------------------------------------------------------------
-
-
-def test_folders(series, images, tmp_path):
-    out = tmp_path / "out"
-    out.mkdir()
-    write_derived_series(series, images, WINDOW, out)  # an empty one is used
-    with pytest.raises(OutputError, match="not empty"):
-        write_derived_series(series, images, WINDOW, out)
-    assert len(list(out.iterdir())) == 3
-    blocker = tmp_path / "file"
-    blocker.write_text("x")
-    with pytest.raises(OutputError, match="is a file, where a folder is needed"):
-        write_derived_series(series, images, WINDOW, blocker / "out")
-    with pytest.raises(OutputError, match="not a folder"):
-        write_derived_series(series, images, WINDOW, blocker)
-    assert blocker.read_text() == "x"
 
 
 def test_nothing_is_left_after_a_failure(series, images, tmp_path, monkeypatch):
@@ -287,6 +257,12 @@ def test_bad_arguments(series, images, tmp_path):
         write(generated=np.full_like(images, np.nan))
     with pytest.raises(ArgumentError, match="description"):
         write(description=" ")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="is a file, where a folder is needed"):
+        write_derived_series(series, images, WINDOW, tmp_path / "file" / "out")
+    for blocker, why in ((tmp_path / "series", "not empty"), (tmp_path / "file", "not a folder")):
+        with pytest.raises(OutputError, match=why):
+            write_derived_series(series, images, WINDOW, blocker)
     Path(series.files[1]).unlink()
     with pytest.raises(InputFileError, match="no such file"):
         write()
