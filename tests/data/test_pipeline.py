@@ -230,7 +230,7 @@ def test_windows_that_do_not_suit_are_passed_over(scans, caplog):
     [
         ({"crop": 8.5}, "crop: must be"),
         ({"start": -1}, "start: must be"),
-        ({"batch_size": 3, "shard": (0, 2)}, "shard must be"),
+        ({"batch_size": 3, "shard": (0, 2)}, "shard: must be"),
         ({"window_jitter": -1}, "window_jitter: must be"),
         ({"min_body": 2}, "min_body: must be"),
         ({"same_place": 2}, "same_place: must be"),

@@ -165,20 +165,19 @@ class Body:
         if _bump(height, 17, 8.5) <= 0.5:
             foramen = ellipse(side, y, self.canal_a + 4, canal_y - 2.5, 7 * s, 5.5 * s)
             canvas.paint(foramen, self.fat_hu + 12, "soft_tissue")
-        if height <= BONE:
-            self._bone(canvas, body, min(height, BONE - height))
-            canvas.labels[body < 0] = LABELS["vertebral_body"]
-        else:
+        if height > BONE:
             canvas.paint(body - 1, 100 + 6 * fine, "soft_tissue")
             canvas.paint(body + 6, 82 + 6 * fine)
         shapes = self._posterior(side, y, height, canal_y)
-        if shapes:
-            posterior = functools.reduce(lambda one, other: union(one, other, 3.5), shapes)
-            posterior = np.maximum(posterior, -(canal - 0.2))
-            # Bone joins bone: the body keeps its own label where both claim a pixel.
-            free = (posterior < 0) & (canvas.labels != LABELS["vertebral_body"])
-            self._bone(canvas, posterior, 9.0, join=body)
-            canvas.labels[free] = LABELS["posterior_elements"]
+        posterior = functools.reduce(lambda one, other: union(one, other, 3.5), shapes, canal + 1e3)
+        posterior = np.maximum(posterior, -(canal - 0.2))
+        # Marrow runs from the body into the pedicles; end plates are denser.
+        plate = 330 * np.exp(-((min(height, BONE - height) / 1.8) ** 2))
+        bone = np.minimum(body, posterior) if height <= BONE else posterior
+        self._bone(canvas, bone, np.where(body < posterior, plate, 90))
+        canvas.labels[posterior < 0] = LABELS["posterior_elements"]
+        if height <= BONE:
+            canvas.labels[body < 0] = LABELS["vertebral_body"]
         canvas.paint(canal, self.fat_hu + 25 + 5 * canvas.medium, "canal")
         sac = ellipse(x, y, 0, canal_y - 0.6, 0.84 * self.canal_a, 0.84 * self.canal_b)
         canvas.paint(np.maximum(sac, canal + 0.6), 26 + 3 * fine)
@@ -212,23 +211,10 @@ class Body:
             shapes.append(ellipse(side, y, hub[0] + 3.5 * s, hub[1] + 5.5 * s, size, size))
         return shapes
 
-    def _bone(
-        self, canvas: Canvas, shape: np.ndarray, end_distance: float, join: np.ndarray | None = None
-    ) -> None:
-        """Cortical shell, subcortical bone and marrow with trabecular texture.
-
-        Of a body, `end_distance` mm from an end plate; of posterior elements that join a body.
-        """
-        fine, medium, alone = canvas.fine, canvas.medium, join is None
-        inner = shape + self.cortex * (0.85 if alone else 1.55) * (1 + 0.18 * medium)
-        spongy = self.trabecular + self.texture * (0.7 * fine + 0.8 * medium)
-        # End plates: denser bone over the whole section.
-        spongy = spongy + (330 * np.exp(-((end_distance / 1.8) ** 2)) if alone else 90)
-        into = 1.0
-        if join is not None:  # no shell between pedicle and body: marrow runs through
-            inner = np.minimum(inner, np.maximum(join + 2.0, shape + 0.3))
-            into = np.clip((join + 1.6) / 1.6, 0, 1)
-        spongy = spongy + (1 - np.clip(-inner / 2.5, 0, 1)) * 70
-        cortex = self.cortex_hu * (0.85 if alone else 1.05) * (1 + 0.1 * medium)
-        canvas.paint(shape, cortex, opacity=into)
-        canvas.paint(inner, spongy, opacity=into)
+    def _bone(self, canvas: Canvas, shape: np.ndarray, denser: np.ndarray) -> None:
+        """Cortical shell, subcortical bone and trabecular marrow, denser by some HU."""
+        fine, medium = canvas.fine, canvas.medium
+        inner = shape + 1.2 * self.cortex * (1 + 0.18 * medium)
+        spongy = self.trabecular + self.texture * (0.7 * fine + 0.8 * medium) + denser
+        canvas.paint(shape, self.cortex_hu * (1 + 0.1 * medium))
+        canvas.paint(inner, spongy + (1 - np.clip(-inner / 2.5, 0, 1)) * 70)

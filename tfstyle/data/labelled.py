@@ -185,16 +185,13 @@ def read_labelled(
     classes: Mapping[int, Iterable[int]] | str | None = None,
     series: str | None = None,
 ) -> LabelledScan:
-    """Reads one scan with its mask; for folders of scans see :func:`find_labelled`.
+    """Reads one scan with its mask on its grid; for folders see :func:`find_labelled`.
 
     Args:
         image: A NIfTI, PNG or DICOM file, or the folder of a DICOM series.
         mask: A NIfTI, PNG or DICOM SEG file, or several.
         classes: See :meth:`LabelledFiles.read`, whose errors are raised.
         series: See :func:`read_scan`, where the folder holds several.
-
-    Returns:
-        The scan and the mask on its grid.
 
     Example:
         >>> labelled = read_labelled("ct/", "masks/ct.nii.gz")     # or a DICOM SEG
@@ -243,26 +240,20 @@ def _pairs(root: Path, mask_root: Path) -> Iterator[LabelledFiles]:
             series.setdefault((str(where.parent), uid), []).append(file)
     folders = [folder for folder, _ in series]
     for (folder, uid), files in series.items():
-        one_each = [masks.get(str(Path(folder) / key_of(os.path.basename(f)))) for f in files]
-        inside = [f for key, fs in masks.items() if str(Path(key).parent) == folder for f in fs]
-        volumes = [file for file in inside if not file.lower().endswith(".png")]
-        several = folders.count(folder) > 1
-        path = files[0] if len(files) == 1 else str(root / folder)
-        number = mark_of(uid) if several and len(files) > 1 else None
-        name = folder if folder != "." else key_of(os.path.basename(files[0]))
-        place = _below(root, files[0])
-        if any(one_each):
-            chosen = sorted({file for group in one_each if group for file in group})
-        elif folder in masks and not several:
-            chosen = masks[folder]
-        elif volumes and not several and folder != ".":
-            chosen = volumes
-        else:
+        keys = [str(Path(folder) / key_of(os.path.basename(file))) for file in files]
+        several, one = folders.count(folder) > 1, len(files) == 1
+        chosen = sorted({file for key in keys for file in masks.get(key, ())})
+        if not chosen and not several:
+            inside = [f for key, fs in masks.items() if str(Path(key).parent) == folder for f in fs]
+            volumes = [f for f in inside if not f.lower().endswith(".png") and folder != "."]
+            chosen = masks.get(folder, volumes)
+        path = files[0] if one else str(root / folder)
+        if not chosen:
             logger.info("Left out: %s has no mask.", path)
             continue
-        if len(files) == 1:
-            name = str(Path(folder) / key_of(os.path.basename(files[0])))
-        yield LabelledFiles(path, tuple(chosen), name, place, series=number)
+        name = keys[0] if one or folder == "." else folder
+        number = mark_of(uid) if several and not one else None
+        yield LabelledFiles(path, tuple(chosen), name, _below(root, files[0]), series=number)
 
 
 def _by_structure(root: Path, structures: Mapping[str, int]) -> Iterator[LabelledFiles]:

@@ -87,11 +87,8 @@ class NiftiPixels:
         if kind.fields is not None or kind.kind not in "iufb":
             raise InputFileError(path, f"holds {kind} values; scans have one gray value a voxel.")
         if len(shape) < 2 or min(shape) < 1 or any(n != 1 for n in shape[3:]):
-            raise InputFileError(
-                path,
-                f"a {len(shape)}-D image of shape {shape}; give a 3-D volume, for example one time "
-                "point of it.",
-            )
+            problem = f"a {len(shape)}-D image of shape {shape}; give a 3-D volume of it."
+            raise InputFileError(path, problem)
         size = os.path.getsize(path) * (1100 if path.lower().endswith(".gz") else 1)
         count = math.prod(shape)
         if count * kind.itemsize > size:  # before memory is taken
@@ -109,10 +106,8 @@ class NiftiPixels:
             with np.errstate(all="ignore"):  # what is too large for the scale becomes infinite
                 voxels = np.asanyarray(nib.arrayproxy.ArrayProxy(self.path, self.header))
         except Exception as error:
-            reason = reason_of(error)
-            raise InputFileError(
-                self.path, f"the voxels are truncated or damaged ({reason})."
-            ) from None
+            problem = f"the voxels are truncated or damaged ({reason_of(error)})."
+            raise InputFileError(self.path, problem) from None
         voxels = nib.orientations.apply_orientation(voxels.reshape(self._own), self._change)
         if voxels.dtype.kind == "b":
             voxels = voxels.astype(np.uint8)
@@ -121,11 +116,8 @@ class NiftiPixels:
     def scaled(self, voxels: np.ndarray) -> np.ndarray:
         """Voxels as the pixels of a scan in its units, which are found out if need be."""
         if bad := int(np.sum(~np.isfinite(voxels))):
-            raise InputFileError(
-                self.path,
-                f"{bad} of {voxels.size} voxels are NaN or infinite. Replace them, for CT by "
-                f"{AIR_HU}.",
-            )
+            problem = f"{bad} of {voxels.size} voxels are NaN or infinite; for CT write {AIR_HU}."
+            raise InputFileError(self.path, problem)
         if not self.units:
             low, high = float(voxels.min()), float(voxels.max())
             marked = _HU_MARK in self.header["descrip"].tobytes()
@@ -140,12 +132,9 @@ class NiftiPixels:
 
 def _axes(affine: np.ndarray, path: str) -> np.ndarray:
     """The orientation of an affine, as nibabel has it."""
-    now = np.array([[np.nan]])
     if np.isfinite(affine).all() and np.linalg.cond(affine[:3, :3]) < 1e7:
-        now = nib.orientations.io_orientation(affine)
-    if not np.isfinite(now).all():
-        raise InputFileError(path, "its affine is singular, so the orientation is unknown.")
-    return now
+        return nib.orientations.io_orientation(affine)
+    raise InputFileError(path, "its affine is singular, so the orientation is unknown.")
 
 
 def nifti_name(path: str | os.PathLike) -> str:
@@ -176,7 +165,7 @@ def read_nifti(path: str | os.PathLike, *, units: str = "auto", lazy: bool = Fal
         ArgumentError: If the units are unknown.
     """
     if units not in ("auto", "HU", "US"):
-        raise ArgumentError(f"units must be 'auto', 'HU' or 'US'. Received {units!r}.")
+        raise ArgumentError(f"units: must be 'auto', 'HU' or 'US', received {units!r}.")
     path = os.fspath(path)
     source = NiftiPixels(path)
     source.units = "" if units == "auto" else units
@@ -218,7 +207,7 @@ def match_labels(
         InputFileError: If the file cannot be read or its values are not integers.
     """
     if scan.affine is None:
-        raise ArgumentError(f"{scan.name} has no position in space, so labels cannot be matched.")
+        raise ArgumentError(f"scan: must have a position in space, {scan.name} has none.")
     voxels, affine = read_labels(os.fspath(label_path))
     affine[:3, 3] += offset_mm
     return resample_labels(scan, voxels, affine)
@@ -304,14 +293,8 @@ def write_labels(
     Args:
         labels: Whole numbers (slices, rows, columns) of the size of the scan.
         scan: The scan that is labelled.
-        path: Output ``.nii`` or ``.nii.gz`` file, replaced as a whole.
+        path: See :func:`write_nifti`, as for errors.
         description: Up to 68 ASCII characters for the header.
-
-    Raises:
-        ArgumentError: If the labels are not whole numbers or do not match the scan, or the name
-            ends otherwise.
-        InputFileError: If the NIfTI file of the scan can no longer be read.
-        OutputError: If the file cannot be written.
     """
     labels = np.asarray(labels)
     if labels.shape != scan.shape or labels.dtype.kind not in "iub":
@@ -327,12 +310,11 @@ def _write(values: np.ndarray, scan: Scan, path: str, description: str, units: s
         raise ArgumentError(f"path: must end in .nii or .nii.gz, received {path!r}.")
     try:
         image = _image(values, scan)
+    except InputFileError:
+        raise
     except (ValueError, np.linalg.LinAlgError, nib.spatialimages.HeaderDataError) as error:
-        if isinstance(error, InputFileError):
-            raise
-        raise OutputError(
-            path, f"the place of {scan.name} in space does not fit NIfTI ({error})."
-        ) from error
+        problem = f"the place of {scan.name} in space does not fit NIfTI ({error})."
+        raise OutputError(path, problem) from error
     mark = _HU_MARK if units == "HU" else b"units US"
     image.header["descrip"] = description.encode("ascii", "replace")[:68] + b", " + mark
     data = image.to_bytes()
@@ -379,9 +361,8 @@ def check_unit(unit: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
         unit = unit[..., 0]
     if unit.shape != tuple(shape):
         raise ArgumentError(
-            f"The images have the shape {unit.shape}, but the scan {tuple(shape)} (slices, rows, "
-            "columns)."
+            f"images: must have the shape of the scan, {tuple(shape)}, received {unit.shape}."
         )
     if not np.isfinite(unit).all():
-        raise ArgumentError("The images hold NaN or infinite values.")
+        raise ArgumentError("images: hold NaN or infinite values.")
     return unit

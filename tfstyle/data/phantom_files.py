@@ -23,11 +23,11 @@ def write_phantoms(
     seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Path]:
-    """Draws spine phantoms and writes three files for each.
+    """Draws spine phantoms of the seeds from `seed` on and writes three files for each.
 
     Args:
         output: Folder, new or empty.
-        count: Number of phantoms; their seeds are ``seed``, ``seed + 1``, ….
+        count: Number of phantoms.
         size: Rows and columns in pixels.
         protocol: Key of :data:`tfstyle.data.PROTOCOLS` for the PNG.
         seed: First seed.

@@ -95,8 +95,8 @@ def pair_dataset(
     worker, workers = shard
     if not 0 <= worker < workers or batch_size % workers:
         raise ArgumentError(
-            "shard must be (worker, workers) with 0 <= worker < workers, and batch_size a multiple "
-            f"of workers. Received {shard!r} and batch_size {batch_size}."
+            "shard: must be (worker, workers), 0 <= worker < workers, and batch_size a multiple "
+            f"of workers, received {shard!r} and batch_size {batch_size}."
         )
     settings: dict[str, Any] = {
         "crop": crop,

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from tfstyle._private.images import number
 from tfstyle.data._canvas import filtered, squared_frequencies
 from tfstyle.data.phantom import Phantom
 from tfstyle.data.scan import Scan
@@ -38,15 +39,10 @@ class Protocol:
     inverted: bool = False
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("contrast", 0.1, 10),
-            ("gamma", 0.1, 10),
-            ("sharpness", -20, 10),
-            ("noise_hu", 0, 1000),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ArgumentError(f"{name}: must lie in {low} to {high}, received {value!r}.")
+        number("contrast", self.contrast, 0.1, 10)
+        number("gamma", self.gamma, 0.1, 10)
+        number("sharpness", self.sharpness, -20, 10)
+        number("noise_hu", self.noise_hu, 0, 1000)
 
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
@@ -106,15 +102,15 @@ def apply_protocol(
         raise ArgumentError(f"seed: must not be negative, received {seed!r}.")
     images = np.empty(scan.pixels.shape, np.float32)
     spacing = scan.spacing[1:]
-    for number, plane in enumerate(scan.pixels):
+    for i, plane in enumerate(scan.pixels):
         hu = plane * (1 + (protocol.contrast - 1) * np.clip(plane / 150, 0, 1))
         if protocol.sharpness or protocol.noise_hu:
-            rng = np.random.default_rng([int(seed), number, 0x7C])
+            rng = np.random.default_rng([int(seed), i, 0x7C])
             hu = _reconstruct(hu, spacing, protocol, rng)
         unit = protocol.window.to_unit(hu)
         if protocol.gamma != 1:
             unit = unit**protocol.gamma
-        images[number] = 1 - unit if protocol.inverted else unit
+        images[i] = 1 - unit if protocol.inverted else unit
     return images[..., None]
 
 

@@ -35,12 +35,10 @@ _PAIR_PROBLEM = (
 def no_scans(folder: str | os.PathLike) -> InputFileError:
     """The error for a folder or file without a scan, which says what is there instead."""
     path = os.fspath(folder)
-    if not os.path.isdir(path):
-        try:
-            read_scans(path)
-        except InputFileError as error:
-            return error
-    files = find_files(path)
+    try:
+        files = find_files(path) if os.path.isdir(path) else [s.files[0] for s in read_scans(path)]
+    except InputFileError as error:
+        return error
     pair = next((file for file in files if file.lower().endswith(_PAIR)), None)
     if pair is not None:
         return InputFileError(pair, _PAIR_PROBLEM)
@@ -163,17 +161,10 @@ class ScanFiles:
     series: str = ""
 
     def read(self, *, lazy: bool = False) -> list[Scan]:
-        """Reads the files as :func:`read_scans` reads a folder.
+        """Reads the files as :func:`read_scans` reads a folder, whose errors it raises.
 
-        Args:
-            lazy: See :func:`read_scans`.
-
-        Returns:
-            One scan, several where a DICOM series repeats its positions, or none where the files
-            turn out to be scout images or objects without pictures.
-
-        Raises:
-            InputFileError: If a file is damaged.
+        Gives one scan, several where a DICOM series repeats its positions, or none where the files
+        turn out to be scout images or objects without pictures.
         """
         if self.kind == "png":
             return [read_png(self.files[0], lazy)]
@@ -185,10 +176,9 @@ class ScanFiles:
 def list_scans(
     folder: str | os.PathLike, *, without: Sequence[str | os.PathLike] = ()
 ) -> tuple[list[ScanFiles], list[InputFileError]]:
-    """Finds the scans in a tree of folders without reading their pixels.
+    """Finds the scans of :func:`read_scans` in a tree of folders without reading their pixels.
 
-    The scans are those of :func:`read_scans`, but a damaged file stops nothing, here or when it
-    is read, and no more than one scan need be in memory.
+    A damaged file stops nothing, here or when it is read.
 
     Args:
         folder: The folder; or one file.
@@ -204,8 +194,8 @@ def list_scans(
     folder = os.fspath(folder)
     _check_exists(folder)
     files = find_files(folder) if os.path.isdir(folder) else [folder]
-    passed = tuple(os.path.join(os.path.realpath(path), "") for path in without)
-    if passed:
+    if without:
+        passed = tuple(os.path.join(os.path.realpath(path), "") for path in without)
         files = [file for file in files if not os.path.realpath(file).startswith(passed)]
     found = look_into(folder, files, lambda _, header: identity_of(header), IDENTITY_TAGS, False)
     scans = [ScanFiles((file,), "nifti") for file in found.of("nifti")]

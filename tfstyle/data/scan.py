@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -15,21 +15,6 @@ if TYPE_CHECKING:
     from tfstyle.data.windows import Window
 
 UNITS = ("HU", "US", "gray")
-
-
-class LazyPixels(Protocol):
-    """Pixels that are read when they are asked for.
-
-    Attributes:
-        shape: Slices, rows and columns.
-        by_slice: Whether some slices can be read without the others.
-    """
-
-    shape: tuple[int, int, int]
-    by_slice: bool
-
-    def read(self, indices: Sequence[int]) -> np.ndarray:
-        """Pixels (slices, rows, columns) of the slices named."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +32,8 @@ class Scan:
     Attributes:
         pixels: Array (slices, rows, columns), read-only. int16 Hounsfield units when ``units`` is
             ``"HU"``; uint8 or uint16 for gray pictures; int16, int32 or float32 otherwise. May be
-            given as an object that reads them, see :class:`LazyPixels`.
+            given as an object with ``shape``, ``by_slice`` (whether slices can be read one by one)
+            and ``read(indices)``, which gives the pixels of some slices when they are asked for.
         spacing: Distances in mm between slices (along their normal), rows and columns.
         units: ``"HU"``, ``"US"`` (unspecified, the DICOM term, for example MR) or ``"gray"``.
         name: A short label made of the file or folder name, never of patient data.
@@ -208,7 +194,7 @@ class Scan:
 class _Part:
     """Some slices of pixels that are read one by one."""
 
-    whole: LazyPixels
+    whole: Any
     chosen: range
     by_slice = True
 

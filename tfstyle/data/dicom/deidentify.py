@@ -80,12 +80,10 @@ def check_burned_in(said: str | None, path: str) -> None:
 def deidentify(dataset: Dataset, key: str) -> None:
     """Applies the basic profile to a data set, in place.
 
-    Attributes are removed, emptied or replaced by dummies as Table E.1-1 says, at every level;
-    UIDs of instances become :func:`new_uid`. Private and unknown attributes, and dates, names and
-    free text that the table does not list, are removed. Patient Identity Removed,
-    De-identification Method and its code, and Longitudinal Temporal Information Modified say so.
-
-    Geometry, windows, technique and equipment by make and model stay. Pixels are not looked at.
+    Attributes are removed, emptied or replaced by dummies as Table E.1-1 says, at every level, and
+    say so; UIDs of instances become :func:`new_uid`. Private and unknown attributes, and dates,
+    names and free text that the table does not list, are removed. Geometry, windows, technique and
+    equipment by make and model stay. Pixels are not looked at.
 
     Args:
         dataset: The data set; its file meta group is left alone.
@@ -103,12 +101,10 @@ def deidentify(dataset: Dataset, key: str) -> None:
     """
     rules = _rules()
     meta = dataset.__dict__.pop("file_meta", None)
-    try:
-        _remove_unreadable(dataset)
-        _apply(dataset, key, rules)
-    finally:
-        if meta is not None:
-            dataset.file_meta = meta
+    _remove_unreadable(dataset)
+    _apply(dataset, key, rules)
+    if meta is not None:
+        dataset.file_meta = meta
     dataset.PatientIdentityRemoved = "YES"
     dataset.DeidentificationMethod = [
         "DICOM PS3.15 Basic Application Confidentiality Profile",

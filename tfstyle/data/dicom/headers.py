@@ -151,29 +151,19 @@ class Frame:
     @property
     def where(self) -> str:
         """The file, with the frame number if it holds several."""
-        if self.NumberOfFrames == 1:
-            return self.path
-        return f"{self.path} (frame {self.index + 1})"
+        return self.path + (f" (frame {self.index + 1})" if self.NumberOfFrames > 1 else "")
 
 
 def _numbers(path: str, dataset: Dataset, keyword: str, count: int) -> list[float]:
-    """So many numbers of an attribute, or none where it is missing or empty.
-
-    Raises:
-        InputFileError: If it holds something else.
-    """
+    """So many numbers of an attribute, or none where it is empty; else an InputFileError."""
     found = numbers_of(dataset, keyword)
     if len(found) >= count and (count == 1 or len(found) == count):
         return found[:count]
-    value = dataset.get_item(keyword).value if keyword in dataset else None  # as in the file
+    value = dataset.get_item(keyword).value if keyword in dataset else b""  # as in the file
     value = value.decode("latin-1") if isinstance(value, bytes) else value
-    empty = not value.strip(" \0\\") if isinstance(value, str) else not value
-    if not empty:
-        raise InputFileError(
-            path,
-            f"{called(keyword)} is not {'a number' if count == 1 else 'two numbers'}. Get the file "
-            "again from its source, or mend the attribute.",
-        )
+    if value.strip(" \0\\") if isinstance(value, str) else value:
+        what = "a number" if count == 1 else "two numbers"
+        raise InputFileError(path, f"{called(keyword)} is not {what}; mend the attribute.")
     return []
 
 
@@ -213,11 +203,7 @@ def is_own(dataset: Dataset) -> bool:
 
 
 def frames_of(path: str, dataset: Dataset) -> list[Frame]:
-    """Describes every frame of a data set, read with or without pixels.
-
-    Raises:
-        InputFileError: If the data set is damaged or holds no picture.
-    """
+    """Describes every frame of a data set; an InputFileError if it is damaged or no picture."""
     with damage_is_input_error(path):
         return _describe(path, dataset)
 
@@ -232,11 +218,10 @@ def _describe(path: str, dataset: Dataset) -> list[Frame]:
             "that holds it.",
         )
     if "Rows" not in dataset or "Columns" not in dataset or modality in _NOT_PICTURES:
-        what = modality or (pydicom.uid.UID(sop_class).name if sop_class else "unknown object")
         if modality in ("CT", "MR", "PT"):
-            raise NoSizeError(
-                path, f"a {modality} file without Rows and Columns; it may be cut short."
-            )
+            problem = f"a {modality} file without Rows and Columns; it may be cut short."
+            raise NoSizeError(path, problem)
+        what = modality or pydicom.uid.UID(sop_class).name or "unknown object"
         raise NoPictureError(path, f"a DICOM file without a picture to read ({what}).")
     check_size(path, dataset)
     count = max(1, integer_of(dataset, "NumberOfFrames", 1))

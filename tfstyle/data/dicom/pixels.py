@@ -41,10 +41,9 @@ def read_frame(frame: Frame) -> np.ndarray:
 
 
 class OpenFiles:
-    """DICOM files in use: data sets read already, by path, and those of several frames decoded."""
+    """DICOM files in use: those of several frames, by path, are decoded once."""
 
-    def __init__(self, datasets: dict[str, Dataset] | None = None):
-        self._datasets = {} if datasets is None else datasets
+    def __init__(self) -> None:
         self._decoded: dict[str, tuple[Dataset, Stored]] = {}
 
     def plane(self, frame: Frame) -> np.ndarray:
@@ -55,9 +54,7 @@ class OpenFiles:
         """
         found = self._decoded.get(frame.path)
         if found is None:
-            dataset = self._datasets.pop(frame.path, None)
-            if dataset is None:
-                dataset = read_dataset(frame.path, pixels=True)
+            dataset = read_dataset(frame.path, pixels=True)
             with damage_is_input_error(frame.path):
                 found = dataset, decode(frame.path, dataset)
             if frame.NumberOfFrames > 1:
@@ -97,12 +94,8 @@ class DicomPixels:
         """
         frames = [self.frames[i] for i in indices]
         _, rows, columns = self.shape
-        check(
-            frames[0].path,
-            "scan_pixels",
-            len(frames) * rows * columns,
-            f"the first of {len(frames)} slices of {rows} x {columns} pixels",
-        )
+        what = f"the first of {len(frames)} slices of {rows} x {columns} pixels"
+        check(frames[0].path, "scan_pixels", len(frames) * rows * columns, what)
         files = OpenFiles() if files is None else files
         planes = np.stack([files.plane(frame) for frame in frames])
         return planes if frames[0].units == "HU" else compact(planes)
@@ -117,11 +110,7 @@ class Stored(NamedTuple):
 
 
 def decode(path: str, dataset: Dataset) -> Stored:
-    """Decodes the pixel data of a file.
-
-    Raises:
-        InputFileError: If they cannot be decoded.
-    """
+    """Decodes the pixel data of a file; an InputFileError where that cannot be done."""
     if not any(k in dataset for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise InputFileError(path, "has no pixel data; the file may be cut short.")
     if getattr(dataset, "file_meta", None) is None:

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -22,6 +22,11 @@ from tfstyle.errors import InputFileError
 logger = logging.getLogger(__name__)
 
 _SAME_PLACE = 0.01  # mm
+
+
+def say(name: str, what: str) -> None:
+    """Warns of something in a series."""
+    logger.warning("Series %s %s.", name, what)
 
 
 def clusters_of(frames: Sequence[Frame]) -> list[list[Frame]]:
@@ -65,9 +70,8 @@ def stacks_of(frames: Sequence[Frame], name: str) -> list[tuple[list[Frame], tup
     """Sorts frames of one series, size and orientation along their normal.
 
     Returns:
-        Stacks, several where places repeat, ordered by what tells them apart, each with what that
-        is, such as ``("phase1", "echo2")``: numbers and no values of the header, which may be
-        private.
+        Stacks, several where places repeat, each with what tells it apart, such as
+        ``("phase1", "echo2")``: numbers and no values of the header, which may be private.
 
     Raises:
         InputFileError: If several images at one place cannot be told apart.
@@ -78,14 +82,9 @@ def stacks_of(frames: Sequence[Frame], name: str) -> list[tuple[list[Frame], tup
         return [(frames, ())]
     stacks, told = _separate(list(zip(places, frames)), _contrasts(frames))
     if len(stacks) > 1:
-        repeated = max(Counter(places).values())
-        logger.warning(
-            "Series %s holds %s; read as %d scans, told apart by %s.",
-            name,
-            f"up to {repeated} images at one position" if repeated > 1 else "several stacks",
-            len(stacks),
-            ", ".join(dict.fromkeys(told)),
-        )
+        repeated, how = max(Counter(places).values()), ", ".join(dict.fromkeys(told))
+        what = f"up to {repeated} images at one position" if repeated > 1 else "several stacks"
+        say(name, f"holds {what}; read as {len(stacks)} scans, told apart by {how}")
     return [
         ([frame for _, frame in sorted(stack, key=lambda item: item[0])], labels)
         for stack, labels in stacks
@@ -122,9 +121,7 @@ def _without_copies(frames: Sequence[Frame], name: str) -> list[Frame]:
         key = frame.SOPInstanceUID or frame.path, frame.index, frame.InstanceNumber, place
         first = unique.setdefault(key, frame)
         if first is not frame:
-            logger.warning(
-                "Left out of series %s: %s is a copy of %s.", name, frame.where, first.where
-            )
+            say(name, f"is read without {frame.where}, which is a copy of {first.where}")
     return list(unique.values())
 
 
@@ -170,7 +167,7 @@ def _places(frames: list[Frame], name: str) -> tuple[list[float] | None, list[Fr
     elif None in numbers or len({f.path for f in frames}) > len(set(numbers)):
         how = "file name"
         frames = sorted(frames, key=lambda frame: (_natural(frame.path), frame.index))
-    logger.warning("Series %s %s; sorted by %s.", name, problem, how)
+    say(name, f"{problem}; sorted by {how}")
     return places, frames
 
 
@@ -229,8 +226,7 @@ def _separate(
 ) -> tuple[list[tuple[list[_Item], tuple[str, ...]]], list[str]]:
     """Splits by the first contrast that tells stacks apart, and each part by those behind it.
 
-    Returns:
-        The stacks with their labels, and the names of the contrasts.
+    Gives the stacks with their labels, and the names of the contrasts.
     """
     repeated = max(Counter(place for place, _ in items).values())
     for number, (name, value) in enumerate(contrasts, start=1):
@@ -313,11 +309,7 @@ def _even(places: set[float]) -> bool:
 
 
 def _ranked(items: list[_Item], repeated: int) -> list[list[_Item]]:
-    """Stacks of images that nothing but Instance Number and name tells apart.
-
-    Raises:
-        InputFileError: If that would be a guess.
-    """
+    """Stacks of images that Instance Number and name tell apart; an InputFileError if not."""
     counts = Counter(place for place, _ in items)
     items = sorted(items, key=lambda item: (item[0], _order(item[1])))
     regular = set(counts.values()) == {repeated}
@@ -330,9 +322,5 @@ def _ranked(items: list[_Item], repeated: int) -> list[list[_Item]]:
             "in the headers (phase, echo, acquisition, b-value, thickness, Instance Number) says "
             "which belong together. Put the files of each scan into a folder of its own.",
         )
-    stacks: list[list[_Item]] = [[] for _ in range(repeated)]
-    ranks: Counter = Counter()
-    for item in items:
-        stacks[ranks[item[0]]].append(item)
-        ranks[item[0]] += 1
-    return stacks
+    places = [list(there) for _, there in groupby(items, key=lambda item: item[0])]
+    return [[there[rank] for there in places if rank < len(there)] for rank in range(repeated)]

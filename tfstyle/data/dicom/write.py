@@ -53,9 +53,7 @@ def write_derived_series(
 
     The pixels are 16-bit stored values whose Rescale Slope and Intercept put 0 at the window's
     lower and 65535 at its upper end: read back and put through ``window``, they give ``generated``
-    within half a step of 1/65535. Window Center and Width are the window's, as ``LINEAR_EXACT``.
-    The values are a picture in the source's scale, not a measurement: what the window had clipped
-    is gone, and Derivation Description says so.
+    within half a step of 1/65535. They are a picture in the source's scale, not a measurement.
 
     Example:
         >>> from tfstyle.data import WINDOWS, read_scan
@@ -191,9 +189,8 @@ class DerivedSeries:
     ) -> None:
         """Writes slice `number`, from 1, of which `header` is the source's data set, if at hand.
 
-        Raises:
-            InputFileError: If the source cannot be read.
-            OSError: If the file cannot be written.
+        Raises an InputFileError if the source cannot be read, an OSError if the file cannot be
+        written.
         """
         if header is None:
             header = read_dataset(frame.path, pixels=False)
