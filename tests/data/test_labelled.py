@@ -12,7 +12,7 @@ from pydicom.uid import generate_uid
 
 from tests.data.conftest import make_ct, save_nifti, save_segmentation
 from tfstyle.data import find_labelled, match_labels, merge_classes, write_png
-from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.errors import ArgumentError, InputFileError, MissingPackageError
 
 AFFINE = np.diag([-0.8, -0.8, 2.0, 1.0])  # columns to the left, rows to the back, slices up
 
@@ -187,8 +187,8 @@ def test_seg_beside_its_series_covers_its_slices(tmp_path, labels, monkeypatch):
     dataset.save_as(path)
     with pytest.raises(InputFileError, match=r"seg\.dcm.*cannot be read as a DICOM segm"):
         read_labelled(tmp_path)
-    monkeypatch.setitem(sys.modules, "highdicom.seg", None)
-    with pytest.raises(ArgumentError, match=r"tfstyle\[dicom-seg\]"):
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(MissingPackageError, match=r"tfstyle\[dicom-seg\]"):
         read_labelled(tmp_path)
 
 

@@ -178,7 +178,7 @@ def test_bad_labels(save):
     fractions = nib.Nifti1Image(np.full((3, 3, 3), 0.5, np.float32), np.eye(4))
     with pytest.raises(InputFileError, match=r"l\.nii: labels must be integers"):
         match_labels(scan, save(fractions, "l.nii"))
-    with pytest.raises(ArgumentError, match="has no position"):
+    with pytest.raises(ArgumentError, match="must have a position in space"):
         match_labels(Scan(scan.pixels), save(volume(), "l.nii"))
     whole = nib.Nifti1Image(np.full((3, 3, 3), 300, np.float32), np.eye(4))
     assert match_labels(scan, save(whole, "l.nii"))[0].dtype == np.int16

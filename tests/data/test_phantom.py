@@ -164,5 +164,5 @@ def test_bad_protocols(phantoms):
         apply_protocol(Scan(np.zeros((1, 4, 4), np.uint8), units="gray"), "standard")
     with pytest.raises(ArgumentError, match="seed"):
         apply_protocol(phantoms[0], "standard", seed=-1)
-    with pytest.raises(ArgumentError, match="gamma must lie"):
+    with pytest.raises(ArgumentError, match="gamma: must be"):
         Protocol(Window(0, 1), gamma=0)

@@ -78,7 +78,3 @@ def test_bad_slices():
 def test_bad_arguments(changes, message):
     with pytest.raises(ArgumentError, match=message):
         make(**changes)
-
-
-def test_repr_says_what_it_is():
-    assert repr(make()) == "Scan('five', 5 x 4 x 3 pixels, 2 x 1 x 0.5 mm, 0..59 HU)"

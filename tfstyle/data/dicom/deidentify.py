@@ -18,7 +18,7 @@ from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 
-from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.errors import ArgumentError, InputFileError, require_packages
 
 #: ``keep`` leaves all attributes that describe patient, study, place and staff; ``basic`` is the
 #: Basic Application Level Confidentiality Profile of DICOM PS3.15 Annex E.
@@ -41,7 +41,7 @@ _CLASSES = ("ClassUID", "SyntaxUID", "CodingSchemeUID", "ContextUID", "MappingRe
 
 
 def check_profile(profile: str) -> None:
-    """Raises an ArgumentError if a profile is unknown, or dicom-anonymizer is not installed."""
+    """An ArgumentError if a profile is unknown, MissingPackageError without dicom-anonymizer."""
     if profile not in PROFILES:
         raise ArgumentError(
             f"deidentify: unknown profile {profile!r}; use one of {', '.join(PROFILES)}."
@@ -90,7 +90,7 @@ def deidentify(dataset: Dataset, key: str) -> None:
         key: Of :func:`new_key`; files with one key stay together as series and studies.
 
     Raises:
-        ArgumentError: If dicom-anonymizer is not installed.
+        MissingPackageError: If dicom-anonymizer is not installed.
 
     Example:
         >>> import pydicom
@@ -119,35 +119,24 @@ def deidentify(dataset: Dataset, key: str) -> None:
 @lru_cache(maxsize=1)
 def _rules() -> dict[tuple, Callable]:
     """Table E.1-1: tag, or tag with mask, to an action on a data set."""
-    try:
-        from dicomanonymizer.simpledicomanonymizer import (
-            delete,
-            delete_or_empty_or_replace_UID,
-            empty,
-            initialize_actions,
-            replace,
-        )
-    except ImportError:
-        raise ArgumentError(
-            "deidentify: 'basic' needs the package dicom-anonymizer: "
-            "pip install 'tfstyle[deidentify]'."
-        ) from None
+    require_packages({"dicomanonymizer": "dicom-anonymizer"}, "deidentify", "deidentify='basic'")
+    from dicomanonymizer import simpledicomanonymizer as theirs
+
     rules = {}
-    for tag, action in initialize_actions(TABLE).items():
+    for tag, action in theirs.initialize_actions(TABLE).items():
         name = action.__name__
         kind = dictionary_VR(tag) if len(tag) == 2 and dictionary_has_tag(tag) else ""
-        if action is delete or (kind in _DATES and name.startswith("delete_or")):
+        if action is theirs.delete or (kind in _DATES and name.startswith("delete_or")):
             rules[tag] = _remove  # the package keeps dates, with a dummy
         elif kind in _DATES:
             # Its dummies, of the year 1, are refused by other software.
             rules[tag] = _set_to("" if name.startswith("empty") else _DATES[kind])
-        elif kind == "UI" or action is delete_or_empty_or_replace_UID:
-            rules[tag] = lambda dataset, tag: (
-                None
-            )  # U, and U* for sequences of references: by new_uid in _apply
-        elif kind == "SQ" and action is not replace:
+        elif kind == "UI" or action is theirs.delete_or_empty_or_replace_UID:
+            # U, and U* for sequences of references: by new_uid in _apply.
+            rules[tag] = lambda dataset, tag: None
+        elif kind == "SQ" and action is not theirs.replace:
             # Items of dummies fit no image; images need none of these.
-            rules[tag] = _set_to([]) if action is empty else _remove
+            rules[tag] = _set_to([]) if action is theirs.empty else _remove
         else:
             rules[tag] = _or_remove(action)
     return rules

@@ -15,7 +15,7 @@ from tfstyle.data.dicom.files import check_size, meta_of, read_dataset
 from tfstyle.data.layouts import MARK
 from tfstyle.data.privacy import reason_of, values_unsaid
 from tfstyle.data.scan import Scan
-from tfstyle.errors import ArgumentError, InputFileError, OutputError
+from tfstyle.errors import ArgumentError, InputFileError, OutputError, require_packages
 from tfstyle.limits import check
 
 #: Segmentation Storage and Label Map Segmentation Storage.
@@ -29,14 +29,7 @@ _CARRIED = (
 DESCRIPTION = f"Segmented {MARK}"
 
 
-def _highdicom():
-    try:
-        import highdicom.seg
-    except ImportError:
-        raise ArgumentError(
-            "DICOM SEG needs the package highdicom: pip install 'tfstyle[dicom-seg]'."
-        ) from None
-    return highdicom
+_NEEDED = {"highdicom": "highdicom"}, "dicom-seg", "DICOM SEG"
 
 
 def read_dicom_seg(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
@@ -51,9 +44,11 @@ def read_dicom_seg(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         InputFileError: The file is damaged or is not a segmentation, its segments overlap, or its
             frames are not a regular stack.
-        ArgumentError: highdicom is not installed.
+        MissingPackageError: highdicom is not installed.
     """
-    hd = _highdicom()
+    require_packages(*_NEEDED)
+    import highdicom as hd
+
     path = os.fspath(path)
     dataset = read_dataset(path, pixels=True)
     try:
@@ -101,8 +96,8 @@ def write_dicom_seg(
         version: Version of the software.
 
     Raises:
-        ArgumentError: highdicom is not installed, the scan is not of DICOM, or the labels do not
-            fit it.
+        ArgumentError: The scan is not of DICOM, or the labels do not fit it.
+        MissingPackageError: highdicom is not installed.
         InputFileError: a file of the scan lacks what a segmentation must refer to.
         OutputError: the file cannot be written.
     """
@@ -116,7 +111,8 @@ def write_dicom_seg(
             f"labels: must be uint8 of shape {scan.shape}, received {labels.dtype} of shape "
             f"{labels.shape}."
         )
-    hd = _highdicom()
+    require_packages(*_NEEDED)
+    import highdicom as hd
     from pydicom.sr.codedict import codes
 
     files = list(dict.fromkeys(frame.path for frame in scan.frames))
@@ -124,8 +120,7 @@ def write_dicom_seg(
     own = {frame.path: frame for frame in scan.frames}
     for file, header in zip(files, headers):
         for keyword in _CARRIED:
-            if keyword not in header:
-                setattr(header, keyword, "")
+            header.setdefault(keyword, "")
         # Some exporters leave them to the file's meta information, or out.
         if not header.get("SOPClassUID"):
             plain = tables.CT if own[file].Modality == "CT" else tables.SECONDARY_CAPTURE
