@@ -261,7 +261,7 @@ def test_write_errors(tmp_path):
         write_nifti(unit, scan, WINDOWS["bone"], tmp_path / "folder.nii")
     with pytest.raises(ArgumentError, match=r"end in \.nii"):
         write_nifti(unit, scan, WINDOWS["bone"], tmp_path / "out.img")
-    with pytest.raises(ArgumentError, match=r"of the scan, \(2, 3, 4\), received \(2, 3, 3\)"):
+    with pytest.raises(ArgumentError, match=r"shape \(2, 3, 4\), received \(2, 3, 3\)"):
         write_nifti(unit[..., :3], scan, WINDOWS["bone"], tmp_path / "out.nii")
     with pytest.raises(ArgumentError, match="NaN"):
         write_nifti(unit * np.nan, scan, WINDOWS["bone"], tmp_path / "out.nii")

@@ -52,9 +52,7 @@ class LabelledScan:
                 f"received {self.mask.dtype} {self.mask.shape}."
             )
         if self.covered.shape != (len(self.scan),):
-            raise ArgumentError(
-                f"covered: must have shape ({len(self.scan)},), received {self.covered.shape}."
-            )
+            raise ArgumentError(f"covered: must be one a slice, received {self.covered.shape}.")
         for name in ("mask", "covered"):
             view = getattr(self, name).view()
             view.setflags(write=False)
@@ -169,9 +167,7 @@ def find_labelled(
     subject_of = subject_from and domain_source(subject_from, "subject_from")
     found = list(_pairs(root, mask_root) if structures is None else _by_structure(root, structures))
     if not found:
-        raise InputFileError(
-            root, "holds no scan with a mask of its name; give images and masks as two folders."
-        )
+        raise InputFileError(root, "holds no scan with a mask of its name; give both folders.")
     found.sort(key=lambda record: (record.image, record.series or ""))
     if subject_of:
         found = [replace(record, subject=subject_of(record)) for record in found]

@@ -53,9 +53,7 @@ def merge_classes(
 def mask_on(scan: Scan, path: str) -> tuple[np.ndarray, np.ndarray]:
     """Labels of a NIfTI or DICOM SEG file on the scan's grid, and the slices that it covers."""
     if scan.affine is None:
-        raise InputFileError(
-            path, f"cannot be laid on {scan.name}, which has no position in space; use PNG masks."
-        )
+        raise InputFileError(path, f"{scan.name} has no position in space; use PNG masks.")
     if path.lower().endswith(NIFTI):
         labels, affine = read_labels(path)
     else:
@@ -77,10 +75,8 @@ def add_pictures(
     else:
         slices = [(i, by_name[name]) for i, name in enumerate(names) if name in by_name]
         if len(names) != len(scan) or len(slices) != len(pictures):
-            raise InputFileError(
-                pictures[0],
-                f"{len(pictures)} PNG masks do not fit the {len(scan)} slices of {image} by name.",
-            )
+            problem = f"{len(pictures)} PNG masks do not fit {len(scan)} slices of {image} by name."
+            raise InputFileError(pictures[0], problem)
     for number, path in slices:
         labels = read_png(path).pixels[0]
         if labels.shape != mask.shape[1:]:

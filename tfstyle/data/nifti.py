@@ -146,11 +146,10 @@ def nifti_name(path: str | os.PathLike) -> str:
 def read_nifti(path: str | os.PathLike, *, units: str = "auto", lazy: bool = False) -> Scan:
     """Reads a 3-D NIfTI volume as axial slices.
 
-    Voxels are put in the order in which DICOM shows axial slices: slices from inferior to superior,
-    rows from anterior to posterior, columns from the patient's right to left. NIfTI does not say
-    what its values mean: a volume with values of -50 or lower that spans at least 200 counts as
-    Hounsfield units, as does one written by :func:`write_nifti` from such; any other is of
-    unspecified units. HU below -1500, which mark padding, become -1024.
+    Slices go from inferior to superior, rows from anterior to posterior, columns from the patient's
+    right to left. NIfTI does not say what its values mean: a volume with values of -50 or lower
+    that spans at least 200 counts as Hounsfield units, as does one written by :func:`write_nifti`
+    from such. HU below -1500, which mark padding, become -1024.
 
     Args:
         path: A ``.nii`` or ``.nii.gz`` file; a single slice or trailing axes of length 1 will do.
@@ -298,10 +297,8 @@ def write_labels(
     """
     labels = np.asarray(labels)
     if labels.shape != scan.shape or labels.dtype.kind not in "iub":
-        raise ArgumentError(
-            f"labels: must be whole numbers of shape {scan.shape}, received {labels.dtype} of "
-            f"shape {labels.shape}."
-        )
+        found = f"{labels.dtype} {labels.shape}"
+        raise ArgumentError(f"labels: must be whole numbers {scan.shape}, received {found}.")
     _write(smallest_labels(labels), scan, os.fspath(path), description, "US")
 
 
@@ -360,9 +357,7 @@ def check_unit(unit: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     if unit.ndim == 4 and unit.shape[-1] == 1:
         unit = unit[..., 0]
     if unit.shape != tuple(shape):
-        raise ArgumentError(
-            f"images: must have the shape of the scan, {tuple(shape)}, received {unit.shape}."
-        )
+        raise ArgumentError(f"images: must be of the scan's shape {shape}, received {unit.shape}.")
     if not np.isfinite(unit).all():
         raise ArgumentError("images: hold NaN or infinite values.")
     return unit

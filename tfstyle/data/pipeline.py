@@ -43,9 +43,8 @@ def pair_dataset(
     """Random pairs of content and style crops.
 
     Content and style are drawn independently: scan, slice, window, place, zoom and flip. Pair
-    number ``i`` depends on ``seed`` and ``i`` alone, so that a run started again at step ``start``
-    sees the pairs that it would have seen without the interruption. Scans stay in their own data
-    type in memory; windows are applied to the crops.
+    number ``i`` depends on ``seed`` and ``i`` alone, so that a run that resumes at step ``start``
+    sees the pairs that it would have seen.
 
     Example:
         >>> from tfstyle.data import spine_phantom
@@ -74,12 +73,10 @@ def pair_dataset(
         flips: Whether to mirror crops left to right and top to bottom at random.
         min_body: Least share of pixels in a crop that differ from a neighbor; flatter crops (air,
             clipped bone) are drawn again, up to ten times, then the best of them is taken.
-        same_place: Share of pairs whose style is the content's own crop in another window. There
-            the style's gray scale and the content's anatomy agree in full, so that a model learns
-            the tone curve free of the anatomy's share in the histogram.
+        same_place: Share of pairs whose style is the content's own crop in another window, from
+            which a model learns the tone curve free of the anatomy's share in the histogram.
         shard: ``(worker, workers)``, for one of several machines: batches hold that worker's part
-            alone, and the parts of all workers make up the batch of ``batch_size`` pairs that a
-            single machine would see.
+            of the batch that a single machine would see.
 
     Returns:
         Endless dataset of ``{"content": ..., "style": ...}``, both float32 (batch_size, crop, crop,
@@ -150,9 +147,7 @@ def _as_scan(name: str, item: Scan | np.ndarray) -> tuple[Scan, bool]:
         array = array[None]
     unit = array.dtype.kind == "f"
     if unit and array.size and not (array.min() >= 0 and array.max() <= 1):
-        raise ArgumentError(
-            f"{name}: float images must lie in [0, 1]; turn HU into a Scan, or into int16."
-        )
+        raise ArgumentError(f"{name}: float images must lie in [0, 1]; give HU as int16.")
     units = {"f": "US", "u": "gray"}.get(array.dtype.kind, "HU")
     return Scan(array.astype(np.float32) if unit else array, units=units, name="array"), unit
 
@@ -201,9 +196,7 @@ class _Source:
             [len(pixels) for pixels, _ in self.scans] if weights is None else weights, np.float64
         )
         if chances.shape != (len(self.scans),):
-            raise ArgumentError(
-                f"{name}: {len(self.scans)} scans, but {chances.size} weights; give one each."
-            )
+            raise ArgumentError(f"{name}: {len(self.scans)} scans, but {chances.size} weights.")
         if not (np.isfinite(chances).all() and (chances >= 0).all() and chances.sum() > 0):
             raise ArgumentError(f"{name}: weights must be at least 0 and not all 0.")
         self.chances = chances / chances.sum()

@@ -72,9 +72,7 @@ class PngPixels:
         if (image[..., colors:] != np.iinfo(image.dtype).max).any():
             raise InputFileError(path, "has transparent pixels; save it without an alpha channel.")
         if (image[..., :colors] != image[..., :1]).any():
-            raise InputFileError(
-                path, "a color picture; convert it to gray first (one channel, 8 or 16 bit)."
-            )
+            raise InputFileError(path, "a color picture; convert it to gray first.")
         return np.ascontiguousarray(image[None, ..., 0])
 
 

@@ -67,9 +67,8 @@ def find_protocol(name: str) -> Protocol:
     """The protocol of a name, written with '-' or '_'; an ArgumentError if there is none."""
     found = PROTOCOLS.get(name.strip().lower().replace("-", "_"))
     if found is None:
-        raise ArgumentError(
-            f"protocol: unknown protocol {name!r}; use one of {', '.join(sorted(PROTOCOLS))}."
-        )
+        names = ", ".join(sorted(PROTOCOLS))
+        raise ArgumentError(f"protocol: unknown protocol {name!r}; use one of {names}.")
     return found
 
 

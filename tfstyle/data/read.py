@@ -136,11 +136,8 @@ def _read_folder(path: str, series: str | None, units: str, lazy: bool) -> list[
     ]
     if not scans and series is None:
         if said:
-            raise InputFileError(
-                path,
-                f"{len(said)} DICOM files, but none with slices to read (scout images and "
-                "objects without pictures are left out). To read a scout, give its file.",
-            )
+            what = "scout images and objects without pictures are left out; or give a scout's file"
+            raise InputFileError(path, f"holds DICOM files, none with slices to read ({what}).")
         raise no_scans(path)
     say_others(path, found.others)
     return sorted(scans, key=lambda scan: os.path.dirname(scan.files[0]))
@@ -231,7 +228,6 @@ def read_scan(
     if len(scans) > 1:
         listed = ", ".join(f"{scan.name} ({len(scan)} slices)" for scan in scans[:20])
         more = f" and {len(scans) - 20} more" if len(scans) > 20 else ""
-        raise InputFileError(
-            path, f"holds {len(scans)} scans, where one is needed: {listed}{more}. Name the series."
-        )
+        what = f"holds {len(scans)} scans, where one is needed: {listed}{more}. Name the series."
+        raise InputFileError(path, what)
     return scans[0]

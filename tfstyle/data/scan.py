@@ -72,14 +72,10 @@ class Scan:
         if not lazy:
             self._set("pixels", self._checked(pixels))
         if self.frames and len(self.frames) != len(self):
-            raise ArgumentError(
-                f"frames: must be one a slice, {len(self)}, received {len(self.frames)}."
-            )
+            raise ArgumentError(f"frames: must be one a slice, received {len(self.frames)}.")
         spacing = tuple(float(s) for s in self.spacing)
         if len(spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing):
-            raise ArgumentError(
-                f"spacing: must be three positive numbers in mm, received {self.spacing}."
-            )
+            raise ArgumentError(f"spacing: must be three positive numbers, received {spacing}.")
         affine = self.affine
         if affine is not None:
             affine = np.array(affine, np.float64)
@@ -106,9 +102,8 @@ class Scan:
         elif not np.isfinite(pixels).all():
             needed = "without NaN and infinite values"
         if needed:
-            raise ArgumentError(
-                f"pixels: must be {needed}, received {pixels.dtype} of shape {pixels.shape}."
-            )
+            found = f"{pixels.dtype} of shape {pixels.shape}"
+            raise ArgumentError(f"pixels: must be {needed}, received {found}.")
         # A read-only view: the caller's own array stays writable, the scan's does not.
         pixels = pixels.view()
         pixels.setflags(write=False)

@@ -126,10 +126,7 @@ _SAMPLE = 4_000_000  # pixels that percentiles are taken over, at most
 
 def _percentiles(scan: Scan, low: float, high: float, spec: object) -> Window:
     if not 0 <= low < high <= 100:
-        raise ArgumentError(
-            f"window: percentiles must rise within 0 to 100, as in 'percentile:1,99', received "
-            f"{spec!r}."
-        )
+        raise ArgumentError(f"window: percentiles must rise within 0 to 100, received {spec!r}.")
     size = scan.shape[1] * scan.shape[2]
     step = max(1, len(scan) * size // _SAMPLE)
     parts = [scan.read(i).reshape(-1)[-i * size % step :: step].copy() for i in range(len(scan))]
@@ -142,7 +139,7 @@ def _limits(lower: float, upper: float) -> Window:
 
 
 def resolve_window(spec: WindowSpec, scan: Scan) -> Window:
-    """The window that ``spec`` means for ``scan``.
+    """The window that ``spec`` means for ``scan``, in its units.
 
     Example:
         >>> scan = Scan(np.zeros((1, 8, 8), np.int16))
@@ -163,9 +160,6 @@ def resolve_window(spec: WindowSpec, scan: Scan) -> Window:
             - ``"auto"``: for HU the header's window or else ``"soft_tissue"``, for gray pictures
               ``"range"``, for other units the header's window or else ``"percentile"``.
         scan: The scan to be shown.
-
-    Returns:
-        The window, in the units of the scan.
 
     Raises:
         ArgumentError: If the specification is unknown or does not suit the scan.
@@ -222,16 +216,10 @@ def _two_numbers(values: Sequence, spec: object) -> tuple[float, float]:
 
 
 def scan_to_unit(scan: Scan, window: WindowSpec = "auto") -> np.ndarray:
-    """A scan as gray images for the models.
+    """A scan as gray images for the models: float32 (slices, rows, columns, 1) in [0, 1].
 
     Args:
         scan: Any scan.
-        window: See :func:`resolve_window`.
-
-    Returns:
-        float32 array (slices, rows, columns, 1) in [0, 1].
-
-    Raises:
-        ArgumentError: If the window does not suit the scan.
+        window: See :func:`resolve_window`, as for errors.
     """
     return resolve_window(window, scan).to_unit(scan.pixels)[..., None]

@@ -251,7 +251,7 @@ def test_bad_arguments(series, images, tmp_path):
         write(series.files)
     with pytest.raises(ArgumentError, match="received scan without frames"):
         write(Scan(series.pixels))
-    with pytest.raises(ArgumentError, match=r"of the scan, \(3, 8, 6\), received \(2, 8, 6\)"):
+    with pytest.raises(ArgumentError, match=r"shape \(3, 8, 6\), received \(2, 8, 6\)"):
         write(generated=images[:2])
     with pytest.raises(ArgumentError, match="NaN"):
         write(generated=np.full_like(images, np.nan))

@@ -171,9 +171,7 @@ def meta_of(dataset: Dataset) -> Dataset:
 def check_size(path: str, dataset: Dataset) -> None:
     """Refuses pictures that are too large by their header, before anything is decoded.
 
-    Raises:
-        InputFileError: Rows, Columns or Number of Frames are above the limits, or there are more
-            frames than the file has room for.
+    That is above the limits, or with more frames than the file has room for.
     """
     rows, columns = integer_of(dataset, "Rows"), integer_of(dataset, "Columns")
     frames = max(1, integer_of(dataset, "NumberOfFrames", 1))
@@ -188,8 +186,5 @@ def check_size(path: str, dataset: Dataset) -> None:
     if syntax is None or not syntax.is_encapsulated:
         least = math.ceil(rows * columns * integer_of(dataset, "BitsAllocated", 1) / 8)
     if frames * least > os.path.getsize(path):
-        raise InputFileError(
-            path,
-            f"it names {frames} frames of {size} and is too small for them; the file is cut short "
-            "or damaged.",
-        )
+        what = f"it names {frames} frames of {size} and is too small for them"
+        raise InputFileError(path, f"{what}; the file is cut short or damaged.")

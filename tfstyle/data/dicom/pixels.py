@@ -61,9 +61,7 @@ class OpenFiles:
                 self._decoded[frame.path] = found
         dataset, stored = found
         if frame.index >= len(stored.cells):
-            raise InputFileError(
-                frame.path, f"holds fewer frames than the {frame.NumberOfFrames} it names."
-            )
+            raise InputFileError(frame.path, f"lacks some of its {frame.NumberOfFrames} frames.")
         if stored.cells[frame.index].shape != frame.shape:
             raise InputFileError(frame.where, "changed while it was read.")
         with damage_is_input_error(frame.path):
@@ -141,11 +139,8 @@ def decode(path: str, dataset: Dataset) -> Stored:
 def _native_syntax(path: str, dataset: Dataset) -> pydicom.uid.UID:
     """The transfer syntax of a data set whose file does not name it."""
     if "PixelData" in dataset and dataset["PixelData"].is_undefined_length:
-        raise InputFileError(
-            path,
-            "its pixels are compressed, and it does not say how (no Transfer Syntax UID "
-            "(0002,0010)). Get the file again from its source, with its file meta information.",
-        )
+        what = "its pixels are compressed, and it does not say how"
+        raise InputFileError(path, f"{what}: it lacks its Transfer Syntax UID (0002,0010).")
     implicit, little = dataset.original_encoding
     if implicit:
         return pydicom.uid.ImplicitVRLittleEndian
@@ -203,10 +198,8 @@ def _precision(path: str, dataset: Dataset) -> int | None:
     for size in pictures:
         if size is None or size[:2] != (rows, columns):
             found = "of no known size" if size is None else f"of {size[0]} x {size[1]} pixels"
-            raise InputFileError(
-                path,
-                f"holds a compressed picture {found}, but names {rows} rows x {columns} columns.",
-            )
+            what = f"holds a compressed picture {found}, but names {rows} rows x {columns} columns."
+            raise InputFileError(path, what)
         bits.append(size[2])
     return max(bits, default=None)
 
@@ -283,11 +276,8 @@ def _rescale(frame: Frame) -> tuple[float, float]:
     keywords = ("RescaleSlope", "RescaleIntercept")
     missing = [called(keyword) for keyword in keywords if getattr(frame, keyword) is None]
     if frame.Modality == "CT" and missing and not frame.scout:
-        raise InputFileError(
-            frame.where,
-            f"a CT image without {' and '.join(missing)}, so its Hounsfield units are unknown. "
-            "Get the file again from its source, or add the missing attribute.",
-        )
+        what = f"a CT image without {' and '.join(missing)}, so its Hounsfield units are unknown"
+        raise InputFileError(frame.where, f"{what}; add the attribute.")
     if frame.RescaleSlope == 0:
         raise InputFileError(frame.where, f"{called('RescaleSlope')} is 0.")
     return frame.RescaleSlope or 1.0, frame.RescaleIntercept or 0.0

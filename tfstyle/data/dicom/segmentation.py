@@ -82,10 +82,7 @@ def write_dicom_seg(
     model: str = "tfstyle",
     version: str = "",
 ) -> None:
-    """Writes labels as a DICOM segmentation of the scan that they were made of, with highdicom.
-
-    It is a new series of the scan's study, with its patient, frame of reference and geometry;
-    binary segments, by an automatic algorithm, one for each label.
+    """Writes labels as a DICOM segmentation, a new series of the scan that they were made of.
 
     Args:
         labels: uint8 (slices, rows, columns) of the scan's size, 0 for background.
@@ -107,10 +104,8 @@ def write_dicom_seg(
         )
     labels = np.asarray(labels)
     if labels.shape != scan.shape or labels.dtype != np.uint8:
-        raise ArgumentError(
-            f"labels: must be uint8 of shape {scan.shape}, received {labels.dtype} of shape "
-            f"{labels.shape}."
-        )
+        found = f"{labels.dtype} {labels.shape}"
+        raise ArgumentError(f"labels: must be uint8 {scan.shape}, received {found}.")
     require_packages(*_NEEDED)
     import highdicom as hd
     from pydicom.sr.codedict import codes
@@ -161,9 +156,8 @@ def write_dicom_seg(
                 content_description=DESCRIPTION,
             )
     except Exception as error:  # highdicom raises many kinds
-        raise InputFileError(
-            files[0], f"a DICOM segmentation cannot be derived from it ({reason_of(error)})."
-        ) from None
+        problem = f"a DICOM segmentation cannot be derived from it ({reason_of(error)})."
+        raise InputFileError(files[0], problem) from None
     try:
         with temporary_beside(path) as temporary:
             written.save_as(temporary)

@@ -316,11 +316,8 @@ def _ranked(items: list[_Item], repeated: int) -> list[list[_Item]]:
     spare = sum(count > 1 for count in counts.values())
     if not regular and spare > max(1, len(counts) // 10):
         first, second = next((a, b) for a, b in pairwise(items) if a[0] == b[0])
-        raise InputFileError(
-            second[1].where,
-            f"lies at the place of {first[1].where}, as other images of its series do, and nothing "
-            "in the headers (phase, echo, acquisition, b-value, thickness, Instance Number) says "
-            "which belong together. Put the files of each scan into a folder of its own.",
-        )
+        what = f"lies at the place of {first[1].where}, as others of its series do, and nothing in"
+        what += " the headers (phase, echo, acquisition, …) says which belong together. "
+        raise InputFileError(second[1].where, f"{what}Put the files of each scan into a folder.")
     places = [list(there) for _, there in groupby(items, key=lambda item: item[0])]
     return [[there[rank] for there in places if rank < len(there)] for rank in range(repeated)]

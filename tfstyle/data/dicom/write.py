@@ -45,11 +45,10 @@ def write_derived_series(
 ) -> list[Path]:
     r"""Writes generated images as a new series of derived images (DICOM PS3.3 C.7.6.1.1.3).
 
-    Patient, study, frame of reference, position, orientation and spacing are those of the source.
-    Series and SOP Instance UIDs are new, Image Type begins with ``DERIVED\SECONDARY``, Derivation
-    Description and Source Image Sequence say what was made of what, Lossy Image Compression stays
-    with images that had it, and private attributes, signatures, overlays and thumbnails are left
-    out. A frame of an enhanced multi-frame source becomes a single-frame image.
+    Patient, study and geometry are those of the source. Series and SOP Instance UIDs are new, Image
+    Type begins with ``DERIVED\SECONDARY``, Derivation Description and Source Image Sequence say
+    what was made of what; private attributes, signatures, overlays and thumbnails are left out. A
+    frame of an enhanced multi-frame source becomes a single-frame image.
 
     The pixels are 16-bit stored values whose Rescale Slope and Intercept put 0 at the window's
     lower and 65535 at its upper end: read back and put through ``window``, they give ``generated``
