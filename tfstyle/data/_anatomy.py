@@ -40,8 +40,10 @@ class Body:
         self.psoas = u(15, 22) * s
         self.muscle_hu, self.fat_hu = u(48, 64), u(-112, -98)
         self.aorta, self.aorta_x = u(8, 11.5) * s, u(4, 14)
-        self.artery_hu, self.vein_hu = (u(150, 300), u(110, 190)) if contrast else (43, 41)
-        self.kidney_hu, self.liver_hu = (u(140, 210), u(95, 125)) if contrast else (33, 56)
+        self.artery_hu = float(u(150, 300)) if contrast else 43.0
+        self.vein_hu = float(u(110, 190)) if contrast else 41.0
+        self.kidney_hu = float(u(140, 210)) if contrast else 33.0
+        self.liver_hu = float(u(95, 125)) if contrast else 56.0
         self.kidneys = [
             (side * u(64, 78), self.spine_y - u(-6, 10), u(22, 28) * s, u(26, 33) * s, side * 0.4,
              u(-20, 40))
