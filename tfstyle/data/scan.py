@@ -163,8 +163,9 @@ class Scan:
         step = chosen.step if len(chosen) > 1 else 1
         affine = self.affine
         if affine is not None:
-            affine = affine @ np.diag([step, 1, 1, 1])
-            affine[:, 3] += self.affine[:, 0] * chosen.start
+            move = np.diag([step, 1.0, 1.0, 1.0])
+            move[0, 3] = chosen.start
+            affine = affine @ move
         return replace(
             self,
             pixels=cast("np.ndarray", _Part(self._source, chosen))

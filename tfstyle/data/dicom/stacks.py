@@ -206,10 +206,14 @@ _Item = tuple[float, Frame]
 _Contrast = tuple[str, Callable[[Frame], object]]
 
 
+def _contrast(name: str) -> Callable[[Frame], object]:
+    return lambda frame: frame.contrasts.get(name)
+
+
 def _contrasts(frames: Sequence[Frame]) -> list[_Contrast]:
     """What differs between the frames, in the order in which it is tried."""
     names = [*CONTRASTS, *sorted({n for f in frames for n in f.contrasts} - {*CONTRASTS})]
-    found: list[_Contrast] = [(name, lambda f, name=name: f.contrasts.get(name)) for name in names]
+    found: list[_Contrast] = [(name, _contrast(name)) for name in names]
     if frames[0].placed:
         cosines = frames[0].cosines
         found.append(
