@@ -52,7 +52,7 @@ def places(tmp_path):
     return folder, masks, tmp_path / f"style-{CAFE}.png"
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_augment(run, places, tmp_path, encoding):
     folder, masks, style = places
     (folder / f"broken-{CAFE}.png").write_bytes(b"\x89PNG\r\n\x1a\nx")
@@ -70,7 +70,7 @@ def test_augment(run, places, tmp_path, encoding):
     assert os.fsencode(done["image"]) == b"images/caf\xe9-1.png"
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_stylize_and_prepare(run, places, tmp_path, encoding):
     folder, _, style = places
     out = tmp_path / f"out-{CAFE}"
@@ -83,11 +83,6 @@ def test_stylize_and_prepare(run, places, tmp_path, encoding):
     assert run(encoding, "prepare", folder, "-o", prepared)[::2] == (0, "")
     (scan,) = load_shards(prepared)
     np.testing.assert_array_equal(scan.pixels, read_png(folder / f"{CAFE}.png").pixels)
-
-
-def test_help_in_ascii(run):
-    for command in ("stylize", "train", "augment"):
-        assert run("ascii", command, "--help")[::2] == (0, "")
 
 
 class TestNames:

@@ -32,11 +32,6 @@ class TestWriting:
         os.umask(umask)
         assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~umask
 
-    def test_relative(self, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        write("a", b"one")
-        assert (tmp_path / "a").read_bytes() == b"one"
-
     def test_long_name(self, tmp_path):
         name = "ä" * 127
         write(tmp_path / name, b"one")
@@ -53,10 +48,6 @@ class TestWriting:
             write(tmp_path / "a", b"two")
         assert os.listdir(tmp_path) == ["a"]
         assert (tmp_path / "a").read_bytes() == b"one"
-
-    def test_no_folder(self, tmp_path):
-        with pytest.raises(OutputError, match="No such file"):
-            write(tmp_path / "none" / "a", b"one")
 
     def test_folder(self, tmp_path):
         with temporary_beside(tmp_path / "a", folder=True) as folder:
@@ -159,12 +150,3 @@ def test_other_errors_keep_their_reason():
     found = OutputError.of("/out/x", NotADirectoryError(20, "Not a directory"))
     assert type(found) is OutputError
     assert str(found) == "/out/x: cannot be written (Not a directory)."
-
-
-def test_a_file_where_a_folder_is_needed(tmp_path):
-    (tmp_path / "x").write_text("precious")
-    with pytest.raises(FileExistsError) as raised:
-        (tmp_path / "x").mkdir(exist_ok=True)
-    assert str(OutputError.of("x", raised.value)) == (
-        "x: is a file, where a folder is needed; choose another name."
-    )

@@ -45,7 +45,6 @@ from tfstyle.segmentation import UNet
 from tfstyle.style_bank import StyleBank
 
 DEEP = "[" * 100_000
-COMPRESSED = ("MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm")
 
 
 def ct(**changes) -> Dataset:
@@ -96,14 +95,13 @@ class TestSizes:
         with peak(20), pytest.raises(InputFileError, match=f"a.dcm: .*{message}"):
             read_scans(path)
 
-    @pytest.mark.parametrize("name", COMPRESSED)
-    def test_compressed_dicom_with_absurd_frames(self, tmp_path, name):
-        dataset = pydicom.dcmread(get_testdata_file(name))
+    def test_compressed_dicom_with_absurd_frames(self, tmp_path):
+        dataset = pydicom.dcmread(get_testdata_file("MR_small_RLE.dcm"))
         dataset.NumberOfFrames = 60_000
         with pytest.raises(InputFileError, match="too small for them"):
             read_scans(save(dataset, tmp_path / "a.dcm"))
 
-    @pytest.mark.parametrize("name", COMPRESSED[1:])
+    @pytest.mark.parametrize("name", ["MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm"])
     def test_compressed_picture_that_is_larger_than_it_says(self, tmp_path, name):
         path = get_testdata_file(name)
         assert read_scan(path).pixels.shape == (1, 64, 64)
@@ -211,18 +209,14 @@ class TestBombs:
         assert (found, len(damaged)) == ([], 1)
         assert read_scan(path).pixels.shape == (1, 6, 8)
 
-    @pytest.mark.parametrize("bomb", ["extension", "negative extension", "offset", "behind"])
+    @pytest.mark.parametrize("bomb", ["extension", "negative extension", "offset"])
     def test_gzipped_nifti(self, tmp_path, bomb):
         raw = bytearray(nib.Nifti1Image(np.ones((2, 2, 2), np.int16), np.eye(4)).to_bytes())
         size = 50 * 2**20
-        if bomb != "behind":
-            raw[348] = 1
-            extension = struct.pack("<ii", -16 if bomb.startswith("neg") else size, 6)
-            if bomb == "offset":
-                raw[108:112] = struct.pack("<f", float(size))
-            else:
-                raw[108:112] = struct.pack("<f", 0.0 if bomb == "extension" else 352.0)
-            raw[352:352] = extension
+        offset = {"extension": 0.0, "negative extension": 352.0, "offset": float(size)}[bomb]
+        raw[348] = 1
+        raw[108:112] = struct.pack("<f", offset)
+        raw[352:352] = struct.pack("<ii", -16 if bomb.startswith("neg") else size, 6)
         path = tmp_path / "a.nii.gz"
         path.write_bytes(gzip.compress(bytes(raw) + bytes(size), 1))
         with limited(text_bytes=2**20), peak(10):
@@ -358,7 +352,7 @@ def test_place_that_nifti_cannot_hold(tmp_path):
     assert not out.exists()
 
 
-@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.uint32])
+@pytest.mark.parametrize("kind", [np.int8, np.uint32])
 def test_values_without_room_for_air(tmp_path, kind):
     values = np.array([0, 1, 100, np.iinfo(kind).max], kind).reshape(4, 1, 1)
     nib.save(nib.Nifti1Image(values, np.diag([-1.0, -1, 1, 1])), tmp_path / "a.nii")

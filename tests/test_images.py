@@ -17,9 +17,7 @@ ONE_NAN[0, 2, 3] = np.nan
 
 #: Values that are not gray levels, and what both the eager and the graph's error say.
 WRONG = {
-    "255": (255 * GOOD, "apply a window"),
     "HU": (2000 * GOOD - 1000, "apply a window"),
-    "z-scores": ((GOOD - GOOD.mean()) / GOOD.std(), "apply a window"),
     "half in HU": (HALF, "apply a window"),
     "a little beyond": (GOOD * 0 + 1.01, "apply a window"),
     "NaN": (ONE_NAN, "holds NaN or infinite"),
@@ -54,8 +52,8 @@ def test_the_graph_names_the_values():
         graph(np.float32([-1000, 500.5]).reshape(1, 2, 1, 1))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-@pytest.mark.parametrize("run", [lambda x: gray_tensor(x, "content"), graph, pipeline])
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+@pytest.mark.parametrize("run", [lambda x: gray_tensor(x, "content"), graph])
 def test_gray_levels_pass_as_float32(dtype, run):
     result = run(GOOD.astype(dtype))
     assert result.dtype == tf.float32

@@ -77,11 +77,10 @@ def network():
 
 
 class TestStylize:
-    @pytest.mark.parametrize("workers", [0, 2])
-    def test_basic(self, archive, style, network, tmp_path, spoken, workers):
+    def test_basic(self, archive, style, network, tmp_path, spoken):
         folder, canaries = archive
         done = stylize_scans(
-            network, [folder], [style], tmp_path / "out", deidentify="basic", workers=workers
+            network, [folder], [style], tmp_path / "out", deidentify="basic", workers=2
         )
         assert len(done) == 2
         texts = [json.dumps(one.as_dict()) for one in done]
@@ -191,10 +190,9 @@ class TestCommand:
         assert len(json.loads(run.stdout)["scans"]) == 2
         assert leaks(canaries, run.stdout, run.stderr, tmp_path / "o") == []
 
-    @pytest.mark.parametrize("options", [[], ["--json"]])
-    def test_info(self, archive, capfd, options):
+    def test_info(self, archive, capfd):
         folder, canaries = archive
-        assert main(["info", str(folder), *options]) == 0
+        assert main(["info", str(folder), "--json"]) == 0
         said = "".join(capfd.readouterr())
         assert "128" in said
         assert leaks(canaries, said) == []
@@ -309,15 +307,10 @@ def garble(dataset, keyword, path) -> bytes:
 
 
 GARBLED = [
-    "AcquisitionNumber", "BitsAllocated", "BitsStored", "BurnedInAnnotation", "Columns",
-    "ComplexImageComponent", "ContrastBolusAgentPhase", "EchoNumbers", "EchoTime", "FlipAngle",
-    "FrameAcquisitionNumber", "FrameOfReferenceUID", "HighBit", "ImageOrientationPatient",
-    "ImagePositionPatient", "ImageType", "ImagerPixelSpacing", "InstanceNumber", "InversionTime",
-    "KVP", "Modality", "NumberOfFrames", "PhotometricInterpretation", "PixelPaddingValue",
-    "PixelSpacing", "RescaleIntercept", "RescaleSlope", "Rows", "SOPClassUID", "SOPInstanceUID",
-    "SamplesPerPixel", "SeriesInstanceUID", "SeriesNumber", "SliceLocation", "SliceThickness",
-    "SpacingBetweenSlices", "StudyInstanceUID", "TemporalPositionIdentifier", "TriggerTime",
-    "VOILUTFunction", "WindowCenter", "WindowWidth",
+    "AcquisitionNumber", "BitsStored", "BurnedInAnnotation", "Columns", "EchoTime",
+    "FrameOfReferenceUID", "ImageOrientationPatient", "ImagePositionPatient", "ImageType",
+    "InstanceNumber", "KVP", "Modality", "NumberOfFrames", "PixelPaddingValue", "PixelSpacing",
+    "RescaleSlope", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "WindowCenter",
 ]  # fmt: skip
 
 

@@ -50,12 +50,17 @@ def make_ct(stored=None, **changes) -> Dataset:
     dataset.HighBit = dataset.BitsStored - 1
     dataset.PixelRepresentation = int(stored.dtype.kind == "i")
     dataset.PixelData = stored.tobytes()
+    change(dataset, changes)
+    return dataset
+
+
+def change(dataset: Dataset, changes: dict) -> None:
+    """Sets attributes by keyword; None takes one out."""
     for keyword, value in changes.items():
         if value is None:
             delattr(dataset, keyword)
         else:
             setattr(dataset, keyword, value)
-    return dataset
 
 
 def item(**attributes) -> Dataset:
@@ -157,22 +162,17 @@ def enhanced_ct(tmp_path):
 
     def write(positions, x=-10, y=-20) -> Path:
         stored = np.stack([np.full((8, 6), 1000 + i, np.int16) for i in range(len(positions))])
-        dataset = make_ct(stored)
-        dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
-        dataset.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
-        dataset.NumberOfFrames = len(positions)
-        for keyword in (
-            "ImagePositionPatient",
-            "ImageOrientationPatient",
-            "PixelSpacing",
-            "SliceThickness",
-            "RescaleSlope",
-            "RescaleIntercept",
-            "WindowCenter",
-            "WindowWidth",
-        ):
-            delattr(dataset, keyword)
-
+        moved = (
+            *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
+            *("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"),
+        )
+        dataset = make_ct(
+            stored,
+            SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1",
+            ImageType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"],
+            NumberOfFrames=len(positions),
+            **dict.fromkeys(moved),
+        )
         shared = item(
             PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
             PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.75], SliceThickness=2)],
@@ -196,21 +196,13 @@ def enhanced_ct(tmp_path):
 
 
 @pytest.fixture
-def non_picture(tmp_path):
+def non_picture(write_ct):
     """Writes a DICOM object without pixels, such as an RT structure set."""
 
     def write(name="rtstruct.dcm") -> Path:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        dataset = Dataset()
-        dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.481.3"
-        dataset.SOPInstanceUID = generate_uid()
-        dataset.SeriesInstanceUID = SERIES + ".9"
-        dataset.Modality = "RTSTRUCT"
-        dataset.save_as(path, enforce_file_format=True)
-        return path
+        gone = dict.fromkeys(("Rows", "Columns", "PixelData"))
+        changes = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.3", "Modality": "RTSTRUCT"}
+        return write_ct(name, SeriesInstanceUID=SERIES + ".9", **changes, **gone)
 
     return write
 
@@ -221,11 +213,7 @@ def edit_dicom():
 
     def edit(path, **changes) -> None:
         dataset = pydicom.dcmread(path)
-        for keyword, value in changes.items():
-            if value is None:
-                delattr(dataset, keyword)
-            else:
-                setattr(dataset, keyword, value)
+        change(dataset, changes)
         dataset.save_as(path)
 
     return edit

@@ -28,13 +28,6 @@ def test_thin_things_are_left_out_by_their_size_in_mm():
     assert body_mask(hu, (5.0, 5.0))[72:75].all()  # 15 mm
 
 
-def test_pixels_need_not_be_square():
-    hu = square()
-    hu[72:75] = 100
-    assert not body_mask(hu, (1.0, 5.0))[70:].any()
-    assert body_mask(hu, (5.0, 1.0))[72:75].any()
-
-
 def test_lung_at_the_border_belongs_to_a_crop():
     hu = np.full((64, 64), 40.0)
     hu[:, :20] = -850

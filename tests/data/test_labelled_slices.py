@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pydicom
 import pytest
 import tensorflow as tf
 
 import tfstyle
-from tests.data.conftest import save_nifti, save_segmentation
+from tests.data.conftest import save_nifti
 from tests.minis import ct_series
 from tfstyle.data import (
     LABELS,
@@ -19,7 +18,6 @@ from tfstyle.data import (
     read_labelled,
     read_scan,
     spine_phantom,
-    write_png,
 )
 from tfstyle.errors import ArgumentError, InputFileError
 from tfstyle.segmentation import UNet
@@ -54,21 +52,6 @@ class TestReadLabelled:
         merged = read_labelled(folder, tmp_path / "mask.nii.gz", classes={3: [1]})
         assert set(np.unique(merged.mask)) == {0, 3}
 
-    def test_dicom_seg(self, series, tmp_path):
-        folder, labels = series
-        datasets = [pydicom.dcmread(file) for file in read_scan(folder).files]
-        for dataset in datasets:
-            dataset.SpacingBetweenSlices = 2  # the header of the packaged slice says otherwise
-        save_segmentation(datasets, labels, tmp_path / "seg.dcm")
-        labelled = read_labelled(str(folder), str(tmp_path / "seg.dcm"))
-        np.testing.assert_array_equal(labelled.mask, labels)
-
-    def test_picture(self, tmp_path):
-        for name, value in (("a", 0.5), ("a_seg", 1 / 255)):
-            write_png(np.full((6, 5), value), tmp_path / f"{name}.png")
-        labelled = read_labelled(tmp_path / "a.png", [tmp_path / "a_seg.png"])
-        assert labelled.mask.min() == labelled.mask.max() == 1
-
     def test_bad_arguments(self, series, tmp_path):
         folder, _ = series
         with pytest.raises(ArgumentError, match="mask: must be at least one file"):
@@ -101,6 +84,15 @@ class TestDataset:
         assert masks.dtype == tf.int32
         np.testing.assert_array_equal(masks[0], np.repeat([1, 0], 4)[:, None] * np.ones((1, 6)))
 
+    def test_order(self):
+        records = [labelled(hu(4, 4, value)) for value in range(-160, 240, 20)]
+
+        def seen(seed=None):
+            data = labelled_dataset(records, (40, 400), batch_size=1, seed=seed)
+            return [float(images[0, 0, 0, 0]) for images, _ in data]
+
+        assert seen() == sorted(seen(seed=3)) != seen(seed=3) == seen(seed=3)
+
     def test_sizes(self):
         records = [labelled(hu(8, 6, 40)), labelled(hu(4, 4, 40))]
         ((images, masks),) = labelled_dataset(records, (40, 400), batch_size=4)
@@ -115,20 +107,6 @@ class TestDataset:
         assert sorted(np.unique(masks)) == [0, 20]
         np.testing.assert_array_equal(masks[0, :8, 2:14], 20)
         np.testing.assert_array_equal(masks[0, 8:], 0)
-
-    def test_order(self):
-        records = [labelled(hu(4, 4, value)) for value in range(-160, 240, 20)]
-
-        def seen(data):
-            return [float(images[0, 0, 0, 0]) for images, _ in data]
-
-        ordered = labelled_dataset(records, (40, 400), batch_size=1)
-        assert seen(ordered) == sorted(seen(ordered))
-        drawn = labelled_dataset(records, (40, 400), batch_size=1, seed=3)
-        first, second = seen(drawn), seen(drawn)
-        assert sorted(first) == sorted(second) == seen(ordered)
-        assert first != second
-        assert seen(labelled_dataset(records, (40, 400), batch_size=1, seed=3)) == first
 
     def test_files_train_a_unet_with_augmentation(self, series, tmp_path):
         folder, labels = series
@@ -154,9 +132,7 @@ class TestDataset:
         ("options", "message"),
         [
             ({"records": []}, "records: must be at least one"),
-            ({"batch_size": 0}, "batch_size: must be a whole number of at least 1"),
             ({"size": 2.5}, "size: must be a whole number of at least 1, received 2.5"),
-            ({"classes": {0: [1]}}, "classes"),
         ],
     )
     def test_bad_arguments(self, options, message):

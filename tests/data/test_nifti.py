@@ -3,8 +3,6 @@ import gzip
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from tfstyle.data import (
     WINDOWS,
@@ -44,7 +42,7 @@ def save(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("codes", ["RAS", "LPS", "LAS", "PIR", "SAL", "ASR"])
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SAL"])
 def test_every_orientation_reads_alike(save, codes):
     scan = read_scan(save(volume(codes)))
     assert scan.pixels.shape == (7, 6, 5)
@@ -57,39 +55,16 @@ def test_every_orientation_reads_alike(save, codes):
     assert (scan.units, scan.name) == ("HU", "ct")
 
 
-def test_same_place_as_dicom(save, write_series, tmp_path):
-    """The same body as DICOM and as NIfTI gives the same scan."""
-    write_series([0, 2, 4])
-    dicom = read_scan(tmp_path / "series")
-    affine = np.diag([-1.0, -1, 1, 1]) @ dicom.affine[:, [2, 1, 0, 3]]
-    nifti = read_nifti(save(nib.Nifti1Image(dicom.pixels.transpose(2, 1, 0), affine)), units="HU")
-    np.testing.assert_array_equal(nifti.pixels, dicom.pixels)
-    np.testing.assert_allclose(nifti.affine, dicom.affine)
-
-
-def test_oblique_affine_is_kept(save):
-    turn = np.radians(20)
-    affine = np.eye(4)
-    affine[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
-    image = nib.Nifti1Image(volume().get_fdata().astype(np.int16), affine)
-    scan = read_scan(save(image))
-    np.testing.assert_allclose(scan.spacing, 1)
-    corner = np.linalg.inv(affine) @ np.diag([-1, -1, 1, 1]) @ scan.affine @ [2, 3, 1, 1]
-    assert scan.pixels[2, 3, 1] == image.get_fdata()[tuple(np.rint(corner[:3]).astype(int))]
-
-
 def test_units_are_judged_by_values(save):
     def units(values, **options):
         image = nib.Nifti1Image(np.asarray(values).reshape(1, 2, -1), np.eye(4))
         return read_nifti(save(image), **options).units
 
-    assert units(np.array([-1000, 0, 40, 900], np.int16)) == "HU"
-    assert units(np.array([0, 10, 400, 900], np.int16)) == "US"
-    assert units(np.array([-3.0, 0, 1.5, 4], np.float32)) == "US"  # standardized MR
-    assert units(np.array([0, 10, 400, 900], np.int16), units="HU") == "HU"
-    assert units(np.array([-1000, 0, 40, 900], np.int16), units="US") == "US"
+    ct, mr = np.int16([-1000, 0, 40, 900]), np.float32([-3, 0, 1.5, 4])  # standardized MR
+    assert (units(ct), units(mr), units(ct - ct.min())) == ("HU", "US", "US")
+    assert (units(ct, units="US"), units(mr, units="HU")) == ("US", "HU")
     with pytest.raises(ArgumentError, match="'HU' or 'US'"):
-        units(np.zeros(4, np.int16), units="hounsfield")
+        units(ct, units="hounsfield")
 
 
 def test_values(save):
@@ -106,7 +81,7 @@ def test_values(save):
     np.testing.assert_array_equal(scan.pixels.ravel(), mr.ravel())
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 1, 1), (4, 3), (4, 3, 2, 1), (4, 3, 2, 1, 1)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (4, 3), (4, 3, 2, 1, 1)])
 def test_small_and_flat_shapes(save, tmp_path, shape):
     scan = read_scan(save(nib.Nifti1Image(np.full(shape, 7, np.int16), np.eye(4))))
     assert scan.pixels.size == np.prod(shape)
@@ -174,14 +149,6 @@ def test_singular_affine(save):
 # -- labels ------------------------------------------------------------------------------------
 
 
-def test_labels_of_another_axis_order(save):
-    scan = read_scan(save(volume("RAS")))
-    labels, covered = match_labels(scan, save(volume("PIR"), "l.nii.gz"))
-    np.testing.assert_array_equal(labels, scan.pixels)
-    assert labels.dtype == np.int16
-    assert covered.all()
-
-
 def test_labels_that_cover_some_slices(save):
     scan = read_scan(save(volume("RAS")))
     part = volume("LPS").slicer[:, :, 2:4]
@@ -206,31 +173,12 @@ def test_labels_of_another_spacing(save):
     np.testing.assert_array_equal(labels[0, 3], [1, 1, 3, 3, 0])
 
 
-def test_labels_of_a_tilted_series(write_ct, tmp_path, save):
-    for number in range(3):
-        write_ct(
-            f"s/{number}.dcm",
-            np.full((6, 6), 1000, np.int16),
-            ImageOrientationPatient=[1, 0, 0, 0, 0.8, 0.6],
-            PixelSpacing=[1, 1],
-            ImagePositionPatient=[0, 0, 5 * number],
-        )
-    scan = read_scan(tmp_path / "s")
-    # Labels say how high they lie: value = z + 1.
-    z = np.broadcast_to(np.arange(20), (6, 6, 20)) + 1
-    path = save(nib.Nifti1Image(z.astype(np.uint8), np.diag([-1.0, -1, 1, 1])), "l.nii.gz")
-    labels, covered = match_labels(scan, path)
-    expected = 1 + np.floor(5 * np.arange(3)[:, None] + 0.6 * np.arange(6) + 0.5)
-    np.testing.assert_array_equal(labels[:, :, 2], expected)
-    assert covered.all()
-
-
 def test_bad_labels(save):
     scan = read_scan(save(volume("RAS")))
     fractions = nib.Nifti1Image(np.full((3, 3, 3), 0.5, np.float32), np.eye(4))
     with pytest.raises(InputFileError, match=r"l\.nii: labels must be integers"):
         match_labels(scan, save(fractions, "l.nii"))
-    with pytest.raises(ArgumentError, match="has no position"):
+    with pytest.raises(ArgumentError, match="must have a position in space"):
         match_labels(Scan(scan.pixels), save(volume(), "l.nii"))
     whole = nib.Nifti1Image(np.full((3, 3, 3), 300, np.float32), np.eye(4))
     assert match_labels(scan, save(whole, "l.nii"))[0].dtype == np.int16
@@ -239,16 +187,9 @@ def test_bad_labels(save):
 # -- writing -----------------------------------------------------------------------------------
 
 
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    codes=st.sampled_from(["RAS", "LPS", "PIR"]),
-    name=st.sampled_from(sorted(set(WINDOWS) - {"stroke"})),
-)
-def test_written_volume_reads_back(tmp_path, codes, name):
-    nib.save(volume(codes), tmp_path / "ct.nii")
-    scan = read_scan(tmp_path / "ct.nii")
+@pytest.mark.parametrize(("codes", "name"), [("RAS", "bone"), ("LPS", "brain"), ("PIR", "full")])
+def test_written_volume_reads_back(tmp_path, save, codes, name):
+    scan = read_scan(save(volume(codes)))
     unit = np.random.default_rng(0).random(scan.pixels.shape)
     out = tmp_path / "out.nii.gz"
     write_nifti(unit, scan, WINDOWS[name], out)
@@ -261,10 +202,15 @@ def test_written_volume_reads_back(tmp_path, codes, name):
     np.testing.assert_allclose(again, unit, atol=0.501 / WINDOWS[name].width)
 
 
-@pytest.mark.parametrize("codes", ["RAS", "LPS", "LAS", "PIR", "SAL", "ASR"])
-@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
-@pytest.mark.parametrize(("dtype", "end"), [(np.int16, ".nii"), (np.float32, ".nii.gz")])
-@pytest.mark.parametrize("forms", [(1, 2), (0, 4), (3, 0), (0, 0)])
+@pytest.mark.parametrize(
+    ("codes", "kind", "dtype", "end", "forms"),
+    [
+        ("RAS", nib.Nifti1Image, np.int16, ".nii", (1, 2)),
+        ("LAS", nib.Nifti2Image, np.float32, ".nii.gz", (0, 4)),
+        ("PIR", nib.Nifti1Image, np.float32, ".nii.gz", (3, 0)),
+        ("SAL", nib.Nifti2Image, np.int16, ".nii", (0, 0)),
+    ],
+)
 def test_written_volume_has_the_axes_of_its_source(tmp_path, codes, kind, dtype, end, forms):
     image = volume(codes, dtype=dtype)
     image.header["descrip"] = b"DOE^JOHN"
@@ -296,14 +242,6 @@ def test_written_part_of_a_volume_keeps_its_place(tmp_path, save):
     assert nib.aff2axcodes(image.affine) == ("P", "I", "R")
 
 
-def test_source_that_is_gone(tmp_path, save):
-    path = save(volume("RAS"))
-    scan = read_scan(path)
-    path.unlink()
-    with pytest.raises(InputFileError, match=r"ct\.nii\.gz"):
-        write_nifti(np.zeros(scan.pixels.shape), scan, WINDOWS["bone"], tmp_path / "out.nii")
-
-
 def test_written_in_other_units_is_float(tmp_path):
     scan = Scan(np.zeros((2, 3, 4), np.int16), (3, 2, 1), units="US")
     unit = np.random.default_rng(0).random((2, 3, 4))
@@ -316,16 +254,15 @@ def test_written_in_other_units_is_float(tmp_path):
 def test_write_errors(tmp_path):
     scan = Scan(np.zeros((2, 3, 4), np.int16))
     unit = np.zeros((2, 3, 4))
-    (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot be written"):
-        write_nifti(unit, scan, WINDOWS["bone"], tmp_path / "file" / "out.nii")
+        write_nifti(unit, scan, WINDOWS["bone"], tmp_path / "none" / "out.nii")
     (tmp_path / "folder.nii").mkdir()
     with pytest.raises(OutputError, match="is a folder"):
         write_nifti(unit, scan, WINDOWS["bone"], tmp_path / "folder.nii")
     with pytest.raises(ArgumentError, match=r"end in \.nii"):
         write_nifti(unit, scan, WINDOWS["bone"], tmp_path / "out.img")
-    with pytest.raises(ArgumentError, match=r"\(2, 3, 3\), but the scan \(2, 3, 4\)"):
+    with pytest.raises(ArgumentError, match=r"shape \(2, 3, 4\), received \(2, 3, 3\)"):
         write_nifti(unit[..., :3], scan, WINDOWS["bone"], tmp_path / "out.nii")
     with pytest.raises(ArgumentError, match="NaN"):
         write_nifti(unit * np.nan, scan, WINDOWS["bone"], tmp_path / "out.nii")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.nii"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.nii"]

@@ -13,54 +13,41 @@ from tfstyle.data import (
 )
 from tfstyle.errors import ArgumentError
 
-SEEDS = range(8)
-
 
 @pytest.fixture(scope="module")
 def phantoms():
-    return [spine_phantom(seed, 192) for seed in SEEDS]
+    return [spine_phantom(seed, 160) for seed in range(4)]
 
 
-@pytest.mark.parametrize(
-    ("seed", "options", "counts", "means"),
-    [
-        (3, {}, [5223, 3252, 74, 54, 16, 597], [-990, -37, 172, 436, 12, -755]),
-        (8, {"slices": 2, "slice_spacing_mm": 18.0},
-         [9846, 7220, 87, 85, 42, 1152], [-990, -28, 217, 384, -8, -758]),
-    ],
-)  # fmt: skip
-def test_a_seed_draws_what_it_always_drew(seed, options, counts, means):
-    """Presets and studies were made with these phantoms."""
-    phantom = spine_phantom(seed, 96, **options)
-    found = np.bincount(phantom.mask.ravel(), minlength=6)
-    np.testing.assert_allclose(found, counts, atol=2)
-    hu = [phantom.scan.pixels[phantom.mask == value].mean() for value in LABELS.values()]
-    np.testing.assert_allclose(hu, means, atol=2)
+def test_a_seed_draws_the_same_scan_and_another_one_another():
+    first, again, other = (spine_phantom(seed, (48, 64), slices=2) for seed in (3, 3, 4))
+    scan = first.scan
+    assert (scan.units, scan.name, scan.pixels.dtype) == ("HU", "phantom-3", np.int16)
+    assert scan.pixels.shape == first.mask.shape == (2, 48, 64)
+    np.testing.assert_allclose(np.linalg.norm(scan.affine[:3, :3], axis=0), scan.spacing)
+    np.testing.assert_array_equal(scan.pixels, again.scan.pixels)
+    np.testing.assert_array_equal(first.mask, again.mask)
+    assert (scan.pixels != other.scan.pixels).mean() > 0.5
+    with pytest.raises(ValueError, match="read-only"):
+        first.mask[0, 0, 0] = 1
 
 
-def test_scan(phantoms):
-    for seed, phantom in zip(SEEDS, phantoms, strict=True):
-        scan = phantom.scan
-        assert (scan.units, scan.name) == ("HU", f"phantom-{seed}")
-        assert scan.pixels.shape == phantom.mask.shape == (1, 192, 192)
-        assert scan.pixels.dtype == np.int16
-        assert phantom.mask.dtype == np.uint8
-        assert scan.pixels.min() >= -1024
-        assert scan.pixels.max() > 400
-        assert 1 < scan.spacing[1] == scan.spacing[2] < 3
-        np.testing.assert_allclose(np.linalg.norm(scan.affine[:3, :3], axis=0), scan.spacing)
-        with pytest.raises(ValueError, match="read-only"):
-            phantom.mask[0, 0, 0] = 1
-
-
-def test_every_structure_in_every_slice(phantoms):
+def test_every_structure_has_its_size_and_density(phantoms):
+    ranges = {  # mm², and mean HU
+        "air": (10_000, 150_000, -1024, -930),
+        "soft_tissue": (25_000, 90_000, -80, 60),
+        "vertebral_body": (900, 2400, 130, 480),
+        "posterior_elements": (300, 2500, 250, 750),
+        "canal": (200, 700, -40, 130),
+        "table": (4000, 20_000, -1000, -700),
+    }
     for phantom in phantoms:
-        area = np.bincount(phantom.mask.ravel(), minlength=6) * phantom.scan.spacing[1] ** 2
-        assert len(area) == len(LABELS) == 6
-        low = np.array([10000, 25000, 900, 300, 200, 4000])  # mm²
-        high = np.array([150000, 90000, 2400, 2500, 700, 20000])
-        assert (area > low).all(), (phantom.scan.name, area)
-        assert (area < high).all(), (phantom.scan.name, area)
+        pixel = phantom.scan.spacing[1] ** 2
+        assert set(np.unique(phantom.mask)) == set(LABELS.values())
+        for name, (small, large, low, high) in ranges.items():
+            inside = phantom.mask == LABELS[name]
+            assert small < inside.sum() * pixel < large, (phantom.scan.name, name)
+            assert low < phantom.scan.pixels[inside].mean() < high, (phantom.scan.name, name)
 
 
 def test_structures_lie_as_in_the_body(phantoms):
@@ -77,39 +64,24 @@ def test_structures_lie_as_in_the_body(phantoms):
         assert np.ptp(middle) * phantom.scan.spacing[2] < 10
 
 
-def test_mean_hu_of_each_structure(phantoms):
-    ranges = {
-        "air": (-1024, -930),
-        "soft_tissue": (-80, 60),
-        "vertebral_body": (130, 480),
-        "posterior_elements": (250, 750),
-        "canal": (-40, 130),
-        "table": (-1000, -700),
-    }
-    for phantom in phantoms:
-        for name, (low, high) in ranges.items():
-            mean = phantom.scan.pixels[phantom.mask == LABELS[name]].mean()
-            assert low < mean < high, (phantom.scan.name, name, mean)
-
-
 def test_noise_is_that_of_ct():
     """Little at low frequencies, most in the middle ones: the ramp of back projection."""
     still, noisy = (spine_phantom(2, 128, noise_hu=n) for n in (0, 30))
     np.testing.assert_array_equal(still.mask, noisy.mask)
-    quiet, loud = still.scan.pixels[0], noisy.scan.pixels[0]
-    assert 15 < (loud - quiet.astype(float)).std() < 40
-    power = np.abs(np.fft.fft2((loud - quiet.astype(float))[40:104, 40:104])) ** 2
+    noise = noisy.scan.pixels[0] - still.scan.pixels[0].astype(float)
+    assert 15 < noise.std() < 40
+    power = np.abs(np.fft.fft2(noise[40:104, 40:104])) ** 2
     f = np.hypot(np.fft.fftfreq(64)[:, None], np.fft.fftfreq(64)[None])
     bands = [power[(f >= low) & (f < high)].mean() for low, high in ((0, 0.05), (0.15, 0.3))]
     assert bands[1] > 5 * bands[0]
 
 
 def test_stack_passes_through_vertebrae_and_discs():
-    phantom = spine_phantom(11, 96, slices=14, slice_spacing_mm=3)
-    assert phantom.scan.pixels.shape == (14, 96, 96)
+    phantom = spine_phantom(11, 64, slices=14, slice_spacing_mm=3)
     assert phantom.scan.spacing[0] == 3
-    body = (phantom.mask == LABELS["vertebral_body"]).sum(axis=(1, 2))
-    canal = (phantom.mask == LABELS["canal"]).sum(axis=(1, 2))
+    body, canal = (
+        (phantom.mask == LABELS[name]).sum(axis=(1, 2)) for name in ("vertebral_body", "canal")
+    )
     assert 1 <= (body == 0).sum() <= 6  # discs
     assert (canal > 0).all()
     # Neighbors in the stack look alike: the anatomy is one body.
@@ -118,23 +90,13 @@ def test_stack_passes_through_vertebrae_and_discs():
     assert min(overlap) > 0.9
 
 
-@pytest.mark.parametrize(("size", "spacing"), [(16, None), ((40, 64), None), ((64, 40), 0.4)])
-def test_sizes(size, spacing):
-    """Also a field of view that is smaller than the body."""
-    phantom = spine_phantom(0, size, spacing_mm=spacing)
-    assert phantom.scan.pixels.shape[1:] == ((size, size) if isinstance(size, int) else size)
-    assert spacing in (None, phantom.scan.spacing[1])
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
         {"size": 8},
-        {"size": (64, 5000)},
         {"slices": 0},
         {"spacing_mm": 0},
         {"slice_spacing_mm": -1},
-        {"noise_hu": -1},
         {"noise_hu": float("nan")},
         {"seed": -1},
     ],
@@ -149,24 +111,20 @@ def test_bad_arguments(arguments):
 
 
 def test_protocols_differ_in_gray_scale(phantoms):
-    images = {name: apply_protocol(phantoms[0], name) for name in PROTOCOLS}
-    assert len(images) >= 6
-    for image in images.values():
-        assert image.shape == (1, 192, 192, 1)
-        assert image.dtype == np.float32
-        assert 0 <= image.min() < image.max() <= 1
     body = phantoms[0].mask[0] == LABELS["soft_tissue"]
-    histograms = {n: np.histogram(i[0, ..., 0][body], 32, (0, 1))[0] for n, i in images.items()}
-    names = list(histograms)
-    for i, a in enumerate(names):
-        for b in names[:i]:
-            difference = np.abs(histograms[a] - histograms[b]).sum() / body.sum()
-            assert difference > 0.15, (a, b)
+    histograms = []
+    for name in PROTOCOLS:
+        image = apply_protocol(phantoms[0], name)
+        assert (image.shape, image.dtype) == ((1, 160, 160, 1), np.float32)
+        found = np.histogram(image[0, ..., 0][body], 32, (0, 1))[0]
+        assert found.sum() == body.sum()
+        for other in histograms:
+            assert np.abs(found - other).sum() / body.sum() > 0.15, name
+        histograms.append(found)
 
 
 def test_each_setting_does_what_it_says(phantoms):
-    scan = phantoms[2].scan
-    window = Window(100, 800)
+    scan, window = phantoms[2].scan, Window(100, 800)
 
     def image(**settings):
         return apply_protocol(scan, Protocol(window, **settings))
@@ -176,8 +134,8 @@ def test_each_setting_does_what_it_says(phantoms):
     np.testing.assert_allclose(image(inverted=True), 1 - plain, atol=1e-6)
     np.testing.assert_allclose(image(gamma=2), plain**2, atol=1e-6)
     bright = image(contrast=1.5)
-    dense = scan.pixels[..., None] > 150
-    assert (bright[dense & (plain < 1)] > plain[dense & (plain < 1)]).all()
+    dense = (scan.pixels[..., None] > 150) & (plain < 1)
+    assert (bright[dense] > plain[dense]).all()
     np.testing.assert_array_equal(bright[scan.pixels <= 0], plain[scan.pixels <= 0])
 
     def roughness(unit):
@@ -187,6 +145,10 @@ def test_each_setting_does_what_it_says(phantoms):
     noisy = image(noise_hu=40)
     inner = (plain > 0.2) & (plain < 0.8)
     assert 0.03 < (noisy - plain)[inner].std() < 0.07  # 40 of 800 HU
+    constant = apply_protocol(
+        Scan(np.full((2, 3, 17), 50, np.int16)), Protocol(Window(40, 400), sharpness=-1)
+    )
+    np.testing.assert_allclose(constant, 0.525, atol=1e-5)
 
 
 def test_protocol_noise_is_reproducible(phantoms):
@@ -195,20 +157,12 @@ def test_protocol_noise_is_reproducible(phantoms):
     assert (first != apply_protocol(phantoms[0], "low_dose", seed=2)).any()
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 3, 17), (1, 40, 2)])
-def test_protocols_take_any_size(shape):
-    scan = Scan(np.full(shape, 50, np.int16))
-    image = apply_protocol(scan, Protocol(Window(40, 400), sharpness=-1))
-    assert image.shape == (*shape, 1)
-    np.testing.assert_allclose(image, 0.525, atol=1e-5)  # a constant image stays constant
-
-
 def test_bad_protocols(phantoms):
-    with pytest.raises(ArgumentError, match=r"Unknown protocol 'x-ray'.*bone_sharp"):
+    with pytest.raises(ArgumentError, match=r"nknown protocol 'x-ray'.*bone_sharp"):
         apply_protocol(phantoms[0], "x-ray")
     with pytest.raises(ArgumentError, match="needs HU"):
         apply_protocol(Scan(np.zeros((1, 4, 4), np.uint8), units="gray"), "standard")
     with pytest.raises(ArgumentError, match="seed"):
         apply_protocol(phantoms[0], "standard", seed=-1)
-    with pytest.raises(ArgumentError, match="gamma must lie"):
+    with pytest.raises(ArgumentError, match="gamma: must be"):
         Protocol(Window(0, 1), gamma=0)

@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from tfstyle.data import read_png, read_scan, scan_to_unit, write_png
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
@@ -72,35 +70,23 @@ def test_damaged(save, tmp_path):
         read_png(tmp_path)
 
 
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    bits=st.sampled_from([8, 16]),
-    rows=st.integers(1, 9),
-    columns=st.integers(1, 9),
-    seed=st.integers(0, 999),
-)
-def test_round_trip(tmp_path, bits, rows, columns, seed):
-    unit = np.random.default_rng(seed).random((rows, columns), np.float32)
-    write_png(1.2 * unit[..., None] - 0.1, tmp_path / "a.png", bits=bits)  # clipped, replaced
+@pytest.mark.parametrize("bits", [8, 16])
+def test_round_trip(tmp_path, bits):
+    unit = np.random.default_rng(bits).uniform(-0.1, 1.1, (5, 7))
+    for image in (unit * 0, unit[..., None]):  # replaced, clipped
+        write_png(image, tmp_path / "a.png", bits=bits)
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
-    unit = (1.2 * unit - 0.1).clip(0, 1)
     back = scan_to_unit(read_png(tmp_path / "a.png"))[0, ..., 0]
-    np.testing.assert_allclose(back, unit, atol=0.501 / (2**bits - 1) + 1e-6)
+    np.testing.assert_allclose(back, unit.clip(0, 1), atol=0.501 / (2**bits - 1) + 1e-6)
 
 
 def test_write_errors(tmp_path):
-    with pytest.raises(ArgumentError, match="bits must be 8 or 16"):
+    with pytest.raises(ArgumentError, match="bits: must be 8 or 16"):
         write_png(np.zeros((2, 2)), tmp_path / "a.png", bits=12)
     with pytest.raises(ArgumentError, match=r"shape \(2, 2, 3\)"):
         write_png(np.zeros((2, 2, 3)), tmp_path / "a.png")
     with pytest.raises(ArgumentError, match="NaN"):
         write_png(np.full((2, 2), np.nan), tmp_path / "a.png")
-    blocker = tmp_path / "file"
-    blocker.write_text("x")
-    (tmp_path / "folder.png").mkdir()
-    for path in (blocker / "a.png", tmp_path / "none" / "a.png", tmp_path / "folder.png"):
+    for path in (tmp_path / "none" / "a.png", tmp_path):
         with pytest.raises(OutputError, match="cannot be written"):
             write_png(np.zeros((2, 2)), path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.png"]

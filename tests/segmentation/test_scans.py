@@ -33,8 +33,7 @@ def block(shape=(4, 20, 24), units="HU", affine=None, spacing=(3.0, 1.0, 1.0)) -
     return Scan(pixels, spacing=spacing, units=units, affine=affine)
 
 
-@pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("size", [None, 48])
+@pytest.mark.parametrize(("channels", "size"), [(1, 48), (2, None)])
 def test_any_keras_model(channels, size):
     scan = block()
     labels = Segmenter(bright(channels, size), window=Window(0, 400))(scan, batch_size=3)
@@ -108,19 +107,6 @@ def test_harmonizes_what_is_not_in_hu():
         Segmenter(bright())(block(), harmonize=True)
 
 
-@pytest.mark.parametrize(
-    ("model", "match"),
-    [
-        (keras.Sequential([keras.Input((None, None, 3)), keras.layers.Dense(2)]), "gray images"),
-        (keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)]), "gray images"),
-    ],
-)
-def test_models_of_other_inputs(model, match, tmp_path):
-    model.save(tmp_path / "model.keras")
-    with pytest.raises(ArgumentError, match=match):
-        Segmenter.open(tmp_path / "model.keras")
-
-
 @pytest.mark.parametrize("units", ["HU", "gray"])
 def test_reference(units, tmp_path):
     bright().save(tmp_path / "model.keras")
@@ -141,6 +127,10 @@ def test_what_cannot_be_opened(tmp_path):
         Segmenter.open("unet_knee")
     with pytest.raises(InputFileError, match="no such model file"):
         Segmenter.open(tmp_path / "none.keras")
+    colors = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Dense(2)])
+    colors.save(tmp_path / "colors.keras")
+    with pytest.raises(ArgumentError, match="gray images"):
+        Segmenter.open(tmp_path / "colors.keras")
     small_tone().save(tmp_path / "tone.keras")
     with pytest.raises(ArgumentError, match="received a ToneTransfer"):
         Segmenter.open(tmp_path / "tone.keras")

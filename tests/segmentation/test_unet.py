@@ -73,9 +73,7 @@ class TestArchitecture:
         ("options", "message"),
         [
             ({"classes": 1}, "classes"),
-            ({"depth": 0}, "depth"),
             ({"width": 2.5}, "width"),
-            ({"normalization": "layer"}, "normalization"),
             ({"normalization": "group", "groups": 3}, "groups: 3 does not divide"),
             ({"dropout": 1.0}, "dropout"),
             ({"output": "sigmoid"}, "output"),
@@ -93,7 +91,7 @@ class TestAnySize:
         extended = np.pad(x, ((0, 0), (0, 2), (0, 3), (0, 0)), mode="reflect")
         np.testing.assert_allclose(unet(x), unet(extended)[:, :10, :13], atol=1e-6)
 
-    @pytest.mark.parametrize("size", [(1, 1), (1, 9), (16, 16), (5, 30)])
+    @pytest.mark.parametrize("size", [(1, 1), (5, 30)])
     def test_sizes(self, size):
         unet = small()
         assert unet(noise((2, *size, 1))).shape == (2, *size, 3)

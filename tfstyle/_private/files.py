@@ -285,23 +285,3 @@ def free_name(name: str, taken: Collection[str], ending: str = "") -> str:
         number += 1
         free = f"{name}-{number}"
     return free
-
-
-__all__ = [
-    "LOCK",
-    "check_zip",
-    "free_name",
-    "is_inside",
-    "is_temporary",
-    "is_unused",
-    "locked",
-    "parse_json",
-    "read_arrays",
-    "read_json",
-    "read_limited",
-    "remove",
-    "remove_abandoned",
-    "safe_name",
-    "temporary_beside",
-    "write_atomically",
-]

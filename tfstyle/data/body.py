@@ -58,17 +58,16 @@ def body_mask(hu: npt.ArrayLike, spacing: Sequence[float] | np.ndarray | None = 
     y, x = np.ogrid[-rows : rows + 1, -columns : columns + 1]
     disc = (y / rows) ** 2 + (x / columns) ** 2 <= 1.0
     # Beyond the border the picture goes on as it is there.
-    pad = ((rows, rows), (columns, columns))
-    inner = (slice(rows, -rows), slice(columns, -columns))
-    thick = ndimage.binary_opening(np.pad(tissue, pad, mode="edge"), disc)[inner]
+    padded = np.pad(tissue, ((rows, rows), (columns, columns)), mode="edge")
+    thick = ndimage.binary_opening(padded, disc)[rows:-rows, columns:-columns]
     parts, count = ndimage.label(thick)
     if not count:
         return np.zeros(hu.shape, bool)
     sizes = np.bincount(parts.ravel())[1:]
     large = np.isin(parts, 1 + np.flatnonzero(sizes >= LEAST_PART * sizes.max()))
     body = large | (tissue & ndimage.binary_dilation(large, disc))
-    others, count = ndimage.label(~body)
-    border = np.unique(np.concatenate([others[0], others[-1], others[:, 0], others[:, -1]]))
-    medians = ndimage.median(hu, others, np.arange(1, count + 1))
-    air = [k for k in border if k and medians[k - 1] < AIR]
+    others, _ = ndimage.label(~body)
+    border = np.unique([*others[0], *others[-1], *others[:, 0], *others[:, -1]])
+    border = border[border > 0]
+    air = border[np.asarray(ndimage.median(hu, others, border)) < AIR]
     return ~np.isin(others, air)

@@ -12,7 +12,7 @@ from pydicom.datadict import tag_for_keyword
 
 from tfstyle._private.files import read_json
 from tfstyle.data.dicom import damage_is_input_error, is_dicom, read_dataset
-from tfstyle.data.dicom.files import meta_of
+from tfstyle.data.dicom.files import meta_of, text_of
 from tfstyle.data.folders import find_files
 from tfstyle.data.layouts import stem_of
 from tfstyle.data.privacy import TECHNICAL, mark_of, reason_of
@@ -63,10 +63,9 @@ def tag_of(file: str, keyword: str) -> str:
     """A value of a DICOM header as text, "" where there is none."""
     dataset = read_dataset(file, pixels=False, tags=[keyword])
     with damage_is_input_error(file):
-        value = dataset.get(keyword)
-        if value is None and keyword == "SOPClassUID":
-            value = meta_of(dataset).get("MediaStorageSOPClassUID")
-        return "" if value is None else str(value).strip()
+        if keyword == "SOPClassUID" and keyword not in dataset:
+            return text_of(meta_of(dataset), "MediaStorageSOPClassUID")
+        return text_of(dataset, keyword)
 
 
 def tag_or_sidecar(file: str, keyword: str) -> str:
@@ -80,10 +79,8 @@ def tag_or_sidecar(file: str, keyword: str) -> str:
         return ""
     except InputFileError:
         raise
-    except OSError as error:
-        raise InputFileError(sidecar, f"cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise InputFileError(sidecar, f"is not JSON ({reason_of(error)}).") from None
+    except (OSError, ValueError) as error:
+        raise InputFileError(sidecar, f"cannot be read as JSON ({reason_of(error)}).") from None
     return str(values.get(keyword, "")).strip() if isinstance(values, dict) else ""
 
 

@@ -77,9 +77,8 @@ def look_into(
 ) -> Found:
     """Opens each file once and sorts out what may be a scan; says what is left out.
 
-    Label maps are known by the names of NIfTI and PNG files and of the folders below `folder`, so
-    that a folder or file of them is read where it is given itself; results of tfstyle by their
-    headers. A folder of nothing but results is read.
+    Label maps are known by the names of NIfTI and PNG files and of the folders below `folder`,
+    results of tfstyle by their headers; a folder of nothing but results is read.
 
     Args:
         folder: The folder, or the one file.
@@ -127,12 +126,9 @@ def look_into(
             "Give the folder of the images, or such a file itself to read it as a scan.",
         )
     if maps:
-        logger.warning(
-            "Left out of %s: %s (%s by the names of files or folders).",
-            folder,
-            _listed(maps),
-            "a label map" if len(maps) == 1 else "label maps",
-        )
+        kind = "a label map" if len(maps) == 1 else "label maps"
+        what = f"{kind} by the names of files or folders"
+        logger.warning("Left out of %s: %s (%s).", folder, _listed(maps), what)
     images = [one for one in found.scans if one[1] not in results]
     if not results or not images:
         return found
@@ -151,11 +147,8 @@ def _listed(files: Sequence[str]) -> str:
 def say_others(folder: str, files: Sequence[str]) -> None:
     """Says which files of a folder are of no kind that is read."""
     if files:
-        logger.warning(
-            "Left out of %s: %d %s neither DICOM, NIfTI nor PNG (%s%s).",
-            folder,
-            len(files),
-            "file that is" if len(files) == 1 else "files that are",
-            ", ".join(os.path.relpath(file, folder) for file in files[:5]),
-            ", …" if len(files) > 5 else "",
-        )
+        what = "1 file that is" if len(files) == 1 else f"{len(files)} files that are"
+        names = [os.path.relpath(file, folder) for file in files[:5]]
+        names += ["…"] * (len(files) > 5)
+        what += f" neither DICOM, NIfTI nor PNG ({', '.join(names)})"
+        logger.warning("Left out of %s: %s.", folder, what)

@@ -1,8 +1,4 @@
-"""Scans with their masks and domains.
-
-Finding is apart from reading, because a data set seldom fits in memory: :func:`find_labelled`
-lists what there is, a record at a time reads itself.
-"""
+"""Scans with their masks and domains: :func:`find_labelled` lists them, each reads itself."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -55,23 +52,14 @@ class LabelledScan:
                 f"received {self.mask.dtype} {self.mask.shape}."
             )
         if self.covered.shape != (len(self.scan),):
-            raise ArgumentError(
-                f"covered: must have shape ({len(self.scan)},), received {self.covered.shape}."
-            )
+            raise ArgumentError(f"covered: must be one a slice, received {self.covered.shape}.")
         for name in ("mask", "covered"):
             view = getattr(self, name).view()
             view.setflags(write=False)
             object.__setattr__(self, name, view)
 
-    @property
-    def pixels(self) -> np.ndarray:
-        """Those of the scan, (slices, rows, columns)."""
-        return self.scan.pixels
-
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """That of the scan, mm between slices, rows and columns."""
-        return self.scan.spacing
+    pixels = property(lambda self: self.scan.pixels, doc="Those of the scan.")
+    spacing = property(lambda self: self.scan.spacing, doc="That of the scan, in mm.")
 
 
 @dataclass(frozen=True)
@@ -81,8 +69,8 @@ class LabelledFiles:
     Attributes:
         image: A NIfTI, PNG or DICOM file, or the folder of a DICOM series.
         masks: Mask files.
-        subject: See :class:`LabelledScan`.
-        domain: See :class:`LabelledScan`.
+        subject: See :class:`LabelledScan`, as for domain.
+        domain: Its domain.
         series: What :func:`read_scan` takes for the series, where the folder holds several.
         values: Label of each mask file, where a file holds one structure; empty where files hold
             labels themselves.
@@ -114,15 +102,13 @@ class LabelledFiles:
         mask = np.zeros(scan.shape, np.int32)
         covered = np.zeros(len(scan), bool)
         pictures = [path for path in self.masks if path.lower().endswith(".png")]
-        for number, path in enumerate(self.masks):
+        for path, value in zip_longest(self.masks, self.values):
             if path in pictures:
                 continue
             labels, inside = mask_on(scan, path)
             if not inside.any():
                 raise InputFileError(path, f"lies nowhere on the scan {self.image}.")
-            if self.values:
-                labels = np.where(labels != 0, self.values[number], 0)
-            mask = np.where(labels != 0, labels, mask)
+            mask = np.where(labels != 0, labels if value is None else value, mask)
             covered |= inside
         if pictures:
             add_pictures(scan, self.image, pictures, mask, covered)
@@ -142,9 +128,8 @@ def find_labelled(
     """Lists the scans of a data set that have masks, with their domains.
 
     A mask (NIfTI, PNG, DICOM SEG) belongs to the image or series of the same place and name in the
-    two folders, where endings and words like ``_seg``, ``_mask``, ``_ct`` do not count; for a
-    series also one PNG a slice, named as the slice's file. So are VerSe (``rawdata``,
-    ``derivatives``), CTSpine1K (``volumes``, ``labels``) and nnU-Net (``imagesTr``, ``labelsTr``).
+    two folders, where endings and words like ``_seg``, ``_mask``, ``_ct`` do not count (VerSe,
+    CTSpine1K, nnU-Net); for a series also one PNG a slice, named as the slice's file.
 
     Args:
         images: Folder of the images.
@@ -182,17 +167,11 @@ def find_labelled(
     subject_of = subject_from and domain_source(subject_from, "subject_from")
     found = list(_pairs(root, mask_root) if structures is None else _by_structure(root, structures))
     if not found:
-        raise InputFileError(
-            root, "holds no scan with a mask of its name; give images and masks as two folders."
-        )
-    return [
-        replace(
-            record,
-            subject=subject_of(record) if subject_of else record.subject,
-            domain=domain_of(record),
-        )
-        for record in sorted(found, key=lambda record: (record.image, record.series or ""))
-    ]
+        raise InputFileError(root, "holds no scan with a mask of its name; give both folders.")
+    found.sort(key=lambda record: (record.image, record.series or ""))
+    if subject_of:
+        found = [replace(record, subject=subject_of(record)) for record in found]
+    return [replace(record, domain=domain_of(record)) for record in found]
 
 
 def read_labelled(
@@ -202,16 +181,13 @@ def read_labelled(
     classes: Mapping[int, Iterable[int]] | str | None = None,
     series: str | None = None,
 ) -> LabelledScan:
-    """Reads one scan with its mask; for folders of scans see :func:`find_labelled`.
+    """Reads one scan with its mask on its grid; for folders see :func:`find_labelled`.
 
     Args:
         image: A NIfTI, PNG or DICOM file, or the folder of a DICOM series.
         mask: A NIfTI, PNG or DICOM SEG file, or several.
         classes: See :meth:`LabelledFiles.read`, whose errors are raised.
         series: See :func:`read_scan`, where the folder holds several.
-
-    Returns:
-        The scan and the mask on its grid.
 
     Example:
         >>> labelled = read_labelled("ct/", "masks/ct.nii.gz")     # or a DICOM SEG
@@ -260,26 +236,20 @@ def _pairs(root: Path, mask_root: Path) -> Iterator[LabelledFiles]:
             series.setdefault((str(where.parent), uid), []).append(file)
     folders = [folder for folder, _ in series]
     for (folder, uid), files in series.items():
-        one_each = [masks.get(str(Path(folder) / key_of(os.path.basename(f)))) for f in files]
-        inside = [f for key, fs in masks.items() if str(Path(key).parent) == folder for f in fs]
-        volumes = [file for file in inside if not file.lower().endswith(".png")]
-        several = folders.count(folder) > 1
-        path = files[0] if len(files) == 1 else str(root / folder)
-        number = mark_of(uid) if several and len(files) > 1 else None
-        name = folder if folder != "." else key_of(os.path.basename(files[0]))
-        place = _below(root, files[0])
-        if any(one_each):
-            chosen = sorted({file for group in one_each if group for file in group})
-        elif folder in masks and not several:
-            chosen = masks[folder]
-        elif volumes and not several and folder != ".":
-            chosen = volumes
-        else:
+        keys = [str(Path(folder) / key_of(os.path.basename(file))) for file in files]
+        several, one = folders.count(folder) > 1, len(files) == 1
+        chosen = sorted({file for key in keys for file in masks.get(key, ())})
+        if not chosen and not several:
+            inside = [f for key, fs in masks.items() if str(Path(key).parent) == folder for f in fs]
+            volumes = [f for f in inside if not f.lower().endswith(".png") and folder != "."]
+            chosen = masks.get(folder, volumes)
+        path = files[0] if one else str(root / folder)
+        if not chosen:
             logger.info("Left out: %s has no mask.", path)
             continue
-        if len(files) == 1:
-            name = str(Path(folder) / key_of(os.path.basename(files[0])))
-        yield LabelledFiles(path, tuple(chosen), name, place, series=number)
+        name = keys[0] if one or folder == "." else folder
+        number = mark_of(uid) if several and not one else None
+        yield LabelledFiles(path, tuple(chosen), name, _below(root, files[0]), series=number)
 
 
 def _by_structure(root: Path, structures: Mapping[str, int]) -> Iterator[LabelledFiles]:

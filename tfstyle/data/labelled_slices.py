@@ -29,9 +29,9 @@ def labelled_dataset(
 ) -> tf.data.Dataset:
     """Batches of slices and masks, as ``UNet.fit`` takes them.
 
-    Each pass gives every slice that its mask covers once. Files are read when their turn comes, so
-    the set may be larger than the memory; ``.cache()`` keeps what was read. How many batches files
-    give is known after the first pass alone, at whose end Keras warns that the data ran out.
+    Each pass gives every slice that its mask covers once. Files are read when their turn comes;
+    ``.cache()`` keeps what was read. How many batches files give is known after the first pass
+    alone, at whose end Keras warns that the data ran out.
 
     Example:
         >>> records = tfstyle.data.find_labelled("images/", "masks/")

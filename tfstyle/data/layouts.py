@@ -1,9 +1,7 @@
 """What the names in a data set say: which files are label maps, and which belong to one image.
 
-The layouts known are those of TotalSegmentator (``s0001/segmentations/``), nnU-Net and the Medical
-Segmentation Decathlon (``imagesTr/case_0000``, ``labelsTr/case``), VerSe and BIDS
-(``derivatives/…_seg-vert_msk``, ``…_dseg``), CTSpine1K, and folders or names with words such as
-``masks`` and ``_seg``.
+Known are the layouts of TotalSegmentator, nnU-Net, the Medical Segmentation Decathlon, VerSe, BIDS
+and CTSpine1K, and folders or names with words such as ``masks`` and ``_seg``.
 """
 
 from __future__ import annotations

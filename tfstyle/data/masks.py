@@ -53,19 +53,14 @@ def merge_classes(
 def mask_on(scan: Scan, path: str) -> tuple[np.ndarray, np.ndarray]:
     """Labels of a NIfTI or DICOM SEG file on the scan's grid, and the slices that it covers."""
     if scan.affine is None:
-        raise InputFileError(
-            path, f"cannot be laid on {scan.name}, which has no position in space; use PNG masks."
-        )
+        raise InputFileError(path, f"{scan.name} has no position in space; use PNG masks.")
     if path.lower().endswith(NIFTI):
         labels, affine = read_labels(path)
     else:
         labels, affine = read_dicom_seg(path)
     if labels.shape == scan.shape and not np.allclose(affine, scan.affine, atol=1e-3):
-        logger.warning(
-            "%s has the size of %s and another affine; it is laid on the scan by its affine.",
-            path,
-            scan.name,
-        )
+        what = "and another affine; it is laid on the scan by its affine"
+        logger.warning("%s has the size of %s %s.", path, scan.name, what)
     return resample_labels(scan, labels, affine)
 
 
@@ -80,18 +75,13 @@ def add_pictures(
     else:
         slices = [(i, by_name[name]) for i, name in enumerate(names) if name in by_name]
         if len(names) != len(scan) or len(slices) != len(pictures):
-            raise InputFileError(
-                pictures[0],
-                f"{len(pictures)} PNG masks do not fit the {len(scan)} slices of {image} by name.",
-            )
+            problem = f"{len(pictures)} PNG masks do not fit {len(scan)} slices of {image} by name."
+            raise InputFileError(pictures[0], problem)
     for number, path in slices:
         labels = read_png(path).pixels[0]
         if labels.shape != mask.shape[1:]:
-            raise InputFileError(
-                path,
-                f"has {labels.shape[0]} x {labels.shape[1]} pixels, the slice "
-                f"{mask.shape[1]} x {mask.shape[2]}.",
-            )
+            (h, w), (rows, columns) = labels.shape, mask.shape[1:]
+            raise InputFileError(path, f"has {h} x {w} pixels, the slice {rows} x {columns}.")
         # Pictures of two levels are drawn black and white.
         white = np.isin(labels, (0, 255)).all()
         mask[number] = labels > 0 if white else labels

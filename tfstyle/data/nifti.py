@@ -6,6 +6,7 @@ import gzip
 import logging
 import math
 import os
+import re
 from collections.abc import Sequence
 from typing import cast
 
@@ -13,7 +14,8 @@ import nibabel as nib
 import numpy as np
 
 from tfstyle._private.files import safe_name, write_atomically
-from tfstyle.data.dicom import AIR_HU, compact, to_hounsfield
+from tfstyle.data.dicom.pixels import AIR_HU, compact, smallest, to_hounsfield
+from tfstyle.data.layouts import NIFTI
 from tfstyle.data.privacy import reason_of
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
@@ -36,11 +38,9 @@ _GEOMETRY = (
 
 
 def _header(path: str, *, say: bool = False) -> nib.Nifti1Header:
-    """The header of NIfTI-1 or NIfTI-2, without extensions, of sizes that may be read.
+    """The header of NIfTI-1 or NIfTI-2, without extensions, which may be of any kind and size.
 
-    Nothing else is made of the file: what stands between header and voxels may be of any kind and
-    size, and unpacks to more than it takes on the disk. With `say`, a missing size of voxels is
-    logged.
+    With `say`, a missing size of voxels is logged.
     """
     kinds = (nib.Nifti1Header, nib.Nifti2Header)
     try:
@@ -86,14 +86,9 @@ class NiftiPixels:
         shape, kind = tuple(map(int, self.header.get_data_shape())), self.header.get_data_dtype()
         if kind.fields is not None or kind.kind not in "iufb":
             raise InputFileError(path, f"holds {kind} values; scans have one gray value a voxel.")
-        if len(shape) > 3 and any(n != 1 for n in shape[3:]):
-            raise InputFileError(
-                path,
-                f"a {len(shape)}-D image of shape {shape}; give a 3-D volume, for example one time "
-                "point of it.",
-            )
-        if len(shape) < 2 or min(shape) < 1:
-            raise InputFileError(path, f"an image of shape {shape}; give a 3-D volume.")
+        if len(shape) < 2 or min(shape) < 1 or any(n != 1 for n in shape[3:]):
+            problem = f"a {len(shape)}-D image of shape {shape}; give a 3-D volume of it."
+            raise InputFileError(path, problem)
         size = os.path.getsize(path) * (1100 if path.lower().endswith(".gz") else 1)
         count = math.prod(shape)
         if count * kind.itemsize > size:  # before memory is taken
@@ -103,8 +98,7 @@ class NiftiPixels:
         self._change = nib.orientations.ornt_transform(_axes(own, path), _SCAN_AXES)
         self._own = (*shape[:3], 1, 1)[:3]
         self.affine = _RAS_TO_LPS @ own @ nib.orientations.inv_ornt_aff(self._change, self._own)
-        order = self._change[:, 0].astype(int)  # where each axis goes
-        self.shape = tuple(self._own[i] for i in np.argsort(order))
+        self.shape = tuple(self._own[i] for i in np.argsort(self._change[:, 0]))
 
     def voxels(self) -> np.ndarray:
         """The voxels of any numeric type, (slices, rows, columns)."""
@@ -112,10 +106,8 @@ class NiftiPixels:
             with np.errstate(all="ignore"):  # what is too large for the scale becomes infinite
                 voxels = np.asanyarray(nib.arrayproxy.ArrayProxy(self.path, self.header))
         except Exception as error:
-            reason = reason_of(error)
-            raise InputFileError(
-                self.path, f"the voxels are truncated or damaged ({reason})."
-            ) from None
+            problem = f"the voxels are truncated or damaged ({reason_of(error)})."
+            raise InputFileError(self.path, problem) from None
         voxels = nib.orientations.apply_orientation(voxels.reshape(self._own), self._change)
         if voxels.dtype.kind == "b":
             voxels = voxels.astype(np.uint8)
@@ -123,14 +115,9 @@ class NiftiPixels:
 
     def scaled(self, voxels: np.ndarray) -> np.ndarray:
         """Voxels as the pixels of a scan in its units, which are found out if need be."""
-        if voxels.dtype.kind == "f":
-            bad = voxels.size - int(np.isfinite(voxels).sum())
-            if bad:
-                raise InputFileError(
-                    self.path,
-                    f"{bad} of {voxels.size} voxels are NaN or infinite. Replace them, for CT by "
-                    f"{AIR_HU}.",
-                )
+        if bad := int(np.sum(~np.isfinite(voxels))):
+            problem = f"{bad} of {voxels.size} voxels are NaN or infinite; for CT write {AIR_HU}."
+            raise InputFileError(self.path, problem)
         if not self.units:
             low, high = float(voxels.min()), float(voxels.max())
             marked = _HU_MARK in self.header["descrip"].tobytes()
@@ -145,30 +132,24 @@ class NiftiPixels:
 
 def _axes(affine: np.ndarray, path: str) -> np.ndarray:
     """The orientation of an affine, as nibabel has it."""
-    now = np.array([[np.nan]])
     if np.isfinite(affine).all() and np.linalg.cond(affine[:3, :3]) < 1e7:
-        now = nib.orientations.io_orientation(affine)
-    if not np.isfinite(now).all():
-        raise InputFileError(path, "its affine is singular, so the orientation is unknown.")
-    return now
+        return nib.orientations.io_orientation(affine)
+    raise InputFileError(path, "its affine is singular, so the orientation is unknown.")
 
 
 def nifti_name(path: str | os.PathLike) -> str:
     """The file name without ``.nii`` and ``.gz``."""
     name = os.path.basename(os.fspath(path))
-    for ending in (".gz", ".nii"):
-        name = name[: -len(ending)] if name.lower().endswith(ending) else name
-    return safe_name(name, "volume")
+    return safe_name(re.sub(r"(\.nii)?(\.gz)?$", "", name, flags=re.I), "volume")
 
 
 def read_nifti(path: str | os.PathLike, *, units: str = "auto", lazy: bool = False) -> Scan:
     """Reads a 3-D NIfTI volume as axial slices.
 
-    Voxels are put in the order in which DICOM shows axial slices: slices from inferior to superior,
-    rows from anterior to posterior, columns from the patient's right to left. NIfTI does not say
-    what its values mean: a volume with values of -50 or lower that spans at least 200 counts as
-    Hounsfield units, as does one written by :func:`write_nifti` from such; any other is of
-    unspecified units. HU below -1500, which mark padding, become -1024.
+    Slices go from inferior to superior, rows from anterior to posterior, columns from the patient's
+    right to left. NIfTI does not say what its values mean: a volume with values of -50 or lower
+    that spans at least 200 counts as Hounsfield units, as does one written by :func:`write_nifti`
+    from such. HU below -1500, which mark padding, become -1024.
 
     Args:
         path: A ``.nii`` or ``.nii.gz`` file; a single slice or trailing axes of length 1 will do.
@@ -183,7 +164,7 @@ def read_nifti(path: str | os.PathLike, *, units: str = "auto", lazy: bool = Fal
         ArgumentError: If the units are unknown.
     """
     if units not in ("auto", "HU", "US"):
-        raise ArgumentError(f"units must be 'auto', 'HU' or 'US'. Received {units!r}.")
+        raise ArgumentError(f"units: must be 'auto', 'HU' or 'US', received {units!r}.")
     path = os.fspath(path)
     source = NiftiPixels(path)
     source.units = "" if units == "auto" else units
@@ -225,7 +206,7 @@ def match_labels(
         InputFileError: If the file cannot be read or its values are not integers.
     """
     if scan.affine is None:
-        raise ArgumentError(f"{scan.name} has no position in space, so labels cannot be matched.")
+        raise ArgumentError(f"scan: must have a position in space, {scan.name} has none.")
     voxels, affine = read_labels(os.fspath(label_path))
     affine[:3, 3] += offset_mm
     return resample_labels(scan, voxels, affine)
@@ -249,9 +230,7 @@ def resample_labels(
     labels = np.zeros(scan.shape, voxels.dtype)
     covered = np.zeros(len(scan), bool)
     limits = np.array(voxels.shape)[:, None, None]
-    rows, columns = scan.shape[1:]
-    plane = change[:3, 1, None, None] * np.arange(rows)[:, None]
-    plane = plane + change[:3, 2, None, None] * np.arange(columns)
+    plane = np.tensordot(change[:3, 1:3], np.indices(scan.shape[1:]), 1)
     for number in range(len(scan)):
         origin = change[:3, 3] + change[:3, 0] * number
         index = np.floor(plane + origin[:, None, None] + 0.5).astype(np.int64)
@@ -263,11 +242,10 @@ def resample_labels(
 
 def smallest_labels(labels: np.ndarray, path: str = "labels") -> np.ndarray:
     """Whole numbers as the first of uint8, int16 and int32 that holds them."""
-    low, high = labels.min(), labels.max()
-    for kind in (np.uint8, np.int16, np.int32):
-        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
-            return labels.astype(kind)
-    raise InputFileError(path, f"label values {low} to {high} are beyond 32 bits.")
+    kind = smallest(labels, (np.uint8, np.int16, np.int32))
+    if kind is None:
+        raise InputFileError(path, "holds label values beyond 32 bits.")
+    return labels.astype(kind)
 
 
 def write_nifti(
@@ -314,35 +292,26 @@ def write_labels(
     Args:
         labels: Whole numbers (slices, rows, columns) of the size of the scan.
         scan: The scan that is labelled.
-        path: Output ``.nii`` or ``.nii.gz`` file, replaced as a whole.
+        path: See :func:`write_nifti`, as for errors.
         description: Up to 68 ASCII characters for the header.
-
-    Raises:
-        ArgumentError: If the labels are not whole numbers or do not match the scan, or the name
-            ends otherwise.
-        InputFileError: If the NIfTI file of the scan can no longer be read.
-        OutputError: If the file cannot be written.
     """
     labels = np.asarray(labels)
     if labels.shape != scan.shape or labels.dtype.kind not in "iub":
-        raise ArgumentError(
-            f"labels: must be whole numbers of shape {scan.shape}, received {labels.dtype} of "
-            f"shape {labels.shape}."
-        )
+        found = f"{labels.dtype} {labels.shape}"
+        raise ArgumentError(f"labels: must be whole numbers {scan.shape}, received {found}.")
     _write(smallest_labels(labels), scan, os.fspath(path), description, "US")
 
 
 def _write(values: np.ndarray, scan: Scan, path: str, description: str, units: str) -> None:
-    if not path.lower().endswith((".nii", ".nii.gz")):
+    if not path.lower().endswith(NIFTI):
         raise ArgumentError(f"path: must end in .nii or .nii.gz, received {path!r}.")
     try:
         image = _image(values, scan)
+    except InputFileError:
+        raise
     except (ValueError, np.linalg.LinAlgError, nib.spatialimages.HeaderDataError) as error:
-        if isinstance(error, InputFileError):
-            raise
-        raise OutputError(
-            path, f"the place of {scan.name} in space does not fit NIfTI ({error})."
-        ) from error
+        problem = f"the place of {scan.name} in space does not fit NIfTI ({error})."
+        raise OutputError(path, problem) from error
     mark = _HU_MARK if units == "HU" else b"units US"
     image.header["descrip"] = description.encode("ascii", "replace")[:68] + b", " + mark
     data = image.to_bytes()
@@ -357,7 +326,7 @@ def _image(values: np.ndarray, scan: Scan) -> nib.Nifti1Image:
     """Values (slices, rows, columns) in the axes of the scan's own file, with its geometry."""
     source = scan.files[0] if scan.files else ""
     affine = np.diag([*scan.spacing, 1.0])[[2, 1, 0, 3]] if scan.affine is None else scan.affine
-    if not source.lower().endswith((".nii", ".nii.gz")):
+    if not source.lower().endswith(NIFTI):
         affine = _RAS_TO_LPS @ affine[:, [2, 1, 0, 3]]
         image = nib.Nifti1Image(np.ascontiguousarray(values.transpose(2, 1, 0)), affine)
         image.header.set_xyzt_units("mm")
@@ -388,10 +357,7 @@ def check_unit(unit: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     if unit.ndim == 4 and unit.shape[-1] == 1:
         unit = unit[..., 0]
     if unit.shape != tuple(shape):
-        raise ArgumentError(
-            f"The images have the shape {unit.shape}, but the scan {tuple(shape)} (slices, rows, "
-            "columns)."
-        )
+        raise ArgumentError(f"images: must be of the scan's shape {shape}, received {unit.shape}.")
     if not np.isfinite(unit).all():
-        raise ArgumentError("The images hold NaN or infinite values.")
+        raise ArgumentError("images: hold NaN or infinite values.")
     return unit

@@ -6,16 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tfstyle.data import (
-    PROTOCOLS,
-    WINDOWS,
-    apply_protocol,
-    scan_to_unit,
-    spine_phantom,
-    write_nifti,
-    write_png,
-)
-from tfstyle.data.nifti import write_labels
+from tfstyle.data.nifti import write_labels, write_nifti
+from tfstyle.data.phantom import spine_phantom
+from tfstyle.data.png import write_png
+from tfstyle.data.protocols import apply_protocol, find_protocol
+from tfstyle.data.windows import WINDOWS, scan_to_unit
 from tfstyle.errors import ArgumentError, OutputError
 
 
@@ -28,11 +23,11 @@ def write_phantoms(
     seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Path]:
-    """Draws spine phantoms and writes three files for each.
+    """Draws spine phantoms of the seeds from `seed` on and writes three files for each.
 
     Args:
         output: Folder, new or empty.
-        count: Number of phantoms; their seeds are ``seed``, ``seed + 1``, ….
+        count: Number of phantoms.
         size: Rows and columns in pixels.
         protocol: Key of :data:`tfstyle.data.PROTOCOLS` for the PNG.
         seed: First seed.
@@ -50,10 +45,7 @@ def write_phantoms(
         >>> write_phantoms("phantoms", count=2)[0].name
         'phantom_0.nii.gz'
     """
-    if protocol.replace("-", "_") not in PROTOCOLS:
-        raise ArgumentError(
-            f"protocol: unknown name {protocol!r}; use one of {', '.join(PROTOCOLS)}."
-        )
+    find_protocol(protocol)
     if count < 1:
         raise ArgumentError(f"count: must be at least 1, received {count}.")
     folder = Path(output)

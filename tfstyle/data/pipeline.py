@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from tfstyle._private.images import checked_whole, number_range
+from tfstyle._private.images import number as checked_number
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window, WindowSpec, resolve_window
 from tfstyle.errors import ArgumentError
@@ -41,9 +43,8 @@ def pair_dataset(
     """Random pairs of content and style crops.
 
     Content and style are drawn independently: scan, slice, window, place, zoom and flip. Pair
-    number ``i`` depends on ``seed`` and ``i`` alone, so that a run started again at step ``start``
-    sees the pairs that it would have seen without the interruption. Scans stay in their own data
-    type in memory; windows are applied to the crops.
+    number ``i`` depends on ``seed`` and ``i`` alone, so that a run that resumes at step ``start``
+    sees the pairs that it would have seen.
 
     Example:
         >>> from tfstyle.data import spine_phantom
@@ -72,12 +73,10 @@ def pair_dataset(
         flips: Whether to mirror crops left to right and top to bottom at random.
         min_body: Least share of pixels in a crop that differ from a neighbor; flatter crops (air,
             clipped bone) are drawn again, up to ten times, then the best of them is taken.
-        same_place: Share of pairs whose style is the content's own crop in another window. There
-            the style's gray scale and the content's anatomy agree in full, so that a model learns
-            the tone curve free of the anatomy's share in the histogram.
+        same_place: Share of pairs whose style is the content's own crop in another window, from
+            which a model learns the tone curve free of the anatomy's share in the histogram.
         shard: ``(worker, workers)``, for one of several machines: batches hold that worker's part
-            alone, and the parts of all workers make up the batch of ``batch_size`` pairs that a
-            single machine would see.
+            of the batch that a single machine would see.
 
     Returns:
         Endless dataset of ``{"content": ..., "style": ...}``, both float32 (batch_size, crop, crop,
@@ -88,35 +87,22 @@ def pair_dataset(
     Raises:
         ArgumentError: If an argument cannot be used, or no window suits a scan.
     """
-    for name, value, least in (
-        ("crop", crop, 1),
-        ("batch_size", batch_size, 1),
-        ("start", start, 0),
-    ):
-        if int(value) != value or value < least:
-            raise ArgumentError(
-                f"{name} must be a whole number of at least {least}. Got {value!r}."
-            )
+    crop, batch_size = checked_whole("crop", crop, 1), checked_whole("batch_size", batch_size, 1)
+    start = checked_whole("start", start, 0)
     worker, workers = shard
     if not 0 <= worker < workers or batch_size % workers:
         raise ArgumentError(
-            "shard must be (worker, workers) with 0 <= worker < workers, and batch_size a multiple "
-            f"of workers. Received {shard!r} and batch_size {batch_size}."
+            "shard: must be (worker, workers), 0 <= worker < workers, and batch_size a multiple "
+            f"of workers, received {shard!r} and batch_size {batch_size}."
         )
-    if not 0 <= window_jitter < 2:
-        raise ArgumentError(f"window_jitter must lie in [0, 2). Received {window_jitter!r}.")
-    for name, share in (("min_body", min_body), ("same_place", same_place)):
-        if not 0 <= share <= 1:
-            raise ArgumentError(f"{name} must lie in [0, 1]. Received {share!r}.")
-    if rescale is not None and not 0.05 <= rescale[0] <= rescale[1] <= 20:
-        raise ArgumentError(f"rescale must be (low, high) within 0.05 to 20. Received {rescale!r}.")
     settings: dict[str, Any] = {
-        "crop": int(crop),
-        "jitter": float(window_jitter),
-        "rescale": rescale,
-        "flips": bool(flips),
-        "min_body": float(min_body),
+        "crop": crop,
+        "jitter": checked_number("window_jitter", window_jitter, 0, 2),
+        "rescale": None if rescale is None else number_range("rescale", rescale, 0.05, 20),
+        "flips": flips,
+        "min_body": checked_number("min_body", min_body, 0, 1),
     }
+    checked_number("same_place", same_place, 0, 1)
     content = _Source("scans", scans, windows, weights, **settings)
     again = style = content
     if style_windows is not None:
@@ -133,7 +119,7 @@ def pair_dataset(
 
     def pair(number: tf.Tensor) -> dict[str, tf.Tensor]:
         images = tf.numpy_function(draw, [number], [tf.float32] * 3, stateful=False)
-        shape = (int(crop), int(crop), 1)
+        shape = (crop, crop, 1)
         element = {
             name: tf.ensure_shape(image, shape)
             for name, image in zip(("content", "style"), images[:2], strict=True)
@@ -150,9 +136,6 @@ def pair_dataset(
     return data.with_options(options).prefetch(2)
 
 
-_UNIT = Window(0.5, 1.0)
-
-
 def _as_scan(name: str, item: Scan | np.ndarray) -> tuple[Scan, bool]:
     """The scan, and whether its pixels are gray levels in [0, 1] already."""
     if isinstance(item, Scan):
@@ -162,44 +145,22 @@ def _as_scan(name: str, item: Scan | np.ndarray) -> tuple[Scan, bool]:
         array = array[..., 0]
     if array.ndim == 2:
         array = array[None]
+    unit = array.dtype.kind == "f"
+    if unit and array.size and not (array.min() >= 0 and array.max() <= 1):
+        raise ArgumentError(f"{name}: float images must lie in [0, 1]; give HU as int16.")
     units = {"f": "US", "u": "gray"}.get(array.dtype.kind, "HU")
-    if array.dtype.kind == "f":
-        array = array.astype(np.float32)
-        if array.size and not (array.min() >= 0 and array.max() <= 1):
-            raise ArgumentError(
-                f"{name}: float images must lie in [0, 1]; turn HU into a Scan, or into int16."
-            )
-    return Scan(array, units=units, name="array"), array.dtype.kind == "f"
+    return Scan(array.astype(np.float32) if unit else array, units=units, name="array"), unit
 
 
-@dataclass
-class _Entry:
-    """A scan with the windows that suit it."""
+class _Place(NamedTuple):
+    """Where a crop lies: scan, slice, corner and side in pixels, and steps along its axes."""
 
-    pixels: np.ndarray
-    windows: list[Window]
-
-
-@dataclass
-class _Place:
-    """Where a crop lies: entry, slice, corner and side in pixels, mirrored axes."""
-
-    entry: int
+    scan: int
     plane: int
     top: int
     left: int
     size: int
-    flips: tuple[bool, bool] = (False, False)
-
-
-def _finish(image: np.ndarray, place: _Place) -> np.ndarray:
-    """Mirrors a crop as its place says; float32 (crop, crop, 1)."""
-    columns, rows = place.flips
-    if columns:
-        image = image[:, ::-1]
-    if rows:
-        image = image[::-1]
-    return np.ascontiguousarray(image[..., None], np.float32)
+    steps: tuple[int, int]
 
 
 class _Source:
@@ -224,76 +185,64 @@ class _Source:
             windows = [windows]
         if len(scans) == 0:
             raise ArgumentError(f"{name}: at least one scan is needed.")
-        self.crop = crop
-        self.jitter = jitter
-        self.rescale = rescale
-        self.flips = flips
-        self.min_body = min_body
-        self.entries = []
+        self.crop, self.jitter, self.rescale = crop, jitter, rescale
+        self.flips, self.min_body = flips, min_body
+        self.scans = []
         for item in scans:
             scan, is_unit = _as_scan(name, item)
-            suitable = [_UNIT] if is_unit else _suitable(name, scan, windows)
-            self.entries.append(_Entry(scan.pixels, suitable))
-        if weights is None:
-            chances = np.array([len(entry.pixels) for entry in self.entries], np.float64)
-        else:
-            chances = np.array(weights, np.float64)
-            if chances.shape != (len(self.entries),):
-                raise ArgumentError(
-                    f"{name}: {len(self.entries)} scans, but {chances.size} weights; give one each."
-                )
-            if not (np.isfinite(chances).all() and (chances >= 0).all() and chances.sum() > 0):
-                raise ArgumentError(f"{name}: weights must be at least 0 and not all 0.")
-        self.cumulative = np.cumsum(chances / chances.sum())
+            suitable = [Window(0.5, 1.0)] if is_unit else _suitable(name, scan, windows)
+            self.scans.append((scan.pixels, suitable))
+        chances = np.array(
+            [len(pixels) for pixels, _ in self.scans] if weights is None else weights, np.float64
+        )
+        if chances.shape != (len(self.scans),):
+            raise ArgumentError(f"{name}: {len(self.scans)} scans, but {chances.size} weights.")
+        if not (np.isfinite(chances).all() and (chances >= 0).all() and chances.sum() > 0):
+            raise ArgumentError(f"{name}: weights must be at least 0 and not all 0.")
+        self.chances = chances / chances.sum()
 
     def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, _Place]:
         """One crop, float32 (crop, crop, 1), and its place."""
         best_share = -1.0
         for _ in range(_TRIES):
             place = self._place(rng)
-            image = self._crop(place, rng)
-            share = _body_share(image)
+            image = self.render(place, rng)
+            share = _body_share(image[..., 0])
             if share > best_share:
-                best, best_place, best_share = image, place, share
+                best, best_share = (image, place), share
             if share >= self.min_body:
                 break
-        if self.flips:
-            best_place.flips = rng.random() < 0.5, rng.random() < 0.5
-        return _finish(best, best_place), best_place
-
-    def render(self, place: _Place, rng: np.random.Generator) -> np.ndarray:
-        """The crop at a place in a window of its own, float32 (crop, crop, 1)."""
-        return _finish(self._crop(place, rng), place)
+        return best
 
     def _place(self, rng: np.random.Generator) -> _Place:
-        number = int(np.searchsorted(self.cumulative, rng.random(), side="right"))
-        number = min(number, len(self.entries) - 1)
-        pixels = self.entries[number].pixels
-        plane = int(rng.integers(len(pixels)))
+        number = int(rng.choice(len(self.scans), p=self.chances))
+        count, rows, columns = self.scans[number][0].shape
         size = self.crop
         if self.rescale is not None:
-            low, high = np.log(self.rescale[0]), np.log(self.rescale[1])
-            size = max(1, round(self.crop / float(np.exp(rng.uniform(low, high)))))
-        rows, columns = pixels[plane].shape
-        top = int(rng.integers(max(1, rows - size + 1)))
-        left = int(rng.integers(max(1, columns - size + 1)))
-        return _Place(number, plane, top, left, size)
+            size = max(1, round(size / float(np.exp(rng.uniform(*np.log(self.rescale))))))
+        plane, top, left = (
+            int(rng.integers(n))
+            for n in (count, max(1, rows - size + 1), max(1, columns - size + 1))
+        )
+        down, right = rng.choice((-1, 1), 2) if self.flips else (1, 1)
+        return _Place(number, plane, top, left, size, (down, right))
 
-    def _crop(self, place: _Place, rng: np.random.Generator) -> np.ndarray:
-        entry = self.entries[place.entry]
-        window = entry.windows[int(rng.integers(len(entry.windows)))]
+    def render(self, place: _Place, rng: np.random.Generator) -> np.ndarray:
+        """The crop at a place in a random window, float32 (crop, crop, 1)."""
+        pixels, windows = self.scans[place.scan]
+        window = windows[int(rng.integers(len(windows)))]
         if self.jitter:
             window = window.jittered(self.jitter, rng)
         top, left, size = place.top, place.left, place.size
-        plane = entry.pixels[place.plane]
-        patch = window.to_unit(plane[top : top + size, left : left + size])
+        patch = window.to_unit(pixels[place.plane][top : top + size, left : left + size])
         missing = size - patch.shape[0], size - patch.shape[1]
         if any(missing):
             patch = np.pad(patch, [(m // 2, m - m // 2) for m in missing], mode="symmetric")
         if size != self.crop:
             kernel = _resize_matrix(size, self.crop)
             patch = np.clip(kernel @ patch @ kernel.T, 0, 1)
-        return patch
+        patch = patch[:: place.steps[0], :: place.steps[1]]
+        return np.ascontiguousarray(patch[..., None], np.float32)
 
 
 def _suitable(name: str, scan: Scan, windows: Sequence[WindowSpec]) -> list[Window]:
@@ -320,20 +269,11 @@ def _body_share(image: np.ndarray) -> float:
     return float(np.count_nonzero(varied)) / varied.size
 
 
-_MATRICES: dict[tuple[int, int], np.ndarray] = {}
-
-
+@lru_cache(maxsize=512)
 def _resize_matrix(size: int, target: int) -> np.ndarray:
     """Linear interpolation from ``size`` to ``target`` samples, widened against aliasing."""
-    key = size, target
-    if key not in _MATRICES:
-        scale = size / target
-        support = max(1.0, scale)
-        centers = (np.arange(target) + 0.5) * scale - 0.5
-        distance = np.abs(np.arange(size)[None] - centers[:, None]) / support
-        kernel = np.maximum(0, 1 - distance)
-        kernel /= kernel.sum(axis=1, keepdims=True)
-        if len(_MATRICES) >= 512:
-            _MATRICES.clear()
-        _MATRICES[key] = kernel.astype(np.float32)
-    return _MATRICES[key]
+    scale = size / target
+    centers = (np.arange(target) + 0.5) * scale - 0.5
+    distance = np.abs(np.arange(size)[None] - centers[:, None]) / max(1.0, scale)
+    kernel = np.maximum(0, 1 - distance)
+    return (kernel / kernel.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -6,7 +6,7 @@ import os
 import struct
 import zlib
 from collections.abc import Sequence
-from typing import cast
+from typing import Any
 
 import numpy as np
 
@@ -28,10 +28,7 @@ def is_png(path: str | os.PathLike) -> bool:
 
 
 def read_png(path: str | os.PathLike, lazy: bool = False) -> Scan:
-    """Reads a gray PNG as a scan of one slice.
-
-    Color pictures whose channels are equal, and opaque alpha, are accepted, because many programs
-    save gray pictures so.
+    """Reads a gray PNG as a scan of one slice; equal color channels and opaque alpha will do.
 
     Args:
         path: A PNG file.
@@ -44,7 +41,7 @@ def read_png(path: str | os.PathLike, lazy: bool = False) -> Scan:
         InputFileError: If the file is missing, damaged, in color or partly transparent.
     """
     path = os.fspath(path)
-    pixels = cast("np.ndarray", PngPixels(path))
+    pixels: Any = PngPixels(path)
     scan = Scan(pixels, units="gray", name=picture_name(path), files=(path,))
     return scan if lazy else scan.load()
 
@@ -71,16 +68,11 @@ class PngPixels:
                 image = tf.io.decode_png(data, dtype=kind).numpy()
         except (tf.errors.OpError, ValueError) as error:
             raise InputFileError(path, "the PNG file is truncated or damaged.") from error
-        if image.shape[-1] in (2, 4):
-            if (image[..., -1] != np.iinfo(image.dtype).max).any():
-                raise InputFileError(
-                    path, "has transparent pixels; save it without an alpha channel."
-                )
-            image = image[..., :-1]
-        if (image != image[..., :1]).any():
-            raise InputFileError(
-                path, "a color picture; convert it to gray first (one channel, 8 or 16 bit)."
-            )
+        colors = image.shape[-1] - (image.shape[-1] in (2, 4))  # without alpha
+        if (image[..., colors:] != np.iinfo(image.dtype).max).any():
+            raise InputFileError(path, "has transparent pixels; save it without an alpha channel.")
+        if (image[..., :colors] != image[..., :1]).any():
+            raise InputFileError(path, "a color picture; convert it to gray first.")
         return np.ascontiguousarray(image[None, ..., 0])
 
 
@@ -128,14 +120,14 @@ def write_png(
     import tensorflow as tf
 
     if bits not in (8, 16):
-        raise ArgumentError(f"bits must be 8 or 16. Received {bits!r}.")
+        raise ArgumentError(f"bits: must be 8 or 16, received {bits!r}.")
     unit = np.asarray(unit, np.float64)
     if unit.ndim == 2:
         unit = unit[..., None]
     if unit.ndim != 3 or unit.shape[-1] != 1 or unit.size == 0:
-        raise ArgumentError(f"unit must be (rows, columns). Received shape {unit.shape}.")
+        raise ArgumentError(f"unit: must be (rows, columns), received shape {unit.shape}.")
     if not np.isfinite(unit).all():
-        raise ArgumentError("unit holds NaN or infinite values.")
+        raise ArgumentError("unit: holds NaN or infinite values.")
     kind = np.uint8 if bits == 8 else np.uint16
     stored = np.rint(np.clip(unit, 0, 1) * np.iinfo(kind).max).astype(kind)
     with tf.device("CPU"):

@@ -31,12 +31,7 @@ TECHNICAL = frozenset({
 
 
 def reason_of(error: BaseException) -> str:
-    """What another library says of a damaged file, on one line and without the values it quotes.
-
-    Values stand in quotes or behind a colon; both are left out.
-
-    Args:
-        error: The error.
+    """What another library says of a damaged file, without the values in quotes, behind a colon.
 
     Example:
         >>> reason_of(ValueError("could not convert string to float: 'DOE^JOHN'"))
@@ -45,16 +40,12 @@ def reason_of(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, ImportError):  # which names modules, and no values
         return text
-    text = _QUOTED.sub("…", text)
-    text = text.partition(":")[0].strip().rstrip(".").strip()
+    text = _QUOTED.sub("…", text).partition(":")[0].strip(" .")
     return text if any(c.isalpha() for c in text) else type(error).__name__
 
 
 def mark_of(uid: str) -> str:
     """Eight characters that tell a UID from others and are not part of it.
-
-    Args:
-        uid: A UID.
 
     Example:
         >>> mark_of("1.2.840.113619.2")
@@ -70,8 +61,7 @@ _lock, _inside, _before = threading.Lock(), 0, (0, 0)
 def values_unsaid() -> Iterator[None]:
     """Keeps pydicom from warning of invalid values, since its warnings quote them.
 
-    For the time of the ``with`` statement, in this process; threads may overlap, and the last to
-    leave puts pydicom's settings back.
+    Threads may overlap; the last to leave puts pydicom's settings back.
     """
     global _inside, _before
     settings, off = pydicom.config.settings, pydicom.config.IGNORE

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from tfstyle._private.images import number
 from tfstyle.data._canvas import filtered, squared_frequencies
 from tfstyle.data.phantom import Phantom
 from tfstyle.data.scan import Scan
@@ -38,15 +39,10 @@ class Protocol:
     inverted: bool = False
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("contrast", 0.1, 10),
-            ("gamma", 0.1, 10),
-            ("sharpness", -20, 10),
-            ("noise_hu", 0, 1000),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ArgumentError(f"{name} must lie in {low} to {high}. Received {value!r}.")
+        number("contrast", self.contrast, 0.1, 10)
+        number("gamma", self.gamma, 0.1, 10)
+        number("sharpness", self.sharpness, -20, 10)
+        number("noise_hu", self.noise_hu, 0, 1000)
 
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
@@ -67,15 +63,22 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
 """Gray-scale protocols by name."""
 
 
+def find_protocol(name: str) -> Protocol:
+    """The protocol of a name, written with '-' or '_'; an ArgumentError if there is none."""
+    found = PROTOCOLS.get(name.strip().lower().replace("-", "_"))
+    if found is None:
+        names = ", ".join(sorted(PROTOCOLS))
+        raise ArgumentError(f"protocol: unknown protocol {name!r}; use one of {names}.")
+    return found
+
+
 def apply_protocol(
     source: Phantom | Scan, protocol: str | Protocol = "standard", seed: int = 0
 ) -> np.ndarray:
     """A scan in HU as it would look under another protocol.
 
     Example:
-        >>> from tfstyle.data import spine_phantom
-        >>> image = apply_protocol(spine_phantom(0, 64), "bone_sharp")
-        >>> image.shape
+        >>> apply_protocol(tfstyle.data.spine_phantom(0, 64), "bone_sharp").shape
         (1, 64, 64, 1)
 
     Args:
@@ -93,26 +96,20 @@ def apply_protocol(
     if scan.units != "HU":
         raise ArgumentError(f"{scan.name} is in units {scan.units!r}; a protocol needs HU.")
     if isinstance(protocol, str):
-        name = protocol.strip().lower().replace("-", "_")
-        if name not in PROTOCOLS:
-            raise ArgumentError(
-                f"Unknown protocol {protocol!r}. Use one of {', '.join(sorted(PROTOCOLS))}."
-            )
-        protocol = PROTOCOLS[name]
+        protocol = find_protocol(protocol)
     if seed < 0:
-        raise ArgumentError(f"seed must not be negative. Received {seed!r}.")
+        raise ArgumentError(f"seed: must not be negative, received {seed!r}.")
     images = np.empty(scan.pixels.shape, np.float32)
     spacing = scan.spacing[1:]
-    for number, plane in enumerate(scan.pixels):
-        hu = plane.astype(np.float64)
-        hu = np.where(hu > 0, hu * (1 + (protocol.contrast - 1) * np.minimum(hu / 150, 1)), hu)
+    for i, plane in enumerate(scan.pixels):
+        hu = plane * (1 + (protocol.contrast - 1) * np.clip(plane / 150, 0, 1))
         if protocol.sharpness or protocol.noise_hu:
-            rng = np.random.default_rng([int(seed), number, 0x7C])
+            rng = np.random.default_rng([int(seed), i, 0x7C])
             hu = _reconstruct(hu, spacing, protocol, rng)
         unit = protocol.window.to_unit(hu)
         if protocol.gamma != 1:
             unit = unit**protocol.gamma
-        images[number] = 1 - unit if protocol.inverted else unit
+        images[i] = 1 - unit if protocol.inverted else unit
     return images[..., None]
 
 
@@ -120,8 +117,7 @@ def _reconstruct(
     hu: np.ndarray, spacing: tuple[float, float], protocol: Protocol, rng: np.random.Generator
 ) -> np.ndarray:
     """Applies the kernel and adds noise that has passed through it, with mirrored borders."""
-    rows, columns = hu.shape
-    margin = min(16, rows), min(16, columns)
+    margin = [min(16, n) for n in hu.shape]
     image = np.pad(hu, [(m, m) for m in margin], mode="symmetric")
     f2 = squared_frequencies(image.shape, spacing)
     if protocol.sharpness < 0:
@@ -135,4 +131,4 @@ def _reconstruct(
         grain *= protocol.noise_hu / spread if spread > 0 else 0
         spectrum += np.fft.rfft2(grain)
     image = np.fft.irfft2(spectrum, image.shape)
-    return image[margin[0] : margin[0] + rows, margin[1] : margin[1] + columns]
+    return image[tuple(slice(m, m + n) for m, n in zip(margin, hu.shape))]

@@ -32,30 +32,16 @@ _PAIR_PROBLEM = (
 )
 
 
-def _is_nifti(path: str) -> bool:
-    return path.lower().endswith(NIFTI)
-
-
 def no_scans(folder: str | os.PathLike) -> InputFileError:
     """The error for a folder or file without a scan, which says what is there instead."""
     path = os.fspath(folder)
-    if not os.path.isdir(path):
-        try:
-            read_scans(path)
-        except InputFileError as error:
-            return error
-    files = find_files(path)
+    try:
+        files = find_files(path) if os.path.isdir(path) else [s.files[0] for s in read_scans(path)]
+    except InputFileError as error:
+        return error
     pair = next((file for file in files if file.lower().endswith(_PAIR)), None)
     if pair is not None:
         return InputFileError(pair, _PAIR_PROBLEM)
-    labels = [file for file in files if _is_nifti(file)]
-    if labels:
-        return InputFileError(
-            path,
-            f"holds no scans, but {len(labels)} NIfTI files that are label maps by their names, "
-            f"such as {os.path.basename(labels[0])}. Give such a file itself to read it as a scan, "
-            "or give it another name.",
-        )
     index = next((file for file in files if os.path.basename(file).lower() == "dicomdir"), None)
     if index is not None:
         return InputFileError(
@@ -75,16 +61,12 @@ def read_scans(
 ) -> list[Scan]:
     """Reads every scan in a file or a tree of folders.
 
-    In a folder, DICOM files are grouped by series and sorted by position, each NIfTI and PNG file
-    is a scan of its own, and what is none of these, or a DICOM object without a picture, is left
-    out. Label maps are left out as well, with a warning: those that names of files or folders tell,
-    as in the layouts of TotalSegmentator, nnU-Net, the Medical Segmentation Decathlon, VerSe and
-    BIDS. So are results of tfstyle in a folder that holds anything else. A file that is given
-    itself is read under any name.
-
-    Scout images, and slices of another size or orientation than the rest of their series, are left
-    out with a warning that names the file, because a series with its scout is what scanners send.
-    Damaged files are an error.
+    In a folder, DICOM files are grouped by series and sorted by position; each NIfTI and PNG file
+    is a scan of its own. Left out with a warning are label maps, by the names of files or folders
+    in the layouts of TotalSegmentator, nnU-Net, the Medical Segmentation Decathlon, VerSe and BIDS;
+    results of tfstyle in a folder that holds anything else; scout images, and slices of another
+    size or orientation than the rest of their series. A file that is given itself is read under any
+    name. Damaged files are an error.
 
     Example:
         >>> for scan in read_scans("ct/"):
@@ -114,8 +96,8 @@ def read_scans(
         scans = _read_folder(path, series, units, lazy)
     elif os.path.getsize(path) == 0:
         raise InputFileError(path, "the file is empty.")
-    elif _is_nifti(path) or path.lower().endswith(".png") or is_png(path):
-        scan = read_nifti(path, units=units, lazy=lazy) if _is_nifti(path) else read_png(path, lazy)
+    elif (nifti := path.lower().endswith(NIFTI)) or path.lower().endswith(".png") or is_png(path):
+        scan = read_nifti(path, units=units, lazy=lazy) if nifti else read_png(path, lazy)
         scans = [scan] if series in (None, scan.name) else []
     elif path.lower().endswith(_PAIR) and not is_dicom(path):
         raise InputFileError(path, _PAIR_PROBLEM)
@@ -154,11 +136,8 @@ def _read_folder(path: str, series: str | None, units: str, lazy: bool) -> list[
     ]
     if not scans and series is None:
         if said:
-            raise InputFileError(
-                path,
-                f"{len(said)} DICOM files, but none with slices to read (scout images and "
-                "objects without pictures are left out). To read a scout, give its file.",
-            )
+            what = "scout images and objects without pictures are left out; or give a scout's file"
+            raise InputFileError(path, f"holds DICOM files, none with slices to read ({what}).")
         raise no_scans(path)
     say_others(path, found.others)
     return sorted(scans, key=lambda scan: os.path.dirname(scan.files[0]))
@@ -179,17 +158,10 @@ class ScanFiles:
     series: str = ""
 
     def read(self, *, lazy: bool = False) -> list[Scan]:
-        """Reads the files as :func:`read_scans` reads a folder.
+        """Reads the files as :func:`read_scans` reads a folder, whose errors it raises.
 
-        Args:
-            lazy: See :func:`read_scans`.
-
-        Returns:
-            One scan, several where a DICOM series repeats its positions, or none where the files
-            turn out to be scout images or objects without pictures.
-
-        Raises:
-            InputFileError: If a file is damaged.
+        Gives one scan, several where a DICOM series repeats its positions, or none where the files
+        turn out to be scout images or objects without pictures.
         """
         if self.kind == "png":
             return [read_png(self.files[0], lazy)]
@@ -201,10 +173,9 @@ class ScanFiles:
 def list_scans(
     folder: str | os.PathLike, *, without: Sequence[str | os.PathLike] = ()
 ) -> tuple[list[ScanFiles], list[InputFileError]]:
-    """Finds the scans in a tree of folders without reading their pixels.
+    """Finds the scans of :func:`read_scans` in a tree of folders without reading their pixels.
 
-    The scans are those of :func:`read_scans`, but a damaged file stops nothing, here or when it
-    is read, and no more than one scan need be in memory.
+    A damaged file stops nothing, here or when it is read.
 
     Args:
         folder: The folder; or one file.
@@ -220,8 +191,8 @@ def list_scans(
     folder = os.fspath(folder)
     _check_exists(folder)
     files = find_files(folder) if os.path.isdir(folder) else [folder]
-    passed = tuple(os.path.join(os.path.realpath(path), "") for path in without)
-    if passed:
+    if without:
+        passed = tuple(os.path.join(os.path.realpath(path), "") for path in without)
         files = [file for file in files if not os.path.realpath(file).startswith(passed)]
     found = look_into(folder, files, lambda _, header: identity_of(header), IDENTITY_TAGS, False)
     scans = [ScanFiles((file,), "nifti") for file in found.of("nifti")]
@@ -257,7 +228,6 @@ def read_scan(
     if len(scans) > 1:
         listed = ", ".join(f"{scan.name} ({len(scan)} slices)" for scan in scans[:20])
         more = f" and {len(scans) - 20} more" if len(scans) > 20 else ""
-        raise InputFileError(
-            path, f"holds {len(scans)} scans, where one is needed: {listed}{more}. Name the series."
-        )
+        what = f"holds {len(scans)} scans, where one is needed: {listed}{more}. Name the series."
+        raise InputFileError(path, what)
     return scans[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -17,27 +17,12 @@ if TYPE_CHECKING:
 UNITS = ("HU", "US", "gray")
 
 
-class LazyPixels(Protocol):
-    """Pixels that are read when they are asked for.
-
-    Attributes:
-        shape: Slices, rows and columns.
-        by_slice: Whether some slices can be read without the others.
-    """
-
-    shape: tuple[int, int, int]
-    by_slice: bool
-
-    def read(self, indices: Sequence[int]) -> np.ndarray:
-        """Pixels (slices, rows, columns) of the slices named."""
-
-
 @dataclass(frozen=True, eq=False)
 class Scan:
     """A stack of parallel slices with spacing and position, immutable.
 
-    Readers give scans whose pixels are decoded when they are asked for: all of them by ``pixels``,
-    which keeps them, or one slice by :meth:`read`, which does not.
+    Pixels of a lazy scan are decoded when they are asked for: all of them by ``pixels``, which
+    keeps them, or one slice by :meth:`read`, which does not.
 
     Example:
         >>> scan = Scan(np.zeros((3, 4, 5), np.int16), spacing=(2.0, 1.0, 1.0), units="HU")
@@ -47,7 +32,8 @@ class Scan:
     Attributes:
         pixels: Array (slices, rows, columns), read-only. int16 Hounsfield units when ``units`` is
             ``"HU"``; uint8 or uint16 for gray pictures; int16, int32 or float32 otherwise. May be
-            given as an object that reads them, see :class:`LazyPixels`.
+            given as an object with ``shape``, ``by_slice`` (whether slices can be read one by one)
+            and ``read(indices)``, which gives the pixels of some slices when they are asked for.
         spacing: Distances in mm between slices (along their normal), rows and columns.
         units: ``"HU"``, ``"US"`` (unspecified, the DICOM term, for example MR) or ``"gray"``.
         name: A short label made of the file or folder name, never of patient data.
@@ -79,27 +65,22 @@ class Scan:
 
     def __post_init__(self) -> None:
         if self.units not in UNITS:
-            raise ArgumentError(f"units must be one of {UNITS}. Received {self.units!r}.")
+            raise ArgumentError(f"units: must be one of {UNITS}, received {self.units!r}.")
         pixels = self.__dict__.pop("pixels")
         lazy = hasattr(pixels, "by_slice")
         self._set("_source", pixels if lazy else None)
         if not lazy:
             self._set("pixels", self._checked(pixels))
         if self.frames and len(self.frames) != len(self):
-            raise ArgumentError(
-                f"frames must be one a slice, {len(self)}. Received {len(self.frames)}."
-            )
+            raise ArgumentError(f"frames: must be one a slice, received {len(self.frames)}.")
         spacing = tuple(float(s) for s in self.spacing)
         if len(spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing):
-            raise ArgumentError(
-                "spacing must be three positive numbers in mm (slices, rows, columns). "
-                f"Received {self.spacing}."
-            )
+            raise ArgumentError(f"spacing: must be three positive numbers, received {spacing}.")
         affine = self.affine
         if affine is not None:
             affine = np.array(affine, np.float64)
             if affine.shape != (4, 4) or not np.isfinite(affine).all():
-                raise ArgumentError(f"affine must be a finite 4x4 matrix. Received {affine}.")
+                raise ArgumentError(f"affine: must be a finite 4x4 matrix, received {affine}.")
             affine.setflags(write=False)
         self._set("spacing", spacing)
         self._set("affine", affine)
@@ -111,20 +92,18 @@ class Scan:
 
     def _checked(self, pixels: np.ndarray) -> np.ndarray:
         pixels = np.asarray(pixels)
+        needed = ""
         if pixels.ndim != 3 or pixels.size == 0:
-            raise ArgumentError(
-                "pixels must be a non-empty array (slices, rows, columns). "
-                f"Received shape {pixels.shape}."
-            )
-        if pixels.dtype.kind not in "iuf":
-            raise ArgumentError(f"pixels must be numbers. Received dtype {pixels.dtype}.")
-        if self.units == "HU" and pixels.dtype != np.int16:
-            raise ArgumentError(
-                "pixels in HU must be int16; round and convert them first. "
-                f"Received dtype {pixels.dtype}."
-            )
-        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-            raise ArgumentError("pixels must be finite. Received NaN or infinite values.")
+            needed = "a non-empty array (slices, rows, columns)"
+        elif pixels.dtype.kind not in "iuf":
+            needed = "numbers"
+        elif self.units == "HU" and pixels.dtype != np.int16:
+            needed = "int16 in HU (round and convert them first)"
+        elif not np.isfinite(pixels).all():
+            needed = "without NaN and infinite values"
+        if needed:
+            found = f"{pixels.dtype} of shape {pixels.shape}"
+            raise ArgumentError(f"pixels: must be {needed}, received {found}.")
         # A read-only view: the caller's own array stays writable, the scan's does not.
         pixels = pixels.view()
         pixels.setflags(write=False)
@@ -160,49 +139,33 @@ class Scan:
         """Pixels (rows, columns) of one slice, of which a lazy scan keeps nothing.
 
         The type is that of ``pixels``, or in units ``"US"`` a smaller one that holds this slice.
-
-        Args:
-            index: A slice number; negative counts from the end.
-
-        Raises:
-            IndexError: If the slice number is out of range.
-            InputFileError: If the file is damaged.
+        Raises an IndexError beyond the slices, an InputFileError if the file is damaged.
         """
         index = range(len(self))[index]
         return self._source.read([index])[0] if self.by_slice else self.pixels[index]
 
     def load(self) -> Scan:
-        """The same scan with its pixels in memory; this one stays as it is.
-
-        Raises:
-            InputFileError: If a file is damaged.
-        """
+        """The same scan with its pixels in memory; an InputFileError if a file is damaged."""
         return self if self.loaded else replace(self, pixels=self._source.read(range(len(self))))
 
     def __getitem__(self, index: int | slice) -> Scan:
         """A scan of the chosen slices, with its affine and files kept in step.
 
-        Args:
-            index: A slice number (negative counts from the end) or a ``slice``.
-
-        Raises:
-            IndexError: If the slice number is out of range.
-            ArgumentError: If a ``slice`` selects nothing.
+        Raises an IndexError for a number beyond the slices, an ArgumentError for none of them.
         """
         count = len(self)
-        if isinstance(index, slice):
-            chosen = range(count)[index]
-            if len(chosen) == 0:
-                raise ArgumentError(f"{index} selects none of the {count} slices of {self.name}.")
-        else:
+        if not isinstance(index, slice):
             number = range(count)[index]  # IndexError and negative numbers as for a list
-            chosen, index = range(number, number + 1), slice(number, number + 1)
+            index = slice(number, number + 1)
+        chosen = range(count)[index]
+        if len(chosen) == 0:
+            raise ArgumentError(f"{index} selects none of the {count} slices of {self.name}.")
         step = chosen.step if len(chosen) > 1 else 1
-        affine = None
-        if self.affine is not None:
-            affine = self.affine.copy()
-            affine[:, 3] += affine[:, 0] * chosen.start
-            affine[:, 0] *= step
+        affine = self.affine
+        if affine is not None:
+            move = np.diag([step, 1.0, 1.0, 1.0])
+            move[0, 3] = chosen.start
+            affine = affine @ move
         return replace(
             self,
             pixels=cast("np.ndarray", _Part(self._source, chosen))
@@ -227,7 +190,7 @@ class Scan:
 class _Part:
     """Some slices of pixels that are read one by one."""
 
-    whole: LazyPixels
+    whole: Any
     chosen: range
     by_slice = True
 

@@ -43,8 +43,8 @@ class Window:
             center = width = float("nan")
         if not np.isfinite(center) or not np.isfinite(width) or width <= 0:
             raise ArgumentError(
-                "A window needs a finite center and a width above 0. "
-                f"Received center {self.center!r} and width {self.width!r}."
+                "window: must have a finite center and a width above 0, received center "
+                f"{self.center!r} and width {self.width!r}."
             )
         object.__setattr__(self, "center", center)
         object.__setattr__(self, "width", width)
@@ -62,10 +62,8 @@ class Window:
     def jittered(self, jitter: float, rng: np.random.Generator) -> Window:
         """A random window near this one.
 
-        Args:
-            jitter: The width changes by a factor up to ``exp(±jitter)``, the center by up to
-                `jitter` half widths.
-            rng: Two numbers are drawn, the first for the width.
+        The width changes by a factor up to ``exp(±jitter)``, the center by up to `jitter` half
+        widths; two numbers are drawn, the first for the width.
         """
         width = self.width * float(np.exp(rng.uniform(-jitter, jitter)))
         shift = float(rng.uniform(-jitter, jitter)) * self.width / 2
@@ -82,11 +80,9 @@ class Window:
         return self.center + self.width / 2
 
     def to_unit(self, values: np.ndarray | Sequence[float] | float) -> np.ndarray:
-        """Values of a scan to gray levels.
+        """Values of a scan, of any shape, to gray levels in [0, 1], float32.
 
-        Returns:
-            float32 array of the shape of `values` in [0, 1]: ``(x - center) / width + 0.5``,
-            clipped.
+        They are ``(x - center) / width + 0.5``, clipped.
         """
         unit = np.array(values, dtype=np.float32)
         unit -= np.float32(self.lower)
@@ -94,11 +90,7 @@ class Window:
         return np.clip(unit, 0, 1, out=unit)
 
     def to_hu(self, unit: np.ndarray | Sequence[float] | float) -> np.ndarray:
-        """Gray levels in [0, 1] back to values; what the window had clipped stays clipped.
-
-        Returns:
-            float32 array of the shape of `unit`, not rounded.
-        """
+        """Gray levels in [0, 1] back to values, float32; what was clipped stays clipped."""
         values = np.array(unit, dtype=np.float32)
         values *= np.float32(self.width)
         values += np.float32(self.lower)
@@ -132,18 +124,13 @@ WindowSpec = Window | str | Sequence[float]
 _SAMPLE = 4_000_000  # pixels that percentiles are taken over, at most
 
 
-def _percentiles(scan: Scan, low: float, high: float, spec: object) -> tuple[float, float]:
+def _percentiles(scan: Scan, low: float, high: float, spec: object) -> Window:
     if not 0 <= low < high <= 100:
-        raise ArgumentError(
-            f"Percentiles must rise within 0 to 100, as in 'percentile:1,99'. Received {spec!r}."
-        )
-    count, rows, columns = scan.shape
-    step = max(1, count * rows * columns // _SAMPLE)
-    parts = [
-        scan.read(i).reshape(-1)[-(i * rows * columns) % step :: step].copy() for i in range(count)
-    ]
-    lower, upper = np.percentile(np.concatenate(parts), [low, high])
-    return float(lower), float(upper)
+        raise ArgumentError(f"window: percentiles must rise within 0 to 100, received {spec!r}.")
+    size = scan.shape[1] * scan.shape[2]
+    step = max(1, len(scan) * size // _SAMPLE)
+    parts = [scan.read(i).reshape(-1)[-i * size % step :: step].copy() for i in range(len(scan))]
+    return _limits(*np.percentile(np.concatenate(parts), [low, high]))
 
 
 def _limits(lower: float, upper: float) -> Window:
@@ -152,7 +139,7 @@ def _limits(lower: float, upper: float) -> Window:
 
 
 def resolve_window(spec: WindowSpec, scan: Scan) -> Window:
-    """The window that ``spec`` means for ``scan``.
+    """The window that ``spec`` means for ``scan``, in its units.
 
     Example:
         >>> scan = Scan(np.zeros((1, 8, 8), np.int16))
@@ -174,22 +161,13 @@ def resolve_window(spec: WindowSpec, scan: Scan) -> Window:
               ``"range"``, for other units the header's window or else ``"percentile"``.
         scan: The scan to be shown.
 
-    Returns:
-        The window, in the units of the scan.
-
     Raises:
         ArgumentError: If the specification is unknown or does not suit the scan.
     """
     if isinstance(spec, Window):
         return spec
     if not isinstance(spec, str):
-        try:
-            center, width = spec
-        except (TypeError, ValueError):
-            raise ArgumentError(
-                f"window: must be a name, (center, width) or a Window, received {spec!r}."
-            ) from None
-        return Window(center, width)
+        return Window(*_two_numbers(spec, spec))
     name = spec.strip().lower().replace("-", "_").replace(" ", "_")
     if name == "auto":
         if scan.units == "gray":
@@ -201,16 +179,13 @@ def resolve_window(spec: WindowSpec, scan: Scan) -> Window:
     if name in WINDOWS:
         if scan.units != "HU":
             raise ArgumentError(
-                f"Window {spec!r} is in Hounsfield units, but {scan.name} is in units "
-                f"{scan.units!r}. Use 'percentile', 'range' or 'CENTER,WIDTH'."
+                f"window: {spec!r} is in Hounsfield units, but {scan.name} is in units "
+                f"{scan.units!r}; use 'percentile', 'range' or 'CENTER,WIDTH'."
             )
         return WINDOWS[name]
     if name == "header":
         if scan.header_window is None:
-            raise ArgumentError(
-                f"{scan.name} has no window in its header. Use 'auto', a name, 'percentile' or "
-                "'CENTER,WIDTH'."
-            )
+            raise ArgumentError(f"window: {scan.name} has no window in its header; use 'auto'.")
         return scan.header_window
     if name == "range":
         kind = scan.read(0).dtype
@@ -221,37 +196,30 @@ def resolve_window(spec: WindowSpec, scan: Scan) -> Window:
         return _limits(min(lows), max(highs))
     head, _, tail = spec.strip().partition(":")
     if head.lower() == "percentile":
-        low, high = _two_numbers(tail, spec) if tail else (1.0, 99.0)
-        return _limits(*_percentiles(scan, low, high, spec))
+        return _percentiles(scan, *_two_numbers(tail.split(",") if tail else (1, 99), spec), spec)
     if "," in spec:
-        return Window(*_two_numbers(spec, spec))
+        return Window(*_two_numbers(spec.split(","), spec))
     raise ArgumentError(
-        f"Unknown window {spec!r}. Use one of {', '.join(sorted(WINDOWS))}, or 'header', 'auto', "
-        "'range', 'percentile', 'percentile:LOW,HIGH', 'CENTER,WIDTH'."
+        f"window: unknown window {spec!r}; use one of {', '.join(sorted(WINDOWS))}, or 'header', "
+        "'auto', 'range', 'percentile', 'percentile:LOW,HIGH', 'CENTER,WIDTH'."
     )
 
 
-def _two_numbers(text: str, spec: object) -> tuple[float, float]:
+def _two_numbers(values: Sequence, spec: object) -> tuple[float, float]:
     try:
-        first, second = map(float, text.split(","))
-    except ValueError:
+        first, second = map(float, values)
+    except (TypeError, ValueError):
         raise ArgumentError(
-            f"window: must be two numbers with a comma, as 'CENTER,WIDTH', received {spec!r}."
+            f"window: must be a name, a Window or two numbers (center, width), received {spec!r}."
         ) from None
     return first, second
 
 
 def scan_to_unit(scan: Scan, window: WindowSpec = "auto") -> np.ndarray:
-    """A scan as gray images for the models.
+    """A scan as gray images for the models: float32 (slices, rows, columns, 1) in [0, 1].
 
     Args:
         scan: Any scan.
-        window: See :func:`resolve_window`.
-
-    Returns:
-        float32 array (slices, rows, columns, 1) in [0, 1].
-
-    Raises:
-        ArgumentError: If the window does not suit the scan.
+        window: See :func:`resolve_window`, as for errors.
     """
     return resolve_window(window, scan).to_unit(scan.pixels)[..., None]

@@ -3,32 +3,25 @@ import sys
 import numpy as np
 import pydicom
 import pytest
-from dicomanonymizer.simpledicomanonymizer import delete, initialize_actions
 from pydicom.data import get_testdata_file
-from pydicom.datadict import keyword_dict
 
-from tests.canaries import leaks, plant, profile_tags
+from tests.canaries import leaks, plant
 from tfstyle.data import read_scan, resolve_window, scan_to_unit, write_derived_series
 from tfstyle.data.dicom.deidentify import (
     PROFILES,
-    TABLE,
     check_profile,
     deidentify,
     new_key,
     new_uid,
 )
-from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.errors import ArgumentError, InputFileError, MissingPackageError
 
-GEOMETRY = (
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "SliceThickness",
-    "PatientPosition",
-    "SeriesNumber",
-    "InstanceNumber",
-)
-TECHNIQUE = ("Modality", "Manufacturer", "ManufacturerModelName", "KVP", "ConvolutionKernel")
+#: Geometry, technique and window stay.
+KEPT = [
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
+    "PatientPosition", "SeriesNumber", "InstanceNumber", "Modality", "Manufacturer",
+    "ManufacturerModelName", "KVP", "ConvolutionKernel", "WindowCenter", "RescaleSlope",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -63,24 +56,15 @@ class TestProfile:
         assert len(found) > 500  # the search finds what is there
         assert leaks(canaries.values(), basic) == []
 
-    def test_removed_attributes_are_gone_and_emptied_ones_empty(self, source):
-        plant(source)
-        deidentify(source, new_key())
-        actions = initialize_actions(TABLE)
-        removed = [tag for tag in profile_tags() if actions[tag] is delete]
-        assert len(removed) > 350
-        assert [tag for tag in removed if tag in source] == []
-        assert (source.PatientName, source.AccessionNumber, source.StudyID) == ("", "", "")
-
     def test_what_stays_and_what_says_so(self, source, tmp_path):
         path = get_testdata_file("CT_small.dcm", download=False)
         keep, basic = (
             pydicom.dcmread(derive(path, tmp_path / profile, deidentify=profile)[0])
             for profile in PROFILES
         )
-        for keyword in (*GEOMETRY, *TECHNIQUE, "WindowCenter", "RescaleSlope"):
-            if keyword in keep:
-                assert basic[keyword].value == keep[keyword].value, keyword
+        for keyword in KEPT:
+            assert basic.get(keyword) == keep.get(keyword), keyword
+        assert (basic.PatientName, basic.AccessionNumber, basic.StudyID) == ("", "", "")
         np.testing.assert_array_equal(keep.pixel_array, basic.pixel_array)
         assert "PatientIdentityRemoved" not in keep
         assert basic.PatientIdentityRemoved == "YES"
@@ -93,10 +77,9 @@ class TestProfile:
         assert "ContributionDateTime" not in basic.ContributingEquipmentSequence[0]
 
     def test_damaged_values_are_removed(self, source):
-        source.add(pydicom.DataElement("PatientID", "LO", "1"))
-        source._dict[keyword_tag("PatientWeight")] = pydicom.dataelem.RawDataElement(
-            keyword_tag("PatientWeight"), "DS", 6, b"CANARY", 0, False, True
-        )
+        tag = pydicom.tag.Tag("PatientWeight")
+        raw = pydicom.dataelem.RawDataElement(tag, "DS", 6, b"CANARY", 0, False, True)
+        source._dict[tag] = raw
         deidentify(source, new_key())
         assert "PatientWeight" not in source
 
@@ -112,10 +95,6 @@ class TestProfile:
             assert not uids(dataset) & uids(source)
             assert dataset.PatientName == ""
             assert dataset.SourceImageSequence[0].ReferencedFrameNumber
-
-
-def keyword_tag(keyword):
-    return pydicom.tag.Tag(keyword_dict[keyword])
 
 
 class TestUids:
@@ -162,11 +141,8 @@ class TestUids:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("value", ["YES", "yes "])
-    def test_text_in_the_pixels(self, source, tmp_path, value):
-        source["BurnedInAnnotation"] = pydicom.DataElement(
-            "BurnedInAnnotation", "CS", value, validation_mode=pydicom.config.IGNORE
-        )
+    def test_text_in_the_pixels(self, source, tmp_path):
+        source.BurnedInAnnotation = "YES"
         source.save_as(tmp_path / "ct.dcm")
         with pytest.raises(InputFileError, match=r"ct\.dcm: Burned In Annotation"):
             derive(tmp_path / "ct.dcm", tmp_path / "out", deidentify="basic")
@@ -181,7 +157,7 @@ class TestRefusals:
         from tfstyle.data.dicom import deidentify as module
 
         module._rules.cache_clear()
-        monkeypatch.setitem(sys.modules, "dicomanonymizer.simpledicomanonymizer", None)
+        monkeypatch.setitem(sys.modules, "dicomanonymizer", None)
         check_profile("keep")
-        with pytest.raises(ArgumentError, match=r"pip install 'tfstyle\[deidentify\]'"):
+        with pytest.raises(MissingPackageError, match=r"pip install 'tfstyle\[deidentify\]'"):
             check_profile("basic")

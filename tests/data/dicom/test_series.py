@@ -88,15 +88,10 @@ def study(write_series, tmp_path):
     ("series", "slices"),
     [
         ("1", 3),  # of two folders
-        ("2", 3),
         ("02", 3),
-        ("12", 4),
         ("22", 5),
-        ("3.2", 3),
         (".2", 3),
         ("3.22", 4),
-        (".30.4440001", 5),
-        ("4440001", 5),
         ("440001", 5),
         ("1.2.3.12", 3),
         (mark_of("1.2.3.22"), 4),
@@ -107,26 +102,10 @@ def test_series(study, series, slices):
     assert len(read_scan(study, series=series)) == slices
 
 
-@pytest.mark.parametrize("series", ["3", "0.4440001", "2.2", "s2 ", "", ".", "40001"])
+@pytest.mark.parametrize("series", ["3", "0.4440001", "", ".", "40001"])
 def test_no_such_series(study, series):
     with pytest.raises(InputFileError, match="holds no series"):
         read_scans(study, series=series)
-
-
-def test_several_where_one_is_needed(study, caplog):
-    caplog.set_level(logging.DEBUG)
-    with pytest.raises(InputFileError, match=r"holds 4 scans.*s12 \(4 slices\)"):
-        read_scan(study)
-    assert "1.2.3" not in caplog.text  # logs name no values
-
-
-def test_series_in_one_folder_have_names_of_their_own(write_series, tmp_path):
-    write_series([0, 2], "x", SeriesInstanceUID="1.2.3.4")
-    for number, path in enumerate(sorted((tmp_path / "x").iterdir())):
-        path.rename(path.with_name(f"first{number}.dcm"))
-    write_series([0, 2], "x", SeriesInstanceUID="1.2.3.5")
-    names = [scan.name for scan in read_scans(tmp_path)]
-    assert sorted(names) == sorted(f"x-{mark_of(uid)}" for uid in ("1.2.3.4", "1.2.3.5"))
 
 
 def test_blank_series_uids_are_grouped_by_folder(write_series, tmp_path):
@@ -149,13 +128,7 @@ def test_two_patients_with_one_series_uid(write_series, tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    ("keyword", "others"),
-    [
-        ("StudyInstanceUID", {}),
-        ("FrameOfReferenceUID", {}),
-        ("PatientID", {}),
-        ("PatientName", {"PatientID": ""}),
-    ],
+    ("keyword", "others"), [("FrameOfReferenceUID", {}), ("PatientName", {"PatientID": ""})]
 )
 def test_one_difference_makes_two_scans_and_blanks_none(
     write_series, edit_dicom, tmp_path, keyword, others
@@ -165,12 +138,6 @@ def test_one_difference_makes_two_scans_and_blanks_none(
     assert [len(scan) for scan in read_scans(tmp_path)] == [5, 3]
     edit_dicom(paths[2], **{keyword: ""})
     assert len(read_scan(tmp_path / "one")) == 5
-
-
-def test_frames_of_reference_that_differ_from_file_to_file(write_series, edit_dicom, tmp_path):
-    for number, path in enumerate(write_series(range(5))):
-        edit_dicom(path, FrameOfReferenceUID=f"1.2.{number + 1}")
-    assert len(read_scan(tmp_path)) == 5
 
 
 # -- what does not fit -------------------------------------------------------------------------
@@ -186,7 +153,6 @@ def test_frames_of_reference_that_differ_from_file_to_file(write_series, edit_di
         ({"ImagePositionPatient": None}, "has no position"),
         ({"Modality": "OT"}, "other units"),
         ({"ImageType": SCOUT}, "a scout image (Image Type LOCALIZER)"),
-        ({"ImageType": SCOUT, "RescaleSlope": None, "RescaleIntercept": None}, "a scout image"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "a color image"),
     ],
 )
@@ -239,7 +205,3 @@ def test_dicomdir(tmp_path, write_series):
         read_scans(tmp_path)
     write_series([0, 2], "DICOM/A")
     assert len(read_scan(tmp_path)) == 2
-
-
-def test_dicom_may_be_called_img(write_ct):
-    assert len(read_scan(write_ct("x.img"))) == 1

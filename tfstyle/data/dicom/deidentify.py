@@ -18,7 +18,7 @@ from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 
-from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.errors import ArgumentError, InputFileError, require_packages
 
 #: ``keep`` leaves all attributes that describe patient, study, place and staff; ``basic`` is the
 #: Basic Application Level Confidentiality Profile of DICOM PS3.15 Annex E.
@@ -41,7 +41,7 @@ _CLASSES = ("ClassUID", "SyntaxUID", "CodingSchemeUID", "ContextUID", "MappingRe
 
 
 def check_profile(profile: str) -> None:
-    """Raises an ArgumentError if a profile is unknown, or dicom-anonymizer is not installed."""
+    """An ArgumentError if a profile is unknown, MissingPackageError without dicom-anonymizer."""
     if profile not in PROFILES:
         raise ArgumentError(
             f"deidentify: unknown profile {profile!r}; use one of {', '.join(PROFILES)}."
@@ -68,12 +68,7 @@ def new_uid(uid: str, key: str) -> str:
 
 
 def check_burned_in(said: str | None, path: str) -> None:
-    """Raises an InputFileError for an image that says that its pixels hold text, which stays.
-
-    Args:
-        said: Its BurnedInAnnotation (0028,0301).
-        path: Its file.
-    """
+    """Raises an InputFileError if BurnedInAnnotation says that a file's pixels hold text."""
     if str(said or "").strip().upper() == "YES":
         raise InputFileError(
             path,
@@ -85,19 +80,17 @@ def check_burned_in(said: str | None, path: str) -> None:
 def deidentify(dataset: Dataset, key: str) -> None:
     """Applies the basic profile to a data set, in place.
 
-    Attributes are removed, emptied or replaced by dummies as Table E.1-1 says, at every level;
-    UIDs of instances become :func:`new_uid`. Private and unknown attributes, and dates, names and
-    free text that the table does not list, are removed. Patient Identity Removed,
-    De-identification Method and its code, and Longitudinal Temporal Information Modified say so.
-
-    Geometry, windows, technique and equipment by make and model stay. Pixels are not looked at.
+    Attributes are removed, emptied or replaced by dummies as Table E.1-1 says, at every level, and
+    say so; UIDs of instances become :func:`new_uid`. Private and unknown attributes, and dates,
+    names and free text that the table does not list, are removed. Geometry, windows, technique and
+    equipment by make and model stay. Pixels are not looked at.
 
     Args:
         dataset: The data set; its file meta group is left alone.
         key: Of :func:`new_key`; files with one key stay together as series and studies.
 
     Raises:
-        ArgumentError: If dicom-anonymizer is not installed.
+        MissingPackageError: If dicom-anonymizer is not installed.
 
     Example:
         >>> import pydicom
@@ -108,12 +101,10 @@ def deidentify(dataset: Dataset, key: str) -> None:
     """
     rules = _rules()
     meta = dataset.__dict__.pop("file_meta", None)
-    try:
-        _remove_unreadable(dataset)
-        _apply(dataset, key, rules)
-    finally:
-        if meta is not None:
-            dataset.file_meta = meta
+    _remove_unreadable(dataset)
+    _apply(dataset, key, rules)
+    if meta is not None:
+        dataset.file_meta = meta
     dataset.PatientIdentityRemoved = "YES"
     dataset.DeidentificationMethod = [
         "DICOM PS3.15 Basic Application Confidentiality Profile",
@@ -128,33 +119,24 @@ def deidentify(dataset: Dataset, key: str) -> None:
 @lru_cache(maxsize=1)
 def _rules() -> dict[tuple, Callable]:
     """Table E.1-1: tag, or tag with mask, to an action on a data set."""
-    try:
-        from dicomanonymizer.simpledicomanonymizer import (
-            delete,
-            delete_or_empty_or_replace_UID,
-            empty,
-            initialize_actions,
-            replace,
-        )
-    except ImportError:
-        raise ArgumentError(
-            "deidentify: 'basic' needs the package dicom-anonymizer: "
-            "pip install 'tfstyle[deidentify]'."
-        ) from None
+    require_packages({"dicomanonymizer": "dicom-anonymizer"}, "deidentify", "deidentify='basic'")
+    from dicomanonymizer import simpledicomanonymizer as theirs
+
     rules = {}
-    for tag, action in initialize_actions(TABLE).items():
+    for tag, action in theirs.initialize_actions(TABLE).items():
         name = action.__name__
         kind = dictionary_VR(tag) if len(tag) == 2 and dictionary_has_tag(tag) else ""
-        if action is delete or (kind in _DATES and name.startswith("delete_or")):
+        if action is theirs.delete or (kind in _DATES and name.startswith("delete_or")):
             rules[tag] = _remove  # the package keeps dates, with a dummy
         elif kind in _DATES:
             # Its dummies, of the year 1, are refused by other software.
             rules[tag] = _set_to("" if name.startswith("empty") else _DATES[kind])
-        elif kind == "UI" or action is delete_or_empty_or_replace_UID:
-            rules[tag] = _leave  # U, and U* for sequences of references: by new_uid in _apply
-        elif kind == "SQ" and action is not replace:
+        elif kind == "UI" or action is theirs.delete_or_empty_or_replace_UID:
+            # U, and U* for sequences of references: by new_uid in _apply.
+            rules[tag] = lambda dataset, tag: None
+        elif kind == "SQ" and action is not theirs.replace:
             # Items of dummies fit no image; images need none of these.
-            rules[tag] = _set_to([]) if action is empty else _remove
+            rules[tag] = _set_to([]) if action is theirs.empty else _remove
         else:
             rules[tag] = _or_remove(action)
     return rules
@@ -166,10 +148,6 @@ def _set_to(value: object) -> Callable:
             dataset[tag].value = value
 
     return act
-
-
-def _leave(dataset: Dataset, tag: tuple[int, int]) -> None:
-    pass
 
 
 def _remove(dataset: Dataset, tag: tuple[int, int]) -> None:
@@ -205,11 +183,8 @@ def _apply(dataset: Dataset, key: str, rules: dict[tuple, Callable]) -> None:
                 _apply(item, key, rules)
         elif element.VR == "UI":
             if tag in rules or not element.keyword.endswith(_CLASSES):
-                element.value = (
-                    [new_uid(uid, key) for uid in element.value]
-                    if element.VM > 1
-                    else new_uid(element.value or "", key)
-                )
+                uids = element.value if element.VM > 1 else [element.value or ""]
+                element.value = [new_uid(uid, key) for uid in uids]
         elif not dictionary_has_tag(element.tag) or (
             element.VR in _TALKATIVE and tag not in rules and element.keyword not in _CODES
         ):

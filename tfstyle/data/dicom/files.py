@@ -8,18 +8,17 @@ from __future__ import annotations
 import io
 import math
 import os
-import struct
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pydicom
 from pydicom.datadict import dictionary_description
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
-from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 
 from tfstyle.data.privacy import reason_of, values_unsaid
 from tfstyle.errors import InputFileError, TfstyleError
@@ -38,55 +37,23 @@ class NoSizeError(NoPictureError):
     """A slice without its size; folders leave it out with a warning."""
 
 
-_VRS = frozenset(vr.value.encode() for vr in VR if len(vr.value) == 2)
-_LONG_VRS = frozenset(vr.value.encode() for vr in EXPLICIT_VR_LENGTH_32)
-
-
 def is_dicom(path: str | os.PathLike) -> bool:
-    """Whether a file begins as DICOM does: with or without preamble and prefix.
+    """Whether a file begins as DICOM does: with preamble and prefix (PS3.10 7.1), or without.
 
-    DICOM PS3.10 section 7.1 wants 128 bytes and ``DICM`` before the data set. Many exporters leave
-    them out; such a file begins with the elements of group 0002 or 0008.
+    Many exporters leave them out; such a file begins with elements of group 0002 or 0008.
     """
     try:
         with open(path, "rb") as file:
-            head = file.read(1024)
+            head = file.read(132)
     except OSError:
         return False
-    return _has_prefix(head) or _are_elements(head)
+    return head[128:] == b"DICM" or _ELEMENT.match(head) is not None
 
 
-def _has_prefix(head: bytes) -> bool:
-    return head[128:132] == b"DICM"
-
-
-def _are_elements(data: bytes) -> bool:
-    """Whether these bytes begin with three data elements in ascending order (PS3.5 7.1)."""
-    order = ">" if data[:1] == b"\0" else "<"
-    before, at = (0, 0), 0
-    for number in range(3):
-        if at + 8 > len(data):
-            return number > 1
-        tag = struct.unpack_from(f"{order}HH", data, at)
-        if (number == 0 and tag[0] not in (0x0002, 0x0008)) or tag <= before:
-            return False
-        vr = data[at + 4 : at + 6]
-        if vr in _LONG_VRS:
-            if at + 12 > len(data):
-                return number > 1
-            (length,), size = struct.unpack_from(f"{order}I", data, at + 8), 12
-        elif vr in _VRS:
-            (length,), size = struct.unpack_from(f"{order}H", data, at + 6), 8
-        elif order == "<":  # implicit
-            (length,), size = struct.unpack_from("<I", data, at + 4), 8
-        else:
-            return False
-        if length == 0xFFFFFFFF:  # a sequence
-            return number > 0
-        if length > 2**20:
-            return False
-        before, at = tag, at + size + length
-    return True
+#: A first element of group 0002 or 0008 (PS3.5 7.1): explicit, big endian, implicit.
+_ELEMENT = re.compile(
+    rb"([\x02\x08]\0..[A-Z]{2}|\0[\x02\x08]..[A-Z]{2}|[\x02\x08]\0....\0\0)", re.S
+)
 
 
 def read_dataset(path: str, *, pixels: bool, tags: list[str] | None = None) -> Dataset:
@@ -99,9 +66,9 @@ def read_dataset(path: str, *, pixels: bool, tags: list[str] | None = None) -> D
     try:
         with damage_is_input_error(path), _Bounded(path) as file:
             head = file.peek()
-            if _has_prefix(head):
+            if head[128:132] == b"DICM":
                 return pydicom.dcmread(file, **options)
-            if not _are_elements(head):
+            if not _ELEMENT.match(head):
                 raise NotDicomError(path, _NOT_DICOM)
             if not pixels and tags is not None:
                 options["specific_tags"] = [*tags, *_TELLING]
@@ -190,11 +157,7 @@ def number_of(dataset: Dataset, keyword: str) -> float | None:
     return next(iter(numbers_of(dataset, keyword)), None)
 
 
-@overload
-def integer_of(dataset: Dataset, keyword: str, default: int = 0) -> int: ...
-@overload
-def integer_of(dataset: Dataset, keyword: str, default: None) -> int | None: ...
-def integer_of(dataset: Dataset, keyword: str, default: int | None = 0) -> int | None:
+def integer_of(dataset: Dataset, keyword: str, default: int = 0) -> int:
     """The first number of an attribute without its fraction."""
     number = number_of(dataset, keyword)
     return default if number is None else int(number)
@@ -208,9 +171,7 @@ def meta_of(dataset: Dataset) -> Dataset:
 def check_size(path: str, dataset: Dataset) -> None:
     """Refuses pictures that are too large by their header, before anything is decoded.
 
-    Raises:
-        InputFileError: Rows, Columns or Number of Frames are above the limits, or there are more
-            frames than the file has room for.
+    That is above the limits, or with more frames than the file has room for.
     """
     rows, columns = integer_of(dataset, "Rows"), integer_of(dataset, "Columns")
     frames = max(1, integer_of(dataset, "NumberOfFrames", 1))
@@ -225,8 +186,5 @@ def check_size(path: str, dataset: Dataset) -> None:
     if syntax is None or not syntax.is_encapsulated:
         least = math.ceil(rows * columns * integer_of(dataset, "BitsAllocated", 1) / 8)
     if frames * least > os.path.getsize(path):
-        raise InputFileError(
-            path,
-            f"it names {frames} frames of {size} and is too small for them; the file is cut short "
-            "or damaged.",
-        )
+        what = f"it names {frames} frames of {size} and is too small for them"
+        raise InputFileError(path, f"{what}; the file is cut short or damaged.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import pydicom
@@ -31,43 +32,37 @@ _CT_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.2{end}" for end in ("", ".1", ".2"
 
 # What may tell images of one place apart, in the order in which it is tried: what it is called,
 # the functional group that says it of a frame, and the attributes there or at the top level.
-_CONTRASTS = tuple(
-    (name, group and f"{group}Sequence", tuple(keywords.split()))
-    for name, group, keywords in (
-        ("StackID", "FrameContent", "StackID"),
-        ("temporal position", "FrameContent", "TemporalPositionIndex TemporalPositionIdentifier"),
-        ("temporal offset", "TemporalPosition", "TemporalPositionTimeOffset"),
-        ("cardiac phase", "CardiacSynchronization", "NominalPercentageOfCardiacPhase"),
-        ("cardiac delay", "CardiacSynchronization", "NominalCardiacTriggerDelayTime"),
-        ("respiratory phase", "RespiratorySynchronization", "NominalPercentageOfRespiratoryPhase"),
-        ("respiratory delay", "RespiratorySynchronization", "NominalRespiratoryTriggerDelayTime"),
-        ("echo", "MREcho", "EchoNumbers EffectiveEchoTime EchoTime"),
-        ("echo time", "MREcho", "EffectiveEchoTime EchoTime"),
-        ("inversion time", "MRModifier", "InversionTimes InversionTime"),
-        ("b-value", "MRDiffusion", "DiffusionBValue"),
-        ("gradient", "MRDiffusion", "DiffusionGradientOrientation"),
-        ("flip angle", "MRTimingAndRelatedParameters", "FlipAngle"),
-        ("sequence", "", "SequenceName"),
-        ("image type", "", "ImageType"),
-        ("complex component", "MRImageFrameType", "ComplexImageComponent"),
-        ("kVp", "CTXRayDetails", "KVP"),
-        ("kernel", "CTReconstruction", "ConvolutionKernel"),
-        ("filter", "", "FilterType"),
-        ("slice thickness", "PixelMeasures", "SliceThickness"),
-        ("contrast agent", "ContrastBolusUsage", "ContrastBolusAgentPhase ContrastBolusAgent"),
-        ("series number", "", "SeriesNumber"),
-        ("series description", "", "SeriesDescription"),
-        ("image comments", "", "ImageComments"),
-        ("acquisition", "FrameContent", "FrameAcquisitionNumber AcquisitionNumber"),
-        ("trigger time", "", "TriggerTime"),
-        (
-            "acquisition time",
-            "FrameContent",
-            "FrameAcquisitionDateTime AcquisitionDateTime AcquisitionTime",
-        ),
-        ("content time", "", "ContentTime"),
-    )
-)
+_CONTRASTS = (
+    ("StackID", "FrameContent", "StackID"),
+    ("temporal position", "FrameContent", "TemporalPositionIndex TemporalPositionIdentifier"),
+    ("temporal offset", "TemporalPosition", "TemporalPositionTimeOffset"),
+    ("cardiac phase", "CardiacSynchronization", "NominalPercentageOfCardiacPhase"),
+    ("cardiac delay", "CardiacSynchronization", "NominalCardiacTriggerDelayTime"),
+    ("respiratory phase", "RespiratorySynchronization", "NominalPercentageOfRespiratoryPhase"),
+    ("respiratory delay", "RespiratorySynchronization", "NominalRespiratoryTriggerDelayTime"),
+    ("echo", "MREcho", "EchoNumbers EffectiveEchoTime EchoTime"),
+    ("echo time", "MREcho", "EffectiveEchoTime EchoTime"),
+    ("inversion time", "MRModifier", "InversionTimes InversionTime"),
+    ("b-value", "MRDiffusion", "DiffusionBValue"),
+    ("gradient", "MRDiffusion", "DiffusionGradientOrientation"),
+    ("flip angle", "MRTimingAndRelatedParameters", "FlipAngle"),
+    ("sequence", "", "SequenceName"),
+    ("image type", "", "ImageType"),
+    ("complex component", "MRImageFrameType", "ComplexImageComponent"),
+    ("kVp", "CTXRayDetails", "KVP"),
+    ("kernel", "CTReconstruction", "ConvolutionKernel"),
+    ("filter", "", "FilterType"),
+    ("slice thickness", "PixelMeasures", "SliceThickness"),
+    ("contrast agent", "ContrastBolusUsage", "ContrastBolusAgentPhase ContrastBolusAgent"),
+    ("series number", "", "SeriesNumber"),
+    ("series description", "", "SeriesDescription"),
+    ("image comments", "", "ImageComments"),
+    ("acquisition", "FrameContent", "FrameAcquisitionNumber AcquisitionNumber"),
+    ("trigger time", "", "TriggerTime"),
+    ("acquisition time", "FrameContent",
+     "FrameAcquisitionDateTime AcquisitionDateTime AcquisitionTime"),
+    ("content time", "", "ContentTime"),
+)  # fmt: skip
 #: Names in :attr:`Frame.contrasts`, in the order in which they are tried.
 CONTRASTS = tuple(name for name, _, _ in _CONTRASTS)
 
@@ -156,49 +151,31 @@ class Frame:
     @property
     def where(self) -> str:
         """The file, with the frame number if it holds several."""
-        if self.NumberOfFrames == 1:
-            return self.path
-        return f"{self.path} (frame {self.index + 1})"
+        return self.path + (f" (frame {self.index + 1})" if self.NumberOfFrames > 1 else "")
 
 
 def _numbers(path: str, dataset: Dataset, keyword: str, count: int) -> list[float]:
-    """So many numbers of an attribute, or none where it is missing or empty.
-
-    Raises:
-        InputFileError: If it holds something else.
-    """
+    """So many numbers of an attribute, or none where it is empty; else an InputFileError."""
     found = numbers_of(dataset, keyword)
     if len(found) >= count and (count == 1 or len(found) == count):
         return found[:count]
-    value = dataset.get_item(keyword).value if keyword in dataset else None  # as in the file
+    value = dataset.get_item(keyword).value if keyword in dataset else b""  # as in the file
     value = value.decode("latin-1") if isinstance(value, bytes) else value
-    empty = not value.strip(" \0\\") if isinstance(value, str) else not value
-    if not empty:
-        raise InputFileError(
-            path,
-            f"{called(keyword)} is not {'a number' if count == 1 else 'two numbers'}. Get the file "
-            "again from its source, or mend the attribute.",
-        )
+    if value.strip(" \0\\") if isinstance(value, str) else value:
+        what = "a number" if count == 1 else "two numbers"
+        raise InputFileError(path, f"{called(keyword)} is not {what}; mend the attribute.")
     return []
 
 
-def functional_group(dataset: Dataset, index: int, sequence: str) -> Dataset:
+def functional_group(dataset: Dataset, index: int, name: str) -> Dataset:
     """The item of a functional group macro that holds for a frame (PS3.3 C.7.6.16).
 
     The per-frame item, else the shared one, else the data set itself.
     """
-    return _item(_groups(dataset, index), dataset, sequence)
-
-
-def _groups(dataset: Dataset, index: int) -> list[Dataset]:
-    """The functional groups of a frame, and the shared ones."""
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
     shared = dataset.get("SharedFunctionalGroupsSequence") or []
-    return [*per_frame[index : index + 1], *shared[:1]]
-
-
-def _item(groups: list[Dataset], dataset: Dataset, sequence: str) -> Dataset:
-    items = (group.get(sequence) for group in groups)
+    groups = [*per_frame[index : index + 1], *shared[:1]]
+    items = (group.get(f"{name}Sequence") for group in groups)
     return next((item[0] for item in items if item), dataset)
 
 
@@ -226,11 +203,7 @@ def is_own(dataset: Dataset) -> bool:
 
 
 def frames_of(path: str, dataset: Dataset) -> list[Frame]:
-    """Describes every frame of a data set, read with or without pixels.
-
-    Raises:
-        InputFileError: If the data set is damaged or holds no picture.
-    """
+    """Describes every frame of a data set; an InputFileError if it is damaged or no picture."""
     with damage_is_input_error(path):
         return _describe(path, dataset)
 
@@ -245,17 +218,17 @@ def _describe(path: str, dataset: Dataset) -> list[Frame]:
             "that holds it.",
         )
     if "Rows" not in dataset or "Columns" not in dataset or modality in _NOT_PICTURES:
-        what = modality or (pydicom.uid.UID(sop_class).name if sop_class else "unknown object")
         if modality in ("CT", "MR", "PT"):
-            raise NoSizeError(
-                path, f"a {modality} file without Rows and Columns; it may be cut short."
-            )
+            problem = f"a {modality} file without Rows and Columns; it may be cut short."
+            raise NoSizeError(path, problem)
+        what = modality or pydicom.uid.UID(sop_class).name or "unknown object"
         raise NoPictureError(path, f"a DICOM file without a picture to read ({what}).")
     check_size(path, dataset)
     count = max(1, integer_of(dataset, "NumberOfFrames", 1))
     # Frames beyond those that have functional groups of their own are alike.
     described = min(count, len(dataset.get("PerFrameFunctionalGroupsSequence") or ()) + 1)
     photometric = text_of(dataset, "PhotometricInterpretation")
+    number = number_of(dataset, "InstanceNumber")
     common = Frame(
         path=path,
         NumberOfFrames=count,
@@ -264,7 +237,7 @@ def _describe(path: str, dataset: Dataset) -> list[Frame]:
         or text_of(meta, "MediaStorageSOPInstanceUID"),
         Modality="CT" if modality == "" and sop_class in _CT_CLASSES else modality,
         SeriesNumber=integer_of(dataset, "SeriesNumber"),
-        InstanceNumber=integer_of(dataset, "InstanceNumber", None),
+        InstanceNumber=None if number is None else int(number),
         Rows=integer_of(dataset, "Rows"),
         Columns=integer_of(dataset, "Columns"),
         SliceLocation=number_of(dataset, "SliceLocation"),
@@ -277,16 +250,16 @@ def _describe(path: str, dataset: Dataset) -> list[Frame]:
 
 
 def _describe_frame(common: Frame, dataset: Dataset, index: int) -> Frame:
-    groups = _groups(dataset, index)
-    plane = _item(groups, dataset, "PlanePositionSequence")
-    orientation = _item(groups, dataset, "PlaneOrientationSequence")
-    measures = _item(groups, dataset, "PixelMeasuresSequence")
-    rescale = _item(groups, dataset, "PixelValueTransformationSequence")
-    contrasts = _contrasts(groups, dataset)
+    group = partial(functional_group, dataset, index)
+    rescale, measures = group("PixelValueTransformation"), group("PixelMeasures")
+    contrasts = _contrasts(dataset, group)
     image_type = [str(v) for v in contrasts.get("image type", ())]
-    position = np.array(numbers_of(plane, "ImagePositionPatient"))
-    slope = _numbers(common.path, rescale, "RescaleSlope", 1)
-    intercept = _numbers(common.path, rescale, "RescaleIntercept", 1)
+    position = np.array(numbers_of(group("PlanePosition"), "ImagePositionPatient"))
+    cosines = np.array(numbers_of(group("PlaneOrientation"), "ImageOrientationPatient"))
+    slope, intercept = (
+        next(iter(_numbers(common.path, rescale, f"Rescale{which}", 1)), None)
+        for which in ("Slope", "Intercept")
+    )
     spacings = (
         _numbers(common.path, measures, "PixelSpacing", 2),
         numbers_of(dataset, "ImagerPixelSpacing"),
@@ -295,20 +268,18 @@ def _describe_frame(common: Frame, dataset: Dataset, index: int) -> Frame:
     step = number_of(measures, "SpacingBetweenSlices") or number_of(measures, "SliceThickness")
     scout = "LOCALIZER" in image_type
     units = _units(common.Modality, image_type, text_of(rescale, "RescaleType"), scout)
-    window = window_of(_item(groups, dataset, "FrameVOILUTSequence"))
+    window = window_of(group("FrameVOILUT"))
     if window is not None and common.inverted and units != "HU":  # as are the pixels
         window = Window(-window.center, window.width)
     return replace(
         common,
         index=index,
         ImagePositionPatient=position if position.shape == (3,) else None,
-        ImageOrientationPatient=_unit_cosines(
-            np.array(numbers_of(orientation, "ImageOrientationPatient"))
-        ),
+        ImageOrientationPatient=_unit_cosines(cosines),
         PixelSpacing=spacing or (1.0, 1.0),
         spaced=spacing is not None,
-        RescaleSlope=next(iter(slope), None),
-        RescaleIntercept=next(iter(intercept), None),
+        RescaleSlope=slope,
+        RescaleIntercept=intercept,
         step=abs(step) if step else None,
         units=units,
         window=window,
@@ -317,25 +288,21 @@ def _describe_frame(common: Frame, dataset: Dataset, index: int) -> Frame:
     )
 
 
-def _contrasts(groups: list[Dataset], dataset: Dataset) -> dict[str, tuple]:
+def _contrasts(dataset: Dataset, group: Callable[[str], Dataset]) -> dict[str, tuple]:
     """What may tell a frame from others at its place, as far as its header says it."""
     found = {}
-    for name, sequence, keywords in _CONTRASTS:
-        places = [dataset]
-        if groups and sequence:
-            item = _item(groups, dataset, sequence)
-            if item is not dataset:
-                directions = item.get("DiffusionGradientDirectionSequence") or ()
-                places = [item, *directions, dataset]
-        value = next(filter(None, (_values(p, k) for p in places for k in keywords)), None)
+    for name, where, keywords in _CONTRASTS:
+        item = group(where) if where else dataset
+        places = [item, *(item.get("DiffusionGradientDirectionSequence") or ()), dataset]
+        values = (_values(place, keyword) for place in places for keyword in keywords.split())
+        value = next(filter(None, values), None)
         if value is not None:
             found[name] = tuple(value)
-    for sequence in ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence"):
-        kind = _values(_item(groups, dataset, sequence), "FrameType")
+    for where in ("CTImageFrameType", "MRImageFrameType"):
+        kind = _values(group(where), "FrameType")
         if kind:
             found["image type"] = tuple(kind)
-    content = _item(groups, dataset, "FrameContentSequence")
-    for number, value in enumerate(_values(content, "DimensionIndexValues"), start=1):
+    for number, value in enumerate(_values(group("FrameContent"), "DimensionIndexValues"), start=1):
         found[f"dimension {number}"] = (value,)
     return found
 

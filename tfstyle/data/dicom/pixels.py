@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,10 +41,9 @@ def read_frame(frame: Frame) -> np.ndarray:
 
 
 class OpenFiles:
-    """DICOM files in use: data sets read already, by path, and those of several frames decoded."""
+    """DICOM files in use: those of several frames, by path, are decoded once."""
 
-    def __init__(self, datasets: dict[str, Dataset] | None = None):
-        self._datasets = {} if datasets is None else datasets
+    def __init__(self) -> None:
         self._decoded: dict[str, tuple[Dataset, Stored]] = {}
 
     def plane(self, frame: Frame) -> np.ndarray:
@@ -54,18 +54,14 @@ class OpenFiles:
         """
         found = self._decoded.get(frame.path)
         if found is None:
-            dataset = self._datasets.pop(frame.path, None)
-            if dataset is None:
-                dataset = read_dataset(frame.path, pixels=True)
+            dataset = read_dataset(frame.path, pixels=True)
             with damage_is_input_error(frame.path):
                 found = dataset, decode(frame.path, dataset)
             if frame.NumberOfFrames > 1:
                 self._decoded[frame.path] = found
         dataset, stored = found
         if frame.index >= len(stored.cells):
-            raise InputFileError(
-                frame.path, f"holds fewer frames than the {frame.NumberOfFrames} it names."
-            )
+            raise InputFileError(frame.path, f"lacks some of its {frame.NumberOfFrames} frames.")
         if stored.cells[frame.index].shape != frame.shape:
             raise InputFileError(frame.where, "changed while it was read.")
         with damage_is_input_error(frame.path):
@@ -96,12 +92,8 @@ class DicomPixels:
         """
         frames = [self.frames[i] for i in indices]
         _, rows, columns = self.shape
-        check(
-            frames[0].path,
-            "scan_pixels",
-            len(frames) * rows * columns,
-            f"the first of {len(frames)} slices of {rows} x {columns} pixels",
-        )
+        what = f"the first of {len(frames)} slices of {rows} x {columns} pixels"
+        check(frames[0].path, "scan_pixels", len(frames) * rows * columns, what)
         files = OpenFiles() if files is None else files
         planes = np.stack([files.plane(frame) for frame in frames])
         return planes if frames[0].units == "HU" else compact(planes)
@@ -116,11 +108,7 @@ class Stored(NamedTuple):
 
 
 def decode(path: str, dataset: Dataset) -> Stored:
-    """Decodes the pixel data of a file.
-
-    Raises:
-        InputFileError: If they cannot be decoded.
-    """
+    """Decodes the pixel data of a file; an InputFileError where that cannot be done."""
     if not any(k in dataset for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise InputFileError(path, "has no pixel data; the file may be cut short.")
     if getattr(dataset, "file_meta", None) is None:
@@ -132,11 +120,7 @@ def decode(path: str, dataset: Dataset) -> Stored:
     if "PixelData" in dataset:
         for keyword in _REQUIRED:
             if dataset.get(keyword) in (None, ""):
-                raise InputFileError(
-                    path,
-                    f"lacks {called(keyword)}, without which its pixels cannot be told. Get the "
-                    "file again from its source, or add the missing attribute.",
-                )
+                raise InputFileError(path, f"lacks {called(keyword)}, and with it its pixels.")
     precision = _precision(path, dataset)
     # What lies beside the stored bits is dealt with in _value_bits, which knows of High Bit.
     dataset.pixel_array_options(correct_unused_bits=False)
@@ -155,11 +139,8 @@ def decode(path: str, dataset: Dataset) -> Stored:
 def _native_syntax(path: str, dataset: Dataset) -> pydicom.uid.UID:
     """The transfer syntax of a data set whose file does not name it."""
     if "PixelData" in dataset and dataset["PixelData"].is_undefined_length:
-        raise InputFileError(
-            path,
-            "its pixels are compressed, and it does not say how (no Transfer Syntax UID "
-            "(0002,0010)). Get the file again from its source, with its file meta information.",
-        )
+        what = "its pixels are compressed, and it does not say how"
+        raise InputFileError(path, f"{what}: it lacks its Transfer Syntax UID (0002,0010).")
     implicit, little = dataset.original_encoding
     if implicit:
         return pydicom.uid.ImplicitVRLittleEndian
@@ -168,34 +149,30 @@ def _native_syntax(path: str, dataset: Dataset) -> pydicom.uid.UID:
 
 def _undecodable(path: str, syntax: pydicom.uid.UID, error: BaseException) -> InputFileError:
     """The error for pixels that no decoder could read."""
-    name = getattr(syntax, "name", "") or "unknown transfer syntax"
-    text, reason = str(error), reason_of(error)
+    name, text = getattr(syntax, "name", "") or "unknown transfer syntax", str(error)
     if syntax == pydicom.uid.JPEGExtended12Bit and "12-bit" in text and "pylibjpeg" not in text:
-        return InputFileError(
-            path,
-            f"pixel data in {name}: 12-bit JPEG needs a decoder that is not installed, "
-            "pylibjpeg-libjpeg (GPL): pip install 'tfstyle[libjpeg]', or decompress the file.",
+        problem = (
+            "12-bit JPEG needs a decoder that is not installed, pylibjpeg-libjpeg (GPL): "
+            "pip install 'tfstyle[libjpeg]', or decompress the file."
         )
-    if isinstance(error, NotImplementedError):
-        return InputFileError(
-            path,
-            f"the pixel data ({name}) is of a kind that is not read; convert the file to Explicit "
-            "VR Little Endian, for example with gdcmconv --raw.",
+    elif isinstance(error, NotImplementedError):
+        problem = (
+            "this kind is not read; convert the file to Explicit VR Little Endian, for example "
+            "with gdcmconv --raw."
         )
-    return InputFileError(
-        path,
-        f"the pixel data ({name}) cannot be decoded: it is truncated or damaged, or compressed "
-        f"in an unusual way ({reason}).",
-    )
+    else:
+        problem = (
+            "cannot be decoded: it is truncated or damaged, or compressed in an unusual way "
+            f"({reason_of(error)})."
+        )
+    return InputFileError(path, f"the pixel data ({name}): {problem}")
 
 
-_CODESTREAMS = frozenset(
-    (
-        *pydicom.uid.JPEGTransferSyntaxes,
-        *pydicom.uid.JPEGLSTransferSyntaxes,
-        *pydicom.uid.JPEG2000TransferSyntaxes,
-    )
-)
+_CODESTREAMS = {
+    *pydicom.uid.JPEGTransferSyntaxes,
+    *pydicom.uid.JPEGLSTransferSyntaxes,
+    *pydicom.uid.JPEG2000TransferSyntaxes,
+}
 
 
 def _precision(path: str, dataset: Dataset) -> int | None:
@@ -209,22 +186,27 @@ def _precision(path: str, dataset: Dataset) -> int | None:
     if dataset.file_meta.TransferSyntaxUID not in _CODESTREAMS:
         return None
     rows, columns = int(dataset.Rows), int(dataset.Columns)
+    count, bits = max(1, integer_of(dataset, "NumberOfFrames", 1)), []
     try:
-        frames = pydicom.encaps.generate_frames(
-            dataset.PixelData, number_of_frames=max(1, integer_of(dataset, "NumberOfFrames", 1))
-        )
-        pictures = [picture_size(frame) for frame in frames]
+        pictures = [
+            picture_size(frame)
+            for frame in pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=count)
+        ]
     except Exception as error:
         reason = reason_of(error)
         raise InputFileError(path, f"the pixel data is truncated or damaged ({reason}).") from None
     for size in pictures:
         if size is None or size[:2] != (rows, columns):
             found = "of no known size" if size is None else f"of {size[0]} x {size[1]} pixels"
-            raise InputFileError(
-                path,
-                f"holds a compressed picture {found}, but names {rows} rows x {columns} columns.",
-            )
-    return max((size[2] for size in pictures if size is not None), default=None)
+            what = f"holds a compressed picture {found}, but names {rows} rows x {columns} columns."
+            raise InputFileError(path, what)
+        bits.append(size[2])
+    return max(bits, default=None)
+
+
+#: Headers with the size of a picture, from their marker on: SIZ of JPEG 2000, SOF of the others.
+_SIZ = re.compile(rb"\xff\x4f\xff\x51.{4}(.{16}).{18}(.)", re.S)
+_SOF = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 
 
 def picture_size(data: bytes) -> tuple[int, int, int] | None:
@@ -234,29 +216,24 @@ def picture_size(data: bytes) -> tuple[int, int, int] | None:
 
     References: ISO/IEC 10918-1 (ITU-T T.81) B.2.2, ISO/IEC 14495-1 C.2.2, 15444-1 A.5.1.
     """
-    start = data.find(b"\xff\x4f\xff\x51")
-    if start >= 0 and data[:2] != b"\xff\xd8":
-        values = data[start + 8 : start + 43]
-        if len(values) < 35:
-            return None
-        x, y, x0, y0 = (int.from_bytes(values[i : i + 4], "big") for i in range(0, 16, 4))
-        return y - y0, x - x0, (values[34] & 0x7F) + 1
     if data[:2] != b"\xff\xd8":
-        return None
+        if (header := _SIZ.search(data)) is None:
+            return None
+        x, y, x0, y0 = struct.unpack(">4I", header[1])
+        return y - y0, x - x0, (header[2][0] & 0x7F) + 1
     sizes, position = set(), 2
     while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            position += 1
-            continue
-        marker = data[position + 1]
-        if marker == 0xFF:
+        first, marker = data[position : position + 2]
+        if first != 0xFF or marker == 0xFF:
             position += 1
         elif marker in (0x00, 0x01, 0xD8, 0xD9) or 0xD0 <= marker <= 0xD7:
             position += 2
         else:
-            if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
-                size = data[position + 4 : position + 9].ljust(5, b"\0")
-                sizes.add((*struct.unpack(">HH", size[1:]), size[0]))
+            if marker in _SOF:
+                bits, *size = struct.unpack(
+                    ">BHH", data[position + 4 : position + 9].ljust(5, b"\0")
+                )
+                sizes.add((*size, bits))
             if marker == 0xDA and sizes:  # the scan begins: coded values follow
                 break
             position += 2 + max(2, int.from_bytes(data[position + 2 : position + 4], "big"))
@@ -288,11 +265,10 @@ def _padding(dataset: Dataset, *candidates: np.ndarray) -> np.ndarray | None:
     return np.logical_or.reduce([(values >= low) & (values <= high) for values in candidates])
 
 
-def _outside_circle(rows: int, columns: int) -> np.ndarray:
+def _outside_circle(shape: tuple[int, ...]) -> np.ndarray:
     """Pixels outside the ellipse that touches the image's borders: the reconstruction circle."""
-    y = (np.arange(rows) + 0.5) / rows * 2 - 1
-    x = (np.arange(columns) + 0.5) / columns * 2 - 1
-    return y[:, None] ** 2 + x[None] ** 2 > 1
+    y, x = ((np.arange(n) + 0.5) / n * 2 - 1 for n in shape)
+    return y[:, None] ** 2 + x**2 > 1
 
 
 def _rescale(frame: Frame) -> tuple[float, float]:
@@ -300,11 +276,8 @@ def _rescale(frame: Frame) -> tuple[float, float]:
     keywords = ("RescaleSlope", "RescaleIntercept")
     missing = [called(keyword) for keyword in keywords if getattr(frame, keyword) is None]
     if frame.Modality == "CT" and missing and not frame.scout:
-        raise InputFileError(
-            frame.where,
-            f"a CT image without {' and '.join(missing)}, so its Hounsfield units are unknown. "
-            "Get the file again from its source, or add the missing attribute.",
-        )
+        what = f"a CT image without {' and '.join(missing)}, so its Hounsfield units are unknown"
+        raise InputFileError(frame.where, f"{what}; add the attribute.")
     if frame.RescaleSlope == 0:
         raise InputFileError(frame.where, f"{called('RescaleSlope')} is 0.")
     return frame.RescaleSlope or 1.0, frame.RescaleIntercept or 0.0
@@ -337,7 +310,7 @@ def _values_of(frame: Frame, dataset: Dataset, stored: Stored) -> np.ndarray:
             if -500 < level < 3000:
                 # Some files name a common tissue value as padding: only believe it outside the
                 # reconstruction circle, so that the body gets no holes.
-                padding = padding & _outside_circle(*values.shape)
+                padding = padding & _outside_circle(values.shape)
             values[padding] = AIR_HU
         elif not padding.all():
             values[padding] = values[~padding].min()
@@ -360,8 +333,10 @@ def compact(values: np.ndarray) -> np.ndarray:
     """The smallest of int16, int32 and float32 that holds the values without loss."""
     if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
         return values.astype(np.float32)
+    return values.astype(smallest(values, (np.int16, np.int32)) or np.float32)
+
+
+def smallest(values: np.ndarray, kinds: Sequence[type]) -> type | None:
+    """The first of some types of whole numbers that holds all values, or None."""
     low, high = values.min(), values.max()
-    for kind in (np.int16, np.int32):
-        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
-            return values.astype(kind)
-    return values.astype(np.float32)
+    return next((k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max), None)

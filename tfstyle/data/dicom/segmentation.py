@@ -15,7 +15,7 @@ from tfstyle.data.dicom.files import check_size, meta_of, read_dataset
 from tfstyle.data.layouts import MARK
 from tfstyle.data.privacy import reason_of, values_unsaid
 from tfstyle.data.scan import Scan
-from tfstyle.errors import ArgumentError, InputFileError, OutputError
+from tfstyle.errors import ArgumentError, InputFileError, OutputError, require_packages
 from tfstyle.limits import check
 
 #: Segmentation Storage and Label Map Segmentation Storage.
@@ -25,10 +25,11 @@ _CARRIED = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"),
     *("StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
-#: Segments whose names say what they are, by the DICOM keyword in SNOMED CT.
-_TYPES = {"spine": "Spine"}
 #: What headers of masks say, see :mod:`tfstyle.data.layouts`.
 DESCRIPTION = f"Segmented {MARK}"
+
+
+_NEEDED = {"highdicom": "highdicom"}, "dicom-seg", "DICOM SEG"
 
 
 def read_dicom_seg(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
@@ -43,20 +44,17 @@ def read_dicom_seg(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         InputFileError: The file is damaged or is not a segmentation, its segments overlap, or its
             frames are not a regular stack.
-        ArgumentError: highdicom is not installed.
+        MissingPackageError: highdicom is not installed.
     """
-    try:
-        from highdicom.seg import Segmentation
-    except ImportError:
-        raise ArgumentError(
-            "highdicom is needed to read DICOM SEG: pip install 'tfstyle[dicom-seg]'."
-        ) from None
+    require_packages(*_NEEDED)
+    import highdicom as hd
+
     path = os.fspath(path)
     dataset = read_dataset(path, pixels=True)
     try:
         check_size(path, dataset)
         with values_unsaid():
-            segmentation = Segmentation.from_dataset(dataset, copy=False)
+            segmentation = hd.seg.Segmentation.from_dataset(dataset, copy=False)
             geometry = segmentation.get_volume_geometry()
             if geometry is None:
                 raise ValueError("its frames are not a regular stack")
@@ -84,10 +82,7 @@ def write_dicom_seg(
     model: str = "tfstyle",
     version: str = "",
 ) -> None:
-    """Writes labels as a DICOM segmentation of the scan that they were made of, with highdicom.
-
-    It is a new series of the scan's study, with its patient, frame of reference and geometry;
-    binary segments, by an automatic algorithm, one for each label.
+    """Writes labels as a DICOM segmentation, a new series of the scan that they were made of.
 
     Args:
         labels: uint8 (slices, rows, columns) of the scan's size, 0 for background.
@@ -98,8 +93,8 @@ def write_dicom_seg(
         version: Version of the software.
 
     Raises:
-        ArgumentError: highdicom is not installed, the scan is not of DICOM, or the labels do not
-            fit it.
+        ArgumentError: The scan is not of DICOM, or the labels do not fit it.
+        MissingPackageError: highdicom is not installed.
         InputFileError: a file of the scan lacks what a segmentation must refer to.
         OutputError: the file cannot be written.
     """
@@ -109,16 +104,10 @@ def write_dicom_seg(
         )
     labels = np.asarray(labels)
     if labels.shape != scan.shape or labels.dtype != np.uint8:
-        raise ArgumentError(
-            f"labels: must be uint8 of shape {scan.shape}, received {labels.dtype} of shape "
-            f"{labels.shape}."
-        )
-    try:
-        import highdicom as hd
-    except ImportError:
-        raise ArgumentError(
-            "highdicom is needed to write DICOM SEG: pip install 'tfstyle[dicom-seg]'."
-        ) from None
+        found = f"{labels.dtype} {labels.shape}"
+        raise ArgumentError(f"labels: must be uint8 {scan.shape}, received {found}.")
+    require_packages(*_NEEDED)
+    import highdicom as hd
     from pydicom.sr.codedict import codes
 
     files = list(dict.fromkeys(frame.path for frame in scan.frames))
@@ -126,8 +115,7 @@ def write_dicom_seg(
     own = {frame.path: frame for frame in scan.frames}
     for file, header in zip(files, headers):
         for keyword in _CARRIED:
-            if keyword not in header:
-                setattr(header, keyword, "")
+            header.setdefault(keyword, "")
         # Some exporters leave them to the file's meta information, or out.
         if not header.get("SOPClassUID"):
             plain = tables.CT if own[file].Modality == "CT" else tables.SECONDARY_CAPTURE
@@ -139,24 +127,22 @@ def write_dicom_seg(
         whole[[frame.index for frame in scan.frames]] = labels
         labels = whole
     names = dict(names or {})
-    automatic = hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC
     algorithm = hd.AlgorithmIdentificationSequence(
         model, codes.DCM.ArtificialIntelligence, version or "0"
     )
-    segments = []
+    structure, segments = codes.SCT.AnatomicalStructure, []
     for number in range(1, max(1, *names, int(labels.max())) + 1):
         name = names.get(number, f"label {number}")
-        kind = getattr(codes.SCT, _TYPES.get(name, "AnatomicalStructure"))
-        category = codes.SCT.AnatomicalStructure
+        kind = codes.SCT.Spine if name == "spine" else structure
         segments.append(
-            hd.seg.SegmentDescription(number, name, category, kind, automatic, algorithm)
+            hd.seg.SegmentDescription(number, name, structure, kind, "AUTOMATIC", algorithm)
         )
     try:
         with values_unsaid():
             written = hd.seg.Segmentation(
                 headers,
                 labels,
-                hd.seg.SegmentationTypeValues.BINARY,
+                "BINARY",
                 segments,
                 generate_uid(),
                 scan.frames[0].SeriesNumber + 2000,
@@ -170,9 +156,8 @@ def write_dicom_seg(
                 content_description=DESCRIPTION,
             )
     except Exception as error:  # highdicom raises many kinds
-        raise InputFileError(
-            files[0], f"a DICOM segmentation cannot be derived from it ({reason_of(error)})."
-        ) from None
+        problem = f"a DICOM segmentation cannot be derived from it ({reason_of(error)})."
+        raise InputFileError(files[0], problem) from None
     try:
         with temporary_beside(path) as temporary:
             written.save_as(temporary)

@@ -15,19 +15,12 @@ from dataclasses import replace
 from typing import cast
 
 import numpy as np
-from pydicom.dataset import Dataset
 
 from tfstyle._private.files import safe_name
 from tfstyle.data.dicom.files import NoPictureError, NoSizeError, read_dataset
 from tfstyle.data.dicom.headers import Frame, Identity, frames_of
 from tfstyle.data.dicom.pixels import DicomPixels, OpenFiles
-from tfstyle.data.dicom.stacks import (
-    clusters_of,
-    locations_of,
-    same_orientation,
-    same_spacing,
-    stacks_of,
-)
+from tfstyle.data.dicom.stacks import ORIENTATION, clusters_of, locations_of, say, stacks_of, unlike
 from tfstyle.data.privacy import mark_of
 from tfstyle.data.scan import Scan
 from tfstyle.errors import InputFileError
@@ -46,34 +39,25 @@ def read_dicom(
 ) -> list[Scan]:
     """Reads the series that DICOM files hold, in any order, as :func:`scans_of` gives them.
 
-    Each file is opened once, or once more for its pixels if `lazy`. With `as_given` these very
-    files were asked for: scouts are read like slices, and an object without a picture is an error.
-
-    Raises:
-        InputFileError: If a file cannot be used; the message names it.
+    With `as_given` these very files were asked for: scouts are read like slices, and an object
+    without a picture is an InputFileError, as is any file that cannot be used.
     """
-    found, datasets, others = [], {}, []
+    found, others = [], []
     for path in sorted(os.fspath(path) for path in paths):
-        whole, dataset = not lazy, read_dataset(path, pixels=not lazy)
-        if whole and "Rows" not in dataset:  # pydicom gives nothing where pixels are cut short
-            whole, dataset = False, read_dataset(path, pixels=False)
         try:
-            found.append(frames_of(path, dataset))
+            found.append(frames_of(path, read_dataset(path, pixels=False)))
         except NoPictureError as error:
             if as_given:
                 raise
             others.append(error)
-            continue
-        if whole:
-            datasets[path] = dataset
     say_without_picture(others, beside=bool(found))
     scans = scans_of(found, series=series, as_given=as_given)
-    return scans if lazy else load_all(scans, datasets)
+    return scans if lazy else load_all(scans)
 
 
-def load_all(scans: Iterable[Scan], datasets: dict[str, Dataset] | None = None) -> list[Scan]:
+def load_all(scans: Iterable[Scan]) -> list[Scan]:
     """DICOM scans with their pixels in memory; a file of several stacks is decoded once."""
-    files = OpenFiles(datasets)
+    files = OpenFiles()
     return [
         replace(scan, pixels=DicomPixels(scan.frames).read(range(len(scan)), files))
         for scan in scans
@@ -83,14 +67,10 @@ def load_all(scans: Iterable[Scan], datasets: dict[str, Dataset] | None = None) 
 def say_without_picture(errors: Sequence[NoPictureError], *, beside: bool) -> None:
     """Says what was left out beside pictures: reports are normal, slices without size not."""
     lost = [error for error in errors if isinstance(error, NoSizeError)]
-    for error in errors:
-        logger.debug("Left out: %s", error)
     if lost:
         logger.warning("Left out: %s%s: %s", lost[0].path, _more(len(lost)), lost[0].problem)
-    if beside and len(errors) > len(lost):
-        logger.warning(
-            "Left out: %d DICOM objects without pictures, such as reports.", len(errors) - len(lost)
-        )
+    if beside and (count := len(errors) - len(lost)):
+        logger.warning("Left out: %d DICOM objects without pictures, such as reports.", count)
 
 
 def scans_of(
@@ -105,26 +85,19 @@ def scans_of(
         found: The frames of each file, sorted by path.
         series: See :func:`tfstyle.data.read_scans`, or the mark of a UID
             (:func:`tfstyle.data.privacy.mark_of`).
-        as_given: See :func:`read_dicom`.
+        as_given: See :func:`read_dicom`, as for errors.
 
     Returns:
         One scan a series (several, where a series repeats its positions or holds several
         orientations), in the order of folder and Series Number. What does not fit its series
         (scouts, color pictures, slices of another size or pixel spacing, a single slice of another
         orientation) is left out with a warning in the log that names it.
-
-    Raises:
-        InputFileError: If a file cannot be used; the message names it.
     """
     groups = _grouped(found)
     names = _names(groups)
-
-    def place(key: _Key) -> tuple:
-        first = groups[key][0]
-        return os.path.dirname(first.path), first.SeriesNumber, first.path
-
-    order = sorted(groups, key=place)
-    chosen = order
+    places = {key: (f.path.rpartition(os.sep)[0], f.SeriesNumber, f.path)
+              for key, (f, *_) in groups.items()}  # fmt: skip
+    chosen = order = sorted(groups, key=lambda key: places[key])
     if series is not None:
         chosen = [key for key in order if _is_meant(series, key[0], names[key], groups[key][0])]
         # Else the name of one of several scans of a series.
@@ -132,15 +105,12 @@ def scans_of(
     scans: list[Scan] = []
     for key in order:
         frames, name = groups[key], names[key]
-        fitting = frames
         if not as_given and not (series is not None and all(f.scout for f in frames)):
-            fitting = _fitting(frames, name)
+            frames = _fitting(frames, name)
         elif frames[0].color:
-            raise InputFileError(
-                frames[0].where,
-                "a color image; scans have one gray value a pixel. Give the gray original.",
-            )
-        clusters = _without_odd(clusters_of(fitting), name)
+            problem = "a color image; scans have one gray value a pixel. Give the gray original."
+            raise InputFileError(frames[0].where, problem)
+        clusters = _without_odd(clusters_of(frames), name)
         taken: Counter = Counter()
         for number, cluster in enumerate(clusters, start=1):
             for stack, labels in stacks_of(cluster, name):
@@ -157,11 +127,8 @@ def _scan(frames: list[Frame], name: str, stack: str) -> Scan:
     paths = [frame.path for frame in frames]
     unspaced = next((frame.where for frame in frames if not frame.spaced), None)
     if unspaced is not None:
-        logger.warning(
-            "Series %s: %s has no Pixel Spacing (0028,0030); its pixels are taken as 1 mm.",
-            name,
-            unspaced,
-        )
+        what = "has no Pixel Spacing (0028,0030); its pixels are taken as 1 mm"
+        say(name, f"with {unspaced} {what}")
     one = frames[0].NumberOfFrames > 1 and len(set(paths)) == 1
     windows = (frames[len(frames) // 2].window, *(frame.window for frame in frames))
     return Scan(
@@ -184,13 +151,12 @@ def _grouped(found: Sequence[list[Frame]]) -> dict[_Key, list[Frame]]:
     for key, frames in zip(keys, found):
         groups.setdefault(key, []).extend(frames)
     uids = Counter(key[0] for key in groups if key[0])
-    for key in groups:
+    for key, frames in groups.items():
         if uids[key[0]] > 1:
             logger.warning(
                 "One Series Instance UID stands for %d series of different patients, studies or "
                 "frames of reference; the one that begins with %s is read as a scan of its own.",
-                uids[key[0]],
-                groups[key][0].path,
+                *(uids[key[0]], frames[0].path),
             )
     return groups
 
@@ -203,20 +169,16 @@ def series_keys(files: Sequence[tuple[str, Identity]]) -> list[tuple[str, ...]]:
     there is but one; the folder counts where the UID is blank.
     """
     starts = [(uid, "" if uid else os.path.dirname(path)) for path, (uid, *_) in files]
-    known: dict[tuple[str, str], list[Counter]] = {}
-    for start, (_, (_, *rest)) in zip(starts, files):
-        counts = known.setdefault(start, [Counter() for _ in rest])
-        for counter, value in zip(counts, rest):
-            counter[value] += 1
-    keys = []
-    for start, (_, (_, *rest)) in zip(starts, files):
-        filled = []
-        for number, (counter, value) in enumerate(zip(known[start], rest)):
-            named = [name for name in counter if name]
+    keys: list[tuple[str, ...]] = list(starts)
+    for number in range(1, 5):
+        known: dict[tuple[str, str], Counter] = {start: Counter() for start in starts}
+        for start, (_, identity) in zip(starts, files):
+            known[start][identity[number]] += 1
+        for i, (start, (_, identity)) in enumerate(zip(starts, files)):
+            named = [name for name in known[start] if name]
             # A frame of reference of its own for each file is none: some tools invent them.
-            invented = number == 1 and len(named) > 2 and len(named) == counter.total()
-            filled.append("" if invented or len(named) < 2 else value)
-        keys.append((*start, *filled))
+            invented = number == 2 and len(named) > 2 and len(named) == known[start].total()
+            keys[i] += ("" if invented or len(named) < 2 else identity[number],)
     return keys
 
 
@@ -258,8 +220,8 @@ def _more(count: int) -> str:
 
 
 def _say_odd(frames: Sequence[Frame], reason: str, name: str) -> None:
-    where, more = frames[0].where, _more(len(frames))
-    logger.warning("Left out of series %s: %s%s: %s.", name, where, more, reason)
+    if frames:
+        say(name, f"is read without {frames[0].where}{_more(len(frames))}: {reason}")
 
 
 def _fitting(frames: list[Frame], name: str) -> list[Frame]:
@@ -268,52 +230,25 @@ def _fitting(frames: list[Frame], name: str) -> list[Frame]:
         # A separate series of scouts is usual in a study and nothing wrong with it.
         logger.warning("Left out: series %s holds only scout images (%s).", name, frames[0].where)
         return []
-    scouts = [f for f in frames if f.scout]
-    colored = [f for f in frames if f.color and not f.scout]
-    if scouts:
-        _say_odd(scouts, "a scout image (Image Type LOCALIZER)", name)
-    if colored:
-        _say_odd(colored, "a color image", name)
+    _say_odd([f for f in frames if f.scout], "a scout image (Image Type LOCALIZER)", name)
+    _say_odd([f for f in frames if f.color and not f.scout], "a color image", name)
     return [f for f in frames if not f.scout and not f.color]
 
 
 def _without_odd(clusters: list[list[Frame]], name: str) -> list[list[Frame]]:
     """Drops what does not fit the main part of a series and is not a stack of its own."""
-    if not clusters:
-        return []
-    main = max(clusters, key=len)
+    main = max(clusters, key=len, default=[])
     kept = []
     for cluster in clusters:
-        expected, found = main[0], cluster[0]
-        if cluster is main:
+        reason = unlike(cluster[0], main[0])
+        if reason == ORIENTATION and len(cluster) > 1:
             reason = ""
-        elif found.shape != expected.shape:
-            reason = (
-                f"{found.Rows} x {found.Columns} pixels, unlike the "
-                f"{expected.Rows} x {expected.Columns} of its series"
-            )
-        elif not same_spacing(found, expected):
-            reason = "another pixel spacing than its series"
-        elif found.placed != expected.placed:
-            what = "position" if found.ImagePositionPatient is None else "orientation"
-            reason = f"has no {what}, unlike its series"
-        elif found.units != expected.units:
-            reason = "other units than its series"
-        elif len(cluster) > 1 and not same_orientation(found, expected):
-            reason = ""
-            logger.warning(
-                "Series %s holds %d images of another orientation (%s); read as a scan of their "
-                "own.",
-                name,
-                len(cluster),
-                found.where,
-            )
+            what = f"{len(cluster)} images of another orientation ({cluster[0].where})"
+            say(name, f"holds {what}; read as a scan of their own")
+        if reason:
+            _say_odd(cluster, reason, name)
         else:
-            reason = "another orientation than its series"
-        if not reason:
             kept.append(cluster)
-            continue
-        _say_odd(cluster, reason, name)
     return kept
 
 
@@ -332,25 +267,15 @@ def _geometry(frames: Sequence[Frame], name: str) -> tuple[np.ndarray | None, fl
         step = float(np.median(steps))
         gaps = np.flatnonzero(np.abs(steps - step) > 0.25 * step)
         if len(gaps):
-            logger.warning(
-                "Series %s is unevenly spaced: %d of %d steps differ from %.3g mm, the first "
-                "(%.3g mm) after %s. Slices may be missing.",
-                name,
-                len(gaps),
-                len(steps),
-                step,
-                steps[gaps[0]],
-                frames[gaps[0]].where,
-            )
+            first_gap = f"{steps[gaps[0]]:.3g} mm) after {frames[gaps[0]].where}"
+            what = f"{len(gaps)} of {len(steps)} steps differ from {step:.3g} mm"
+            say(name, f"is unevenly spaced: {what}, the first ({first_gap}; slices may be missing")
         direction = positions[-1] - positions[0]
         vector = direction * (step / float(direction @ normal))
         tilt = np.degrees(np.arctan2(np.linalg.norm(vector - normal * step), step))
         if tilt > 0.5:
-            logger.warning(
-                "Series %s is sheared by %.1f degrees (gantry tilt); slices are read as they are.",
-                name,
-                tilt,
-            )
+            what = f"{tilt:.1f} degrees (gantry tilt)"
+            say(name, f"is sheared by {what}; slices are read as they are")
     affine = np.eye(4)
     affine[:3, 0] = vector
     affine[:3, 1] = first.cosines[1] * first.PixelSpacing[0]

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -24,12 +24,17 @@ logger = logging.getLogger(__name__)
 _SAME_PLACE = 0.01  # mm
 
 
+def say(name: str, what: str) -> None:
+    """Warns of something in a series."""
+    logger.warning("Series %s %s.", name, what)
+
+
 def clusters_of(frames: Sequence[Frame]) -> list[list[Frame]]:
     """Groups frames of equal size, orientation, pixel spacing and units."""
     clusters: list[list[Frame]] = []
     for frame in frames:
         for cluster in clusters:
-            if _alike(cluster[0], frame):
+            if not unlike(frame, cluster[0]):
                 cluster.append(frame)
                 break
         else:
@@ -37,36 +42,36 @@ def clusters_of(frames: Sequence[Frame]) -> list[list[Frame]]:
     return clusters
 
 
-def _alike(a: Frame, b: Frame) -> bool:
-    if (a.shape, a.units, a.scout, a.inverted) != (b.shape, b.units, b.scout, b.inverted):
-        return False
-    if (a.ImagePositionPatient is None) != (b.ImagePositionPatient is None):
-        return False
-    return same_orientation(a, b) and same_spacing(a, b)
+#: What :func:`unlike` says of frames that may be a stack of their own.
+ORIENTATION = "another orientation than its series"
 
 
-def same_orientation(a: Frame, b: Frame) -> bool:
-    """Whether two frames have one Image Orientation (Patient), or none."""
-    one, other = a.ImageOrientationPatient, b.ImageOrientationPatient
-    if one is None or other is None:
-        return one is other
-    return one is other or np.allclose(one, other, atol=2e-3)
-
-
-def same_spacing(a: Frame, b: Frame) -> bool:
-    """Whether two frames have one Pixel Spacing."""
-    return a.PixelSpacing == b.PixelSpacing or np.allclose(
-        a.PixelSpacing, b.PixelSpacing, rtol=1e-3
-    )
+def unlike(frame: Frame, other: Frame) -> str:
+    """What a frame has unlike another one of its series, "" where they may be of one stack."""
+    if frame.shape != other.shape:
+        return (
+            f"{frame.Rows} x {frame.Columns} pixels, unlike the {other.Rows} x {other.Columns} of "
+            "its series"
+        )
+    if not np.allclose(frame.PixelSpacing, other.PixelSpacing, rtol=1e-3):
+        return "another pixel spacing than its series"
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient"):
+        if (getattr(frame, keyword) is None) != (getattr(other, keyword) is None):
+            return f"has no {keyword[5:-7].lower()}, unlike its series"
+    if (frame.units, frame.scout, frame.inverted) != (other.units, other.scout, other.inverted):
+        return "other units than its series"
+    one, two = frame.ImageOrientationPatient, other.ImageOrientationPatient
+    if one is not None and two is not None and not np.allclose(one, two, atol=2e-3):
+        return ORIENTATION
+    return ""
 
 
 def stacks_of(frames: Sequence[Frame], name: str) -> list[tuple[list[Frame], tuple[str, ...]]]:
     """Sorts frames of one series, size and orientation along their normal.
 
     Returns:
-        Stacks, several where places repeat, ordered by what tells them apart, each with what that
-        is, such as ``("phase1", "echo2")``: numbers and no values of the header, which may be
-        private.
+        Stacks, several where places repeat, each with what tells it apart, such as
+        ``("phase1", "echo2")``: numbers and no values of the header, which may be private.
 
     Raises:
         InputFileError: If several images at one place cannot be told apart.
@@ -74,17 +79,12 @@ def stacks_of(frames: Sequence[Frame], name: str) -> list[tuple[list[Frame], tup
     frames = _without_copies(frames, name)
     places, frames = _places(frames, name)
     if places is None:
-        return _unplaced(frames, [name for name in CONTRASTS if name not in _ALONG_A_STACK])
+        return [(frames, ())]
     stacks, told = _separate(list(zip(places, frames)), _contrasts(frames))
     if len(stacks) > 1:
-        repeated = max(Counter(places).values())
-        logger.warning(
-            "Series %s holds %s; read as %d scans, told apart by %s.",
-            name,
-            f"up to {repeated} images at one position" if repeated > 1 else "several stacks",
-            len(stacks),
-            ", ".join(dict.fromkeys(told)),
-        )
+        repeated, how = max(Counter(places).values()), ", ".join(dict.fromkeys(told))
+        what = f"up to {repeated} images at one position" if repeated > 1 else "several stacks"
+        say(name, f"holds {what}; read as {len(stacks)} scans, told apart by {how}")
     return [
         ([frame for _, frame in sorted(stack, key=lambda item: item[0])], labels)
         for stack, labels in stacks
@@ -117,18 +117,11 @@ def _without_copies(frames: Sequence[Frame], name: str) -> list[Frame]:
     """Frames in the order of Instance Number, each once."""
     unique: dict[tuple, Frame] = {}
     for frame in sorted(frames, key=_order):
-        position = frame.ImagePositionPatient
-        key = (
-            frame.SOPInstanceUID or frame.path,
-            frame.index,
-            frame.InstanceNumber,
-            None if position is None else tuple(position),
-        )
+        place = str(frame.ImagePositionPatient)
+        key = frame.SOPInstanceUID or frame.path, frame.index, frame.InstanceNumber, place
         first = unique.setdefault(key, frame)
         if first is not frame:
-            logger.warning(
-                "Left out of series %s: %s is a copy of %s.", name, frame.where, first.where
-            )
+            say(name, f"is read without {frame.where}, which is a copy of {first.where}")
     return list(unique.values())
 
 
@@ -174,7 +167,7 @@ def _places(frames: list[Frame], name: str) -> tuple[list[float] | None, list[Fr
     elif None in numbers or len({f.path for f in frames}) > len(set(numbers)):
         how = "file name"
         frames = sorted(frames, key=lambda frame: (_natural(frame.path), frame.index))
-    logger.warning("Series %s %s; sorted by %s.", name, problem, how)
+    say(name, f"{problem}; sorted by {how}")
     return places, frames
 
 
@@ -188,36 +181,15 @@ def _snapped(places: Sequence[float]) -> list[float]:
     return snapped
 
 
-#: What may change within a stack.
-_ALONG_A_STACK = frozenset({"acquisition", "acquisition time", "trigger time", "content time"})
-
 #: What changes the gray values of one tissue, or says when it was seen, and so never changes
 #: within a stack.
-_OF_A_STACK = frozenset(
-    {
-        *("echo", "echo time", "inversion time", "b-value", "flip angle", "kVp", "kernel"),
-        *("temporal position", "cardiac phase", "respiratory phase"),
-    }
-)
+_OF_A_STACK = {
+    *("echo", "echo time", "inversion time", "b-value", "flip angle", "kVp", "kernel"),
+    *("temporal position", "cardiac phase", "respiratory phase"),
+}
 
 #: What may change from slab to slab, but not from one slice to the next and back.
 _OF_A_SLAB = _OF_A_STACK | {"temporal offset", "cardiac delay", "respiratory delay"}
-
-
-def _unplaced(
-    frames: list[Frame], names: Sequence[str], labels: tuple[str, ...] = ()
-) -> list[tuple[list[Frame], tuple[str, ...]]]:
-    """Splits frames of unknown place by what gives parts of equal size, such as echoes."""
-    for number, name in enumerate(names, start=1):
-        groups = _grouped(frames, lambda frame, name=name: frame.contrasts.get(name))
-        sizes = {len(group) for group in groups.values()}
-        if len(groups) > 1 and len(sizes) == 1 and sizes != {1}:
-            return [
-                one
-                for rank, part in enumerate(groups.values(), start=1)
-                for one in _unplaced(part, names[number:], (*labels, _label(name, rank)))
-            ]
-    return [(frames, labels)]
 
 
 def _grouped(items: Sequence, value: Callable) -> dict[object, list]:
@@ -258,8 +230,7 @@ def _separate(
 ) -> tuple[list[tuple[list[_Item], tuple[str, ...]]], list[str]]:
     """Splits by the first contrast that tells stacks apart, and each part by those behind it.
 
-    Returns:
-        The stacks with their labels, and the names of the contrasts.
+    Gives the stacks with their labels, and the names of the contrasts.
     """
     repeated = max(Counter(place for place, _ in items).values())
     for number, (name, value) in enumerate(contrasts, start=1):
@@ -329,9 +300,7 @@ def _entangled(one: set[float], other: set[float], in_turn: bool) -> bool:
 
     They do where both together are evenly spaced, if slices may have been acquired in turn.
     """
-    if len(one) < 3 or len(other) < 3:
-        return False
-    if max(one) < min(other) or max(other) < min(one):
+    if min(len(one), len(other)) < 3 or max(one) < min(other) or max(other) < min(one):
         return False
     return _even(one) and _even(other) and not (in_turn and _even(one | other))
 
@@ -344,26 +313,15 @@ def _even(places: set[float]) -> bool:
 
 
 def _ranked(items: list[_Item], repeated: int) -> list[list[_Item]]:
-    """Stacks of images that nothing but Instance Number and name tells apart.
-
-    Raises:
-        InputFileError: If that would be a guess.
-    """
+    """Stacks of images that Instance Number and name tell apart; an InputFileError if not."""
     counts = Counter(place for place, _ in items)
     items = sorted(items, key=lambda item: (item[0], _order(item[1])))
     regular = set(counts.values()) == {repeated}
     spare = sum(count > 1 for count in counts.values())
     if not regular and spare > max(1, len(counts) // 10):
         first, second = next((a, b) for a, b in pairwise(items) if a[0] == b[0])
-        raise InputFileError(
-            second[1].where,
-            f"lies at the place of {first[1].where}, as other images of its series do, and nothing "
-            "in the headers (phase, echo, acquisition, b-value, thickness, Instance Number) says "
-            "which belong together. Put the files of each scan into a folder of its own.",
-        )
-    stacks: list[list[_Item]] = [[] for _ in range(repeated)]
-    ranks: Counter = Counter()
-    for item in items:
-        stacks[ranks[item[0]]].append(item)
-        ranks[item[0]] += 1
-    return stacks
+        what = f"lies at the place of {first[1].where}, as others of its series do, and nothing in"
+        what += " the headers (phase, echo, acquisition, …) says which belong together. "
+        raise InputFileError(second[1].where, f"{what}Put the files of each scan into a folder.")
+    places = [list(there) for _, there in groupby(items, key=lambda item: item[0])]
+    return [[there[rank] for there in places if rank < len(there)] for rank in range(repeated)]

@@ -1,6 +1,8 @@
-"""SOP classes and lists of attributes that writing goes by (DICOM PS3.3, PS3.6)."""
+"""SOP classes and attributes that writing goes by (DICOM PS3.3, PS3.6)."""
 
 from __future__ import annotations
+
+import re
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -17,39 +19,22 @@ LOSSY_SYNTAXES = frozenset(
     f"1.2.840.10008.1.2.4.{end}" for end in ("50", "51", "81", "91", "93", "203")
 )
 
-# What belonged to the source's pixels, its acquisition step or its signature, not to its patient
-# and place; removed before the new values are set.
-NOT_CARRIED = [
-    "AlphaPaletteColorLookupTableData", "AlphaPaletteColorLookupTableDescriptor",
-    "BluePaletteColorLookupTableData", "BluePaletteColorLookupTableDescriptor",
-    "ContributingEquipmentSequence", "DerivationCodeSequence", "DerivationDescription",
-    "DigitalSignaturesSequence", "DoubleFloatPixelPaddingRangeLimit",
-    "DoubleFloatPixelPaddingValue", "EncryptedAttributesSequence", "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths", "FloatPixelPaddingRangeLimit", "FloatPixelPaddingValue",
-    "GreenPaletteColorLookupTableData", "GreenPaletteColorLookupTableDescriptor", "HighBit",
-    "IconImageSequence", "InstanceCreatorUID", "LargestImagePixelValue",
-    "LargestPixelValueInSeries", "MACParametersSequence", "ModalityLUTSequence",
-    "ModifiedAttributesSequence", "OriginalAttributesSequence", "PaletteColorLookupTableUID",
-    "PerformedProcedureStepDescription", "PerformedProcedureStepEndDate",
-    "PerformedProcedureStepEndTime", "PerformedProcedureStepID", "PerformedProcedureStepStartDate",
-    "PerformedProcedureStepStartTime", "PixelDataProviderURL", "PixelPaddingRangeLimit",
-    "PixelPaddingValue", "PlanarConfiguration", "PresentationLUTSequence",
-    "RealWorldValueMappingSequence", "RedPaletteColorLookupTableData",
-    "RedPaletteColorLookupTableDescriptor", "ReferencedPerformedProcedureStepSequence",
-    "RescaleType", "SegmentedBluePaletteColorLookupTableData",
-    "SegmentedGreenPaletteColorLookupTableData", "SegmentedRedPaletteColorLookupTableData",
-    "SmallestImagePixelValue", "SmallestPixelValueInSeries", "SourceImageSequence",
-    "VOILUTFunction", "VOILUTSequence", "WindowCenterWidthExplanation",
-]  # fmt: skip
-
-MULTI_FRAME = [
-    "ConcatenationFrameOffsetNumber", "ConcatenationUID", "ContentQualification",
-    "DimensionIndexSequence", "DimensionOrganizationSequence", "DimensionOrganizationType",
-    "FrameIncrementPointer", "InConcatenationNumber", "InConcatenationTotalNumber",
-    "NumberOfFrames", "PerFrameFunctionalGroupsSequence", "PixelPresentation",
-    "SharedFunctionalGroupsSequence", "SOPInstanceUIDOfConcatenationSource",
-    "VolumeBasedCalculationTechnique", "VolumetricProperties",
-]  # fmt: skip
+# Keywords of what belonged to the source's pixels, its acquisition step, its signature or its
+# multi-frame form, not to its patient and place; removed before the new values are set.
+NOT_CARRIED = re.compile(
+    r"PixelPadding|Palette|(Smallest|Largest)(Image)?Pixel|PerformedProcedureStep|Derivation"
+    r"|^(ConcatenationFrameOffsetNumber|ContributingEquipmentSequence|DigitalSignaturesSequence"
+    r"|EncryptedAttributesSequence|ExtendedOffsetTable(Lengths)?|HighBit|IconImageSequence"
+    r"|InstanceCreatorUID|MACParametersSequence|ModalityLUTSequence|ModifiedAttributesSequence"
+    r"|OriginalAttributesSequence|PixelDataProviderURL|PlanarConfiguration|PresentationLUTSequence"
+    r"|RealWorldValueMappingSequence|RescaleType|SourceImageSequence|VOILUT(Function|Sequence)"
+    r"|WindowCenterWidthExplanation)$"
+)
+MULTI_FRAME = re.compile(
+    r"Concatenation|FunctionalGroupsSequence$|^Dimension|^(ContentQualification"
+    r"|FrameIncrementPointer|InstanceNumber|NumberOfFrames|PixelPresentation"
+    r"|VolumeBasedCalculationTechnique|VolumetricProperties)$"
+)
 
 # Type 2 attributes of the patient, study, series, frame and image modules: present, maybe empty.
 MAY_BE_EMPTY = [

@@ -6,9 +6,6 @@ import copy
 import dataclasses
 import datetime
 import os
-import re
-from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +14,7 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
+from tfstyle import __version__
 from tfstyle._private.files import temporary_beside
 from tfstyle.data.dicom import tables
 from tfstyle.data.dicom.deidentify import check_burned_in, check_profile, new_key, new_uid
@@ -30,6 +28,7 @@ from tfstyle.errors import ArgumentError, OutputError
 
 _LEVELS = 65535
 _WHAT = "Gray scale style transfer"
+_DESCRIPTION = "Gray scale changed by style transfer; not for diagnosis"
 
 
 def write_derived_series(
@@ -38,7 +37,7 @@ def write_derived_series(
     window: Window,
     out_dir: str | os.PathLike,
     *,
-    description: str = "Gray scale changed by style transfer; not for diagnosis",
+    description: str = _DESCRIPTION,
     series_description: str | None = None,
     series_number: int | None = None,
     deidentify: str = "keep",
@@ -46,17 +45,14 @@ def write_derived_series(
 ) -> list[Path]:
     r"""Writes generated images as a new series of derived images (DICOM PS3.3 C.7.6.1.1.3).
 
-    Patient, study, frame of reference, position, orientation and spacing are those of the source.
-    Series and SOP Instance UIDs are new, Image Type begins with ``DERIVED\SECONDARY``, Derivation
-    Description and Source Image Sequence say what was made of what, Lossy Image Compression stays
-    with images that had it, and private attributes, signatures, overlays and thumbnails are left
-    out. A frame of an enhanced multi-frame source becomes a single-frame image.
+    Patient, study and geometry are those of the source. Series and SOP Instance UIDs are new, Image
+    Type begins with ``DERIVED\SECONDARY``, Derivation Description and Source Image Sequence say
+    what was made of what; private attributes, signatures, overlays and thumbnails are left out. A
+    frame of an enhanced multi-frame source becomes a single-frame image.
 
     The pixels are 16-bit stored values whose Rescale Slope and Intercept put 0 at the window's
     lower and 65535 at its upper end: read back and put through ``window``, they give ``generated``
-    within half a step of 1/65535. Window Center and Width are the window's, as ``LINEAR_EXACT``.
-    The values are a picture in the source's scale, not a measurement: what the window had clipped
-    is gone, and Derivation Description says so.
+    within half a step of 1/65535. They are a picture in the source's scale, not a measurement.
 
     Example:
         >>> from tfstyle.data import WINDOWS, read_scan
@@ -105,7 +101,11 @@ def write_derived_series(
     )
     out = Path(out_dir)
     try:
-        _check_folder(out)
+        if out.is_dir() and any(out.iterdir()):
+            raise OutputError(out, "exists and is not empty; choose another folder.")
+        if not out.is_dir() and (out.exists() or out.is_symlink()):
+            raise OutputError(out, "exists and is not a folder; choose another name.")
+        out.parent.mkdir(parents=True, exist_ok=True)
         names = []
         headers: dict[str, Dataset] = {}
         with temporary_beside(out, folder=True) as temporary:
@@ -120,21 +120,6 @@ def write_derived_series(
     return [out / name for name in names]
 
 
-def _check_folder(out: Path) -> None:
-    """Refuses what stands in the way of a new folder, and makes the one above it."""
-    if out.is_dir() and any(out.iterdir()):
-        raise OutputError(out, "exists and is not empty; choose another folder.")
-    if not out.is_dir() and (out.exists() or out.is_symlink()):
-        raise OutputError(out, "exists and is not a folder; choose another name.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-
-
-def _remove(dataset: Dataset, keywords: Iterable[str]) -> None:
-    for keyword in keywords:
-        if keyword in dataset:
-            del dataset[keyword]
-
-
 def _item(**attributes: object) -> DicomSequence:
     item = Dataset()
     for keyword, value in attributes.items():
@@ -146,30 +131,13 @@ def _code(value: str, scheme: str, meaning: str) -> DicomSequence:
     return _item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
 
 
-_IDENTITY = {
-    **dict.fromkeys(("uid", "study_uid", "frame_of_reference_uid"), re.compile(r"[0-9.]{1,64}")),
-    **dict.fromkeys(("date", "time"), re.compile(r"[0-9.]{0,16}")),
-    "uid_key": re.compile(r"[\w+/=\-]{1,128}"),
-}
-
-
-def is_identity(value: object) -> bool:
-    """Whether a value, read from a file say, is what :attr:`DerivedSeries.identity` gave."""
-    return (
-        isinstance(value, dict)
-        and _IDENTITY.keys() - {"uid_key"} <= value.keys() <= _IDENTITY.keys()
-        and all(isinstance(v, str) and _IDENTITY[k].fullmatch(v) for k, v in value.items())
-    )
-
-
 class DerivedSeries:
     """What all images of a derived series share, and how one of them is written.
 
     Pickles, so that several processes can write one series.
 
     Args:
-        window: See :func:`write_derived_series`, as for all others but one.
-        identity: What :attr:`identity` of an earlier object gave, to resume its series.
+        window: See :func:`write_derived_series`, as for all others.
 
     Raises:
         ArgumentError: If the description is empty, or `deidentify` cannot be used.
@@ -179,49 +147,31 @@ class DerivedSeries:
         self,
         window: Window,
         *,
-        description: str = "Gray scale changed by style transfer; not for diagnosis",
+        description: str = _DESCRIPTION,
         series_description: str | None = None,
         series_number: int | None = None,
-        identity: dict[str, str] | None = None,
         deidentify: str = "keep",
         uid_key: str | None = None,
     ):
         check_profile(deidentify)
         if not description.strip():
-            raise ArgumentError("description must say what was done to the images; it is empty.")
-        description = description.strip()
-        self.window = window
+            raise ArgumentError("description: must say what was done to the images, is empty.")
+        self.window, self.number = window, series_number
         self.series_description = series_description
-        self.number = series_number
-        if identity is None:
-            now = datetime.datetime.now()
-            identity = {
-                "uid": generate_uid(prefix=None),
-                "study_uid": generate_uid(prefix=None),
-                "frame_of_reference_uid": generate_uid(prefix=None),
-                "date": now.strftime("%Y%m%d"),
-                "time": now.strftime("%H%M%S.%f"),
-            }
-            if deidentify == "basic":  # the day may be that of the examination
-                identity |= {"date": "", "time": "", "uid_key": uid_key or new_key()}
-        self.profile = deidentify
-        #: New UIDs, date and time of the series, as text, and the key of the basic profile.
-        self.identity = identity
-        self.date, self.time = identity["date"], identity["time"]
+        self.uid, self.study_uid, self.place_uid = (generate_uid(prefix=None) for _ in range(3))
+        now = datetime.datetime.now()
+        self.date, self.time = now.strftime("%Y%m%d"), now.strftime("%H%M%S.%f")
+        self.key = None
+        if deidentify == "basic":  # the day may be that of the examination
+            self.date, self.time, self.key = "", "", uid_key or new_key()
         # What the file will say, at most 16 characters each, decides the stored values.
         self.slope = format_number_as_ds(window.width / _LEVELS)
         self.intercept = format_number_as_ds(window.lower)
-        self.center = format_number_as_ds(window.center)
-        self.width = format_number_as_ds(window.width)
         self.description = (
-            f"{description.rstrip('.')}. Values are gray levels of the window {window.center:g} / "
-            f"{window.width:g} (center / width) in the scale of the source, clipped to "
-            f"{window.lower:g} to {window.upper:g}; no measurement."
+            f"{description.strip().rstrip('.')}. Values are gray levels of the window "
+            f"{window.center:g} / {window.width:g} (center / width) in the scale of the source, "
+            f"clipped to {window.lower:g} to {window.upper:g}; no measurement."
         )[:1024]
-        try:
-            self.version = metadata.version("tfstyle")
-        except metadata.PackageNotFoundError:
-            self.version = "unknown"
 
     @staticmethod
     def file_name(number: int) -> str:
@@ -238,9 +188,8 @@ class DerivedSeries:
     ) -> None:
         """Writes slice `number`, from 1, of which `header` is the source's data set, if at hand.
 
-        Raises:
-            InputFileError: If the source cannot be read.
-            OSError: If the file cannot be written.
+        Raises an InputFileError if the source cannot be read, an OSError if the file cannot be
+        written.
         """
         if header is None:
             header = read_dataset(frame.path, pixels=False)
@@ -250,16 +199,14 @@ class DerivedSeries:
 
     def derive(self, header: Dataset, frame: Frame, image: np.ndarray, number: int) -> Dataset:
         """The data set of one image, float64 in [0, 1]; the source's header is not changed."""
-        if self.profile == "basic":
+        if self.key is not None:
             check_burned_in(header.get("BurnedInAnnotation"), frame.path)
-            header, key = copy.deepcopy(header), self.identity["uid_key"]
-            deidentify_dataset(header, key)
-            frame = dataclasses.replace(frame, SOPInstanceUID=new_uid(frame.SOPInstanceUID, key))
+            header = copy.deepcopy(header)
+            deidentify_dataset(header, self.key)
+            uid = new_uid(frame.SOPInstanceUID, self.key)
+            frame = dataclasses.replace(frame, SOPInstanceUID=uid)
         dataset = copy.deepcopy(header)
         dataset.remove_private_tags()
-        for element in list(dataset):  # overlays and curves are drawn for the source's pixels
-            if element.tag.group & 0xFF00 in (0x5000, 0x6000):
-                del dataset[element.tag]
         unknown = tables.CT if frame.Modality == "CT" else tables.SECONDARY_CAPTURE
         source_class = header.get("SOPClassUID") or meta_of(header).get("MediaStorageSOPClassUID")
         source_class = str(source_class or unknown)
@@ -269,7 +216,11 @@ class DerivedSeries:
         )
         if multi_frame:
             self._flatten(dataset, header, frame)
-        _remove(dataset, tables.NOT_CARRIED)
+        for element in list(dataset):
+            # Overlays and curves are drawn for the source's pixels.
+            drawn = element.tag.group & 0xFF00 in (0x5000, 0x6000)
+            if drawn or tables.NOT_CARRIED.search(element.keyword):
+                del dataset[element.tag]
         for keyword in tables.MAY_BE_EMPTY:
             dataset.setdefault(keyword, None)
         if not header.get("SOPClassUID"):  # whoever emptied the class did not say either
@@ -295,25 +246,27 @@ class DerivedSeries:
     def _flatten(self, dataset: Dataset, header: Dataset, frame: Frame) -> None:
         """Moves what the functional groups say of a frame to the top level."""
         for name, keywords in tables.FRAME_GROUPS.items():
-            group = functional_group(header, frame.index, f"{name}Sequence")
+            group = functional_group(header, frame.index, name)
             for keyword in keywords:
                 if keyword in group:
                     dataset[keyword] = copy.deepcopy(group[keyword])
-        side = functional_group(header, frame.index, "FrameAnatomySequence").get("FrameLaterality")
+        side = functional_group(header, frame.index, "FrameAnatomy").get("FrameLaterality")
         if side:
             dataset.ImageLaterality = side
-        _remove(dataset, [*tables.MULTI_FRAME, "InstanceNumber"])
+        for element in list(dataset):
+            if tables.MULTI_FRAME.search(element.keyword):
+                del dataset[element.tag]
 
     def _identify(
         self, dataset: Dataset, header: Dataset, frame: Frame, number: int, sop_class: str
     ) -> None:
         dataset.SOPClassUID = sop_class
         dataset.SOPInstanceUID = generate_uid(prefix=None)
-        dataset.SeriesInstanceUID = self.identity["uid"]
+        dataset.SeriesInstanceUID = self.uid
         if not dataset.get("StudyInstanceUID"):
-            dataset.StudyInstanceUID = self.identity["study_uid"]
+            dataset.StudyInstanceUID = self.study_uid
         if frame.ImagePositionPatient is not None and not dataset.get("FrameOfReferenceUID"):
-            dataset.FrameOfReferenceUID = self.identity["frame_of_reference_uid"]
+            dataset.FrameOfReferenceUID = self.place_uid
         dataset.Modality = frame.Modality or dataset.get("Modality") or "OT"
         if sop_class == tables.SECONDARY_CAPTURE:
             dataset.ConversionType = "WSD"
@@ -362,7 +315,7 @@ class DerivedSeries:
             PurposeOfReferenceCodeSequence=_code("109103", "DCM", "Modifying Equipment"),
             Manufacturer="tfstyle",
             ManufacturerModelName="tfstyle",
-            SoftwareVersions=self.version,
+            SoftwareVersions=__version__,
             ContributionDescription=_WHAT,
             **when,
         )
@@ -384,11 +337,13 @@ class DerivedSeries:
         dataset.PixelRepresentation = 0
         dataset.RescaleSlope, dataset.RescaleIntercept = self.slope, self.intercept
         dataset.RescaleType = frame.units
-        dataset.WindowCenter, dataset.WindowWidth = self.center, self.width
+        dataset.WindowCenter = format_number_as_ds(self.window.center)
+        dataset.WindowWidth = format_number_as_ds(self.window.width)
         dataset.VOILUTFunction = "LINEAR_EXACT"
         if "PresentationLUTShape" in dataset:
             dataset.PresentationLUTShape = "IDENTITY"
         for keyword, value in (("Smallest", stored.min()), ("Largest", stored.max())):
             dataset.add_new(f"{keyword}ImagePixelValue", "US", int(value))
-        _remove(dataset, ("FloatPixelData", "DoubleFloatPixelData", "PixelData"))
+        for keyword in ("FloatPixelData", "DoubleFloatPixelData", "PixelData"):
+            dataset.pop(keyword, None)
         dataset.add_new("PixelData", "OW", stored.tobytes())
