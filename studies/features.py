@@ -246,7 +246,7 @@ def draw_sheet(
     for axis, (text, picture) in shown:
         axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
         axis.set_title(str(text), fontsize=7, color="0.4")
-    grays = np.repeat(np.linspace(0, 1, 17)[:, None], 3, axis=1)
+    grays = np.repeat(np.linspace(0, 1, 49)[:, None], 3, axis=1)
     common.save_small(figure, output, 110, grays)
 
 

@@ -27,8 +27,7 @@ class TestGradientReadBack:
 
     def test_gradient_itself(self):
         assert self.r2(1, lambda x: np.hypot(*np.gradient(x))[..., None]) > 0.999
-        # It is not a linear function of the image.
-        assert self.r2(1, lambda x: x[..., None]) < 0.1
+        assert self.r2(1, lambda x: x[..., None]) < 0.1  # not a linear function of the image
 
     def test_one_vector_answers_for_all_its_pixels(self):
         def maps(x):
@@ -67,7 +66,7 @@ def test_sheet_shows_maps_and_words(tmp_path):
         rows = [{**row, **changes}]
         features.draw_sheet(rows, "VGG16", {"image": np.eye(64)}, tmp_path / "a.png")
         with Image.open(tmp_path / "a.png") as sheet:
-            assert len(sheet.getcolors()) <= 17
+            assert len(sheet.getcolors()) <= 49
             return np.asarray(sheet.convert("L"))
 
     first = drawn()
