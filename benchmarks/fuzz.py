@@ -32,6 +32,7 @@ import time
 import warnings
 import zipfile
 import zlib
+from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,6 +55,10 @@ WORDS = (
     "null", "NaN", "1e999", "-1", "[]", "{}", "../../x", "/x", "ReadFile", "WriteFile", "PyFunc",
     "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90",
     "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.2",
+)  # fmt: skip
+PACKAGES = (
+    "atheris", "highdicom", "keras", "nibabel", "numpy", "pydicom", "pylibjpeg-openjpeg",
+    "pylibjpeg-rle", "python-gdcm", "tensorflow", "tfstyle",
 )  # fmt: skip
 
 
@@ -170,14 +175,14 @@ def run_case(read, files: dict[str, bytes], root: Path) -> str:
     return "outside" if strays else outcome
 
 
-def prepare(scratch: Path) -> None:
+def prepare(reader, scratch: Path) -> None:
     """What a process imports and sets before its first case."""
     import atheris
 
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     with atheris.instrument_imports(include=["tfstyle", "pydicom", "nibabel"]):
-        for name in ("data.domains", "export.servable", "presets", "runs.augment", "segmentation"):
+        for name in reader.modules:
             importlib.import_module(f"tfstyle.{name}")
     os.environ.update(LIMITS, HOME=str(scratch), TMPDIR=str(scratch))
     tempfile.tempdir = None
@@ -196,7 +201,7 @@ def work(reader, runs: int, seed: int, scratch: Path, kept: Path) -> None:
         os.dup2(log, stream)
     import atheris
 
-    prepare(scratch)
+    prepare(reader, scratch)
     corpus, words, idle = kept / "corpus", kept / "words", 0
     if not corpus.exists():
         corpus.mkdir()
@@ -289,7 +294,7 @@ def main(arguments: list[str] | None = None, readers: dict | None = None) -> int
     output, names = options.output.resolve(), options.reader or list(readers)
     if options.case is not None:
         files, scratch = unpack(options.case.read_bytes()), Path(tempfile.mkdtemp())
-        prepare(scratch)
+        prepare(readers[names[0]], scratch)
         print(run_case(readers[names[0]].read, files, scratch / "box"))
         return 0
     found = {}
@@ -303,8 +308,7 @@ def main(arguments: list[str] | None = None, readers: dict | None = None) -> int
     total = {
         key: sum(row[key] for row in found.values()) for key in ("cases", "read", "refused", *BAD)
     }
-    from tfstyle.runs import environment
-
+    installed = {package.name.lower(): package.version for package in metadata.distributions()}
     report = {
         "command": f"python benchmarks/fuzz.py --seed {options.seed}",
         "limits": LIMITS,
@@ -312,7 +316,10 @@ def main(arguments: list[str] | None = None, readers: dict | None = None) -> int
         "time_limit_s": SECONDS,
         "total": {**total, "memory_mb": max(row["memory_mb"] for row in found.values())},
         "readers": found,
-        "environment": environment(),
+        "environment": {
+            "python": sys.version.split()[0],
+            **{name: installed[name] for name in PACKAGES if name in installed},
+        },
     }
     output.write_text(json.dumps(report, indent=1) + "\n")
     if output == Path(__file__).resolve().with_suffix(".json"):

@@ -23,11 +23,19 @@ Files = dict[str, bytes]
 
 
 class Reader(NamedTuple):
-    """Number of cases; the files of each case to start from; reads a case: its folder, output."""
+    """A reader.
+
+    Attributes:
+        runs: Cases.
+        seeds: Gives the files of each case to start from.
+        read: Reads a case: its folder, output folder.
+        modules: Of tfstyle, imported before, so that no case waits for them.
+    """
 
     runs: int
     seeds: Callable[[], Iterator[Files]]
     read: Callable[[Path, Path], object]
+    modules: tuple[str, ...] = ("export.servable", "presets", "runs.augment", "segmentation")
 
 
 def reads(name: str, file: str = "") -> Callable[[Path, Path], object]:

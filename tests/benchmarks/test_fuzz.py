@@ -40,7 +40,7 @@ def read(folder, out):
         raise TfstyleError("refused")
 
 fuzz.SECONDS = 10
-reader = fuzz_readers.Reader(20, lambda: [{{"case": b"abc"}}], read)
+reader = fuzz_readers.Reader(20, lambda: [{{"case": b"abc"}}], read, modules=())
 sys.exit(fuzz.main(["--output", {output!r}, "--keep", {keep!r}], {{"broken": reader}}))
 """
 
