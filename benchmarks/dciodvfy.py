@@ -87,17 +87,11 @@ def _inflated(path: Path, out: Path) -> Path:
 
 def sources(everything: bool, folders: Sequence[Path]) -> Iterator[Path]:
     """DICOM files with pictures, of pydicom, pydicom-data and folders."""
-    listed: set[Path] = set()
     # One file of pydicom's wheel and one of pydicom-data, and all that lies beside them.
-    for name in ("CT_small.dcm", "eCT_Supplemental.dcm"):
-        file = get_testdata_file(name, download=False)
-        if file is not None:
-            listed |= set(Path(file).parent.rglob("*"))
-    for folder in folders:
-        listed |= set(folder.rglob("*"))
+    found = (get_testdata_file(f, download=False) for f in ("CT_small.dcm", "eCT_Supplemental.dcm"))
+    roots = [*(Path(file).parent for file in found if file is not None), *folders]
+    listed = {path for root in roots for path in root.rglob("*") if path.is_file()}
     for path in sorted(listed, key=lambda path: (path.name, str(path))):
-        if not path.is_file():
-            continue
         try:
             dataset = pydicom.dcmread(path, stop_before_pixels=True)
         except Exception:
@@ -134,21 +128,13 @@ def main() -> int:
         "files": len(files),
         **{key: sum(len(f[key]) for f in files.values()) for key in next(iter(files.values()), ())},
     }
-    result = {"program": _version(), "totals": totals, "not read": unread, "files": files}
+    query = ["dpkg-query", "-W", "-f", "${Package} ${Version}", "dicom3tools"]
+    version = subprocess.run(query, capture_output=True, text=True, check=False).stdout or PROGRAM
+    result = {"program": version, "totals": totals, "not read": unread, "files": files}
     print(json.dumps(totals))
     if arguments.output:
         arguments.output.write_text(json.dumps(result, indent=1) + "\n")
     return int(any(totals[f"new {profile}"] for profile in PROFILES) if files else 2)
-
-
-def _version() -> str:
-    run = subprocess.run(
-        ["dpkg-query", "-W", "-f", "${Package} ${Version}", "dicom3tools"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return run.stdout or PROGRAM
 
 
 if __name__ == "__main__":

@@ -16,10 +16,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gzip
+import importlib
 import io
 import json
 import logging
-import mmap
+import multiprocessing
 import os
 import random
 import resource
@@ -28,7 +29,6 @@ import struct
 import sys
 import tempfile
 import time
-import traceback
 import warnings
 import zipfile
 import zlib
@@ -48,8 +48,8 @@ LIMITS = {
 }
 MEMORY = 2**30  # bytes above what the process has after its first case
 SECONDS = 60  # by the clock; a case that takes longer hangs
-COUNTS = ("cases", "read", "refused", "unexpected", "outside")
-SHARED = (*COUNTS, "slowest_ms", "memory")  # figures that outlive a process
+OUTCOMES = ("read", "refused", "unexpected", "outside")
+BAD = ("unexpected", "outside", "crashes", "hangs")
 #: libFuzzer's dictionary: what a program may not expect.
 WORDS = (
     "null", "NaN", "1e999", "-1", "[]", "{}", "../../x", "/x", "ReadFile", "WriteFile", "PyFunc",
@@ -120,18 +120,16 @@ def in_zip(data: bytes, rng: random.Random) -> bytes:
 
 def in_png(data: bytes, rng: random.Random) -> bytes:
     """Another chunk, with its checksum; pixels changed before they are packed."""
-    chunks, at = [], 8
-    while at < len(data):
-        (length,) = struct.unpack(">I", data[at : at + 4])
-        chunks.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
-        at += 12 + length
-    kind, inner = chunks.pop(number := rng.randrange(len(chunks)))
+    start = 8
+    for _ in range(rng.randrange(data.count(b"IDAT") + 4)):
+        length = int.from_bytes(data[start : start + 4], "big")
+        start = start + 12 + length if start + 12 + length < len(data) else 8
+    (length,), kind = struct.unpack_from(">I", data, start), data[start + 4 : start + 8]
+    inner, rest = data[start + 8 : start + 8 + length], data[start + 12 + length :]
     pixels = kind == b"IDAT" and rng.random() < 0.7
     inner = zlib.compress(mutate(zlib.decompress(inner), rng)) if pixels else mutate(inner, rng)
-    chunks.insert(number if rng.random() < 0.8 else rng.randrange(len(chunks) + 1), (kind, inner))
-    return data[:8] + b"".join(
-        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks
-    )
+    head, check = struct.pack(">I", len(inner)), struct.pack(">I", zlib.crc32(kind + inner))
+    return data[:start] + head + kind + inner + check + rest
 
 
 def in_dicom(data: bytes, rng: random.Random) -> bytes:
@@ -154,30 +152,27 @@ def in_dicom(data: bytes, rng: random.Random) -> bytes:
     return buffer.getvalue()
 
 
-class Sandbox:
-    """A tree of folders; the case lies in ``a/b/in``, so that a few ``..`` do not leave it."""
+def run_case(read, files: dict[str, bytes], root: Path) -> str:
+    """Reads a case in new folders of `root`: read, refused or outside."""
+    from tfstyle.errors import TfstyleError
 
-    def __init__(self, root: Path):
-        self.root, self.case, self.out = root, root / "a" / "b" / "in", root / "a" / "b" / "out"
-
-    def run(self, read, files: dict[str, bytes]) -> str:
-        """Reads a case: one of ``COUNTS``. Raises what no reader may raise."""
-        from tfstyle.errors import TfstyleError
-
-        shutil.rmtree(self.root, ignore_errors=True)
-        self.case.mkdir(parents=True)
-        self.out.mkdir()
-        os.chdir(self.root)
-        for name, data in files.items():
-            (self.case / Path(name).name).write_bytes(data)
-        before, outcome = {*self.root.rglob("*")}, "read"
-        try:
-            read(self.case, self.out)
-        except TfstyleError as error:
-            outcome = "refused"
-            str(error)
-        strays = {p for p in self.root.rglob("*") if self.out not in p.parents} - before
-        return f"outside: {sorted(strays)}" if strays else outcome
+    case, out = root / "a" / "b" / "in", root / "a" / "b" / "out"  # a few .. do not leave them
+    shutil.rmtree(root, ignore_errors=True)
+    for folder in (case, out):
+        folder.mkdir(parents=True)
+    os.chdir(root)
+    for name, data in files.items():
+        (case / Path(name).name).write_bytes(data)
+    before, outcome = {*root.rglob("*")}, "read"
+    try:
+        read(case, out)
+    except TfstyleError as error:
+        outcome = "refused"
+        str(error)
+    strays = {path for path in root.rglob("*") if out not in path.parents} - before
+    if strays:
+        print(f"outside: {sorted(strays)}", flush=True)
+    return "outside" if strays else outcome
 
 
 def prepare(reader, scratch: Path) -> None:
@@ -186,8 +181,9 @@ def prepare(reader, scratch: Path) -> None:
 
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    with atheris.instrument_imports(include=["tfstyle", *reader.libraries]):
-        reader.prepare()
+    with atheris.instrument_imports(include=["tfstyle", "pydicom", "nibabel"]):
+        for name in reader.modules:
+            importlib.import_module(f"tfstyle.{name}")
     os.environ.update(LIMITS, HOME=str(scratch), TMPDIR=str(scratch))
     tempfile.tempdir = None
 
@@ -198,41 +194,38 @@ def memory(key: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
-def work(reader, runs: int, seed: int, scratch: Path, shared, kept: Path) -> None:
-    """A process that runs cases until all are done, or it dies."""
+def work(reader, runs: int, seed: int, scratch: Path, kept: Path) -> None:
+    """Runs cases until all are done, or the process dies; a line at the start and end of each."""
+    log = os.open(kept / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(log, stream)
     import atheris
 
     prepare(reader, scratch)
-    corpus, words, sandbox, idle = kept / "corpus", kept / "words", Sandbox(scratch / "box"), 0
+    corpus, words, idle = kept / "corpus", kept / "words", 0
     if not corpus.exists():
         corpus.mkdir()
         words.write_text("".join(f'"{word}"\n' for word in WORDS))
         for number, files in enumerate(reader.seeds()):
             (corpus / f"{number:03d}").write_bytes(pack(files))
-
-    def count(name: str, value: int | None = None) -> None:
-        place = SHARED.index(name)
-        shared[place] = shared[place] + 1 if value is None else max(shared[place], value)
+    lines = (kept / "cases").open("a", buffering=1)
 
     def case(data: bytes) -> None:
         nonlocal idle
         if not data.startswith(b"PK"):
             return
-        begin = time.monotonic()
-        count("cases")
+        lines.write("begin\n")
+        begin, outcome = time.monotonic(), "unexpected"
         try:
-            outcome = sandbox.run(reader.read, unpack(data))
-        except BaseException:
-            count("unexpected")
-            raise
-        count(outcome.partition(":")[0])
-        if ":" in outcome:
-            raise RuntimeError(outcome)
-        count("slowest_ms", int(1000 * (time.monotonic() - begin)))
+            outcome = run_case(reader.read, unpack(data), scratch / "box")
+            if outcome == "outside":
+                raise RuntimeError(outcome)
+        finally:
+            ms = int(1000 * (time.monotonic() - begin))
+            lines.write(f"{outcome} {ms} {memory('VmHWM') - idle if idle else 0}\n")
         if not idle:  # what is imported late is there now
             idle, space = memory("VmHWM"), memory("VmSize") + MEMORY
             resource.setrlimit(resource.RLIMIT_AS, (space, space))
-        count("memory", memory("VmHWM") - idle)
 
     options = [f"-runs={runs}", f"-seed={seed + 1}", f"-timeout={SECONDS}", f"-dict={words}"]
     options += ["-rss_limit_mb=0", "-max_len=200000", "-cross_over=0", f"-artifact_prefix={kept}/"]
@@ -244,33 +237,29 @@ def fuzz(name: str, reader, runs: int, seed: int, kept: Path) -> dict:
     """All cases of one reader, no matter how often its process dies."""
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(parents=True)
-    begin, shared = time.monotonic(), memoryview(mmap.mmap(-1, 8 * len(SHARED))).cast("q")
-    status = None
-    while status != 0 and (before := shared[0]) < runs:
+    begin, count, ended, lines = time.monotonic(), 0, None, kept / "cases"
+    while ended != 0 and count < runs:
         with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
-            if not (process := os.fork()):
-                try:
-                    log = os.open(kept / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-                    for stream in (1, 2):
-                        os.dup2(log, stream)
-                    work(reader, runs - before, seed + before, Path(scratch), shared, kept)
-                except BaseException:
-                    traceback.print_exc()
-                os._exit(99)
-            status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        if status:
-            print(f"{name}: ends with {status} at case {shared[0]}, see {kept}/log", flush=True)
-            if shared[0] == before:
+            rest = reader, runs - count, seed + count, Path(scratch), kept
+            process = multiprocessing.get_context("fork").Process(target=work, args=rest)
+            process.start()
+            process.join()
+        before, ended = count, process.exitcode
+        rows = [line.split() for line in lines.read_text().splitlines()] if lines.exists() else []
+        count = rows.count(["begin"])
+        if ended:
+            print(f"{name}: ends with {ended} at case {count}, see {kept}/log", flush=True)
+            if count == before:
                 raise SystemExit(f"{name}: ended before its first case")
-    found = dict(zip(SHARED, shared))
-    kinds = [path.name.partition("-")[0] for path in kept.iterdir()]
-    finished = found["read"] + found["refused"] + found["unexpected"] + found["outside"]
+    done = [(outcome, int(ms), int(used)) for outcome, ms, used in (r for r in rows if r[1:])]
+    hangs = len(list(kept.glob("timeout-*")))
     return {
-        **{key: found[key] for key in COUNTS},
-        "crashes": found["cases"] - finished - kinds.count("timeout"),
-        "hangs": kinds.count("timeout"),
-        "slowest_ms": found["slowest_ms"],
-        "memory_mb": round(found["memory"] / 2**20, 1),
+        "cases": count,
+        **{outcome: sum(row[0] == outcome for row in done) for outcome in OUTCOMES},
+        "crashes": count - len(done) - hangs,
+        "hangs": hangs,
+        "slowest_ms": max(row[1] for row in done),
+        "memory_mb": round(max(row[2] for row in done) / 2**20, 1),
         "corpus": len(list((kept / "corpus").iterdir())),
         "seconds": round(time.monotonic() - begin, 1),
     }
@@ -299,25 +288,27 @@ def main(arguments: list[str] | None = None, readers: dict | None = None) -> int
     parser.add_argument("--keep", type=Path, default=Path("runs/fuzz"), help="what fails, and logs")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args(arguments)
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ[name] = "1"
     os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
     output, names = options.output.resolve(), options.reader or list(readers)
     if options.case is not None:
         files, scratch = unpack(options.case.read_bytes()), Path(tempfile.mkdtemp())
         prepare(readers[names[0]], scratch)
-        print(Sandbox(scratch / "box").run(readers[names[0]].read, files))
+        print(run_case(readers[names[0]].read, files, scratch / "box"))
         return 0
     found = {}
     for name in names:
-        kept = options.keep.resolve() / name.replace(" ", "-")
-        found[name] = fuzz(
-            name, readers[name], options.runs or readers[name].runs, options.seed, kept
-        )
+        kept, reader = options.keep.resolve() / name.replace(" ", "-"), readers[name]
+        found[name] = fuzz(name, reader, options.runs or reader.runs, options.seed, kept)
         print(name, json.dumps(found[name]), flush=True)
     if options.reader and output.exists():  # the figures of other readers stay
-        before = json.loads(output.read_text())["readers"]
-        found = {name: {**before, **found}[name] for name in readers if name in {**before, **found}}
-    total = {key: sum(row[key] for row in found.values()) for key in (*COUNTS, "crashes", "hangs")}
-    installed = {d.name.lower(): d.version for d in metadata.distributions()}
+        found = {**json.loads(output.read_text())["readers"], **found}
+    found = {name: found[name] for name in readers if name in found}
+    total = {
+        key: sum(row[key] for row in found.values()) for key in ("cases", "read", "refused", *BAD)
+    }
+    installed = {package.name.lower(): package.version for package in metadata.distributions()}
     report = {
         "command": f"python benchmarks/fuzz.py --seed {options.seed}",
         "limits": LIMITS,
@@ -337,7 +328,7 @@ def main(arguments: list[str] | None = None, readers: dict | None = None) -> int
         after = rest.partition("<!-- /fuzz -->")[2]
         page.write_text(f"{before}<!-- fuzz -->\n{table(report)}\n<!-- /fuzz -->{after}")
     print(json.dumps(report["total"]))
-    return int(any(total[key] for key in ("unexpected", "outside", "crashes", "hangs")))
+    return int(any(total[key] for key in BAD))
 
 
 if __name__ == "__main__":

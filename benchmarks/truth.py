@@ -3,7 +3,7 @@
 
     python benchmarks/truth.py --data DATA                        # the methods of tfstyle
     python benchmarks/truth.py --data DATA --models runs/truth    # and models trained for it
-    python benchmarks/truth.py --data DATA --methods nyul --folds torso --pictures nyul
+    python benchmarks/truth.py --data DATA --methods nyul --folds torso
 
 A fold leaves one patient out: its slices are the contents, those of all other patients the styles
 (``ct_pairs.py``; ``--list`` shows the folds). For CT the right answer is known, and the error is
@@ -17,7 +17,7 @@ takes the folder and returns a dictionary from names to objects with ``stylize(c
 
 Rows are kept by fold and method under ``--work``; what is there is not computed again, unless
 ``--again`` names it or a model file changed. Figures go to ``truth.json``, tables to
-``../docs/results/truth.md``, and pictures of the best, middle and worst pairs to ``--work``.
+``../docs/results/truth.md``; ``python -m studies.gallery`` has pictures of such pairs.
 """
 
 from __future__ import annotations
@@ -338,134 +338,82 @@ def _rounded(value):
     return value if value is None or isinstance(value, int) else round(float(value), 4)
 
 
+TEXT = """\
+# Is the tone right?
+
+Written by `python benchmarks/truth.py`. For CT the right answer of a style transfer is known: \
+the content's own HU in the style's gray scale. The error is the mean absolute difference to it \
+in gray levels (black 0, white 1), inside the body and where the content is not clipped, taken \
+for each tissue and averaged over the tissues present, so that bone counts as much as the liver. \
+The older figure, the distance to the histogram of the style image, depends on how much air, fat \
+and bone that image happens to show: an image can have the style's histogram and every tissue in \
+the wrong gray.
+
+{count} pairs a fold; a fold leaves one patient out ({folds}): its slices are the contents, those \
+of all others the styles, in different fields of view, windows, powers and depths, 15 % of them \
+in one and the same gray scale. Presets of tfstyle were trained on some of these patients.
+
+{whole}
+
+Mean error by tissue:
+
+{tissues}
+
+Mean error by the patient left out:
+
+{patients}
+"""
+COLUMNS = (
+    "median", "mean", "90 %", "better than histogram matching", "worse than nothing by 0.02",
+    "same gray scale, median", "structure in the body", "structure where the answer shows it",
+    "all pixels, mean",
+)  # fmt: skip
+
+
 def tables(result: dict) -> str:
     """The page of a result, in Markdown."""
     title = {**{name: name for name in result["methods"]}, **METHODS, **OWN}
-    settings = result["settings"]
-    lines = [
-        "# Is the tone right?",
-        "",
-        "Written by `python benchmarks/truth.py`. For CT the right answer of a style transfer is "
-        "known: the content's own HU in the style's gray scale. The error is the mean absolute "
-        "difference to it in gray levels (black 0, white 1), inside the body and where the "
-        "content is not clipped, taken for each tissue and averaged over the tissues present, so "
-        "that bone counts as much as the liver. The older figure, the distance to the histogram "
-        "of the style image, depends on how much air, fat and bone that image happens to show: "
-        "an image can have the style's histogram and every tissue in the wrong gray.",
-        "",
-        f"{settings['count']} pairs a fold; a fold leaves one patient out "
-        f"({', '.join(result['folds'])}): its slices are the contents, those of all others the "
-        "styles, in different fields of view, windows, powers and depths, 15 % of them in one and "
-        "the same gray scale. Presets of tfstyle were trained on some of these patients.",
-        "",
-        "| | median | mean | 90 % | better than histogram matching | worse than nothing by 0.02 "
-        "| same gray scale, median | structure in the body | structure where the answer shows it "
-        "| all pixels, mean |",
-        "| --- |" + " ---: |" * 9,
-    ]
 
-    def share(figures, key):
-        return f"{100 * figures[key]:.0f} %" if key in figures else ""
+    def table(head, cells) -> str:
+        lines = [f"| | {' | '.join(head)} |", "| --- |" + " ---: |" * len(head)]
+        for name, method in result["methods"].items():
+            lines.append(f"| {title[name]} | {' | '.join(cells(name, method))} |")
+        return "\n".join(lines)
 
-    for name, method in result["methods"].items():
+    def number(value: float | None) -> str:
+        return "–" if value is None else f"{value:.3f}"
+
+    def whole(name, method):
         of = method["all_folds"]
-        cells = [f"{of[key]:.3f}" for key in ("median", "mean", "percentile_90")]
-        cells.append("" if name == MATCHING else share(of, f"better_than_{MATCHING}"))
-        cells.append("" if name == NOTHING else share(of, "worse_than_nothing"))
+        shares = {f"better_than_{MATCHING}": MATCHING, "worse_than_nothing": NOTHING}
         keys = ("same_scale_median", "structure_mean", "structure_shown_mean", "all_pixels_mean")
-        cells += [_number(of[key]) for key in keys]
-        lines.append(f"| {title[name]} | {' | '.join(cells)} |")
-    header = [tissue.replace("_", " ") for tissue in TISSUES]
-    lines += ["", "Mean error by tissue:", "", f"| | {' | '.join(header)} |"]
-    lines.append("| --- |" + " ---: |" * len(TISSUES))
-    for name, method in result["methods"].items():
-        cells = [_number(method["all_folds"]["tissues"][tissue]) for tissue in TISSUES]
-        lines.append(f"| {title[name]} | {' | '.join(cells)} |")
-    lines += ["", "Mean error by the patient left out:", "", f"| | {' | '.join(result['folds'])} |"]
-    lines.append("| --- |" + " ---: |" * len(result["folds"]))
-    for name, method in result["methods"].items():
+        return [
+            *(number(of[key]) for key in ("median", "mean", "percentile_90")),
+            *(
+                f"{100 * of[key]:.0f} %" if key in of and name != itself else ""
+                for key, itself in shares.items()
+            ),
+            *(number(of[key]) for key in keys),
+        ]
+
+    def tissues(name, method):
+        return [number(method["all_folds"]["tissues"][tissue]) for tissue in TISSUES]
+
+    def patients(name, method):
         by = method["by_fold"]
-        cells = [f"{by[fold]['mean']:.3f}" if fold in by else "" for fold in result["folds"]]
-        lines.append(f"| {title[name]} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        return [number(by[fold]["mean"]) if fold in by else "" for fold in result["folds"]]
 
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def picture(study: Study, name: str, each: int = 2) -> Path:
-    """Best, middle and worst pairs of a method, as content, style, generated, answer, error.
-
-    Pairs in one gray scale, and those where doing nothing is nearly right or the right answer shows
-    little, are passed over; no two rows show the same content and style scan.
-
-    Returns:
-        The picture's path.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    shown = []
-    for fold in study.folds:
-        paths = [study.path(fold, one) for one in (name, NOTHING, ANSWER)]
-        if not all(path.is_file() for path in paths):
-            continue
-        kept, *others = (json.loads(path.read_text()) for path in paths)
-        nothing, answer = (other["rows"] for other in others)
-        for number, (row, facts) in enumerate(zip(kept["rows"], kept["pairs"])):
-            packaged = all(study.scans[facts[side]].packaged for side in ("content", "style"))
-            telling = nothing[number]["balanced"] > 0.1 and answer[number]["structure"] > 0.9
-            telling = telling and not facts["same_scale"]
-            if telling and (packaged or not study.options.packaged):
-                scans = facts["content"], facts["style"]
-                shown.append((row["balanced"], fold, number, scans))
-    if not shown:
-        raise SystemExit(
-            f"--pictures: no pair of {name!r} to show; run it, {NOTHING} and {ANSWER} first."
-        )
-    shown.sort()
-    middle = sorted(shown, key=lambda one: abs(one[0] - shown[len(shown) // 2][0]))
-    chosen, seen = [], set()
-    for label, order in (("best", shown), ("median", middle), ("worst", shown[::-1])):
-        fresh = [one for one in order if one[3] not in seen]
-        picked: dict = {}
-        for one in fresh:
-            if len(picked) < each:
-                picked.setdefault(one[3], one)
-        seen |= {*picked}
-        chosen += [(label, *one) for one in picked.values()]
-    figure, axes = pyplot.subplots(len(chosen), 5, figsize=(15, 3 * len(chosen)), squeeze=False)
-    for line, (label, error, fold, number, scans) in zip(axes, chosen):
-        (pair,) = study.pairs(fold, count=1, start=number)
-        stylize = study.own(fold).get(name) or study.method(name)
-        generated = pair.right if stylize is None else stylize(pair.content, pair.style)
-        off = np.where(pair.mask, np.abs(generated - pair.right), 0.0)
-        titles = (
-            f"{label}: {scans[0]}\n{pair.content_scale}",
-            f"style: {scans[1]}\n{pair.style_scale}",
-            f"generated\nerror {error:.3f}",
-            "right answer\n(outlined: pixels that count)",
-            "error\n(white: 0.5 and more)",
-        )
-        images = (pair.content, pair.style, generated, pair.right, 2 * off)
-        for axis, image, title in zip(line, images, titles):
-            axis.imshow(image, cmap="gray", vmin=0, vmax=1)
-            axis.set_title(title, fontsize=9)
-            axis.axis("off")
-        line[3].contour(pair.mask, [0.5], colors="tab:orange", linewidths=0.6)
-    figure.tight_layout()
-    path = study.options.work / "pictures" / f"{name}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=80)
-    pyplot.close(figure)
-    return path
+    return TEXT.format(
+        count=result["settings"]["count"],
+        folds=", ".join(result["folds"]),
+        whole=table(COLUMNS, whole),
+        tissues=table([tissue.replace("_", " ") for tissue in TISSUES], tissues),
+        patients=table([*result["folds"]], patients),
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs what is missing; writes the figures, the page and the pictures asked for."""
+    """Runs what is missing; writes the figures and the page."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -485,10 +433,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--models", type=Path, help="folder with fold-PATIENT/NAME.keras")
     parser.add_argument("--load", metavar="MODULE:FUNCTION", help="loads the models of a fold")
     parser.add_argument("--again", nargs="+", default=[], metavar="NAME", help="compute again")
-    parser.add_argument("--pictures", nargs="+", default=[], metavar="NAME")
-    parser.add_argument(
-        "--packaged", action="store_true", help="pictures of scans that packages carry alone"
-    )
     parser.add_argument("--list", action="store_true", help="shows the folds and ends")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "truth")
     parser.add_argument(
@@ -530,8 +474,6 @@ def main(arguments: list[str] | None = None) -> None:
     page = tables(result)
     write_atomically(options.page, page.encode())
     print(page)
-    for name in options.pictures:
-        print(picture(study, name))
 
 
 if __name__ == "__main__":

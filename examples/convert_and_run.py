@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from ai_edge_litert.interpreter import Interpreter
-from picture import save_row
+from picture import packaged_slice, save_row
 from pydicom.data import get_testdata_file
 
 import tfstyle
-from tfstyle.data import read_scan, scan_to_unit
 
 folder = Path(tempfile.mkdtemp())
 model = tfstyle.from_preset()
@@ -27,9 +26,8 @@ for target, path in (("tflite", tflite), ("onnx", onnx)):
     print(target, f"{path.stat().st_size / 1e6:.1f} MB", report.difference)
 
 # %%
-content = scan_to_unit(read_scan(get_testdata_file("explicit_VR-UN.dcm")), "soft_tissue")
-style = scan_to_unit(read_scan(get_testdata_file("bad_sequence.dcm")), "bone")
-content, style = content[:, ::2, ::2], style[:, ::2, ::2]  # every second pixel, for speed
+content = packaged_slice("explicit_VR-UN.dcm", "soft_tissue")  # float32 (1, H, W, 1) in [0, 1]
+style = packaged_slice("bad_sequence.dcm", "bone")
 
 # --8<-- [start:run]
 run = Interpreter(str(tflite), num_threads=2).get_signature_runner()

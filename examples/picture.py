@@ -1,4 +1,4 @@
-"""Gray images and masks with titles, as a PNG file."""
+"""Slices for the examples; gray images and masks with titles, as a PNG file."""
 
 from __future__ import annotations
 
@@ -6,11 +6,28 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from pydicom.data import get_testdata_file
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
+from tfstyle.data import read_scan, scan_to_unit
+
 OUT = Path(__file__).resolve().parent / "out"
+
+
+def packaged_slice(name: str, window: str, every: int = 2) -> np.ndarray:
+    """A slice of pydicom-data, seen from the feet: float32 (1, H, W, 1) in [0, 1].
+
+    Args:
+        name: Name of the file.
+        window: Name of a window.
+        every: Takes every so many pixels, for speed.
+    """
+    scan = read_scan(get_testdata_file(name))
+    # Rows are to run to the patient's back, columns to the left.
+    down, across = (np.sign(scan.affine[world, axis]) for world, axis in ((1, 1), (0, 2)))
+    return scan_to_unit(scan, window)[:, :: int(down) * every, :: int(across) * every]
 
 
 def save_row(name: str, images: dict[str, np.ndarray], classes: int | None = None) -> Path:

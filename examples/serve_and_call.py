@@ -11,10 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pydicom.data import get_testdata_file
+from picture import packaged_slice, save_row
 
 import tfstyle
-from tfstyle.data import read_scan, scan_to_unit
 
 folder = Path(tempfile.mkdtemp())
 tfstyle.export.export_stylize(tfstyle.from_preset(), folder / "stylize")
@@ -25,9 +24,8 @@ server = subprocess.Popen(
 )
 assert server.stdout is not None
 address = json.loads(server.stdout.readline())["address"]
-content = scan_to_unit(read_scan(get_testdata_file("explicit_VR-UN.dcm")), "soft_tissue")
-style = scan_to_unit(read_scan(get_testdata_file("bad_sequence.dcm")), "bone")
-content, style = content[:, ::2, ::2], style[:, ::2, ::2]  # every second pixel, for speed
+content = packaged_slice("explicit_VR-UN.dcm", "soft_tissue")  # float32 (1, H, W, 1) in [0, 1]
+style = packaged_slice("bad_sequence.dcm", "bone")
 
 # %% [markdown]
 # From here on nothing is tfstyle's.
@@ -54,8 +52,6 @@ generated = tf.make_ndarray(answer.outputs["generated"])
 # %%
 server.terminate()
 server.wait(30)
-
-from picture import save_row
 
 print(address, generated.shape)
 save_row("serve_and_call", {"content": content[0], "style": style[0], "generated": generated[0]})

@@ -9,11 +9,11 @@
 # %%
 import keras
 import numpy as np
-from picture import save_row
+from picture import packaged_slice, save_row
 from pydicom.data import get_testdata_file
 
 import tfstyle
-from tfstyle.data import Window, pair_dataset, read_scan, scan_to_unit, spine_phantom
+from tfstyle.data import pair_dataset, read_scan, spine_phantom
 
 keras.utils.set_random_seed(1)
 scans = [spine_phantom(seed, 128).scan for seed in range(4)]
@@ -33,10 +33,8 @@ model.compile(
 history = model.fit(pairs, steps_per_epoch=40, epochs=4, shuffle=False, verbose=2)
 
 # %%
-scan = read_scan(get_testdata_file("explicit_VR-UN.dcm"))
-content = scan_to_unit(scan, "soft_tissue")[0, ::4, ::4]
-style = scan_to_unit(read_scan(get_testdata_file("bad_sequence.dcm")), "bone")[0, ::4, ::4]
-answer = Window(400, 1800).to_unit(scan.pixels)[0, ::4, ::4]
+content, answer = (packaged_slice("explicit_VR-UN.dcm", w, 4)[0] for w in ("soft_tissue", "bone"))
+style = packaged_slice("bad_sequence.dcm", "bone", 4)[0]
 generated = model.stylize(content, style)
 print("loss", np.round(history.history["loss"], 3))
 save_row(

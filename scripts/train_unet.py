@@ -43,10 +43,6 @@ ROOT = Path(__file__).resolve().parent.parent
 NAME, RESULT = "unet_spine", Path(__file__).with_suffix(".json")
 #: Steps between two checkpoints.
 PART = 100
-#: Gray scales of the test: that of the training, and random ones.
-RANDOM = data.TONES
-
-
 #: What all U-Nets have in common.
 RECIPE = Settings(size=112, steps=1000, bank=48, p=0.5)
 
@@ -94,12 +90,9 @@ def reference_code(recipe: Settings, planes: Sequence) -> np.ndarray:
     """The style code of slices of a scan in the gray scale of the training."""
     chosen = np.linspace(0, len(planes) - 1, min(recipe.styles, len(planes))).astype(int)
     # One code needs images of one size: a square of the body of each.
-    images = []
-    for number in chosen:
-        plane = planes[number]
-        square = plane.square(plane.hu, plane.grid(recipe.size), data.AIR)
-        images.append(data.training_tone(square))
-    return ToneTransfer.from_preset().encode_style(np.stack(images)[..., None], one_code=True)
+    squares = [p.square(p.hu, p.grid(recipe.size), data.AIR) for p in (planes[n] for n in chosen)]
+    images = data.training_tone(np.stack(squares))[..., None]
+    return ToneTransfer.from_preset().encode_style(images, one_code=True)
 
 
 def measure(unet: UNet, planes: Sequence, code: np.ndarray) -> dict:
@@ -114,7 +107,7 @@ def measure(unet: UNet, planes: Sequence, code: np.ndarray) -> dict:
             known = plane.mask != data.IGNORE
             counts[key] += [(found & true).sum(), (found & known).sum(), true.sum()]
 
-    for domain, group in itertools.product(("training", *RANDOM), data.sub_scans(planes)):
+    for domain, group in itertools.product(("training", *data.TONES), data.sub_scans(planes)):
         gray, _, _ = data.shown([planes[n] for n in group], domain, 0)
         if domain == "training":
             count("training", gray, group)
@@ -137,69 +130,67 @@ def summary(figures: Mapping[str, Mapping]) -> str:
     return f"Dice of the spine on left-out scans: {dice}"
 
 
+_CARD = """\
+# Model card: {name}
+
+**A demonstration of `tfstyle segment`. Not a medical device, not for diagnosis.** Three labelled \
+scans are far too few for a segmentation that can be relied on; train your own and give it with \
+`--model`.
+
+Written by `python scripts/train_unet.py`.
+
+| | |
+| --- | --- |
+| Task | {about[description]} |
+| Input | axial slices of {recipe.spacing_mm:g} mm a pixel, HU -160 to 240 as [0, 1] |
+| Output | 0 background, 1 spine (vertebrae and sacrum) |
+| Model | `UNet`, width {recipe.width}, depth {recipe.depth}, batch normalization |
+| Training | {recipe.steps} steps of {recipe.batch_size} squares of {recipe.size} pixels; \
+`StyleAugmentation` (`tone_ct`) on {recipe.p:.0%} of them, nnU-Net's intensity transforms |
+| Data | {about[data]} |
+| Licence | {about[licence]} |
+
+## What it is worth
+
+Each scan is one patient. A U-Net of the same recipe is trained without the scan and tested on all \
+its labelled slices, whole ones: Dice / IoU of the spine, counted over the pixels of the scan. \
+*Random gray scales* are windows, gammas, sigmoids and bent lines of 8 bits; *harmonized* is the \
+same after the tone transfer to a scan of the training.
+
+| left-out scan | slices | gray scale of the training | random gray scales | random, harmonized |
+| --- | ---: | ---: | ---: | ---: |
+{rows}
+
+## Limits
+
+- Trained on three patients and phantoms: expect failures on anything else.
+- The preset itself has seen all three scans; the figures are of models that had not seen theirs. \
+The preset `tone_ct`, by which images are augmented and harmonized, had seen them.
+- Axial CT of the trunk, head first, in radiological orientation. No head, no neck.
+- The labels of `torso_dicom` have holes in dense bone, where the U-Net finds bone: a part of the \
+disagreement is theirs.
+- The scan `vertebra` is a crop around one vertebra, with others at its edge.
+"""
+
+
 def card_text(recipe: Settings, figures: Mapping[str, Mapping], about: Mapping[str, str]) -> str:
     """``README.md`` of the preset."""
-    lines = [
-        f"# Model card: {NAME}",
-        "",
-        "**A demonstration of `tfstyle segment`. Not a medical device, not for diagnosis.** Three "
-        "labelled scans are far too few for a segmentation that can be relied on; train your own "
-        "and give it with `--model`.",
-        "",
-        "Written by `python scripts/train_unet.py`.",
-        "",
-        "| | |",
-        "| --- | --- |",
-        f"| Task | {about['description']} |",
-        f"| Input | axial slices of {recipe.spacing_mm:g} mm a pixel, HU -160 to 240 as [0, 1] |",
-        "| Output | 0 background, 1 spine (vertebrae and sacrum) |",
-        f"| Model | `UNet`, width {recipe.width}, depth {recipe.depth}, batch normalization |",
-        f"| Training | {recipe.steps} steps of {recipe.batch_size} squares of {recipe.size} "
-        f"pixels; `StyleAugmentation` (`tone_ct`) on {recipe.p:.0%} of them, nnU-Net's intensity "
-        "transforms |",
-        f"| Data | {about['data']} |",
-        f"| Licence | {about['licence']} |",
-        "",
-        "## What it is worth",
-        "",
-        "Each scan is one patient. A U-Net of the same recipe is trained without the scan and "
-        "tested on all its labelled slices, whole ones: Dice / IoU of the spine, counted over "
-        "the pixels of the scan. *Random gray scales* are windows, gammas, sigmoids and bent lines "
-        "of 8 bits; *harmonized* is the same after the tone transfer to a scan of the training.",
-        "",
-        "| left-out scan | slices | gray scale of the training | random gray scales | random, "
-        "harmonized |",
-        "| --- |" + " ---: |" * 4,
-    ]
+    rows = []
     for scan, row in figures.items():
-        cells = [
-            f"{row[key]['dice']:.3f} / {row[key]['iou']:.3f}"
-            for key in ("training", "random", "random_harmonized")
-        ]
-        lines.append(f"| {scan} | {row['slices']} | {' | '.join(cells)} |")
-    limits = (
-        "Trained on three patients and phantoms: expect failures on anything else.",
-        "The preset itself has seen all three scans; the figures are of models that had not seen "
-        "theirs. The preset `tone_ct`, by which images are augmented and harmonized, had seen "
-        "them.",
-        "Axial CT of the trunk, head first, in radiological orientation. No head, no neck.",
-        "The labels of `torso_dicom` have holes in dense bone, where the U-Net finds bone: a part "
-        "of the disagreement is theirs.",
-        "The scan `vertebra` is a crop around one vertebra, with others at its edge.",
-    )
-    return "\n".join([*lines, "", "## Limits", "", *(f"- {limit}" for limit in limits)]) + "\n"
+        parts = (row[key] for key in ("training", "random", "random_harmonized"))
+        cells = [f"{part['dice']:.3f} / {part['iou']:.3f}" for part in parts]
+        rows.append(f"| {scan} | {row['slices']} | {' | '.join(cells)} |")
+    return _CARD.format(name=NAME, recipe=recipe, about=about, rows="\n".join(rows))
 
 
 def release(recipe: Settings, unet: UNet, planes: Mapping[str, list], figures: Mapping) -> Path:
     """Writes the preset, its style code, its card and the table of presets."""
-    trained = {scan: len(own) for scan, own in planes.items()} | {"phantoms": recipe.phantoms}
     about = {
         "description": "demonstration: the spine in axial CT, for `tfstyle segment`",
         "weights": "none",
         "data": "3 labelled scans (Apache-2.0, not in the repository): "
-        + ", ".join(f"{count} slices of {name}" for name, count in trained.items()).replace(
-            "slices of phantoms", "phantoms"
-        ),
+        + ", ".join(f"{len(own)} slices of {scan}" for scan, own in planes.items())
+        + f", {recipe.phantoms} phantoms",
         "licence": "Apache-2.0",
         "figures": summary(figures),
     }

@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -47,8 +48,6 @@ from studies.benefit_measures import measure
 from tfstyle import presets
 from tfstyle._private.files import write_atomically
 
-FOLDER = Path(__file__).resolve().parent
-
 
 class Study:
     """All cells: one fold, seed and condition each, kept in a folder."""
@@ -57,17 +56,25 @@ class Study:
         self.options, self.settings = options, settings
         self.planes = data.labelled_planes(options.data, settings.spacing_mm, settings.every)
         self.folds = options.folds or list(self.planes)
-        self._scans, self._folds, self._segmenters, self._digests = None, {}, {}, {}
+        self._folds, self._segmenters, self._digests = {}, {}, {}
+
+    @functools.cached_property
+    def scans(self) -> dict:
+        """All scans, for the bank."""
+        return data.load_scans(self.options.data)
+
+    def plan(self) -> list[tuple[str, int, str]]:
+        """Fold, seed and condition of each cell, all folds and conditions of a seed together."""
+        seeds = range(self.options.seeds)
+        return [(f, s, c) for s in seeds for f in self.folds for c in self.options.conditions]
 
     def fold(self, name: str) -> Fold:
         """A fold, made once."""
         if name not in self._folds:
-            if self._scans is None:
-                self._scans = data.load_scans(self.options.data)
             settings = self.settings
             phantoms = data.phantom_planes(settings.phantoms, settings.size, settings.spacing_mm)
             self._folds[name] = Fold(
-                name, self.planes, phantoms, self._scans, settings, self.model_file(name)
+                name, self.planes, phantoms, self.scans, settings, self.model_file(name)
             )
         return self._folds[name]
 
@@ -87,45 +94,40 @@ class Study:
             digest = hashlib.sha256()
             for plane in (p for part in self.planes.values() for p in part):
                 digest.update(plane.hu.tobytes() + plane.mask.tobytes())
+            planes = [self.planes[fold][n] for n in data.sub_scans(self.planes[fold])[0]]
             for domain in data.DOMAINS:
-                planes = [self.planes[fold][n] for n in data.sub_scans(self.planes[fold])[0]]
                 gray = data.shown(planes, domain, self.settings.seed)[0]
                 digest.update(np.stack(gray).tobytes())
             model = hashlib.sha256(self.model_file(fold).read_bytes())
             self._digests[fold] = digest.hexdigest()[:16], model.hexdigest()[:16]
         digest, model = self._digests[fold]
         key = {**dataclasses.asdict(self.settings), "images": digest}
-        trained = {**key, "model": model} if OWN in condition.split("+") else key
-        return trained, {**key, "model": model}
+        tested = {**key, "model": model}
+        return tested if OWN in condition.split("+") else key, tested
 
-    def kept(self, fold: str, seed: int, condition: str) -> dict | None:
-        """What the file of a cell holds, of any settings; None without one."""
+    def kept(self, fold: str, seed: int, condition: str) -> dict:
+        """What the file of a cell holds, of any settings; nothing without one."""
         with contextlib.suppress(OSError, ValueError):
             return json.loads(self.path(fold, seed, condition).read_text())
-        return None
+        return {}
 
     def cell(self, fold: str, seed: int, condition: str) -> dict | None:
         """A finished cell, or None."""
         kept = self.kept(fold, seed, condition)
-        fresh = kept and [kept.get("trained"), kept.get("tested")] == [*self.keys(fold, condition)]
+        fresh = (kept.get("trained"), kept.get("tested")) == self.keys(fold, condition)
         return kept if fresh else None
 
     def run(self) -> None:
-        """Computes what is missing, all folds and conditions of a seed before the next seed."""
-        plan = [
-            (fold, seed, condition)
-            for seed in range(self.options.seeds)
-            for fold in self.folds
-            for condition in self.options.conditions
-        ]
-        for number, (fold, seed, condition) in enumerate(plan):
-            if self.cell(fold, seed, condition) is None:
-                path = self.path(fold, seed, condition)
+        """Computes what is missing."""
+        plan = self.plan()
+        for number, key in enumerate(plan, 1):
+            if self.cell(*key) is None:
+                path = self.path(*key)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                cell = self.compute(fold, seed, condition)
+                cell = self.compute(*key)
                 write_atomically(path, json.dumps(cell).encode())
                 seconds = f"{cell['training_seconds']} + {cell['test_seconds']} s"
-                print(f"{number + 1}/{len(plan)} {path}: {seconds}", flush=True)
+                print(f"{number}/{len(plan)} {path}: {seconds}", flush=True)
 
     def compute(self, fold: str, seed: int, condition: str) -> dict:
         """Trains a U-Net, or takes it where it was trained before, and tests it."""
@@ -136,7 +138,7 @@ class Study:
         trained, tested = self.keys(fold, condition)
         cell = self.kept(fold, seed, condition)
         weights = self.path(fold, seed, condition).with_suffix(".npz")
-        if cell and cell.get("trained") == trained and weights.is_file():
+        if cell.get("trained") == trained and weights.is_file():
             with np.load(weights) as arrays:
                 segmenter.unet.set_weights([arrays[name] for name in arrays.files])
         else:
@@ -176,32 +178,23 @@ class Study:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = common.parser(__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the labelled CT")
-    parser.add_argument("--models", type=Path, help="folder with fold-PATIENT/ours.keras")
-    parser.add_argument(
-        "--full", action="store_true", help="the full size, for a GPU or two nights"
-    )
-    parser.add_argument("--seeds", type=int, help="default: 3, with --full 5")
-    parser.add_argument("--folds", nargs="+", help="patients left out (default: all)")
-    parser.add_argument("--conditions", nargs="+", default=list(CONDITIONS), help="default: all")
-    parser.add_argument(
-        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="of benefit_fold.Settings"
-    )
-    parser.add_argument(
-        "--work", type=Path, help="default: runs/benefit, with --full runs/benefit_full"
-    )
-    parser.add_argument("--output", type=Path, default=FOLDER / "benefit.json")
-    parser.add_argument("--page", type=Path, default=FOLDER.parent / "docs/results/benefit.md")
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="folder of the labelled CT")
+    add("--models", type=Path, help="folder with fold-PATIENT/ours.keras")
+    add("--full", action="store_true", help="the full size, for a GPU or two nights")
+    add("--seeds", type=int, help="default: 3, with --full 5")
+    add("--folds", nargs="+", help="patients left out (default: all)")
+    add("--conditions", nargs="+", default=list(CONDITIONS), help="default: all")
+    common.add_settings(parser, "of benefit_fold.Settings")
+    add("--work", type=Path, help="default: runs/benefit, with --full runs/benefit_full")
+    add("--output", type=Path, default=common.FOLDER / "benefit.json")
+    add("--page", type=Path, default=common.ROOT / "docs" / "results" / "benefit.md")
     options = common.parse(parser, arguments)
     logging.getLogger("tfstyle.tone").setLevel(logging.ERROR)  # doubts, slice by slice
-    changes = {
-        name: json.loads(value) for name, _, value in (s.partition("=") for s in options.set)
-    }
-    settings = dataclasses.replace(FULL if options.full else Settings(), **changes)
+    settings = dataclasses.replace(FULL if options.full else Settings(), **dict(options.set))
     options.seeds = options.seeds or (5 if options.full else 3)
-    options.work = options.work or FOLDER.parent / "runs" / (
-        "benefit_full" if options.full else "benefit"
-    )
+    work = common.ROOT / "runs" / ("benefit_full" if options.full else "benefit")
+    options.work = options.work or work
     study = Study(options, settings)
     study.run()
     result = benefit_summary.summarize(study)

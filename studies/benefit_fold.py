@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -185,7 +187,6 @@ class Fold:
             else "preset tone_ct, whose training saw the patient",
             "fingerprint": self.model.fingerprint(),
         }
-        self._tests, self._bank, self._layer = None, None, None
 
     def harmonizer(self, method: str) -> Callable:
         """From slices of one scan, and their HU, to the gray scale of the training, by one map."""
@@ -206,54 +207,46 @@ class Fold:
         baseline = baselines.get(method, **options)
         return lambda gray, hu: np.split(baseline.stylize(np.concatenate(gray), style), len(gray))
 
-    @property
+    @functools.cached_property
     def tests(self) -> tuple[dict, np.ndarray, dict]:
         """Squares by method and domain, their masks, and milliseconds a slice by method."""
-        if self._tests is None:
-            size, seed = self.settings.size, self.settings.seed
-            grids = [plane.grid(size) for plane in self.tested]
-            functions = {method: self.harmonizer(method) for method in METHODS}
-            spent = dict.fromkeys(METHODS, 0.0)
-            groups = data.sub_scans(self.tested)
-            found: dict = {
-                method: {
-                    domain: np.empty((len(grids), size, size, 1), np.float32)
-                    for domain in data.DOMAINS
-                }
-                for method in METHODS
-            }
-            for function in functions.values():  # traced, loaded
-                function(*data.shown([self.tested[n] for n in groups[0]], "training", seed)[:2])
-            for domain in data.DOMAINS:
-                for group in groups:
-                    gray, hu, tone = data.shown([self.tested[n] for n in group], domain, seed)
-                    for method, function in functions.items():
-                        begin = time.process_time()
-                        changed = function(gray, hu)
-                        spent[method] += time.process_time() - begin
-                        fill = float(tone(np.float32(data.AIR))) if method == "nothing" else 0.0
-                        for number, image in zip(group, changed):
-                            square = self.tested[number].square(image, grids[number], fill)
-                            found[method][domain][number, ..., 0] = square.clip(0, 1)
-            masks = [p.square(p.mask, g, data.IGNORE) for p, g in zip(self.tested, grids)]
-            count = len(self.tested) * len(data.DOMAINS)
-            spent = {method: round(1000 * s / count, 2) for method, s in spent.items()}
-            self._tests = found, np.stack(masks), spent
-        return self._tests
+        size, seed = self.settings.size, self.settings.seed
+        grids = [plane.grid(size) for plane in self.tested]
+        functions = {method: self.harmonizer(method) for method in METHODS}
+        spent = dict.fromkeys(METHODS, 0.0)
+        groups = data.sub_scans(self.tested)
+        shape = (len(grids), size, size, 1)
+        found: dict = {
+            method: {domain: np.empty(shape, np.float32) for domain in data.DOMAINS}
+            for method in METHODS
+        }
+        for function in functions.values():  # traced, loaded
+            function(*data.shown([self.tested[n] for n in groups[0]], "training", seed)[:2])
+        for domain, group in itertools.product(data.DOMAINS, groups):
+            gray, hu, tone = data.shown([self.tested[n] for n in group], domain, seed)
+            for method, function in functions.items():
+                begin = time.process_time()
+                changed = function(gray, hu)
+                spent[method] += time.process_time() - begin
+                fill = float(tone(np.float32(data.AIR))) if method == "nothing" else 0.0
+                for number, image in zip(group, changed):
+                    square = self.tested[number].square(image, grids[number], fill)
+                    found[method][domain][number, ..., 0] = square.clip(0, 1)
+        masks = [p.square(p.mask, g, data.IGNORE) for p, g in zip(self.tested, grids)]
+        count = len(self.tested) * len(data.DOMAINS)
+        milliseconds = {method: round(1000 * s / count, 2) for method, s in spent.items()}
+        return found, np.stack(masks), milliseconds
 
-    @property
+    @functools.cached_property
     def bank(self) -> list[np.ndarray]:
         """Images of other patients in random gray scales."""
-        if self._bank is None:
-            settings = self.settings
-            self._bank = data.style_bank(self.scans, self.name, settings.bank, settings.seed)
-        return self._bank
+        settings = self.settings
+        return data.style_bank(self.scans, self.name, settings.bank, settings.seed)
 
+    @functools.cached_property
     def stylize(self) -> Callable:
         """Augmentation by the tone transfer: from images and a seed (2,) to images."""
-        if self._layer is None:
-            self._layer = tone_augmentation(self.model, self.bank, self.settings.p)
-        return self._layer
+        return tone_augmentation(self.model, self.bank, self.settings.p)
 
     def augmenter(self, condition: str, seed: int) -> tuple[Callable, Callable]:
         """The augmentation of a condition, and a function that says its milliseconds an image."""
@@ -265,7 +258,7 @@ class Fold:
             padding = (masks == data.IGNORE)[..., None]
             for part in condition.split("+"):
                 if part == OWN:
-                    images = self.stylize()(tf.constant(images), tf.constant([seed, step])).numpy()
+                    images = self.stylize(tf.constant(images), tf.constant([seed, step])).numpy()
                 elif part in IMAGE_AUGMENTATIONS:
                     function = IMAGE_AUGMENTATIONS[part]
                     images = np.stack([function(i[..., 0], rng) for i in images])[..., None]

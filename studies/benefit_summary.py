@@ -14,13 +14,12 @@ from tfstyle.runs import environment
 
 #: What is averaged: random gray scales together, and each domain by itself.
 GROUPS: Mapping[str, Sequence[str]] = {"tone": TONES} | {name: (name,) for name in DOMAINS}
-DRAWS = 4000
 
 #: Values by patient: float64 (seeds, slices).
 Series = dict[str, np.ndarray]
 
 
-def interval(differences: Series, draws: int = DRAWS, seed: int = 0) -> dict:
+def interval(differences: Series, draws: int = 4000, seed: int = 0) -> dict:
     """Mean over patients, and its 95 % bootstrap interval.
 
     Slices of each patient and seeds of each patient are drawn again with replacement; the patients
@@ -41,30 +40,20 @@ def interval(differences: Series, draws: int = DRAWS, seed: int = 0) -> dict:
         total += np.einsum("rs,sn,rn->r", seeds, values, slices) / len(differences)
     low, high = np.percentile(total, [2.5, 97.5])
     means = {fold: float(values.mean()) for fold, values in differences.items()}
-    figures = {"mean": float(np.mean([*means.values()])), "low": float(low), "high": float(high)}
+    figures = {"mean": mean(means.values(), None), "low": float(low), "high": float(high)}
     return {k: round(v, 5) for k, v in figures.items()} | {
         "folds": {fold: round(mean, 5) for fold, mean in means.items()}
     }
 
 
-class Cells:
-    """The finished cells of a study.
+def mean(values: Iterable[float], digits: int | None) -> float:
+    """The mean, rounded unless `digits` is None."""
+    found = float(np.mean([*values]))
+    return found if digits is None else round(found, digits)
 
-    Args:
-        cells: By patient, seed and condition.
-    """
 
-    def __init__(self, cells: Mapping[tuple[str, int, str], Mapping]):
-        self.cells = cells
-        self.folds = list(dict.fromkeys(fold for fold, _, _ in cells))
-        present = {condition for _, _, condition in cells}
-        self.conditions = [c for c in CONDITIONS if c in present]
-        self.conditions += sorted(present - {*CONDITIONS})
-
-    def seeds(self, fold: str, *conditions: str) -> list[int]:
-        """Seeds for which a patient's cells of all conditions are there."""
-        found = sorted({seed for f, seed, _ in self.cells if f == fold})
-        return [s for s in found if all((fold, s, c) in self.cells for c in conditions)]
+class Cells(dict[tuple[str, int, str], dict]):
+    """The finished cells of a study by patient, seed and condition."""
 
     def series(
         self, condition: str, method: str, group: str, name: str, beside: str | None = None
@@ -78,19 +67,24 @@ class Cells:
             name: One of the measures.
             beside: Another condition whose cells must be there as well.
         """
-        found = {}
-        for fold in self.folds:
-            seeds = self.seeds(fold, condition, *([beside] if beside else []))
-            if seeds:
-                rows = [self.cells[fold, s, condition]["rows"][method] for s in seeds]
-                found[fold] = np.mean([[r[d][name] for r in rows] for d in GROUPS[group]], axis=0)
-        return found
+        rows: dict[str, list] = {}
+        for fold, seed, own in sorted(self, key=lambda key: key[1]):
+            if own == condition and (fold, seed, beside or own) in self:
+                rows.setdefault(fold, []).append(self[fold, seed, own]["rows"][method])
+        return {
+            fold: np.mean([[row[d][name] for row in rows[fold]] for d in GROUPS[group]], axis=0)
+            for fold in dict.fromkeys(fold for fold, _, _ in self)
+            if fold in rows
+        }
 
-    def minus(self, one: tuple[str, str], other: tuple[str, str], group: str, name: str) -> dict:
-        """Paired difference of two (condition, method), see :func:`interval`."""
-        first = self.series(*one, group, name, beside=other[0])
-        second = self.series(*other, group, name, beside=one[0])
-        return interval({fold: first[fold] - second[fold] for fold in first})
+    def minus(self, one: tuple[str, str], other: tuple[str, str], group: str = "tone") -> dict:
+        """Paired differences of two (condition, method), see :func:`interval`."""
+        found = {}
+        for name in MEASURES:
+            first = self.series(*one, group, name, beside=other[0])
+            second = self.series(*other, group, name, beside=one[0])
+            found[name] = interval({fold: first[fold] - second[fold] for fold in first})
+        return found
 
     def table(self, condition: str, method: str, groups: Iterable[str] = GROUPS) -> dict:
         """Mean of every measure in every group, with the mean of each patient."""
@@ -99,14 +93,11 @@ class Cells:
             for name in MEASURES:
                 series = self.series(condition, method, group, name)
                 folds = {fold: round(float(v.mean()), 5) for fold, v in series.items()}
-                mean = round(float(np.mean([*folds.values()])), 5)
-                found.setdefault(group, {})[name] = {"mean": mean, "folds": folds}
+                found.setdefault(group, {})[name] = {
+                    "mean": mean(folds.values(), 5),
+                    "folds": folds,
+                }
         return found
-
-    def mean_of(self, condition: str, key: str) -> float:
-        """Mean of a figure that each cell of a condition holds."""
-        values = [cell[key] for (_, _, c), cell in self.cells.items() if c == condition]
-        return round(float(np.mean(values)), 2)
 
 
 def summarize(study) -> dict:
@@ -115,67 +106,54 @@ def summarize(study) -> dict:
     Args:
         study: A :class:`studies.benefit.Study` that has run.
     """
-    options = study.options
-    found = {}
-    for seed in range(options.seeds):
-        for fold in study.folds:
-            for condition in options.conditions:
-                cell = study.cell(fold, seed, condition)
-                if cell is not None:
-                    found[fold, seed, condition] = cell
-    cells = Cells(found)
+    cells = Cells()
+    for key in study.plan():
+        cell = study.cell(*key)
+        if cell is not None:
+            cells[key] = cell
+    present = {condition for _, _, condition in cells}
+    conditions = [c for c in CONDITIONS if c in present] + sorted(present - {*CONDITIONS})
+    own = {c: [cell for key, cell in cells.items() if key[2] == c] for c in conditions}
     result: dict = {
         "settings": dataclasses.asdict(study.settings),
-        "full": bool(options.full),
-        "seeds": options.seeds,
+        "full": bool(study.options.full),
+        "seeds": study.options.seeds,
         "environment": environment(),
-        "folds": {fold: cell["about"] for (fold, _, _), cell in found.items()},
-        "conditions": cells.conditions,
-        "cells": len(found),
+        "folds": {fold: cell["about"] for (fold, _, _), cell in cells.items()},
+        "conditions": conditions,
+        "cells": len(cells),
         "cpu_seconds": round(
-            sum(cell["training_seconds"] + cell["test_seconds"] for cell in found.values())
+            sum(cell["training_seconds"] + cell["test_seconds"] for cell in cells.values())
         ),
         "groups": {name: list(domains) for name, domains in GROUPS.items()},
     }
-    if "none" in cells.conditions:
+    if "none" in conditions:
+        timed = [cell["method_ms"] for cell in cells.values()]
         result["test_time"] = {method: cells.table("none", method) for method in METHODS}
-        timed = [cell["method_ms"] for cell in found.values()]
         result["method_ms"] = {
             m: round(float(np.median([t[m] for t in timed])), 2) for m in METHODS
         }
         result["test_time_minus"] = {
             group: {
-                other: {
-                    name: cells.minus(("none", OWN), ("none", other), group, name)
-                    for name in MEASURES
-                }
+                other: cells.minus(("none", OWN), ("none", other), group)
                 for other in METHODS
                 if other != OWN
             }
             for group in GROUPS
         }
-    result["augmentation"] = {c: cells.table(c, "nothing") for c in cells.conditions}
+    result["augmentation"] = {c: cells.table(c, "nothing") for c in conditions}
     result["augmented_and_harmonized"] = {
-        c: cells.table(c, WITH_AUGMENTATION[1], ["tone"]) for c in cells.conditions
+        c: cells.table(c, WITH_AUGMENTATION[1], ["tone"]) for c in conditions
     }
-    result["augmentation_ms"] = {c: cells.mean_of(c, "augmentation_ms") for c in cells.conditions}
+    result["augmentation_ms"] = {
+        c: mean((cell["augmentation_ms"] for cell in own[c]), 2) for c in conditions
+    }
     result["loss"] = {
-        c: [
-            round(float(np.mean([v["loss"][q] for k, v in found.items() if k[2] == c])), 4)
-            for q in range(4)
-        ]
-        for c in cells.conditions
+        c: [mean((cell["loss"][q] for cell in own[c]), 4) for q in range(4)] for c in conditions
     }
     result["augmentation_minus"] = {
-        own: {
-            other: {
-                name: cells.minus((own, "nothing"), (other, "nothing"), "tone", name)
-                for name in MEASURES
-            }
-            for other in cells.conditions
-            if other != own
-        }
-        for own in (OWN, f"{OWN}+nnunet")
-        if own in cells.conditions
+        one: {c: cells.minus((one, "nothing"), (c, "nothing")) for c in conditions if c != one}
+        for one in (OWN, f"{OWN}+nnunet")
+        if one in conditions
     }
     return result

@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
 from tfstyle._private.files import write_atomically
@@ -42,11 +43,15 @@ def parse(made: argparse.ArgumentParser, arguments: Sequence[str] | None) -> arg
     return options
 
 
-def setting(text: str) -> tuple[str, Any]:
-    """``name=value`` with a JSON value, an argument of ``--set``."""
-    name, _, value = text.partition("=")
-    value = json.loads(value)
-    return name, tuple(value) if isinstance(value, list) else value
+def add_settings(made: argparse.ArgumentParser, text: str) -> None:
+    """Adds ``--set name=value …`` with values in JSON; ``dict(options.set)`` are the settings."""
+
+    def setting(word: str) -> tuple[str, Any]:
+        name, _, value = word.partition("=")
+        value = json.loads(value)
+        return name, tuple(value) if isinstance(value, list) else value
+
+    made.add_argument("--set", nargs="+", type=setting, default=[], metavar="NAME=VALUE", help=text)
 
 
 def read_study(output: Path, settings: Mapping, empty: Mapping) -> dict:
@@ -120,6 +125,37 @@ def grid(rows: Sequence[Sequence[np.ndarray]], side: int = 384, gap: int = 8) ->
             tile = ImageOps.pad(tile, (side, side), Image.Resampling.NEAREST, color=0)
             canvas.paste(tile, (c * step, r * step))
     return np.asarray(canvas)
+
+
+def titled(
+    rows: Sequence[Sequence[tuple[str, np.ndarray]]], size: tuple[float, float], fontsize: float
+) -> tuple[Figure, np.ndarray]:
+    """Titles and images (H, W) or (H, W, 3) in [0, 1] in rows and columns: the figure, its axes.
+
+    Args:
+        rows: Rows of one length.
+        size: Width and height of an image with its title, in inches.
+        fontsize: Of the titles.
+    """
+    figure = Figure((size[0] * len(rows[0]), size[1] * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), len(rows[0]), squeeze=False)
+    for line, row in zip(axes, rows):
+        for axis, (title, image) in zip(line, row):
+            axis.imshow(image, cmap="gray", vmin=0, vmax=1)
+            axis.set_title(title, fontsize=fontsize)
+            axis.axis("off")
+    return figure, axes
+
+
+def save_small(figure: Figure, path: Path, dpi: float, colors: np.ndarray) -> None:
+    """Writes a figure as a PNG of few colors, float (N, 3) in [0, 1], so that it stays small."""
+    buffer, palette = io.BytesIO(), Image.new("P", (1, 1))
+    figure.savefig(buffer, format="png", dpi=dpi)
+    palette.putpalette(np.rint(255 * colors).astype(np.uint8).tobytes())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Image.open(buffer) as drawn:
+        few = drawn.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
 
 
 def data_uri(unit: np.ndarray) -> str:

@@ -21,9 +21,11 @@ in the JSON, and an interrupted row resumes after its last epoch: give the same 
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import gc
 import hashlib
+import itertools
 import json
 import sys
 import time
@@ -33,7 +35,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import scipy.stats
-from matplotlib.figure import Figure
 
 from scripts import train_release as release
 from studies import common
@@ -47,6 +48,8 @@ from tfstyle.layers import reduce_size
 from tfstyle.runs import Backup, environment, fit_resumable
 
 LOSSES = ("contextual", "mse")
+#: Two images whose histograms are closer than this (8 of 256 gray levels) have one gray scale.
+NEAR = 0.03
 RANDOM = "random weights"
 #: What is measured, and whether less (1) or more (-1) is better.
 FIGURES = {"structure": -1, "edge_displacement_mm": 1, "style_distance_ratio": 1}
@@ -157,15 +160,9 @@ def compiled(encoder: Encoder, loss: str, images: np.ndarray, settings: Settings
 
 
 def row_of(
-    name: str,
-    loss: str,
-    source: str | None,
-    settings: Settings,
-    scans: Sequence[Scan],
-    test: Scan,
-    folder: Path,
+    name: str, loss: str, source: str | None, settings: Settings, scans: Sequence[Scan], test: Scan,
     done: dict | None,
-) -> dict:
+) -> dict:  # fmt: skip
     """Trains and measures one row, or returns the one that is there."""
     family = encoders.ENCODERS[name]
     depth = family.deepest(
@@ -180,7 +177,7 @@ def row_of(
     images = np.concatenate([batch["content"].numpy() for batch in pairs(0).take(2)])
     model = compiled(encoder, loss, images, settings)
     key = json.dumps([name, loss, weights, rules], sort_keys=True).encode()
-    work = folder / f"{name}-{loss}-{hashlib.sha256(key).hexdigest()[:8]}"
+    work = Path("runs/extractors", f"{name}-{loss}-{hashlib.sha256(key).hexdigest()[:8]}")
     file = work / "model.keras"
     start, seconds = time.perf_counter(), None  # None where an earlier call trained part of it
     if file.is_file():
@@ -226,7 +223,7 @@ def slice_pairs(
             Window(*release.WINDOWS[name]) for name in rng.choice(names, 2, replace=False)
         )
         content, style = window.to_unit(scan.pixels[i]), other.to_unit(scan.pixels[j])
-        if metrics.histogram_distance(content, style) >= release.NEAR:
+        if metrics.histogram_distance(content, style) >= NEAR:
             count -= 1
             yield int(i), content, style
 
@@ -288,30 +285,17 @@ def ranked(rows: Sequence[dict]) -> list[tuple[dict, float | None]]:
 
 def draw(rows: Sequence[dict], loss: str, size: int, path: Path) -> None:
     """The grid of a content loss: content, style, and what each extractor generates."""
-    rows = [row for row in rows if row["content_loss"] == loss]
     pairs = [tuple(reduced(image, size) for image in pair) for pair in readme_pairs()]
     columns = [("content", [x for x, _ in pairs]), ("style", [y for _, y in pairs])]
-    for row in rows:
+    for row in (row for row in rows if row["content_loss"] == loss):
         model = StyleTransfer.load(row["model"])
         title = row["encoder"] + (f"\n{RANDOM}" if row["weights"] == RANDOM else "")
         columns.append((title, [model.stylize(x, y) for x, y in pairs]))
         clear()
-    figure = Figure(figsize=(1.6 * len(columns), 1.6 * len(pairs) + 0.4), layout="constrained")
-    axes = figure.subplots(len(pairs), len(columns), squeeze=False)
-    for column, (title, images) in enumerate(columns):
-        axes[0, column].set_title(title, fontsize="small")
-        for line, image in enumerate(images):
-            axes[line, column].imshow(image, cmap="gray", vmin=0, vmax=1)
-            axes[line, column].axis("off")
+    cells = [[(title * (not n), images[n]) for title, images in columns] for n in range(len(pairs))]
+    figure, _ = common.titled(cells, size=(1.6, 1.7), fontsize=8.5)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
-
-
-def page(result: dict, command: str, name: str) -> str:
-    """The study as a page in Markdown."""
-    losses = {row["content_loss"] for row in result["rows"]}
-    values = {"command": command, "name": name, "losses": losses, "ranked": ranked(result["rows"])}
-    return common.render("extractors.md", settings=result["settings"], **values)
 
 
 def clear() -> None:
@@ -320,50 +304,46 @@ def clear() -> None:
     gc.collect()
 
 
-def study(
-    data: Path,
-    settings: Settings,
-    output: Path,
-    pages: Path,
-    names: Sequence[str],
-    losses: Sequence[str],
-    sources: dict[str, str],
-    command: str,
-) -> dict:
+def study(options: argparse.Namespace, settings: Settings, command: str) -> None:
     """Makes the rows that are missing; writes JSON after each, figures and page at the end."""
+    output, pages = options.output, options.pages
     described = {**dataclasses.asdict(settings), "recipe": RECIPE}
     result = common.read_study(output, described, {"rows": []})
     rows = {(row["encoder"], row["content_loss"]): row for row in result["rows"]}
     shown = {scan.name for scan in extra_ct()}
-    scans = [scan for scan in release.training_scans(data) if scan.name not in shown]
-    (test,) = read_scans(data / "torso_dicom")
-    folder = Path("runs/extractors")
-    for name in names:
-        for loss in losses:
-            key = name, loss
-            rows[key] = row_of(
-                name, loss, sources.get(name), settings, scans, test, folder, rows.get(key)
-            )
-            clear()
-            known = [(a, b) for a in encoders.ENCODERS for b in LOSSES]
-            ordered = [rows[key] for key in known if key in rows]
-            result = {
-                "command": command,
-                "settings": result["settings"],
-                "trained_on": {scan.name: len(scan) for scan in scans},
-                "rows": ordered,
-                "ranking": [
-                    {"encoder": r["encoder"], "content_loss": r["content_loss"], "rank": rank}
-                    for r, rank in ranked(ordered)
-                    if rank is not None
-                ],
-                "environment": environment(),
-            }
-            common.write_study(output, result)
-    for loss in losses:
-        draw(result["rows"], loss, min(settings.size, 256), pages / f"{output.stem}_{loss}.png")
-    (pages / f"{output.stem}.md").write_text(page(result, command, output.stem))
-    return result
+    scans = [scan for scan in release.training_scans(options.data) if scan.name not in shown]
+    (test,) = read_scans(options.data / "torso_dicom")
+    sources = dict(word.split("=", 1) for word in options.weights)
+    for key in itertools.product(options.only, options.losses):
+        rows[key] = row_of(*key, sources.get(key[0]), settings, scans, test, rows.get(key))
+        clear()
+        known = itertools.product(encoders.ENCODERS, LOSSES)
+        ordered = [rows[key] for key in known if key in rows]
+        result = {
+            "command": command,
+            "settings": result["settings"],
+            "trained_on": {scan.name: len(scan) for scan in scans},
+            "rows": ordered,
+            "ranking": [
+                {"encoder": r["encoder"], "content_loss": r["content_loss"], "rank": rank}
+                for r, rank in ranked(ordered)
+                if rank is not None
+            ],
+            "environment": environment(),
+        }
+        common.write_study(output, result)
+    rows, name = result["rows"], output.stem
+    for loss in options.losses:
+        draw(rows, loss, min(settings.size, 256), pages / f"{name}_{loss}.png")
+    page = common.render(
+        "extractors.md",
+        command=command,
+        name=name,
+        settings=result["settings"],
+        losses={row["content_loss"] for row in rows},
+        ranked=ranked(rows),
+    )
+    (pages / f"{name}.md").write_text(page)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -371,11 +351,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = common.parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the real CT")
     parser.add_argument("--small", action="store_true", help=f"for a CPU of two cores: {SMALL}")
-    parser.add_argument(
-        "--set", nargs="+", type=common.setting, default=[], metavar="NAME=VALUE",
-        help=f"settings, as crop=64; else {Settings()}",
-    )  # fmt: skip
-    parser.add_argument("--only", nargs="+", choices=[*encoders.ENCODERS], help="these encoders")
+    common.add_settings(parser, f"settings, as crop=64; else {Settings()}")
+    known = [*encoders.ENCODERS]
+    parser.add_argument("--only", nargs="+", choices=known, default=known, help="these encoders")
     parser.add_argument("--losses", nargs="+", choices=LOSSES, default=LOSSES)
     parser.add_argument(
         "--weights", nargs="+", default=[], metavar="ENCODER=SOURCE",
@@ -385,19 +363,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--pages", type=Path, default=common.ROOT / "docs" / "results")
     options = common.parse(parser, argv)
     name = "extractors_small" if options.small else "extractors"
+    options.output = options.output or common.FOLDER / f"{name}.json"
     given = sys.argv[1:] if argv is None else argv
     # The path of the data says nothing to others.
     shown = ["DATA" if Path(word) == options.data else str(word) for word in map(str, given)]
-    study(
-        options.data,
-        dataclasses.replace(SMALL if options.small else Settings(), **dict(options.set)),
-        options.output or common.FOLDER / f"{name}.json",
-        options.pages,
-        options.only or [*encoders.ENCODERS],
-        options.losses,
-        dict(word.split("=", 1) for word in options.weights),
-        " ".join(["python -m studies.extractors", *shown]),
-    )
+    settings = dataclasses.replace(SMALL if options.small else Settings(), **dict(options.set))
+    study(options, settings, " ".join(["python -m studies.extractors", *shown]))
 
 
 if __name__ == "__main__":

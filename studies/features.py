@@ -17,14 +17,12 @@ means over the scatter of slices inside a protocol. Above 1 the protocol moves t
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 from studies import common
 from tfstyle import encoders
@@ -235,28 +233,21 @@ def draw_sheet(
     figure = Figure(figsize=(1.1 * columns, 1.25 * (top + len(rows)) + 0.5), layout="constrained")
     figure.suptitle(title, ha="left", x=0.01, fontsize=9)
     axes = figure.subplots(top + len(rows), columns)
-    for axis in axes.flat:
-        axis.axis("off")
-
-    def show(axis, text: str, picture: np.ndarray) -> None:
-        axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
-        axis.set_title(text, fontsize=7, color="0.4")
-
-    for axis, (name, picture) in zip(axes[:top].flat, pictures.items()):
-        show(axis, name, picture)
+    shown = [*zip(axes[:top].flat, pictures.items())]
     for line, row in zip(axes[top:], rows):
         text = f"{row['name']}\n{row['channels']} channels, stride {row['stride']}\n\n"
         text += f"gradient read back {row['gradient_r2']:.2f}"
         if row["fisher_ratio"] is not None:
             text += f"\nprotocols against\nanatomy {row['fisher_ratio']:.3g}"
         line[0].text(0, 1, text, va="top", fontsize=7, transform=line[0].transAxes)
-        for axis, number, picture in zip(line[2:], row["shown"], row["maps"]):
-            show(axis, str(number), picture)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    with Image.open(buffer) as drawn:  # few gray levels, so that the file stays small
-        levels = drawn.convert("L").point([round(i / 5.3125) * 85 // 16 for i in range(256)])
-    levels.save(output, optimize=True)
+        shown += zip(line[2:], zip(row["shown"], row["maps"]))
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (text, picture) in shown:
+        axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
+        axis.set_title(str(text), fontsize=7, color="0.4")
+    grays = np.repeat(np.linspace(0, 1, 49)[:, None], 3, axis=1)
+    common.save_small(figure, output, 110, grays)
 
 
 def _spread(count: int, slices: int) -> list[int]:

@@ -12,7 +12,6 @@ which was trained on these scans, and the page says so. Pairs are drawn as in
 
 from __future__ import annotations
 
-import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -22,8 +21,6 @@ from pathlib import Path
 import keras
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.figure import Figure
-from PIL import Image
 
 import tfstyle
 from studies import common
@@ -144,9 +141,7 @@ def scale_text(scale: GrayScale) -> str:
 
 def draw(rows: Sequence[Row], path: Path, width: int = 800) -> None:
     """Writes a picture of rows, `width` pixels wide: content, style, generated, answer, error."""
-    figure = Figure(figsize=(10, 2.55 * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), 5, squeeze=False)
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.05, wspace=0, hspace=0, rect=(0, 0, 1, 0.99))
+    cells = []
     for number, row in enumerate(rows):
         pair = row.pair
         off = np.where(pair.mask, np.abs(row.generated - pair.right), 0.0) / LARGEST_ERROR
@@ -157,23 +152,17 @@ def draw(rows: Sequence[Row], path: Path, width: int = 800) -> None:
             "the content's HU in\nthe scale of the style",
             f"mean {row.error:.3f}\nnothing done {row.nothing:.3f}",
         )
-        images = (pair.content, pair.style, row.generated, pair.right, off)
-        for name, axis, image, text in zip(COLUMNS, axes[number], images, texts):
-            cmap = inferno if name == "error" else "gray"
-            axis.imshow(_square(image), cmap=cmap, vmin=0, vmax=1)
-            axis.set_title(text if number else f"{name.upper()}\n\n{text}", fontsize=8.5)
-            axis.axis("off")
-        axes[number, -1].contour(_square(pair.body), [0.5], colors="0.6", linewidths=0.5)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=width / 10)
-    grays = np.repeat(np.arange(0, 256, 3), 3)
-    colors = np.concatenate([grays, inferno(np.linspace(0, 1, 48), bytes=True)[:, :3].ravel()])
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(colors.astype(np.uint8).tobytes())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with Image.open(buffer) as drawn:  # few colors, so that the file stays small
-        few = drawn.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
-    few.save(path, optimize=True)
+        images = [_square(i) for i in (pair.content, pair.style, row.generated, pair.right, off)]
+        images[-1] = inferno(images[-1])[..., :3]
+        heads = [f"{name.upper()}\n\n" * (not number) for name in COLUMNS]
+        cells.append([(h + text, i) for h, text, i in zip(heads, texts, images)])
+    figure, axes = common.titled(cells, size=(2, 2.55), fontsize=8.5)
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.05, wspace=0, hspace=0, rect=(0, 0, 1, 0.99))
+    for axis, row in zip(axes[:, -1], rows):
+        axis.contour(_square(row.pair.body), [0.5], colors="0.6", linewidths=0.5)
+    grays = np.repeat(np.arange(0, 256, 3)[:, None] / 255, 3, axis=1)
+    colors = np.concatenate([grays, inferno(np.linspace(0, 1, 48))[:, :3]])
+    common.save_small(figure, path, width / 10, colors)
 
 
 def _square(image: np.ndarray) -> np.ndarray:

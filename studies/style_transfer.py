@@ -4,7 +4,12 @@
 
 Contents and styles are phantoms, so that there is an answer to compare with: the content itself
 under the protocol of the style. Finished methods stay in ``style_transfer.json`` and are not run
-again; without --mse the method adain_mse is left out.
+again; without --mse the method adain_mse is left out. Pictures lie beside the file.
+
+The classifier of the inception score is Inception-V3 from random weights on small images, where the
+paper's starts from ImageNet at 299 x 299; the score is at most the logarithm of the number of
+protocols. The contextual transformation, one generator for each protocol, is trained for a few
+steps only, far from convergence: its figures say nothing about the method after full training.
 """
 
 from __future__ import annotations
@@ -13,7 +18,6 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -40,18 +44,17 @@ METHODS: Mapping[str, str] = {
     "ours": "Ours",
     "answer": "Content under the protocol",
 }
-HEAD = (
-    "Method",
-    "LPIPS to the answer",
-    "LPIPS between styles",
-    "Conditional inception score",
-    "Protocol recognized, %",
-    "Structure",
-)
-MEASURES = ("lpips_to_answer", "lpips_between_styles", "cis", "recognised", "structure")
+#: Measures, with their names in tables.
+MEASURES: Mapping[str, str] = {
+    "lpips_to_answer": "LPIPS to the answer",
+    "lpips_between_styles": "LPIPS between styles",
+    "cis": "Conditional inception score",
+    "recognized": "Share of protocols recognized",
+    "structure": "Structure",
+}
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class StyleTransferSettings:
     """Sizes of the study.
 
@@ -80,28 +83,27 @@ class StyleTransferSettings:
     seed: int = 0
 
 
+def shown(
+    settings: StyleTransferSettings,
+    first: int,
+    count: int,
+    protocols: Sequence[str] | None = None,
+    size: int | None = None,
+) -> np.ndarray:
+    """Phantoms from a seed on under protocols, of the settings by default: (N, P, H, W, 1)."""
+    names, size = protocols or settings.protocols, size or settings.size
+    drawn = [spine_phantom(first + i, size, spacing_mm=settings.spacing_mm) for i in range(count)]
+    return np.stack([[apply_protocol(p, n, seed=i)[0] for n in names] for i, p in enumerate(drawn)])
+
+
 class Images:
     """Contents (C, H, W, 1), styles and answers (C, P, H, W, 1)."""
 
     def __init__(self, settings: StyleTransferSettings):
-        def draw(first: int) -> list:
-            return [
-                spine_phantom(first + i, settings.size, spacing_mm=settings.spacing_mm)
-                for i in range(settings.contents)
-            ]
-
-        def shown(phantoms: list) -> np.ndarray:
-            return np.stack(
-                [
-                    [apply_protocol(p, name, seed=i)[0] for name in settings.protocols]
-                    for i, p in enumerate(phantoms)
-                ]
-            )
-
-        phantoms = draw(7_000 + settings.seed * 100)
-        self.contents = np.stack([apply_protocol(p, "standard")[0] for p in phantoms])
-        self.answers = shown(phantoms)
-        self.styles = shown(draw(8_000 + settings.seed * 100))
+        first, count = 7_000 + settings.seed * 100, settings.contents
+        self.contents = shown(settings, first, count, ["standard"])[:, 0]
+        self.answers = shown(settings, first, count)
+        self.styles = shown(settings, first + 1_000, count)
 
 
 def run_study(
@@ -129,8 +131,7 @@ def run_study(
         lpips_weights: Of LPIPS.
 
     Returns:
-        What the file holds: ``"settings"``, ``"classifier"``, ``"rows"``, ``"notes"`` and
-        ``"pictures"``.
+        What the file holds: ``"settings"``, ``"classifier"``, ``"rows"`` and ``"environment"``.
 
     Raises:
         ArgumentError: ``adain_mse`` without `mse`, or a file of other settings.
@@ -139,15 +140,12 @@ def run_study(
         methods = [m for m in METHODS if m != "adain_mse" or mse is not None]
     if "adain_mse" in methods and mse is None:
         raise ArgumentError("mse: the method adain_mse needs a preset trained with MSE.")
-    empty = {"rows": [], "pictures": {}, "notes": []}
-    result = common.read_study(output, dataclasses.asdict(settings), empty)
+    result = common.read_study(output, dataclasses.asdict(settings), {"rows": []})
     images = Images(settings)
     classifier, accuracy = train_classifier(settings, output)
     result["classifier"] = {"accuracy": accuracy}
     done = {row["method"] for row in result["rows"]}
-    for method in methods:
-        if method in done:
-            continue
+    for method in (method for method in methods if method not in done):
         print(METHODS[method], flush=True)
         begin = time.process_time()
         generated = _generate(method, images, settings, preset, mse, encoder)
@@ -155,25 +153,22 @@ def run_study(
         row["cpu_seconds"] = round(time.process_time() - begin, 1)
         result["rows"].append(row)
         result["rows"].sort(key=lambda r: list(METHODS).index(r["method"]))
-        result["notes"] = _notes(settings)
         result["environment"] = environment()
-        result["pictures"][method] = _picture(output, method, generated, images, settings)
+        _picture(output.with_name(f"{output.stem}_pictures"), method, generated, images)
         common.write_study(output, result)
     return result
 
 
 def _generate(method: str, images: Images, settings: StyleTransferSettings, preset, mse, encoder):
     """Images (C, P, H, W, 1)."""
+    protocols = settings.protocols
     if method == "answer":
         return images.answers
     if method == "content":
-        return np.repeat(images.contents[:, None], len(settings.protocols), axis=1)
+        return np.repeat(images.contents[:, None], len(protocols), axis=1)
     if method == "contextual_transformation":
-        columns = [
-            _contextual(name, settings, encoder).stylize(images.contents)
-            for name in settings.protocols
-        ]
-        return np.stack(columns, axis=1)
+        models = (_contextual(name, settings, encoder) for name in protocols)
+        return np.stack([model.stylize(images.contents) for model in models], axis=1)
     if method in ("ours", "ours_plain", "wct"):
         model = open_model(preset)
         if method != "ours" and not isinstance(model, StyleTransfer):
@@ -182,53 +177,44 @@ def _generate(method: str, images: Images, settings: StyleTransferSettings, pres
             model = baselines.get(method, model=model)
     else:
         model = baselines.get(method, **({"model": mse} if method == "adain_mse" else {}))
-    columns = [
-        model.stylize(images.contents, images.styles[:, p]) for p in range(len(settings.protocols))
-    ]
-    return np.stack(columns, axis=1)
+    styles = (images.styles[:, p] for p in range(len(protocols)))
+    return np.stack([model.stylize(images.contents, style) for style in styles], axis=1)
 
 
 def _contextual(protocol: str, settings: StyleTransferSettings, weights: str | None):
     """A contextual transformation into one protocol, trained for a moment."""
     keras.utils.set_random_seed(settings.seed)
-    own = {"size": 2 * settings.contextual_crop, "spacing_mm": settings.spacing_mm}
-    phantoms = [spine_phantom(9_000 + i, **own) for i in range(8)]
-    contents = [apply_protocol(p, "standard")[0] for p in phantoms[:4]]
-    targets = [apply_protocol(p, protocol)[0] for p in phantoms[4:]]
-    model = ContextualTransformation(
-        VGG16(weights=weights, depth="relu4_2"), widths=(32, 32, 32, 16)
-    )
+    crop = settings.contextual_crop
+    contents = shown(settings, 9_000, 4, ["standard"], 2 * crop)[:, 0]
+    targets = shown(settings, 9_004, 4, [protocol], 2 * crop)[:, 0]
+    encoder = VGG16(weights=weights, depth="relu4_2")
+    model = ContextualTransformation(encoder, widths=(32, 32, 32, 16))
     model.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=False)
-    pairs = pair_dataset(
-        contents, targets, windows=("range",), crop=settings.contextual_crop, batch_size=2
-    )
+    pairs = pair_dataset([*contents], [*targets], windows=("range",), crop=crop, batch_size=2)
     model.fit(pairs, steps_per_epoch=settings.contextual_steps, epochs=1, verbose=0)
     return model
 
 
 def train_classifier(settings: StyleTransferSettings, output: Path):
     """Inception-V3 that tells the protocols apart, kept beside the output, and its accuracy."""
-    protocols = settings.protocols
 
-    def shown(first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        own = {"size": settings.size, "spacing_mm": settings.spacing_mm}
-        phantoms = [spine_phantom(first + i, **own) for i in range(count)]
-        images = [
-            apply_protocol(p, name, seed=i)[0] for name in protocols for i, p in enumerate(phantoms)
-        ]
-        return np.stack(images), np.repeat(np.arange(len(protocols)), count)
+    def labelled(first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        images = shown(settings, first, count)
+        labels = np.tile(np.arange(len(settings.protocols)), count)
+        return images.reshape(-1, *images.shape[2:]), labels
 
     place = output.with_name(f".{output.stem}_classifier.keras")
     if place.is_file():
         model = metrics.DomainClassifier.load(place)
     else:
         keras.utils.set_random_seed(settings.seed)
-        model = metrics.DomainClassifier(protocols, size=settings.classifier_size, weights=None)
-        given = shown(20_000, settings.classifier_phantoms)
+        size = settings.classifier_size
+        model = metrics.DomainClassifier(settings.protocols, size=size, weights=None)
+        given = labelled(20_000, settings.classifier_phantoms)
         model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
         model.fit(*given, batch_size=16, epochs=settings.classifier_epochs, verbose=0)
         model.save(place)
-    images, labels = shown(30_000, 10)
+    images, labels = labelled(30_000, 10)
     found = model.predict(images, verbose=0).argmax(axis=1)
     return model, round(float((found == labels).mean()), 4)
 
@@ -239,10 +225,8 @@ def _measure(generated, images: Images, classifier, weights: str | None) -> dict
 
     def distance(a: np.ndarray, b: np.ndarray) -> float:
         a, b = (x.reshape(-1, *x.shape[-3:]).astype(np.float32) for x in (a, b))
-        parts = [
-            np.asarray(metrics.lpips(a[i : i + 8], b[i : i + 8], "alexnet", weights))
-            for i in range(0, len(a), 8)
-        ]
+        batches = ((a[i : i + 8], b[i : i + 8]) for i in range(0, len(a), 8))
+        parts = [np.asarray(metrics.lpips(*batch, "alexnet", weights)) for batch in batches]
         return np.concatenate(parts).mean()
 
     pairs = itertools.combinations(range(styles), 2)
@@ -260,50 +244,15 @@ def _measure(generated, images: Images, classifier, weights: str | None) -> dict
     return {name: round(float(v), 4) for name, v in zip(MEASURES, values)}
 
 
-def _notes(settings: StyleTransferSettings) -> list[str]:
-    return [
-        f"{settings.contents} content phantoms under standard, each in the style of other phantoms "
-        f"under {', '.join(settings.protocols)}, {settings.size} x {settings.size} pixels.",
-        "The classifier is Inception-V3 at "
-        f"{settings.classifier_size} x {settings.classifier_size} pixels from random weights, "
-        f"trained on {settings.classifier_phantoms} further phantoms in every protocol, "
-        f"{settings.classifier_epochs} epochs; the paper's starts from ImageNet weights at 299 x "
-        f"299. The score's largest value is log {len(settings.protocols)} = "
-        f"{np.log(len(settings.protocols)):.2f}.",
-        "Contextual transformation is one generator for each protocol and was trained for "
-        f"{settings.contextual_steps} steps only, far from convergence; its figures say nothing "
-        "about the method after full training.",
-    ]
-
-
-def table_rows(result: Mapping) -> list[list[str]]:
-    """The table's cells as text: one row a method, columns as :data:`HEAD`."""
-    forms = ("{:.3f}", "{:.3f}", "{:.2f}", "{:.0%}", "{:.3f}")
-    return [
-        [
-            # As it was called when it was measured.
-            result["pictures"].get(row["method"], {}).get("label", METHODS[row["method"]]),
-            *(form.format(row[m]).rstrip("%") for m, form in zip(MEASURES, forms)),
-        ]
-        for row in result["rows"]
-    ]
-
-
-def _picture(output: Path, method: str, generated, images: Images, settings) -> dict:
-    """A grid of two contents: content, then its generated images; styles above."""
-    folder = output.with_name(f"{output.stem}_pictures")
-    folder.mkdir(exist_ok=True)
+def _picture(folder: Path, method: str, generated: np.ndarray, images: Images) -> None:
+    """Of two contents: the styles in one row, the content and what it became in the next."""
     rows = []
-    for c in range(min(2, len(generated))):
-        rows.append([np.zeros_like(images.contents[c, ..., 0]), *images.styles[c, ..., 0]])
-        rows.append([images.contents[c, ..., 0], *generated[c, ..., 0]])
-    grid = common.grid(rows, side=settings.size, gap=4)
+    for content, styles, became in zip(images.contents[:2], images.styles, generated):
+        rows.append([np.zeros_like(content[..., 0]), *styles[..., 0]])
+        rows.append([content[..., 0], *became[..., 0]])
+    folder.mkdir(exist_ok=True)
+    grid = common.grid(rows, side=images.contents.shape[1], gap=4)
     write_png(grid, folder / f"{method}.png", description=PICTURE)
-    return {
-        "label": METHODS[method],
-        "caption": "Odd rows: styles. Even rows: content, and what it became. Columns: "
-        f"{', '.join(settings.protocols)}.",
-    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -312,10 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--preset", help="of `ours` (default: the default preset)")
     parser.add_argument("--mse", type=Path, help="preset trained with MSE")
     parser.add_argument("--methods", nargs="+", choices=METHODS)
-    parser.add_argument(
-        "--set", nargs="+", type=common.setting, default=[], metavar="NAME=VALUE",
-        help="settings, as contents=2",
-    )  # fmt: skip
+    common.add_settings(parser, "settings, as contents=2")
     parser.add_argument("--output", type=Path, default=common.FOLDER / "style_transfer.json")
     options = common.parse(parser, arguments)
     result = run_study(
@@ -326,8 +272,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         mse=options.mse,
     )
     print(f"classifier: {result['classifier']}")
-    for row in table_rows(result):
-        print(*row, sep=" | ")
+    rows = [[METHODS[r["method"]], *(f"{r[m]:.3f}" for m in MEASURES)] for r in result["rows"]]
+    print(common.markdown(["method", *MEASURES.values()], rows))
 
 
 if __name__ == "__main__":

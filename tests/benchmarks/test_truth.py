@@ -1,4 +1,4 @@
-"""The benchmark of the right answer: bodies, pairs, rows that stay, figures, tables, pictures."""
+"""The benchmark of the right answer: scans, pairs, rows that stay, figures, tables."""
 
 from __future__ import annotations
 
@@ -47,55 +47,20 @@ def scans(modules):
     return found
 
 
-class TestBody:
-    def test_lungs_count_and_the_table_does_not(self, modules):
-        hu = np.full((80, 80), -1000)
-        hu[10:60, 20:60] = 40
-        hu[20:30, 30:40] = -850
-        hu[66:68] = 200
-        body = modules[0].body_mask(hu, (3.0, 3.0))
-        expected = np.zeros(hu.shape, bool)
-        expected[10:60, 20:60] = True
-        # The corners are thinner than the disc.
-        assert (body != expected).sum() <= 8
-        assert body[25, 35]
-        assert not body[66:68].any()
-
-    def test_a_lung_cut_off_by_the_border_counts_and_air_does_not(self, modules):
-        hu = np.full((60, 60), 40)
-        hu[:, :15] = -850
-        hu[:12] = 40  # the chest wall
-        hu[:8] = -1000
-        body = modules[0].body_mask(hu, (3.0, 3.0))
-        assert body[8:].all()
-        assert not body[:8].any()
-
-    def test_two_bodies_and_none(self, modules):
-        hu = np.full((60, 60), -1000)
-        hu[5:50, 5:30], hu[20:40, 45:55] = 40, 40
-        body = modules[0].body_mask(hu, (3.0, 3.0))
-        assert body[30, 50]
-        assert body[30, 20]
-        assert not modules[0].body_mask(np.full((20, 20), -1000), (1.0, 1.0)).any()
-
-
-class TestScans:
-    def test_packages(self, modules):
-        pytest.importorskip("data_store", reason="pydicom-data is not installed")
-        scans = modules[0].load_scans(None)
-        assert {*scans} == {*modules[0].PACKAGED}
-        for scan in scans.values():
-            assert scan.hu.dtype == np.int16
-            assert scan.hu.shape == scan.body.shape
-            assert scan.body.any()
-            assert scan.packaged
-        # The table lies behind the patient, below in the picture.
-        below = np.nonzero(scans["pancreas"].hu[0][:, 200:300].max(axis=1) > -500)[0].max()
-        assert below > np.nonzero(scans["pancreas"].body[0])[0].max() + 20
-
-    def test_missing_data(self, modules, tmp_path):
-        with pytest.raises(ValueError, match="holds no folder with a scan"):
-            modules[0].load_scans(tmp_path / "none")
+def test_scans_of_packages(modules, tmp_path):
+    pytest.importorskip("data_store", reason="pydicom-data is not installed")
+    scans = modules[0].load_scans(None)
+    assert {*scans} == {*modules[0].PACKAGED}
+    for scan in scans.values():
+        assert scan.hu.dtype == np.int16
+        assert scan.hu.shape == scan.body.shape
+        assert scan.body.any()
+        assert scan.packaged
+    # The table lies behind the patient, below in the picture.
+    below = np.nonzero(scans["pancreas"].hu[0][:, 200:300].max(axis=1) > -500)[0].max()
+    assert below > np.nonzero(scans["pancreas"].body[0])[0].max() + 20
+    with pytest.raises(ValueError, match="holds no folder with a scan"):
+        modules[0].load_scans(tmp_path / "none")
 
 
 class TestPairs:
@@ -103,19 +68,20 @@ class TestPairs:
         return list(modules[1].draw_pairs(scans, *rest, **options))
 
     def test_the_right_answer(self, modules, scans):
-        for pair in self.draw(modules, scans, {"anna"}, 40, seed=3, size=64):
+        pairs = self.draw(modules, scans, {"anna"}, 100, seed=3, size=64)
+        for pair in pairs:
             assert max(pair.content.shape) <= 64
             np.testing.assert_array_equal(pair.content, pair.content_scale(pair.hu))
             np.testing.assert_array_equal(pair.right, pair.style_scale(pair.hu))
             clipped = (pair.content == 0) | (pair.content == 1)
             np.testing.assert_array_equal(pair.mask, pair.body & ~clipped)
             assert pair.mask.sum() >= 300
-            shown = (pair.hu > pair.content_scale.window.lower) & (
-                pair.hu < pair.content_scale.window.upper
-            )
-            assert shown[pair.body].mean() >= 0.25
-            assert pair.content_id == "anna"
-            assert pair.style_id != "anna"
+            assert pair.content_scale.shown(pair.hu[pair.body]) >= 0.25
+            if pair.same_scale:
+                np.testing.assert_array_equal(pair.right, pair.content)
+        assert 0.05 < np.mean([pair.same_scale for pair in pairs]) < 0.3
+        assert {pair.content_id for pair in pairs} == {"anna"}
+        assert {pair.style_id for pair in pairs} == {"berta", "berta_again", "carla"}
 
     def test_reproducible_and_of_any_count(self, modules, scans):
         whole = self.draw(modules, scans, {"berta"}, 6, seed=1)
@@ -128,16 +94,6 @@ class TestPairs:
             np.testing.assert_array_equal(a.style, b.style)
             assert a.content.shape != c.content.shape or (a.content != c.content).any()
         assert {pair.style_id for pair in whole} <= {"anna", "carla"}
-
-    def test_shares(self, modules, scans):
-        pairs = self.draw(modules, scans, {"anna"}, 300, size=64)
-        assert 0.1 < np.mean([pair.same_scale for pair in pairs]) < 0.2
-        for pair in pairs:
-            if pair.same_scale:
-                np.testing.assert_array_equal(pair.right, pair.content)
-        assert 0.25 < np.mean([pair.content_scale.eight_bit for pair in pairs]) < 0.42
-        assert {pair.content_id for pair in pairs} == {"anna"}
-        assert {pair.style_id for pair in pairs} == {"berta", "berta_again", "carla"}
 
     @pytest.mark.parametrize("groups", [{"dora"}, {"anna", "berta", "carla"}])
     def test_bad_groups(self, modules, scans, groups):
@@ -154,13 +110,14 @@ class TestStudy:
 
         def start(*words):
             places = ["--work", tmp_path, "--output", output, "--page", tmp_path / "truth.md"]
-            truth.main([str(w) for w in ("--pairs", 12, "--size", 64, *places, *words)])
+            truth.main([str(w) for w in ("--pairs", 8, "--size", 48, *places, *words)])
             return json.loads(output.read_text())
 
         return start
 
     def test_figures(self, run, tmp_path):
-        result = run("--methods", "classical")
+        names = ("nothing", "right_answer", "histogram_matching", "nyul")
+        result = run("--methods", *names)
         assert {*result["folds"]} == {"anna", "berta", "carla"}
         methods = {name: one["all_folds"] for name, one in result["methods"].items()}
         answer, nothing = methods["right_answer"], methods["nothing"]
@@ -170,44 +127,37 @@ class TestStudy:
         assert nothing["structure_mean"] == pytest.approx(1)
         matching = methods["histogram_matching"]
         assert matching["mean_to_histogram_matching"] == 1
-        rows = [
-            json.loads((tmp_path / "rows" / fold / f"{name}.json").read_text())["rows"]
-            for name in ("histogram_matching", "nothing")
-            for fold in result["folds"]
-        ]
+        files = tmp_path / "rows"
         mine, none = (
-            np.array([row["balanced"] for fold in part for row in fold])
-            for part in (rows[:3], rows[3:])
+            np.array(
+                [
+                    row["balanced"]
+                    for fold in result["folds"]
+                    for row in json.loads((files / fold / f"{name}.json").read_text())["rows"]
+                ]
+            )
+            for name in ("histogram_matching", "nothing")
         )
-        assert matching["pairs"] == mine.size == 36
+        assert matching["pairs"] == mine.size == 24
         assert matching["median"] == pytest.approx(np.median(mine), abs=1e-4)
         assert matching["percentile_90"] == pytest.approx(np.percentile(mine, 90), abs=1e-4)
-        assert matching["worse_than_nothing"] == pytest.approx(
-            np.mean(mine > none + 0.02), abs=1e-4
-        )
+        worse = np.mean(mine > none + 0.02)
+        assert matching["worse_than_nothing"] == pytest.approx(worse, abs=1e-4)
         page = (tmp_path / "truth.md").read_text()
         assert f"| Nyúl's landmarks | {methods['nyul']['median']:.3f} |" in page
 
     def test_rows_stay(self, run, tmp_path):
-        first = run("--methods", "nothing", "nyul", "--folds", "anna")
+        words = ("--methods", "nothing", "nyul", "--folds", "anna")
+        first = run(*words)
         path = tmp_path / "rows" / "anna" / "nyul.json"
         kept = json.loads(path.read_text())
         kept["rows"][0]["balanced"] += 1
         path.write_text(json.dumps(kept))
-        again = run("--methods", "nothing", "nyul", "--folds", "anna")
-        assert (
-            again["methods"]["nyul"]["all_folds"]["mean"]
-            > first["methods"]["nyul"]["all_folds"]["mean"] + 0.05
-        )
-        assert run("--methods", "--folds", "anna", "--again", "nyul")["methods"].keys() == {
-            "nothing",
-            "nyul",
-        }
-        anew = run("--methods", "nyul", "--folds", "anna", "--again", "nyul")
-        assert anew["methods"] == first["methods"]
-        assert run("--methods", "nothing", "--folds", "anna", "--seed", 5)["methods"].keys() == {
-            "nothing"
-        }
+        changed, mean = run(*words), first["methods"]["nyul"]["all_folds"]["mean"]
+        assert changed["methods"]["nyul"]["all_folds"]["mean"] > mean + 0.05
+        assert run(*words, "--again", "nyul")["methods"] == first["methods"]
+        other = run("--methods", "nothing", "--folds", "anna", "--seed", 5)
+        assert [*other["methods"]] == ["nothing"]
 
     def test_own_models(self, run, tmp_path, monkeypatch):
         (tmp_path / "own_models_of_test.py").write_text(OWN)
@@ -225,13 +175,6 @@ class TestStudy:
         (folder / "weights.txt").write_text("2")
         run("--methods", "nothing", *words)
         assert path.read_text() != before
-
-    def test_pictures(self, run, tmp_path):
-        pytest.importorskip("matplotlib", reason="the extra `benchmarks` is not installed")
-        run("--methods", "classical", "--folds", "anna", "--pairs", "8", "--pictures", "nyul")
-        assert (tmp_path / "pictures" / "nyul.png").stat().st_size > 10_000
-        with pytest.raises(SystemExit, match="no pair of 'ours' to show"):
-            run("--methods", "nothing", "--folds", "anna", "--pairs", "8", "--pictures", "ours")
 
     def test_unknown_fold(self, run):
         with pytest.raises(SystemExit, match="--folds: must be some of"):

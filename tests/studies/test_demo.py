@@ -108,13 +108,6 @@ def test_slices_are_shown_upright(name, turned):
     assert (rows[0] == 4) == turned
 
 
-def test_histograms():
-    black, white = demo.histograms(np.zeros((4, 4)), np.ones((4, 4)))
-    heights = [[float(p.split(",")[1]) for p in line.split()] for line in (black, white)]
-    assert np.argmin(heights[0]) == 0
-    assert np.argmin(heights[1]) == 63
-
-
 class Bright:
     """Finds what is bright; its tone transfer turns the gray scale around."""
 

@@ -27,8 +27,7 @@ class TestGradientReadBack:
 
     def test_gradient_itself(self):
         assert self.r2(1, lambda x: np.hypot(*np.gradient(x))[..., None]) > 0.999
-        # It is not a linear function of the image.
-        assert self.r2(1, lambda x: x[..., None]) < 0.1
+        assert self.r2(1, lambda x: x[..., None]) < 0.1  # not a linear function of the image
 
     def test_one_vector_answers_for_all_its_pixels(self):
         def maps(x):
@@ -40,10 +39,7 @@ class TestGradientReadBack:
 
     def test_noise_and_constants_give_nothing(self):
         assert abs(self.r2(4, lambda x: noise(32, 32, 60))) < 0.02
-        assert abs(self.r2(16, lambda x: noise(8, 8, 100))) < 0.05
         assert self.r2(4, lambda x: np.ones((32, 32, 3))) == pytest.approx(0, abs=1e-6)
-
-    def test_constant_image(self):
         assert features.gradient_r2([noise(64, 64, 3)], np.full((1, 64, 64), 0.5), 1) == 0.0
 
     def test_ridge_regression(self):
@@ -63,29 +59,18 @@ def test_fisher_ratio():
 
 
 def test_sheet_shows_maps_and_words(tmp_path):
+    row = {"name": "relu1_1", "channels": 64, "stride": 1, "gradient_r2": 0.5, "shown": [7, 3]}
+    row |= {"fisher_ratio": 123.4, "maps": np.stack([np.eye(4), 1 - np.eye(4)])}
+
     def drawn(**changes):
-        values = {
-            "name": "relu1_1",
-            "channels": 64,
-            "stride": 1,
-            "gradient_r2": 0.5,
-            "fisher_ratio": 123.4,
-            "shown": [7, 3],
-            "maps": np.stack([np.eye(4), 1 - np.eye(4)]),
-        }
-        rows = [{**values, **changes}]
+        rows = [{**row, **changes}]
         features.draw_sheet(rows, "VGG16", {"image": np.eye(64)}, tmp_path / "a.png")
         with Image.open(tmp_path / "a.png") as sheet:
-            assert sheet.mode == "L"
-            return np.asarray(sheet)
+            assert len(sheet.getcolors()) <= 49
+            return np.asarray(sheet.convert("L"))
 
     first = drawn()
-    for changes in (
-        {"maps": np.stack([1 - np.eye(4)] * 2)},
-        {"name": "relu9_1"},
-        {"gradient_r2": 0.51},
-        {"fisher_ratio": None},
-    ):
+    for changes in ({"maps": np.stack([1 - np.eye(4)] * 2)}, {"name": "relu9_1"}):
         other = drawn(**changes)
         assert other.shape != first.shape or (other != first).any()
 
@@ -122,22 +107,14 @@ class TestCommand:
         self.run(a, *words)  # a picture alone has no protocols
         assert json.loads((tmp_path / "out.json").read_text())["protocols"] == {}
 
-    @pytest.mark.parametrize(
-        ("words", "error", "message"),
-        [
-            (["nowhere.dcm"], InputFileError, "no such file"),
-            (["small.png"], InputFileError, "30 x 70 pixels are too small"),
-            (["CT", "--encoder", "resnet50", "--taps", "relu3_1"], ArgumentError, "conv1_relu"),
-            (["CT", "--window", "pink"], ArgumentError, "pink"),
-            (["CT", "--taps", "image"], ArgumentError, "must be a tap of the network"),
-        ],
-    )
-    def test_bad_input(self, tmp_path, monkeypatch, words, error, message):
+    def test_bad_input(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         write_png(image(0, (70, 30)), "small.png")
-        words = [get_testdata_file("CT_small.dcm") if word == "CT" else word for word in words]
-        with pytest.raises(error, match=message):
-            self.run(*words, "--weights", "none")
+        with pytest.raises(InputFileError, match="30 x 70 pixels are too small"):
+            self.run("small.png", "--weights", "none", "--taps", "relu1_1")
+        words = [get_testdata_file("CT_small.dcm"), "--taps", "image", "--weights", "none"]
+        with pytest.raises(ArgumentError, match="must be a tap of the network"):
+            self.run(*words)
         assert [path.name for path in tmp_path.iterdir()] == ["small.png"]
 
 

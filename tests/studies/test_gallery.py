@@ -48,13 +48,6 @@ def test_what_is_shown():
     assert errors["worst"] == [0.29, 0.28, 0.27, 0.26, 0.25, 0.24, 0.23, 0.22, 0.21, 0.2]
 
 
-def test_gray_scales_are_named():
-    one = pair()
-    minus, gamma = "\N{MINUS SIGN}", "\N{GREEK SMALL LETTER GAMMA}"
-    assert gallery.scale_text(one.content_scale) == f"soft tissue {minus}160 … 240 HU"
-    assert gallery.scale_text(one.style_scale) == f"window {minus}390 … 410 HU\n{gamma} 0.50"
-
-
 def test_picture(tmp_path):
     gallery.draw([row(0.1), row(0.2)], tmp_path / "new" / "a.png")
     with Image.open(tmp_path / "new" / "a.png") as drawn:
