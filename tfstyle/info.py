@@ -14,6 +14,7 @@ from typing import Any
 from tfstyle._private.versions import package_versions
 from tfstyle.data.shards import is_prepared, read_index
 from tfstyle.errors import InputFileError
+from tfstyle.export import list_versions, read_metadata, saved_model_folder
 
 PACKAGES = (
     "tensorflow",
@@ -69,12 +70,13 @@ def describe(target: str | os.PathLike) -> dict:
     for folder in (path, path / "preset"):
         if (folder / "preset.json").is_file():
             return _preset(str(folder))
-    version = _saved_model_folder(path)
-    if version is not None:
-        return _saved_model(path, version)
     if is_prepared(path):
         return _prepared(path)
-    return _model(path) if path.suffix == ".keras" else _scans(path)
+    try:
+        version = saved_model_folder(path)
+    except InputFileError:  # none, or none that is complete
+        return _model(path) if path.suffix == ".keras" else _scans(path)
+    return _saved_model(path, version)
 
 
 def describe_environment() -> dict:
@@ -205,8 +207,6 @@ def _dicom_facts(file: str) -> dict:
 
 
 def _saved_model(base: Path, folder: Path) -> dict:
-    from tfstyle.export import list_versions, read_metadata
-
     return {
         "kind": "saved_model",
         "folder": str(folder),
@@ -236,15 +236,3 @@ def _model(path: Path) -> dict:
 
 def _megabytes(folder: Path) -> float:
     return round(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6, 2)
-
-
-def _saved_model_folder(path: Path) -> Path | None:
-    """The version folder that `path` means: itself, or the latest below it."""
-    if (path / "saved_model.pb").is_file():
-        return path
-    from tfstyle.export import list_versions
-
-    versions = list_versions(path)
-    if versions and (versions[max(versions)] / "saved_model.pb").is_file():
-        return versions[max(versions)]
-    return None

@@ -5,11 +5,9 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-import scipy.optimize
 
 from tfstyle.baselines import Gatys
 from tfstyle.encoders import VGG16, VGG19, ResNet50
-from tfstyle.errors import ArgumentError
 
 from ..models import image
 
@@ -87,22 +85,6 @@ def test_loss_falls_and_runs_agree(encoder, start):
 
 
 class TestLBFGS:
-    def test_works_in_float64(self, encoder, monkeypatch):
-        seen = []
-        minimize = scipy.optimize.minimize
-
-        def spy(function, first, **options):
-            def checked(pixels):
-                value, gradient = function(pixels)
-                seen.append((pixels.dtype, type(value), gradient.dtype, gradient.shape))
-                return value, gradient
-
-            return minimize(checked, first, **options)
-
-        monkeypatch.setattr(scipy.optimize, "minimize", spy)
-        small(encoder, steps=2).stylize(image(0, (16, 16)), image(1, (16, 16)))
-        assert set(seen) == {(np.dtype("f8"), float, np.dtype("f8"), (256,))}
-
     def test_weights_of_any_size(self, encoder):
         """Only their ratio counts, however small the loss is beside SciPy's tolerances."""
         content, style = image(0, (16, 16)), image(1, (16, 16)) * 0.5
@@ -136,8 +118,3 @@ def test_noise_depends_on_the_seed_and_progress_can_stop_it(encoder):
 
     with pytest.raises(KeyboardInterrupt):
         small(encoder, progress=stop).stylize(content, style)
-
-
-def test_depth_of_the_encoder_is_checked(encoder):
-    with pytest.raises(ArgumentError, match="content_layers: 'relu3_1' lies behind 'relu2_1'"):
-        small(encoder, content_layers="relu3_1")

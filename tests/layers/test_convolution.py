@@ -46,9 +46,10 @@ def assert_close(found, expected, tolerance=1e-5):
         np.testing.assert_allclose(a / scale, b / scale, atol=tolerance)
 
 
-@pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("reflect", [False, True])
-@pytest.mark.parametrize("size", [(8, 12), (2, 4), (5, 8), (3, 32)])
+@pytest.mark.parametrize(
+    ("size", "reflect", "jit"),
+    [((8, 12), False, False), ((2, 4), True, False), ((5, 8), False, True), ((5, 8), True, True)],
+)
 def test_winograd(size, reflect, jit):
     x, kernel = arrays((2, *size, 40), 48)
     function = tf.function(
@@ -58,22 +59,12 @@ def test_winograd(size, reflect, jit):
     assert_close(value_and_gradients(function, x, kernel), expected)
 
 
-@pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("size", [(8, 12), (1, 1), (1, 5), (7, 3)])
+@pytest.mark.parametrize(("size", "jit"), [((7, 3), False), ((1, 5), False), ((8, 12), True)])
 def test_upsampled(size, jit):
     x, kernel = arrays((2, *size, 20), 12)
     function = tf.function(upsampled_convolution, jit_compile=jit)
     expected = value_and_gradients(lambda x, k: plain(x, k, True, doubled=True), x, kernel)
     assert_close(value_and_gradients(function, x, kernel), expected)
-
-
-def test_upsampled_with_unknown_sizes():
-    x, kernel = arrays((2, 6, 5, 8), 8)
-    function = tf.function(
-        upsampled_convolution,
-        input_signature=(tf.TensorSpec((None, None, None, 8)), tf.TensorSpec((3, 3, 8, 8))),
-    )
-    assert_close([function(x, kernel)], [plain(x, kernel, True, doubled=True)])
 
 
 def test_pooling_with_ties():
@@ -84,9 +75,16 @@ def test_pooling_with_ties():
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("channels", "width"), [(3, 8), (40, 8), (40, 6)])
-@pytest.mark.parametrize("doubled", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "channels", "width", "doubled"),
+    [
+        ("float32", 3, 8, False),
+        ("float32", 40, 8, False),
+        ("float32", 40, 6, True),
+        ("bfloat16", 40, 8, False),
+        ("bfloat16", 40, 8, True),
+    ],
+)
 def test_every_layer_has_a_form(dtype, channels, width, doubled):
     x, _ = arrays((1, 4, width, channels), 1)
     layer = keras.layers.Conv2D(33, 3, activation="relu")

@@ -8,8 +8,6 @@ import pytest
 import tensorflow as tf
 
 from tests.losses.test_losses import contextual_reference
-from tfstyle.data import spine_phantom
-from tfstyle.encoders import VGG16
 from tfstyle.errors import ArgumentError
 from tfstyle.losses import ContextualLoss, contextual_loss, contextual_similarity
 
@@ -73,22 +71,34 @@ def check(result, expected):
 
 
 class TestEqualsDense:
-    @pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
     @pytest.mark.parametrize(
-        ("size", "block"),
-        [((8, 8), 8), ((8, 8), 64), ((8, 8), 1000), ((25, 40), 96), ((25, 40), None), ((7, 9), 10)],
+        ("size", "block", "jit"),
+        [
+            ((8, 8), 8, False),
+            ((8, 8), 1000, False),
+            ((7, 9), 10, True),
+            ((25, 40), 96, False),
+            ((25, 40), None, True),
+        ],
     )
     def test_random_features(self, size, block, jit):
         g, x = random_features(0, *size, batch=2)
         check(value_and_gradients(g, x, jit, block=block), dense64(g, x))
 
     def test_many_positions(self):
-        g, x = random_features(1, 64, 64)
+        g, x = random_features(1, 40, 40)
         check(value_and_gradients(g, x, True), dense64(g, x))
 
-    @pytest.mark.parametrize("spatial", [0.0, 0.6])
-    @pytest.mark.parametrize("distance", ["cosine", "cosine/2", "l2"])
-    @pytest.mark.parametrize("method", ["blockwise", "dense"])
+    @pytest.mark.parametrize(
+        ("method", "distance", "spatial"),
+        [
+            ("blockwise", "cosine", 0.6),
+            ("blockwise", "cosine/2", 0.0),
+            ("blockwise", "l2", 0.6),
+            ("dense", "cosine/2", 0.6),
+            ("dense", "l2", 0.0),
+        ],
+    )
     def test_distances(self, distance, spatial, method):
         g, x = random_features(2, 9, 11, batch=2)
         result = value_and_gradients(
@@ -123,35 +133,11 @@ class TestEqualsDense:
             assert relative_error(loss, expected[0]) <= 1e-5
             assert relative_error(gradient, expected[1]) <= 1e-4
 
-    def test_vgg_features(self, vgg16_features):
-        g, x = vgg16_features
-        check(value_and_gradients(g, x, True), dense64(g, x))
-
-
-@pytest.fixture(scope="module")
-def vgg16_features():
-    """Maps of relu3_1, N = 4096, of two slices; VGG16 with the weights that are at hand."""
-    try:
-        encoder = VGG16(weights="lpips", depth="relu3_1")
-    except Exception:  # no registry and nothing cached: random weights show the same arithmetic
-        keras.utils.set_random_seed(0)
-        encoder = VGG16(weights=None, depth="relu3_1")
-    scan = spine_phantom(3, size=256).scan.pixels[0]
-    content = np.clip((scan + 160.0) / 400, 0, 1).astype(np.float32)
-    generated = np.clip((scan + 250.0) / 1200, 0, 1).astype(np.float32)
-    # Noise, as every scan has: of equal vectors in flat areas either may be the nearest.
-    images = np.stack([generated, content])[..., None]
-    images += np.random.default_rng(0).normal(0, 0.02, images.shape).astype(np.float32)
-    maps = encoder(images, taps=["relu3_1"])["relu3_1"].numpy()
-    return maps[:1], maps[1:]
-
 
 class TestDegenerate:
-    @pytest.mark.parametrize(
-        ("jit", "method"), [(False, "blockwise"), (True, "blockwise"), (False, "dense")]
-    )
-    @pytest.mark.parametrize("case", ["identical", "zeros", "one zero", "ties", "constant"])
-    def test_finite(self, case, jit, method):
+    @pytest.mark.parametrize("method", ["blockwise", "dense"])
+    @pytest.mark.parametrize("case", ["identical", "zeros", "one zero", "ties"])
+    def test_finite(self, case, method):
         g, x = random_features(7, 6, 7, channels=5)
         if case == "identical":
             g = x
@@ -159,20 +145,14 @@ class TestDegenerate:
             g, x = np.zeros_like(g), np.zeros_like(x)
         elif case == "one zero":
             g[:, 2, 3], x[:, 2, 3] = x[0].mean((0, 1)), x[0].mean((0, 1))
-        elif case == "ties":
-            g[:, 3:], x[:, 3:6] = g[:, :3], x[:, :3]
         else:
-            g, x = np.ones_like(g), np.ones_like(x)
-        for value in value_and_gradients(g, x, jit, method=method, block=8):
+            g[:, 3:], x[:, 3:6] = g[:, :3], x[:, :3]
+        for value in value_and_gradients(g, x, method=method, block=8):
             assert np.isfinite(value).all()
 
     def test_identical_maps_match_in_full(self):
         x = next(random_features(8, 9, 9))
         assert contextual_similarity(x, x, method="blockwise", block=16)[0] > 0.999
-
-    def test_one_position(self):
-        g, x = random_features(9, 1, 1)
-        assert abs(float(contextual_loss(g, x, method="blockwise")[0])) < 1e-6
 
 
 class TestOptions:
@@ -202,12 +182,6 @@ class TestOptions:
             contextual_loss(g, x, direction="reverse", method="dense"),
             rtol=1e-5,
         )
-
-    def test_half_precision_is_summed_in_float32(self):
-        g, x = (np.float16(v) for v in random_features(18, 10, 10))
-        value = contextual_loss(tf.constant(g), tf.constant(x), method="blockwise", block=16)
-        assert value.dtype == tf.float32
-        assert relative_error(value, dense64(g, x)[0]) <= 1e-5
 
     def test_as_keras_loss(self):
         g, x = random_features(19, 6, 6, batch=2)

@@ -80,16 +80,6 @@ def test_models_config():
     assert alone == {"stylize": found["stylize"]}
 
 
-def test_monitoring_and_batching_config():
-    text = (SERVING / "monitoring.config").read_text()
-    assert re.search(r"enable: true", text)
-    assert re.search(r'path: "/monitoring/prometheus/metrics"', text)
-    text = (SERVING / "batching.config").read_text()
-    values = dict(re.findall(r"^(\w+) \{ value: (\d+) \}", text, re.M))
-    assert (values["max_batch_size"], values["batch_timeout_micros"]) == ("8", "2000")
-    assert not re.search(r"^pad_variable_length_inputs: true", text, re.M)
-
-
 # -- compose -----------------------------------------------------------------------------------
 
 
@@ -118,28 +108,6 @@ def test_compose_server(compose):
     }
 
 
-def test_compose_prometheus(compose):
-    image = compose["prometheus"]["image"]
-    assert re.fullmatch(r"prom/prometheus:v\d+\.\d+\.\d+", image)
-    (job,) = yaml.safe_load((SERVING / "prometheus.yml").read_text())["scrape_configs"]
-    assert job["static_configs"] == [{"targets": ["tensorflow-serving:8501"]}]
-    assert job["metrics_path"] == "/monitoring/prometheus/metrics"
-    assert "tensorflow-serving" in compose
-
-
-def test_image_with_models(compose):
-    text = (SERVING / "Dockerfile").read_text()
-    assert f"FROM --platform=linux/amd64 {compose['tensorflow-serving']['image']}\n" in text
-    (command,) = re.findall(r"^CMD (\[.*?\])$", text.replace("\\\n", ""), re.M | re.S)
-    given = flags(yaml.safe_load(command))
-    assert set(given) <= FLAGS
-    copied = re.findall(r"serving/([a-z]+\.config)", text)
-    for flag, value in given.items():
-        if flag.endswith("_file"):
-            assert Path(value).name in copied
-    assert all((SERVING / name).is_file() for name in copied)
-
-
 # -- Kubernetes --------------------------------------------------------------------------------
 
 
@@ -148,20 +116,6 @@ def test_manifests_have_kubernetes_schema(name, document):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         kubernetes_validate.validate(document, VERSION, strict=True)
-
-
-def test_the_schema_finds_mistakes():
-    (deployment,) = documents(KUBERNETES / "deployment.yaml")
-    deployment["spec"]["template"]["spec"]["containers"][0]["livenessProb"] = {}
-    with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(deployment, VERSION, strict=True)
-
-
-def test_kustomization():
-    (kustomization,) = documents(KUBERNETES / "kustomization.yaml")
-    files = {path.name for path in KUBERNETES.glob("*.yaml")} - {"kustomization.yaml"}
-    assert set(kustomization["resources"]) == files
-    assert [image["name"] for image in kustomization["images"]] == ["tfstyle-serving"]
 
 
 def kind(wanted):

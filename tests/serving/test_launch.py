@@ -118,12 +118,6 @@ def test_the_development_server_else(sum_folder, fake, program):
     assert all(call[0] == "image" for call in calls())
 
 
-def test_a_server_that_is_wanted_and_missing(sum_folder, fake):
-    fake("docker", "obeys")
-    with pytest.raises(ServingError, match="tensorflow_model_server cannot be started"):
-        serve(sum_folder, 0, backend="tensorflow_model_server")
-
-
 def test_a_server_that_ends_by_itself(sum_folder, fake):
     fake("tensorflow_model_server", "fails")
     with pytest.raises(ServingError, match="ended by itself with exit status 3"):

@@ -15,21 +15,16 @@ import pytest
 import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import (
-    classification_pb2,
-    get_model_metadata_pb2,
     get_model_status_pb2,
-    model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
 )
 
 from tests.minis import empty_versions
-from tests.models import SIGNATURES
 from tfstyle.errors import ArgumentError, InputFileError, MissingPackageError, ServingError
 from tfstyle.export import Servable
 from tfstyle.serving import Client, DevelopmentServer, Limits, resolve_models
-from tfstyle.serving.server import clean_message
 
 GOOD = np.full((1, 8, 8, 1), 0.5, np.float32)
 SUM = {"x": np.ones((1, 2), np.float32), "amount": np.float32(1)}
@@ -67,7 +62,7 @@ def refused(method, request):
 # -- protocol ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("signature", ["", "serving_default", "stylize"])
+@pytest.mark.parametrize("signature", ["", "stylize"])
 def test_predict_with_the_plain_stubs(stubs, model, random, signature):
     content = random.random((2, 13, 21, 1), dtype=np.float32)
     style = random.random((1, 20, 9, 1), dtype=np.float32)
@@ -99,44 +94,10 @@ def test_predict_with_the_plain_stubs(stubs, model, random, signature):
             "FAILED_PRECONDITION",
             'Serving signature key "other" not found.',
         ),
-        (
-            {"signature_name": "__saved_model_init_op"},
-            "FAILED_PRECONDITION",
-            'Serving signature key "__saved_model_init_op" not found.',
-        ),
     ],
 )
 def test_model_spec_errors_as_tensorflow_serving_words_them(stubs, spec, code, details):
     assert refused(stubs[0].Predict, predict_request(**spec)) == (code, details)
-
-
-def test_missing_model_spec(stubs):
-    prediction, models = stubs
-    for method, request in (
-        (prediction.Predict, predict_pb2.PredictRequest()),
-        (prediction.GetModelMetadata, get_model_metadata_pb2.GetModelMetadataRequest()),
-        (models.GetModelStatus, get_model_status_pb2.GetModelStatusRequest()),
-    ):
-        assert refused(method, request) == ("INVALID_ARGUMENT", "Missing ModelSpec")
-
-
-def test_metadata(stubs):
-    request = get_model_metadata_pb2.GetModelMetadataRequest()
-    request.model_spec.name = "stylize"
-    code, details = refused(stubs[0].GetModelMetadata, request)
-    assert code == "INVALID_ARGUMENT"
-    assert "at least one metadata_field" in details
-    request.metadata_field.append("signature_def")
-    response = stubs[0].GetModelMetadata(request, timeout=20)
-    assert (response.model_spec.name, response.model_spec.version.value) == ("stylize", 1)
-    signatures = get_model_metadata_pb2.SignatureDefMap()
-    assert response.metadata["signature_def"].Unpack(signatures)
-    assert set(signatures.signature_def) == SIGNATURES
-    info = signatures.signature_def["stylize"].inputs["content"]
-    assert [d.size for d in info.tensor_shape.dim] == [-1, -1, -1, 1]
-    request.metadata_field[0] = "other"
-    expected = ("INVALID_ARGUMENT", "Metadata field other is not supported")
-    assert refused(stubs[0].GetModelMetadata, request) == expected
 
 
 def test_status(stubs):
@@ -153,14 +114,6 @@ def test_status(stubs):
     assert refused(stubs[1].GetModelStatus, request) == expected
 
 
-def test_what_is_not_offered(stubs):
-    for method, request in (
-        (stubs[0].Classify, classification_pb2.ClassificationRequest()),
-        (stubs[1].HandleReloadConfigRequest, model_management_pb2.ReloadConfigRequest()),
-    ):
-        assert refused(method, request)[0] == "UNIMPLEMENTED"
-
-
 def test_health(server):
     with grpc.insecure_channel(server.address) as channel:
         check = health_pb2_grpc.HealthStub(channel).Check
@@ -173,11 +126,10 @@ def test_health(server):
 # -- wrong values and limits -----------------------------------------------------------------
 
 
-def tensor(shape, content=b"", unknown=False):
+def tensor(shape, content=b""):
     proto = tf.make_tensor_proto(np.float32(0))
     proto.Clear()
     proto.dtype = tf.float32.as_datatype_enum
-    proto.tensor_shape.unknown_rank = unknown
     for size in shape:
         proto.tensor_shape.dim.add().size = size
     proto.tensor_content = content
@@ -187,23 +139,18 @@ def tensor(shape, content=b"", unknown=False):
 @pytest.mark.parametrize(
     ("inputs", "details"),
     [
-        ({"content": GOOD}, "Missing but required: {style}"),
         ({"content": GOOD, "x": GOOD}, "Sent extra: {x}. Missing but required: {style}."),
         (
             {"content": GOOD.astype(np.float64), "style": GOOD},
             "content: expected float32 (?, ?, ?, 1), received float64 (1, 8, 8, 1)",
         ),
-        ({"content": GOOD, "style": GOOD.astype(np.uint8)}, "style: expected float32"),
-        ({"content": GOOD[0], "style": GOOD}, "received float32 (8, 8, 1)"),
         ({"content": np.zeros((1, 8, 8, 3), np.float32), "style": GOOD}, "(1, 8, 8, 3)"),
         ({"content": GOOD[:0], "style": GOOD}, "content: is empty"),
         ({"content": GOOD, "style": np.concatenate([GOOD] * 2)}, "style: must hold one image"),
         ({"content": GOOD * np.nan, "style": GOOD}, "content: holds NaN or infinite values"),
-        ({"content": GOOD, "style": GOOD * np.inf}, "style: holds NaN or infinite values"),
         ({"content": GOOD, "style": GOOD * 255}, "style: values must lie between 0 and 1; apply"),
         ({"content": tensor((1, 8, 8, 1), b"123"), "style": GOOD}, "parsing error: content"),
         ({"content": tensor((1, -1, 8, 1)), "style": GOOD}, "content: its shape is not fully"),
-        ({"content": tensor((), unknown=True), "style": GOOD}, "content: its shape is not fully"),
         ({"content": tensor((1, 30_000, 1, 1)), "style": GOOD}, "content: image side 30000"),
         ({"content": GOOD, "style": tensor((9, 200, 200, 1))}, "style: 360000 pixels"),
         # Few bytes that claim a shape of many terabytes.
@@ -214,6 +161,7 @@ def test_bad_inputs_name_the_input(stubs, inputs, details):
     code, received = refused(stubs[0].Predict, predict_request(inputs))
     assert code == "INVALID_ARGUMENT"
     assert details in received
+    assert "{{" not in received  # TensorFlow names the nodes of its graph
     assert stubs[0].Predict(predict_request(), timeout=20).outputs  # the server continues
 
 
@@ -221,9 +169,7 @@ def test_bad_inputs_name_the_input(stubs, inputs, details):
     ("strength", "details"),
     [
         (np.float32(1.5), "strength: must lie in [0, 1]"),
-        (np.float32(np.nan), "strength: must lie in [0, 1]"),
         (np.float32([0.1, 0.2]), "strength: must be one value, or one for each content"),
-        (np.float32([]), "strength: must be one value, or one for each content"),
         (np.float64(0.5), "strength: expected float32 of any shape, received float64 ()"),
         (np.zeros(100_001, np.float32), "strength: 100001 pixels"),
     ],
@@ -236,45 +182,11 @@ def test_bad_strength(stubs, strength, details):
     assert details in received
 
 
-def test_bad_output_filter(stubs):
-    for names, details in (
-        (["other"], "output tensor alias not found in signature: other"),
-        (["generated", "generated"], "duplicate output tensor alias: generated"),
-    ):
-        request = predict_request()
-        request.output_filter.extend(names)
-        code, received = refused(stubs[0].Predict, request)
-        assert code == "INVALID_ARGUMENT"
-        assert received.startswith(details)
-
-
 def test_message_over_the_limit(stubs):
     inputs = {"content": np.zeros((1, 600, 600, 1), np.float32), "style": GOOD}
     code, details = refused(stubs[0].Predict, predict_request(inputs))
     assert code == "RESOURCE_EXHAUSTED"
     assert "larger than max" in details
-
-
-@pytest.mark.parametrize(
-    ("message", "clean"),
-    [
-        ("content : Tensor had NaN values\n\t [[{{node CheckNumerics}}]]", None),
-        ("Graph execution error:\n\ncontent : Tensor had NaN values\n\t [[x]]", None),
-        ("{{function_node __f_1}} {{function_node g}} content : Tensor had NaN values", None),
-        (
-            "2 root error(s) found.\n  (0) INVALID_ARGUMENT: content : Tensor had NaN values\n"
-            "\t [[{{node a}}]]\n  (1) INVALID_ARGUMENT: b",
-            None,
-        ),
-        (
-            "assertion failed: [style: is empty; its shape is] [1 0]",
-            "style: is empty; its shape is [1 0]",
-        ),
-        ("", ""),
-    ],
-)
-def test_tensorflows_messages_are_made_readable(message, clean):
-    assert clean_message(message) == ("content : Tensor had NaN values" if clean is None else clean)
 
 
 # -- concurrency, with a servable that loads in no time -----------------------------------------

@@ -165,6 +165,15 @@ def test_tokens_rise_and_reach_rare_gray_levels(images):
     assert 0.02 < np.mean(tokens == 0) < 0.5
 
 
+def test_rounding_chooses_no_other_tokens(model):
+    """Equal tissue, here half of the image, is not sorted by the rounding of a runtime."""
+    x = np.full((1, 96, 96, 1), 0.3, np.float32)
+    x[:, :48] = RNG.random((1, 48, 96, 1), dtype=np.float32)
+    rounding = RNG.uniform(-1e-7, 1e-7, x.shape).astype(np.float32)
+    codes = [np.asarray(model.code_of(tf.constant(one))) for one in (x, x + rounding)]
+    assert np.median(np.abs(codes[0] - codes[1]).max(axis=-1)) < 1e-4
+
+
 def test_tokens_of_several_slices_are_merged(model, images):
     codes = model.encode_style(images[1])
     merged = np.asarray(merge_tokens(codes))[0]

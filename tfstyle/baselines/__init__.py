@@ -66,8 +66,8 @@ def get(name: str, **options) -> Baseline:
             ``model``: the trained model or its path.
 
     Raises:
-        ArgumentError: unknown name or option, an option that cannot be used, a missing model, or
-            a package that is not installed.
+        ArgumentError: unknown name or option, an option that cannot be used, or a missing model.
+        MissingPackageError: if a package of the extra ``baselines`` is not installed.
         InputFileError: if a model file is missing or damaged.
         WeightsError: if there is no such preset, or weights cannot be had.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -177,17 +176,3 @@ def known_taps(
 ) -> tuple[str, ...]:
     """The taps that a paper names after VGG's layers, or the family's own for other families."""
     return paper if {*paper} <= {tap.name for tap in family.taps_table} else default
-
-
-def require(package: str, method: str) -> None:
-    """Refuses with instructions where a package of the extra ``baselines`` is not installed.
-
-    Raises:
-        ArgumentError: if `package` cannot be imported.
-    """
-    if find_spec(package) is None:
-        name = {"skimage": "scikit-image"}.get(package, package)
-        raise ArgumentError(
-            f"{method}: needs {name}, which is not installed; "
-            "install it: pip install 'tfstyle[baselines]'."
-        )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfstyle.baselines.base import Baseline, require
-from tfstyle.errors import ArgumentError
+from tfstyle.baselines.base import Baseline
+from tfstyle.errors import ArgumentError, require_packages
 
 #: Gray levels up to here are background: air around the body, what a window has clipped to black.
 FLOOR = 0.01
@@ -51,7 +51,7 @@ class HistogramMatching(PixelBaseline):
     their barycenter, as far as gray levels are not shared.
 
     Raises:
-        ArgumentError: if scikit-image is not installed.
+        MissingPackageError: if scikit-image is not installed.
 
     Example:
         >>> HistogramMatching().stylize(content, style).shape
@@ -64,7 +64,7 @@ class HistogramMatching(PixelBaseline):
     method = "histogram_matching"
 
     def __init__(self):
-        require("skimage", self.method)
+        require_packages({"skimage": "scikit-image"}, "baselines", self.method)
 
     def apply(self, content, style):
         from skimage.exposure import match_histograms
@@ -119,7 +119,8 @@ class ForegroundHistogramMatching(ForegroundBaseline):
     in the two images does not matter; see :class:`HistogramMatching`.
 
     Raises:
-        ArgumentError: a floor that cannot be used, or scikit-image is not installed.
+        ArgumentError: a floor that cannot be used.
+        MissingPackageError: if scikit-image is not installed.
 
     Example:
         >>> ForegroundHistogramMatching().stylize(content, style).shape
@@ -129,7 +130,7 @@ class ForegroundHistogramMatching(ForegroundBaseline):
     method = "foreground_histogram_matching"
 
     def __init__(self, floor: float = FLOOR):
-        require("skimage", self.method)
+        require_packages({"skimage": "scikit-image"}, "baselines", self.method)
         super().__init__(floor)
 
     def curve(self, content, style):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfstyle._private.images import checked_whole
 from tfstyle._private.logs import quiet_tensorflow
 from tfstyle.errors import ArgumentError, InputFileError, first_line
 from tfstyle.export.servable import (
@@ -116,8 +117,8 @@ def plain_graph(
         convert_variables_to_constants_v2,
     )
 
-    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-        raise ArgumentError(f"size: must be a whole number of at least 1, received {size!r}.")
+    if size is not None:
+        size = checked_whole("size", size, 1)
     folder = saved_model_folder(saved_model)
     loaded = _load(folder)  # holds the variables
     if signature not in loaded.signatures:
@@ -131,9 +132,6 @@ def plain_graph(
     names = [tensor.name for tensor in frozen.outputs]
     ends = [tensor.op.name for tensor in (*frozen.inputs, *frozen.outputs)]
     graph_def, dropped = _without_checks(frozen.graph.as_graph_def())
-    _join_tensordots(graph_def)
-    _reflect_by_slices(graph_def)
-    _expand_by_operation(graph_def)
     with quiet_tensorflow():
         graph_def = tf.compat.v1.graph_util.extract_sub_graph(graph_def, ends)
     given = served.structured_input_signature[1]
@@ -205,141 +203,3 @@ def _without_checks(
         node.input.extend(kept)
         node.attr.pop("_output_shapes", None)
     return plain, dict(dropped)
-
-
-def _join_tensordots(graph_def: tf.compat.v1.GraphDef) -> None:
-    """Makes one matrix product of each ``tf.tensordot`` that is one, in place.
-
-    With unknown sizes ``tf.tensordot`` leaves 27 operations that turn both factors into matrices
-    and the product back. LiteRT's converter refuses them, and ONNX Runtime would run them.
-    """
-    nodes = {node.name: node for node in graph_def.node}
-
-    def constant(name: str) -> list[int] | None:
-        return _constant(nodes.get(name))
-
-    for node in graph_def.node:
-        scope = node.name
-        if node.op != "Reshape" or node.input[0] != f"{scope}/MatMul":
-            continue
-        free, axes = constant(f"{scope}/free"), constant(f"{scope}/axes")
-        second = constant(f"{scope}/axes_1"), constant(f"{scope}/free_1")
-        names = (f"{scope}/transpose", f"{scope}/transpose_1")
-        factors = [nodes[name] for name in names if name in nodes]
-        # The last axis of the first factor with the first axis of a matrix.
-        if free is None or axes != [len(free)] or free != list(range(len(free))):
-            continue
-        if second != ([0], [1]) or len(factors) < 2:
-            continue
-        data_type = node.attr["T"]
-        node.op = "BatchMatMulV2"
-        del node.input[:]
-        node.input.extend(factor.input[0] for factor in factors)
-        node.attr.clear()
-        node.attr["T"].CopyFrom(data_type)
-
-
-def _reflect_by_slices(graph_def: tf.compat.v1.GraphDef) -> None:
-    """Makes padding by one reflected pixel of slices and concatenations, in place.
-
-    LiteRT's MirrorPad looks up the source of every value and takes as long as a convolution.
-    """
-    import tensorflow as tf
-
-    nodes = {node.name: node for node in graph_def.node}
-
-    def one_pixel(name: str, source: str, axis: int, begin: int, rank: int, data_type: int) -> str:
-        """The pixel at `begin` along `axis`, all else whole."""
-        bounds = [
-            _add_constant(graph_def, f"{name}/{part}", [value * (i == axis) for i in range(rank)])
-            for part, value in (("begin", begin), ("end", begin + 1))
-        ]
-        strides = _add_constant(graph_def, f"{name}/strides", [1] * rank)
-        made = graph_def.node.add(name=name, op="StridedSlice", input=[source, *bounds, strides])
-        made.attr["T"].type = data_type
-        made.attr["Index"].type = tf.int32.as_datatype_enum
-        for mask in ("begin_mask", "end_mask"):
-            made.attr[mask].i = (1 << rank) - 1 - (1 << axis)
-        return name
-
-    for node in [node for node in graph_def.node if node.op == "MirrorPad"]:
-        paddings = _constant(nodes.get(node.input[1].partition(":")[0]))
-        axes = [i for i, pair in enumerate(paddings or []) if pair == [1, 1]]
-        if not axes or node.attr["mode"].s != b"REFLECT":
-            continue
-        if any(pair not in ([0, 0], [1, 1]) for pair in paddings):
-            continue
-        data_type, x = node.attr["T"].type, node.input[0]
-        for axis in axes:
-            last = axis == axes[-1]
-            name = node.name if last else f"{node.name}/axis{axis}"
-            parts = [
-                one_pixel(f"{name}/{side}{axis}", x, axis, begin, len(paddings), data_type)
-                for side, begin in (("before", 1), ("behind", -2))
-            ]
-            joined = node if last else graph_def.node.add(name=name)
-            joined.op = "ConcatV2"
-            del joined.input[:]
-            along = _add_constant(graph_def, f"{name}/axis", axis)
-            joined.input.extend([parts[0], x, parts[1], along])
-            joined.attr.clear()
-            joined.attr["N"].i = 3
-            joined.attr["T"].type = data_type
-            joined.attr["Tidx"].type = tf.int32.as_datatype_enum
-            x = name
-
-
-def _expand_by_operation(graph_def: tf.compat.v1.GraphDef) -> None:
-    """Makes ``x[..., None]``, a slice that takes all and adds axes, the operations for that.
-
-    LiteRT has no slice of free sizes that adds an axis.
-    """
-    nodes = {node.name: node for node in graph_def.node}
-    for node in [node for node in graph_def.node if node.op == "StridedSlice"]:
-        strides = _constant(nodes.get(node.input[3].partition(":")[0]))
-        mask = {
-            kind: node.attr[f"{kind}_mask"].i
-            for kind in ("begin", "end", "new_axis", "ellipsis", "shrink_axis")
-        }
-        new, rest, length = mask["new_axis"], mask["ellipsis"], len(strides or [])
-        whole = (mask["begin"] & mask["end"]) | new | rest
-        if new == 0 or mask["shrink_axis"]:
-            continue
-        if strides != [1] * length or whole != (1 << length) - 1:
-            continue
-        added = [place for place in range(length) if new >> place & 1]
-        # Those behind the dots are counted from the end, the last one first.
-        behind = [place for place in added if 0 < rest < 1 << place]
-        axes = [place for place in added if place not in behind]
-        axes += [place - length for place in reversed(behind)]
-        data_type, x = node.attr["T"].type, node.input[0]
-        for axis in axes:
-            last = axis == axes[-1]
-            name = node.name if last else f"{node.name}/axis{axis}"
-            made = node if last else graph_def.node.add(name=name)
-            along = _add_constant(graph_def, f"{name}/axis", axis)
-            made.op = "ExpandDims"
-            del made.input[:]
-            made.input.extend([x, along])
-            made.attr.clear()
-            made.attr["T"].type = data_type
-            made.attr["Tdim"].type = graph_def.node[-1].attr["dtype"].type
-            x = name
-
-
-def _add_constant(graph_def: tf.compat.v1.GraphDef, name: str, values: int | list[int]) -> str:
-    import tensorflow as tf
-
-    made = graph_def.node.add(name=name, op="Const")
-    made.attr["dtype"].type = tf.int32.as_datatype_enum
-    made.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(values, tf.int32))
-    return name
-
-
-def _constant(node: tf.compat.v1.NodeDef | None) -> Any:
-    """The value of a constant as plain numbers; None for anything else."""
-    import tensorflow as tf
-
-    if node is None or node.op != "Const":
-        return None
-    return tf.make_ndarray(node.attr["value"].tensor).tolist()

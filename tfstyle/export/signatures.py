@@ -163,7 +163,7 @@ def segment_signature(model: Any) -> Signature:
     def segment(image: tf.Tensor) -> dict[str, tf.Tensor]:
         probabilities = model.probabilities(image)
         mask = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
-        return {"mask": mask[..., None], "probabilities": probabilities}
+        return {"mask": tf.expand_dims(mask, -1), "probabilities": probabilities}
 
     classes = int(model.classes)
     mask = Tensor(

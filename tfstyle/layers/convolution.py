@@ -14,6 +14,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 from tfstyle.layers.padding import ReflectionPadding2D
 
@@ -66,11 +67,11 @@ def winograd_convolution(x, kernel, reflect: bool = False):
     Reference: Lavin and Gray, "Fast algorithms for convolutional neural networks",
     arXiv:1509.09308.
     """
-    batch, height = _size(x, 0), _size(x, 1)
-    width, channels, filters = x.shape[2], x.shape[3], kernel.shape[3]
+    batch, height, width, channels = ops.shape(x)
+    filters = kernel.shape[3]
     if reflect:
         x = tf.concat([x[:, 1:2], x, x[:, -2:-1]], axis=1)
-    tiles = tf.reshape(x, [batch, _size(x, 1), width // 4, 4, channels])
+    tiles = tf.reshape(x, [batch, ops.shape(x)[1], width // 4, 4, channels])
     inside = tf.unstack(tiles, axis=3)
     padding: str | list[list[int]] = "VALID"
     # The pixels left and right of each tile belong to its neighbors, or to the border.
@@ -113,8 +114,8 @@ def upsampled_convolution(x, kernel):
     Reference: Shi et al., "Real-time single image and video super-resolution using an efficient
     sub-pixel convolutional neural network", arXiv:1609.05158.
     """
-    batch, height, width = (_size(x, axis) for axis in range(3))
-    channels, filters = kernel.shape[2], kernel.shape[3]
+    batch, height, width, channels = ops.shape(x)
+    filters = kernel.shape[3]
 
     def down(tensor):
         """x(i − 1) − x(i) for i = 0 … h; 0 at both ends."""
@@ -124,7 +125,7 @@ def upsampled_convolution(x, kernel):
         return tf.pad(tensor[:, :, :-1] - tensor[:, :, 1:], [[0, 0], [0, 0], [1, 1], [0, 0]])
 
     def products(tensor, kernels):
-        shape = [batch, _size(tensor, 1), _size(tensor, 2), filters * len(kernels)]
+        shape = [*ops.shape(tensor)[:3], filters * len(kernels)]
         flat = tf.matmul(tf.reshape(tensor, [-1, channels]), tf.concat(kernels, axis=1))
         return tf.split(tf.reshape(flat, shape), len(kernels), axis=3)
 
@@ -162,8 +163,8 @@ def max_pooling(x):
     Returns:
         float tensor (B, H/2, W/2, C).
     """
-    height, width, channels = x.shape[1:]
-    tiles = tf.reshape(x, [_size(x, 0), height // 2, 2, width // 2, 2, channels])
+    batch, height, width, channels = ops.shape(x)
+    tiles = tf.reshape(x, [batch, height // 2, 2, width // 2, 2, channels])
     columns = tf.maximum(tiles[:, :, :, :, 0], tiles[:, :, :, :, 1])
     return tf.maximum(columns[:, :, 0], columns[:, :, 1])
 
@@ -269,9 +270,3 @@ def _combine(matrix, tensors):
         ]
         results.append(sum(terms[1:], terms[0]))
     return results
-
-
-def _size(tensor, axis):
-    """Size along an axis, a Python int where it is known when the graph is made."""
-    size = tensor.shape[axis]
-    return tf.shape(tensor)[axis] if size is None else size

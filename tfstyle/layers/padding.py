@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from tfstyle._private.images import checked_whole
 from tfstyle.errors import ArgumentError
 
 
@@ -17,6 +18,9 @@ class ReflectionPadding2D(keras.layers.Layer):
     Args:
         padding: Pixels on every side; must be smaller than the height and width of the input.
 
+    Raises:
+        ArgumentError: if an image is not larger than the padding.
+
     Example:
         >>> ReflectionPadding2D(1)(np.zeros((1, 8, 8, 4))).shape
         TensorShape([1, 10, 10, 4])
@@ -24,16 +28,23 @@ class ReflectionPadding2D(keras.layers.Layer):
 
     def __init__(self, padding: int = 1, **kwargs):
         super().__init__(**kwargs)
-        if not isinstance(padding, int) or padding < 0:
-            raise ArgumentError(f"padding: must be an integer of at least 0, received {padding!r}.")
-        self.padding = padding
+        self.padding = checked_whole("padding", padding, 0)
 
     def build(self, input_shape):
         self.built = True
 
     def call(self, x):
         p = self.padding
-        return ops.pad(x, ((0, 0), (p, p), (p, p), (0, 0)), mode="reflect")
+        if any(size is not None and size <= p for size in x.shape[1:3]):
+            raise ArgumentError(f"x: must be larger than {p} pixels, received shape {x.shape}.")
+        # Of slices: tf.pad becomes an operation in LiteRT that looks up the source of every value
+        # and takes as long as a convolution.
+        for axis in (1, 2):
+            whole = (slice(None),) * axis
+            before = [x[(*whole, slice(i, i + 1))] for i in range(p, 0, -1)]
+            behind = [x[(*whole, slice(-1 - i, -i))] for i in range(1, p + 1)]
+            x = ops.concatenate([*before, x, *behind], axis=axis)
+        return x
 
     def compute_output_shape(self, input_shape):
         batch, height, width, channels = input_shape

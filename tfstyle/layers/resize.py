@@ -41,7 +41,8 @@ def reduce_size(images, longest: int):
             for size in (height, width)
         )
     down, across = _area_weights(height, rows), _area_weights(width, columns)
-    return ops.matmul(ops.matmul(down, images[..., 0]), ops.transpose(across))[..., None]
+    reduced = ops.matmul(ops.matmul(down, images[..., 0]), ops.transpose(across))
+    return ops.expand_dims(reduced, -1)  # LiteRT has no slice of free sizes that adds an axis
 
 
 def _area_weights(size, reduced):

@@ -12,6 +12,7 @@ own that the graph drops where nobody asks for it.
 from __future__ import annotations
 
 import tensorflow as tf
+from keras import ops
 
 #: ε of equation 3 of the contextual loss, in the denominator of the normalized distance.
 DISTANCE_EPSILON = 1e-5
@@ -56,8 +57,8 @@ def column_maxima(
         float32 tensor (B, M) in (0, 1]. Where several i share a column's maximum, or several k a
         row's minimum, the gradient takes the first.
     """
-    batch, rows = _size(g, 0), _size(g, 1)
-    columns, channels = _size(x, 1), g.shape[2]
+    batch, rows, channels = ops.shape(g)
+    columns = ops.shape(x)[1]
     if block is None:
         block = BLOCK_ENTRIES // _maximum(batch * columns, 1)
         # Whole multiples of eight rows fill the vector registers of the matrix product.
@@ -75,7 +76,7 @@ def column_maxima(
         return tf.pad(tensor, paddings)
 
     def cut(tensor, start, axis=1):
-        begin, size = [0] * len(tensor.shape), [_size(tensor, a) for a in range(len(tensor.shape))]
+        begin, size = [0] * len(tensor.shape), [*ops.shape(tensor)]
         begin[axis], size[axis] = start, block
         part = tf.slice(tensor, begin, size)
         shape = tensor.shape.as_list()
@@ -237,12 +238,6 @@ def column_maxima(
         return best, gradient
 
     return maxima(g, x, g_offset, x_offset)
-
-
-def _size(tensor, axis):
-    """Size along an axis, a Python int where it is known when the graph is made."""
-    size = tensor.shape[axis]
-    return tf.shape(tensor)[axis] if size is None else size
 
 
 def _minimum(a, b):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfstyle._private.images import checked_whole
 from tfstyle.errors import ArgumentError
 from tfstyle.losses.blockwise import DISTANCE_EPSILON, column_maxima
 
@@ -187,8 +188,8 @@ def _check(bandwidth, spatial_weight, distance, direction, method, block):
             raise ArgumentError(
                 f"{name}: unknown value {value!r}; use one of {', '.join(map(repr, known))}."
             )
-    if block is not None and not (isinstance(block, (int, np.integer)) and block >= 1):
-        raise ArgumentError(f"block: must be a whole number of at least 1, received {block!r}.")
+    if block is not None:
+        checked_whole("block", block, 1)
 
 
 def _similarities(
@@ -261,9 +262,8 @@ def _dense_maxima(g, x, g_offset, x_offset, factor, bandwidth, g_places, x_place
 
 def _vectors(features):
     """(B, H, W, C) to (B, H·W, C) in float32."""
-    channels = features.shape[-1]
-    batch = features.shape[0] if features.shape[0] is not None else ops.shape(features)[0]
-    return ops.reshape(ops.cast(features, "float32"), (batch, -1, channels))
+    vectors = ops.cast(features, "float32")
+    return ops.reshape(vectors, (ops.shape(vectors)[0], -1, vectors.shape[-1]))
 
 
 def _unit(vectors):

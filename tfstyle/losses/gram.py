@@ -14,8 +14,8 @@ def gram_matrix(features):
     Returns:
         float32 tensor (B, C, C).
     """
-    batch = features.shape[0] if features.shape[0] is not None else ops.shape(features)[0]
-    x = ops.reshape(ops.cast(features, "float32"), (batch, -1, features.shape[-1]))
+    x = ops.cast(features, "float32")
+    x = ops.reshape(x, (ops.shape(x)[0], -1, x.shape[-1]))
     positions = ops.cast(ops.shape(x)[1], "float32")
     return ops.matmul(ops.transpose(x, (0, 2, 1)), x) / positions
 

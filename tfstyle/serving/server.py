@@ -13,12 +13,13 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfstyle._private.images import checked_whole
 from tfstyle.errors import (
     SERVING_PACKAGES,
     ArgumentError,
@@ -64,12 +65,8 @@ class Limits:
     waiting: int = 32
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value, least = getattr(self, field.name), 0 if field.name == "waiting" else 1
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ArgumentError(
-                    f"{field.name}: must be a whole number of at least {least}, received {value!r}."
-                )
+        for name, value in vars(self).items():
+            checked_whole(name, value, 0 if name == "waiting" else 1)
 
 
 def resolve_models(models: str | Path | Mapping[str, str | Path]) -> dict[str, Path]:
@@ -400,11 +397,11 @@ def _status_of(error: Exception) -> tuple[str, str]:
     number = getattr(error, "error_code", None)  # of a tf.errors.OpError
     for status in grpc.StatusCode:
         if number and status.value[0] == number:
-            return status.name, clean_message(getattr(error, "message", ""))
+            return status.name, _clean_message(getattr(error, "message", ""))
     return "INTERNAL", "internal error; the server's log says more"
 
 
-def clean_message(message: str) -> str:
+def _clean_message(message: str) -> str:
     """The first sentence of a TensorFlow error, without names of graph nodes."""
     lines = [line.strip() for line in message.splitlines()]
     lines = [line for line in lines if line and line != "Graph execution error:"]

@@ -19,6 +19,10 @@ STRIDE = 16
 STEP = 2
 #: Power of two that no number of candidates reaches twice; working sizes of up to 256.
 LARGEST_GRID = 1 << 14
+#: Gray levels are seen in steps of 1 / LEVELS, finer than those of any scan. Without them equal
+#: tissue would be sorted by its rounding errors, and another machine or runtime would take other
+#: pixels as tokens.
+LEVELS = 1 << 16
 #: How far gray levels at the ends of the scale count as clipped.
 CLIPPED = 0.002
 #: Tokens lie as densely along the gray scale as the square root of the histogram; this much is
@@ -241,7 +245,7 @@ class ToneEncoder(keras.layers.Layer):
         self.built = True
 
     def call(self, images, training=False):
-        x = frame(images, self.working_size)
+        x = ops.floor(frame(images, self.working_size) * LEVELS + 0.5) / LEVELS
         batch = ops.shape(x)[0]
         pixels = x[:, ::STEP, ::STEP, 0]
         columns = ops.shape(pixels)[2]
