@@ -108,6 +108,7 @@ class TestDataset:
         np.testing.assert_array_equal(masks[0, :8, 2:14], 20)
         np.testing.assert_array_equal(masks[0, 8:], 0)
 
+    @pytest.mark.slow
     def test_files_train_a_unet_with_augmentation(self, series, tmp_path):
         folder, labels = series
         (tmp_path / "masks").mkdir()
