@@ -136,28 +136,6 @@ class TestImages:
         with pytest.raises(tf.errors.InvalidArgumentError, match="images: values"):
             next(iter(tf.data.Dataset.from_tensors(half).map(layer)))
 
-    def test_xla_leaves_the_check_out_but_treats_all_alike(self, model, bank, images):
-        half = np.concatenate([images[:3], 2000 * images[3:] - 1000])
-        layer = StyleAugmentation(model, bank, p=0.5, gate=None)
-        found = np.asarray(tf.function(layer, jit_compile=True)(half))
-        assert 0 <= found.min() <= found.max() <= 1
-
-    def test_gray_levels_with_a_wider_range_are_warned_of_once(self, model, bank, images, caplog):
-        for low, high, values, expected in (
-            (0, 255, images, 1),
-            (-160, 240, images, 1),
-            (0, 255, 255 * images, 0),
-            (0, 255, 0 * images, 0),
-            (0, 1, images, 0),
-        ):
-            caplog.clear()
-            layer = StyleAugmentation(model, bank, gate=None, value_range=(low, high))
-            tf.function(layer)(values)
-            assert caplog.text == ""
-            for _ in range(2):
-                layer(values)
-            assert caplog.text.count("leave value_range out for images in [0, 1]") == expected
-
     @pytest.mark.parametrize("value_range", [(0, 1), (-160, 240)])
     def test_nan_is_black_and_spoils_no_other_pixel(self, model, bank, images, value_range):
         low, high = value_range
@@ -176,13 +154,6 @@ class TestImages:
         thrice = always(model, "batch")(np.repeat(volume[..., :1], 3, axis=-1), seed=(3, 4))
         once = always(model, "batch")(volume[..., :1], seed=(3, 4))
         np.testing.assert_allclose(thrice, np.repeat(once, 3, axis=-1), atol=1e-5)
-
-    def test_unbatched(self, model, bank, images):
-        layer = always(model, bank.codes[:1])
-        np.testing.assert_allclose(
-            layer(images[0]), model.stylize(images[0], bank.codes[:1]), atol=1e-5
-        )
-        assert layer.counts == {"seen": 1, "stylized": 1, "gated": 0}
 
     def test_any_size_in_one_trace(self, model, bank):
         layer = always(model, bank.codes[:1])
@@ -211,9 +182,7 @@ class TestImages:
 
 
 class TestShare:
-    @pytest.mark.parametrize(
-        ("p", "allowed"), [(0, {0}), (0.5, {3}), (0.4, {2, 3}), (0.05, {0, 1}), (1, {6})]
-    )
+    @pytest.mark.parametrize(("p", "allowed"), [(0, {0}), (0.5, {3}), (0.4, {2, 3}), (1, {6})])
     def test_of_a_batch(self, model, bank, images, p, allowed):
         layer = StyleAugmentation(model, bank, p=p, gate=None, seed=0)
         run = tf.function(layer)
@@ -224,39 +193,8 @@ class TestShare:
         if p == 0.5:
             assert (np.abs(masks.mean(axis=0) - p) < 0.4).all()
 
-    def test_of_single_images(self, model, bank, images):
-        layer = StyleAugmentation(model, bank, p=0.3, gate=None, seed=0)
-        data = tf.data.Dataset.from_tensors(images[0]).repeat(200).map(layer)
-        hits = [bool((out.numpy() != images[0]).any()) for out in data]
-        assert 0.15 < np.mean(hits) < 0.45
-        assert layer.counts == {"seen": 200, "stylized": sum(hits), "gated": 0}
-
-    def test_network_runs_on_no_more(self, model, bank, images):
-        layer = StyleAugmentation(model, bank, p=0.5, gate=None)
-        sizes = []
-        call = layer.network.generate_from_code
-        layer.network.generate_from_code = lambda content, *a: (
-            sizes.append(content.shape[0]) or call(content, *a)
-        )
-        layer(images)
-        assert sizes == [3]
-
 
 class TestDictionaries:
-    def test_the_rest_is_the_same_object(self, model, bank, images):
-        rest = {
-            "segmentation_masks": np.arange(6 * SIZE * SIZE).reshape(6, SIZE, SIZE, 1),
-            "labels": [1, 2, 3],
-            "bounding_boxes": {"boxes": np.zeros((6, 1, 4)), "classes": np.zeros((6, 1))},
-            "name": "six",
-        }
-        before = {"images": images, **rest}
-        after = always(model, bank)(before)
-        assert list(after) == list(before)
-        assert all(after[key] is value for key, value in rest.items())
-        assert before["images"] is images
-        assert changed(images, after["images"]).all()
-
     def test_in_a_pipeline(self, model, bank, images):
         masks = (images > 0.5).astype(np.uint8)
         boxes = tf.ragged.constant([[[0.0] * 4] * (i % 3) for i in range(6)], ragged_rank=1)
@@ -286,10 +224,6 @@ class TestDictionaries:
                 assert batch["name"].numpy().tolist() == [b"scan %d" % k for k in range(6)[part]]
         assert layer.counts["stylized"] == 12
 
-    def test_without_images(self, model, bank):
-        with pytest.raises(ArgumentError, match=r"'images', received image"):
-            always(model, bank)({"image": np.zeros((16, 16, 1))})
-
 
 class TestTuples:
     def test_as_keras_users_have_them(self, model, bank, images):
@@ -310,19 +244,6 @@ class TestTuples:
             np.testing.assert_array_equal(result[1], masks)
             np.testing.assert_array_equal(result[2], weights)
         assert layer((images, masks), training=False)[0].shape == images.shape
-
-    def test_a_dictionary_and_labels(self, model, bank, images):
-        labels = np.arange(6)
-        data = tf.data.Dataset.from_tensor_slices(({"images": images, "name": labels}, labels))
-        layer = always(model, bank.codes[:1])
-        first, second = next(iter(data.batch(6).map(layer)))
-        np.testing.assert_allclose(first["images"], layer(images), atol=1e-5)
-        np.testing.assert_array_equal(first["name"], second)
-
-    def test_training_has_a_name(self, model, bank, images):
-        for training in (True, False, None):
-            with pytest.raises(ArgumentError, match="training: must be given by name"):
-                always(model, bank)(images, training)
 
     def test_lists_and_ragged_batches(self, model, bank, images):
         ragged = tf.ragged.stack([images[0], images[1, :12]])
@@ -345,16 +266,6 @@ class TestGate:
         assert layer.counts == {"seen": 6, "stylized": 6 - refused, "gated": refused}
         layer.reset_counts()
         assert layer.counts == {"seen": 0, "stylized": 0, "gated": 0}
-
-    def test_worst_channel_decides(self, model, bank):
-        batch = image(3, (2, SIZE, SIZE, 2))
-        full = np.asarray(always(model, bank, seed=3)(batch))
-        scores = np.stack(
-            [structure_scores(batch[..., i : i + 1], full[..., i : i + 1]) for i in range(2)], 1
-        )
-        gate = float(scores.mean(axis=1)[0])
-        result = always(model, bank, gate=gate, seed=3)(batch)
-        np.testing.assert_array_equal(changed(batch, result), scores.min(axis=1) >= gate)
 
     def test_parallel_calls_count_every_image(self, model, bank):
         data = tf.data.Dataset.from_tensor_slices(image(2, (150, 12, 12, 1))).batch(2)
@@ -384,11 +295,6 @@ class TestSeed:
             return np.stack([out.numpy() for out in data])
 
         np.testing.assert_array_equal(run(None), run(8))
-
-    def test_xla_draws_the_same(self, model, bank, images):
-        layer = StyleAugmentation(model, bank, gate=0.0)
-        compiled = tf.function(lambda x: layer(x, seed=(1, 2)), jit_compile=True)
-        np.testing.assert_allclose(compiled(images), layer(images, seed=(1, 2)), atol=1e-5)
 
 
 def segmenter(layer=None):
@@ -428,26 +334,6 @@ class TestFit:
         # The model that it was made of is another, and as trainable as before.
         assert model.trainable_weights
         assert all(a is not b for a, b in zip(model.weights, layer.network.weights))
-
-    def test_training_the_original_changes_nothing(self, bank, images):
-        original = small_model("relu1_1")
-        layer = always(original, bank.codes[:1])
-        before = layer(images).numpy()
-        for weight in original.trainable_weights:
-            weight.assign(weight * 0.0)
-        np.testing.assert_array_equal(layer(images), before)
-
-    def test_in_tf_data(self, model, bank, images):
-        layer = StyleAugmentation(model, bank, p=0.5, gate=None, seed=1)
-        data = tf.data.Dataset.from_tensor_slices({"images": images, "segmentation_masks": images})
-        data = data.batch(2).map(layer).map(lambda d: (d["images"], d["segmentation_masks"]))
-        net = segmenter()
-        net.compile("sgd", "mse", jit_compile=False)
-        history = net.fit(data, epochs=2, verbose=0).history["loss"]
-        assert np.isfinite(history).all()
-        counts = layer.counts  # Keras may draw a batch to look at before it begins
-        assert counts["seen"] >= 12
-        assert counts["stylized"] * 2 == counts["seen"]
 
     def test_compiled(self, model, bank, images):
         layer = StyleAugmentation(model, bank, p=0.5, seed=1, gate=None)
@@ -556,31 +442,19 @@ class TestSaving:
         copy.set_weights(layer.get_weights())
         np.testing.assert_array_equal(copy(images, seed=(1, 2)), layer(images, seed=(1, 2)))
 
-    def test_export_changes_no_image(self, model, bank, images, tmp_path):
-        net = segmenter(always(model, bank))
-        net.export(tmp_path / "served", verbose=False)
-        served = tf.saved_model.load(str(tmp_path / "served"))
-        np.testing.assert_allclose(served.serve(images), net.predict(images, verbose=0), atol=1e-5)
-
 
 class TestErrors:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
             ({"p": 1.5}, r"p: must be a number in \[0, 1\], received 1.5"),
-            ({"p": "often"}, "p: must be a number"),
             ({"strength": (0.9, 0.1)}, r"strength: must be \(low, high\)"),
-            ({"strength": (0, 2)}, r"strength: must be a number in \[0, 1\]"),
             ({"strength": (0, 1, 2)}, "strength: must be two numbers"),
             ({"gate": 2}, "gate: must be"),
-            ({"gate": float("nan")}, "gate: must be"),
             ({"value_range": (1, 1)}, "value_range: black must lie below white"),
-            ({"value_range": (0, float("inf"))}, "value_range: must be"),
             ({"style_weights": [1, 2]}, "need one for each of 3 styles"),
             ({"styles": "batch", "style_weights": [1]}, 'styles="batch" has none'),
             ({"styles": np.zeros((2, 3))}, "codes: need the shape"),
-            ({"styles": []}, "at least one scan"),
-            ({"styles": [1, 2]}, "need paths of scans or banks"),
             ({"styles": 5}, "need paths of scans or banks"),
         ],
     )
@@ -620,12 +494,6 @@ class TestToneTransfer:
     @pytest.fixture(scope="class")
     def tone_bank(self, tone):
         return StyleBank.encode(tone, [0.3 * image(20, (24, 24)), 0.5 + 0.5 * image(22, (20, 20))])
-
-    def test_images_are_those_of_stylize(self, tone, tone_bank, images):
-        result = always(tone, tone_bank.codes[1:])(images)
-        expected = tone.stylize(images, tone_bank.codes[1:])
-        np.testing.assert_allclose(result, expected, atol=5e-3)
-        assert np.abs(expected - images).mean() > 0.02
 
     def test_batch(self, tone, images):
         pair = images[:2] * np.float32([0.4, 1.0])[:, None, None, None]

@@ -47,11 +47,6 @@ def test_full_precision_and_replacement(saved):
     assert [p.name for p in folder.parent.iterdir()] == ["preset"]
 
 
-def test_unknown_name():
-    with pytest.raises(WeightsError, match=r"no 'vgg16_mri'; give one of .*vgg16_ct"):
-        tfstyle.StyleTransfer.from_preset("vgg16_mri")
-
-
 def test_folder_without_preset(tmp_path):
     with pytest.raises(WeightsError, match=r"preset\.json"):
         tfstyle.StyleTransfer.from_preset(tmp_path)
@@ -79,10 +74,9 @@ def test_missing_weights(saved):
         lambda c: c.update(format=99),
         lambda c: c.pop("config"),
         lambda c: c["config"].update(layer="relu3_1"),
-        lambda c: c["config"].update(layer="relu8_1"),
         lambda c: c["config"].update(encoder="lenet"),
     ],
-    ids=["format", "config", "other layer", "unknown layer", "encoder"],
+    ids=["format", "config", "other layer", "encoder"],
 )
 def test_changed_configuration(saved, change):
     _, folder = saved
@@ -93,7 +87,7 @@ def test_changed_configuration(saved, change):
         tfstyle.StyleTransfer.from_preset(folder)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '"x"'])
+@pytest.mark.parametrize("text", ["", "[]"])
 def test_unreadable_configuration(saved, text):
     _, folder = saved
     (folder / "preset.json").write_text(text)
@@ -173,7 +167,3 @@ class TestReleased:
             assert "not for diagnosis" in card["limits"].lower()
             assert sum(p.stat().st_size for p in folder.iterdir()) < 5e6
             assert (folder / "README.md").is_file()
-
-    def test_classes_list_their_presets(self):
-        assert list(tfstyle.ToneTransfer.presets) == ["tone_ct"] == [presets.names()[0]]
-        assert {"vgg16_ct", "vgg16_ct_mse"} <= {*tfstyle.StyleTransfer.presets}

@@ -98,35 +98,17 @@ class TestMaking:
         [
             ({"codes": np.ones((2, 65))}, "codes: need the shape"),
             ({"codes": np.ones((0, 2, 65))}, "at least one style"),
-            ({"codes": "x"}, "codes: not a numeric array"),
             ({"codes": np.full((1, 2, 65), np.nan)}, "codes: holds NaN"),
-            ({"codes": -np.ones((1, 2, 65))}, "must not be negative"),
             ({"names": ["a", "b"]}, "received 2 names"),
             ({"weights": [1, 2]}, r"weights of shape \(2,\)"),
-            ({"weights": [-1]}, "weights: must be at least 0"),
             ({"weights": [0]}, "not all 0"),
             ({"quantiles": np.zeros((1, 3))}, "quantiles: need the shape"),
-            ({"probe": np.zeros((2, 3))}, "probe: need the shape"),
             ({"files": [(), ()]}, "files: need one entry"),
         ],
     )
     def test_bad_values(self, options, message):
         with pytest.raises(ArgumentError, match=message):
             StyleBank(**{"codes": np.ones((1, 2, 65)), **options})
-
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            ({"paths": []}, "at least one scan"),
-            ({"windows": []}, "windows: at least one"),
-            ({"slices": 0}, "slices: must be at least 1"),
-        ],
-    )
-    def test_bad_arguments(self, model, folder, options, message):
-        with pytest.raises(ArgumentError, match=message):
-            StyleBank.from_scans(model, **{"paths": folder, **options})
-        with pytest.raises(ArgumentError, match="at least one image"):
-            StyleBank.encode(model, [])
 
 
 class TestToneTransfer:
@@ -145,19 +127,8 @@ class TestToneTransfer:
         assert bank.quantiles.shape == (2, QUANTILES)
         assert StyleBank.from_scans(tone, volume, slices=2).names == ("volume[1]",)
 
-    def test_saved_and_checked(self, tone, tmp_path):
-        bank = StyleBank.encode(tone, [image(1, (20, 30))])
-        bank.save(tmp_path / "bank.npz")
-        StyleBank.load(tmp_path / "bank.npz").check(small_tone())
-        with pytest.raises(WeightsError, match="another encoder"):
-            bank.check(small_tone(seed=3))
-
 
 class TestCheck:
-    def test_the_same_encoder_in_another_object(self, model, folder):
-        bank = StyleBank.from_scans(model, folder)
-        bank.check(small_model("relu1_1"))
-
     def test_others(self, model, folder):
         bank = StyleBank.from_scans(model, folder)
         with pytest.raises(WeightsError, match="another encoder"):
@@ -177,12 +148,6 @@ class TestFiles:
             np.testing.assert_array_equal(getattr(back, name), getattr(bank, name))
         assert str(tmp_path) not in path.read_bytes().decode("latin-1")
         assert [file.name for file in path.parent.iterdir()] == ["bank.npz"]
-
-    def test_of_codes_alone(self, tmp_path):
-        StyleBank(np.ones((2, 2, 65))).save(tmp_path / "codes.npz")
-        back = StyleBank.load(tmp_path / "codes.npz")
-        assert back.quantiles is None
-        assert back.probe is None
 
     def test_among_scans(self, model, folder, tmp_path):
         StyleBank.from_scans(model, folder).save(tmp_path / "bank.npz")

@@ -47,6 +47,10 @@ def target(request):
     return request.param
 
 
+#: For what is the same code for every target.
+once = pytest.mark.parametrize("target", ["tflite"], indirect=True)
+
+
 @pytest.fixture
 def convert(target, saved_model, ct, tmp_path):
     """Converts to a file in `tmp_path`; 32x32 pixels unless told."""
@@ -135,11 +139,8 @@ def test_free_sizes(convert, load, servable, target):
         np.testing.assert_allclose(model(given)["generated"], expected, rtol=0, atol=1e-4)
 
 
-def test_float16(convert, target, plain):
-    if target == "onnx":
-        with pytest.raises(ArgumentError, match=r"precision: must be one of float32 for onnx"):
-            convert(precision="float16")
-        return
+@once
+def test_float16(convert, plain):
     whole, half = plain[1], convert(precision="float16")
     assert (whole.precision, half.precision) == ("float32", "float16")
     assert whole.difference.max_difference < half.difference.max_difference < 0.01
@@ -196,9 +197,7 @@ def test_tone_transfer(convert, load, tone):
         code = np.asarray(model.code_of(image(2, style) ** 2))
         given = {"content": image(1, content), "code": code, "strength": np.float32([0.5])}
         expected = np.asarray(model.generate_from_code(*given.values()))
-        # Pixels of equal gray level, which extension by reflection makes, are sorted in another
-        # order by another runtime, so that tokens have slightly other features.
-        np.testing.assert_allclose(run(given)["generated"], expected, rtol=0, atol=0.03)
+        np.testing.assert_allclose(run(given)["generated"], expected, rtol=0, atol=1e-3)
         assert expected.size == 1 or np.abs(expected - given["content"]).max() > 0.02
 
 
@@ -211,12 +210,14 @@ def test_any_saved_model_converts(convert, blur, load, ct):
     assert found[0, 4, 3, 0] == pytest.approx(content[0, 3:6, 2:5].mean(), rel=1e-4)
 
 
+@once
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
+        ({"to": "onnx", "precision": "float16"}, ArgumentError, "one of float32 for onnx"),
         ({"to": "trt"}, ArgumentError, "to: must be one of tflite, onnx, received 'trt'"),
         ({"source": object()}, ArgumentError, "model: must have generate"),
-        ({"signature": "other"}, ArgumentError, "signature"),
+        ({"signature": "other"}, ArgumentError, r"'other'.*stylize_strength"),
         ({"size": 0}, ArgumentError, "size"),
         ({"source": "/nowhere"}, InputFileError, "no such folder"),
         ({"compare": ["/nowhere"]}, InputFileError, "/nowhere"),
@@ -228,6 +229,7 @@ def test_bad_arguments(convert, tmp_path, options, error, message):
     assert visible(tmp_path) == []
 
 
+@once
 def test_nothing_is_overwritten(convert, target, tmp_path):
     path = tmp_path / f"model.{target}"
     path.write_text("mine")
@@ -244,6 +246,7 @@ def test_nothing_is_overwritten(convert, target, tmp_path):
     assert json.loads((tmp_path / f"model.{target}.json").read_text())["target"] == target
 
 
+@once
 def test_output_that_cannot_be(convert, target, tmp_path):
     with pytest.raises(OutputError, match=rf"ends in \.{target}"):
         convert(tmp_path / "model.bin")
@@ -252,6 +255,7 @@ def test_output_that_cannot_be(convert, target, tmp_path):
     assert visible(tmp_path) == []
 
 
+@once
 def test_nothing_appears_when_the_report_cannot_be_made(convert, blur, tmp_path, monkeypatch):
     def fail(*arguments):
         raise ConversionError("gives NaN")

@@ -33,14 +33,12 @@ def test_plain_arrays_are_read():
     [
         {"a": Evil()},
         {"a": np.array([Evil()], dtype=object)},
-        {"a": np.array(["text"])},
         {"a": print},
         {"a": 3},
-        {1: np.ones(2)},
         [np.ones(2)],
         np.matrix([[1.0]]),
     ],
-    ids=["code", "objects", "text", "builtin", "number", "key", "list", "subclass"],
+    ids=["code", "objects", "builtin", "number", "list", "subclass"],
 )
 def test_all_else_is_refused(tree, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -95,10 +93,6 @@ class TestFetching:
         assert self.downloads == 1
         names = sorted(path.name for path in weights.cache_dir().iterdir())
         assert [name.split("-")[0] for name in names] == ["lpips_alexnet", "lpips_vgg16"]
-
-    def test_unknown_network(self, archive):
-        with pytest.raises(WeightsError, match="squeeze"):
-            weights.lpips_weights("squeeze")
 
 
 def test_failed_download_says_what_to_do(tmp_path, monkeypatch):

@@ -209,9 +209,9 @@ def session(saved_model):
     session.close()
 
 
-@pytest.mark.parametrize("signature", ["stylize", "serving_default"])
 @pytest.mark.parametrize(
-    ("content", "style"), [((1, 1, 1), (1, 1, 1)), ((2, 27, 38), (1, 21, 16)), ((1, 16, 16),) * 2]
+    ("signature", "content", "style"),
+    [("stylize", (2, 27, 38), (1, 21, 16)), ("serving_default", (1, 1, 1), (1, 1, 1))],
 )
 def test_generates_what_python_does(session, model, random, signature, content, style):
     content = random.random((*content, 1), dtype=np.float32)
@@ -237,19 +237,5 @@ def test_the_graph_refuses_what_is_not_gray_itself(session, random):
     broken[0, 3, 3] = np.nan
     with pytest.raises(RuntimeError, match="content: holds NaN"):
         session.run("stylize", {"content": broken, "style": content})
-    with pytest.raises(RuntimeError, match="style: holds NaN"):
-        session.run("stylize", {"content": content, "style": broken})
-    hounsfield = 2000 * content - 1000
-    for name in ("stylize", "encode_style"):
-        inputs = (
-            {"content": content, "style": hounsfield}
-            if name == "stylize"
-            else {"style": hounsfield}
-        )
-        with pytest.raises(RuntimeError, match="style: values must lie between 0 and 1; apply a w"):
-            session.run(name, inputs)
-
-
-def test_unknown_tag_is_an_error(saved_model):
-    with pytest.raises(RuntimeError, match="no_such_tag"):
-        Session(saved_model, tag="no_such_tag")
+    with pytest.raises(RuntimeError, match="style: values must lie between 0 and 1; apply a w"):
+        session.run("encode_style", {"style": 2000 * content - 1000})

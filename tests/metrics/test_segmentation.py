@@ -43,12 +43,6 @@ class TestFunctions:
         assert metrics.mean_iou(truth, prediction, 3) == pytest.approx((3 / 4 + 0) / 2)
         assert metrics.dice(truth, prediction, 3, target_classes=[1]) == 0
 
-    def test_nothing_to_average(self):
-        truth = np.zeros(4, int)
-        assert np.isnan(metrics.dice(truth, truth, 3, target_classes=[1, 2]))
-        assert np.isnan(metrics.mean_iou(truth, truth, 3, target_classes=[2]))
-        assert np.isnan(metrics.pixel_accuracy(truth, truth, 3, ignore_class=0))
-
     def test_floats_are_scores_and_integers_are_classes(self):
         for prediction in (PREDICTION, PREDICTION[..., None], scores(PREDICTION)):
             assert metrics.pixel_accuracy(TRUTH, prediction, 4) == 6 / 8
@@ -74,22 +68,14 @@ class TestFunctions:
         ("truth", "prediction", "message"),
         [
             (TRUTH, PREDICTION[:1], "do not fit"),
-            (TRUTH, PREDICTION.astype(float), "do not fit"),
             (TRUTH.T, PREDICTION.T.astype(float), "last axis of 4"),
             (TRUTH + 3, PREDICTION, "y_true: must hold whole numbers from 0 to 3"),
             (TRUTH, PREDICTION - 1, "y_pred: must hold"),
-            (TRUTH + 0.5, PREDICTION, "y_true: must hold whole"),
         ],
     )
     def test_bad_input(self, truth, prediction, message):
         with pytest.raises(ArgumentError, match=message):
             metrics.mean_iou(truth, prediction, 4)
-
-    def test_bad_arguments(self):
-        with pytest.raises(ArgumentError, match="num_classes"):
-            metrics.dice(TRUTH, PREDICTION, 1)
-        with pytest.raises(ArgumentError, match="target_classes"):
-            metrics.dice(TRUTH, PREDICTION, 4, target_classes=[4])
 
 
 PAIRS = [
@@ -146,16 +132,6 @@ class TestMetrics:
         metric.update_state(*both, sample_weight=pixels)
         assert float(metric.result()) == 1
 
-    def test_classes_out_of_range_do_not_count(self):
-        metric = metrics.PixelAccuracy(4)
-        metric.update_state(np.array([[0, 1, 7]]), np.array([[0, 2, 1]]))
-        assert float(metric.result()) == 0.5
-
-    def test_recall_by_class(self):
-        metric = metrics.PixelAccuracy(4)
-        metric.update_state(TRUTH, PREDICTION)
-        np.testing.assert_allclose(metric.by_class(), [2 / 3, 2 / 3, 1, np.nan])
-
     def test_more_pixels_than_float32_counts(self):
         metric = metrics.PixelAccuracy(2)
         zeros = np.zeros((5, 2048, 2048), np.uint8)  # 21 million in one cell, in one batch
@@ -170,12 +146,6 @@ class TestMetrics:
         first = metrics.PixelAccuracy(3)
         again = metrics.PixelAccuracy.from_config(first.get_config())
         assert again.get_config() == first.get_config()
-
-    def test_floats_without_classes(self):
-        with pytest.raises(ArgumentError, match="last axis of 4 classes"):
-            metrics.Dice(4).update_state(TRUTH.T, PREDICTION.T.astype(np.float32))
-        with pytest.raises(ArgumentError, match="does not fit"):
-            metrics.Dice(4).update_state(TRUTH, PREDICTION.astype(np.float32))
 
     def test_inside_xla(self):
         metric = metrics.Dice(4)
