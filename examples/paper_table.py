@@ -16,7 +16,7 @@ from tfstyle.data import LABELS, apply_protocol, spine_phantom
 from tfstyle.metrics import mean_iou, pixel_accuracy
 from tfstyle.segmentation import UNet
 
-SIZE, STEPS, SEEN, UNSEEN = 48, 72, "standard", ("bone_sharp", "wide")
+SIZE, STEPS, SEEN, UNSEEN = 48, 96, "standard", ("bone_sharp", "wide")
 VERTEBRA = (LABELS["vertebral_body"], LABELS["posterior_elements"])
 
 
