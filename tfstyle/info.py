@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from tfstyle._private.versions import package_versions
-from tfstyle.data.shards import is_prepared, read_index
 from tfstyle.errors import InputFileError
 
 PACKAGES = (
@@ -41,8 +40,7 @@ def describe(target: str | os.PathLike) -> dict:
     Returns:
         dict with ``"kind"`` and what there is to say: of a ``"preset"`` its card, of an
         ``"encoder"`` its taps and defaults, of a ``"saved_model"`` its versions and metadata, of
-        ``"prepared"`` data its counts, of a ``"model"`` its class and parameters, of ``"scans"``
-        size, spacing, units and gray levels.
+        a ``"model"`` its class and parameters, of ``"scans"`` size, spacing, units and gray levels.
 
     Raises:
         InputFileError: Neither of these.
@@ -72,8 +70,6 @@ def describe(target: str | os.PathLike) -> dict:
     version = _saved_model_folder(path)
     if version is not None:
         return _saved_model(path, version)
-    if is_prepared(path):
-        return _prepared(path)
     return _model(path) if path.suffix == ".keras" else _scans(path)
 
 
@@ -97,18 +93,6 @@ def describe_environment() -> dict:
         ],
         "encoders": list(encoders.ENCODERS),
         "presets": [{"name": name, **row} for name, row in presets.table().items()],
-    }
-
-
-def _prepared(folder: Path) -> dict:
-    index = read_index(folder)
-    return {
-        "kind": "prepared",
-        **index["count"],
-        "shards": len(index["shards"]),
-        "bytes": sum(shard["bytes"] for shard in index["shards"]),
-        **index["settings"],
-        "left_out": index["left_out"],
     }
 
 
