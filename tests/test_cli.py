@@ -344,11 +344,13 @@ class TestMethods:
         assert scan["distance_after"] < 0.1 * scan["distance_before"]
 
     def test_with_options(self, run, picture, tmp_path):
-        for floor in ("0.01", "0.5"):
-            words = ["--method", "nyul", "--set", f"floor={floor}", "--style", picture]
-            status, _, err = run("stylize", picture, *words, "-o", tmp_path / f"{floor}.png")
+        style = tmp_path / "style.png"
+        write_png(np.linspace(0, 1, 400).reshape(20, 20) ** 3, style)
+        for name, floor in (("a", "0.01"), ("b", "0.5")):
+            words = ["--method", "nyul", "--set", f"floor={floor}", "--style", style]
+            status, _, err = run("stylize", picture, *words, "-o", tmp_path / f"{name}.png")
             assert (status, err) == (0, "")
-        a, b = (read_scan(path).pixels for path in sorted(tmp_path.glob("0.*.png")))
+        a, b = (read_scan(tmp_path / f"{name}.png").pixels for name in "ab")
         assert (a != b).any()
 
     @pytest.mark.parametrize(

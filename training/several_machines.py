@@ -32,7 +32,10 @@ model.fit(
     verbose=2 if chief else 0,
     callbacks=[  # all resume from the backup of the first machine, which alone writes
         keras.callbacks.BackupAndRestore(
-            f"{folder}/backup", "epoch" if chief else 10**9, delete_checkpoint=False
+            f"{folder}/backup",
+            save_freq="epoch" if chief else 10**9,
+            double_checkpoint=True,
+            delete_checkpoint=False,
         )
     ],
 )
