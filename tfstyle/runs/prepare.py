@@ -87,7 +87,9 @@ def prepare_scans(
         2
         >>> scans = tfstyle.data.read_scans("new/", lazy=True)    # or: tfstyle train --content new/
     """
-    output, sources, failed = Path(output), [], {}
+    output = Path(output)
+    sources: list[ScanFiles] = []
+    failed: dict[str, str] = {}
     for path in inputs:
         found, damaged = list_scans(path)
         sources += found
