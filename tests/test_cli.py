@@ -7,11 +7,8 @@ import json
 import os
 import pkgutil
 import shlex
-import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nibabel as nib
@@ -74,14 +71,11 @@ def run(capsys):
 
 class TestHelp:
     @pytest.mark.parametrize("command", cli.COMMANDS)
-    @pytest.mark.parametrize("width", [80, 120])
-    def test_each_option_is_told_and_each_example_is_a_command(
-        self, run, monkeypatch, command, width
-    ):
-        monkeypatch.setenv("COLUMNS", str(width))
+    def test_each_option_is_told_and_each_example_is_a_command(self, run, monkeypatch, command):
+        monkeypatch.setenv("COLUMNS", "80")
         status, out, err = run(command, "--help")
         assert (status, err) == (0, "")
-        assert max(map(len, out.splitlines())) <= width
+        assert max(map(len, out.splitlines())) <= 80
         assert "None" not in out
         help_, examples = out.split("Examples:\n")
         for argument in cli.app[command].assemble_argument_collection(parse_docstring=True):
@@ -153,10 +147,7 @@ class TestUsage:
                 "at least 1, received 0",
             ),
             (["train", "-o", "x", "--steps", "many"], "many"),
-            (["train", "-o", "x", "--phantoms", "-1"], "at least 0, received -1"),
-            (["augment", "a", "b", "--styles", "c", "--per-image", "0"], "--per-image"),
             (["export", "--preset", "a", "--model", "b"], "leave out one of the two"),
-            (["export", "--unet", "a", "--model", "b"], "leave out one of the two"),
         ],
     )
     def test_one_line_and_status_2(self, run, words, message):
@@ -176,21 +167,6 @@ class TestUsage:
         run = bound.arguments["run"]
         assert (run.content, run.windows) == (("a", "b", "c"), ("bone", "-600,1500"))
         assert (run.flips, run.rescale) == (True, (0.5, 2.0))
-
-    def test_window_with_a_negative_center(self, run, half, ct, picture, tmp_path):
-        status, out, err = run(
-            "stylize",
-            ct,
-            "--style",
-            picture,
-            "-o",
-            tmp_path / "o",
-            "--window",
-            "-600,1500",
-            "--json",
-        )
-        assert status == 0, err
-        assert json.loads(out)["scans"][0]["window"] == {"center": -600.0, "width": 1500.0}
 
 
 class TestErrors:
@@ -250,12 +226,6 @@ class TestErrors:
         assert message in err
         assert err.count("\n") == 1
 
-    def test_unknown_preset(self, run, picture, tmp_path):
-        words = ["stylize", picture, "--style", picture, "-o", tmp_path / "o"]
-        status, _, err = run(*words, "--preset", "no_such_thing")
-        assert status == 1
-        assert "no_such_thing" in err
-
     def test_a_damaged_scan_is_named_and_the_others_are_done(self, run, half, picture, tmp_path):
         (tmp_path / "letter.dcm").write_text("dear")
         words = ["stylize", tmp_path / "letter.dcm", picture, "--style", picture]
@@ -295,22 +265,13 @@ class TestStylize:
         assert scan["size"] == [30, 20]
         assert half.strength == 0.5
 
-    def test_overwrite(self, run, half, ct, picture, tmp_path):
-        slices = shutil.copy(ct, tmp_path / "ct.dcm")
-        for source, target in ((picture, tmp_path / "o.png"), (slices, tmp_path / "out")):
-            words = ["stylize", source, "--style", picture, "-o", target]
-            assert run(*words)[0] == 0
-            status, _, err = run(*words, "--strength", "0.5")
-            assert status == 1
-            assert "exists already" in err
-            assert run(*words, "--overwrite")[::2] == (0, "")
-        (made,) = (tmp_path / "out").glob("*/*.dcm")
-        (made.parent / "notes.txt").write_text("mine")
-        assert run(*words, "--overwrite", "--strength", "0.2")[0] == 1
-        assert made.exists()
-        before = picture.read_bytes()
-        assert run(*words[:-1], picture, "--overwrite")[0] == 1
-        assert picture.read_bytes() == before
+    def test_overwrite(self, run, half, picture, tmp_path):
+        words = ["stylize", picture, "--style", picture, "-o", tmp_path / "o.png"]
+        assert run(*words)[0] == 0
+        status, _, err = run(*words, "--strength", "0.5")
+        assert status == 1
+        assert "exists already" in err
+        assert run(*words, "--strength", "0.5", "--overwrite")[::2] == (0, "")
 
     def test_log_warnings_reach_stderr_unless_quiet(self, run, half, ct, picture, tmp_path):
         folder = tmp_path / "series"
@@ -385,19 +346,12 @@ class TestMethods:
     def test_with_options(self, run, picture, tmp_path):
         style = tmp_path / "style.png"
         write_png(np.linspace(0, 1, 400).reshape(20, 20) ** 3, style)
-        for name, floor in (("a", "0.01"), ("b", "0.5"), ("c", "0.5")):
+        for name, floor in (("a", "0.01"), ("b", "0.5")):
             words = ["--method", "nyul", "--set", f"floor={floor}", "--style", style]
             status, _, err = run("stylize", picture, *words, "-o", tmp_path / f"{name}.png")
             assert (status, err) == (0, "")
-        a, b, c = (read_scan(tmp_path / f"{name}.png").pixels for name in "abc")
+        a, b = (read_scan(tmp_path / f"{name}.png").pixels for name in "ab")
         assert (a != b).any()
-        np.testing.assert_array_equal(b, c)
-
-    def test_model_goes_to_the_method(self, run, picture, tmp_path):
-        words = ["--method", "contextual_transformation", "--model", tmp_path / "none.keras"]
-        status, _, err = run("stylize", picture, *words, "-o", tmp_path / "o.png")
-        assert status == 1
-        assert "none.keras: no such model file" in err
 
     @pytest.mark.parametrize(
         ("words", "message"),
@@ -567,24 +521,3 @@ class TestProcess:
         )
         assert (done.returncode, done.stderr) == (0, "")
         assert "size: 1 × 128 × 128" in done.stdout
-
-    def test_train_is_interrupted_politely(self, tmp_path):
-        words = ["train", "--phantoms", "1", "--weights", "none", "--layer", "relu1_1"]
-        words += ["--content-layers", "relu1_1", "--style-layers", "relu1_1", "--crop", "32"]
-        words += ["--batch-size", "1", "--steps", "2", "--epochs", "100000"]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tfstyle", *words, "-o", str(tmp_path / "run")],
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-        )
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "run" / "history.json").exists():
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == 130
-        assert err.strip().endswith("tfstyle: interrupted")
-        assert "Traceback" not in err

@@ -54,7 +54,7 @@ def namespace():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A series of CT with its mask, others as styles, one slice of them, and a set of shards."""
+    """A series of CT with its mask, others as styles, and one slice of them."""
     folder = tmp_path_factory.mktemp("files")
     for name in ("ct", "images/ct", "scanner_a", "scanner_b"):
         ct_series(folder / name)
@@ -62,7 +62,6 @@ def files(tmp_path_factory):
     scan = tfstyle.data.read_scan(folder / "ct")
     axes = np.diag([-1.0, -1, 1, 1]) @ scan.affine @ np.eye(4)[[2, 1, 0, 3]]
     save_nifti(folder / "masks" / "ct.nii.gz", scan.pixels.T > 0, np.uint8, axes)
-    tfstyle.runs.prepare_scans([folder / "ct"], folder / "prepared")
     return folder
 
 

@@ -59,7 +59,7 @@ def commands(tmp_path) -> dict[str, list]:
         "stylize": ["stylize", source, "--style", source / "0.png", "-o", output],
         "augment": ["augment", source, output, "--styles", source],
         "export": ["export", "--unet", unet, "-o", output, "--version", 1, "--warm-up-size", 16],
-        "prepare": ["prepare", source, "-o", output, "--shard-mb", 1e-6],
+        "prepare": ["prepare", source, "-o", output],
     }
 
 
@@ -110,7 +110,7 @@ def test_full_disk(run, commands, monkeypatch, command):
         assert {name: (output / name).stat().st_mtime_ns for name in kept} == kept
 
 
-@pytest.mark.parametrize("command", ["train", "stylize", "augment", "export", "prepare"])
+@pytest.mark.parametrize("command", ["train", "export"])
 def test_read_only_disk(run, commands, monkeypatch, command):
     words = commands[command]
     mkdir = os.mkdir
@@ -151,20 +151,21 @@ class TestSigterm:
         monkeypatch.setattr("tfstyle.runs.stylize.stylize_scans", work)
         assert run(*commands["stylize"]) == (143, "tfstyle: interrupted\n")
 
-    def test_training_stops_between_two_steps(self, run, commands, monkeypatch):
+    @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+    def test_training_stops_between_two_steps(self, run, commands, monkeypatch, number, status):
         write = train.training_progress
 
         def progress(update, settings):
             def kill(done, total, label):
                 if done == 2:
-                    os.kill(os.getpid(), signal.SIGTERM)
+                    os.kill(os.getpid(), number)
 
             return write(kill, settings)
 
         words = commands["train"]
         with monkeypatch.context() as patch:
             patch.setattr(train, "training_progress", progress)
-            assert run(*words)[0] == 143
+            assert run(*words) == (status, "tfstyle: interrupted\n")
         assert (Path(words[-1]) / "backup" / "state.npz").exists()
         assert run(*words)[0] == 0
 

@@ -14,7 +14,7 @@ import pytest
 from tests.models import image, small_model
 from tfstyle import cli
 from tfstyle.cli import output
-from tfstyle.data import load_shards, read_png, write_png
+from tfstyle.data import read_png, read_scan, write_png
 from tfstyle.runs.augment import MANIFEST
 
 CAFE = os.fsdecode(b"caf\xe9")  # Latin-1
@@ -79,10 +79,10 @@ def test_stylize_and_prepare(run, places, tmp_path, encoding):
     assert ("…" if encoding == "utf-8" else r"\u2026") in printed
     assert r"out-caf\udce9/caf\udce9.png" in printed
     assert len(os.listdir(out)) == 2  # with the record
-    prepared = tmp_path / f"shards-{CAFE}"
+    prepared = tmp_path / f"prepared-{CAFE}"
     assert run(encoding, "prepare", folder, "-o", prepared)[::2] == (0, "")
-    (scan,) = load_shards(prepared)
-    np.testing.assert_array_equal(scan.pixels, read_png(folder / f"{CAFE}.png").pixels)
+    same = read_png(folder / f"{CAFE}.png").pixels
+    np.testing.assert_array_equal(read_scan(prepared).pixels, same)
 
 
 class TestNames:

@@ -122,7 +122,7 @@ class ServingError(TfstyleError):
 
 
 class WorkerError(TfstyleError):
-    """Another worker of a training over several machines cannot be reached or has stopped."""
+    """A process or a pipeline that does a part of the work has stopped."""
 
 
 class ConversionError(TfstyleError):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from tfstyle._private.versions import package_versions
-from tfstyle.data.shards import is_prepared, read_index
 from tfstyle.errors import InputFileError
 from tfstyle.export import list_versions, read_metadata, saved_model_folder
 
@@ -42,8 +41,7 @@ def describe(target: str | os.PathLike) -> dict:
     Returns:
         dict with ``"kind"`` and what there is to say: of a ``"preset"`` its card, of an
         ``"encoder"`` its taps and defaults, of a ``"saved_model"`` its versions and metadata, of
-        ``"prepared"`` data its counts, of a ``"model"`` its class and parameters, of ``"scans"``
-        size, spacing, units and gray levels.
+        a ``"model"`` its class and parameters, of ``"scans"`` size, spacing, units and gray levels.
 
     Raises:
         InputFileError: Neither of these.
@@ -70,8 +68,6 @@ def describe(target: str | os.PathLike) -> dict:
     for folder in (path, path / "preset"):
         if (folder / "preset.json").is_file():
             return _preset(str(folder))
-    if is_prepared(path):
-        return _prepared(path)
     try:
         version = saved_model_folder(path)
     except InputFileError:  # none, or none that is complete
@@ -99,18 +95,6 @@ def describe_environment() -> dict:
         ],
         "encoders": list(encoders.ENCODERS),
         "presets": [{"name": name, **row} for name, row in presets.table().items()],
-    }
-
-
-def _prepared(folder: Path) -> dict:
-    index = read_index(folder)
-    return {
-        "kind": "prepared",
-        **index["count"],
-        "shards": len(index["shards"]),
-        "bytes": sum(shard["bytes"] for shard in index["shards"]),
-        **index["settings"],
-        "left_out": index["left_out"],
     }
 
 

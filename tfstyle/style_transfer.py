@@ -421,7 +421,7 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         for tracker in self.trackers:
             tracker.update_state(terms[tracker.name])
         results = {metric.name: metric.result() for metric in self.metrics}
-        if over_machines(self.distribute_strategy):
+        if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
             # Over several machines Keras averages along the first axis, which a scalar does not
             # have (keras-team/keras issue 20585).
             results = {name: ops.expand_dims(value, 0) for name, value in results.items()}
@@ -542,12 +542,6 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         }
 
 
-def over_machines(strategy: tf.distribute.Strategy) -> bool:
-    """Whether a strategy has replicas on more than this machine."""
-    replicas = strategy.num_replicas_in_sync
-    return replicas > 1 and replicas > len(strategy.extended.worker_devices)
-
-
 def weigh_taps(
     encoder: Encoder, layers: str | Sequence[str] | Mapping[str, float], argument: str
 ) -> dict[str, float]:
@@ -573,4 +567,4 @@ def weigh_taps(
     return {name: float(weight) for name, weight in layers.items()}
 
 
-__all__ = ["IMAGE_TAP", "StyleTransfer", "over_machines", "weigh_taps"]
+__all__ = ["IMAGE_TAP", "StyleTransfer", "weigh_taps"]

@@ -1,4 +1,4 @@
-"""Prepared training data: what is written, read back, resumed, refused and shared out."""
+"""Scans as uncompressed NIfTI: what is written, read back, mapped, resumed and refused."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import json
 import os
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 
 from tests.data.conftest import make_ct
 from tests.minis import contents
 from tests.models import image
 from tfstyle.data import (
-    load_shards,
-    pair_dataset,
+    WINDOWS,
+    Window,
+    read_scan,
     read_scans,
+    resolve_window,
     write_nifti,
     write_png,
 )
-from tfstyle.data.shards import INDEX, is_prepared, read_index
-from tfstyle.data.windows import WINDOWS
-from tfstyle.errors import ArgumentError, InputFileError, OutputError, StorageError
+from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.runs import prepare_scans
-
-WINDOW = WINDOWS["soft_tissue"]
 
 
 @pytest.fixture
@@ -35,207 +35,112 @@ def source(tmp_path) -> Path:
         pixels = 1000 + np.arange(48, dtype=np.int16).reshape(8, 6) + 100 * i
         path = folder / "Doe^Jane" / f"{i}.dcm"
         path.parent.mkdir(parents=True, exist_ok=True)
-        make_ct(pixels, ImagePositionPatient=[0, 0, 2.0 * i]).save_as(
-            path, enforce_file_format=True
-        )
+        dataset = make_ct(pixels, ImagePositionPatient=[-10.5, 20, 2.0 * i])
+        dataset.save_as(path, enforce_file_format=True)
     (scan,) = read_scans(folder / "Doe^Jane")
     for name in ("a.nii.gz", "z.nii"):
-        write_nifti(image(len(name), (*scan.pixels.shape, 1)), scan, WINDOW, folder / name)
+        unit = image(len(name), (*scan.pixels.shape, 1))
+        write_nifti(unit, scan, WINDOWS["soft_tissue"], folder / name)
+    mr = nib.Nifti1Image(image(4, (5, 6, 7)), np.diag([1, -1, 2, 1.0]))
+    nib.save(mr, folder / "mr.nii")
     write_png(image(1, (9, 7)), folder / "p.png")
     write_png(image(2, (9, 7)), folder / "deep.png", bits=16)
     return folder
 
 
-def fields(scan) -> tuple:
-    return scan.pixels.dtype, scan.pixels.tolist(), scan.spacing, scan.units, scan.header_window
+def test_scans_come_back_as_they_were(source, tmp_path):
+    found = prepare_scans([source], tmp_path / "out")
+    scans = sorted(read_scans(source), key=lambda scan: scan.files[0])
+    back = read_scans(tmp_path / "out", lazy=True)
+    assert (found.scans, found.slices, found.failed) == (6, 18, {})
+    assert found.bytes == sum(path.stat().st_size for path in (tmp_path / "out").glob("*.nii"))
+    assert [scan.name for scan in back] == [f"scan-0000{i}" for i in range(1, 7)]
+    for one, other in zip(scans, back, strict=True):
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+        assert one.spacing == other.spacing
+        assert resolve_window("auto", one) == resolve_window("auto", other)
+        if one.units != "gray":
+            assert (one.pixels.dtype, one.units) == (other.pixels.dtype, other.units)
+            np.testing.assert_allclose(one.affine, other.affine, atol=1e-4)
+    assert [scan.units for scan in back] == ["HU", "HU", "US", "US", "US", "HU"]
+    assert back[0].header_window == Window(39.5, 399)
 
 
-@pytest.mark.parametrize("shard_mb", [256, 1e-4])
-def test_scans_come_back_as_they_were(source, tmp_path, shard_mb):
-    found = prepare_scans([source], tmp_path / "out", shard_mb=shard_mb)
-    scans = read_scans(source)
-    assert (found.scans, found.slices) == (5, 11)
-    assert found.shards == (1 if shard_mb == 256 else 5)
-    assert [fields(scan) for scan in load_shards(tmp_path / "out")] == list(map(fields, scans))
-    assert {scan.units for scan in scans} == {"HU", "gray"}
-    assert is_prepared(tmp_path / "out")
-    assert not is_prepared(source)
-
-
-def test_same_bytes_each_time_and_nothing_of_the_patient(source, tmp_path):
-    for name in ("a", "b"):
-        prepare_scans([source], tmp_path / name, shard_mb=1e-3)
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
-    for path in (tmp_path / "a").iterdir():
+def test_nothing_of_the_patient(source, tmp_path):
+    prepare_scans([source], tmp_path / "out")
+    for path in (tmp_path / "out").iterdir():
         data = path.read_bytes()
         for secret in (b"Doe", b"Jane", b"Test", b"Patient", b"1.2.826", b"p.png", b"deep"):
             assert secret not in data, path
 
 
-def test_pairs_are_those_of_the_scans(source, tmp_path):
-    prepare_scans([source], tmp_path / "out", shard_mb=2e-4)
-    options = {
-        "windows": ("header", "bone", "percentile", "range"),
-        "crop": 5,
-        "batch_size": 4,
-        "seed": 5,
-        "rescale": (0.8, 1.2),
-        "flips": True,
-    }
-    for shard in ((0, 1), (1, 2)):
-        pairs = [
-            list(pair_dataset(scans, shard=shard, **options).take(4).as_numpy_iterator())
-            for scans in (read_scans(source), load_shards(tmp_path / "out"))
-        ]
-        for expected, found in zip(*pairs, strict=True):
-            for key in expected:
-                np.testing.assert_array_equal(found[key], expected[key])
-
-
-def test_pixels_stay_on_the_disk(source, tmp_path):
-    prepare_scans([source], tmp_path / "out")
-    for scan in load_shards(tmp_path / "out"):
-        base = scan.pixels
-        while not isinstance(base, np.memmap):
-            base = base.base
-        assert base.base is not None
+@pytest.mark.parametrize("rows", [[1, 0, 0, 0, 1, 0], [0, 1, 0, 0, 0, -1]])  # axial, sagittal
+def test_pixels_stay_on_the_disk(source, tmp_path, rows):
+    for number, file in enumerate(sorted((source / "Doe^Jane").iterdir())):
+        dataset = pydicom.dcmread(file)
+        dataset.ImageOrientationPatient = rows
+        dataset.ImagePositionPatient = (np.cross(rows[:3], rows[3:]) * 2.0 * number).tolist()
+        dataset.save_as(file)
+    prepare_scans([source / "Doe^Jane"], tmp_path / "out")
+    base = read_scan(tmp_path / "out", lazy=True).pixels
+    while not isinstance(base, np.memmap):
+        base = base.base
+    assert base.filename == str(tmp_path / "out" / "scan-00001.nii")
 
 
 class TestResuming:
     @pytest.mark.parametrize("stop", [0, 3])
     def test_goes_on_after_a_stop(self, source, tmp_path, monkeypatch, stop):
-        whole = prepare_scans([source], tmp_path / "whole", shard_mb=1e-4)
+        whole = prepare_scans([source], tmp_path / "whole")
         replace, calls = os.replace, []
 
         def fail(one, other):
-            if str(other).endswith(".tfrecord"):
+            if str(other).endswith(".nii"):
                 calls.append(other)
                 if len(calls) > stop:
                     raise KeyboardInterrupt
             replace(one, other)
 
-        monkeypatch.setattr(os, "replace", fail)
-        with pytest.raises(KeyboardInterrupt):
-            prepare_scans([source], tmp_path / "out", shard_mb=1e-4)
-        monkeypatch.undo()
-        assert not is_prepared(tmp_path / "out")
+        out = tmp_path / "out"
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", fail)
+            with pytest.raises(KeyboardInterrupt):
+                prepare_scans([source], out)
         # as a process that was killed leaves it
-        (tmp_path / "out" / ".shard-00003.tfrecord.0123abcd.tfstyle").write_bytes(b"half")
-        with open(tmp_path / "out" / ".prepare.jsonl", "a") as journal:
-            journal.write('{"shard"')
-        before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("shard-*")}
-        found = prepare_scans([source], tmp_path / "out", shard_mb=1e-4)
+        (out / ".scan-00004.nii.0123abcd.tfstyle").write_bytes(b"half")
+        with open(out / ".prepare.jsonl", "a") as journal:
+            journal.write('{"source"')
+        before = {path: path.stat().st_mtime_ns for path in out.glob("scan-*")}
+        found = prepare_scans([source], out)
         assert found.resumed == len(before) == stop
-        assert {n: (tmp_path / "out" / n).stat().st_mtime_ns for n in before} == before
-        assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+        assert {path: path.stat().st_mtime_ns for path in before} == before
+        assert contents(out) == contents(tmp_path / "whole")
         assert found.slices == whole.slices
+        assert prepare_scans([source], out).resumed == 6
 
-    def test_finished(self, source, tmp_path):
-        first = prepare_scans([source], tmp_path / "out")
-        before = contents(tmp_path / "out")
-        again = prepare_scans([source], tmp_path / "out")
-        assert (again.resumed, again.slices) == (1, first.slices)
-        assert contents(tmp_path / "out") == before
-
-    def test_other_work_is_refused(self, source, tmp_path):
+    def test_other_inputs_are_refused(self, source, tmp_path):
         prepare_scans([source], tmp_path / "out")
-        with pytest.raises(ArgumentError, match=r"shard_mb: 1\.0, but .* was begun with 256\.0"):
-            prepare_scans([source], tmp_path / "out", shard_mb=1)
-        write_png(image(3, (9, 7)), source / "p.png")
+        (source / "p.png").unlink()
         with pytest.raises(ArgumentError, match="inputs: differ from those"):
             prepare_scans([source], tmp_path / "out")
-        for options in ({"shard_mb": 1e-4}, {}):
-            found = prepare_scans([source], tmp_path / "out", overwrite=True, **options)
-            assert found.resumed == 0
-            assert len(list((tmp_path / "out").iterdir())) == found.shards + 1
-        assert prepare_scans([source], tmp_path / "out").resumed == 1
+        found = prepare_scans([source], tmp_path / "out", overwrite=True)
+        assert (found.scans, found.resumed) == (5, 0)
+        assert len(list((tmp_path / "out").glob("*.nii"))) == 5
         with pytest.raises(OutputError, match="is not empty"):
-            prepare_scans([source / "p.png"], source)
+            prepare_scans([source / "deep.png"], source)
 
 
-class TestBadInput:
-    def test_damaged_files_are_named_and_left_out(self, source, tmp_path):
-        (source / "b.png").write_bytes((source / "p.png").read_bytes()[:40])
-        for _ in range(2):
-            found = prepare_scans([source], tmp_path / "out", shard_mb=1e-4)
-            assert list(found.failed) == [str(source / "b.png")]
-            assert found.scans == 5
-        assert read_index(tmp_path / "out")["left_out"] == 1
-
-    def test_nothing_to_read(self, tmp_path):
-        (tmp_path / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-        with pytest.raises(InputFileError, match=r"holds no scan.*b\.png"):
-            prepare_scans([tmp_path / "b.png"], tmp_path / "out")
-        with pytest.raises(InputFileError, match="no such file"):
-            prepare_scans([tmp_path / "nowhere"], tmp_path / "out")
-        with pytest.raises(ArgumentError, match="shard_mb"):
-            prepare_scans([tmp_path], tmp_path / "out", shard_mb=0)
-
-    @pytest.mark.parametrize("number", [28, 30])
-    def test_full_or_read_only(self, source, tmp_path, monkeypatch, number):
-        replace = os.replace
-
-        def fail(one, other):
-            if str(other).endswith(".tfrecord"):
-                raise OSError(number, os.strerror(number))
-            replace(one, other)
-
-        monkeypatch.setattr(os, "replace", fail)
-        with pytest.raises(StorageError, match="shard-00000"):
-            prepare_scans([source], tmp_path / "out")
-        names = {path.name for path in (tmp_path / "out").iterdir()}
-        assert names == {".prepare.json", ".prepare.jsonl"}
-
-    def test_too_many_shards(self, source, tmp_path, monkeypatch):
-        prepare_scans([source], tmp_path / "out")
-
-        def fail(*_):
-            raise OSError(24, "Too many open files")
-
-        monkeypatch.setattr(np, "memmap", fail)
-        with pytest.raises(InputFileError, match=r"Too many open files.*shard_mb"):
-            load_shards(tmp_path / "out")
-
-    def test_changed_shards_are_refused(self, source, tmp_path):
-        prepare_scans([source], tmp_path / "out")
-        shard = tmp_path / "out" / "shard-00000.tfrecord"
-        data = bytearray(shard.read_bytes())
-        data[100] ^= 1
-        shard.write_bytes(data)
-        with pytest.raises(InputFileError, match="damaged or was changed"):
-            load_shards(tmp_path / "out")
-        load_shards(tmp_path / "out", verify=False)
-        shard.write_bytes(data[:-1])
-        with pytest.raises(InputFileError, match="damaged or was changed"):
-            load_shards(tmp_path / "out", verify=False)
-        shard.unlink()
-        with pytest.raises(InputFileError, match="cannot be read"):
-            load_shards(tmp_path / "out")
-
-    @pytest.mark.parametrize(
-        ("place", "value"),
-        [
-            (("format",), "tfstyle-shards/9"),
-            (("shards", 0, "file"), "../shard-00000.tfrecord"),
-            (("scans", 0, "size"), [10**6, 10**6]),
-            (("scans", 0, "start"), -5),
-            (("scans", 0, "stride"), 1),
-            (("scans", 0, "dtype"), "|O8"),
-            (("scans", 0, "shard"), 7),
-            (("scans", 0), None),
-        ],
-    )
-    def test_changed_index_is_refused(self, source, tmp_path, place, value):
-        prepare_scans([source], tmp_path / "out")
-        path = tmp_path / "out" / INDEX
-        index = json.loads(path.read_text())
-        at = index
-        for key in place[:-1]:
-            at = at[key]
-        at[place[-1]] = value
-        path.write_text(json.dumps(index))
-        with pytest.raises(InputFileError):
-            load_shards(tmp_path / "out", verify=False)
+def test_damaged_files_are_named_and_left_out(source, tmp_path):
+    (source / "b.png").write_bytes((source / "p.png").read_bytes()[:40])
+    for resumed in (0, 6):
+        found = prepare_scans([source], tmp_path / "out")
+        assert list(found.failed) == [str(source / "b.png")]
+        assert (found.scans, found.resumed) == (6, resumed)
+    with pytest.raises(InputFileError, match=r"holds no scan.*b\.png"):
+        prepare_scans([source / "b.png"], tmp_path / "none")
+    assert prepare_scans([source / "p.png"], tmp_path / "none").scans == 1  # nothing is in the way
+    with pytest.raises(InputFileError, match="no such file"):
+        prepare_scans([tmp_path / "nowhere"], tmp_path / "other")
 
 
 def test_command(source, tmp_path, capsys, monkeypatch):
@@ -244,9 +149,7 @@ def test_command(source, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("tfstyle.cli.silence", lambda **_: None)
     out = str(tmp_path / "out")
     assert main(["prepare", str(source), "-o", out, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["slices"] == 11
-    assert main(["info", out, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["kind"] == "prepared"
+    assert json.loads(capsys.readouterr().out)["slices"] == 18
     (source / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     assert main(["prepare", str(source), "-o", str(tmp_path / "other")]) == 1
     assert "b.png" in capsys.readouterr().err

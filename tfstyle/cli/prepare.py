@@ -7,7 +7,7 @@ from tfstyle.cli.output import complain_of_failed, console, print_facts, progres
 
 EXAMPLES = """Examples:
   tfstyle prepare ct/ -o prepared/
-  tfstyle prepare site_a/ site_b/ volume.nii.gz -o prepared/ --shard-mb 1024
+  tfstyle prepare site_a/ site_b/ volume.nii.gz -o prepared/
   tfstyle train --content prepared/ --output runs/first"""
 
 
@@ -17,34 +17,29 @@ def prepare(
     *,
     output: Output,
     overwrite: Overwrite = False,
-    shard_mb: float = 256.0,
     reporting: Reporting = Reporting(),
 ) -> dict:
-    """Write scans as TFRecord shards for training.
+    """Write scans as uncompressed NIfTI files for training.
 
-    Writes scans as TFRecord shards with an index: pixels in HU, spacing and the header's window,
-    no attribute of the patient. tfstyle train takes the folder in place of the scans, maps it into
-    memory and reads only what its crops need, on each machine its own part. The same command
+    Writes each scan as an uncompressed NIfTI file with a number for a name: pixels in HU, the
+    affine and the header's window, no attribute of the patient. tfstyle train takes the folder in
+    place of the scans, maps it into memory and reads only what its crops need. The same command
     resumes where an interrupted one stopped.
 
     Args:
-        output: Folder of the shards, new or empty.
-        shard_mb: Size in MB from which on a new shard is begun; scans are not split.
+        output: Folder of the files, new or empty.
     """
     from tfstyle.runs.prepare import prepare_scans
 
     with progress(reporting, "preparing") as update:
-        result = prepare_scans(
-            inputs, output, shard_mb=shard_mb, overwrite=overwrite, progress=update
-        )
+        result = prepare_scans(inputs, output, overwrite=overwrite, progress=update)
     if not reporting.json:
         facts = {
-            "index": result.index,
-            "shards": f"{result.shards}, {result.bytes / 1e6:.1f} MB",
-            "scans": f"{result.scans}, {result.slices} slices",
+            "folder": result.folder,
+            "scans": f"{result.scans}, {result.slices} slices, {result.bytes / 1e6:.1f} MB",
         }
         if result.resumed:
-            facts["there before"] = f"{result.resumed} shards"
+            facts["there before"] = f"{result.resumed} scans"
         print_facts(console(), facts)
     complain_of_failed(result.failed, " and were left out")
     return result.as_dict()

@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 from cyclopts import Group, Parameter
 
 from tfstyle.cli.options import IN_AND_OUT, Output, Overwrite, Reporting, flattened, strip
-from tfstyle.cli.output import complain, console, print_facts, progress
+from tfstyle.cli.output import console, print_facts, progress
 from tfstyle.runs.training_run import TrainingRun
 
 EXAMPLES = """Examples:
@@ -56,20 +56,15 @@ def train(
     Trains a decoder on random pairs of content and style crops, on all devices that TensorFlow
     sees. The output folder gets run.json, history.json, grids/ and, at the end, preset/. A run that
     was interrupted in any way resumes after its last finished epoch when the same command is given
-    again. Over several machines give the same command on each, with TF_CONFIG naming all of them;
-    the first one writes the folder.
+    again.
 
     Args:
         output: Folder of the run.
         tensorboard: Write losses and grids for TensorBoard, too.
     """
     from tfstyle.runs import training
-    from tfstyle.runs.workers import Worker
 
     settings = TrainingRun(**asdict(run) if run else {})
-    worker = Worker.from_environment()
-    if worker.count > 1 and not reporting.quiet:
-        complain(f"worker {worker.rank} of 0 to {worker.count - 1}, starts when all are there")
     before = signal.getsignal(signal.SIGINT)
     try:
         with progress(reporting, "training") as update:

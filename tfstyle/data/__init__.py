@@ -17,7 +17,6 @@ from tfstyle.data.png import read_png, write_png
 from tfstyle.data.protocols import PROTOCOLS, Protocol, apply_protocol
 from tfstyle.data.read import ScanFiles, list_scans, read_scan, read_scans
 from tfstyle.data.scan import Scan
-from tfstyle.data.shards import load_shards
 from tfstyle.data.windows import WINDOWS, Window, resolve_window, scan_to_unit
 
 _LAZY = {
@@ -53,7 +52,6 @@ __all__ = [
     "find_labelled",
     "labelled_dataset",
     "list_scans",
-    "load_shards",
     "match_labels",
     "merge_classes",
     "pair_dataset",

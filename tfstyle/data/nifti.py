@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from tfstyle._private.files import safe_name, write_atomically
-from tfstyle.data.dicom.pixels import AIR_HU, compact, smallest, to_hounsfield
+from tfstyle.data.dicom.pixels import AIR_HU, LOWEST_HU, compact, smallest, to_hounsfield
 from tfstyle.data.layouts import NIFTI
 from tfstyle.data.privacy import reason_of
 from tfstyle.data.scan import Scan
@@ -24,7 +24,7 @@ from tfstyle.limits import check
 
 logger = logging.getLogger(__name__)
 
-_HU_MARK = b"units HU"  # in the header's description, written by write_nifti
+_MARK = re.compile(rb", units (HU|US)")  # in the descriptions of files that tfstyle writes
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 #: The order of axes of a scan: slices upward, rows to the back, columns to the left.
@@ -73,7 +73,8 @@ def _header(path: str, *, say: bool = False) -> nib.Nifti1Header:
 class NiftiPixels:
     """The voxels of a file in the order of a scan's axes: superior, posterior, left.
 
-    ``affine`` takes these axes to patient coordinates; ``units`` is "" until it is known.
+    ``affine`` takes these axes to patient coordinates. ``units`` and ``window`` are what tfstyle
+    noted in the header, or "" until the values are seen, and None.
 
     Raises:
         InputFileError: If the header is damaged, or the volume is not 3-D or above the limits.
@@ -82,7 +83,12 @@ class NiftiPixels:
     by_slice = False
 
     def __init__(self, path: str):
-        self.path, self.header, self.units = path, _header(path, say=True), ""
+        self.path, self.header = path, _header(path, say=True)
+        mark = _MARK.search(self.header["descrip"].tobytes())
+        self.units = mark[1].decode() if mark else ""
+        low, high = float(self.header["cal_min"]), float(self.header["cal_max"])
+        known = mark is not None and low < high and math.isfinite(high - low)
+        self.window = Window.from_limits(low, high) if known else None
         shape, kind = tuple(map(int, self.header.get_data_shape())), self.header.get_data_dtype()
         if kind.fields is not None or kind.kind not in "iufb":
             raise InputFileError(path, f"holds {kind} values; scans have one gray value a voxel.")
@@ -100,18 +106,22 @@ class NiftiPixels:
         self.affine = _RAS_TO_LPS @ own @ nib.orientations.inv_ornt_aff(self._change, self._own)
         self.shape = tuple(self._own[i] for i in np.argsort(self._change[:, 0]))
 
-    def voxels(self) -> np.ndarray:
-        """The voxels of any numeric type, (slices, rows, columns)."""
+    def voxels(self, mapped: bool = False) -> np.ndarray:
+        """The voxels of any numeric type, (slices, rows, columns); on the disk still if `mapped`.
+
+        Those of files that are compressed or scaled are in memory all the same.
+        """
         try:
             with np.errstate(all="ignore"):  # what is too large for the scale becomes infinite
-                voxels = np.asanyarray(nib.arrayproxy.ArrayProxy(self.path, self.header))
+                proxy = nib.arrayproxy.ArrayProxy(self.path, self.header, mmap=mapped)
+                voxels = np.asanyarray(proxy)
         except Exception as error:
             problem = f"the voxels are truncated or damaged ({reason_of(error)})."
             raise InputFileError(self.path, problem) from None
         voxels = nib.orientations.apply_orientation(voxels.reshape(self._own), self._change)
         if voxels.dtype.kind == "b":
             voxels = voxels.astype(np.uint8)
-        return np.ascontiguousarray(voxels)
+        return voxels if mapped else np.ascontiguousarray(voxels)
 
     def scaled(self, voxels: np.ndarray) -> np.ndarray:
         """Voxels as the pixels of a scan in its units, which are found out if need be."""
@@ -120,13 +130,15 @@ class NiftiPixels:
             raise InputFileError(self.path, problem)
         if not self.units:
             low, high = float(voxels.min()), float(voxels.max())
-            marked = _HU_MARK in self.header["descrip"].tobytes()
-            self.units = "HU" if marked or (low <= -50 and high - low >= 200) else "US"
+            self.units = "HU" if low <= -50 and high - low >= 200 else "US"
+        if voxels.dtype == np.int16 and (self.units != "HU" or voxels.min() >= LOWEST_HU):
+            return voxels
+        voxels = np.ascontiguousarray(voxels)
         return to_hounsfield(voxels) if self.units == "HU" else compact(voxels)
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
-        """Pixels of some slices; all are decoded."""
-        pixels = self.scaled(self.voxels())
+        """Pixels of some slices; all are decoded, or stay on the disk until they are used."""
+        pixels = self.scaled(self.voxels(mapped=True))
         return pixels if len(indices) == len(pixels) else pixels[list(indices)]
 
 
@@ -147,14 +159,18 @@ def read_nifti(path: str | os.PathLike, *, units: str = "auto", lazy: bool = Fal
     """Reads a 3-D NIfTI volume as axial slices.
 
     Slices go from inferior to superior, rows from anterior to posterior, columns from the patient's
-    right to left. NIfTI does not say what its values mean: a volume with values of -50 or lower
-    that spans at least 200 counts as Hounsfield units, as does one written by :func:`write_nifti`
-    from such. HU below -1500, which mark padding, become -1024.
+    right to left. NIfTI does not say what its values mean: files written by tfstyle say it in their
+    description; of others a volume with values of -50 or lower that spans at least 200 counts as
+    Hounsfield units, and any other is of unspecified units. HU below -1500, which mark padding,
+    become -1024. Files of :func:`tfstyle.runs.prepare_scans` have the scan's window, in ``cal_min``
+    and ``cal_max``.
 
     Args:
         path: A ``.nii`` or ``.nii.gz`` file; a single slice or trailing axes of length 1 will do.
         units: ``"HU"`` or ``"US"`` to decide what the values are, ``"auto"`` to judge by them.
-        lazy: Keep no pixels until they are asked for. To judge by the values takes reading them.
+        lazy: Keep no pixels until they are asked for. Then a file that is not compressed is mapped
+            into memory, as far as its type allows, and takes an open file. To judge by the values
+            takes reading them.
 
     Returns:
         The scan; int16 in HU, else the smallest of int16, int32 and float32 that fits.
@@ -167,7 +183,7 @@ def read_nifti(path: str | os.PathLike, *, units: str = "auto", lazy: bool = Fal
         raise ArgumentError(f"units: must be 'auto', 'HU' or 'US', received {units!r}.")
     path = os.fspath(path)
     source = NiftiPixels(path)
-    source.units = "" if units == "auto" else units
+    source.units = source.units if units == "auto" else units
     pixels = None if lazy and source.units else source.scaled(source.voxels())
     return Scan(
         pixels=cast("np.ndarray", source if lazy else pixels),
@@ -175,6 +191,7 @@ def read_nifti(path: str | os.PathLike, *, units: str = "auto", lazy: bool = Fal
         units=source.units,
         name=nifti_name(path),
         affine=source.affine,
+        header_window=source.window,
         files=(path,),
     )
 
@@ -312,8 +329,8 @@ def _write(values: np.ndarray, scan: Scan, path: str, description: str, units: s
     except (ValueError, np.linalg.LinAlgError, nib.spatialimages.HeaderDataError) as error:
         problem = f"the place of {scan.name} in space does not fit NIfTI ({error})."
         raise OutputError(path, problem) from error
-    mark = _HU_MARK if units == "HU" else b"units US"
-    image.header["descrip"] = description.encode("ascii", "replace")[:68] + b", " + mark
+    mark = b", units HU" if units == "HU" else b", units US"
+    image.header["descrip"] = description.encode("ascii", "replace")[:68] + mark
     data = image.to_bytes()
     if path.lower().endswith(".gz"):
         data = gzip.compress(data, 6, mtime=0)

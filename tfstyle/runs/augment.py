@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from tfstyle._private.files import remove
+from tfstyle._private.images import checked_whole
 from tfstyle.data import Scan, Window, resolve_window
 from tfstyle.data.dicom.deidentify import new_key
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
@@ -34,7 +35,7 @@ from tfstyle.runs.manifest import (
     rounded,
 )
 from tfstyle.runs.masks import Masks
-from tfstyle.runs.options import AugmentOptions, check_whole
+from tfstyle.runs.options import AugmentOptions
 from tfstyle.runs.outputs import measure_scan, source_kind, write_generated
 from tfstyle.runs.results import Progress
 from tfstyle.runs.sources import Source, check_places, find_sources
@@ -146,7 +147,7 @@ def augment_scans(
         1
     """
     chosen = AugmentOptions(**options)
-    check_whole("workers", workers, 1)
+    checked_whole("workers", workers, 1)
     with begin(network, inputs, output, styles, chosen, overwrite) as (manifest, work, sources):
         kept = manifest.count([source.name for source in sources], chosen.per_image)
         _run(manifest, work, sources, Path(inputs), workers, progress)

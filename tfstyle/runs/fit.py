@@ -5,9 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
-import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import keras
@@ -17,8 +15,7 @@ from tfstyle import callbacks
 from tfstyle._private.files import read_json, remove, write_atomically
 from tfstyle.encoders.weights import load_npz, save_npz
 from tfstyle.errors import OutputError, WeightsError
-from tfstyle.runs.workers import from_chief
-from tfstyle.style_transfer import StyleTransfer, over_machines
+from tfstyle.style_transfer import StyleTransfer
 
 
 def fit_resumable(
@@ -35,14 +32,12 @@ def fit_resumable(
     """``model.fit`` in a folder; called again after an interruption, it resumes.
 
     The folder then holds ``backup/`` (remove it with :meth:`Backup.remove` once the model is
-    saved), ``history.json`` and ``grids/``. Over several machines that holds for the chief; the
-    others keep their backups in a temporary folder, as TensorFlow asks, and start from the chief's.
+    saved), ``history.json`` and ``grids/``.
 
     Args:
         model: Compiled, in the scope of the strategy it trains under.
         dataset: Called with the number of steps done already, gives the batches that follow, as
-            :func:`tfstyle.data.pair_dataset` does with ``start``; over several machines called
-            with ``shard=(worker, workers)`` as well.
+            :func:`tfstyle.data.pair_dataset` does with ``start``.
         folder: Where backups, history and grids lie; made if it is not there.
         epochs: Number of epochs.
         steps: Steps an epoch; a backup is made after each epoch.
@@ -59,64 +54,40 @@ def fit_resumable(
         >>> history = fit_resumable(model, pairs, "runs/first", epochs=10,
         ...                         steps=100)  # doctest: +SKIP
     """
-    strategy = model.distribute_strategy
-    with strategy.scope():
+    with model.distribute_strategy.scope():
         model.optimizer.build(model.trainable_variables)
-    is_chief = not over_machines(strategy) or strategy.extended.should_checkpoint
-    with nullcontext(folder) if is_chief else tempfile.TemporaryDirectory("-tfstyle") as folder:
-        folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError.of(folder, error) from error
-        backup = Backup(folder / "backup", steps)
-        backup.set_model(model)
-        backup.on_train_begin()
-        history = History(folder / "history.json")
-        pictures = []
-        if is_chief:
-            board = folder / "tensorboard" if tensorboard else None
-            sample = next(iter(dataset(0).take(1)))
-            pairs = sample["content"].numpy()[:4], sample["style"].numpy()[:4]
-            pictures.append(callbacks.StyleImages(*pairs, folder / "grids", tensorboard=board))
-            if board:
-                pictures.append(keras.callbacks.TensorBoard(str(board)))
-        batches = _distribute(strategy, dataset, steps_done(model))
-        model.fit(
-            batches,
-            epochs=epochs,
-            steps_per_epoch=steps,
-            shuffle=False,  # the pairs are random already
-            verbose=verbose,
-            # The backup last: an epoch that it holds has its line in the history and its grid.
-            callbacks=[history, *pictures, backup, *extra_callbacks],
-        )
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError.of(folder, error) from error
+    backup = Backup(folder / "backup", steps)
+    backup.set_model(model)
+    backup.on_train_begin()
+    history = History(folder / "history.json")
+    board = folder / "tensorboard" if tensorboard else None
+    sample = next(iter(dataset(0).take(1)))
+    pairs = sample["content"].numpy()[:4], sample["style"].numpy()[:4]
+    pictures = [callbacks.StyleImages(*pairs, folder / "grids", tensorboard=board)]
+    if board:
+        pictures.append(keras.callbacks.TensorBoard(str(board)))
+    batches = dataset(steps_done(model))
+    model.fit(
+        batches,
+        epochs=epochs,
+        steps_per_epoch=steps,
+        shuffle=False,  # the pairs are random already
+        verbose=verbose,
+        # The backup last: an epoch that it holds has its line in the history and its grid.
+        callbacks=[history, *pictures, backup, *extra_callbacks],
+    )
     del batches
     gc.collect()  # ends the pipeline's threads while the interpreter is sound
     return history
 
 
-def _distribute(
-    strategy: tf.distribute.Strategy, dataset: Callable[..., tf.data.Dataset], start: int
-) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-    """What ``fit`` takes: all batches, or this worker's part of them, split over its devices."""
-    if not over_machines(strategy):
-        return dataset(start)
-    # Left to itself, Keras has every worker draw all pairs and throw most of them away.
-    devices = len(strategy.extended.worker_devices)
-
-    def part(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        data = dataset(start, shard=(context.input_pipeline_id, context.num_input_pipelines))
-        share = data.element_spec["content"].shape[0] // devices
-        return data if devices == 1 else data.rebatch(share, drop_remainder=True)
-
-    return strategy.distribute_datasets_from_function(part)
-
-
 class Backup(keras.callbacks.Callback):
     """Keeps the model and its optimizer after each epoch, until the preset is written.
-
-    Over several machines all workers resume from the chief's backup.
 
     ``keras.callbacks.BackupAndRestore`` writes over the weights of the epoch before, and the
     epoch's number after them: a process killed in between has no backup, or trains one epoch
@@ -151,11 +122,6 @@ class Backup(keras.callbacks.Callback):
                 raise WeightsError(f"{self.path}: is of another model; choose another folder.")
             for key, variable in state.items():
                 variable.assign(arrays[key])
-        strategy = self.model.distribute_strategy
-        if over_machines(strategy):
-            values = from_chief(strategy, [keras.ops.convert_to_numpy(v) for v in state.values()])
-            for variable, value in zip(state.values(), values, strict=True):
-                variable.assign(value)
         self.model._initial_epoch = steps_done(self.model) // self.steps
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

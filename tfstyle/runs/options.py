@@ -102,19 +102,12 @@ class AugmentOptions:
     batch_size: int = 8
 
     def __post_init__(self) -> None:
-        from tfstyle._private.images import number_range
+        from tfstyle._private.images import checked_whole, number_range
         from tfstyle.data.dicom.deidentify import check_profile
 
         check_profile(self.deidentify)
-        check_whole("per_image", self.per_image, 1)
-        check_whole("batch_size", self.batch_size, 1)
-        check_whole("seed", self.seed, 0)
+        for name, least in (("per_image", 1), ("batch_size", 1), ("seed", 0)):
+            checked_whole(name, getattr(self, name), least)
         if self.gate is not None and not -1 <= self.gate <= 1:
             raise ArgumentError(f"gate: must lie in [-1, 1] or be None, received {self.gate!r}.")
         object.__setattr__(self, "strength", number_range("strength", self.strength, 0.0, 1.0))
-
-
-def check_whole(name: str, value: float, least: int) -> None:
-    """Raises an ArgumentError unless `value` is a whole number from `least`."""
-    if int(value) != value or value < least:
-        raise ArgumentError(f"{name}: must be a whole number from {least}, received {value!r}.")

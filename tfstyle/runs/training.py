@@ -5,13 +5,11 @@ The command ``tfstyle train`` is a thin layer over :func:`train`.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import subprocess
-import zlib
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,13 +19,11 @@ import tensorflow as tf
 
 from tfstyle import encoders
 from tfstyle._private.versions import package_versions
-from tfstyle.data import Scan, load_shards, pair_dataset, read_scans, spine_phantom
-from tfstyle.data.shards import is_prepared
+from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom
 from tfstyle.errors import ArgumentError
 from tfstyle.runs.fit import Backup, fit_resumable, read_history, steps_done
 from tfstyle.runs.folder import RunFolder
 from tfstyle.runs.training_run import TrainingRun
-from tfstyle.runs.workers import Worker, from_chief
 from tfstyle.style_transfer import StyleTransfer
 
 log = logging.getLogger(__name__)
@@ -71,13 +67,8 @@ def train(
 
     The folder then holds ``run.json`` (the settings), ``history.json``, ``grids/`` (content,
     style and generated after each epoch), ``backup/`` while the run is not finished, and
-    ``preset/`` at the end. Training runs on all devices that TensorFlow sees
+    ``preset/`` at the end. Training runs on all devices of this machine that TensorFlow sees
     (``tf.distribute.MirroredStrategy``).
-
-    Where ``TF_CONFIG`` names several workers, each of them calls this with the same run, in a new
-    process, and trains on its part of every batch (``tf.distribute.MultiWorkerMirroredStrategy``).
-    Only the chief, the first worker, reads and writes ``output``; the others take its weights at
-    the start, and the paths in their results are the chief's.
 
     Args:
         run: The settings.
@@ -91,13 +82,11 @@ def train(
         Paths and final losses.
 
     Raises:
-        ArgumentError: Settings or a ``TF_CONFIG`` that cannot be used, or other settings than the
-            folder's or the chief's.
+        ArgumentError: Settings that cannot be used, or other settings than the folder's.
         InputFileError: A scan that cannot be read.
         OutputError: The folder holds something else, is in use by another training, or cannot be
             written.
         WeightsError: The encoder's weights or the preset cannot be loaded.
-        WorkerError: Another worker has stopped or cannot be reached.
 
     Example:
         >>> run = TrainingRun(content=("ct/",), windows=("bone", "soft_tissue"), epochs=20)
@@ -109,43 +98,41 @@ def train(
         raise ArgumentError(
             "tensorboard: is not installed; install it: pip install 'tfstyle[tensorboard]'."
         )
-    worker = Worker.from_environment()
-    with worker.together():
-        strategy = worker.strategy()
-        with _folder(run, folder, overwrite) if worker.is_chief else nullcontext():
-            return _train(run, folder, worker, strategy, tensorboard, extra_callbacks, verbose)
+    with RunFolder(
+        folder,
+        {"settings": asdict(run)},
+        record="run.json",
+        what="training run",
+        facts=lambda: {"environment": environment()},
+        came=lambda found: any((found.path / name).exists() for name in _CAME),
+        overwrite=("backup", "grids", "tensorboard", *_CAME) if overwrite else None,
+    ):
+        return _train(run, folder, tensorboard, extra_callbacks, verbose)
 
 
 def _train(
     run: TrainingRun,
     folder: Path,
-    worker: Worker,
-    strategy: tf.distribute.Strategy,
     tensorboard: bool,
     extra_callbacks: Sequence[keras.callbacks.Callback],
     verbose: int,
 ) -> TrainingResult:
-    log.info("training on %d device(s)", strategy.num_replicas_in_sync)
+    strategy = tf.distribute.MirroredStrategy()
+    devices = strategy.num_replicas_in_sync
+    log.info("training on %d device(s)", devices)
+    if run.batch_size < devices:
+        raise ArgumentError(
+            f"batch_size: {run.batch_size} pairs are too few for {devices} devices; choose "
+            f"{devices} or more."
+        )
     preset, history_file = folder / "preset", folder / "history.json"
-    finished = worker.is_chief and (preset / "preset.json").is_file()
-    _check_batch(run, strategy.num_replicas_in_sync, worker)
-    if worker.count > 1:
-        digest = _digest(run)
-        chief_finished, chief_digest = from_chief(strategy, [finished, digest])
-        finished = bool(chief_finished)
-        if digest != chief_digest:
-            raise ArgumentError(
-                f"TF_CONFIG: worker {worker.rank} was given other settings than the chief; start "
-                "every worker with the same command."
-            )
-    if finished:
+    if (preset / "preset.json").is_file():
         log.info("%s is finished already", folder)
-        if worker.is_chief:
-            Backup.remove(folder / "backup")
+        Backup.remove(folder / "backup")
         rows = read_history(history_file)
         return TrainingResult(preset, history_file, run.epochs * run.steps, run.epochs, _last(rows))
     keras.utils.set_random_seed(run.seed)
-    contents, styles = _load_scans(run, verify=worker.is_chief)
+    contents, styles = _load_scans(run)
     with strategy.scope():
         model = _build(run)
         model.compile(
@@ -164,7 +151,7 @@ def _train(
     history = fit_resumable(
         model,
         # Pairs depend on the seed and their number alone, so the run resumes where it stopped.
-        lambda start, **options: _dataset(run, contents, styles, start, **options),
+        lambda start: _dataset(run, contents, styles, start),
         folder,
         epochs=run.epochs,
         steps=run.steps,
@@ -173,57 +160,23 @@ def _train(
         verbose=verbose,
     )
     losses = _last(history.rows)
-    if worker.is_chief:
-        model.save_to_preset(preset, card=_card(run, losses))
-        Backup.remove(folder / "backup")
-    if worker.count > 1:
-        from_chief(strategy, [0])  # no worker ends well before the chief has written the preset
+    model.save_to_preset(preset, card=_card(run, losses))
+    Backup.remove(folder / "backup")
     return TrainingResult(preset, history_file, steps_done(model), history.first_epoch, losses)
 
 
-def _folder(run: TrainingRun, folder: Path, overwrite: bool) -> RunFolder:
-    return RunFolder(
-        folder,
-        {"settings": asdict(run)},
-        record="run.json",
-        what="training run",
-        facts=lambda: {"environment": environment()},
-        came=lambda found: any((found.path / name).exists() for name in _CAME),
-        overwrite=("backup", "grids", "tensorboard", *_CAME) if overwrite else None,
-    )
-
-
-def _check_batch(run: TrainingRun, devices: int, worker: Worker) -> None:
-    if worker.count > 1 and run.batch_size % devices:
-        raise ArgumentError(
-            f"batch_size: {run.batch_size} pairs cannot be shared by {devices} devices on "
-            f"{worker.count} machines; choose a multiple of {devices}."
-        )
-    if run.batch_size < devices:
-        raise ArgumentError(
-            f"batch_size: {run.batch_size} pairs are too few for {devices} devices; choose "
-            f"{devices} or more."
-        )
-
-
-def _digest(run: TrainingRun) -> int:
-    """A checksum of the settings without the paths, which may differ between machines."""
-    paths = {"content", "style", "preset", "weights"}
-    settings = {key: value for key, value in asdict(run).items() if key not in paths}
-    return zlib.crc32(json.dumps(settings, sort_keys=True).encode())
-
-
-def _load_scans(run: TrainingRun, verify: bool) -> tuple[list[Scan], list[Scan]]:
-    contents = [scan for path in run.content for scan in _read(path, verify)]
-    styles = [scan for path in run.style for scan in _read(path, verify)] or list(contents)
+def _load_scans(run: TrainingRun) -> tuple[list[Scan], list[Scan]]:
+    contents = [scan for path in run.content for scan in _read(path)]
+    styles = [scan for path in run.style for scan in _read(path)] or list(contents)
     phantoms = [
         spine_phantom(seed=run.seed + i, size=max(128, run.crop)).scan for i in range(run.phantoms)
     ]
     return contents + phantoms, styles + phantoms
 
 
-def _read(path: str, verify: bool) -> list[Scan]:
-    return load_shards(path, verify=verify) if is_prepared(path) else read_scans(path)
+def _read(path: str) -> list[Scan]:
+    """Scans in memory, or on the disk still where a file can be mapped."""
+    return [scan.load() for scan in read_scans(path, lazy=True)]
 
 
 def _build(run: TrainingRun) -> StyleTransfer:
@@ -270,8 +223,7 @@ def _dataset(
     run: TrainingRun,
     contents: Sequence[Scan],
     styles: Sequence[Scan],
-    start: int = 0,
-    shard: tuple[int, int] = (0, 1),
+    start: int,
 ) -> tf.data.Dataset:
     return pair_dataset(
         contents,
@@ -282,7 +234,6 @@ def _dataset(
         batch_size=run.batch_size,
         seed=run.seed,
         start=start,
-        shard=shard,
         same_place=run.same_place,
         window_jitter=run.window_jitter,
         rescale=run.rescale,

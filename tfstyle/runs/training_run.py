@@ -16,7 +16,7 @@ class TrainingRun:
     """Everything that decides a run; kept in the run's folder as ``run.json``.
 
     Attributes:
-        content: Content scans: DICOM files or folders, NIfTI, PNG, or folders of tfstyle prepare.
+        content: Content scans: DICOM files or folders, NIfTI, PNG; large sets from tfstyle prepare.
         style: Style scans. Defaults to the content scans.
         phantoms: Number of spine phantoms to add to contents and styles.
         windows: Windows of the contents, one drawn for each crop: names, percentile, range,
@@ -85,11 +85,11 @@ class TrainingRun:
     xla: bool = False
 
     def __post_init__(self) -> None:
+        from tfstyle._private.images import checked_whole
+
         for name in ("crop", "batch_size", "steps", "epochs"):
-            if getattr(self, name) < 1:
-                raise ArgumentError(f"{name}: must be at least 1, received {getattr(self, name)}.")
-        if self.phantoms < 0:
-            raise ArgumentError(f"phantoms: must be at least 0, received {self.phantoms}.")
+            checked_whole(name, getattr(self, name), 1)
+        checked_whole("phantoms", self.phantoms, 0)
         if not self.learning_rate > 0:
             raise ArgumentError(f"learning_rate: must be above 0, received {self.learning_rate}.")
         if not self.content and not self.phantoms:

@@ -1,0 +1,92 @@
+"""The script of the guide on several machines, as two processes on the loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tfstyle
+from tests.models import image
+from tfstyle.data import write_png
+
+SCRIPT = Path(__file__).parents[2] / "training" / "several_machines.py"
+SMALLER = {
+    "batch_size=8 * machines": "batch_size=machines",
+    '"crop": 128': '"crop": 16',
+    '("bone", "soft_tissue", "lung")': '("range",)',
+    "steps_per_epoch=100": "steps_per_epoch=1",
+    "epochs=50": "epochs=40",
+}
+
+
+def start(script: Path, *words: Path) -> list[subprocess.Popen]:
+    """Two workers of one cluster."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    cluster = {"worker": [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]}
+    for one in sockets:
+        one.close()
+    return [
+        subprocess.Popen(
+            [sys.executable, script, *words],
+            env={
+                **os.environ,
+                "PYTHONPATH": str(SCRIPT.parents[1]),
+                "TF_CONFIG": json.dumps(
+                    {"cluster": cluster, "task": {"type": "worker", "index": index}}
+                ),
+            },
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for index in range(2)
+    ]
+
+
+@pytest.mark.slow
+def test_two_machines_train_one_model_and_resume(tmp_path):
+    text = SCRIPT.read_text()
+    for ours, smaller in SMALLER.items():
+        assert ours in text
+        text = text.replace(ours, smaller)
+    script, folder = tmp_path / "script.py", tmp_path / "run"
+    script.write_text(text)
+    write_png(image(1, (24, 24)), tmp_path / "scans.png")
+    chief, worker = start(script, tmp_path / "scans.png", folder)
+    try:
+        deadline = time.monotonic() + 600
+        while not (folder / "backup" / "training_metadata.json").exists():
+            assert time.monotonic() < deadline
+            assert chief.poll() is None, chief.communicate()
+            time.sleep(0.01)
+        worker.kill()
+        chief.communicate(timeout=600)
+        assert worker.wait() == -signal.SIGKILL
+        assert chief.returncode != 0  # the chief does not continue alone
+        assert not (folder / "preset").exists()
+        chief, worker = start(script, tmp_path / "scans.png", folder)
+        printed, messages = chief.communicate(timeout=600)
+        assert (chief.returncode, worker.wait()) == (0, 0), messages
+    finally:
+        for process in (chief, worker):
+            process.kill()
+            process.communicate()
+    epochs = [int(number) for number in re.findall(r"Epoch (\d+)/40", printed)]
+    assert epochs[0] > 1
+    assert epochs == list(range(epochs[0], 41))
+    before, after = (
+        tfstyle.StyleTransfer.from_preset(name).stylize(image(1, (24, 24)), image(2, (24, 24)))
+        for name in ("vgg16_ct", str(folder / "preset"))
+    )
+    assert np.isfinite(after).all()
+    assert not np.allclose(before, after, atol=1e-3)
