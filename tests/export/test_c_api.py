@@ -219,7 +219,7 @@ def test_generates_what_python_does(session, model, random, signature, content, 
     results = session.run(signature, {"content": content, "style": style})
     assert set(results) == {"generated"}
     np.testing.assert_allclose(
-        results["generated"], model.stylize(content, style), rtol=0, atol=1e-5
+        results["generated"], model.stylize(content, style), rtol=0, atol=5e-5
     )
 
 
