@@ -179,7 +179,7 @@ _ABOUT: dict[str, dict] = {
         "licence": "Apache-2.0",
         "training": "`python scripts/train_tone.py`",
         "limits": (
-            "CT alone; a style of another modality gives a low confidence.",
+            "CT alone; the confidence does not tell that an image is of another modality.",
             "Figures are those of models trained in the same way without the patient measured.",
         ),
     },

@@ -25,8 +25,8 @@ class ToneCurve(NamedTuple):
         errors: float32 tensor (B, K): the mean absolute error to expect there, in gray levels.
         alike: float32 tensor (B, 1): the probability that content and style have one and the same
             gray scale; by it the curve is drawn to the identity.
-        coverage: float32 tensor (B, 1) from 0 to 1: how far each image shows something like what
-            the other shows; 0 where one of them shows a single gray level.
+        coverage: float32 tensor (B, 1) from 0 to 1: how far both images show several gray levels;
+            0 where one of them is empty.
     """
 
     levels: Any

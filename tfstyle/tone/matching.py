@@ -15,9 +15,6 @@ KNOTS = 32
 #: Above this probability that both have one gray scale the content stays as it is. Chosen on the
 #: patients "shoulder" and "head", whose models do not know them, for all others.
 ALIKE = 0.1
-#: Mean closest cosine at which two images have nothing and everything in common: 2 % and half of
-#: the pairs of CT lie below, noise and inverted pictures at the lower end.
-RESEMBLANCE = (0.85, 0.93)
 #: Standard deviation of an image's tokens, below which it shows hardly more than one gray level.
 LEAST_SPREAD = 0.05
 #: Gray levels up to here are the floor of the scale: air, or what the window makes black.
@@ -194,7 +191,7 @@ class ToneMatcher(keras.layers.Layer):
         values = rising(values[..., 0])
         values = alike * x[..., 0] + (1.0 - alike) * values
         errors = ops.exp(ops.clip(log_errors[..., 0], -6.0, 1.0))
-        coverage = _coverage(given[..., 0], given_style[..., 0], cosine)
+        coverage = _coverage(given[..., 0], given_style[..., 0])
         return ToneCurve(strictly_rising(x[..., 0]), values, errors, alike, coverage)
 
     def _block(self, number, h):
@@ -259,14 +256,10 @@ def _ranks_above_floor(gray, rank):
     return ops.clip((rank - below) / (1.0 - below + 1e-3), 0.0, 1.0)
 
 
-def _coverage(content, style, cosine):
-    """How far two images show something alike, (B, 1); see :class:`ToneCurve`."""
-    resembles = [ops.mean(ops.max(cosine, axis=axis), axis=1) for axis in (1, 2)]
-    resembles = ops.minimum(*resembles)
+def _coverage(content, style):
+    """How far both images show more than one gray level, (B, 1); see :class:`ToneCurve`."""
     shown = ops.minimum(ops.std(content, axis=1), ops.std(style, axis=1))
-    low, high = RESEMBLANCE
-    covered = ops.clip((resembles - low) / (high - low), 0.0, 1.0)
-    return (covered * ops.clip(shown / LEAST_SPREAD, 0.0, 1.0))[:, None]
+    return ops.clip(shown / LEAST_SPREAD, 0.0, 1.0)[:, None]
 
 
 def _mean_and_spread(moments):

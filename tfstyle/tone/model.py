@@ -291,8 +291,9 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         """How well the style shows what the content shows, from 0 to 1 for each content.
 
         The network says which error it expects at every gray level; an expected mean error e of
-        the curve gives ``c / (1 + (e / 0.1)²)``, with the curve's coverage c. Low where the style
-        shows nothing comparable or is empty, for inverted pictures and for noise.
+        the curve gives ``c / (1 + (e / 0.1)²)``, with the curve's coverage c: 0 where one of the
+        images is empty. It is learned on pairs of CT, and does not tell that an image is of another
+        modality, inverted or noise.
 
         Args:
             content: See :meth:`stylize`.
@@ -451,8 +452,8 @@ def reason_of_doubt(curve: ToneCurve) -> str:
     worst = int(np.argmin(confidence_of(curve)))
     if float(np.asarray(curve.coverage)[worst, 0]) < 0.5:
         return (
-            "content and style show little that is alike (an empty slice, an inverted picture, "
-            "another modality?); choose another slice or scan as style"
+            "content or style shows hardly more than one gray level (an empty slice?); choose "
+            "another slice or scan"
         )
     return (
         "the style shows few of the content's tissues clearly, an error of about "
