@@ -30,17 +30,18 @@ model = tfstyle.from_preset()
 codes = model.encode_style(others)  # (N, H, W, 1) in [0, 1]
 augment = tfstyle.StyleAugmentation(model, styles=codes, p=0.5, strength=(0.5, 1.0), seed=1)
 train = labelled_dataset(records, SEEN, batch_size=6, classes=vertebra, seed=1)
-augmented = train.map(augment)
+endless = train.repeat()  # before `map`: to start an augmented set anew takes seconds
+augmented, steps = endless.map(augment), len(records) * 3 // 6
 
 # %%
 test = labelled_dataset(test_records, UNSEEN, batch_size=12, classes=vertebra)
 ((test_images, test_masks),) = test.take(1)
 predicted = {}
-for name, data in (("plain", train), ("augmented", augmented)):
+for name, data in (("plain", endless), ("augmented", augmented)):
     keras.utils.set_random_seed(2)
     unet = UNet(classes=2, depth=3, width=8, normalization="batch")
     unet.compile_default(learning_rate=3e-3, dice=1.0)
-    unet.fit(data, epochs=EPOCHS, shuffle=False, verbose=0)
+    unet.fit(data, steps_per_epoch=steps, epochs=EPOCHS, shuffle=False, verbose=0)
     results = unet.evaluate(test, verbose=0, return_dict=True)
     print(name, {key: round(value, 3) for key, value in results.items()})
     predicted[f"{name}, mean IoU {results['mean_iou']:.2f}"] = unet.segment(test_images)[1]
