@@ -12,12 +12,8 @@ import numpy as np
 from picture import save_row
 from pydicom.data import get_testdata_file
 
-# --8<-- [start:imports]
 import tfstyle
-from tfstyle.data import read_scan, scan_to_unit
-
-# --8<-- [end:imports]
-from tfstyle.data import Window, spine_phantom, write_nifti
+from tfstyle.data import Window, read_scan, scan_to_unit, spine_phantom, write_nifti
 
 series = Path(tempfile.mkdtemp()) / "series.nii.gz"
 scan = spine_phantom(seed=3, size=192, slices=6).scan
@@ -26,14 +22,12 @@ write_nifti(full.to_unit(scan.pixels), scan, full, series)
 reference = get_testdata_file("bad_sequence.dcm")  # a vertebra, 512 x 512
 
 # %%
-# --8<-- [start:model]
 model = tfstyle.from_preset()  # a ToneTransfer
 content = scan_to_unit(read_scan(series), "soft_tissue")  # (slices, H, W, 1) in [0, 1]
 style = scan_to_unit(read_scan(reference), "bone")[0]  # one image (H, W, 1)
 
 generated = model.stylize(content, style, one_curve=True)  # the content's shape
 confidence = model.confidence(content, style, one_curve=True)  # (1,), from 0 to 1
-# --8<-- [end:model]
 
 # %%
 answer = scan_to_unit(read_scan(series), "bone")

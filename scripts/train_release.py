@@ -211,7 +211,7 @@ Written by `python scripts/train_release.py cards`.
 | Encoder's weights | {weights} |
 | Training | {training}, {steps} |
 | Data | {data} |
-| Licence | {licence} |
+| License | {licence} |
 
 ## What it is worth
 

@@ -148,7 +148,7 @@ Written by `python scripts/train_unet.py`.
 | Training | {recipe.steps} steps of {recipe.batch_size} squares of {recipe.size} pixels; \
 `StyleAugmentation` (`tone_ct`) on {recipe.p:.0%} of them, nnU-Net's intensity transforms |
 | Data | {about[data]} |
-| Licence | {about[licence]} |
+| License | {about[licence]} |
 
 ## What it is worth
 

@@ -9,7 +9,7 @@ import tfstyle
 from tfstyle.data import pair_dataset, read_scans
 
 strategy = tf.distribute.MultiWorkerMirroredStrategy()  # waits for the others; before all else
-chief = strategy.cluster_resolver.task_id == 0
+chief = not strategy.cluster_resolver.task_id  # 0, or None without TF_CONFIG: one machine
 folder = sys.argv[2]  # on a file system that all machines share
 scans = read_scans(sys.argv[1], lazy=True)  # files of tfstyle prepare are mapped into memory
 with strategy.scope():

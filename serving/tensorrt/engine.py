@@ -1,6 +1,6 @@
 """An experiment: a TensorRT engine from an ONNX model, for the GPU of this machine.
 
-    pip install 'tfstyle[onnx,tensorrt]'
+    pip install '.[onnx,tensorrt]'
     tfstyle convert saved_models/stylize --to onnx --size 512 -o stylize.onnx
     python serving/tensorrt/engine.py stylize.onnx stylize.engine --float16
 

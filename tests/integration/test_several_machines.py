@@ -29,6 +29,17 @@ SMALLER = {
 }
 
 
+def smaller_script(folder: Path) -> Path:
+    """The script with steps of a pair, an epoch each, and a picture to train on beside it."""
+    text = SCRIPT.read_text()
+    for ours, smaller in SMALLER.items():
+        assert ours in text
+        text = text.replace(ours, smaller)
+    (folder / "script.py").write_text(text)
+    write_png(image(1, (24, 24)), folder / "scans.png")
+    return folder / "script.py"
+
+
 def start(script: Path, *words: Path) -> list[subprocess.Popen]:
     """Two workers of one cluster."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
@@ -55,13 +66,7 @@ def start(script: Path, *words: Path) -> list[subprocess.Popen]:
 
 @pytest.mark.slow
 def test_two_machines_train_one_model_and_resume(tmp_path):
-    text = SCRIPT.read_text()
-    for ours, smaller in SMALLER.items():
-        assert ours in text
-        text = text.replace(ours, smaller)
-    script, folder = tmp_path / "script.py", tmp_path / "run"
-    script.write_text(text)
-    write_png(image(1, (24, 24)), tmp_path / "scans.png")
+    script, folder = smaller_script(tmp_path), tmp_path / "run"
     chief, worker = start(script, tmp_path / "scans.png", folder)
     try:
         deadline = time.monotonic() + 600
@@ -90,3 +95,14 @@ def test_two_machines_train_one_model_and_resume(tmp_path):
     )
     assert np.isfinite(after).all()
     assert not np.allclose(before, after, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_script_trains_and_saves_on_one_machine_too(tmp_path):
+    script, folder = smaller_script(tmp_path), tmp_path / "run"
+    script.write_text(script.read_text().replace("epochs=40", "epochs=1"))
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
+    environment.pop("TF_CONFIG", None)
+    words = [sys.executable, script, tmp_path / "scans.png", folder]
+    subprocess.run(words, env=environment, check=True)
+    assert (folder / "preset" / "weights.npz").exists()

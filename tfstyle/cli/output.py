@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -133,8 +134,8 @@ def print_table(out: Console, head: Sequence[str], rows: Sequence[Sequence[objec
     cells = [[str(cell) for cell in row] for row in rows]
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     for i, name in enumerate(head):
-        words = any(row[i][:1] not in "-0123456789" for row in cells)
-        table.add_column(name, justify="left" if words else "right", overflow="fold")
+        numbers = all(re.fullmatch(r"-|-?[\d.]+( kB)?", row[i]) for row in cells)
+        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
     for row in cells:
         table.add_row(*row)
     out.print(table)

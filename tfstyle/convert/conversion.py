@@ -159,7 +159,7 @@ def convert(
 def _check_free(*paths: Path) -> None:
     for path in paths:
         if path.exists():
-            raise OutputError(path, "exists already; choose another name, or overwrite it.")
+            raise OutputError(path, "exists already; choose another name, or set overwrite.")
 
 
 def _saved_model(model: Any, work: Path) -> Path:

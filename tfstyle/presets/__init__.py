@@ -190,7 +190,7 @@ def table(cls: type | None = None) -> dict[str, dict]:
 
 def readme() -> str:
     """The text of ``README.md`` beside this file: :func:`table` in Markdown."""
-    head = ["preset", "class", "what", "encoder's weights", "training data", "figures", "licence"]
+    head = ["preset", "class", "what", "encoder's weights", "training data", "figures", "license"]
     lines = [head, ["---"] * len(head)]
     for name, row in table().items():
         lines.append(

@@ -294,7 +294,7 @@ def _check_free(tasks: Sequence[Task], overwrite: bool) -> None:
         if not overwrite:
             raise OutputError(
                 target,
-                "exists already and is not overwritten; choose another name, or overwrite it.",
+                "exists already and is not overwritten; choose another name, or set overwrite.",
             )
         if not all(map(is_result, files)):
             raise OutputError(target, "is not a result of tfstyle; choose another name.")
