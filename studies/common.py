@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
 from tfstyle._private.files import write_atomically
-from tfstyle.data import Scan
 from tfstyle.errors import ArgumentError, OutputError
 
 FOLDER = Path(__file__).resolve().parent
@@ -96,14 +95,6 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, all columns but the first on the right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def upright(scan: Scan, images: np.ndarray) -> np.ndarray:
-    """Slices (…, H, W) of a scan for the eye: rows to the back, columns to the patient's left."""
-    if scan.affine is None:
-        return images
-    down, across = (-1 if scan.affine[w, axis] < 0 else 1 for axis, w in ((1, 1), (2, 0)))
-    return images[..., ::down, ::across]
 
 
 def grid(rows: Sequence[Sequence[np.ndarray]], side: int = 384, gap: int = 8) -> np.ndarray:

@@ -23,10 +23,10 @@ import pydicom
 from pydicom.data import get_testdata_file
 
 from studies import common
-from studies.common import upright
 from tfstyle import presets
 from tfstyle.data import WINDOWS, Window, body_mask, read_scan, write_png
 from tfstyle.data.layouts import DESCRIPTION, PICTURE
+from tfstyle.data.scan import upright
 from tfstyle.errors import InputFileError, OutputError, TfstyleError
 from tfstyle.export import export_stylize, export_unet
 from tfstyle.metrics import dice, tone_error

@@ -28,6 +28,7 @@ from studies import common
 from tfstyle import encoders
 from tfstyle.data import Scan, Window, apply_protocol, read_scan, resolve_window
 from tfstyle.data.extra_ct import extra_ct
+from tfstyle.data.scan import upright
 from tfstyle.encoders import ENCODERS, Encoder
 from tfstyle.errors import InputFileError
 from tfstyle.layers import moments, reduce_size
@@ -299,7 +300,7 @@ def _packaged() -> Scan:
 
 def _turned(scan: Scan) -> Scan:
     """The scan for the eye, without its place in space."""
-    pixels = common.upright(scan, scan.pixels)
+    pixels = upright(scan, scan.pixels)
     return dataclasses.replace(scan, pixels=pixels, affine=None, frames=())
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from tfstyle._private.files import free_name, parse_json, read_arrays, write_atomically
 from tfstyle.data import Scan, list_scans, read_scans, resolve_window
+from tfstyle.data.scan import upright
 from tfstyle.data.windows import Window, WindowSpec
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
 
@@ -361,7 +362,7 @@ def _views(
     views = []
     for group in [indices] if together else [[index] for index in indices]:
         for spec, window in windows:
-            images = [window.to_unit(scan.pixels[index]) for index in group]
+            images = [window.to_unit(upright(scan, scan.pixels[index])) for index in group]
             name = scan.name if count == 1 or together else f"{scan.name}[{group[0]}]"
             if len(specs) > 1:
                 shown = f"{window.center:g}/{window.width:g}"

@@ -12,6 +12,7 @@ import numpy as np
 
 from tfstyle.data import Scan, Window, read_scan, resolve_window
 from tfstyle.data.dicom import read_frame
+from tfstyle.data.scan import upright
 from tfstyle.errors import ArgumentError, ServingError
 from tfstyle.tone import ToneCurve
 from tfstyle.tone.model import SLICES, ToneTransfer, confidence_of, evenly
@@ -213,7 +214,7 @@ def style_images(
         most: Without `index`, take up to so many slices, evenly spread; 1 is the middle one.
 
     Returns:
-        float32 images (S, H, W) in [0, 1], and the window that made them.
+        float32 images (S, H, W) in [0, 1], axial ones upright, and the window that made them.
 
     Raises:
         ArgumentError: If there is no such slice.
@@ -227,7 +228,7 @@ def style_images(
             f"style_slice: {index} is not in {path}, which has {count} slices, 0 to {count - 1}."
         )
     used = resolve_window(window, scan)
-    return used.to_unit(read_slices(scan, chosen)), used
+    return used.to_unit(upright(scan, read_slices(scan, chosen))), used
 
 
 def read_slices(scan: Scan, indices: Sequence[int], pool: Executor | None = None) -> np.ndarray:

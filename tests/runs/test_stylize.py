@@ -231,6 +231,23 @@ class TestOneCurve:
         volume = scan_to_unit(read_scan(tmp_path / "o.nii"), "full")
         np.testing.assert_allclose(volume, found, atol=1e-3)
 
+    def test_stored_upside_down_it_is_looked_at_upright(self, tone, changing, tmp_path):
+        style = read_scan(changing).files[1]
+        expected = self.run(tone, changing, style, tmp_path / "upright")
+        for file in read_scan(changing).files:
+            dataset = pydicom.dcmread(file)
+            dataset.PixelData = dataset.pixel_array[::-1].tobytes()
+            dataset.ImageOrientationPatient = [1, 0, 0, 0, -1, 0]
+            dataset.ImagePositionPatient[1] += (dataset.Rows - 1) * dataset.PixelSpacing[0]
+            dataset.save_as(file)
+        done = self.run(tone, changing, style, tmp_path / "turned")
+        assert done.confidence == pytest.approx(expected.confidence, abs=1e-3)
+        found, upright = (
+            read_scan(tmp_path / name / "series").pixels for name in ("turned", "upright")
+        )
+        # The normal points down now, so the slices come in the other order too.
+        np.testing.assert_allclose(found[::-1, ::-1], upright, atol=60)
+
     def test_low_confidence_says_why(self, tone, changing, tmp_path, caplog):
         bias = tone.matcher.out.bias.numpy()
         try:

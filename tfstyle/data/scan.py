@@ -186,6 +186,25 @@ class Scan:
         )
 
 
+def upright(scan: Scan, images: np.ndarray) -> np.ndarray:
+    """Slices of a scan as viewers show axial ones: rows to the back, columns to the patient's left.
+
+    Some scanners and converters store slices upside down; a network that has learned on upright
+    ones errs on them.
+
+    Args:
+        scan: The scan; without an affine nothing is known, and nothing turned.
+        images: array (…, rows, columns) of its slices.
+
+    Returns:
+        A view of `images`, flipped along rows, columns or both where need be.
+    """
+    if scan.affine is None:
+        return images
+    down, across = (-1 if scan.affine[w, axis] < 0 else 1 for axis, w in ((1, 1), (2, 0)))
+    return images[..., ::down, ::across]
+
+
 @dataclass(frozen=True)
 class _Part:
     """Some slices of pixels that are read one by one."""

@@ -24,6 +24,7 @@ from tfstyle._private.files import remove
 from tfstyle._private.images import checked_whole
 from tfstyle.data import Scan, Window, resolve_window
 from tfstyle.data.dicom.deidentify import new_key
+from tfstyle.data.scan import upright
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.runs.folder import inside
 from tfstyle.runs.manifest import (
@@ -386,7 +387,7 @@ class Augmentation:
         transfer = ScanTransfer(
             self.network,
             len(unit),
-            unit.__getitem__,
+            lambda which: upright(scan, unit[which, ..., 0])[..., None],
             self.styles.codes[style][None],
             strength,
             batch_size=self.options.batch_size,

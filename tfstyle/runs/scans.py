@@ -17,6 +17,7 @@ from tfstyle import __version__
 from tfstyle.baselines import Baseline
 from tfstyle.data import Scan, Window
 from tfstyle.data.dicom import read_frame
+from tfstyle.data.scan import upright
 from tfstyle.errors import ArgumentError
 from tfstyle.runs.folder import files_digest
 from tfstyle.runs.options import StylizeOptions
@@ -209,7 +210,7 @@ class StylizeWork:
         transfer = ScanTransfer(
             self.stylizer,
             len(scan),
-            lambda indices: window.to_unit(read_slices(scan, indices, pool))[..., None],
+            lambda which: window.to_unit(upright(scan, read_slices(scan, which, pool)))[..., None],
             self.codes[0] if len(self.codes) == 1 else self.codes or None,
             self.options.strength,
             self.style_weights,
