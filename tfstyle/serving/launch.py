@@ -93,7 +93,8 @@ def serve(
             server.start()
             if on_ready is not None and not stop.is_set():
                 on_ready(ServerInfo(chosen, server.address, server.models))
-            stop.wait()
+            while not stop.wait(0.5):  # a signal that another thread gets does not end a long wait
+                pass
         finally:
             server.stop(grace)
 
