@@ -12,6 +12,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 from tfstyle.data import read_scan, scan_to_unit
+from tfstyle.data.scan import upright
 
 OUT = Path(__file__).resolve().parent / "out"
 
@@ -25,9 +26,8 @@ def packaged_slice(name: str, window: str, every: int = 2) -> np.ndarray:
         every: Takes every so many pixels, for speed.
     """
     scan = read_scan(get_testdata_file(name))
-    # Rows are to run to the patient's back, columns to the left.
-    down, across = (np.sign(scan.affine[world, axis]) for world, axis in ((1, 1), (0, 2)))
-    return scan_to_unit(scan, window)[:, :: int(down) * every, :: int(across) * every]
+    images = upright(scan, scan_to_unit(scan, window)[..., 0])
+    return images[:, ::every, ::every, None]
 
 
 def save_row(name: str, images: dict[str, np.ndarray], classes: int | None = None) -> Path:

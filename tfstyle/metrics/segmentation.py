@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
+from tfstyle._private.images import checked_whole
 from tfstyle.errors import ArgumentError
 
 
@@ -43,7 +44,7 @@ def confusion_matrix(
         array([[1, 0],
                [1, 1]])
     """
-    _check_classes(num_classes)
+    checked_whole("num_classes", num_classes, 2)
     true, pred = np.asarray(y_true), np.asarray(y_pred)
     if pred.dtype.kind == "f":
         if pred.ndim == 0 or pred.shape[-1] != num_classes:
@@ -161,14 +162,6 @@ def _mean(values: np.ndarray, targets: list[int]) -> float:
     return float(present.mean()) if present.size else float("nan")
 
 
-def _check_classes(num_classes: int) -> None:
-    whole = isinstance(num_classes, int | np.integer) and not isinstance(num_classes, bool)
-    if not whole or num_classes < 2:
-        raise ArgumentError(
-            f"num_classes: must be a whole number of at least 2, received {num_classes!r}."
-        )
-
-
 def _targets(target_classes: Sequence[int] | None, num_classes: int) -> list[int]:
     """The classes to average over, checked."""
     if target_classes is None:
@@ -199,7 +192,7 @@ class _ConfusionMetric(keras.metrics.MeanIoU):
         name: str | None = None,
         dtype=None,
     ):
-        _check_classes(num_classes)
+        checked_whole("num_classes", num_classes, 2)
         super().__init__(int(num_classes), name=name or self.measure, dtype=dtype or "float32")
         self.target_classes = _targets(target_classes, self.num_classes)
         self.ignored = None if ignore_class is None else int(ignore_class)
