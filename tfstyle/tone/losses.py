@@ -18,6 +18,8 @@ LOSS_TERMS = (
     "error_estimate",
     "alike_error",
 )
+#: Error to expect of pairs without a right answer.
+NO_ANSWER = 0.4
 #: Every third pixel counts in training.
 TRAINING_STEP = 3
 
@@ -38,6 +40,9 @@ def tone_losses(
         alike_error       = cross-entropy of the probability of one gray scale
         loss              = tone_error + 0.5·expectation_error + 0.15·surround_error
                             + 0.02·error_estimate + 0.02·alike_error
+
+    A pair of which one image is not CT has no right answer: of it the network learns only to expect
+    an error of ``NO_ANSWER``.
 
     Args:
         encoder: Of a tone transfer.
@@ -94,10 +99,17 @@ def tone_losses(
     estimate = ops.clip(at_pixels(ops.log(curve.errors)), -6.0, 1.0)
     found = ops.clip(generated, 0.0, 1.0)
     found = ops.stop_gradient(ops.abs(found - r))
-    estimate = ops.sum(w * (found * ops.exp(-estimate) + estimate), axis=1)
+    flags = ops.reshape(groups["not_ct"], (-1,))
+    foreign = ops.maximum(pairs(flags), partner(flags))
+    counted = ops.cast(total > 0, "float32") * (1.0 - foreign)
+    found = ops.where(foreign[:, None] > 0, NO_ANSWER, found)
+    per_pixel = ops.where(foreign[:, None] > 0, 1.0 / x.shape[1], w)
+    estimate = ops.sum(per_pixel * (found * ops.exp(-estimate) + estimate), axis=1)
+    tone, expectation, surround = (counted * v for v in (tone, expectation, surround))
     same = ops.concatenate(
         [ops.reshape(one, (-1,)) for one in ops.unstack(groups["same"], axis=-1)], axis=0
     )
+    same = same * (1.0 - foreign)
     alike = ops.binary_crossentropy(same[:, None], ops.clip(curve.alike, 1e-5, 1 - 1e-5))
     alike = ops.reshape(alike, (-1,))
     return {
@@ -107,5 +119,5 @@ def tone_losses(
         "tone_error": tone,
         "expectation_error": expectation,
         "error_estimate": estimate,
-        "weight": ops.cast(total > 0, "float32"),
+        "weight": ops.maximum(counted, foreign),
     }

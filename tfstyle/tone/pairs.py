@@ -29,6 +29,10 @@ WIDTHS, POWER = (60.0, 4000.0), 2.2
 LEAST_SHOWN = 0.2
 #: Shares of the images that are made-up bodies, and that get a table.
 MADE_UP, TABLES = 0.2, 0.4
+#: Share of the images that are not upright, as arrays of some file formats are not.
+TURNED = 0.15
+#: Share of the images for which there is no right answer; see :func:`not_ct`.
+NOT_CT = 0.04
 #: A tissue of fewer pixels counts as absent.
 LEAST_PIXELS = 20
 
@@ -119,6 +123,35 @@ def balanced_weights(hu: np.ndarray, counted: np.ndarray) -> np.ndarray:
     return np.append(shares, 0).astype(np.float32)[tissue]
 
 
+def not_ct(hu: np.ndarray, gray: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """An image that no gray scale of CT gives: what the confidence is to doubt.
+
+    A third are inverted; a third show the tissues in another order, as other modalities do; a third
+    are noise, smooth or not.
+
+    Args:
+        hu: float array (H, W) in HU.
+        gray: The same in gray levels.
+        rng: Source of randomness.
+
+    Returns:
+        float32 array (H, W) in [0, 1].
+    """
+    from scipy import ndimage
+
+    kind = rng.integers(3)
+    if kind == 0:
+        return 1 - gray
+    if kind == 1:
+        # Air stays dark; lung, fat, water, soft tissue, contrast and bone in any order.
+        nodes = np.array([-1000, -850, -500, -100, 0, 40, 80, 150, 300, 1000])
+        levels = np.concatenate([[0], rng.permutation(np.linspace(0, 1, len(nodes) - 1))])
+        return np.interp(hu, nodes, levels).astype(np.float32)
+    noise = ndimage.gaussian_filter(rng.normal(size=hu.shape), rng.uniform(0, 6))
+    noise = (noise - noise.min()) / (np.ptp(noise) + 1e-6)
+    return (noise ** rng.uniform(0.5, 2)).astype(np.float32)
+
+
 def tissue_shares(hu: np.ndarray) -> np.ndarray:
     """Shares of an image that are air, lung, and the tissues of ``TISSUE_LIMITS``."""
     tissue = np.digitize(hu[::2, ::2].ravel(), (-900.0, *TISSUE_LIMITS))
@@ -167,7 +200,7 @@ class ViewPool:
     def draw(
         self, rng: np.random.Generator, like: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """HU float32 and body of a random view or a made-up body, mirrored or not.
+        """HU float32 and body of a random view or a made-up body, mirrored or not, some turned.
 
         Args:
             rng: Source of randomness.
@@ -190,7 +223,8 @@ class ViewPool:
         if rng.random() < TABLES:
             hu = add_table(hu, body, rng)
         step = 1 if rng.random() < 0.5 else -1
-        return hu[:, ::step], body[:, ::step]
+        turns = int(rng.integers(1, 4)) if rng.random() < TURNED else 0
+        return np.rot90(hu[:, ::step], turns), np.rot90(body[:, ::step], turns)
 
     def group(self, rng: np.random.Generator, images: int = GROUP) -> dict[str, np.ndarray]:
         """A group of images, each the style of others.
@@ -199,7 +233,8 @@ class ViewPool:
             ``"images"`` float32 (n, S, S, 1) in [0, 1]; ``"right"`` float32 (n, S, S, P), image i
             in the gray scale of image i + ``PARTNERS[p]``; ``"weights"`` float32 (n, S, S, 1), see
             :func:`balanced_weights`, 0 outside the body and where the image is clipped; ``"same"``
-            float32 (n, P), 1 where both images have one gray scale.
+            float32 (n, P), 1 where both images have one gray scale; ``"not_ct"`` float32 (n,), 1
+            for images of :func:`not_ct`.
         """
         changed: list = []
         bodies: list = []
@@ -223,6 +258,9 @@ class ViewPool:
             balanced_weights(hu, body & (x > 0) & (x < 1))
             for hu, body, x in zip(changed, bodies, gray)
         ]
+        foreign = rng.random(images) < NOT_CT
+        for i in np.flatnonzero(foreign):
+            gray[i] = not_ct(changed[i], gray[i], rng)
         return {
             "images": np.stack(gray)[..., None],
             "right": np.stack(right),
@@ -231,6 +269,7 @@ class ViewPool:
                 [[scales[i] == scales[(i + p) % images] for p in PARTNERS] for i in range(images)],
                 np.float32,
             ),
+            "not_ct": foreign.astype(np.float32),
         }
 
     def dataset(self, batch_size: int = 1, images: int = GROUP, seed: int = 0):
@@ -248,6 +287,7 @@ class ViewPool:
             "right": tf.TensorSpec((*shape, partners), tf.float32),
             "weights": tf.TensorSpec((*shape, 1), tf.float32),
             "same": tf.TensorSpec((images, partners), tf.float32),
+            "not_ct": tf.TensorSpec((images,), tf.float32),
         }
         data = tf.data.Dataset.from_generator(draw, output_signature=signature)
         return data.batch(batch_size, drop_remainder=True).prefetch(4)
