@@ -16,7 +16,7 @@ from tfstyle.tone import ToneTransfer, tone_groups
 from tfstyle.tone.curve import TABLE
 from tfstyle.tone.features import TOKENS, merge_tokens, spread_tokens
 from tfstyle.tone.frame import frame
-from tfstyle.tone.losses import LOSS_TERMS, tone_losses
+from tfstyle.tone.losses import LOSS_TERMS, NO_ANSWER, tone_losses
 from tfstyle.tone.matching import matched_levels, straight
 
 RNG = np.random.default_rng(0)
@@ -323,6 +323,24 @@ def test_loss_is_the_weighted_distance_to_the_right_answer(groups):
     expected = np.sum(weights * np.abs(generated - right)) / max(weights.sum(), 1e-6)
     # In training values beyond [0, 1] count a tenth of what they are off.
     assert float(terms["tone_error"][0]) == pytest.approx(expected, abs=0.02)
+
+
+def test_images_that_are_not_ct_teach_only_to_expect_an_error(groups):
+    keras.utils.set_random_seed(0)
+    model = ToneTransfer()
+    batch = {**next(iter(groups)), "not_ct": np.eye(6, dtype=np.float32)[[0, 0]]}
+    terms = {k: np.asarray(v) for k, v in tone_losses(model.encoder, model.matcher, batch).items()}
+    # Image 0 of 6 is content twice, and style of images 5 (one step) and 1 (five steps on).
+    foreign = np.zeros((2, 2, 6), bool)
+    foreign[:, :, 0], foreign[0, :, 5], foreign[1, :, 1] = True, True, True
+    foreign = foreign.ravel()
+    assert (terms["weight"][foreign] == 1).all()
+    for name in ("tone_error", "expectation_error", "surround_error"):
+        assert (terms[name][foreign] == 0).all() and (terms[name][~foreign] > 0).any()
+    error = np.exp(-2.5)  # what every new model expects
+    np.testing.assert_allclose(
+        terms["error_estimate"][foreign], NO_ANSWER / error - 2.5, rtol=0.02
+    )
 
 
 def test_table_is_of_the_documented_length(model, images):

@@ -8,7 +8,13 @@ import pytest
 from tfstyle.data import Scan, Window, body_mask, spine_phantom
 from tfstyle.errors import ArgumentError
 from tfstyle.tone import GrayScale, ViewPool, tone_groups
-from tfstyle.tone.pairs import PARTNERS, balanced_weights, random_scale, tissue_shares
+from tfstyle.tone.pairs import (
+    PARTNERS,
+    balanced_weights,
+    not_ct,
+    random_scale,
+    tissue_shares,
+)
 from tfstyle.tone.views import change_tissues
 
 
@@ -78,12 +84,35 @@ def test_groups_have_the_right_answers(pool):
     same = np.argwhere(group["same"] == 1)
     assert len(same), "some images have the gray scale of their partner"
     for image, partner in same:  # the right answer is the image itself
+        if group["not_ct"][image]:
+            continue
         right = group["right"][image, ..., partner]
         np.testing.assert_allclose(right, group["images"][image, ..., 0], atol=1 / 500)
     sums = group["weights"].sum(axis=(1, 2, 3))
     assert np.all((np.abs(sums - 1) < 1e-4) | (sums == 0))
     clipped = (group["images"] <= 0) | (group["images"] >= 1)
+    clipped &= group["not_ct"][:, None, None, None] == 0
     assert (group["weights"][clipped] == 0).all()
+
+
+def test_images_that_are_not_ct_are_of_three_kinds():
+    rng = np.random.default_rng(0)
+    hu = np.full((32, 32), -1000.0)
+    hu[4:28, 4:28], hu[10:20, 10:20] = 40, 700
+    gray = np.clip((hu + 200) / 1000, 0, 1).astype(np.float32)
+    inverted = noise = other = 0
+    for _ in range(30):
+        image = not_ct(hu, gray, rng)
+        assert image.dtype == np.float32 and image.min() >= 0 and image.max() <= 1
+        levels = len(np.unique(image))
+        if levels > 100:
+            noise += 1
+        elif np.array_equal(image, 1 - gray):
+            inverted += 1
+        else:
+            other += 1
+            assert image[0, 0] == 0 and levels == 3  # air stays dark
+    assert min(inverted, noise, other) >= 4
 
 
 def test_groups_are_reproducible_and_scans_can_be_left_out(phantom):
@@ -107,6 +136,7 @@ def test_dataset_is_a_batch_of_groups(phantom):
         "right": (2, 6, 32, 32, 2),
         "weights": (2, 6, 32, 32, 1),
         "same": (2, 6, 2),
+        "not_ct": (2, 6),
     }
 
 
