@@ -6,6 +6,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
+# One process a core, at most four; PYTEST_ARGS="-n 0" runs the tests in one.
+PYTEST := -m pytest -n auto --maxprocesses 4 --dist worksteal
 DEMO_ARGS ?=
 
 .PHONY: help demo test test-fast test-beam lint types docs build format install lock audit clean
@@ -18,10 +20,10 @@ demo: $(STAMP)  ## stylize real CT slices, serve the model, write demo/index.htm
 	$(PY) -m studies.demo $(DEMO_ARGS)
 
 test: $(STAMP)  ## run all tests (PYTEST_ARGS="-k dicom" picks some)
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) $(PYTEST) $(PYTEST_ARGS)
 
 test-fast: $(STAMP)  ## run the tests that are neither slow nor start processes and servers
-	$(PY) -m pytest -m "not slow and not integration" $(PYTEST_ARGS)
+	$(PY) $(PYTEST) -m "not slow and not integration" $(PYTEST_ARGS)
 
 test-beam:  ## run the tests of tfstyle[beam] in .venv-beam: Beam needs an older protobuf than `dev`
 	@PYTHON="$(PYTHON)" sh scripts/venv.sh $(VENV)-beam beam

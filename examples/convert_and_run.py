@@ -29,13 +29,11 @@ for target, path in (("tflite", tflite), ("onnx", onnx)):
 content = packaged_slice("explicit_VR-UN.dcm", "soft_tissue")  # float32 (1, H, W, 1) in [0, 1]
 style = packaged_slice("bad_sequence.dcm", "bone")
 
-# --8<-- [start:run]
 run = Interpreter(str(tflite), num_threads=2).get_signature_runner()
 by_tflite = run(content=content, style=style)["generated"]  # float32 (B, H, W, 1)
 
 session = onnxruntime.InferenceSession(str(onnx))
 (by_onnx,) = session.run(["generated"], {"content": content, "style": style})
-# --8<-- [end:run]
 
 # %%
 by_model = model.stylize(content, style)

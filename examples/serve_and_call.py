@@ -31,7 +31,6 @@ style = packaged_slice("bad_sequence.dcm", "bone")
 # From here on nothing is tfstyle's.
 
 # %%
-# --8<-- [start:client]
 import grpc
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -47,7 +46,6 @@ with grpc.insecure_channel(
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     answer = stub.Predict(request, timeout=60)
 generated = tf.make_ndarray(answer.outputs["generated"])
-# --8<-- [end:client]
 
 # %%
 server.terminate()

@@ -24,20 +24,10 @@ PAGES = {
 }
 
 
-def included(block: str) -> str:
-    """A snippet with what it takes from a file in place of the line that says so."""
-
-    def section(found: re.Match) -> str:
-        text, mark = (ROOT / found[1]).read_text(encoding="utf-8"), f"# --8<-- [{{}}:{found[2]}]\n"
-        return text.split(mark.format("start"))[1].split(mark.format("end"))[0]
-
-    return re.sub(r'^--8<-- "(.+):(\w+)"\n', section, block, flags=re.M)
-
-
 def blocks(language: str) -> list[tuple[str, str]]:
     """Page and text of each snippet."""
     return [
-        (name, included(block))
+        (name, block)
         for name, text in PAGES.items()
         for block in re.findall(rf"```{language}\n(.*?)```", text, re.S)
     ]
@@ -90,6 +80,20 @@ def test_python_examples_compile():
     assert len([name for name, _ in found if name == "README.md"]) >= 3
     for name, block in found:
         compile(block, name, "exec")
+
+
+@pytest.mark.parametrize(
+    ("page", "file"),
+    [
+        ("docs/examples.md", "examples/serve_and_call.py"),
+        ("docs/examples.md", "examples/convert_and_run.py"),
+        ("docs/several-machines.md", "training/several_machines.py"),
+    ],
+)
+def test_snippets_taken_from_files_are_what_the_files_have(page, file):
+    source = (ROOT / file).read_text(encoding="utf-8")
+    after = PAGES[page].split(f"../{file})", 1)[1]
+    assert re.search(r"```python\n(.*?)```", after, re.S)[1].rstrip() in source
 
 
 def test_augmentation_example_runs_as_it_stands(capsys):
