@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tfstyle.tone import ToneTransfer
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 OWN = """
 class Halfway:
@@ -186,3 +188,32 @@ def test_committed_page_is_the_json(modules):
     result = json.loads((BENCHMARKS / "truth.json").read_text())
     page = BENCHMARKS.parent / "docs" / "results" / "truth.md"
     assert page.read_text(encoding="utf-8") == truth.tables(result)
+
+
+def test_beyond_measures_whole_scans_turned_slices_and_confidence(modules, monkeypatch, tmp_path):
+    beyond = importlib.import_module("beyond")
+    scans = {}
+    for seed, name in enumerate(("anna", "berta")):
+        hu = patient(seed, size=48, slices=8)
+        scans[name] = modules[0].ScanRecord(name, name, hu, hu > -500, (1.0, 3.0, 3.0))
+    for content, style, right, hu, mask in beyond.scan_pairs(scans, "anna", 3):
+        assert content.shape == style.shape == (8, 48, 48)
+        assert mask.any()
+        order = np.argsort(hu[mask])  # of the content, in a rising gray scale
+        assert (np.diff(right[mask][order]) >= 0).all()
+    monkeypatch.setattr(beyond, "load_scans", lambda data: scans)
+    monkeypatch.setattr(beyond, "foreign_images", lambda: {"MR": np.eye(32, dtype=np.float32)})
+    for name in scans:
+        (tmp_path / f"fold-{name}").mkdir()
+        ToneTransfer().save(tmp_path / f"fold-{name}" / "ours.keras")
+    output, page = tmp_path / "beyond.json", tmp_path / "beyond.md"
+    options = f"--models {tmp_path} --output {output} --page {page} --pairs 1 --scans 1"
+    beyond.main(options.split())
+    result = json.loads(output.read_text())
+    assert [len(result[p]) for p in ("scan_to_scan", "turned", "confidence")] == [5, 5, 4]
+    text = page.read_text()
+    for part in ("scan_to_scan", "turned"):
+        for name, row in result[part].items():
+            assert f"| {name} | {row['mean']:.3f} | {row['median']:.3f} |" in text
+    for name, row in result["confidence"].items():
+        assert f"| {name} | {row['median']:.2f} | {100 * row['warned']:.0f} % |" in text

@@ -1,0 +1,272 @@
+#!/usr/bin/env python
+"""The tone transfer where ``truth.py`` does not look: whole scans, turned slices, images not of CT.
+
+    python benchmarks/beyond.py --data DATA --models runs/tone
+
+As there, a fold leaves one patient out and the model of ``fold-PATIENT/ours.keras`` has not seen
+it. Three questions:
+
+- **One curve for a scan**: eight slices of the patient left out get the gray scale of eight slices
+  of another one, in random gray scales. Histogram matching takes all eight at once as well.
+- **Slices that are not upright**, as arrays of some file formats are: the pairs of ``truth.py``
+  with the content, or both images, turned.
+- **Images that are not CT**: does the confidence doubt them? Real ones of other modalities that
+  pydicom and pydicom-data carry, and inverted contents and noise, each with CT as the style.
+
+Figures go to ``beyond.json``, the page to ``../docs/results/beyond.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT)]
+
+import numpy as np  # noqa: E402
+from ct_pairs import draw_pairs, draw_scale  # noqa: E402
+from ct_scans import ScanRecord, load_scans  # noqa: E402
+from pydicom.data import get_testdata_file  # noqa: E402
+from scipy import ndimage  # noqa: E402
+
+from tfstyle import baselines  # noqa: E402
+from tfstyle._private.files import write_atomically  # noqa: E402
+from tfstyle.data import read_scan, scan_to_unit  # noqa: E402
+from tfstyle.metrics import tone_error  # noqa: E402
+from tfstyle.runs import environment  # noqa: E402
+from tfstyle.tone import ToneTransfer  # noqa: E402
+from tfstyle.tone.model import LOW_CONFIDENCE  # noqa: E402
+
+#: Slices of a scan, and least slices of one that takes part.
+SLICES = 8
+#: Share of the pairs of scans in one gray scale, and least share of a body that a window shows.
+SAME_SCALE, SHOWN = 0.15, 0.2
+#: How the content and the style are turned: quarter turns, then upside down or not.
+TURNS = {
+    "upright": ((0, 1), (0, 1)),
+    "content upside down": ((0, -1), (0, 1)),
+    "content turned by 90°": ((1, 1), (0, 1)),
+    "both upside down": ((0, -1), (0, -1)),
+    "both turned by 90°": ((1, 1), (1, 1)),
+}
+#: Images of other modalities in pydicom and pydicom-data.
+FOREIGN = {
+    "MR, head": "emri_small.dcm",
+    "MR, abdomen": "examples_overlay.dcm",
+    "MR, shoulder": "MR2_UNCR.dcm",
+    "MR, small": "MR_small.dcm",
+    "radiograph, chest": "RG1_UNCR.dcm",
+    "radiograph, extremity": "RG3_UNCR.dcm",
+    "bone scan": "JPEG2000.dcm",
+}
+#: Longest side to which they are reduced.
+SIDE = 256
+
+
+def scan_pairs(
+    scans: dict[str, ScanRecord], patient: str, count: int, seed: int = 0
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Slices of a patient and of others: content, style, right answer, HU, pixels that count."""
+    inside = [s for s in scans.values() if s.group == patient and len(s.hu) >= SLICES]
+    others = [s for s in scans.values() if s.group != patient and len(s.hu) >= SLICES]
+    rng = np.random.default_rng([seed, zlib.crc32(patient.encode())])
+    while inside and count:
+        sides = []
+        for own in (inside, others):
+            scan = own[rng.integers(len(own))]
+            chosen = np.sort(rng.choice(len(scan.hu), SLICES, replace=False))
+            sides.append((scan.hu[chosen].astype(np.float32), scan.body[chosen]))
+        (hu, body), (style_hu, style_body) = sides
+        mine = draw_scale(rng)
+        other = mine if rng.random() < SAME_SCALE else draw_scale(rng)
+        if min(mine.shown(hu[body]), other.shown(style_hu[style_body])) < SHOWN:
+            continue
+        content = mine(hu)
+        count -= 1
+        yield content, other(style_hu), other(hu), hu, body & (content > 0) & (content < 1)
+
+
+def scan_to_scan(model: ToneTransfer, scans, patient: str, count: int) -> dict[str, list[float]]:
+    """Balanced tone errors of whole scans, by method."""
+    matching = [baselines.get(f"{kind}histogram_matching") for kind in ("", "foreground_")]
+    found: dict[str, list[float]] = {}
+    for content, style, right, hu, mask in scan_pairs(scans, patient, count):
+        code = model.encode_style(style[..., None], one_code=True)
+        flat, flat_style = content.reshape(-1, content.shape[2]), style.reshape(-1, style.shape[2])
+        generated = {
+            "nothing done": content,
+            "histogram matching": matching[0].stylize(flat, flat_style),
+            "histogram matching above the floor": matching[1].stylize(flat, flat_style),
+            "tone transfer, a curve a slice": model.stylize(content[..., None], code),
+            "**tone transfer, one curve**": model.stylize(content[..., None], code, one_curve=True),
+        }
+        planes = [image.reshape(flat.shape) for image in (right, hu, mask)]
+        for name, image in generated.items():
+            errors = tone_error(planes[0], image.reshape(flat.shape), planes[1], planes[2])
+            found.setdefault(name, []).append(errors["balanced"])
+    return found
+
+
+def turned(model: ToneTransfer, pairs) -> dict[str, list[float]]:
+    """Balanced tone errors of pairs whose images are turned, by the way."""
+    found: dict[str, list[float]] = {name: [] for name in TURNS}
+    for pair in pairs:
+        for name, ((turns, step), (style_turns, style_step)) in TURNS.items():
+            images = [pair.content, pair.right, pair.hu, pair.mask]
+            content, right, hu, mask = (np.rot90(image[::step], turns) for image in images)
+            generated = model.stylize(content, np.rot90(pair.style[::style_step], style_turns))
+            found[name].append(tone_error(right, generated, hu, mask)["balanced"])
+    return found
+
+
+def foreign_images() -> dict[str, np.ndarray]:
+    """The images of other modalities, float32 (H, W) in [0, 1] as a viewer shows them."""
+    found = {}
+    for name, file in FOREIGN.items():
+        images = scan_to_unit(read_scan(get_testdata_file(file)))
+        image = images[len(images) // 2, ..., 0]
+        zoom = min(1.0, SIDE / max(image.shape))
+        smooth = ndimage.gaussian_filter(image, 0.35 / zoom if zoom < 1 else 0)
+        found[name] = ndimage.zoom(smooth, zoom, order=1).clip(0, 1)
+    return found
+
+
+def confidences(model: ToneTransfer, pairs, foreign: dict) -> dict[str, list[float]]:
+    """Confidence of images that are CT, and of images that are not, each with CT as style."""
+    rng = np.random.default_rng(0)
+    found: dict[str, list[float]] = {}
+    for pair in pairs:
+        noise = ndimage.gaussian_filter(rng.normal(size=pair.content.shape), rng.uniform(0, 4))
+        noise = ((noise - noise.min()) / np.ptp(noise)).astype(np.float32)
+        contents = {"CT": pair.content, "CT, inverted": 1 - pair.content, "noise": noise}
+        for name, content in {**contents, **foreign}.items():
+            found.setdefault(name, []).append(float(model.confidence(content, pair.style)[0]))
+    return found
+
+
+def figures(rows: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Mean and median of each row, rounded."""
+    return {
+        name: {"mean": round(float(np.mean(v)), 4), "median": round(float(np.median(v)), 4)}
+        for name, v in rows.items()
+    }
+
+
+TEXT = """\
+# Whole scans, turned slices, images not of CT
+
+Written by `python benchmarks/beyond.py`. Each patient is measured with a model that has not seen
+it, as in [Is the tone right?](truth.md), where the error is explained.
+
+## One curve for a scan
+
+{scans} pairs of {slices} slices of one patient and {slices} of another, in random gray scales;
+patients with so many slices: {patients}.
+
+| | mean error | median |
+| --- | ---: | ---: |
+{scan_to_scan}
+
+## Slices that are not upright
+
+{pairs} pairs. Commands turn slices of files upright; arrays are taken as they are.
+
+| | mean error | median |
+| --- | ---: | ---: |
+{turned}
+
+## Images that are not CT
+
+Each as the content, with CT of {pairs} pairs as the style. Below {low} commands and the log warn.
+The training shows inverted CT, CT with its tissues in another order, and noise as what to doubt;
+it shows no image of another modality.
+
+| | median confidence | warned of |
+| --- | ---: | ---: |
+{confidence}
+"""
+
+
+def page(result: dict) -> str:
+    """The page of a result, in Markdown."""
+
+    def table(part: str) -> str:
+        return "\n".join(
+            f"| {name} | {row['mean']:.3f} | {row['median']:.3f} |"
+            for name, row in result[part].items()
+        )
+
+    confidence = "\n".join(
+        f"| {name} | {row['median']:.2f} | {100 * row['warned']:.0f} % |"
+        for name, row in result["confidence"].items()
+    )
+    return TEXT.format(
+        scans=result["settings"]["scans"] * len(result["settings"]["patients"]),
+        slices=SLICES,
+        patients=", ".join(result["settings"]["patients"]),
+        pairs=result["settings"]["pairs"] * result["settings"]["folds"],
+        low=LOW_CONFIDENCE,
+        scan_to_scan=table("scan_to_scan"),
+        turned=table("turned"),
+        confidence=confidence,
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measures all folds; writes the figures and the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="folder of the real CT; packages alone without")
+    parser.add_argument("--models", type=Path, required=True, help="folder with fold-PATIENT/")
+    parser.add_argument("--scans", type=int, default=40, help="pairs of scans a fold (default: 40)")
+    parser.add_argument("--pairs", type=int, default=40, help="pairs of a fold (default: 40)")
+    parser.add_argument("--folds", nargs="+", metavar="PATIENT", help="default: all")
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).resolve().with_suffix(".json")
+    )
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results" / "beyond.md")
+    options = parser.parse_args(arguments)
+    logging.getLogger("tfstyle").setLevel(logging.ERROR)
+    scans, foreign = load_scans(options.data), foreign_images()
+    folds = options.folds or sorted({scan.group for scan in scans.values()})
+    parts: dict[str, dict] = {"scan_to_scan": {}, "turned": {}, "confidence": {}}
+    patients = []
+    for fold in folds:
+        model = ToneTransfer.load(options.models / f"fold-{fold}" / "ours.keras")
+        pairs = list(draw_pairs(scans, {fold}, options.pairs))
+        measured = {
+            "scan_to_scan": scan_to_scan(model, scans, fold, options.scans),
+            "turned": turned(model, pairs),
+            "confidence": confidences(model, pairs, foreign),
+        }
+        patients += [fold] * bool(measured["scan_to_scan"])
+        for part, rows in measured.items():
+            for name, values in rows.items():
+                parts[part].setdefault(name, []).extend(values)
+        print(fold, {part: figures(rows) for part, rows in measured.items()}, flush=True)
+    result = {
+        "settings": {
+            "scans": options.scans, "pairs": options.pairs, "folds": len(folds),
+            "patients": patients,
+        },
+        **{part: figures(rows) for part, rows in parts.items()},
+        "environment": environment(),
+    }  # fmt: skip
+    for name, values in parts["confidence"].items():
+        warned = float(np.mean(np.array(values) < LOW_CONFIDENCE))
+        result["confidence"][name]["warned"] = round(warned, 4)
+    write_atomically(options.output, (json.dumps(result, indent=1) + "\n").encode())
+    write_atomically(options.page, page(result).encode())
+
+
+if __name__ == "__main__":
+    main()
