@@ -9,6 +9,9 @@ Every fold leaves two patients out (stricter than one, and half the time); its m
 ``fold-PATIENT/ours.keras`` for both. The release is trained on all. With ``--start`` the models of
 an earlier run are trained further, with half the learning rate. A run that was stopped resumes
 at its last epoch of 100 steps; finished models are kept. Views, models and logs stay in --output.
+
+The probability that an image is CT is learned last, from images of which half are not: within the
+training of the curve they would take pairs away from it.
 """
 
 from __future__ import annotations
@@ -40,6 +43,8 @@ FOLDS = (
     ("vertebra", "pancreas"),
 )
 EPOCH = 100
+#: Groups of images from which CT is recognized.
+CT_GROUPS = 600
 
 
 def optimizer(steps: int, peak: float = 2e-3) -> keras.optimizers.Optimizer:
@@ -77,12 +82,31 @@ def train(model, steps: int, pool: ViewPool, folder: Path, seed: int, log: Path)
     # A resumed run draws other groups than the first part of it did.
     done = sum(1 for _ in log.open()) if log.is_file() else 0
     model.fit(
-        pool.dataset(seed=seed + 1000 * done),
+        pool.dataset(seed=seed + 1000 * done, not_ct_share=0),
         steps_per_epoch=EPOCH,
         epochs=steps // EPOCH,
         callbacks=[backup, logger],
         verbose=0,
     )
+
+
+def recognize(model, pool: ViewPool, seed: int, log: Path) -> None:
+    """Trains what tells CT from other images; nothing else changes."""
+    keras.utils.set_random_seed(seed)
+    rng = np.random.default_rng([seed, 2])
+    groups = [pool.group(rng, not_ct_share=0.5) for _ in range(CT_GROUPS)]
+    seen = np.concatenate([model.matcher.look(model.encode_style(g["images"])) for g in groups])
+    is_ct = 1 - np.concatenate([g["not_ct"] for g in groups])
+    head = keras.Sequential([keras.Input(seen.shape[1:]), *model.matcher.ct])
+    head.compile(
+        optimizer=keras.optimizers.AdamW(1e-3, weight_decay=0.01),
+        loss=keras.losses.BinaryCrossentropy(from_logits=True),
+        metrics=[keras.metrics.BinaryAccuracy(threshold=0.0)],
+    )
+    figures = head.fit(seen, is_ct, batch_size=64, epochs=20, verbose=0).history
+    row = {"images": len(seen), **{f"ct_{k}": round(v[-1], 4) for k, v in figures.items()}}
+    with log.open("a") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def main() -> None:
@@ -131,6 +155,7 @@ def main() -> None:
         folder = options.output / name
         folder.mkdir(exist_ok=True)
         train(model, steps, pool.without(left_out), folder, 1, folder / "log.jsonl")
+        recognize(model, pool.without(left_out), 1, folder / "log.jsonl")
         for target in targets:
             target.parent.mkdir(exist_ok=True)
             model.save(target)

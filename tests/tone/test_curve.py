@@ -17,7 +17,7 @@ from tfstyle.tone.curve import (
 
 def curve(levels, values):
     levels, values = (np.asarray([x], np.float32) for x in (levels, values))
-    return ToneCurve(levels, values, np.zeros_like(values), *[np.zeros((1, 1), np.float32)] * 2)
+    return ToneCurve(levels, values, np.zeros_like(values), *[np.zeros((1, 1), np.float32)] * 3)
 
 
 def test_rising_is_between_the_curves_below_and_above():
@@ -61,7 +61,7 @@ def test_table_is_clipped_and_looked_up_between_its_entries():
 def test_each_image_has_its_own_table_or_all_share_one():
     levels = np.tile(np.linspace(0, 1, 9, dtype=np.float32), (2, 1))
     values = np.stack([levels[0], 1.0 + 0 * levels[1]])
-    table = tabulate(ToneCurve(levels, values, 0 * values, *[np.zeros((2, 1))] * 2))
+    table = tabulate(ToneCurve(levels, values, 0 * values, *[np.zeros((2, 1))] * 3))
     x = np.full((2, 3, 3, 1), 0.25, np.float32)
     found = np.asarray(look_up(x, table))
     np.testing.assert_allclose(found[0], 0.25, atol=1e-6)
@@ -73,7 +73,7 @@ def test_arrays_as_in_graphs():
     rng = np.random.default_rng(0)
     levels = np.sort(rng.uniform(0.1, 0.8, (2, 16)), axis=1).astype(np.float32)
     values = np.sort(rng.uniform(-0.2, 1.2, (2, 16)), axis=1).astype(np.float32)
-    two = ToneCurve(levels, values, 0 * values, *[np.zeros((2, 1), np.float32)] * 2)
+    two = ToneCurve(levels, values, 0 * values, *[np.zeros((2, 1), np.float32)] * 3)
     x = rng.random((2, 20, 30, 1), dtype=np.float32)
     for strength in (1.0, 0.4):
         found = apply_curve(x, two, strength)

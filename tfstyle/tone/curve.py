@@ -27,6 +27,7 @@ class ToneCurve(NamedTuple):
             gray scale; by it the curve is drawn to the identity.
         coverage: float32 tensor (B, 1) from 0 to 1: how far both images show several gray levels;
             0 where one of them is empty.
+        ct: float32 tensor (B, 1): the probability that both images are CT.
     """
 
     levels: Any
@@ -34,6 +35,7 @@ class ToneCurve(NamedTuple):
     errors: Any
     alike: Any
     coverage: Any
+    ct: Any
 
 
 def rising(values):

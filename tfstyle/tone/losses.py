@@ -17,9 +17,8 @@ LOSS_TERMS = (
     "surround_error",
     "error_estimate",
     "alike_error",
+    "ct_error",
 )
-#: Error to expect of pairs without a right answer.
-NO_ANSWER = 0.4
 #: Every third pixel counts in training.
 TRAINING_STEP = 3
 
@@ -39,10 +38,14 @@ def tone_losses(
         error_estimate    = Σ w·(|f(x) − r| / b + log b), which does not change f
         alike_error       = cross-entropy of the probability of one gray scale
         loss              = tone_error + 0.5·expectation_error + 0.15·surround_error
-                            + 0.02·error_estimate + 0.02·alike_error
+                            + 0.02·error_estimate + 0.02·alike_error + 0.02·ct_error
 
-    A pair of which one image is not CT has no right answer: of it the network learns only to expect
-    an error of ``NO_ANSWER``.
+    A pair of which one image is not CT has no right answer and does not count, except for
+
+    ::
+
+        ct_error          = cross-entropy of the probability that an image is CT, the mean over
+                            all images
 
     Args:
         encoder: Of a tone transfer.
@@ -101,23 +104,21 @@ def tone_losses(
     found = ops.stop_gradient(ops.abs(found - r))
     flags = ops.reshape(groups["not_ct"], (-1,))
     foreign = ops.maximum(pairs(flags), partner(flags))
-    counted = ops.cast(total > 0, "float32") * (1.0 - foreign)
-    found = ops.where(foreign[:, None] > 0, NO_ANSWER, found)
-    per_pixel = ops.where(foreign[:, None] > 0, 1.0 / x.shape[1], w)
-    estimate = ops.sum(per_pixel * (found * ops.exp(-estimate) + estimate), axis=1)
-    tone, expectation, surround = (counted * v for v in (tone, expectation, surround))
+    estimate = ops.sum(w * (found * ops.exp(-estimate) + estimate), axis=1)
+    ct = ops.clip(matcher.probability_of_ct(tokens), 1e-5, 1 - 1e-5)
+    ct = ops.mean(ops.binary_crossentropy(1.0 - flags[:, None], ct)) + 0.0 * tone
     same = ops.concatenate(
         [ops.reshape(one, (-1,)) for one in ops.unstack(groups["same"], axis=-1)], axis=0
     )
-    same = same * (1.0 - foreign)
     alike = ops.binary_crossentropy(same[:, None], ops.clip(curve.alike, 1e-5, 1 - 1e-5))
     alike = ops.reshape(alike, (-1,))
     return {
-        "loss": tone + 0.5 * expectation + 0.15 * surround + 0.02 * estimate + 0.02 * alike,
+        "loss": tone + 0.5 * expectation + 0.15 * surround + 0.02 * (estimate + alike + ct),
         "surround_error": surround,
         "alike_error": alike,
+        "ct_error": ct,
         "tone_error": tone,
         "expectation_error": expectation,
         "error_estimate": estimate,
-        "weight": ops.maximum(counted, foreign),
+        "weight": ops.cast(total > 0, "float32") * (1.0 - foreign),
     }

@@ -19,6 +19,8 @@ ALIKE = 0.1
 LEAST_SPREAD = 0.05
 #: Gray levels up to here are the floor of the scale: air, or what the window makes black.
 FLOOR = 0.01
+#: Gray levels and ranks by which an image is recognized as CT, beside its features.
+CT_LEVELS = 16
 #: Added to the weight of the evidence from the style's side, as evidence from the content's.
 PRIOR = 0.05
 
@@ -82,6 +84,7 @@ class ToneMatcher(keras.layers.Layer):
         self.of_draft = self._dense(width, "of_draft")
         self.out = self._dense(9, "out", kernel_initializer="zeros")
         self.alike = [self._dense(32, "alike_0", activation="relu"), self._dense(1, "alike_1")]
+        self.ct = [self._dense(32, "ct_0", activation="relu"), self._dense(1, "ct_1")]
 
     @staticmethod
     def _dense(units: int, name: str, **options):
@@ -104,6 +107,10 @@ class ToneMatcher(keras.layers.Layer):
         self.alike[0].build((None, 3 * self.width))
         self.alike[1].build((None, 32))
         self.alike[1].bias.assign([-1.5])
+        self.features = input_shape[0][-1] - 2
+        self.ct[0].build((None, 2 * self.features + 2 * CT_LEVELS))
+        self.ct[1].build((None, 32))
+        self.ct[1].bias.assign([3.0])
         # Begins as the expectation from the content's side, and an error of 0.08.
         self.draft.bias.assign(np.array([1, 0, 0, 0, 0, 0, 0], np.float32))
         self.out.bias.assign(np.array([1, 0, 0, 0, 0, 0, 0, 0, -2.5], np.float32))
@@ -192,7 +199,25 @@ class ToneMatcher(keras.layers.Layer):
         values = alike * x[..., 0] + (1.0 - alike) * values
         errors = ops.exp(ops.clip(log_errors[..., 0], -6.0, 1.0))
         coverage = _coverage(given[..., 0], given_style[..., 0])
-        return ToneCurve(strictly_rising(x[..., 0]), values, errors, alike, coverage)
+        ct = self.probability_of_ct(content) * self.probability_of_ct(style)
+        return ToneCurve(strictly_rising(x[..., 0]), values, errors, alike, coverage, ct)
+
+    def probability_of_ct(self, tokens):
+        """The probability (B, 1) that images are CT."""
+        return ops.sigmoid(self.ct[1](self.ct[0](self.look(tokens))))
+
+    @staticmethod
+    def look(tokens):
+        """What tells CT from other images (B, 2·D + 2·CT_LEVELS), scaled to about 1.
+
+        Means and spreads of features, gray levels and ranks; no gradient goes into the features,
+        which serve the curve alone.
+        """
+        tokens = ops.stop_gradient(tokens)
+        features, given = tokens[..., 2:], tokens[:, :: tokens.shape[1] // CT_LEVELS, :2]
+        given = ops.reshape(given, (-1, 2 * CT_LEVELS))
+        seen = [ops.mean(features, axis=1), ops.std(features, axis=1), given]
+        return 4.0 * ops.concatenate(seen, axis=-1)
 
     def _block(self, number, h):
         z = self.norms[number](h)

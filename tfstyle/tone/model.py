@@ -74,7 +74,8 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         self.build(dict.fromkeys(("content", "style"), (None, None, None, 1)))
 
     def build(self, input_shape):
-        for part, shape in ((self.encoder, (None, None, None, 1)), (self.matcher, None)):
+        code = (None, *self.code_shape)
+        for part, shape in ((self.encoder, (None, None, None, 1)), (self.matcher, (code, code))):
             if not part.built:
                 part.build(shape)
         self.built = True
@@ -291,9 +292,9 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         """How well the style shows what the content shows, from 0 to 1 for each content.
 
         The network says which error it expects at every gray level; an expected mean error e of
-        the curve gives ``c / (1 + (e / 0.1)²)``, with the curve's coverage c: 0 where one of the
-        images is empty. It is learned on pairs of CT, and does not tell that an image is of another
-        modality, inverted or noise.
+        the curve gives ``c·p / (1 + (e / 0.1)²)``, with the curve's coverage c, 0 where one of the
+        images is empty, and the probability p that both are CT: inverted images, noise and other
+        modalities lower it.
 
         Args:
             content: See :meth:`stylize`.
@@ -443,8 +444,8 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
 def confidence_of(curve: ToneCurve) -> np.ndarray:
     """Confidence (B,) of curves; see :meth:`ToneTransfer.confidence`."""
     error = np.mean(np.asarray(curve.errors), axis=1)
-    coverage = np.asarray(curve.coverage)[:, 0]
-    return (coverage / (1.0 + (error / HALF_CONFIDENCE) ** 2)).astype(np.float32)
+    known = np.asarray(curve.coverage)[:, 0] * np.asarray(curve.ct)[:, 0]
+    return (known / (1.0 + (error / HALF_CONFIDENCE) ** 2)).astype(np.float32)
 
 
 def reason_of_doubt(curve: ToneCurve) -> str:
@@ -454,6 +455,11 @@ def reason_of_doubt(curve: ToneCurve) -> str:
         return (
             "content or style shows hardly more than one gray level (an empty slice?); choose "
             "another slice or scan"
+        )
+    if float(np.asarray(curve.ct)[worst, 0]) < 0.5:
+        return (
+            "content or style does not look like CT (another modality, or inverted); tfstyle knows "
+            "CT alone"
         )
     return (
         "the style shows few of the content's tissues clearly, an error of about "

@@ -32,7 +32,7 @@ MADE_UP, TABLES = 0.2, 0.4
 #: Share of the images that are not upright, as arrays of some file formats are not.
 TURNED = 0.15
 #: Share of the images for which there is no right answer; see :func:`not_ct`.
-NOT_CT = 0.04
+NOT_CT = 0.03
 #: A tissue of fewer pixels counts as absent.
 LEAST_PIXELS = 20
 
@@ -143,10 +143,12 @@ def not_ct(hu: np.ndarray, gray: np.ndarray, rng: np.random.Generator) -> np.nda
     if kind == 0:
         return 1 - gray
     if kind == 1:
-        # Air stays dark; lung, fat, water, soft tissue, contrast and bone in any order.
+        # Air stays dark; lung, fat, water, soft tissue, contrast and bone in any order, shaded.
         nodes = np.array([-1000, -850, -500, -100, 0, 40, 80, 150, 300, 1000])
         levels = np.concatenate([[0], rng.permutation(np.linspace(0, 1, len(nodes) - 1))])
-        return np.interp(hu, nodes, levels).astype(np.float32)
+        field = ndimage.zoom(rng.normal(0, rng.uniform(0, 0.4), (3, 3)), np.array(hu.shape) / 3)
+        image = np.interp(hu, nodes, levels) * np.exp(field[: hu.shape[0], : hu.shape[1]])
+        return image.clip(0, 1).astype(np.float32)
     noise = ndimage.gaussian_filter(rng.normal(size=hu.shape), rng.uniform(0, 6))
     noise = (noise - noise.min()) / (np.ptp(noise) + 1e-6)
     return (noise ** rng.uniform(0.5, 2)).astype(np.float32)
@@ -226,8 +228,10 @@ class ViewPool:
         turns = int(rng.integers(1, 4)) if rng.random() < TURNED else 0
         return np.rot90(hu[:, ::step], turns), np.rot90(body[:, ::step], turns)
 
-    def group(self, rng: np.random.Generator, images: int = GROUP) -> dict[str, np.ndarray]:
-        """A group of images, each the style of others.
+    def group(
+        self, rng: np.random.Generator, images: int = GROUP, not_ct_share: float = NOT_CT
+    ) -> dict[str, np.ndarray]:
+        """A group of images, each the style of others; a share of them is not CT.
 
         Returns:
             ``"images"`` float32 (n, S, S, 1) in [0, 1]; ``"right"`` float32 (n, S, S, P), image i
@@ -258,7 +262,7 @@ class ViewPool:
             balanced_weights(hu, body & (x > 0) & (x < 1))
             for hu, body, x in zip(changed, bodies, gray)
         ]
-        foreign = rng.random(images) < NOT_CT
+        foreign = rng.random(images) < not_ct_share
         for i in np.flatnonzero(foreign):
             gray[i] = not_ct(changed[i], gray[i], rng)
         return {
@@ -272,14 +276,20 @@ class ViewPool:
             "not_ct": foreign.astype(np.float32),
         }
 
-    def dataset(self, batch_size: int = 1, images: int = GROUP, seed: int = 0):
+    def dataset(
+        self,
+        batch_size: int = 1,
+        images: int = GROUP,
+        seed: int = 0,
+        not_ct_share: float = NOT_CT,
+    ):
         """An endless ``tf.data.Dataset`` of batches of groups; see :func:`tone_groups`."""
         import tensorflow as tf
 
         def draw() -> Iterator[dict[str, np.ndarray]]:
             rng = np.random.default_rng([seed, 1])
             while True:
-                yield self.group(rng, images)
+                yield self.group(rng, images, not_ct_share)
 
         shape, partners = (images, self.size, self.size), len(PARTNERS)
         signature = {
