@@ -43,8 +43,8 @@ FOLDS = (
     ("vertebra", "pancreas"),
 )
 EPOCH = 100
-#: Groups of images from which CT is recognized.
-CT_GROUPS = 600
+#: Groups of images from which CT is recognized, and passes over them.
+CT_GROUPS, CT_EPOCHS = 400, 100
 
 
 def optimizer(steps: int, peak: float = 2e-3) -> keras.optimizers.Optimizer:
@@ -98,12 +98,13 @@ def recognize(model, pool: ViewPool, seed: int, log: Path) -> None:
     seen = np.concatenate([model.matcher.look(model.encode_style(g["images"])) for g in groups])
     is_ct = 1 - np.concatenate([g["not_ct"] for g in groups])
     head = keras.Sequential([keras.Input(seen.shape[1:]), *model.matcher.ct])
+    rate = keras.optimizers.schedules.CosineDecay(3e-3, CT_EPOCHS * len(seen) // 64)
     head.compile(
-        optimizer=keras.optimizers.AdamW(1e-3, weight_decay=0.01),
+        optimizer=keras.optimizers.AdamW(rate, weight_decay=0.01),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
         metrics=[keras.metrics.BinaryAccuracy(threshold=0.0)],
     )
-    figures = head.fit(seen, is_ct, batch_size=64, epochs=20, verbose=0).history
+    figures = head.fit(seen, is_ct, batch_size=64, epochs=CT_EPOCHS, verbose=0).history
     row = {"images": len(seen), **{f"ct_{k}": round(v[-1], 4) for k, v in figures.items()}}
     with log.open("a") as file:
         file.write(json.dumps(row) + "\n")
