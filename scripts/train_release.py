@@ -179,7 +179,7 @@ _ABOUT: dict[str, dict] = {
         "licence": "Apache-2.0",
         "training": "`python scripts/train_tone.py`",
         "limits": (
-            "CT alone; the confidence does not tell that an image is of another modality.",
+            "CT alone; a low confidence warns of most other images, see `benchmarks/beyond.json`.",
             "Figures are those of models trained in the same way without the patient measured.",
         ),
     },
