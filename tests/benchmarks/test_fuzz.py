@@ -5,13 +5,12 @@ from __future__ import annotations
 import gzip
 import importlib
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.process import python
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 #: What each call of the reader does, in a new process where the one before died.
@@ -58,11 +57,7 @@ def test_what_goes_wrong_is_counted(tmp_path):
     counter.write_bytes(b"")
     places = {"counter": counter, "output": output, "keep": tmp_path, "benchmarks": BENCHMARKS}
     script.write_text(READ.format(**{name: str(path) for name, path in places.items()}))
-    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parent)}
-    done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 1, done.stderr
+    python(script, status=1)
     row = json.loads(output.read_text())["readers"]["broken"]
     bad = {key: row[key] for key in ("unexpected", "outside", "crashes", "hangs")}
     assert bad == {"unexpected": 2, "outside": 1, "crashes": 1, "hangs": 1}
