@@ -4,34 +4,27 @@
     python benchmarks/fuzz.py                                  # fuzz.json, table in docs/limits.md
     python benchmarks/fuzz.py --reader dicom --case FILE       # one case again, with its traceback
 
-Atheris (libFuzzer) changes cases and keeps those that reach new code. A case is a ZIP archive of
-the files that a reader of ``fuzz_readers.py`` is given. It is good when they are read or refused
-with one of tfstyle's errors, and nothing was written beside the output folder. A process that dies
-(a crash) or takes longer than the time limit (a hang) is noted, and another one does the rest. The
-cases that fail and the log are kept in ``runs/fuzz``.
+Atheris (libFuzzer) changes cases and keeps those that reach new code. A case is one file, or one
+member of an archive, in place of that of a set in ``fuzz_readers.py``. It is good when the set is
+read or refused with one of tfstyle's errors, and nothing was written beside the output folder. A
+process that dies (a crash) or takes longer than the time limit (a hang) is noted, and another one
+does the rest. The cases that fail and the log are kept in ``runs/fuzz``.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import gzip
 import importlib
-import io
 import json
 import logging
 import multiprocessing
 import os
-import random
 import resource
 import shutil
-import struct
 import sys
 import tempfile
 import time
 import warnings
-import zipfile
-import zlib
 from importlib import metadata
 from pathlib import Path
 
@@ -62,98 +55,16 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def pack(files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
-    """Files as an archive."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, data in files.items():
-            archive.writestr(zipfile.ZipInfo(name), data, method)
-    return buffer.getvalue()
-
-
-def unpack(data: bytes) -> dict[str, bytes]:
-    """The files of an archive."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def mutate_case(data: bytes, limit: int, seed: int) -> bytes:
-    """Another case: one of its files changed."""
-    if not data.startswith(b"PK"):  # libFuzzer begins with a case of its own
-        return data
-    rng, files = random.Random(seed), unpack(data)
-    name = rng.choice(sorted(files))
-    changed = pack({**files, name: mutate(files[name], rng)})
-    return changed if len(changed) <= limit else data
-
-
-def mutate(data: bytes, rng: random.Random) -> bytes:
-    """Other bytes; most often within what is packed or has lengths and checksums, kept right."""
-    import atheris
-
-    forms = {b"\x1f\x8b": in_gzip, b"PK": in_zip, b"\x89P": in_png}
-    form = in_dicom if data[128:132] == b"DICM" else forms.get(data[:2])
-    if form is not None and rng.random() < 0.75:
-        with contextlib.suppress(Exception):  # it was damaged before
-            return form(data, rng)
-    if rng.random() < 0.005:
-        return data + bytes(10 ** rng.choice((3, 5, 6)))
-    return atheris.Mutate(data, len(data) + 64)
-
-
-def in_gzip(data: bytes, rng: random.Random) -> bytes:
-    """Other content of a gzip stream."""
-    return gzip.compress(mutate(gzip.decompress(data), rng), 1)
-
-
-def in_zip(data: bytes, rng: random.Random) -> bytes:
-    """A member changed, left out or renamed."""
-    files = unpack(data)
-    name, kind = rng.choice(sorted(files)), rng.randrange(8)
-    inner = files.pop(name)
-    if kind == 1:
-        files[rng.choice(("../../../x", "/x", "x", name + ".npy"))] = inner
-    elif kind > 1:
-        files[name] = mutate(inner, rng)
-    return pack(files, rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)))
-
-
-def in_png(data: bytes, rng: random.Random) -> bytes:
-    """Another chunk, with its checksum; pixels changed before they are packed."""
-    start = 8
-    for _ in range(rng.randrange(data.count(b"IDAT") + 4)):
-        length = int.from_bytes(data[start : start + 4], "big")
-        start = start + 12 + length if start + 12 + length < len(data) else 8
-    (length,), kind = struct.unpack_from(">I", data, start), data[start + 4 : start + 8]
-    inner, rest = data[start + 8 : start + 8 + length], data[start + 12 + length :]
-    pixels = kind == b"IDAT" and rng.random() < 0.7
-    inner = zlib.compress(mutate(zlib.decompress(inner), rng)) if pixels else mutate(inner, rng)
-    head, check = struct.pack(">I", len(inner)), struct.pack(">I", zlib.crc32(kind + inner))
-    return data[:start] + head + kind + inner + check + rest
-
-
-def in_dicom(data: bytes, rng: random.Random) -> bytes:
-    """One attribute changed or left out, another transfer syntax; well-formed otherwise."""
-    import pydicom
-
-    dataset = pydicom.dcmread(io.BytesIO(data), force=True)
-    tag, kind = rng.choice(list(dataset.keys())), rng.randrange(8)
-    if kind == 0:
-        del dataset[tag]
-    elif kind == 1:
-        dataset.file_meta.TransferSyntaxUID = rng.choice(WORDS[-5:])
-    else:
-        element = dataset.get_item(tag)
-        value = mutate(element.value, rng)
-        value += b"\0" * (len(value) % 2)
-        dataset[tag] = element._replace(value=value, length=len(value))
-    buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=False)
-    return buffer.getvalue()
+def files_of(case: bytes, sets: list[dict[str, bytes]]) -> dict[str, bytes]:
+    """The set that the first byte names, with the rest in place of what the second byte names."""
+    files = sets[case[0] % len(sets)]
+    return {**files, sorted(files)[case[1] % len(files)]: case[2:]}
 
 
 def run_case(read, files: dict[str, bytes], root: Path) -> str:
     """Reads a case in new folders of `root`: read, refused or outside."""
+    from fuzz_readers import place
+
     from tfstyle.errors import TfstyleError
 
     case, out = root / "a" / "b" / "in", root / "a" / "b" / "out"  # a few .. do not leave them
@@ -161,8 +72,7 @@ def run_case(read, files: dict[str, bytes], root: Path) -> str:
     for folder in (case, out):
         folder.mkdir(parents=True)
     os.chdir(root)
-    for name, data in files.items():
-        (case / Path(name).name).write_bytes(data)
+    place(files, case)
     before, outcome = {*root.rglob("*")}, "read"
     try:
         read(case, out)
@@ -175,8 +85,8 @@ def run_case(read, files: dict[str, bytes], root: Path) -> str:
     return "outside" if strays else outcome
 
 
-def prepare(reader, scratch: Path) -> None:
-    """What a process imports and sets before its first case."""
+def prepare(reader, scratch: Path) -> list[dict[str, bytes]]:
+    """What a process imports and sets before its first case; the sets of the reader."""
     import atheris
 
     logging.disable(logging.CRITICAL)
@@ -186,6 +96,7 @@ def prepare(reader, scratch: Path) -> None:
             importlib.import_module(f"tfstyle.{name}")
     os.environ.update(LIMITS, HOME=str(scratch), TMPDIR=str(scratch))
     tempfile.tempdir = None
+    return [*reader.seeds()]
 
 
 def memory(key: str) -> int:
@@ -201,23 +112,24 @@ def work(reader, runs: int, seed: int, scratch: Path, kept: Path) -> None:
         os.dup2(log, stream)
     import atheris
 
-    prepare(reader, scratch)
-    corpus, words, idle = kept / "corpus", kept / "words", 0
+    sets, idle = prepare(reader, scratch), 0
+    corpus, words = kept / "corpus", kept / "words"
     if not corpus.exists():
         corpus.mkdir()
         words.write_text("".join(f'"{word}"\n' for word in WORDS))
-        for number, files in enumerate(reader.seeds()):
-            (corpus / f"{number:03d}").write_bytes(pack(files))
+        for number, files in enumerate(sets):
+            for part, name in enumerate(sorted(files)):
+                (corpus / f"{number:03d}-{part}").write_bytes(bytes([number, part]) + files[name])
     lines = (kept / "cases").open("a", buffering=1)
 
-    def case(data: bytes) -> None:
+    def run(case: bytes) -> None:
         nonlocal idle
-        if not data.startswith(b"PK"):
+        if len(case) < 2:  # libFuzzer begins with a case of its own
             return
         lines.write("begin\n")
         begin, outcome = time.monotonic(), "unexpected"
         try:
-            outcome = run_case(reader.read, unpack(data), scratch / "box")
+            outcome = run_case(reader.read, files_of(case, sets), scratch / "box")
             if outcome == "outside":
                 raise RuntimeError(outcome)
         finally:
@@ -228,8 +140,8 @@ def work(reader, runs: int, seed: int, scratch: Path, kept: Path) -> None:
             resource.setrlimit(resource.RLIMIT_AS, (space, space))
 
     options = [f"-runs={runs}", f"-seed={seed + 1}", f"-timeout={SECONDS}", f"-dict={words}"]
-    options += ["-rss_limit_mb=0", "-max_len=200000", "-cross_over=0", f"-artifact_prefix={kept}/"]
-    atheris.Setup([sys.argv[0], *options, str(corpus)], case, custom_mutator=mutate_case)
+    options += ["-rss_limit_mb=0", "-max_len=200000", f"-artifact_prefix={kept}/"]
+    atheris.Setup([sys.argv[0], *options, str(corpus)], run)
     atheris.Fuzz()
 
 
@@ -288,14 +200,13 @@ def main(arguments: list[str] | None = None, readers: dict | None = None) -> int
     parser.add_argument("--keep", type=Path, default=Path("runs/fuzz"), help="what fails, and logs")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args(arguments)
-    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        os.environ[name] = "1"
+    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
     os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
     output, names = options.output.resolve(), options.reader or list(readers)
     if options.case is not None:
-        files, scratch = unpack(options.case.read_bytes()), Path(tempfile.mkdtemp())
-        prepare(readers[names[0]], scratch)
-        print(run_case(readers[names[0]].read, files, scratch / "box"))
+        case, scratch = options.case.read_bytes(), Path(tempfile.mkdtemp())
+        sets = prepare(readers[names[0]], scratch)
+        print(run_case(readers[names[0]].read, files_of(case, sets), scratch / "box"))
         return 0
     found = {}
     for name in names:
@@ -308,7 +219,7 @@ def main(arguments: list[str] | None = None, readers: dict | None = None) -> int
     total = {
         key: sum(row[key] for row in found.values()) for key in ("cases", "read", "refused", *BAD)
     }
-    installed = {package.name.lower(): package.version for package in metadata.distributions()}
+    versions = {name: metadata.version(name) for name in PACKAGES}
     report = {
         "command": f"python benchmarks/fuzz.py --seed {options.seed}",
         "limits": LIMITS,
@@ -316,10 +227,7 @@ def main(arguments: list[str] | None = None, readers: dict | None = None) -> int
         "time_limit_s": SECONDS,
         "total": {**total, "memory_mb": max(row["memory_mb"] for row in found.values())},
         "readers": found,
-        "environment": {
-            "python": sys.version.split()[0],
-            **{name: installed[name] for name in PACKAGES if name in installed},
-        },
+        "environment": {"python": sys.version.split()[0], **versions},
     }
     output.write_text(json.dumps(report, indent=1) + "\n")
     if output == Path(__file__).resolve().with_suffix(".json"):

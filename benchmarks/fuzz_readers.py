@@ -1,24 +1,23 @@
 # ruff: noqa: D103 - seeds and readers are told by their names
-"""The readers that ``fuzz.py`` tries: files to start from, and what reads them."""
+"""The readers that ``fuzz.py`` tries: sets of files to start from, and what reads them."""
 
 from __future__ import annotations
 
 import gzip
 import io
-import itertools
 import json
 import pickle
 import pkgutil
-import random
 import shutil
 import tempfile
-import zlib
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+#: Files by name; ``a.npz/b`` is the member b of an archive, ``a.gz/`` what is packed in a stream.
 Files = dict[str, bytes]
 
 
@@ -27,8 +26,8 @@ class Reader(NamedTuple):
 
     Attributes:
         runs: Cases.
-        seeds: Gives the files of each case to start from.
-        read: Reads a case: its folder, output folder.
+        seeds: Gives the sets of files to start from, 256 at most.
+        read: Reads a set: its folder, output folder.
         modules: Of tfstyle, imported before, so that no case waits for them.
     """
 
@@ -38,17 +37,32 @@ class Reader(NamedTuple):
     modules: tuple[str, ...] = ("export.servable", "presets", "runs.augment", "segmentation")
 
 
+def place(files: Files, folder: Path) -> None:
+    """Writes files into a folder, archives and streams packed."""
+    for name, data in files.items():
+        path, packed, member = name.partition("/")
+        if not packed:
+            (folder / path).write_bytes(data)
+        elif not member:
+            (folder / path).write_bytes(gzip.compress(data, 1))
+        else:
+            with zipfile.ZipFile(folder / path, "a") as archive:
+                archive.writestr(member, data)
+
+
+def with_members(name: str, data: bytes) -> Iterator[Files]:
+    """An archive as it is, and by its members."""
+    yield {name: data}
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        yield {f"{name}/{member}": archive.read(member) for member in archive.namelist()}
+
+
 def reads(name: str, file: str = "") -> Callable[[Path, Path], object]:
     """What calls a function with a file of the case."""
     return lambda folder, out: pkgutil.resolve_name(name)(folder / file)
 
 
-def draw(folder: Path) -> random.Random:
-    """Choices of a case, the same for the same files."""
-    return random.Random(sum(zlib.crc32(file.read_bytes()) for file in folder.iterdir()))
-
-
-def files_of(write: Callable[[Path], object]) -> Files:
+def written(write: Callable[[Path], object]) -> Files:
     """What a function writes into a folder."""
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder))
@@ -95,17 +109,14 @@ def dicom_seeds() -> Iterator[Files]:
 
 
 def read_dicom(folder: Path, out: Path) -> None:
-    from tfstyle.data import read_scans, resolve_window
+    from tfstyle.data import WINDOWS, read_scans
     from tfstyle.runs.outputs import write_generated
 
-    rng = draw(folder)
-    scans = read_scans(folder, lazy=rng.random() < 0.3)
-    scans = [scan.load() if hasattr(scan, "load") else scan for scan in scans]
-    for scan in scans[:2] if rng.random() < 0.15 else ():
-        window = resolve_window(rng.choice(("auto", "range", "percentile")), scan)
-        kind = rng.choice(("dicom", "nifti"))
-        target = out / (scan.name + (".nii" if kind == "nifti" else ""))
-        write_generated(scan, window.to_unit(scan.pixels), window, kind, target)
+    window = WINDOWS["full"]
+    for lazy in (True, False):
+        scans = [scan.load() for scan in read_scans(folder, lazy=lazy)]
+    for kind, end in (("dicom", ""), ("nifti", ".nii")):
+        write_generated(scans[0], window.to_unit(scans[0].pixels), window, kind, out / f"x{end}")
 
 
 def seg_seeds() -> Iterator[Files]:
@@ -132,42 +143,36 @@ def read_seg(folder: Path, out: Path) -> None:
 def nifti_seeds() -> Iterator[Files]:
     import nibabel as nib
 
-    hu = np.random.default_rng(0).integers(-1024, 1500, (5, 6, 4))
-    for kind, dtype in itertools.product(
-        (nib.Nifti1Image, nib.Nifti2Image), (np.int16, np.uint8, np.float64, ">i2")
-    ):
-        data = kind(hu.clip(0).astype(dtype), np.diag([-1.0, -1, 2, 1])).to_bytes()
-        yield from ({"case.nii": data}, {"case.nii.gz": gzip.compress(data, 1)})
+    hu = np.random.default_rng(0).integers(0, 1500, (5, 6, 4))
+    for kind, dtype in ((nib.Nifti1Image, np.int16), (nib.Nifti2Image, ">i2")):
+        data = kind(hu.astype(dtype), np.diag([-1.0, -1, 2, 1])).to_bytes()
+        packed = gzip.compress(data, 1)
+        yield from ({"case.nii": data}, {"case.nii.gz/": data}, {"case.nii.gz": packed})
 
 
 def read_nifti(folder: Path, out: Path) -> None:
     from tfstyle.data import match_labels, read_scan
 
-    (file,), rng = folder.iterdir(), draw(folder)
-    if rng.random() < 0.3:
-        match_labels(scan(), file)
-    else:
-        read_scan(file, units=rng.choice(("auto", "HU", "US")))
+    (file,) = folder.iterdir()
+    read_scan(file)
+    match_labels(scan(), file)
 
 
 def png_seeds() -> Iterator[Files]:
-    from PIL import Image, PngImagePlugin
+    from PIL import Image
 
     gray = Image.fromarray((np.arange(70).reshape(7, 10) * 3).astype(np.uint8))
-    info = PngImagePlugin.PngInfo()
-    info.add_text("Title", "x" * 1000, zip=True)
     for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
-        more = {"pnginfo": info, "icc_profile": bytes(300)}
-        yield {"case.png": saved(gray.convert(mode).save, "png", **more)}
+        yield {"case.png": saved(gray.convert(mode).save, "png", icc_profile=bytes(300))}
 
 
 def bank_seeds() -> Iterator[Files]:
     from tfstyle import StyleBank
 
-    rng = np.random.default_rng(0)
-    quantiles = np.sort(rng.random((3, 256), np.float32))
-    bank = StyleBank(rng.random((3, 2, 6), np.float32), names=("a", "b", "c"), quantiles=quantiles)
-    yield files_of(lambda folder: bank.save(folder / "case.npz"))
+    codes = np.random.default_rng(0).random((3, 2, 6), np.float32)
+    bank = StyleBank(codes, names=("a", "b", "c"), quantiles=np.sort(np.ones((3, 256))))
+    (data,) = written(lambda folder: bank.save(folder / "case.npz")).values()
+    yield from with_members("case.npz", data)
     yield {"case.npz": saved(np.savez, codes=np.array([{"a": 1}], object))}
 
 
@@ -176,17 +181,12 @@ def weight_seeds() -> Iterator[Files]:
     for protocol in (2, 4, 5):
         yield {"case.pickle": pickle.dumps({"VGG16_0": {"Conv_0": arrays}}, protocol)}
     yield {"case.pickle": b"cposix\nsystem\n(S'touch elsewhere'\ntR."}
-    yield {"case.npz": saved(np.savez, **{"conv/kernel": np.ones((3, 3), np.float32)})}
 
 
 def read_weights(folder: Path, out: Path) -> None:
-    from tfstyle.encoders.weights import load_arrays, load_npz
+    from tfstyle.encoders.weights import load_arrays
 
-    (file,) = folder.iterdir()
-    if file.suffix == ".npz":
-        load_npz(file)
-    else:
-        load_arrays(file.read_bytes())
+    load_arrays((folder / "case.pickle").read_bytes())
 
 
 def preset_seeds() -> Iterator[Files]:
@@ -226,12 +226,12 @@ def model_seeds() -> Iterator[Files]:
     model.gain = tf.Variable([1.0, 2.0])
     given = tf.TensorSpec([None, 2], tf.float32, name="content")
     signatures = {"stylize": tf.function(generate, input_signature=[given])}
-    files = files_of(lambda folder: tf.saved_model.save(model, str(folder), signatures=signatures))
+    files = written(lambda folder: tf.saved_model.save(model, str(folder), signatures=signatures))
     facts = {"format": "tfstyle-servable/1", "signatures": {"a": {}}, "operations": ["Add"]}
     yield {**files, "tfstyle.json": json.dumps(facts).encode()}
 
 
-def place_model(folder: Path, out: Path) -> Path:
+def model_in(folder: Path, out: Path) -> Path:
     for file in folder.iterdir():
         part = {"tfstyle.json": "assets.extra"}.get(file.name, "")
         target = out / "1" / ("variables" if file.name.startswith("variables") else part)
@@ -244,7 +244,7 @@ def read_model(folder: Path, out: Path) -> None:
     from tfstyle.export import read_metadata
     from tfstyle.export.saved_model import graph_operations
 
-    path = place_model(folder, out)
+    path = model_in(folder, out)
     graph_operations(path)
     read_metadata(path)
 
@@ -252,7 +252,7 @@ def read_model(folder: Path, out: Path) -> None:
 def load_model(folder: Path, out: Path) -> None:
     from tfstyle.export import Servable
 
-    Servable(place_model(folder, out), threads=1).close()
+    Servable(model_in(folder, out), threads=1).close()
 
 
 def keras_seeds() -> Iterator[Files]:
@@ -263,7 +263,8 @@ def keras_seeds() -> Iterator[Files]:
 
     twice = keras.layers.Lambda(lambda x: x * 2, output_shape=(4,))
     for model in (UNet(2, depth=1, width=2), keras.Sequential([keras.Input((4,)), twice])):
-        yield files_of(lambda folder, model=model: model.save(folder / "case.keras"))
+        (data,) = written(lambda folder, model=model: model.save(folder / "case.keras")).values()
+        yield from with_members("case.keras", data)
 
 
 READERS = {

@@ -44,7 +44,7 @@ from studies.benefit_fold import (
     Segmenter,
     Settings,
 )
-from studies.benefit_measures import measure
+from studies.benefit_summary import measure
 from tfstyle import presets
 from tfstyle._private.files import write_atomically
 
@@ -84,9 +84,8 @@ class Study:
 
     def model_file(self, fold: str) -> Path:
         """The tone transfer of a fold: one that has not seen the patient, or the preset's."""
-        own = (self.options.models or Path()) / f"fold-{fold}" / "ours.keras"
         preset = presets.folder("tone_ct") / "weights.npz"
-        return own if self.options.models is not None and own.is_file() else preset
+        return common.model_without(self.options.models, fold) or preset
 
     def keys(self, fold: str, condition: str) -> tuple[dict, dict]:
         """What a U-Net depends on, and what its figures do: settings, images, tone transfer."""

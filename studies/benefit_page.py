@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from studies.benefit_data import CHANGES, TONES
 from studies.benefit_fold import CONDITIONS, METHODS, OWN
-from studies.benefit_measures import MEASURES
+from studies.benefit_summary import MEASURES
 from studies.common import markdown, render
 from tfstyle._private.files import write_atomically
 

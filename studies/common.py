@@ -53,6 +53,12 @@ def add_settings(made: argparse.ArgumentParser, text: str) -> None:
     made.add_argument("--set", nargs="+", type=setting, default=[], metavar="NAME=VALUE", help=text)
 
 
+def model_without(models: Path | None, patient: str) -> Path | None:
+    """The tone transfer of ``--models`` that was trained without a patient, if there is one."""
+    file = (models or Path()) / f"fold-{patient}" / "ours.keras"
+    return file if models is not None and file.is_file() else None
+
+
 def read_study(output: Path, settings: Mapping, empty: Mapping) -> dict:
     """What a study has so far.
 

@@ -132,23 +132,10 @@ def run_demo(
     segmented: Sequence[Sample] = SEGMENTED,
     progress: Callable[[str], None] = print,
 ) -> Path:
-    """Runs the whole path once and writes a page about it.
+    """Runs the whole path once and writes a page about it, whose path is returned.
 
-    Args:
-        output: Folder; one of an earlier demo is replaced, any other must be empty or new.
-        model: A model to use instead of the preset.
-        preset: Name or folder of the preset. Defaults to the default preset.
-        pairs: Content and style of each image to make.
-        segmented: What the U-Net is shown.
-        progress: Called with a sentence before each part.
-
-    Returns:
-        Path of ``index.html``.
-
-    Raises:
-        InputFileError: pydicom's test data are not installed.
-        OutputError: The folder holds something else.
-        ServingError: The server does not start or answers otherwise.
+    The output folder of an earlier demo is replaced, any other must be empty or new. `model` is
+    used instead of the preset; `progress` is called with a sentence before each part.
     """
     begin, output = time.perf_counter(), Path(output)
     earlier = not output.exists() or (output / MARKER).is_file()
@@ -281,10 +268,9 @@ def serve_and_compare(models: Path, model, unet, pairs: Sequence[Pair]) -> dict:
         mask = segmenting.predict({"image": image}, "segment")["mask"]
         other = int(np.sum(mask != unet.segment(image)))
         status = {str(version): state for version, state in client.status().items()}
-    largest = max(call["difference"] for call in calls)
     return {
         "status": status,
-        "largest_difference": largest,
+        "largest_difference": max(call["difference"] for call in calls),
         "other_pixels_of_the_mask": other,
         "calls": calls,
     }

@@ -16,6 +16,7 @@ means over the scatter of slices inside a protocol. Above 1 the protocol moves t
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -40,8 +41,10 @@ CT_PROTOCOLS = ("standard", "soft_smooth", "low_dose", "low_kv", "high_kv", "bon
 SLICES = ("693_J2KR.dcm", "explicit_VR-UN.dcm", "693_UNCI.dcm")
 #: Side of the checkerboard's fields in pixels, half of it in small images.
 SQUARE = 64
-#: Least side of an image.
-LEAST = 64
+#: Least side of an image, and longest one that the encoder sees; larger ones are reduced.
+LEAST, SIZE = 64, 256
+#: Slices of a scan, at most, and maps of a tap on the sheet.
+NUMBER, CHANNELS = 8, 7
 #: Positions of a slice that enter the regression, at most.
 POSITIONS = 4096
 #: Strengths of the ridge tried, in units of the features' variance; the last predicts the mean.
@@ -49,58 +52,27 @@ RIDGES = tuple(10.0**exponent for exponent in range(-4, 5))
 
 
 def write_features(
-    scan: Scan,
-    sheet: Path,
-    *,
-    encoder: str = "vgg16",
-    weights: str | None = "imagenet",
-    styles: Sequence[Scan] = (),
-    taps: Sequence[str] | None = None,
-    window: str = "auto",
-    channels: int = 7,
-    slices: int = 8,
-    size: int = 256,
+    scan: Scan, styles: Sequence[Scan], sheet: Path, window: str, options: argparse.Namespace
 ) -> dict:
-    """Writes the contact sheet of a scan's feature maps; returns the figures.
-
-    Args:
-        scan: The scan.
-        sheet: A PNG.
-        encoder: Name of an encoder.
-        weights: ``"imagenet"``, ``"lpips"``, a path, or None for random weights, which the sheet
-            says.
-        styles: Scans of other protocols; without them a CT is shown as under several protocols.
-        taps: Names of taps. Defaults to all.
-        window: Window of the scans, see :func:`tfstyle.data.resolve_window`.
-        channels: Maps of each tap on the sheet.
-        slices: Slices of each scan, evenly spread; the middle one is on the sheet.
-        size: Longest side of the images that the encoder sees; larger ones are reduced.
-
-    Returns:
-        Settings, ``"taps"`` with the figures, versions.
-
-    Raises:
-        ArgumentError: Options that do not suit the scans.
-        InputFileError: Slices that are too small.
-        WeightsError: Weights that cannot be had.
-    """
-    family = encoders.family(encoder)
+    """Writes the contact sheet of a scan's feature maps; returns what the JSON file holds."""
+    weights = None if options.weights == "none" else options.weights
+    family, taps = encoders.family(options.encoder), options.taps
     keras.utils.set_random_seed(0)
     network = family(weights=weights, depth=family.deepest(taps) if taps else None)
     names = sorted({*(taps or network.available_taps)}, key=network.order)
-    used, numbers = resolve_window(window, scan), _spread(len(scan), slices)
-    images = _unit(scan, numbers, used, size)
+    used, numbers = resolve_window(window, scan), _spread(len(scan))
+    images = _unit(scan, numbers, used)
     batches: dict[str, np.ndarray] = {}
     if styles:
         for number, one in enumerate([scan, *styles]):
             own = resolve_window(window, one)
             name = f"{one.name} ({number})" if one.name in batches else one.name
-            batches[name] = _unit(one, _spread(len(one), slices), own, size)
+            batches[name] = _unit(one, _spread(len(one)), own)
     elif scan.units == "HU":
         part = dataclasses.replace(scan, pixels=scan.pixels[numbers], files=())
         for protocol in CT_PROTOCOLS:
-            batches[protocol] = np.asarray(reduce_size(apply_protocol(part, protocol, 0), size))
-    rows = _taps(network, names, images, batches, channels)
+            batches[protocol] = np.asarray(reduce_size(apply_protocol(part, protocol, 0), SIZE))
+    rows = _taps(network, names, images, batches)
     origin = {
         None: "RANDOM WEIGHTS, not trained",
         "imagenet": "ImageNet weights",
@@ -128,7 +100,7 @@ def write_features(
 
 
 def _taps(
-    network: Encoder, names: Sequence[str], images: np.ndarray, batches: Mapping, channels: int
+    network: Encoder, names: Sequence[str], images: np.ndarray, batches: Mapping
 ) -> list[dict]:
     """Both figures of each tap, and maps of the channels that vary most over the first image."""
     largest = max(network.tap(name).stride for name in names)
@@ -146,7 +118,7 @@ def _taps(
     rows = []
     for name in names:
         maps, stride = [one[name] for one in own], network.tap(name).stride
-        chosen = np.argsort(-maps[0].var(axis=(0, 1)), kind="stable")[:channels]
+        chosen = np.argsort(-maps[0].var(axis=(0, 1)), kind="stable")[:CHANNELS]
         rows.append(
             {
                 "name": name,
@@ -251,16 +223,16 @@ def draw_sheet(
     common.save_small(figure, output, 110, grays)
 
 
-def _spread(count: int, slices: int) -> list[int]:
-    """Numbers of at most `slices` of `count` slices, evenly spread, the middle one first."""
-    wanted = min(count, slices)
+def _spread(count: int) -> list[int]:
+    """Numbers of some of `count` slices, evenly spread, the middle one first."""
+    wanted = min(count, NUMBER)
     numbers = [int((i + 0.5) * count / wanted) for i in range(wanted)]
     middle = numbers[wanted // 2]
     return [middle, *(number for number in numbers if number != middle)]
 
 
-def _unit(scan: Scan, numbers: Sequence[int], window: Window, size: int) -> np.ndarray:
-    """Slices of a scan in a window, float32 (B, H, W, 1), no side longer than `size`."""
+def _unit(scan: Scan, numbers: Sequence[int], window: Window) -> np.ndarray:
+    """Slices of a scan in a window, float32 (B, H, W, 1), no side longer than :data:`SIZE`."""
     images = window.to_unit(scan.pixels[list(numbers)])[..., None]
     if min(images.shape[1:3]) < LEAST:
         raise InputFileError(
@@ -268,7 +240,7 @@ def _unit(scan: Scan, numbers: Sequence[int], window: Window, size: int) -> np.n
             f"slices of {images.shape[2]} x {images.shape[1]} pixels are too small for feature "
             f"maps; both sides must be at least {LEAST}.",
         )
-    return np.asarray(reduce_size(images, size))
+    return np.asarray(reduce_size(images, SIZE))
 
 
 def _moments(features: np.ndarray) -> np.ndarray:
@@ -317,15 +289,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = common.parse(parser, arguments)
     own = options.scan is not None
     sheet = options.sheet or (Path() if own else common.ROOT / "docs" / "features") / "vgg16.png"
-    result = write_features(
-        _turned(read_scan(options.scan)) if own else _packaged(),
-        sheet,
-        encoder=options.encoder,
-        weights=None if options.weights == "none" else options.weights,
-        styles=[_turned(read_scan(style)) for style in options.style],
-        taps=options.taps,
-        window=options.window if own else "soft_tissue",
-    )
+    scan = _turned(read_scan(options.scan)) if own else _packaged()
+    styles = [_turned(read_scan(style)) for style in options.style]
+    window = options.window if own else "soft_tissue"
+    result = write_features(scan, styles, sheet, window, options)
     common.write_study(sheet.with_suffix(".json"), result)
     print("tap, channels, stride, gradient read back, protocols against anatomy")
     for tap in result["taps"]:

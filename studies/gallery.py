@@ -255,12 +255,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         draw(readme_rows(scans, tfstyle.from_preset()), options.docs / "tone_ct.png", width=1200)
         return
     for fold in sorted(scans):
-        path = (options.models or Path()) / f"fold-{fold}" / "ours.keras"
-        if options.models is not None and path.is_file():
-            model = keras.saving.load_model(path)
-        else:
-            missing.append(fold)
-            model = tfstyle.from_preset()
+        file = common.model_without(options.models, fold)
+        missing += [] if file else [fold]
+        model = keras.saving.load_model(file) if file else tfstyle.from_preset()
         found = [measured(pair, model) for pair in draw_pairs(scans, {fold}, options.pairs)]
         print(fold, f"median error {np.median([row.error for row in found]):.3f}", flush=True)
         rows += found

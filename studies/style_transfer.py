@@ -116,25 +116,11 @@ def run_study(
     encoder: str | None = "lpips",
     lpips_weights: str | None = "lpips",
 ) -> dict:
-    """Measures every method on the same contents and styles.
+    """Measures the methods that `output`, a JSON file, does not hold yet; returns what it holds.
 
-    Args:
-        output: JSON file. Methods that it holds already are not run again.
-        methods: Of :data:`METHODS`. Defaults to all, without ``adain_mse`` where `mse` is not
-            given.
-        settings: Sizes.
-        preset: The preset or model of ``ours``; a ``StyleTransfer`` is that of ``ours_plain`` and
-            ``wct`` as well, whose default is the first of ``StyleTransfer.presets``. Defaults to
-            the default preset.
-        mse: A preset trained with MSE.
-        encoder: Weights of the VGG16 that trains the contextual transformation.
-        lpips_weights: Of LPIPS.
-
-    Returns:
-        What the file holds: ``"settings"``, ``"classifier"``, ``"rows"`` and ``"environment"``.
-
-    Raises:
-        ArgumentError: ``adain_mse`` without `mse`, or a file of other settings.
+    `preset` is the model of ``ours``; a ``StyleTransfer`` is that of ``ours_plain`` and ``wct`` as
+    well. `encoder` and `lpips_weights` are weights: of the VGG16 that trains the contextual
+    transformation, and of LPIPS.
     """
     if methods is None:
         methods = [m for m in METHODS if m != "adain_mse" or mse is not None]

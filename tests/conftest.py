@@ -31,31 +31,48 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def loggers_of_tfstyle():
+def loggers_as_before():
     """Loggers are after a test what they were before: a command sets them up for its process."""
-    known = logging.root.manager.loggerDict
-    names = ("", "tfstyle", *(name for name in known if name.startswith("tfstyle.")))
-    loggers = [logging.getLogger(name or None) for name in names]
-    before = [(x, x.level, x.propagate, x.disabled, x.handlers[:]) for x in loggers]
+    from tfstyle.cli.output import NOISY
+
+    known = [name for name in logging.root.manager.loggerDict if name.startswith("tfstyle")]
+    loggers = [logging.getLogger(name) for name in {"tfstyle", *NOISY, *known}]
+    before = [(x, x.level, x.propagate, x.disabled, x.handlers[:], x.filters[:]) for x in loggers]
+    level = logging.root.level
     yield
-    for logger, level, propagate, disabled, handlers in before:
+    logging.captureWarnings(False)
+    logging.root.setLevel(level)
+    for logger, level, propagate, disabled, handlers, filters in before:
         logger.setLevel(level)
         logger.propagate, logger.disabled = propagate, disabled
-        if logger is not logging.root:
-            logger.handlers[:] = handlers
+        logger.handlers[:], logger.filters[:] = handlers, filters
 
 
 @pytest.fixture
-def _logging_as_before():
-    """The command sets up logging for a process of its own; other tests get theirs back."""
-    from tfstyle.cli.output import NOISY
+def run_command(capsys):
+    """``run_command(*words)`` gives the status of a command, its stdout and stderr."""
+    from tfstyle import cli
 
-    logger = logging.getLogger("tfstyle")
-    noisy = [logging.getLogger(name) for name in NOISY]
-    before = logger.level, logger.propagate, logger.handlers, [one.filters[:] for one in noisy]
-    yield
-    logging.captureWarnings(False)
-    logger.setLevel(before[0])
-    logger.propagate, logger.handlers = before[1:3]
-    for one, filters in zip(noisy, before[3]):
-        one.filters = filters
+    def run(*words: object) -> tuple[int, str, str]:
+        status = cli.main([str(word) for word in words])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def model():
+    """A small untrained StyleTransfer."""
+    from tests.models import small_model
+
+    return small_model("relu1_1")
+
+
+@pytest.fixture(scope="session")
+def bank(model):
+    """Three styles of the model."""
+    from tests.models import image
+    from tfstyle.style_bank import StyleBank
+
+    styles = [0.3 * image(20, (24, 24)), image(21, (32, 16)), 0.5 + 0.5 * image(22, (20, 20))]
+    return StyleBank.encode(model, styles, names=["dark", "middle", "bright"])

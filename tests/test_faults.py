@@ -1,11 +1,10 @@
-"""Full and read-only disks, and SIGTERM, as the commands meet them.
+"""Full disks, and SIGTERM, as the commands meet them.
 
 Kills are in tests/integration/test_killed.py.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.models import image, small_model
+from tests.models import image
 from tfstyle import cli, presets
 from tfstyle._private.files import is_temporary
 from tfstyle.cli import train
@@ -21,13 +20,8 @@ from tfstyle.data import write_png
 from tfstyle.segmentation import UNet
 
 
-@pytest.fixture(scope="module")
-def model():
-    return small_model("relu1_1")
-
-
 @pytest.fixture
-def run(model, monkeypatch, capsys):
+def run(model, monkeypatch, run_command):
     """Runs a command with a small model; returns status and messages."""
     monkeypatch.setattr(cli, "silence", lambda **_: None)
     load = presets.open_model
@@ -35,12 +29,7 @@ def run(model, monkeypatch, capsys):
         presets, "open_model", lambda source, cls=None: load(source, cls) if cls else model
     )
 
-    def start(*words: object) -> tuple[int, str]:
-        status = cli.main([str(word) for word in words])
-        return status, capsys.readouterr().err
-
-    yield start
-    logging.captureWarnings(False)
+    return lambda *words: run_command(*words)[::2]
 
 
 @pytest.fixture
@@ -108,24 +97,6 @@ def test_full_disk(run, commands, monkeypatch, command):
     assert not [path for path in output.rglob("*") if is_temporary(path.name)]
     if command in ("stylize", "prepare"):
         assert {name: (output / name).stat().st_mtime_ns for name in kept} == kept
-
-
-@pytest.mark.parametrize("command", ["train", "export"])
-def test_read_only_disk(run, commands, monkeypatch, command):
-    words = commands[command]
-    mkdir = os.mkdir
-
-    def refuse_folder(path, *arguments, **options):
-        if "disk" in str(path):
-            raise OSError(30, "Read-only file system", str(path))
-        mkdir(path, *arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "mkdir", refuse_folder)
-        status, messages = run(*words, "--quiet")
-    assert status == 3, messages
-    assert "disk/out: cannot be written: the file system is read-only" in messages
-    assert messages.count("\n") == 1
 
 
 class TestSigterm:

@@ -13,7 +13,6 @@ import pytest
 
 from tests.models import image, small_model
 from tfstyle import cli
-from tfstyle.cli import output
 from tfstyle.data import read_png, read_scan, write_png
 from tfstyle.runs.augment import MANIFEST
 
@@ -97,17 +96,3 @@ class TestNames:
         assert str(file) in printed
         status, printed, _ = run("utf-8", "phantom", tmp_path / name, "--size", "64")
         assert printed == f"Wrote 3 files to {tmp_path / name}.\n"
-
-    def test_tables_on_a_terminal(self):
-        from rich.console import Console
-
-        facts = {"a_b [x]": "[red]c_d[/] :smile:"}
-        console = output.console()
-        terminal = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None,
-                           markup=False, emoji=False)  # fmt: skip
-        output.print_facts(terminal, facts)
-        assert "a_b [x]" in terminal.file.getvalue()
-        assert "[red]c_d[/] :smile:" in terminal.file.getvalue()
-        with console.capture() as printed:
-            output.print_tree(console, {"signatures": {"stylize_plain": ["[a]", ":smile:"]}})
-        assert printed.get() == "signatures:\n  stylize_plain: [a], :smile:\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.process import python
 from tfstyle._private.files import (
     is_temporary,
     is_unused,
@@ -121,7 +122,7 @@ def test_no_module_needs_what_windows_lacks():
         "    sys.modules[name] = None\n"
         "import tfstyle._private.files, tfstyle.runs.folder, tfstyle.runs.manifest, tfstyle.cli\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    python("-c", code)
 
 
 @pytest.mark.parametrize(

@@ -253,25 +253,25 @@ class TestBombs:
         with limited(file_bytes=2**20), pytest.raises(InputFileError, match="unpacks to"):
             UNet.load(path)
 
-    def test_texts(self, tmp_path):
-        text = b'{"format": 1, "config": "' + b"x" * 2**20 + b'"}'
-        (tmp_path / "preset.json").write_bytes(text)
-        (tmp_path / "a.json").write_bytes(text)
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            (b'{"format": 1, "config": "' + b"x" * 2**20 + b'"}', "text_bytes"),
+            (DEEP.encode(), "nested too deeply"),
+        ],
+    )
+    def test_texts(self, tmp_path, text, message):
+        for name in ("preset.json", "a.json"):
+            (tmp_path / name).write_bytes(text)
         with limited(text_bytes=2**20):
-            with pytest.raises(WeightsError, match=r"preset\.json: .*text_bytes"):
+            with pytest.raises(WeightsError, match=rf"preset\.json: .*{message}"):
                 presets.card(tmp_path)
-            with pytest.raises(InputFileError, match=r"a\.json: .*text_bytes"):
+            with pytest.raises(InputFileError, match=rf"a\.json: .*{message}"):
                 tag_or_sidecar(str(tmp_path / "a.nii"), "Manufacturer")
+
+    def test_text_without_end(self):
         with limited(text_bytes=100), pytest.raises(InputFileError, match="more than 100 bytes"):
             read_json("/dev/zero")
-
-    def test_nested_without_end(self, tmp_path):
-        for name in ("preset.json", "a.json"):
-            (tmp_path / name).write_text(DEEP)
-        with pytest.raises(WeightsError, match="nested too deeply"):
-            presets.card(tmp_path)
-        with pytest.raises(InputFileError, match="nested too deeply"):
-            tag_or_sidecar(str(tmp_path / "a.nii"), "Manufacturer")
 
 
 class Harmful:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -16,6 +13,7 @@ import tfstyle
 from tests import layer_test
 from tests.layer_test import Case
 from tests.models import image, small_model
+from tests.process import python
 from tfstyle.baselines.contextual_transformation import CascadedRefinement, ContextualTransformation
 from tfstyle.decoder import Decoder
 from tfstyle.encoders import VGG16, DenseNet121
@@ -126,11 +124,4 @@ def test_new_process_loads_all(tmp_path):
         "    for one, other in zip(found, expected, strict=True):\n"
         "        np.testing.assert_allclose(one, other, 1e-4, 1e-5, err_msg=str(number))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(tfstyle.__file__).parent.parent)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    python("-c", code, cwd=tmp_path)

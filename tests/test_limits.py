@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
 
+from tests.process import python
 from tfstyle.errors import ArgumentError, InputFileError
 from tfstyle.limits import Limits, check, limited, limits, variable
 
@@ -33,11 +32,9 @@ def test_no_whole_number(monkeypatch, text):
 
 
 def test_limited_holds_in_child_processes_and_ends():
-    command = [sys.executable, "-c", "from tfstyle.limits import limits; print(limits().frames)"]
     with limited(frames=5):
         assert limits().frames == 5
-        found = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert found.stdout.strip() == "5"
+        assert python("-c", "import tfstyle.limits as x; print(x.limits().frames)") == "5\n"
     assert limits() == Limits()
     assert variable("frames") not in os.environ
     with pytest.raises(ArgumentError, match="there is no 'pixels'; there are picture_pixels, "):

@@ -47,51 +47,41 @@ def test_full_precision_and_replacement(saved):
     assert [p.name for p in folder.parent.iterdir()] == ["preset"]
 
 
-def test_folder_without_preset(tmp_path):
-    with pytest.raises(WeightsError, match=r"preset\.json"):
-        tfstyle.StyleTransfer.from_preset(tmp_path)
-
-
-def test_wrong_checksum(saved):
-    _, folder = saved
+def flip_a_bit(folder):
     data = bytearray((folder / "weights.npz").read_bytes())
     data[len(data) // 2] ^= 1
     (folder / "weights.npz").write_bytes(data)
-    with pytest.raises(WeightsError, match=r"weights\.npz: SHA-256"):
-        tfstyle.StyleTransfer.from_preset(folder)
 
 
-def test_missing_weights(saved):
-    _, folder = saved
-    (folder / "weights.npz").unlink()
-    with pytest.raises(WeightsError, match=r"weights\.npz is missing"):
-        tfstyle.StyleTransfer.from_preset(folder)
+def changed(change):
+    """Damages the configuration of a preset."""
+
+    def damage(folder):
+        config = json.loads((folder / "preset.json").read_text())
+        change(config)
+        (folder / "preset.json").write_text(json.dumps(config))
+
+    return damage
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("damage", "message"),
     [
-        lambda c: c.update(format=99),
-        lambda c: c.pop("config"),
-        lambda c: c["config"].update(layer="relu3_1"),
-        lambda c: c["config"].update(encoder="lenet"),
+        (lambda folder: (folder / "preset.json").unlink(), r"preset\.json"),
+        (lambda folder: (folder / "preset.json").write_text(""), r"preset\.json"),
+        (lambda folder: (folder / "preset.json").write_text("[]"), r"preset\.json"),
+        (lambda folder: (folder / "weights.npz").unlink(), r"weights\.npz is missing"),
+        (flip_a_bit, r"weights\.npz: SHA-256"),
+        (changed(lambda c: c.update(format=99)), ""),
+        (changed(lambda c: c.pop("config")), ""),
+        (changed(lambda c: c["config"].update(layer="relu3_1")), ""),
+        (changed(lambda c: c["config"].update(encoder="lenet")), ""),
     ],
-    ids=["format", "config", "other layer", "encoder"],
 )
-def test_changed_configuration(saved, change):
+def test_damaged_preset(saved, damage, message):
     _, folder = saved
-    config = json.loads((folder / "preset.json").read_text())
-    change(config)
-    (folder / "preset.json").write_text(json.dumps(config))
-    with pytest.raises(WeightsError):
-        tfstyle.StyleTransfer.from_preset(folder)
-
-
-@pytest.mark.parametrize("text", ["", "[]"])
-def test_unreadable_configuration(saved, text):
-    _, folder = saved
-    (folder / "preset.json").write_text(text)
-    with pytest.raises(WeightsError, match=r"preset\.json"):
+    damage(folder)
+    with pytest.raises(WeightsError, match=message):
         tfstyle.StyleTransfer.from_preset(folder)
 
 

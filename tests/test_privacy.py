@@ -19,7 +19,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
 from tests.canaries import leaks, plant
-from tests.models import small_model
+from tests.data.conftest import change
 from tfstyle.cli import main
 from tfstyle.data import find_labelled, list_scans, read_scan, read_scans, write_png
 from tfstyle.data.dicom import frames_of, read_dataset
@@ -71,20 +71,38 @@ def style(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def network():
-    return small_model()
+@pytest.fixture
+def stylize(archive, style, model, tmp_path):
+    """``stylize(output, source, **options)`` with the archive as the source by default."""
+
+    def run(output="out", source=archive[0], **options):
+        return stylize_scans(model, [source], [style], tmp_path / output, **options)
+
+    return run
+
+
+@pytest.fixture
+def damaged(archive, tmp_path):
+    """A copy of the archive, and what damages the header of one of its files."""
+    shutil.copytree(archive[0], tmp_path / "in")
+
+    def edit(name, **changes):
+        path = tmp_path / "in" / "study" / name
+        if changes:
+            dataset = pydicom.dcmread(path)
+            change(dataset, changes)
+            dataset.save_as(path)
+        return path
+
+    return edit
 
 
 class TestStylize:
-    def test_basic(self, archive, style, network, tmp_path, spoken):
-        folder, canaries = archive
-        done = stylize_scans(
-            network, [folder], [style], tmp_path / "out", deidentify="basic", workers=2
-        )
+    def test_basic(self, archive, stylize, tmp_path, spoken):
+        done = stylize(deidentify="basic", workers=2)
         assert len(done) == 2
         texts = [json.dumps(one.as_dict()) for one in done]
-        assert leaks(canaries, tmp_path / "out", spoken(), *texts) == []
+        assert leaks(archive[1], tmp_path / "out", spoken(), *texts) == []
         names = sorted(path.name for path in (tmp_path / "out").iterdir())
         assert names == [RECORDS, "scan-0001", "scan-0002"]
         derived = [pydicom.dcmread(one.files[0]) for one in done]
@@ -95,30 +113,22 @@ class TestStylize:
         assert leaks([b"study"], tmp_path / "out") == []
         assert not (tmp_path / "out" / RECORDS / UID_KEY).exists()
 
-    def test_keep_says_it_in_the_headers_alone(self, archive, style, network, tmp_path, spoken):
-        folder, canaries = archive
-        done = stylize_scans(network, [folder], [style], tmp_path / "out")
-        images = [path for one in done for path in one.files]
-        assert len(leaks(canaries, *map(Path, images))) > 500
-        for image in map(Path, images):
+    def test_keep_says_it_in_the_headers_alone(self, archive, stylize, tmp_path, spoken):
+        images = [Path(path) for one in stylize() for path in one.files]
+        assert len(leaks(archive[1], *images)) > 500
+        for image in images:
             image.unlink()
-        assert leaks(canaries, tmp_path / "out", spoken()) == []
+        assert leaks(archive[1], tmp_path / "out", spoken()) == []
 
     @pytest.mark.parametrize("kind", ["nifti", "png"])
-    def test_other_formats(self, archive, style, network, tmp_path, spoken, kind):
-        folder, canaries = archive
-        out = tmp_path / "out"
-        stylize_scans(network, [folder], [style], out, output_format=kind)
-        assert leaks(canaries, out, spoken()) == []
-        stylize_scans(
-            network, [folder], [style], tmp_path / "o", output_format=kind, deidentify="basic"
-        )
-        assert leaks([*canaries, b"study"], tmp_path / "o") == []
-        assert leaks(canaries, spoken()) == []
+    def test_other_formats(self, archive, stylize, tmp_path, spoken, kind):
+        stylize(output_format=kind)
+        stylize("basic", output_format=kind, deidentify="basic")
+        assert leaks(archive[1], tmp_path / "out", tmp_path / "basic", spoken()) == []
+        assert leaks([b"study"], tmp_path / "basic") == []
 
-    def test_interrupted_runs_go_on_with_the_same_uids(self, archive, style, network, tmp_path):
-        folder, canaries = archive
-        out = tmp_path / "out"
+    def test_interrupted_runs_go_on_with_the_same_uids(self, archive, stylize, tmp_path):
+        out, options = tmp_path / "out", {"deidentify": "basic", "batch_size": 1}
 
         class StopError(Exception):
             pass
@@ -128,49 +138,28 @@ class TestStylize:
                 raise StopError
 
         with pytest.raises(StopError):
-            stylize_scans(
-                network, [folder], [style], out, deidentify="basic", progress=stop, batch_size=1
-            )
-        assert leaks(canaries, out) == []
-        key = (out / RECORDS / UID_KEY).read_text()
+            stylize(progress=stop, **options)
+        assert leaks(archive[1], out) == []
         assert (out / RECORDS / UID_KEY).stat().st_mode & 0o077 == 0
-        done = stylize_scans(network, [folder], [style], out, deidentify="basic", batch_size=1)
+        done = stylize(**options)
         assert sum(one.resumed for one in done) > 0
         studies = {pydicom.dcmread(f).StudyInstanceUID for one in done for f in one.files}
         assert len(studies) == 1
-        assert key not in [str(p) for p in out.rglob("*")]
-        again = stylize_scans(network, [folder], [style], out, deidentify="basic", batch_size=1)
+        again = stylize(**options)
         assert [one.source for one in again] == [one.source for one in done]
         assert all(one.resumed for one in again)
 
-    def test_text_in_the_pixels_is_refused_before_any_work(self, archive, style, tmp_path):
-        folder, _ = archive
-        shutil.copytree(folder, tmp_path / "in")
-        last = tmp_path / "in" / "study" / "2.dcm"
-        dataset = pydicom.dcmread(last)
-        dataset.BurnedInAnnotation = "YES"
-        dataset.save_as(last)
+    def test_text_in_the_pixels_is_refused_before_any_work(self, stylize, damaged, tmp_path):
+        damaged("2.dcm", BurnedInAnnotation="YES")
         with pytest.raises(InputFileError, match=r"2\.dcm: Burned In"):
-            stylize_scans(
-                None,
-                [tmp_path / "in"],
-                [style],
-                tmp_path / "o",
-                deidentify="basic",
-                output_format="png",
-            )
-        assert not (tmp_path / "o").exists()
+            stylize(source=tmp_path / "in", deidentify="basic", output_format="png")
+        assert not (tmp_path / "out").exists()
 
-    def test_damaged_slice_in_a_worker(self, archive, style, network, tmp_path, spoken):
-        folder, canaries = archive
-        shutil.copytree(folder, tmp_path / "in")
-        path = tmp_path / "in" / "study" / "1.dcm"
-        path.write_bytes(path.read_bytes()[:-9000])
+    def test_damaged_slice_in_a_worker(self, archive, stylize, damaged, tmp_path, spoken):
+        os.truncate(path := damaged("1.dcm"), path.stat().st_size - 9000)
         with pytest.raises(InputFileError, match=r"1\.dcm: .*(truncated|cut short)") as info:
-            stylize_scans(
-                network, [tmp_path / "in"], [style], tmp_path / "o", workers=1, window="bone"
-            )
-        assert leaks(canaries, everything(info.value), spoken()) == []
+            stylize(source=tmp_path / "in", workers=1, window="bone")
+        assert leaks(archive[1], everything(info.value), spoken()) == []
 
 
 def everything(error: BaseException) -> str:
@@ -197,33 +186,30 @@ class TestCommand:
         assert "128" in said
         assert leaks(canaries, said) == []
 
-    def test_errors(self, archive, style, tmp_path, capfd):
-        folder, canaries = archive
-        shutil.copytree(folder, tmp_path / "in")
-        path = tmp_path / "in" / "study" / "0.dcm"
-        dataset = pydicom.dcmread(path)
-        text = garble(dataset, "RescaleSlope", path)
-        for command in (["info", str(path)], ["info", str(tmp_path / "in")]):
-            assert main(command) == 1
+    def test_errors(self, archive, damaged, tmp_path, capfd):
+        path = damaged("0.dcm")
+        text = garble(pydicom.dcmread(path), "RescaleSlope", path)
+        for target in (path, tmp_path / "in"):
+            assert main(["info", str(target)]) == 1
             said = "".join(capfd.readouterr())
             assert "0.dcm: " in said
-            assert leaks([*canaries, text], said) == []
+            assert leaks([*archive[1], text], said) == []
 
 
 class TestAugment:
-    def test_outputs(self, archive, style, network, tmp_path, spoken):
+    def test_outputs(self, archive, style, model, damaged, tmp_path, spoken):
         folder, canaries = archive
-        shutil.copytree(folder, tmp_path / "in")
+        cut = damaged("0.dcm").with_name("cut.dcm")
         dataset = pydicom.dcmread(folder / "study" / "0.dcm")
         dataset.SeriesInstanceUID = generate_uid()
-        dataset.save_as(tmp_path / "in" / "cut.dcm")
-        os.truncate(tmp_path / "in" / "cut.dcm", 30_000)
-        bank = StyleBank.from_scans(network, [style, folder])
+        dataset.save_as(cut)
+        os.truncate(cut, 30_000)
+        bank = StyleBank.from_scans(model, [style, folder])
         bank.save(tmp_path / "bank.npz")
         bank = StyleBank.load(tmp_path / "bank.npz")
         for profile in ("basic", "keep"):
             out = tmp_path / profile
-            result = augment_scans(network, tmp_path / "in", out, bank, deidentify=profile)
+            result = augment_scans(model, tmp_path / "in", out, bank, deidentify=profile)
             assert (result.written, len(result.failed)) == (2, 1)
             if profile == "keep":
                 assert len(leaks(canaries, out)) > 500
@@ -232,33 +218,27 @@ class TestAugment:
         assert leaks(canaries, tmp_path / "bank.npz", repr(bank.names), spoken()) == []
         assert leaks([b"study"], tmp_path / "basic" / "images") == []
 
-    def test_going_on_keeps_names_and_uids(self, archive, style, network, tmp_path):
-        folder, _ = archive
-        bank = StyleBank.from_scans(network, [style])
+    def test_going_on_keeps_names_and_uids(self, archive, bank, model, tmp_path):
         out = tmp_path / "out"
-        augment_scans(network, folder, out, bank, deidentify="basic")
-        before = {p: pydicom.dcmread(p).StudyInstanceUID for p in out.rglob("*.dcm")}
-        gone = next(path for path in (out / "images").iterdir())
-        shutil.rmtree(gone)
-        result = augment_scans(network, folder, out, bank, deidentify="basic")
-        assert result.written == 1
-        after = {p: pydicom.dcmread(p).StudyInstanceUID for p in out.rglob("*.dcm")}
-        assert after == before
 
-    def test_dicom_masks_are_refused(self, archive, style, network, tmp_path):
-        folder, _ = archive
-        (tmp_path / "in").mkdir()
-        shutil.copy(folder / "study" / "0.dcm", tmp_path / "in" / "a.dcm")
-        (tmp_path / "masks").mkdir()
-        shutil.copy(folder / "study" / "1.dcm", tmp_path / "masks" / "a.dcm")
-        bank = StyleBank.from_scans(network, [style])
-        options = {"masks": tmp_path / "masks"}
-        result = augment_scans(
-            network, tmp_path / "in", tmp_path / "o", bank, deidentify="basic", **options
-        )
+        def augment():
+            result = augment_scans(model, archive[0], out, bank, deidentify="basic")
+            studies = {p: pydicom.dcmread(p).StudyInstanceUID for p in out.rglob("*.dcm")}
+            return result.written, studies
+
+        _, before = augment()
+        shutil.rmtree(next((out / "images").iterdir()))
+        assert augment() == (1, before)
+
+    def test_dicom_masks_are_refused(self, archive, bank, model, tmp_path):
+        for number, name in enumerate(("in", "masks")):
+            (tmp_path / name).mkdir()
+            shutil.copy(archive[0] / "study" / f"{number}.dcm", tmp_path / name / "a.dcm")
+        arguments, options = (model, tmp_path / "in"), {"masks": tmp_path / "masks"}
+        result = augment_scans(*arguments, tmp_path / "o", bank, deidentify="basic", **options)
         assert "a DICOM mask names its patient" in result.failed["a.dcm"]
         assert not list((tmp_path / "o").rglob("*.dcm"))
-        result = augment_scans(network, tmp_path / "in", tmp_path / "p", bank, **options)
+        result = augment_scans(*arguments, tmp_path / "p", bank, **options)
         assert result.failed == {}
 
 

@@ -7,22 +7,11 @@ import numpy as np
 import pytest
 
 from tests.minis import rows_of
-from tests.models import image, small_model
+from tests.models import image
 from tfstyle.data import write_png
 from tfstyle.errors import InputFileError
 from tfstyle.runs import augment_scans, stylize_scans
-from tfstyle.style_bank import StyleBank
 from tfstyle.tone import ToneTransfer
-
-
-@pytest.fixture(scope="module")
-def model():
-    return small_model("relu1_1")
-
-
-@pytest.fixture(scope="module")
-def styles(model):
-    return StyleBank.encode(model, [image(20, (24, 24))], names=["one"])
 
 
 def write_case(path, mask_path, codes="LPS", dtype=np.int16, forms=(1, 1)):
@@ -54,9 +43,9 @@ def write_case(path, mask_path, codes="LPS", dtype=np.int16, forms=(1, 1)):
         ("SAL", np.float32, (2, 4), ".nii.gz"),
     ],
 )
-def test_mask_by_index(model, styles, tmp_path, codes, dtype, forms, end):
+def test_mask_by_index(model, bank, tmp_path, codes, dtype, forms, end):
     write_case(tmp_path / "in" / f"a{end}", tmp_path / "m" / f"a{end}", codes, dtype, forms)
-    augment_scans(model, tmp_path / "in", tmp_path / "out", styles, gate=1, window="full",
+    augment_scans(model, tmp_path / "in", tmp_path / "out", bank, gate=1, window="full",
                   masks=tmp_path / "m")  # fmt: skip
     (row,) = rows_of(tmp_path / "out")
     before = nib.load(tmp_path / "in" / f"a{end}")
@@ -87,43 +76,43 @@ def test_mask_by_index(model, styles, tmp_path, codes, dtype, forms, end):
         ("volumes/A/x.nii.gz", "labels/A/x_seg.nii.gz"),
     ],
 )
-def test_masks_of_public_layouts(model, styles, tmp_path, name, mask):
+def test_masks_of_public_layouts(model, bank, tmp_path, name, mask):
     write_case(tmp_path / name, tmp_path / mask)
     (tmp_path / mask.replace(".nii.gz", ".json")).write_text("{}")
     folder, masks = (tmp_path / path.split("/")[0] for path in (name, mask))
-    done = augment_scans(model, folder, tmp_path / "out", styles, masks=masks, gate=None)
+    done = augment_scans(model, folder, tmp_path / "out", bank, masks=masks, gate=None)
     (row,) = rows_of(tmp_path / "out")
     assert done.without_mask == ()
     assert (tmp_path / "out" / row["mask"]).read_bytes() == (tmp_path / mask).read_bytes()
 
 
-def test_the_nearest_name_wins(model, styles, tmp_path):
+def test_the_nearest_name_wins(model, bank, tmp_path):
     for number, name in enumerate(("case.png", "case_0000.png")):
         for folder in ("in", "m"):
             (tmp_path / folder).mkdir(exist_ok=True)
             write_png(image(number, (16, 16)), tmp_path / folder / name)
-    augment_scans(model, tmp_path / "in", tmp_path / "out", styles, masks=tmp_path / "m", gate=None)
+    augment_scans(model, tmp_path / "in", tmp_path / "out", bank, masks=tmp_path / "m", gate=None)
     for row in rows_of(tmp_path / "out"):
         found = (tmp_path / "out" / row["mask"]).read_bytes()
         assert found == (tmp_path / "m" / row["source"]).read_bytes()
 
 
-def test_masks_of_nothing(model, styles, tmp_path):
+def test_masks_of_nothing(model, bank, tmp_path):
     write_case(tmp_path / "in" / "a.nii.gz", tmp_path / "m" / "b.nii.gz")
     with pytest.raises(InputFileError, match=r"m: holds no mask for any .* first is a\.nii\.gz"):
-        augment_scans(model, tmp_path / "in", tmp_path / "out", styles, masks=tmp_path / "m")
+        augment_scans(model, tmp_path / "in", tmp_path / "out", bank, masks=tmp_path / "m")
     assert not (tmp_path / "out").exists()
     write_case(tmp_path / "in" / "b.nii.gz", tmp_path / "m" / "b.nii.gz")
-    done = augment_scans(model, tmp_path / "in", tmp_path / "out", styles, masks=tmp_path / "m")
+    done = augment_scans(model, tmp_path / "in", tmp_path / "out", bank, masks=tmp_path / "m")
     assert done.without_mask == ("a.nii.gz",)
 
 
-def test_masks_beside_their_images(model, styles, tmp_path):
+def test_masks_beside_their_images(model, bank, tmp_path):
     folder = tmp_path / "in"
     for name in ("case", "case_0001", "sub/other"):
         write_case(folder / f"{name}.nii.gz", folder / f"{name}_seg.nii.gz")
     write_case(folder / "bare.nii.gz", tmp_path / "elsewhere.nii.gz")
-    done = augment_scans(model, folder, tmp_path / "out", styles, masks=folder, gate=None)
+    done = augment_scans(model, folder, tmp_path / "out", bank, masks=folder, gate=None)
     assert done.without_mask == ("bare.nii.gz",)
     rows = {row["source"]: row["mask"] for row in rows_of(tmp_path / "out")}
     assert sorted(rows) == ["bare.nii.gz", "case.nii.gz", "case_0001.nii.gz", "sub/other.nii.gz"]

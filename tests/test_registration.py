@@ -1,12 +1,11 @@
 """Keras knows the classes of the package, in any order of import; public names are listed."""
 
 import importlib
-import subprocess
-import sys
 
 import pytest
 
 import tfstyle
+from tests.process import python
 
 CHECK = """
 names = ["StyleAugmentation", "ToneTransfer", "UNet", "StyleTransfer"]
@@ -24,9 +23,7 @@ print(found == [True] * 4, keras.saving.get_registered_name(tfstyle.StyleAugment
     ],
 )
 def test_any_order(imports):
-    code = f"{imports}\n{CHECK}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout == "True tfstyle>StyleAugmentation\n", done.stderr
+    assert python("-c", f"{imports}\n{CHECK}") == "True tfstyle>StyleAugmentation\n"
 
 
 def test_keras_without_tensorflow_is_left_alone():
@@ -34,8 +31,7 @@ def test_keras_without_tensorflow_is_left_alone():
         "import sys, tfstyle; sys.modules['tfstyle.augment'] = None\n"
         "import keras; print(keras.__version__ != '', len(sys.meta_path))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.startswith("True"), done.stderr
+    assert python("-c", code).startswith("True")
 
 
 @pytest.mark.parametrize("name", ["tfstyle", "tfstyle.data", "tfstyle.metrics", "tfstyle.runs"])

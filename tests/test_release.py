@@ -43,15 +43,6 @@ def test_card_has_the_figures_of_the_benchmark(release, truth):
     assert "not for diagnosis" in text
 
 
-def test_summary_of_a_row(release, truth):
-    found = release.figures_of(truth, "ours")
-    assert release.summary(found) == (
-        "tone error 0.091, median 0.080 of 4 pairs; better than histogram matching on 75 %"
-    )
-    assert release.figures_of(truth, "wct") is None
-    assert release.summary(None) == "not measured yet"
-
-
 def test_cards_are_written_into_each_preset_and_the_table(release, truth, tmp_path, monkeypatch):
     for name in ("vgg16_ct", presets.DEFAULT):
         folder = tmp_path / name

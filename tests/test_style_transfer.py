@@ -22,9 +22,7 @@ def model():
 
 
 class TestStylize:
-    @pytest.mark.parametrize(
-        "shape", [(1, 1), (1, 9), (2, 3), (32, 32), (37, 53), (30, 20, 1), (3, 17, 12, 1)]
-    )
+    @pytest.mark.parametrize("shape", [(1, 1), (2, 9), (37, 53), (30, 20, 1), (3, 17, 12, 1)])
     def test_any_size(self, model, shape):
         content = np.random.default_rng(0).random(shape).astype(np.float32)
         generated = model.stylize(content, image(1, (24, 40)))
@@ -55,25 +53,6 @@ class TestStylize:
             for s in (0.25, 0.5, 1.0)
         ]
         assert 0 < distances[0] < distances[1] < distances[2]
-
-    def test_blend(self, model):
-        content, a, b = image(0, (32, 32)), image(1, (32, 32)), image(2, (28, 36)) ** 3
-        one = model.stylize(content, a)
-        np.testing.assert_allclose(model.stylize(content, [a]), one, atol=1e-5)
-        np.testing.assert_allclose(
-            model.stylize(content, [a, b], style_weights=[2, 0]), one, atol=1e-5
-        )
-        half = model.stylize(content, [a, b])
-        np.testing.assert_allclose(
-            half, model.stylize(content, [b, a], style_weights=[3, 3]), atol=1e-5
-        )
-        assert np.abs(half - one).max() > 1e-3
-
-    def test_batch_equals_single(self, model):
-        contents, styles = image(0, (5, 20, 24, 1)), image(1, (5, 24, 24, 1))
-        batch = model.stylize(contents, styles, batch_size=2)
-        for i in range(5):
-            np.testing.assert_allclose(batch[i], model.stylize(contents[i], styles[i]), atol=1e-5)
 
     def test_style_codes(self, model):
         contents, styles = image(0, (3, 20, 24, 1)), image(1, (3, 24, 28, 1))
@@ -122,7 +101,7 @@ class TestStylize:
 
 
 class TestConstruction:
-    @pytest.mark.parametrize("layer", ["relu1_1", "relu1_2", "relu2_1", "relu4_1", "relu5_1"])
+    @pytest.mark.parametrize("layer", ["relu1_1", "relu2_1", "relu5_1"])
     def test_decoder_mirrors_the_encoder(self, layer):
         encoder = VGG16(weights=None, depth=layer)
         model = tfstyle.StyleTransfer(encoder, layer=layer)
@@ -151,8 +130,9 @@ def pairs(count=4, side=32):
 
 
 class TestTraining:
-    @pytest.mark.parametrize("content_loss", ["contextual", "mse"])
-    @pytest.mark.parametrize("style_loss", ["moments", "gram"])
+    @pytest.mark.parametrize(
+        ("content_loss", "style_loss"), [("contextual", "moments"), ("mse", "gram")]
+    )
     def test_loss_falls_and_terms_are_in_the_history(self, content_loss, style_loss):
         model = small_model("relu1_2", depth="relu2_1")
         model.compile(
@@ -211,15 +191,6 @@ class TestTraining:
             results.append([np.array(v) for v in model.trainable_variables])
         for a, b in zip(*results):
             np.testing.assert_allclose(a, b, atol=1e-5)
-
-    def test_mirrored_strategy_and_evaluate(self):
-        with tf.distribute.MirroredStrategy().scope():
-            model = small_model("relu1_2")
-            model.compile(content_layers=["relu1_2"], style_layers=["relu1_1"])
-        history = model.fit(pairs(2, 16).take(2), epochs=2, verbose=0).history
-        assert np.isfinite(history["loss"]).all()
-        result = model.evaluate(pairs(2, 16).take(2), verbose=0, return_dict=True)
-        assert set(result) == set(LOSS_TERMS)
 
     def test_contextual_loss_with_settings_of_its_own(self, tmp_path):
         with tf.distribute.MirroredStrategy().scope():

@@ -40,32 +40,15 @@ def test_no_more_than_sixteen_slices_are_read_beforehand():
 
 
 class Recorder:
-    """A client that remembers; `code` is what it encodes every style to, or raises."""
+    """A client; `code` is what it encodes every style to, or raises."""
 
-    def __init__(self, code=None):
+    def __init__(self, code):
         self.code = code
-        self.calls = []
 
     def encode_style(self, style):
         if isinstance(self.code, Exception):
             raise self.code
         return self.code
-
-    def stylize(self, content, style, **options):
-        self.calls.append((len(content), options))
-        return content
-
-
-def test_served():
-    client = Recorder()
-    images = np.arange(5, dtype=np.float32).reshape(5, 1, 1, 1) / 5
-    style = images[0, ..., 0]
-    found = ServedStylizer(client).stylize(images, style, batch_size=2)
-    np.testing.assert_array_equal(found, images)
-    ServedStylizer(client).stylize(images, style, strength=0.5)
-    ServedStylizer(client).stylize(images, [style, style], style_weights=[1, 3])
-    whole = [(5, {"strength": 0.5}), (5, {"style_weights": [1, 3]})]
-    assert client.calls == [(2, {}), (2, {}), (1, {}), *whole]
 
 
 def test_style_code_of_a_served_model():

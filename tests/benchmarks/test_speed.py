@@ -21,15 +21,6 @@ def speed(monkeypatch):
     return importlib.import_module("speed")
 
 
-def test_calls_take_turns_and_are_measured(speed):
-    turns = []
-    calls = {name: lambda name=name: turns.append(name) for name in "ab"}
-    found = speed.measured(calls, count=2, rounds=3)
-    assert turns == list("ab" * 5)  # two to warm up
-    assert found.keys() == {"a", "b"}
-    assert all(figure >= 0 for row in found.values() for figure in row.values())
-
-
 def test_tables(speed):
     row = {"tone transfer": {"ms": 12.345, "cpu_ms": 20.0}}
     result = {"stylize": {"256": row}, "augmentation": {"128": row}, "batch": 8, "threads": 1}

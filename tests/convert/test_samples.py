@@ -29,14 +29,6 @@ def test_pairs_spread_over_all_slices():
     assert len({content.tobytes() for content, _ in pairs}) == 5
 
 
-def test_size():
-    for pair in samples.image_pairs([scan(3, units="US")], 2, size=16):
-        for one in pair:
-            assert one.shape == (1, 16, 16, 1)
-            assert one.min() >= 0
-            assert one.max() <= 1
-
-
 def test_packaged_scans_are_ct(monkeypatch):
     scans = samples.find_scans(())
     assert scans
@@ -46,37 +38,8 @@ def test_packaged_scans_are_ct(monkeypatch):
     assert scan.pixels.shape == (1, 128, 128)
 
 
-class WithCodes:
-    """A SavedModel whose style code is the style's mean."""
-
-    def __init__(self, *signatures: str):
-        self.signatures = {name: SimpleNamespace(inputs={"style": None}) for name in signatures}
-
-    def run(self, name, inputs):
-        return {"code": np.full((1, 2, 3), inputs["style"].mean(), np.float32)}
-
-
-IMAGE = tf.TensorSpec([None, None, None, 1])
-
-
-def test_inputs_by_kind():
-    content, style = np.zeros((1, 4, 4, 1), np.float32), np.full((1, 5, 5, 1), 0.25, np.float32)
-    inputs = {
-        "content": IMAGE,
-        "style": IMAGE,
-        "strength": tf.TensorSpec([1]),
-        "style_code": tf.TensorSpec([None, 2, 3]),
-    }
-    servable = WithCodes("encode_style")
-    (found,) = samples.signature_inputs(servable, inputs, [(content, style)])
-    assert found["content"] is content
-    assert found["style"] is style
-    np.testing.assert_array_equal(found["strength"], np.float32([samples.STRENGTH]))
-    np.testing.assert_array_equal(found["style_code"], np.full((1, 2, 3), 0.25))
-
-
 @pytest.mark.parametrize("shape", [[None, 2, 3], [None, None], [None, 8, 8, 3]])
 def test_inputs_that_cannot_be_filled(shape):
-    pair = np.zeros((1, 4, 4, 1), np.float32), np.zeros((1, 4, 4, 1), np.float32)
+    pair, without_codes = (np.zeros((1, 4, 4, 1), np.float32),) * 2, SimpleNamespace(signatures={})
     with pytest.raises(ArgumentError, match="'other'"):
-        samples.signature_inputs(WithCodes(), {"other": tf.TensorSpec(shape)}, [pair])
+        samples.signature_inputs(without_codes, {"other": tf.TensorSpec(shape)}, [pair])

@@ -63,6 +63,18 @@ def change(dataset: Dataset, changes: dict) -> None:
             setattr(dataset, keyword, value)
 
 
+def save_series(folder: Path, planes, **changes) -> list[Dataset]:
+    """Writes stored values (N, H, W), 2 mm apart, under shuffled names; from bottom to top."""
+    folder.mkdir(parents=True, exist_ok=True)
+    order, datasets = np.random.default_rng(1).permutation(len(planes)), []
+    for number, (stored, name) in enumerate(zip(planes, order)):
+        place = {"ImagePositionPatient": [-10.0, -20.0, 2.0 * number], "InstanceNumber": number + 1}
+        datasets.append(make_ct(stored, **place, **changes))
+        datasets[-1].filename = str(folder / f"IM{name:03d}.dcm")
+        datasets[-1].save_as(datasets[-1].filename, enforce_file_format=True)
+    return datasets
+
+
 def item(**attributes) -> Dataset:
     """An item of a sequence."""
     one = Dataset()
@@ -122,23 +134,17 @@ def write_ct(tmp_path):
 
 @pytest.fixture
 def write_series(write_ct):
-    """``write_series(positions, folder)`` writes one slice per z in mm, file names shuffled."""
+    """``write_series(positions, folder)`` writes one slice per z in mm, file names shuffled.
+
+    Every pixel of a slice holds 1000 + its number, so that a slice is known by its values.
+    """
 
     def write(positions, folder="series", **changes) -> list[Path]:
-        order = np.random.default_rng(0).permutation(len(positions))
-        paths = []
+        order, paths = np.random.default_rng(0).permutation(len(positions)), []
         for number, z in enumerate(positions):
-            # Every pixel of a slice holds 1000 + its number, so a slice is known by its values.
-            stored = np.full((8, 6), 1000 + number, np.int16)
-            paths.append(
-                write_ct(
-                    f"{folder}/{order[number]:03d}.dcm",
-                    stored,
-                    ImagePositionPatient=[-10.0, -20.0, float(z)],
-                    InstanceNumber=number + 1,
-                    **changes,
-                )
-            )
+            place = {"ImagePositionPatient": [-10.0, -20.0, float(z)], "InstanceNumber": number + 1}
+            name, stored = f"{folder}/{order[number]:03d}.dcm", np.full((8, 6), 1000 + number)
+            paths.append(write_ct(name, stored.astype(np.int16), **place, **changes))
         return paths
 
     return write

@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from pydicom.uid import generate_uid
 
-from tests.data.conftest import make_ct, save_nifti, save_segmentation
+from tests.data.conftest import save_nifti, save_segmentation, save_series
 from tfstyle.data import find_labelled, match_labels, merge_classes, write_png
 from tfstyle.errors import ArgumentError, InputFileError, MissingPackageError
 
@@ -42,18 +42,9 @@ def pair(image, mask):
 
 
 def series(folder, slices=3, **changes):
-    """Writes a series with shuffled names; returns the data sets from bottom to top."""
-    changes.setdefault("SeriesInstanceUID", generate_uid())
-    folder.mkdir(parents=True, exist_ok=True)
-    order = np.random.default_rng(1).permutation(slices)
-    datasets = []
-    for i in range(slices):
-        stored = np.random.default_rng(i).integers(0, 2000, (8, 6)).astype(np.int16)
-        place = {"ImagePositionPatient": [-10.0, -20.0, 2.0 * i], "InstanceNumber": i + 1}
-        datasets.append(make_ct(stored, **place, **changes))
-        datasets[-1].filename = str(folder / f"IM{order[i]:03d}.dcm")
-        datasets[-1].save_as(datasets[-1].filename, enforce_file_format=True)
-    return datasets
+    """Writes a series of its own; returns the data sets from bottom to top."""
+    stored = np.random.default_rng(0).integers(0, 2000, (slices, 8, 6)).astype(np.int16)
+    return save_series(folder, stored, SeriesInstanceUID=generate_uid(), **changes)
 
 
 @pytest.fixture

@@ -251,18 +251,19 @@ def test_written_in_other_units_is_float(tmp_path):
     np.testing.assert_allclose(back.pixels, unit, atol=1e-6)
 
 
-def test_write_errors(tmp_path):
-    scan = Scan(np.zeros((2, 3, 4), np.int16))
-    unit = np.zeros((2, 3, 4))
-    with pytest.raises(OutputError, match="cannot be written"):
-        write_nifti(unit, scan, WINDOWS["bone"], tmp_path / "none" / "out.nii")
+@pytest.mark.parametrize(
+    ("name", "change", "error", "message"),
+    [
+        ("none/out.nii", 1, OutputError, "cannot be written"),
+        ("folder.nii", 1, OutputError, "is a folder"),
+        ("out.img", 1, ArgumentError, r"end in \.nii"),
+        ("out.nii", np.ones((2, 1, 1, 1)), ArgumentError, r"shape \(2, 3, 4\), received \(2, 2, 3"),
+        ("out.nii", np.nan, ArgumentError, "NaN"),
+    ],
+)
+def test_write_errors(tmp_path, name, change, error, message):
     (tmp_path / "folder.nii").mkdir()
-    with pytest.raises(OutputError, match="is a folder"):
-        write_nifti(unit, scan, WINDOWS["bone"], tmp_path / "folder.nii")
-    with pytest.raises(ArgumentError, match=r"end in \.nii"):
-        write_nifti(unit, scan, WINDOWS["bone"], tmp_path / "out.img")
-    with pytest.raises(ArgumentError, match=r"shape \(2, 3, 4\), received \(2, 3, 3\)"):
-        write_nifti(unit[..., :3], scan, WINDOWS["bone"], tmp_path / "out.nii")
-    with pytest.raises(ArgumentError, match="NaN"):
-        write_nifti(unit * np.nan, scan, WINDOWS["bone"], tmp_path / "out.nii")
+    scan = Scan(np.zeros((2, 3, 4), np.int16))
+    with pytest.raises(error, match=message):
+        write_nifti(np.zeros((2, 3, 4)) * change, scan, WINDOWS["bone"], tmp_path / name)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.nii"]

@@ -50,46 +50,6 @@ def test_every_structure_has_its_size_and_density(phantoms):
             assert low < phantom.scan.pixels[inside].mean() < high, (phantom.scan.name, name)
 
 
-def test_structures_lie_as_in_the_body(phantoms):
-    """Behind one another: vertebral body, canal, then the middle of the posterior elements."""
-    for phantom in phantoms:
-        rows, columns = (
-            {n: np.nonzero(phantom.mask[0] == v)[axis].mean() for n, v in LABELS.items()}
-            for axis in (0, 1)
-        )
-        assert rows["soft_tissue"] < rows["vertebral_body"] < rows["canal"] < rows["table"]
-        assert rows["vertebral_body"] < rows["posterior_elements"] < rows["table"]
-        # All lie in one sagittal plane, within 10 mm.
-        middle = [columns[n] for n in ("vertebral_body", "canal", "posterior_elements")]
-        assert np.ptp(middle) * phantom.scan.spacing[2] < 10
-
-
-def test_noise_is_that_of_ct():
-    """Little at low frequencies, most in the middle ones: the ramp of back projection."""
-    still, noisy = (spine_phantom(2, 128, noise_hu=n) for n in (0, 30))
-    np.testing.assert_array_equal(still.mask, noisy.mask)
-    noise = noisy.scan.pixels[0] - still.scan.pixels[0].astype(float)
-    assert 15 < noise.std() < 40
-    power = np.abs(np.fft.fft2(noise[40:104, 40:104])) ** 2
-    f = np.hypot(np.fft.fftfreq(64)[:, None], np.fft.fftfreq(64)[None])
-    bands = [power[(f >= low) & (f < high)].mean() for low, high in ((0, 0.05), (0.15, 0.3))]
-    assert bands[1] > 5 * bands[0]
-
-
-def test_stack_passes_through_vertebrae_and_discs():
-    phantom = spine_phantom(11, 64, slices=14, slice_spacing_mm=3)
-    assert phantom.scan.spacing[0] == 3
-    body, canal = (
-        (phantom.mask == LABELS[name]).sum(axis=(1, 2)) for name in ("vertebral_body", "canal")
-    )
-    assert 1 <= (body == 0).sum() <= 6  # discs
-    assert (canal > 0).all()
-    # Neighbors in the stack look alike: the anatomy is one body.
-    soft = phantom.scan.pixels > -300
-    overlap = [(a & b).sum() / (a | b).sum() for a, b in zip(soft[1:], soft[:-1], strict=True)]
-    assert min(overlap) > 0.9
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -143,18 +103,13 @@ def test_each_setting_does_what_it_says(phantoms):
 
     assert roughness(image(sharpness=-2)) < roughness(plain) < roughness(image(sharpness=1))
     noisy = image(noise_hu=40)
+    np.testing.assert_array_equal(noisy, image(noise_hu=40))
     inner = (plain > 0.2) & (plain < 0.8)
     assert 0.03 < (noisy - plain)[inner].std() < 0.07  # 40 of 800 HU
     constant = apply_protocol(
         Scan(np.full((2, 3, 17), 50, np.int16)), Protocol(Window(40, 400), sharpness=-1)
     )
     np.testing.assert_allclose(constant, 0.525, atol=1e-5)
-
-
-def test_protocol_noise_is_reproducible(phantoms):
-    first = apply_protocol(phantoms[0], "low-dose", seed=1)
-    np.testing.assert_array_equal(first, apply_protocol(phantoms[0].scan, "low_dose", seed=1))
-    assert (first != apply_protocol(phantoms[0], "low_dose", seed=2)).any()
 
 
 def test_bad_protocols(phantoms):

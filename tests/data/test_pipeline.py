@@ -25,17 +25,9 @@ def textured(low, high, shape=(1, 40, 40), seed=0):
 
 def test_deterministic_from_the_seed(scans):
     def batches(seed, **options):
-        data = pair_dataset(
-            scans,
-            windows=("bone", "lung"),
-            crop=24,
-            batch_size=2,
-            seed=seed,
-            window_jitter=0.2,
-            rescale=(0.7, 1.4),
-            flips=True,
-            **options,
-        )
+        options |= {"windows": ("bone", "lung"), "crop": 24, "batch_size": 2, "flips": True}
+        options |= {"window_jitter": 0.2, "rescale": (0.7, 1.4)}
+        data = pair_dataset(scans, seed=seed, **options)
         return [np.stack([b["content"], b["style"]]) for b in take(data, 4)]
 
     first = batches(1)
@@ -181,17 +173,9 @@ def test_flat_crops_are_drawn_again():
 
 
 def test_same_place(scans):
-    data = pair_dataset(
-        [scans[0]],
-        windows=(Window(0, 3000),),
-        style_windows=(Window(0, 6000),),
-        crop=24,
-        batch_size=40,
-        flips=True,
-        rescale=(0.8, 1.25),
-        same_place=1.0,
-    )
-    batch = take(data)[0]
+    options = {"windows": (Window(0, 3000),), "style_windows": (Window(0, 6000),), "crop": 24}
+    options |= {"batch_size": 40, "flips": True, "rescale": (0.8, 1.25), "same_place": 1.0}
+    batch = take(pair_dataset([scans[0]], **options))[0]
     # The same HU through two windows, neither of which clips here.
     np.testing.assert_allclose((batch["style"] - 0.5) * 2, batch["content"] - 0.5, atol=1e-5)
     apart = take(pair_dataset([scans[0]], crop=24, batch_size=40, same_place=0.5))[0]
@@ -200,19 +184,16 @@ def test_same_place(scans):
 
 
 def test_arrays_of_many_kinds():
-    def first(array, **options):
-        return take(pair_dataset([array], crop=4, batch_size=1, **options))[0]["content"]
-
-    bytes_ = np.arange(16, dtype=np.uint8).reshape(4, 4)
-    np.testing.assert_allclose(first(bytes_)[0, ..., 0], bytes_ / 255, atol=1e-6)
-    words = (np.arange(16, dtype=np.uint16) * 4000).reshape(1, 4, 4, 1)
-    np.testing.assert_allclose(first(words)[0], words[0] / 65535, atol=1e-6)
-    hu = (np.arange(16, dtype=np.int16) * 10).reshape(1, 4, 4)
-    np.testing.assert_allclose(
-        first(hu, windows=("soft_tissue",))[0, ..., 0], (hu[0] + 160) / 400, atol=1e-6
-    )
-    unit = np.linspace(0, 1, 16, dtype=np.float64).reshape(4, 4, 1)
-    np.testing.assert_allclose(first(unit)[0], unit, atol=1e-6)
+    n = np.arange(16)
+    for array, shape, expected in (
+        (n.astype(np.uint8), (4, 4), n / 255),
+        (4000 * n.astype(np.uint16), (1, 4, 4, 1), 4000 * n / 65535),
+        (10 * n.astype(np.int16), (1, 4, 4), (10 * n + 160) / 400),
+        (n / 15, (4, 4, 1), n / 15),
+    ):
+        windows = {"windows": ("soft_tissue",)} if array.dtype == np.int16 else {}
+        data = pair_dataset([array.reshape(shape)], crop=4, batch_size=1, **windows)
+        np.testing.assert_allclose(take(data)[0]["content"].ravel(), expected, atol=1e-6)
 
 
 def test_windows_that_do_not_suit_are_passed_over(scans, caplog):

@@ -81,12 +81,13 @@ def test_round_trip(tmp_path, bits):
 
 
 def test_write_errors(tmp_path):
-    with pytest.raises(ArgumentError, match="bits: must be 8 or 16"):
-        write_png(np.zeros((2, 2)), tmp_path / "a.png", bits=12)
-    with pytest.raises(ArgumentError, match=r"shape \(2, 2, 3\)"):
-        write_png(np.zeros((2, 2, 3)), tmp_path / "a.png")
-    with pytest.raises(ArgumentError, match="NaN"):
-        write_png(np.full((2, 2), np.nan), tmp_path / "a.png")
+    for image, bits, message in (
+        (np.zeros((2, 2)), 12, "bits: must be 8 or 16"),
+        (np.zeros((2, 2, 3)), 8, r"shape \(2, 2, 3\)"),
+        (np.full((2, 2), np.nan), 8, "NaN"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            write_png(image, tmp_path / "a.png", bits=bits)
     for path in (tmp_path / "none" / "a.png", tmp_path):
         with pytest.raises(OutputError, match="cannot be written"):
             write_png(np.zeros((2, 2)), path)

@@ -2,8 +2,6 @@
 
 import os
 import pickle
-import subprocess
-import sys
 
 import nibabel as nib
 import numpy as np
@@ -11,6 +9,7 @@ import pydicom
 import pytest
 
 from tests.data.conftest import save_nifti
+from tests.process import python
 from tfstyle.data import list_scans, read_scan, read_scans, resolve_window, write_png
 from tfstyle.errors import InputFileError
 from tfstyle.runs.sources import find_sources
@@ -162,5 +161,4 @@ def test_lazy_scans_equal_those_in_memory(write_series, write_ct, enhanced_ct, t
 
 def test_reading_needs_no_tensorflow():
     code = "import sys, tfstyle.data; tfstyle.data.read_scans; print('tensorflow' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout == "False\n", done.stderr
+    assert python("-c", code) == "False\n"

@@ -16,6 +16,18 @@ from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
 TF_FLOAT = 1
 TF_OK = 0
+#: Of any handle, so that it is passed on in its full width.
+Handle = type("Handle", (ctypes.c_void_p,), {})
+#: Functions that give something else than a handle.
+RESULTS = {
+    "TF_GetCode": ctypes.c_int,
+    "TF_Message": ctypes.c_char_p,
+    "TF_TensorData": ctypes.c_void_p,
+    "TF_TensorType": ctypes.c_int,
+    "TF_TensorByteSize": ctypes.c_size_t,
+    "TF_NumDims": ctypes.c_int,
+    "TF_Dim": ctypes.c_int64,
+}
 
 
 class Buffer(ctypes.Structure):
@@ -30,94 +42,31 @@ class Output(ctypes.Structure):
     _fields_ = (("oper", ctypes.c_void_p), ("index", ctypes.c_int))
 
 
-HANDLE = ctypes.c_void_p
-FUNCTIONS = {
-    "TF_NewStatus": (HANDLE, []),
-    "TF_DeleteStatus": (None, [HANDLE]),
-    "TF_GetCode": (ctypes.c_int, [HANDLE]),
-    "TF_Message": (ctypes.c_char_p, [HANDLE]),
-    "TF_NewBuffer": (ctypes.POINTER(Buffer), []),
-    "TF_DeleteBuffer": (None, [ctypes.POINTER(Buffer)]),
-    "TF_NewGraph": (HANDLE, []),
-    "TF_DeleteGraph": (None, [HANDLE]),
-    "TF_NewSessionOptions": (HANDLE, []),
-    "TF_DeleteSessionOptions": (None, [HANDLE]),
-    "TF_LoadSessionFromSavedModel": (
-        HANDLE,
-        [
-            HANDLE,
-            HANDLE,
-            ctypes.c_char_p,
-            ctypes.POINTER(ctypes.c_char_p),
-            ctypes.c_int,
-            HANDLE,
-            ctypes.POINTER(Buffer),
-            HANDLE,
-        ],
-    ),
-    "TF_CloseSession": (None, [HANDLE, HANDLE]),
-    "TF_DeleteSession": (None, [HANDLE, HANDLE]),
-    "TF_GraphOperationByName": (HANDLE, [HANDLE, ctypes.c_char_p]),
-    "TF_AllocateTensor": (
-        HANDLE,
-        [ctypes.c_int, ctypes.POINTER(ctypes.c_int64), ctypes.c_int, ctypes.c_size_t],
-    ),
-    "TF_DeleteTensor": (None, [HANDLE]),
-    "TF_TensorData": (ctypes.c_void_p, [HANDLE]),
-    "TF_TensorType": (ctypes.c_int, [HANDLE]),
-    "TF_TensorByteSize": (ctypes.c_size_t, [HANDLE]),
-    "TF_NumDims": (ctypes.c_int, [HANDLE]),
-    "TF_Dim": (ctypes.c_int64, [HANDLE, ctypes.c_int]),
-    "TF_SessionRun": (
-        None,
-        [
-            HANDLE,
-            HANDLE,
-            ctypes.POINTER(Output),
-            ctypes.POINTER(HANDLE),
-            ctypes.c_int,
-            ctypes.POINTER(Output),
-            ctypes.POINTER(HANDLE),
-            ctypes.c_int,
-            HANDLE,
-            ctypes.c_int,
-            HANDLE,
-            HANDLE,
-        ],
-    ),
-}
+class TensorFlow:
+    """Functions of the C API by name."""
 
+    def __init__(self):
+        package = Path(tf.__file__).parent
+        # The name of the library differs by version and platform.
+        paths = [*package.glob("libtensorflow*"), *package.glob("python/*pywrap_tensorflow*")]
+        for path in sorted(paths):
+            if any(kind in path.name for kind in (".so", ".dylib", ".pyd")):
+                self.library = ctypes.CDLL(str(path))
+                if hasattr(self.library, "TF_LoadSessionFromSavedModel"):
+                    return
+        raise AssertionError(f"no library of {package} exports the C API; looked at {paths}")
 
-def tensorflow_library() -> ctypes.CDLL:
-    """The installed shared library with the C API; its name differs by version and platform."""
-    package = Path(tf.__file__).parent
-    patterns = (
-        "libtensorflow_cc*",
-        "libtensorflow.*",
-        "libtensorflow_framework*",
-        "python/lib_pywrap_tensorflow_common*",
-        "python/_pywrap_tensorflow_internal*",
-    )
-    tried = []
-    for pattern in patterns:
-        for path in sorted(package.glob(pattern)):
-            if not any(kind in path.name for kind in (".so", ".dylib", ".pyd")):
-                continue
-            tried.append(path.name)
-            library = ctypes.CDLL(str(path))
-            if all(hasattr(library, name) for name in FUNCTIONS):
-                for name, (result, arguments) in FUNCTIONS.items():
-                    function = getattr(library, name)
-                    function.restype, function.argtypes = result, arguments
-                return library
-    raise AssertionError(f"no library of {package} exports the C API; looked at {tried}")
+    def __getattr__(self, name: str):
+        function = getattr(self.library, name)
+        function.restype = RESULTS.get(name, Handle)
+        return function
 
 
 class Session:
     """The few calls of the C API that serving needs."""
 
     def __init__(self, folder: Path, tag: str = "serve"):
-        self.c = tensorflow_library()
+        self.c = TensorFlow()
         self.status = self.c.TF_NewStatus()
         self.graph = self.c.TF_NewGraph()
         options = self.c.TF_NewSessionOptions()
@@ -135,7 +84,7 @@ class Session:
         self.c.TF_DeleteSessionOptions(options)
         try:
             self.check()
-            content = meta_graph.contents
+            content = ctypes.cast(meta_graph, ctypes.POINTER(Buffer)).contents
             self.meta_graph = MetaGraphDef.FromString(
                 ctypes.string_at(content.data, content.length)
             )
@@ -150,16 +99,17 @@ class Session:
         operation, index = tensor_name.split(":")
         handle = self.c.TF_GraphOperationByName(self.graph, operation.encode())
         assert handle, f"the graph has no operation {operation}"
-        return Output(handle, int(index))
+        return Output(handle.value, int(index))
 
-    def tensor(self, array: np.ndarray) -> int:
+    def tensor(self, array: np.ndarray) -> Handle:
         array = np.ascontiguousarray(array, dtype=np.float32).reshape(array.shape)
         dims = (ctypes.c_int64 * max(1, array.ndim))(*array.shape)
-        tensor = self.c.TF_AllocateTensor(TF_FLOAT, dims, array.ndim, array.nbytes)
+        size = ctypes.c_size_t(array.nbytes)
+        tensor = self.c.TF_AllocateTensor(TF_FLOAT, dims, array.ndim, size)
         ctypes.memmove(self.c.TF_TensorData(tensor), array.ctypes.data, array.nbytes)
         return tensor
 
-    def array(self, tensor: int) -> np.ndarray:
+    def array(self, tensor: Handle) -> np.ndarray:
         assert self.c.TF_TensorType(tensor) == TF_FLOAT
         shape = [self.c.TF_Dim(tensor, i) for i in range(self.c.TF_NumDims(tensor))]
         data = ctypes.string_at(self.c.TF_TensorData(tensor), self.c.TF_TensorByteSize(tensor))
@@ -171,12 +121,12 @@ class Session:
         tensors = [self.tensor(array) for array in inputs.values()]
         names = sorted(signature.outputs)
         fetches = [self.output(signature.outputs[name].name) for name in names]
-        values = (HANDLE * len(fetches))()
+        values = (Handle * len(fetches))()
         self.c.TF_SessionRun(
             self.session,
             None,
             (Output * len(feeds))(*feeds),
-            (HANDLE * len(tensors))(*tensors),
+            (Handle * len(tensors))(*tensors),
             len(feeds),
             (Output * len(fetches))(*fetches),
             values,

@@ -12,7 +12,6 @@ from tests.minis import MeanTone
 from tests.models import SIGNATURE_INPUTS, SIGNATURES
 from tfstyle.errors import ArgumentError, InputFileError, MissingPackageError, OutputError
 from tfstyle.export import (
-    Servable,
     export_stylize,
     list_versions,
     read_metadata,
@@ -218,48 +217,8 @@ def test_warm_up_requests_need_the_extra(tmp_path, monkeypatch):
     assert not (folder / "assets.extra" / "tf_serving_warmup_requests").exists()
 
 
-@pytest.mark.parametrize("strength", [None, 0.25])
-def test_any_model_with_codes_of_its_own(tmp_path, random, strength):
-    model = MeanTone()
-    folder = export_stylize(model, tmp_path, warm_up_size=8)
-    data = read_metadata(folder)
-    assert set(data["signatures"]) == SIGNATURES
-    assert data["signatures"]["encode_style"]["outputs"]["code"]["shape"] == ["batch or 1", 2, 3]
-    content = random.random((2, 9, 11, 1), dtype=np.float32)
-    style = random.random((1, 5, 6, 1), dtype=np.float32)
-    expected = np.asarray(model.generate(content, style, strength))
-    suffix, given = ("", {}) if strength is None else ("_strength", {"strength": np.float32(0.25)})
-    with Servable(folder) as servable:
-        (code,) = servable.run("encode_style", {"style": style}).values()
-        for name, other in (("stylize", {"style": style}), ("stylize_with_code", {"code": code})):
-            inputs = {"content": content, **other, **given}
-            generated = servable.run(f"{name}{suffix}", inputs)["generated"]
-            np.testing.assert_allclose(generated, expected, rtol=0, atol=1e-6)
-        # What a negative number in a code means is for this model to say.
-        servable.run("stylize_with_code", {"content": content, "code": -code})
-
-
 class WrongCode(MeanTone):
     code_shape = (2, 4)
-
-
-class VectorCode(MeanTone):
-    code_shape = (2,)
-
-    def code_of(self, style):
-        return super().code_of(style)[:, 0, :2]
-
-    def generate_from_code(self, content, code, strength=None):
-        return content * 0.0 + code[:, 0, None, None, None]
-
-
-def test_codes_of_any_fixed_shape(tmp_path, random):
-    folder = export_stylize(VectorCode(), tmp_path, warm_up_size=0)
-    shape = read_metadata(folder)["signatures"]["stylize_with_code"]["inputs"]["code"]["shape"]
-    assert shape == ["batch or 1", 2]
-    with pytest.raises(ArgumentError, match=r"model: its code_shape must be .*\(2, 3\)"):
-        export_stylize(WrongCode(), tmp_path)
-    assert visible(tmp_path) == ["1"]
 
 
 def test_next_free_version(tmp_path):
@@ -269,6 +228,10 @@ def test_next_free_version(tmp_path):
     (folder / "8").write_text("a file in the way")
     assert export_stylize(Stand(keep), folder) == folder / "9"
     assert list(list_versions(folder)) == [1, 7, 9]
+    before = (folder / "7" / "saved_model.pb").read_bytes()
+    with pytest.raises(OutputError, match="exists already"):
+        export_stylize(Stand(keep), folder, 7)
+    assert (folder / "7" / "saved_model.pb").read_bytes() == before
     assert visible(folder) == ["1", "7", "8", "9"]
 
 
@@ -289,15 +252,6 @@ def test_version_taken_meanwhile_by_another_export(tmp_path, monkeypatch):
     assert export_stylize(Stand(keep), folder) == folder / "2"
 
 
-def test_existing_version_is_kept(tmp_path):
-    folder = tmp_path / "stylize"
-    export_stylize(Stand(keep), folder, 3)
-    before = (folder / "3" / "saved_model.pb").read_bytes()
-    with pytest.raises(OutputError, match="exists already"):
-        export_stylize(Stand(keep), folder, 3)
-    assert (folder / "3" / "saved_model.pb").read_bytes() == before
-
-
 def test_bad_arguments(tmp_path):
     for version in (0, -1, 1.0, True, "2"):
         with pytest.raises(ArgumentError, match="version"):
@@ -306,13 +260,9 @@ def test_bad_arguments(tmp_path):
         export_stylize(Stand(keep), tmp_path, warm_up_size=-1)
     with pytest.raises(ArgumentError, match="generate"):
         export_stylize(object(), tmp_path)
+    with pytest.raises(ArgumentError, match=r"model: its code_shape must be .*\(2, 3\)"):
+        export_stylize(WrongCode(), tmp_path)
     assert visible(tmp_path) == []
-
-
-def test_folder_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written"):
-        export_stylize(Stand(keep), tmp_path / "file" / "stylize")
 
 
 def fail_while_saving(module, folder, signatures):

@@ -1,29 +1,24 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 
 import pytest
 
 from tests.minis import empty_versions
+from tests.process import python
 from tfstyle.errors import InputFileError
 from tfstyle.export import Servable, saved_model_folder
 
 
-def test_damaged_saved_model(tmp_path, saved_model):
+@pytest.mark.parametrize("damage", ["graph", "variables"])
+def test_damaged_saved_model(tmp_path, saved_model, damage):
     folder = tmp_path / "stylize" / "1"
     shutil.copytree(saved_model, folder)
-    content = (folder / "saved_model.pb").read_bytes()
-    (folder / "saved_model.pb").write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputFileError, match="cannot be loaded as a SavedModel"):
-        Servable(folder)
-
-
-def test_missing_variables(tmp_path, saved_model):
-    folder = tmp_path / "stylize" / "1"
-    shutil.copytree(saved_model, folder)
-    shutil.rmtree(folder / "variables")
+    if damage == "graph":
+        content = (folder / "saved_model.pb").read_bytes()
+        (folder / "saved_model.pb").write_bytes(content[: len(content) // 2])
+    else:
+        shutil.rmtree(folder / "variables")
     with pytest.raises(InputFileError, match="cannot be loaded as a SavedModel"):
         Servable(folder)
 
@@ -56,4 +51,4 @@ def test_importing_the_packages_starts_nothing():
         "assert not {'tensorflow', 'grpc', 'tensorflow_serving'} & set(sys.modules); "
         "assert threading.active_count() == 1"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    python("-c", code)

@@ -1,8 +1,4 @@
-"""StyleAugmentation under MirroredStrategy with two virtual CPUs; prints what it counted as JSON.
-
-``python augmentation_replicas.py``, in a process of its own, since TensorFlow fixes its devices
-when it starts.
-"""
+"""Prints what StyleAugmentation counts on two virtual CPUs, as JSON."""
 
 from __future__ import annotations
 

@@ -1,52 +1,59 @@
-"""Gradients and losses of a batch do not depend on the number of devices that share it."""
+"""Results do not depend on the number of devices that share a batch.
+
+Each script has a process of its own, since TensorFlow fixes its devices when it starts.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("two_replicas.py")
-ROOT = SCRIPT.parents[2]
+from tests.process import python
+
+HERE = Path(__file__).parent
+
+
+def lines(script: str, *words: object) -> list[dict]:
+    """What a script prints in JSON."""
+    return [json.loads(line) for line in python(HERE / script, *words).splitlines()]
 
 
 # The first three pairs are marked "paired", so the shares of the replicas differ in that too; a
 # batch of five is 3 + 2.
 @pytest.mark.parametrize(("mode", "batches"), [("plain", (4, 5)), ("compiled", (5,))])
-def test_two_replicas_equal_one(mode, batches):
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), mode, *map(str, batches)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    lines = done.stdout.splitlines()
-    assert len(lines) == len(batches)
-    for found in map(json.loads, lines):
-        assert len(found["errors"]) > 0
-        assert max(found["errors"]) <= 1e-5
-        assert found["alone"]["paired_loss"] > 0
-        assert found["together"] == pytest.approx(found["alone"], rel=1e-5, abs=1e-7)
+def test_style_transfer(mode, batches):
+    found = lines("style_replicas.py", mode, *batches)
+    assert len(found) == len(batches)
+    for row in found:
+        assert len(row["errors"]) > 0
+        assert max(row["errors"]) <= 1e-5
+        assert row["alone"]["paired_loss"] > 0
+        assert row["together"] == pytest.approx(row["alone"], rel=1e-5, abs=1e-7)
 
 
-def test_tone_transfer_on_two_replicas():
-    script = SCRIPT.with_name("tone_replicas.py")
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+def test_tone_transfer():
+    (found,) = lines("tone_replicas.py")
     assert found["two"]["replicas"] == 2
     assert found["two"]["errors"] == pytest.approx(found["one"]["errors"], rel=1e-4)
     assert found["cosine"] > 0.9999
     assert found["length"] == pytest.approx(1, abs=1e-3)
+
+
+def test_metrics():
+    found = lines("metric_replicas.py")
+    assert len(found) == 5
+    for row in found:
+        assert row["two"] == pytest.approx(row["one"], rel=1e-4), row
+
+
+def test_style_augmentation():
+    (found,) = lines("augmentation_replicas.py")
+    # 10 images in batches of 4: two of 2 + 2, and one of 1 + 1; p = 0.5, two epochs.
+    assert found["model"] == {"seen": 20, "stylized": 10, "gated": 0}
+    assert found["draws differ"]
+    assert found["loaded"] == found["model"]
+    assert found["loaded equal"] < 1e-6
+    assert found["pipeline"]["seen"] >= 20
+    assert found["pipeline"]["stylized"] * 2 == found["pipeline"]["seen"]

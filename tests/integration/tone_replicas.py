@@ -1,7 +1,4 @@
-"""Trains a tone transfer on one and on two logical devices; prints what came out, as JSON.
-
-Run by test_replicas.py in a process of its own: devices are split before TensorFlow starts.
-"""
+"""Trains a tone transfer on one and on two virtual CPUs; prints what came out, as JSON."""
 
 from __future__ import annotations
 

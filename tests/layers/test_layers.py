@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from tfstyle.errors import ArgumentError
 from tfstyle.layers import AdaIN, ReflectionPadding2D, moments
-from tfstyle.layers.padding import reflect_indices
 
 
 def maps(seed, shape=(2, 6, 5, 4)):
@@ -76,8 +75,3 @@ class TestReflectionPadding:
             ReflectionPadding2D(-1)
         with pytest.raises(ArgumentError, match="larger than 2 pixels"):
             ReflectionPadding2D(2)(maps(0, (1, 2, 5, 1)))
-
-    @pytest.mark.parametrize(("size", "total"), [(1, 8), (2, 8), (7, 8), (5, 40)])
-    def test_indices_equal_repeated_reflection(self, size, total):
-        expected = np.pad(np.arange(size), (0, total - size), mode="reflect")
-        np.testing.assert_array_equal(reflect_indices(size, total), expected)

@@ -30,10 +30,6 @@ def test_equals_the_definition():
     scores = metrics.structure_scores(content, generated)
     np.testing.assert_allclose(scores, reference(content, generated), atol=2e-5)
     assert np.ptp(scores) > 0.01
-
-
-def test_mask():
-    content, generated = pairs()
     masks = np.zeros(content.shape, bool)
     masks[:, 9:30, 12:25] = True
     scores = metrics.structure_scores(content, generated, masks)

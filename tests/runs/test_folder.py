@@ -82,12 +82,6 @@ def test_folder_of_something_else(tmp_path, text, options):
     assert (tmp_path / "settings.json").read_text() == text
 
 
-def test_a_file_in_its_place(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="is a file, where a folder is needed"):
-        rows(tmp_path / "file", {})
-
-
 def test_two_at_once(tmp_path):
     with RunFolder(tmp_path, {}), pytest.raises(OutputError, match="is being written by another"):
         rows(tmp_path, {})

@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from tests.data.conftest import make_ct
+from tests.data.conftest import save_series
 from tests.minis import contents
 from tests.models import image
 from tfstyle.data import (
@@ -31,12 +31,7 @@ from tfstyle.runs import prepare_scans
 def source(tmp_path) -> Path:
     """A series, volumes and pictures, in folders."""
     folder = tmp_path / "in"
-    for i in range(3):
-        pixels = 1000 + np.arange(48, dtype=np.int16).reshape(8, 6) + 100 * i
-        path = folder / "Doe^Jane" / f"{i}.dcm"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        dataset = make_ct(pixels, ImagePositionPatient=[-10.5, 20, 2.0 * i])
-        dataset.save_as(path, enforce_file_format=True)
+    save_series(folder / "Doe^Jane", 1000 + np.arange(144, dtype=np.int16).reshape(3, 8, 6))
     (scan,) = read_scans(folder / "Doe^Jane")
     for name in ("a.nii.gz", "z.nii"):
         unit = image(len(name), (*scan.pixels.shape, 1))
@@ -143,13 +138,10 @@ def test_damaged_files_are_named_and_left_out(source, tmp_path):
         prepare_scans([tmp_path / "nowhere"], tmp_path / "other")
 
 
-def test_command(source, tmp_path, capsys, monkeypatch):
-    from tfstyle.cli import main
-
-    monkeypatch.setattr("tfstyle.cli.silence", lambda **_: None)
-    out = str(tmp_path / "out")
-    assert main(["prepare", str(source), "-o", out, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["slices"] == 18
+def test_command(source, tmp_path, run_command):
+    status, out, _ = run_command("prepare", source, "-o", tmp_path / "out", "--json")
+    assert (status, json.loads(out)["slices"]) == (0, 18)
     (source / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    assert main(["prepare", str(source), "-o", str(tmp_path / "other")]) == 1
-    assert "b.png" in capsys.readouterr().err
+    status, _, err = run_command("prepare", source, "-o", tmp_path / "other")
+    assert status == 1
+    assert "b.png" in err

@@ -9,10 +9,9 @@ import numpy as np
 import pydicom
 import pytest
 
-from tests.data.conftest import make_ct, save_nifti
+from tests.data.conftest import save_nifti, save_series
 from tests.minis import ct_volume
 from tests.segmentation.test_scans import bright
-from tfstyle import cli
 from tfstyle.data import Window, read_scan, write_png
 from tfstyle.data.dicom.segmentation import read_dicom_seg
 from tfstyle.data.masks import mask_on
@@ -42,14 +41,7 @@ def series(tmp_path):
     """A CT series of three slices, with a square at 176 HU in the second."""
     truth = np.zeros((3, 8, 6), bool)
     truth[1, 2:5, 1:4] = True
-    for number, own in enumerate(truth):
-        stored = np.where(own, 1200, 500).astype(np.int16)
-        dataset = make_ct(
-            stored, ImagePositionPatient=[-10.0, -20.0, 2.0 * number], InstanceNumber=number + 1
-        )
-        path = tmp_path / "series" / f"{number}.dcm"
-        path.parent.mkdir(exist_ok=True)
-        dataset.save_as(path, enforce_file_format=True)
+    save_series(tmp_path / "series", np.where(truth, 1200, 500).astype(np.int16))
     return tmp_path / "series", truth
 
 
@@ -163,18 +155,16 @@ def test_what_is_refused(segmenter, volume, tmp_path):
     assert taken.read_bytes() == b"precious"
 
 
-@pytest.mark.usefixtures("_logging_as_before")
-def test_command(volume, tmp_path, capsys):
+def test_command(volume, tmp_path, run_command):
     path, truth = volume
     bright().save(tmp_path / "own.keras")
     words = ["segment", path, "--model", tmp_path / "own.keras", "--window", "0,400"]
-    assert cli.main([str(word) for word in (*words, "-o", tmp_path / "out")]) == 0
-    assert "label 1: 0.108 ml" in capsys.readouterr().out
-    words = [*words, "--no-harmonize", "--json", "-o", tmp_path / "one.nii"]
-    assert cli.main([str(word) for word in words]) == 0
-    (facts,) = json.loads(capsys.readouterr().out)["scans"]
-    assert facts["pixels"] == {"label 1": truth.sum()}
-    assert cli.main([str(word) for word in words]) == 1
-    assert "exists already" in capsys.readouterr().err
-    words = ["stylize", path, "--style", path, "--model", tmp_path / "none", "-o", tmp_path / "x"]
-    assert cli.main([str(word) for word in words]) == 1
+    status, out, _ = run_command(*words, "-o", tmp_path / "out")
+    assert status == 0
+    assert "label 1: 0.108 ml" in out
+    words += ["--no-harmonize", "--json", "-o", tmp_path / "one.nii"]
+    status, out, _ = run_command(*words)
+    assert (status, json.loads(out)["scans"][0]["pixels"]) == (0, {"label 1": truth.sum()})
+    status, _, err = run_command(*words)
+    assert status == 1
+    assert "exists already" in err

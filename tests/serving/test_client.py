@@ -98,19 +98,14 @@ def test_the_limit_of_a_message(models_folder, model, random):
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.5])
-def test_codes(client, model, random, strength):
-    content, style = random.random((3, 14, 12, 1), dtype=np.float32), random.random((9, 8))
-    code = client.encode_style(style)
-    assert code.shape == (1, 2, 3)
-    generated = client.stylize(content, code, strength)
-    same(generated, model.stylize(content, style, strength))
-    same(generated, client.stylize(content, style, strength))
-
-
-@pytest.mark.parametrize("strength", [1.0, 0.5])
-def test_blends_are_averages_of_what_is_generated(client, model, random, strength):
+def test_codes_and_blends(client, model, random, strength):
     content, styles = random.random((14, 12)), [random.random((9, 8)), random.random((7, 7))]
     code = client.encode_style(styles[1])
+    assert code.shape == (1, 2, 3)
+    generated = client.stylize(content, code, strength)
+    same(generated, model.stylize(content, styles[1], strength))
+    same(generated, client.stylize(content, styles[1], strength))
+    # Blends are averages of what is generated.
     one, other = (model.stylize(content, style, strength) for style in styles)
     for weights, share in ((None, 0.5), ([3, 1], 0.75)):
         found = client.stylize(content, [styles[0], code], strength, style_weights=weights)
@@ -198,16 +193,12 @@ def test_unknown_model_and_version(server):
         assert caught.value.code == "NOT_FOUND"
         with pytest.raises(ServingError, match="Could not find any versions of model nothing"):
             client.status()
-    with (
-        Client(server.address, version=9) as client,
-        pytest.raises(ServingError, match="'stylize' version 9"),
+    for version, said in (
+        ({"version": 9}, "'stylize' version 9"),
+        ({"version_label": "a b/c"}, "Unrecognized servable version label: a b/c"),
     ):
-        client.stylize(GOOD, GOOD)
-    with (
-        Client(server.address, version_label="a b/c") as client,
-        pytest.raises(ServingError, match="Unrecognized servable version label: a b/c"),
-    ):
-        client.stylize(GOOD, GOOD)
+        with Client(server.address, **version) as client, pytest.raises(ServingError, match=said):
+            client.stylize(GOOD, GOOD)
 
 
 def test_an_answer_of_another_model(sum_folder, monkeypatch):
@@ -282,28 +273,24 @@ def test_unavailable_is_tried_again(side):
         assert len(calls) == 3
 
 
-@pytest.mark.parametrize("retries", [0, 2])
-def test_retries_end(retries):
-    with (
-        answering(failing("UNAVAILABLE", 99)) as (address, calls),
-        Client(address, retries=retries) as client,
-        pytest.raises(ServingError, match="no server can be reached") as caught,
-    ):
-        client.predict({})
-    assert caught.value.code == "UNAVAILABLE"
-    assert len(calls) == retries + 1
-
-
-@pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "INTERNAL"])
-def test_nothing_else_is_tried_again(code):
+@pytest.mark.parametrize(
+    ("code", "retries", "attempts", "message"),
+    [
+        ("UNAVAILABLE", 0, 1, "no server can be reached"),
+        ("UNAVAILABLE", 2, 3, "no server can be reached"),
+        ("INVALID_ARGUMENT", 2, 1, "why"),  # nothing else is tried again
+        ("INTERNAL", 2, 1, "why"),
+    ],
+)
+def test_retries_end(code, retries, attempts, message):
     with (
         answering(failing(code, 99)) as (address, calls),
-        Client(address) as client,
-        pytest.raises(ServingError, match="why") as caught,
+        Client(address, retries=retries) as client,
+        pytest.raises(ServingError, match=message) as caught,
     ):
         client.predict({})
     assert caught.value.code == code
-    assert len(calls) == 1
+    assert len(calls) == attempts
 
 
 def test_deadline_covers_all_attempts():

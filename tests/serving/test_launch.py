@@ -100,12 +100,9 @@ def test_tensorflow_model_server_comes_first(sum_folder, fake, tmp_path):
 
 
 def test_the_image_where_docker_has_it(sum_folder, fake, tmp_path):
-    calls = fake("docker", "obeys")
-    info = served(sum_folder)
-    assert info.backend == "docker"
+    calls, info = fake("docker", "obeys"), served(sum_folder)
     asked, run = calls()
-    assert asked == ["image", "inspect", IMAGE]
-    assert run[0] == "run"
+    assert (info.backend, asked, run[0]) == ("docker", ["image", "inspect", IMAGE], "run")
     assert f"{info.address}:8500" in run
     assert run[run.index(IMAGE) :] == [IMAGE, "--port=8500", "--model_config_file=/models.config"]
     assert f"type=bind,source={sum_folder},target={base_path(tmp_path)},readonly" in run

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from studies import augmentations, benefit, benefit_measures, benefit_page, benefit_summary, common
+from studies import augmentations, benefit, benefit_page, benefit_summary, common
 from studies import benefit_data as data
 from tfstyle import ToneTransfer
 from tfstyle.data.scan import Scan
@@ -137,16 +137,6 @@ class TestData:
         np.testing.assert_array_equal(plane.mask == 1, pixels[1, :, ::-1] > 0)
         assert plane.thick.max() == 300 - 1300 * 2 / 3
 
-    def test_squares_cut_and_pad(self, planes):
-        plane = planes["torso"][0]
-        small, large = plane.grid(16), plane.grid(80)
-        cut = plane.square(plane.hu, small, data.AIR)
-        top, left = small[:, 0, 0].astype(int)
-        np.testing.assert_allclose(cut, plane.hu[top : top + 16, left : left + 16], atol=1e-2)
-        mask = plane.square(plane.mask, large, data.IGNORE)
-        assert (mask != data.IGNORE).sum() == plane.mask.size
-        assert (mask == 1).sum() == (plane.mask == 1).sum()
-
     def test_training_batches_differ_in_gray_levels_alone(self, planes):
         own = [p for part in planes.values() for p in part]
         first, again, random = (
@@ -175,21 +165,21 @@ class TestMeasures:
     def test_boundary_distance(self):
         truth, found = np.zeros((2, 30, 30), bool)
         truth[10:20, 10:20], found[10:20, 12:22] = True, True
-        assert benefit_measures.boundary_distance(truth, truth, 2.0) == 0
+        assert benefit_summary.boundary_distance(truth, truth, 2.0) == 0
         # 8 of 10 columns of the upper and lower edges lie on each other.
-        distance = benefit_measures.boundary_distance(truth, found, 2.0)
+        distance = benefit_summary.boundary_distance(truth, found, 2.0)
         assert 1.5 < distance < 4.0
-        assert distance == benefit_measures.boundary_distance(found, truth, 1.0) * 2
+        assert distance == benefit_summary.boundary_distance(found, truth, 1.0) * 2
         empty = np.zeros_like(truth)
-        assert benefit_measures.boundary_distance(truth, empty, 2.0) == 60
-        assert benefit_measures.boundary_distance(empty, empty, 2.0) == 0
+        assert benefit_summary.boundary_distance(truth, empty, 2.0) == 60
+        assert benefit_summary.boundary_distance(empty, empty, 2.0) == 0
 
     def test_measures_of_right_half_and_ignored(self):
         truth = np.zeros((2, 8, 8), np.uint8)
         truth[:, 2:6, 2:6], truth[:, 7] = 1, data.IGNORE
         found = truth.copy()
         found[:, 7], found[1, 2:4] = 1, 0
-        rows = benefit_measures.measure(truth, found, 1.0)
+        rows = benefit_summary.measure(truth, found, 1.0)
         assert rows["dice"] == [1.0, pytest.approx(2 / 3, abs=1e-4)]
         assert rows["spine_iou"] == [1.0, 0.5]
         assert rows["mean_iou"] == [1.0, pytest.approx((0.5 + 40 / 48) / 2, abs=1e-4)]

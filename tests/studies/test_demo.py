@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pydicom
@@ -12,7 +11,7 @@ import pytest
 
 from studies import demo
 from tests.models import small_model
-from tfstyle.data import Window, read_scan
+from tfstyle.data import read_scan
 from tfstyle.errors import InputFileError, OutputError
 
 pytestmark = pytest.mark.slow
@@ -97,36 +96,3 @@ def test_real_samples_are_readable_ct():
         assert np.ptp(scan.pixels) > 1000
     with pytest.raises(InputFileError, match="pydicom-data"):
         demo.sample_file("no_such_file.dcm")
-
-
-@pytest.mark.parametrize(
-    ("name", "turned"), [("explicit_VR-UN.dcm", True), ("CT_small.dcm", False)]
-)
-def test_slices_are_shown_upright(name, turned):
-    scan = read_scan(demo.sample_file(name))
-    rows = demo.upright(scan, np.arange(5)[:, None])[:, 0]
-    assert (rows[0] == 4) == turned
-
-
-class Bright:
-    """Finds what is bright; its tone transfer turns the gray scale around."""
-
-    window, style = Window(400, 1800), np.zeros(1)
-
-    def __call__(self, scan, harmonize=None):
-        unit = scan.pixels / (4095 if scan.units == "US" else scan.pixels.max())
-        return ((1 - unit if harmonize else unit) > 0.5).astype(np.uint8)
-
-    @property
-    def tone(self):
-        return SimpleNamespace(stylize=lambda image, style: 1 - image)
-
-
-def test_masks_lie_on_their_images():
-    found = demo.segment(Bright(), demo.Sample(*CHEST, "bone"))
-    assert found.image.shape == (128, 128)
-    orange = [mask[..., 0] > mask[..., 2] for mask in found.masks]
-    np.testing.assert_array_equal(orange[0], found.image > 0.5)
-    np.testing.assert_array_equal(orange[1], found.image < 0.5)
-    np.testing.assert_allclose(found.masks[1][~orange[1]][:, 0], 1 - found.image[~orange[1]])
-    assert 0 < found.agreement[0] < 1

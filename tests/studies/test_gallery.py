@@ -48,14 +48,6 @@ def test_what_is_shown():
     assert errors["worst"] == [0.29, 0.28, 0.27, 0.26, 0.25, 0.24, 0.23, 0.22, 0.21, 0.2]
 
 
-def test_picture(tmp_path):
-    gallery.draw([row(0.1), row(0.2)], tmp_path / "new" / "a.png")
-    with Image.open(tmp_path / "new" / "a.png") as drawn:
-        assert drawn.width == 800
-        assert drawn.mode == "P"
-        assert np.ptp(np.asarray(drawn.convert("L"))) > 240
-
-
 @pytest.mark.slow
 def test_command(tmp_path, monkeypatch):
     pytest.importorskip("data_store", reason="needs pydicom-data")

@@ -52,14 +52,12 @@ FIVE = [0, 5, 10, 15, 20]
         ("SliceThickness", 1, 5),
     ],
 )
-@pytest.mark.parametrize("missing", [0, 2])
-def test_anything_that_separates_two_images_of_a_place(
-    write, tmp_path, keyword, one, other, missing
-):
-    short = [slice_ for slice_ in stack(100, FIVE, **{keyword: one}) if slice_[1] != FIVE[missing]]
+def test_anything_that_separates_two_images_of_a_place(write, tmp_path, keyword, one, other):
+    short = stack(100, FIVE, **{keyword: one})
+    del short[2]
     write(short + stack(200, FIVE, **{keyword: other}))
     first, second = read_scans(tmp_path)
-    assert values(first) == [100 + i for i in range(5) if i != missing]
+    assert values(first) == [100, 101, 103, 104]
     assert values(second) == [200, 201, 202, 203, 204]
 
 

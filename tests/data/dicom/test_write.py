@@ -247,16 +247,15 @@ def test_bad_arguments(series, images, tmp_path):
     def write(scan=series, generated=images, **options):
         return write_derived_series(scan, generated, WINDOW, tmp_path / "out", **options)
 
-    with pytest.raises(ArgumentError, match="must be a scan read from DICOM, received tuple"):
-        write(series.files)
-    with pytest.raises(ArgumentError, match="received scan without frames"):
-        write(Scan(series.pixels))
-    with pytest.raises(ArgumentError, match=r"shape \(3, 8, 6\), received \(2, 8, 6\)"):
-        write(generated=images[:2])
-    with pytest.raises(ArgumentError, match="NaN"):
-        write(generated=np.full_like(images, np.nan))
-    with pytest.raises(ArgumentError, match="description"):
-        write(description=" ")
+    for options, message in (
+        ({"scan": series.files}, "must be a scan read from DICOM, received tuple"),
+        ({"scan": Scan(series.pixels)}, "received scan without frames"),
+        ({"generated": images[:2]}, r"shape \(3, 8, 6\), received \(2, 8, 6\)"),
+        ({"generated": np.full_like(images, np.nan)}, "NaN"),
+        ({"description": " "}, "description"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            write(**options)
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="is a file, where a folder is needed"):
         write_derived_series(series, images, WINDOW, tmp_path / "file" / "out")

@@ -1,7 +1,6 @@
 """Trains one step on one and on two virtual CPUs; prints the differences as JSON, one line a batch.
 
-``python two_replicas.py plain|compiled BATCH...``, in a process of its own, since TensorFlow fixes
-its devices when it starts.
+``python style_replicas.py plain|compiled BATCH...``
 """
 
 from __future__ import annotations

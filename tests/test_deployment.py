@@ -1,0 +1,233 @@
+"""The files in serving/ and training/: what reads them understands them, and their parts fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import warnings
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+from tests.models import SIGNATURES
+from tfstyle.cli import parse
+from tfstyle.serving.launch import IMAGE
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVING, TRAINING = ROOT / "serving", ROOT / "training"
+VERSION = kubernetes_validate.latest_version()
+#: Flags of tensorflow_model_server that are used here.
+FLAGS = {
+    "allow_version_labels_for_unavailable_models", "batching_parameters_file", "enable_batching",
+    "enable_grpc_healthcheck_service", "model_config_file", "model_config_file_poll_wait_seconds",
+    "monitoring_config_file", "port", "rest_api_port", "rest_api_timeout_in_ms", "ssl_config_file",
+    "tensorflow_inter_op_parallelism", "tensorflow_intra_op_parallelism",
+}  # fmt: skip
+
+
+def documents(path: Path) -> list[dict]:
+    return [d for d in yaml.safe_load_all(path.read_text()) if d is not None]
+
+
+def manifests(folder: Path) -> list[dict]:
+    paths = sorted(folder.glob("kubernetes/*.yaml"))
+    return [d for path in paths if path.name != "kustomization.yaml" for d in documents(path)]
+
+
+def kind(wanted: str, folder: Path = SERVING) -> list[dict]:
+    return [document for document in manifests(folder) if document["kind"] == wanted]
+
+
+def pod_of(document: dict) -> tuple[dict, dict]:
+    """A pod of one container, and the container."""
+    pod = document["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    return pod, container
+
+
+@pytest.mark.parametrize(
+    "document",
+    [*manifests(SERVING), *manifests(TRAINING)],
+    ids=lambda document: f"{document['kind']}-{document['metadata']['name']}",
+)
+def test_manifests_have_kubernetes_schema(document):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kubernetes_validate.validate(document, VERSION, strict=True)
+
+
+# -- serving -----------------------------------------------------------------------------------
+
+
+def models(text: str) -> dict:
+    config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+    return {entry.name: entry for entry in config.model_config_list.config}
+
+
+def flags(arguments: list[str]) -> dict[str, str | None]:
+    found = {}
+    for argument in arguments:
+        match = re.fullmatch(r"--([a-z_]+)(?:=(.*))?", argument)
+        assert match, argument
+        found[match[1]] = match[2]
+    assert set(found) <= FLAGS
+    return found
+
+
+def test_models_config():
+    found = models((SERVING / "models.config").read_text())
+    assert set(found) == {"stylize", "unet"}
+    for name, model in found.items():
+        assert model.base_path == f"/models/{name}"
+        # The version that "stable" names stays while a newer one comes.
+        assert model.model_version_policy.latest.num_versions == 2
+        assert dict(model.version_labels) == {"stable": 1}
+    alone = models((SERVING / "stylize.config").read_text())
+    assert alone == {"stylize": found["stylize"]}
+
+
+def test_compose_server():
+    compose = yaml.safe_load((SERVING / "compose.yaml").read_text())
+    server = compose["services"]["tensorflow-serving"]
+    assert server["image"] == IMAGE  # what `tfstyle serve` starts
+    assert re.fullmatch(r"tensorflow/serving:\d+\.\d+\.\d+", IMAGE)
+    given = flags(server["command"])
+    mounts = dict(volume.split(":")[:2] for volume in server["volumes"])
+    assert mounts == {"../saved_models": "/models", ".": "/config"}
+    for flag, value in given.items():
+        if flag.endswith("_file"):
+            name = value.replace("${TFSTYLE_MODELS:-stylize.config}", "stylize.config")
+            assert (SERVING / Path(name).relative_to("/config")).is_file()
+    assert all(port.startswith("127.0.0.1:") for port in server["ports"])
+    ports = {port.split(":")[-1] for port in server["ports"]}
+    assert ports == {given["port"], given["rest_api_port"]}
+
+
+def test_deployment():
+    (deployment,), (config,) = kind("Deployment"), kind("ConfigMap")
+    pod, container = pod_of(deployment)
+    given = flags(container["args"])
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"grpc": int(given["port"]), "http": int(given["rest_api_port"])}
+    # gRPC's health service answers the liveness probe only where it is turned on.
+    assert container["livenessProbe"]["grpc"]["port"] == ports["grpc"]
+    assert given["enable_grpc_healthcheck_service"] == "true"
+    for probe in ("startupProbe", "readinessProbe"):
+        assert container[probe]["httpGet"] == {"path": "/v1/models/stylize", "port": "http"}
+    # Threads as many as the CPUs that are asked for.
+    for flag in ("tensorflow_intra_op_parallelism", "tensorflow_inter_op_parallelism"):
+        assert given[flag] == container["resources"]["requests"]["cpu"]
+    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert set(mounted) == set(volumes)
+    assert volumes["config"]["configMap"]["name"] == config["metadata"]["name"]
+    data = config["data"]
+    for flag, value in given.items():
+        if flag.endswith("_file"):
+            assert value.removeprefix(f"{mounted['config']}/") in data
+    assert models(data["models.config"]) == models((SERVING / "stylize.config").read_text())
+    text = (SERVING / "monitoring.config").read_text()
+    assert data["monitoring.config"].split() == re.sub("#.*", "", text).split()
+
+
+def test_everything_selects_the_pods():
+    (deployment,) = kind("Deployment")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    names = {port["name"] for port in pod_of(deployment)[1]["ports"]}
+    services = kind("Service")
+    assert len(services) == 2
+    for service in services:
+        assert service["spec"]["selector"].items() <= labels.items()
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= names
+    (budget,), (autoscaler,) = kind("PodDisruptionBudget"), kind("HorizontalPodAutoscaler")
+    assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    target = autoscaler["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == ("Deployment", deployment["metadata"]["name"])
+    # The autoscaler sets the number; the deployment must not set it back.
+    assert "replicas" not in deployment["spec"]
+
+
+def test_readme_of_serving_names_what_is_there():
+    text = (SERVING / "README.md").read_text()
+    for name in re.findall(r"^\| `([a-zA-Z./]+)` \|", text, re.M):
+        assert (SERVING / name).exists(), name
+    assert set(re.findall(r"--([a-z]+_[a-z_]+)", text)) <= FLAGS
+    assert all(signature.removesuffix("_strength") in text for signature in SIGNATURES)
+
+
+# -- training ----------------------------------------------------------------------------------
+
+
+def job(name: str) -> dict:
+    (found,) = documents(TRAINING / "kubernetes" / f"{name}.yaml")
+    return found
+
+
+def test_kustomization():
+    kustomization = job("kustomization")
+    files = {path.name for path in (TRAINING / "kubernetes").glob("*.yaml")}
+    assert set(kustomization["resources"]) == files - {"kustomization.yaml", "prepare.yaml"}
+    assert [image["name"] for image in kustomization["images"]] == ["tfstyle-training"]
+
+
+def test_names_and_numbers_of_the_training_fit():
+    train, service, policy = map(job, ("train", "service", "network-policy"))
+    spec, (pod, container) = train["spec"], pod_of(train)
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert spec["completionMode"] == "Indexed"
+    assert spec["completions"] == spec["parallelism"] == int(environment["WORKERS"])
+    # The names of an Indexed Job's pods are those of the job, in the pods' subdomain.
+    assert train["metadata"]["name"] == pod["subdomain"] == environment["NAME"]
+    assert service["metadata"]["name"] == pod["subdomain"]
+    assert service["spec"]["clusterIP"] == "None"
+    labels = spec["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    # podFailurePolicy is for pods that are not restarted in place.
+    assert pod["restartPolicy"] == "Never"
+
+
+@pytest.mark.parametrize("name", ["train", "prepare"])
+def test_volumes_of_the_training(name):
+    pod, container = pod_of(job(name))
+    assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
+    claims = {claim["metadata"]["name"] for claim in kind("PersistentVolumeClaim", TRAINING)}
+    for volume in pod["volumes"]:
+        if "persistentVolumeClaim" in volume:
+            assert volume["persistentVolumeClaim"]["claimName"] in {*claims, "tfstyle-scans"}
+    assert container["image"] == "tfstyle-training"
+    rules = job(name)["spec"]["podFailurePolicy"]["rules"]
+    (codes,) = [rule["onExitCodes"] for rule in rules if "onExitCodes" in rule]
+    assert codes["containerName"] == container["name"]
+    assert 2 in codes["values"]
+
+
+def test_script_makes_what_a_worker_reads(tmp_path):
+    _, container = pod_of(job("train"))
+    (tmp_path / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$TF_CONFIG" "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    environment |= {"JOB_COMPLETION_INDEX": "1", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = [*container["command"], *container["args"]]
+    printed = subprocess.check_output(command, env=environment, text=True)
+    config, script, scans, folder = printed.splitlines()
+    (port,) = container["ports"]
+    names = [f"tfstyle-train-{i}.tfstyle-train:{port['containerPort']}" for i in range(2)]
+    task = {"type": "worker", "index": 1}
+    assert json.loads(config) == {"cluster": {"worker": names}, "task": task}
+    assert (TRAINING / script.lstrip("/")).is_file()
+    dockerfile = (TRAINING / "Dockerfile").read_text()
+    assert f"cp /src/training{script} / " in dockerfile
+    assert 'ENTRYPOINT ["tfstyle"]' in dockerfile
+    assert "USER 65534:65534" in dockerfile
+    mounted = tuple(mount["mountPath"] for mount in container["volumeMounts"])
+    assert all(path.startswith(mounted) for path in (scans, folder))
+    words = pod_of(job("prepare"))[1]["args"]
+    assert parse(words)[1].arguments["output"] == scans
