@@ -262,28 +262,17 @@ class TestAugment:
         assert result.failed == {}
 
 
-def test_domains_and_subjects(archive, tmp_path, spoken):
+def test_records_of_a_data_set(archive, tmp_path, spoken):
     folder, canaries = archive
     for i in range(3):
         (tmp_path / "in" / str(i)).mkdir(parents=True)
         shutil.copy(folder / "study" / f"{i}.dcm", tmp_path / "in" / str(i) / "ct.dcm")
         (tmp_path / "masks" / str(i)).mkdir(parents=True)
         write_png(np.zeros((128, 128)), tmp_path / "masks" / str(i) / "ct.png")
-    for keyword, expected in (
-        ("InstitutionName", ["InstitutionName-1"] * 3),
-        ("SOPInstanceUID", [f"SOPInstanceUID-{i}" for i in (1, 2, 3)]),
-        ("Manufacturer", ["GE MEDICAL SYSTEMS"] * 3),
-    ):
-        records = find_labelled(
-            tmp_path / "in",
-            tmp_path / "masks",
-            domain_from=f"tag:{keyword}",
-            subject_from="tag:PatientID",
-        )
-        assert [record.domain for record in records] == expected
-        assert {record.subject for record in records} == {"PatientID-1"}
-        read = [record.read() for record in records]
-        assert leaks(canaries, repr(records), repr(read), spoken()) == []
+    records = find_labelled(tmp_path / "in", tmp_path / "masks")
+    read = [record.read() for record in records]
+    assert len(read) == 3
+    assert leaks(canaries, repr(read), spoken()) == []
 
 
 def test_names_of_series(archive):

@@ -20,7 +20,7 @@ from tfstyle.runs.manifest import relative_path
 from tfstyle.runs.options import AugmentOptions, StylizeOptions
 from tfstyle.runs.results import Progress
 from tfstyle.runs.scans import StylizedScan, StylizeWork
-from tfstyle.runs.sources import OnFailure, check_places, find_all, folder_of
+from tfstyle.runs.sources import OnFailure, check_places, find_all
 from tfstyle.style_bank import StyleBank
 from tfstyle.style_transfer import StyleTransfer
 from tfstyle.tone import ToneTransfer
@@ -134,7 +134,7 @@ def stylize_scans(
     found, failed = find_all(roots, chosen.output_format)
     here, report = Path.cwd(), progress or _silent
     lines = [
-        source_line(replace(source, name=relative_path(folder_of(source.files), here)), here)
+        source_line(replace(source, name=relative_path(source.files.place, here)), here)
         for _, source in found
     ]
     report(0, len(lines), "")

@@ -157,6 +157,13 @@ class ScanFiles:
     kind: str
     series: str = ""
 
+    @property
+    def place(self) -> str:
+        """The file, or the folder of several."""
+        if len(self.files) == 1:
+            return self.files[0]
+        return os.path.commonpath([os.path.dirname(file) for file in self.files])
+
     def read(self, *, lazy: bool = False) -> list[Scan]:
         """Reads the files as :func:`read_scans` reads a folder, whose errors it raises.
 
@@ -179,7 +186,7 @@ def list_scans(
 
     Args:
         folder: The folder; or one file.
-        without: Folders in it to pass over.
+        without: Files and folders in it to pass over.
 
     Returns:
         The scans, sorted by their first file, and an error for each DICOM file whose header cannot
@@ -192,8 +199,10 @@ def list_scans(
     _check_exists(folder)
     files = find_files(folder) if os.path.isdir(folder) else [folder]
     if without:
-        passed = tuple(os.path.join(os.path.realpath(path), "") for path in without)
-        files = [file for file in files if not os.path.realpath(file).startswith(passed)]
+        passed = {os.path.realpath(path) for path in without}
+        inside = tuple(os.path.join(path, "") for path in passed if os.path.isdir(path))
+        real = {file: os.path.realpath(file) for file in files}
+        files = [f for f in files if real[f] not in passed and not real[f].startswith(inside)]
     found = look_into(folder, files, lambda _, header: identity_of(header), IDENTITY_TAGS, False)
     scans = [ScanFiles((file,), "nifti") for file in found.of("nifti")]
     scans += [ScanFiles((file,), "png") for file in found.of("png")]
@@ -224,7 +233,13 @@ def read_scan(
         InputFileError: As :func:`read_scans`, and if there are several scans; the message lists
             them.
     """
-    scans = read_scans(path, series=series, units=units, lazy=lazy)
+    return the_one(read_scans(path, series=series, units=units, lazy=lazy), path)
+
+
+def the_one(scans: Sequence[Scan], path: str | os.PathLike) -> Scan:
+    """The scan that a path holds; an InputFileError that lists them if there are several."""
+    if not scans:
+        raise no_scans(path)
     if len(scans) > 1:
         listed = ", ".join(f"{scan.name} ({len(scan)} slices)" for scan in scans[:20])
         more = f" and {len(scans) - 20} more" if len(scans) > 20 else ""

@@ -18,7 +18,7 @@ from tfstyle.data.layouts import is_label_name, key_of, stem_of
 from tfstyle.data.read import find_files
 from tfstyle.errors import InputFileError, OutputError, StorageError
 from tfstyle.runs.folder import inside
-from tfstyle.runs.sources import Source, folder_of
+from tfstyle.runs.sources import Source
 
 #: Endings of what lies beside masks and is none.
 _NO_MASKS = (".json", ".csv", ".tsv", ".txt", ".md", ".xml")
@@ -113,7 +113,7 @@ class Masks:
         names, stems, keys = self.names[label.parent]
         name, stem = label.name, stem_of(label.name)
         # Among the inputs themselves, a mask is known by its name alone.
-        own = os.path.dirname(folder_of(image.files))
+        own = os.path.dirname(image.files.place)
         beside = os.path.realpath(own) == os.path.realpath(place)
         for table, key in (
             (names, name),

@@ -81,7 +81,7 @@ def find_sources(
     if not found and not damaged:
         raise no_scans(inputs)
     root = inputs if inputs.is_dir() else inputs.parent
-    places = [relative_path(folder_of(files), root) for files in found]
+    places = [relative_path(files.place, root) for files in found]
     series = Counter(place for files, place in zip(found, places) if len(files.files) > 1)
     sources: list[Source] = []
     taken: set[str] = set()
@@ -141,7 +141,7 @@ def find_all(
             roots.add(label)
         for one in found:
             if label:
-                whole = os.path.realpath(folder_of(one.files)) == os.path.realpath(root)
+                whole = os.path.realpath(one.files.place) == os.path.realpath(root)
                 one = one if whole else replace(one, stem=f"{label}/{one.stem}")
             if one.files.files not in known:
                 kind = one.files.kind if output_format == "auto" else output_format
@@ -237,13 +237,6 @@ def _without_own_results(
         return inputs
     log.warning("Left out: %s, which tfstyle made.", ", ".join(map(str, own)))
     return [path for path in inputs if path not in own]
-
-
-def folder_of(files: ScanFiles) -> str:
-    """The file, or the folder of several."""
-    if len(files.files) == 1:
-        return files.files[0]
-    return os.path.commonpath([os.path.dirname(file) for file in files.files])
 
 
 def _split_ending(path: str) -> tuple[str, str]:
