@@ -299,14 +299,7 @@ def levels_of(images: np.ndarray) -> np.ndarray:
 
 
 def join(banks: Sequence[StyleBank]) -> StyleBank:
-    """One bank of the styles of several, in their order, with their weights.
-
-    Args:
-        banks: Banks of one model.
-
-    Raises:
-        ArgumentError: if there is none, or the shapes of their codes differ.
-    """
+    """One bank of the styles of several, in their order; an ArgumentError if they do not fit."""
     if not banks:
         raise ArgumentError("banks: at least one is needed.")
     if len({bank.codes.shape[1:] for bank in banks}) > 1:

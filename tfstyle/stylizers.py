@@ -176,17 +176,13 @@ def encode_style(
 
     Args:
         stylizer: The model.
-        path: See :func:`style_images`.
-        window: See :func:`style_images`.
+        path: See :func:`style_images`, as for all others and for errors.
+        window: Window of the scan.
         index: The one slice to take.
-        series: See :func:`style_images`.
+        series: The series to take.
 
     Returns:
         The code or image, the images (S, H, W) in [0, 1] it is of, and their window.
-
-    Raises:
-        ArgumentError: If there is no such slice.
-        InputFileError: If the scan cannot be read.
     """
     most = SLICES if isinstance(stylizer, ToneTransfer) else 1
     images, used = style_images(path, window, index, series, most)
@@ -232,15 +228,10 @@ def style_images(
 
 
 def read_slices(scan: Scan, indices: Sequence[int], pool: Executor | None = None) -> np.ndarray:
-    """Pixels (S, rows, columns) of some slices of a scan, in its units.
+    """Pixels (S, rows, columns) of some slices of a scan, in its units, read by `pool` if given.
 
-    Args:
-        scan: The scan; where slices lie in files of their own, no other is read.
-        indices: The slices.
-        pool: Reads slices at the same time.
-
-    Raises:
-        InputFileError: If a file is damaged.
+    Where slices lie in files of their own, no other is read. Raises an InputFileError if one is
+    damaged.
     """
     if not scan.by_slice:
         return scan.pixels[list(indices)]

@@ -22,10 +22,8 @@ logger = logging.getLogger(__name__)
 def find_files(folder: str | os.PathLike) -> list[str]:
     """All regular files below a folder, sorted; hidden ones left out, linked folders once.
 
-    ``follow_links`` of :class:`tfstyle.limits.Limits` says whether links may lead out of it.
-
-    Raises:
-        InputFileError: If the folder cannot be listed, or holds more files than the limit.
+    ``follow_links`` of :class:`tfstyle.limits.Limits` says whether links may lead out of it. Raises
+    an InputFileError if the folder cannot be listed, or holds more files than the limit.
     """
     folder = os.fspath(folder)
     files: list[str] = []
@@ -78,17 +76,12 @@ def look_into(
     """Opens each file once and sorts out what may be a scan; says what is left out.
 
     Label maps are known by the names of NIfTI and PNG files and of the folders below `folder`,
-    results of tfstyle by their headers; a folder of nothing but results is read.
-
-    Args:
-        folder: The folder, or the one file.
-        files: The files in it, of any kind.
-        describe: What to keep of a DICOM header, of which `tags` are read, None for all.
-        tags: See `describe`.
-        strict: Raise the error of a damaged DICOM file.
+    results of tfstyle by their headers; a folder of nothing but results is read. `describe` says
+    what to keep of a DICOM header, of which `tags` are read, None for all.
 
     Raises:
-        InputFileError: A damaged file, or label maps and nothing else that could be a scan.
+        InputFileError: A damaged DICOM file if `strict`, or label maps and nothing else that could
+            be a scan.
     """
     found, results = Found([], [], []), set()
     labels = {file for file in files if is_label_path(file[len(folder) :])}

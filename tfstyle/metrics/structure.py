@@ -88,16 +88,10 @@ class StructureSimilarity(PairMean):
 
 
 def check_pairs(content, generated, least: int = 1, names=("content", "generated")) -> None:
-    """Refuses what is known, before the graph runs, not to be a pair of gray batches.
+    """Raises an ArgumentError for what is known not to be a pair of gray batches (B, H, W, 1).
 
-    Args:
-        content: tensor (B, H, W, 1).
-        generated: tensor (B, H, W, 1).
-        least: Smallest height and width.
-        names: What to call the two in an error.
-
-    Raises:
-        ArgumentError: naming both shapes.
+    `least` is the smallest height and width, `names` what to call the two; shapes may be open in
+    graphs.
     """
     shapes = tuple(content.shape), tuple(generated.shape)
     agree = all(len(shape) == 4 and shape[-1] == 1 for shape in shapes) and all(

@@ -164,11 +164,7 @@ def begin(
     options: AugmentOptions,
     overwrite: bool = False,
 ) -> Iterator[tuple[ManifestFolder, Augmentation, list[Source]]]:
-    """Checks everything, finds what there is to do, and opens the output folder.
-
-    Returns:
-        A context manager that gives the folder, the work and the sources.
-    """
+    """Checks everything, opens the output folder; gives it, the work and the sources."""
     styles.check(network)
     inputs, output = Path(inputs), Path(output)
     sources, damaged = find_sources(inputs, check_places(inputs, output, options.masks))
@@ -315,15 +311,7 @@ def _random_stem(name: str, key: str) -> str:
 
 @dataclass
 class Augmentation:
-    """What is done to each scan.
-
-    Args:
-        network: The model.
-        output: Folder of the set.
-        styles: The styles.
-        options: Options.
-        uid_key: Key of UIDs and names; None where attributes are kept.
-    """
+    """What is done to each scan; `uid_key` is None where attributes are kept."""
 
     network: ToneTransfer | StyleTransfer
     output: Path
@@ -370,17 +358,10 @@ class Augmentation:
     def generate(
         self, source: Source, facts: dict, scan: Scan, window: Window
     ) -> tuple[np.ndarray, Window, int, float, float | None]:
-        """One image of a scan.
+        """One image of a scan through its window; `facts` are its ``part`` and ``copy``.
 
-        Args:
-            source: The source.
-            facts: Its ``part`` and ``copy``.
-            scan: The scan.
-            window: Its window.
-
-        Returns:
-            Generated slices, float32 (slices, rows, columns) in [0, 1], the window, the number of
-            the style, the strength, and the confidence.
+        Gives the slices, float32 (slices, rows, columns) in [0, 1], the window, the number of the
+        style, the strength, and the confidence.
         """
         style, strength = self.draw(source.name, facts["part"], facts["copy"], scan)
         unit = window.to_unit(scan.pixels)[..., None]

@@ -143,27 +143,13 @@ class RunFolder:
         remove(self.journal)
 
     def keep(self, rows: Iterable[dict]) -> None:
-        """Replaces the journal as a whole.
-
-        Args:
-            rows: All that it is to hold.
-
-        Raises:
-            OutputError: If it cannot be written.
-        """
+        """Replaces the journal as a whole; an OutputError if it cannot be written."""
         self.rows = list(rows)
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
         write_atomically(self.journal, text.encode())
 
     def add(self, row: dict) -> None:
-        """Adds a row to the journal; may be called from several threads.
-
-        Args:
-            row: Plain types for JSON.
-
-        Raises:
-            OutputError: If it cannot be written.
-        """
+        """Adds a row to the journal, from any thread; an OutputError if it cannot be written."""
         with self._threads:
             try:
                 with open(self.journal, "a", encoding="utf-8") as file:
@@ -174,11 +160,7 @@ class RunFolder:
 
 
 def read_rows(journal: Path) -> list[dict]:
-    """The rows of a journal; none if there is no such file.
-
-    Raises:
-        OutputError: If it cannot be read.
-    """
+    """The rows of a journal; none without the file, an OutputError if it cannot be read."""
     try:
         text = read_limited(journal, "manifest_bytes").decode("utf-8", "replace")
     except FileNotFoundError:

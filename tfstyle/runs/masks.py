@@ -38,12 +38,7 @@ def _shape(path: str | os.PathLike) -> tuple[int, ...] | None:
 
 
 class Masks:
-    """The folder of masks, looked into once a folder.
-
-    Args:
-        folder: The folder.
-        dicom: Whether DICOM masks, which name their patient, are handed on.
-    """
+    """The folder of masks, looked into once a folder; `dicom` says whether DICOM masks may pass."""
 
     def __init__(self, folder: str | os.PathLike, dicom: bool):
         self.folder, self.dicom = Path(folder), dicom
@@ -52,8 +47,7 @@ class Masks:
     def hand_on(self, image: Source, output: Path, stem: str) -> str | None:
         """Copies the mask of an input to `output`, under the name `stem`.
 
-        Returns:
-            The path written, from the parent of `output`, or None if there is no mask.
+        Gives the path written, from the parent of `output`, or None if there is no mask.
         """
         source = self._find(image)
         if source is None:

@@ -116,11 +116,7 @@ def _png_steps(width: float, bits: int) -> tuple[float, float]:
 
 
 def finish_slice(writer: Writer, image: np.ndarray, path: Path, details: tuple) -> dict:
-    """Writes one slice and measures it by :func:`facts_of` with `details`; runs in a worker.
-
-    Raises:
-        OutputError: If the file cannot be written.
-    """
+    """Writes one slice and measures it by :func:`facts_of` with `details`; runs in a worker."""
     try:
         step, error = writer(image, str(path))
     except OSError as problem:
@@ -137,17 +133,10 @@ def facts_of(
 ) -> dict[str, float]:
     """What the window clips of one slice, how near it came to the style, and what structure stayed.
 
-    Args:
-        generated: Float (rows, columns) in [0, 1].
-        pixels: The content (rows, columns) in `units`.
-        window: The content's.
-        units: See :class:`tfstyle.data.Scan`.
-        styles: Gray levels of the styles, any shape; distances need exactly one. None measures
-            nothing.
-
-    Returns:
-        ``below`` and ``above`` (shares of the pixels), and where they are defined ``before`` and
-        ``after`` (histogram distances to the style) and ``structure``.
+    `generated` is float (rows, columns) in [0, 1], `pixels` the content in `units`, `window` its
+    window. `styles` are gray levels, of which distances need exactly one; None measures nothing.
+    Gives ``below`` and ``above`` (shares of the pixels), and where they are defined ``before`` and
+    ``after`` (histogram distances to the style) and ``structure``.
     """
     from tfstyle.data.body import body_mask
     from tfstyle.metrics.preservation import structure_similarity
@@ -210,11 +199,8 @@ def write_generated(
         window: The window through which the source became [0, 1].
         kind: ``"dicom"``, ``"nifti"``, or ``"png"`` for one slice.
         target: A new or empty folder for DICOM, else a file. Nothing is left half-written.
-        deidentify: For DICOM, see :func:`tfstyle.data.write_derived_series`.
-        uid_key: For DICOM, see :func:`tfstyle.data.write_derived_series`.
-
-    Raises:
-        OutputError: If it cannot be written.
+        deidentify: For DICOM, as `uid_key`; see :func:`tfstyle.data.write_derived_series`.
+        uid_key: See `deidentify`.
     """
     if kind == "dicom":
         write_derived_series(
@@ -258,11 +244,7 @@ def source_kind(scan: Scan) -> str:
 
 
 def output_kind(scan: Scan, output_format: str) -> str:
-    """What a scan is written as: ``"png"``, ``"nifti"`` or ``"dicom"``.
-
-    Raises:
-        ArgumentError: If it cannot be written in that format.
-    """
+    """What a scan is written as; an ArgumentError if it cannot be written in that format."""
     source = source_kind(scan)
     kind = source if output_format == "auto" else output_format
     if kind == "dicom" and source != "dicom":

@@ -123,19 +123,12 @@ def choose_targets(
     files: Mapping[str, tuple[str, ...]],
     kinds: Sequence[str],
 ) -> list[Path]:
-    """Chooses every output path before any work.
+    """Chooses every output path before any work: in the folder `output`, or itself for one scan.
 
-    Args:
-        output: A folder; for one scan also the name of a file.
-        names: Path of each result in the folder, without ending.
-        endings: Ending of each.
-        scans: The scans.
-        files: Kind to the endings that the name of one file may have; the first of a kind is what
-            is proposed.
-        kinds: Kind of each result.
-
-    Raises:
-        OutputError: `output` is the name of a file that cannot be made.
+    `names` are paths in the folder without ending, `endings` their endings. `files` takes the kind
+    of a result to the endings that one file may have, of which the first is proposed; `kinds` has
+    the kind of each. Raises an OutputError where `output` is the name of a file that cannot be
+    made.
     """
     lower = output.name.lower()
     known = sum(files.values(), ())
@@ -183,7 +176,7 @@ def run_tasks(
     progress: Progress | None = None,
     on_failure: OnFailure | None = None,
 ) -> list[Any]:
-    """Does what no earlier run has finished.
+    """Does what no earlier run has finished; gives an account for each task but those that failed.
 
     Args:
         tasks: What there is to do.
@@ -193,9 +186,6 @@ def run_tasks(
         overwrite: Replace results of tfstyle that have the names of the new ones.
         progress: Called after each batch.
         on_failure: Called with what turns out to be damaged. Defaults to raising the error.
-
-    Returns:
-        An account for each task but those that failed.
 
     Raises:
         InputFileError: A scan is damaged, and there is nothing to call.
@@ -234,10 +224,7 @@ def run_tasks(
 def publish(task: Task, make: Callable[[Task, Path], tuple[Path, Any]]) -> Any:
     """Has a result made in a hidden folder, notes its account, and gives it its name.
 
-    Args:
-        task: What is to be made.
-        make: From the task and an empty folder to what was made in it, and the account, which is
-            returned.
+    `make` goes from the task and an empty folder to what was made in it, and the account.
     """
     try:
         with ExitStack() as stack:

@@ -117,11 +117,7 @@ class StylizeWork:
 
     @classmethod
     def begin(cls, stylizer: Stylizer, styles: Sequence, options: StylizeOptions) -> StylizeWork:
-        """Reads and encodes the styles.
-
-        Raises:
-            ArgumentError, InputFileError: If a style cannot be used.
-        """
+        """Reads and encodes the styles; an ArgumentError or InputFileError if one is unusable."""
         if not styles and not (isinstance(stylizer, Baseline) and not stylizer.needs_style):
             raise ArgumentError("styles: at least one style scan is needed.")
         weights = options.style_weights
@@ -163,16 +159,10 @@ class StylizeWork:
     def run(
         self, task: Task, folder: Path, pool: Executor, advance: Callable[[int], None]
     ) -> tuple[Path, StylizedScan]:
-        """Stylizes one scan.
+        """Stylizes one scan in an empty folder; gives the file or folder made, and the account.
 
-        Args:
-            task: What is to be made, with the window of the scan.
-            folder: An empty folder to make it in.
-            pool: Reads and writes slices.
-            advance: Called with the number of slices that are done.
-
-        Returns:
-            The file or folder made, and the account.
+        The task has the window of the scan, `pool` reads and writes slices, and `advance` is told
+        how many slices are done.
         """
         assert task.window is not None
         one_file = task.kind == "nifti" or (task.kind == "png" and len(task.scan) == 1)

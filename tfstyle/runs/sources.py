@@ -65,17 +65,10 @@ def check_places(inputs: Path, output: Path, masks: str | os.PathLike | None) ->
 def find_sources(
     inputs: Path, without: Sequence[Path] = ()
 ) -> tuple[list[Source], list[InputFileError]]:
-    """The scans of a folder, with the names that they and their results get.
+    """The scans of a folder or file, with the names that they and their results get.
 
-    Args:
-        inputs: The folder, or one file.
-        without: Folders in it to pass over.
-
-    Returns:
-        The sources, and an error for each DICOM file whose header cannot be read.
-
-    Raises:
-        InputFileError: If the folder cannot be listed or holds nothing to read.
+    Also gives an error for each DICOM file whose header cannot be read. `without` are folders to
+    pass over. Raises an InputFileError if the folder cannot be listed or holds nothing to read.
     """
     found, damaged = list_scans(inputs, without=without)
     if not found and not damaged:
@@ -107,18 +100,11 @@ def find_sources(
 def find_all(
     inputs: Sequence[Path], output_format: str = "auto"
 ) -> tuple[list[tuple[Path, Source]], list[InputFileError]]:
-    """The sources of several inputs, each with the input that it is of.
+    """The sources of several inputs, each with the input that it is of, and errors.
 
     A source that is given twice counts once. Where several folders are given, results lie in a
-    folder of the name of each.
-
-    Args:
-        inputs: Folders and files.
-        output_format: Of the results, see :class:`~tfstyle.runs.options.StylizeOptions`.
-
-    Returns:
-        The sources, and an error for each DICOM file whose header cannot be read and for each of
-        several inputs that holds nothing to read.
+    folder of the name of each. There is an error for each DICOM file whose header cannot be read,
+    and for each of several inputs that holds nothing to read.
 
     Raises:
         InputFileError: If an input does not exist, or the only one holds nothing to read.
@@ -169,14 +155,8 @@ def read_inputs(
 ) -> list[tuple[Scan, str]]:
     """The scans of all inputs, their pixels not read yet, with the paths of their results.
 
-    Args:
-        inputs: DICOM files or folders of series, NIfTI, PNG, or folders of them.
-        output: Where the results go; what tfstyle made there is left out.
-        series: Only this series, see :func:`tfstyle.data.read_scans`.
-        on_failure: Called with what cannot be read. Defaults to raising the error.
-
-    Returns:
-        Pairs of a scan and the path of its result in the output, without ending.
+    The paths are in the output, without ending. What tfstyle made in `output` is left out.
+    `on_failure` is called with what cannot be read; without it the error is raised.
 
     Raises:
         ArgumentError: No inputs.

@@ -143,11 +143,7 @@ def make_tasks(
 ) -> list[Task]:
     """What there is to do, checked before any work.
 
-    Args:
-        work: What is the same for all scans.
-        found: The scans, each with the path of its result in the output, without ending.
-        output: See :func:`stylize_scans`.
-        on_failure: See :func:`stylize_scans`.
+    `found` has the scans, each with the path of its result in the output, without ending.
     """
     options = work.options
     basic = options.deidentify == "basic"

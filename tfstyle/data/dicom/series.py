@@ -81,17 +81,15 @@ def scans_of(
 ) -> list[Scan]:
     """The scans that files make up, by their headers; pixels come when asked.
 
+    One a series, several where it repeats its positions or holds several orientations, in the order
+    of folder and Series Number. What does not fit its series (scouts, color pictures, slices of
+    another size or pixel spacing, a single slice of another orientation) is left out with a warning
+    in the log.
+
     Args:
         found: The frames of each file, sorted by path.
-        series: See :func:`tfstyle.data.read_scans`, or the mark of a UID
-            (:func:`tfstyle.data.privacy.mark_of`).
+        series: See :func:`tfstyle.data.read_scans`.
         as_given: See :func:`read_dicom`, as for errors.
-
-    Returns:
-        One scan a series (several, where a series repeats its positions or holds several
-        orientations), in the order of folder and Series Number. What does not fit its series
-        (scouts, color pictures, slices of another size or pixel spacing, a single slice of another
-        orientation) is left out with a warning in the log that names it.
     """
     groups = _grouped(found)
     names = _names(groups)
