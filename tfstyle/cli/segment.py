@@ -66,7 +66,7 @@ def segment(
             preset keeps.
         window: Window of scans in HU, as of tfstyle stylize. Defaults to the preset's.
         spacing: Pixel spacing in mm that the model wants. Defaults to the preset's, or the scan's.
-        series: Only this series: its number, its name, or its UID or the end of it (.77).
+        series: Only this series: its number, its name or its UID.
         output_format: Format of the masks; auto is NIfTI, and PNG for PNG. dicom-seg needs
             tfstyle[dicom-seg] and carries patient and study of its source.
     """

@@ -96,7 +96,7 @@ def stylize(
     Args:
         output: Folder for the results, or a file name for one NIfTI volume or one PNG.
         style: Scan with the gray scale wanted; repeat it to blend several.
-        series: Only this series: its number, its name, or its UID or the end of it (.77).
+        series: Only this series: its number, its name or its UID.
         server: HOST:PORT of a served model to use instead of a local one, by gRPC;
             grpcs://HOST:PORT for TLS.
         server_ca: PEM file of certificates to trust. Defaults to the system's.

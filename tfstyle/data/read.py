@@ -75,9 +75,8 @@ def read_scans(
 
     Args:
         path: A DICOM, ``.nii``, ``.nii.gz`` or PNG file, or a folder.
-        series: Only this series: its Series Number, its name, or its Series Instance UID, of which
-            the end will do: from a dot on (``.77``, ``3.77``), or six digits and more. The name of
-            one of several scans of a series (``ct_phase2``) gives this one.
+        series: Only this series: its Series Number, its name, or its Series Instance UID. The name
+            of one of several scans of a series (``ct_phase2``) gives this one.
         units: For NIfTI, ``"HU"`` or ``"US"`` to decide what the values mean, ``"auto"`` to judge
             by the values.
         lazy: Leave the pixels until they are asked for, see :class:`tfstyle.data.Scan`; damage of

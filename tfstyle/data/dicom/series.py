@@ -182,12 +182,9 @@ def series_keys(files: Sequence[tuple[str, Identity]]) -> list[tuple[str, ...]]:
 
 def _is_meant(text: str, uid: str, name: str, frame: Frame) -> bool:
     """Whether a series is the one that a user names."""
-    if text in (name, uid) or (uid and text == mark_of(uid)):
+    if text in (name, uid):
         return bool(text)
-    if text.removeprefix("-").isdecimal():
-        # A few digits are a Series Number and not the end of a UID, even where a UID ends in them.
-        return int(text) == frame.SeriesNumber or (len(text) > 5 and uid.endswith(text))
-    return "." in text and uid.endswith("." + text.removeprefix("."))
+    return text.removeprefix("-").isdecimal() and int(text) == frame.SeriesNumber
 
 
 def _names(groups: dict[_Key, list[Frame]]) -> dict[_Key, str]:
