@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pydicom.dataset import Dataset
-
 from tfstyle.data.dicom.files import NotDicomError, damage_is_input_error, is_dicom, read_dataset
-from tfstyle.data.dicom.headers import is_own
+from tfstyle.data.dicom.headers import IDENTITY_TAGS, identity_of, is_own
 from tfstyle.data.layouts import NIFTI, PICTURES, is_label_path, is_result
 from tfstyle.data.png import is_png
 from tfstyle.errors import InputFileError
@@ -55,7 +53,7 @@ def find_files(folder: str | os.PathLike) -> list[str]:
 
 
 class Found(NamedTuple):
-    """Kind (dicom, nifti, png), path and what a DICOM header says of files; others; damage."""
+    """Kind (dicom, nifti, png), path and identity (of DICOM) of files; others; damage."""
 
     scans: list[tuple[str, str, Any]]
     others: list[str]
@@ -66,22 +64,14 @@ class Found(NamedTuple):
         return [path for one, path, _ in self.scans if one == kind]
 
 
-def look_into(
-    folder: str,
-    files: Sequence[str],
-    describe: Callable[[str, Dataset], object],
-    tags: list[str] | None,
-    strict: bool,
-) -> Found:
+def look_into(folder: str, files: Sequence[str]) -> Found:
     """Opens each file once and sorts out what may be a scan; says what is left out.
 
     Label maps are known by the names of NIfTI and PNG files and of the folders below `folder`,
-    results of tfstyle by their headers; a folder of nothing but results is read. `describe` says
-    what to keep of a DICOM header, of which `tags` are read, None for all.
+    results of tfstyle by their headers; a folder of nothing but results is read.
 
     Raises:
-        InputFileError: A damaged DICOM file if `strict`, or label maps and nothing else that could
-            be a scan.
+        InputFileError: Label maps and nothing else that could be a scan.
     """
     found, results = Found([], [], []), set()
     labels = {file for file in files if is_label_path(file[len(folder) :])}
@@ -95,19 +85,17 @@ def look_into(
                 results.add(path)
             continue
         try:
-            dataset = read_dataset(path, pixels=False, tags=tags)
+            dataset = read_dataset(path, pixels=False, tags=IDENTITY_TAGS)
             with damage_is_input_error(path):  # pydicom decodes attributes late
-                found.scans.append(("dicom", path, describe(path, dataset)))
+                found.scans.append(("dicom", path, identity_of(dataset)))
                 if is_own(dataset):
                     results.add(path)
         except InputFileError as error:
             stranger = isinstance(error, NotDicomError)
             if stranger and is_png(path):
                 found.scans.append(("png", path, None))
-            elif stranger and (strict or not lower.endswith((".dcm", ".dicom"))):
+            elif stranger and not lower.endswith((".dcm", ".dicom")):
                 found.others.append(path)
-            elif strict:
-                raise
             else:
                 found.damaged.append(error)
     endings = (*PICTURES, ".dcm", ".dicom", ".ima")

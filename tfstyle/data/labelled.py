@@ -133,7 +133,7 @@ def find_labelled(
         raise damaged[0]
     # The parts of a series in several folders have masks, and names of slices, of their own.
     parts = [
-        replace(scan, files=tuple(files))
+        replace(scan, files=tuple(files), name="")
         for scan in scans
         for _, files in groupby(scan.files, os.path.dirname)
     ]

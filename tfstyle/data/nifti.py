@@ -149,12 +149,6 @@ def _axes(affine: np.ndarray, path: str) -> np.ndarray:
     raise InputFileError(path, "its affine is singular, so the orientation is unknown.")
 
 
-def nifti_name(path: str | os.PathLike) -> str:
-    """The file name without ``.nii`` and ``.gz``."""
-    name = os.path.basename(os.fspath(path))
-    return safe_name(re.sub(r"(\.nii)?(\.gz)?$", "", name, flags=re.I), "volume")
-
-
 def read_nifti(path: str | os.PathLike, *, units: str = "auto", lazy: bool = False) -> Scan:
     """Reads a 3-D NIfTI volume as axial slices.
 
@@ -185,11 +179,12 @@ def read_nifti(path: str | os.PathLike, *, units: str = "auto", lazy: bool = Fal
     source = NiftiPixels(path)
     source.units = source.units if units == "auto" else units
     pixels = None if lazy and source.units else source.scaled(source.voxels())
+    name = re.sub(r"(\.nii)?(\.gz)?$", "", os.path.basename(path), flags=re.I)
     return Scan(
         pixels=cast("np.ndarray", source if lazy else pixels),
         spacing=tuple(np.linalg.norm(source.affine[:3, :3], axis=0)),
         units=source.units,
-        name=nifti_name(path),
+        name=safe_name(name, "volume"),
         affine=source.affine,
         header_window=source.window,
         files=(path,),

@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from tfstyle._private.files import free_name, is_inside
-from tfstyle.data.dicom import read_dicom
 from tfstyle.data.layouts import is_result
 from tfstyle.data.privacy import mark_of
-from tfstyle.data.read import ScanFiles, list_scans, no_scans, read_scans
+from tfstyle.data.read import ScanFiles, list_scans, named, no_scans, read_scans
 from tfstyle.data.scan import Scan
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.runs.manifest import relative_path
@@ -193,14 +192,10 @@ def _scans_of(root: Path, source: Source, series: str | None) -> list[Scan]:
     """The scans of a source that `series` means; by the name of the result too."""
     if not root.is_dir():
         return read_scans(root, series=series, lazy=True)
-    name = PurePosixPath(source.stem).name
+    scans, name = source.files.read(lazy=True), PurePosixPath(source.stem).name
     if series is None or series == name:
-        return source.files.read(lazy=True)
-    if source.files.kind != "dicom":
-        return [scan for scan in source.files.read(lazy=True) if scan.name == series]
-    if series.startswith(f"{name}_"):
-        return [s for s in source.files.read(lazy=True) if series == f"{name}_{s.stack}"]
-    return read_dicom(source.files.files, series=series, lazy=True)
+        return scans
+    return named(scans, series) or [scan for scan in scans if series == f"{name}_{scan.stack}"]
 
 
 def _without_own_results(
