@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfstyle._private.files import write_atomically
 from tfstyle.data.layouts import PICTURE
 from tfstyle.data.png import described
-from tfstyle.errors import ArgumentError, OutputError
+from tfstyle.errors import ArgumentError
 
 
 def image_grid(*columns: np.ndarray, gap: int = 2) -> np.ndarray:
@@ -94,10 +94,6 @@ class StyleImages(keras.callbacks.Callback):
             return
         generated = self.model.stylize(self.content, self.style)
         grid = image_grid(self.content, self.style, generated)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError.of(self.folder, error) from error
         target = self.folder / f"epoch_{epoch + 1:04d}.png"
         write_atomically(target, described(tf.io.encode_png(grid).numpy(), PICTURE))
         if self.tensorboard is not None:

@@ -262,10 +262,6 @@ class StyleBank:
                 arrays[name] = getattr(self, name)
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError.of(path, error) from error
         write_atomically(path, buffer.getvalue())
 
     @classmethod

@@ -254,8 +254,9 @@ def test_written_in_other_units_is_float(tmp_path):
 def test_write_errors(tmp_path):
     scan = Scan(np.zeros((2, 3, 4), np.int16))
     unit = np.zeros((2, 3, 4))
-    with pytest.raises(OutputError, match="cannot be written"):
-        write_nifti(unit, scan, WINDOWS["bone"], tmp_path / "none" / "out.nii")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"/file: is a file, where a folder is needed"):
+        write_nifti(unit, scan, WINDOWS["bone"], tmp_path / "file" / "out.nii")
     (tmp_path / "folder.nii").mkdir()
     with pytest.raises(OutputError, match="is a folder"):
         write_nifti(unit, scan, WINDOWS["bone"], tmp_path / "folder.nii")
@@ -265,4 +266,4 @@ def test_write_errors(tmp_path):
         write_nifti(unit[..., :3], scan, WINDOWS["bone"], tmp_path / "out.nii")
     with pytest.raises(ArgumentError, match="NaN"):
         write_nifti(unit * np.nan, scan, WINDOWS["bone"], tmp_path / "out.nii")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.nii"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.nii"]

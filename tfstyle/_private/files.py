@@ -34,7 +34,7 @@ _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tfstyle$")
 
 
 def write_atomically(path: str | os.PathLike, data: bytes, *, private: bool = False) -> None:
-    """Writes a file, whose folder exists, under a temporary name beside it, then renames it.
+    """Writes a file under a temporary name beside it, then renames it.
 
     With `private`, nobody but the user may read it. Raises an OutputError if it cannot be written,
     a StorageError where the disk is full or takes no writes.
@@ -53,8 +53,8 @@ def write_atomically(path: str | os.PathLike, data: bytes, *, private: bool = Fa
 def temporary_beside(path: str | os.PathLike, folder: bool = False) -> Iterator[Path]:
     """A new, empty file or folder beside `path`, to be filled and renamed inside the ``with``.
 
-    It is removed at the end if it still has its temporary name. Raises an OSError if it cannot be
-    made.
+    Its folder is made if need be. It is removed at the end if it still has its temporary name.
+    Raises an OSError if it cannot be made.
 
     Example:
         >>> with temporary_beside("note.txt") as path:
@@ -64,6 +64,7 @@ def temporary_beside(path: str | os.PathLike, folder: bool = False) -> Iterator[
     parent, name = os.path.split(os.fspath(path))
     name = os.fsencode(name)[:200].decode(errors="ignore")  # names of files end at 255 bytes
     temporary = Path(parent, f".{name}.{secrets.token_hex(4)}.tfstyle")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
     temporary.mkdir() if folder else temporary.touch(exist_ok=False)
     try:
         yield temporary

@@ -112,7 +112,6 @@ class DoSource(beam.DoFn):
             raise UnusableError(json.dumps(failure_row(source.name, error, root))) from error
         for row in rows:
             Metrics.counter("tfstyle", row["status"]).inc()
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, "".join(json.dumps(row) + "\n" for row in rows).encode())
         yield from rows
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tfstyle._private.files import locked, remove, write_atomically
-from tfstyle.errors import ArgumentError, InputFileError, OutputError, WorkerError, require_packages
+from tfstyle.errors import ArgumentError, InputFileError, WorkerError, require_packages
 from tfstyle.runs.augment import AugmentedSet, account, begin
 from tfstyle.runs.folder import read_rows
 from tfstyle.runs.manifest import relative_path
@@ -202,11 +202,7 @@ def _run(
     from tfstyle.beam.pipeline import FAILURES, MODEL, ROWS, SOURCES, DoSource, build
 
     remove(folder.parent)
-    try:
-        folder.mkdir(parents=True)
-        network.save(folder / MODEL, include_optimizer=False)
-    except OSError as error:
-        raise OutputError.of(folder, error) from error
+    network.save(folder / MODEL, include_optimizer=False)
     write_atomically(folder / SOURCES, "".join(lines).encode())
     pipeline = beam.Pipeline(options=PipelineOptions(options))
     build(pipeline, DoSource(start, folder))

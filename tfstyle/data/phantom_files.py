@@ -49,12 +49,7 @@ def write_phantoms(
     if count < 1:
         raise ArgumentError(f"count: must be at least 1, received {count}.")
     folder = Path(output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        filled = any(folder.iterdir())
-    except OSError as error:
-        raise OutputError.of(folder, error) from error
-    if filled:
+    if folder.is_dir() and any(folder.iterdir()):
         raise OutputError(folder, "is not empty; choose another folder.")
     files = []
     for number in range(seed, seed + count):

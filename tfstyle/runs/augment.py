@@ -399,12 +399,8 @@ class Augmentation:
         mask = None
         if self.masks is not None:
             mask = self.masks.hand_on(source, self.output / "masks", name)
-        try:
-            if target.is_dir():  # of a run that was stopped before it could note it
-                remove(target)
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError.of(target, error) from error
+        if target.is_dir():  # of a run that was stopped before it could note it
+            remove(target)
         profile = "keep" if self.uid_key is None else "basic"
         write_generated(scan, unit, window, source_kind(scan), target, profile, self.uid_key)
         return {

@@ -70,7 +70,6 @@ class Masks:
         target = output / f"{stem}{ending}"
         inside(output.parent, target.parent)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
             with temporary_beside(target, folder=True) as temporary:
                 if source.is_dir():
                     shutil.copytree(source, temporary / target.name)

@@ -287,7 +287,6 @@ def _check_free(tasks: Sequence[Task], overwrite: bool) -> None:
             raise OutputError(target, "is not a result of tfstyle; choose another name.")
     for folder in {task.output for task in tasks}:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             with temporary_beside(folder / "result"):
                 pass  # only to see that it can be made
         except OSError as error:

@@ -182,10 +182,6 @@ def _uid_key(file: Path) -> str:
         key = new_key()
     except OSError as error:
         raise OutputError(file, f"cannot be read ({error.strerror}).") from error
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError.of(file, error) from error
     write_atomically(file, key.encode(), private=True)
     return key
 

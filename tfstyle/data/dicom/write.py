@@ -105,7 +105,6 @@ def write_derived_series(
             raise OutputError(out, "exists and is not empty; choose another folder.")
         if not out.is_dir() and (out.exists() or out.is_symlink()):
             raise OutputError(out, "exists and is not a folder; choose another name.")
-        out.parent.mkdir(parents=True, exist_ok=True)
         names = []
         headers: dict[str, Dataset] = {}
         with temporary_beside(out, folder=True) as temporary:
