@@ -81,7 +81,7 @@ class ServedStylizer:
             style: One float32 image (H', W') or code, or a list of them to blend.
             strength: Sent to the signatures ``…_strength`` unless 1.
             style_weights: One weight for each style of a list.
-            batch_size: Images a call of the client.
+            batch_size: Not used: the client sends as many at a time as the server takes.
 
         Returns:
             float32 array (B, H, W, 1) in [0, 1].
@@ -93,11 +93,7 @@ class ServedStylizer:
         options: dict[str, Any] = {} if strength == 1.0 else {"strength": strength}
         if style_weights is not None:
             options["style_weights"] = style_weights
-        content = np.asarray(content)
-        if content.ndim < 4 or len(content) <= batch_size:
-            return self.client.stylize(content, style, **options)
-        parts = [content[i : i + batch_size] for i in range(0, len(content), batch_size)]
-        return np.concatenate([self.client.stylize(part, style, **options) for part in parts])
+        return self.client.stylize(content, style, **options)
 
 
 class ScanTransfer:

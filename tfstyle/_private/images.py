@@ -161,13 +161,12 @@ def check_batch_size(batch_size: int) -> None:
         raise ArgumentError(f"batch_size: must be at least 1, received {batch_size!r}.")
 
 
-def checked_whole(name: str, value: Any, least: int) -> int:
-    """A whole number of at least `least`, NumPy's too, as an int; else an ArgumentError."""
+def checked_whole(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """A whole number, NumPy's too, as an int; an ArgumentError if it is none or out of range."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise ArgumentError(
-            f"{name}: must be a whole number of at least {least}, received {value!r}."
-        )
+    if not whole or value < least or (most is not None and value > most):
+        kind = f"of at least {least}" if most is None else f"in {least}..{most}"
+        raise ArgumentError(f"{name}: must be a whole number {kind}, received {value!r}.")
     return int(value)
 
 

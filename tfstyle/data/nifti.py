@@ -337,16 +337,12 @@ def _write(values: np.ndarray, scan: Scan, path: str, description: str, units: s
 def _image(values: np.ndarray, scan: Scan) -> nib.Nifti1Image:
     """Values (slices, rows, columns) in the axes of the scan's own file, with its geometry."""
     source = scan.files[0] if scan.files else ""
-    affine = np.diag([*scan.spacing, 1.0])[[2, 1, 0, 3]] if scan.affine is None else scan.affine
     if not source.lower().endswith(NIFTI):
-        affine = _RAS_TO_LPS @ affine[:, [2, 1, 0, 3]]
-        image = nib.Nifti1Image(np.ascontiguousarray(values.transpose(2, 1, 0)), affine)
-        image.header.set_xyzt_units("mm")
-        return image
+        return image_of(values, scan)
     before = _header(source)
     shape, own = before.get_data_shape(), np.array(before.get_best_affine(), np.float64)
     change = nib.orientations.ornt_transform(_SCAN_AXES, _axes(own, source))
-    affine = _RAS_TO_LPS @ affine @ nib.orientations.inv_ornt_aff(change, values.shape)
+    affine = _RAS_TO_LPS @ _affine_of(scan) @ nib.orientations.inv_ornt_aff(change, values.shape)
     voxels = nib.orientations.apply_orientation(values, change)
     header = type(before)()
     for field in _GEOMETRY:
@@ -361,6 +357,18 @@ def _image(values: np.ndarray, scan: Scan) -> nib.Nifti1Image:
         header.set_sform(affine, int(before["sform_code"]) or (0 if code else 1))
     kind = nib.Nifti2Image if isinstance(before, nib.Nifti2Header) else nib.Nifti1Image
     return kind(np.ascontiguousarray(voxels), None, header)
+
+
+def image_of(values: np.ndarray, scan: Scan) -> nib.Nifti1Image:
+    """Values (slices, rows, columns) at the place of a scan, stored as columns, rows, slices."""
+    affine = _RAS_TO_LPS @ _affine_of(scan)[:, [2, 1, 0, 3]]
+    image = nib.Nifti1Image(values.transpose(2, 1, 0), affine)
+    image.header.set_xyzt_units("mm")
+    return image
+
+
+def _affine_of(scan: Scan) -> np.ndarray:
+    return np.diag([*scan.spacing, 1.0])[[2, 1, 0, 3]] if scan.affine is None else scan.affine
 
 
 def check_unit(unit: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers, ops
 
-from tfstyle._private.images import gray_tensor
+from tfstyle._private.images import checked_whole, gray_tensor
 from tfstyle._private.keras_files import KerasFile
 from tfstyle.encoders.weights import build_application, load_application
 from tfstyle.errors import ArgumentError
@@ -165,16 +165,12 @@ class DomainClassifier(KerasFile, keras.Model):
             raise ArgumentError(
                 f"domains: need at least two different names, received {self.domains}."
             )
-        if isinstance(size, bool) or not isinstance(size, int) or size < LEAST:
-            raise ArgumentError(
-                f"size: must be a whole number of at least {LEAST}, received {size!r}."
-            )
         if not 0 <= dropout < 1:
             raise ArgumentError(f"dropout: must lie in [0, 1), received {dropout!r}.")
-        self.size = size
+        self.size = checked_whole("size", size, LEAST)
         self.dropout = float(dropout)
         self.pretrained = bool(weights is not None if pretrained is None else pretrained)
-        self.inception = _inception(size, weights)
+        self.inception = _inception(self.size, weights)
         if not self.pretrained:
             for layer in self.inception.layers:
                 if isinstance(layer, layers.BatchNormalization):

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
-from tfstyle._private.images import as_batch
+from tfstyle._private.images import as_batch, checked_whole
 from tfstyle.errors import ArgumentError
 from tfstyle.metrics.means import PairMean
 from tfstyle.metrics.structure import check_pairs
@@ -52,7 +52,7 @@ def tone_errors(y_true, y_pred, hu, mask=None, *, least_pixels: int = LEAST_PIXE
         >>> tone_errors(images, images, 2000 * images - 1000)["balanced"]   # (B,)
         <tf.Tensor: shape=(1,), dtype=float32, numpy=array([0.], dtype=float32)>
     """
-    _check_least_pixels(least_pixels)
+    checked_whole("least_pixels", least_pixels, 1)
     y_true, y_pred, hu = (ops.convert_to_tensor(x) for x in (y_true, y_pred, hu))
     named = {"y_pred": y_pred, "hu": hu}
     if mask is not None:
@@ -164,7 +164,7 @@ class ToneError(PairMean):
 
     def __init__(self, least_pixels: int = LEAST_PIXELS, name: str = "tone_error", dtype=None):
         super().__init__(name=name, dtype=dtype)
-        _check_least_pixels(least_pixels)
+        checked_whole("least_pixels", least_pixels, 1)
         self.least_pixels = least_pixels
 
     def scores(self, content, generated, mask=None):
@@ -184,10 +184,3 @@ class ToneError(PairMean):
 
     def get_config(self):
         return {**super().get_config(), "least_pixels": self.least_pixels}
-
-
-def _check_least_pixels(least_pixels: int) -> None:
-    if isinstance(least_pixels, bool) or not isinstance(least_pixels, int) or least_pixels < 1:
-        raise ArgumentError(
-            f"least_pixels: must be a whole number of at least 1, received {least_pixels!r}."
-        )

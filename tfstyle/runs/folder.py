@@ -47,7 +47,6 @@ class RunFolder:
         what: What the folder holds, in words.
         facts: Makes what is to be noted beside the settings of a new run.
         came: Whether something came of the run found. Defaults to whether its journal has rows.
-        restart: Begin from the start where the settings differ, in place of refusing them.
         overwrite: Names that a run of this kind writes into the folder. They are removed, and the
             run begins from the start. None resumes.
 
@@ -76,13 +75,12 @@ class RunFolder:
         what: str = "run",
         facts: Callable[[], dict] = dict,
         came: Callable[[RunFolder], bool] | None = None,
-        restart: bool = False,
         overwrite: Iterable[str] | None = None,
     ):
         self.path, self.settings = Path(path), json.loads(json.dumps(settings))
         self.record, self.journal = self.path / record, self.path / journal
         self.what, self.facts, self.came = what, facts, came
-        self.restart, self.overwrite = restart, overwrite
+        self.overwrite = overwrite
         self.found: dict = {}
         self.rows: list[dict] = []
         self._threads = threading.Lock()
@@ -127,7 +125,7 @@ class RunFolder:
         if not changed:
             return None
         began = bool(self.rows) if self.came is None else self.came(self)
-        if not self.restart and (began or not ours):
+        if began or not ours:
             raise ArgumentError(
                 "; ".join(_difference(key, now[key], before.get(key), self.path) for key in changed)
                 + ". Give the same settings to resume that run, or choose another folder."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +13,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfstyle._private.files import free_name, is_inside, read_json, remove, temporary_beside
+from tfstyle._private.files import (
+    free_name,
+    is_inside,
+    locked,
+    read_json,
+    remove,
+    remove_abandoned,
+    temporary_beside,
+    write_atomically,
+)
 from tfstyle.data import Scan, Window
 from tfstyle.data.layouts import is_result
 from tfstyle.errors import InputFileError, OutputError
-from tfstyle.runs.folder import RunFolder, inside, read_rows
+from tfstyle.runs.folder import inside
 from tfstyle.runs.sources import OnFailure
 
 if TYPE_CHECKING:
@@ -24,9 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Folder in the output folder: a run folder for each result, which says what was done.
-RECORDS = ".tfstyle"
-RECORD, JOURNAL = "job.json", "journal.jsonl"
+#: Folder in the output folder: a folder for each result, with a file that says what was done.
+RECORDS, RECORD = ".tfstyle", "record.json"
 
 #: Endings that a user may take for one of a result.
 _UNKNOWN = (
@@ -110,7 +119,7 @@ class Task:
 
     @property
     def place(self) -> Path:
-        """The run folder of the result; a digest, for names may be long and lie in each other."""
+        """The folder of its record; a digest, for names may be long and lie in each other."""
         name = os.fsencode(self.target.relative_to(self.output))
         return self.output / RECORDS / hashlib.sha256(name).hexdigest()[:32]
 
@@ -228,26 +237,21 @@ def publish(task: Task, make: Callable[[Task, Path], tuple[Path, Any]]) -> Any:
     """
     try:
         with ExitStack() as stack:
-            task.target.parent.mkdir(parents=True, exist_ok=True)
             inside(task.output, task.target)
-            run, beside = None, task.target
+            beside = task.target
             if task.job is not None:
                 inside(task.output, task.place)
-                run = stack.enter_context(
-                    RunFolder(
-                        task.place,
-                        {"job": task.job},
-                        record=RECORD,
-                        journal=JOURNAL,
-                        restart=True,
-                    )
-                )
+                stack.enter_context(locked(task.place))
+                remove_abandoned(task.place, deep=True)
                 beside = task.place / task.target.name
             made, account = make(task, stack.enter_context(temporary_beside(beside, folder=True)))
             remove(task.target)
-            if run is not None:  # before it has its name: what has it is known to be finished
+            if task.job is not None:  # before it has its name: what has it is known to be finished
                 # The name of the source may be that of a patient.
-                run.keep([{"result": account.as_dict() | {"source": task.target.name}}])
+                facts = account.as_dict() | {"source": task.target.name}
+                record = json.dumps({"job": task.job, "result": facts})
+                write_atomically(task.place / RECORD, record.encode())
+            task.target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(made, task.target)
     except OSError as error:
         raise OutputError.of(task.target, error) from error
@@ -257,17 +261,14 @@ def publish(task: Task, make: Callable[[Task, Path], tuple[Path, Any]]) -> Any:
 def finished(task: Task, kind: type[Account]) -> Any:
     """The account of an earlier run, if it did the same work; None if not."""
     try:
-        if task.job is None or read_json(task.place / RECORD)["job"] != task.job:
+        if task.job is None or (record := read_json(task.place / RECORD))["job"] != task.job:
             return None
-        facts = next(
-            row["result"] for row in reversed(read_rows(task.place / JOURNAL)) if "result" in row
-        )
-        account = kind.from_dict(facts)
+        account = kind.from_dict(record["result"])
         ours = all(
             is_inside(task.output, os.path.abspath(file)) and os.path.isfile(file)
             for file in account.paths
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, StopIteration):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
     return account if ours and isinstance(account.slices, int) else None
 

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from tfstyle._private.images import as_batch, check_strength, check_style_count, named_styles
+from tfstyle._private.images import (
+    as_batch,
+    check_strength,
+    check_style_count,
+    checked_whole,
+    named_styles,
+)
 from tfstyle.errors import SERVING_PACKAGES, ArgumentError, ServingError, require_packages
 from tfstyle.export.servable import DEFAULT_SIGNATURE
 from tfstyle.export.signatures import ENCODE_STYLE, STRENGTH_SUFFIX, STYLIZE, STYLIZE_WITH_CODE
@@ -93,11 +99,11 @@ class Client:
         self.target, secure = _checked_target(target)
         if not isinstance(model_name, str) or not model_name:
             raise ArgumentError(f"model_name: must be a name, received {model_name!r}.")
-        _check_whole("retries", retries, 0, 4)
-        _check_whole("max_message_bytes", max_message_bytes, 1, 2**31 - 1)
-        _check_whole("max_request_pixels", max_request_pixels, 1, 2**63)
+        checked_whole("retries", retries, 0, 4)
+        checked_whole("max_message_bytes", max_message_bytes, 1, 2**31 - 1)
+        checked_whole("max_request_pixels", max_request_pixels, 1, 2**63)
         if version is not None:
-            _check_whole("version", version, 0, 2**63 - 1)
+            checked_whole("version", version, 0, 2**63 - 1)
             if version_label is not None:
                 raise ArgumentError("version_label: must not be given beside a version.")
         self._metadata = []
@@ -461,12 +467,6 @@ def _style_or_code(style: Any, argument: str, contents: int) -> tuple[str, np.nd
         name, styles = "style", as_batch(array, argument)[0]
     check_style_count(len(styles), contents, argument)
     return name, styles
-
-
-def _check_whole(name: str, value: Any, low: int, high: int) -> None:
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or not low <= value <= high:
-        raise ArgumentError(f"{name}: must be a whole number in {low}..{high}, received {value!r}.")
 
 
 def _checked_timeout(timeout: float) -> float:

@@ -145,8 +145,7 @@ class DevelopmentServer:
         limits: Limits | None = None,
     ):
         require_packages(SERVING_PACKAGES, "serving", "the development server")
-        if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
-            raise ArgumentError(f"port: must be a whole number in 0..65535, received {port!r}.")
+        checked_whole("port", port, 0, 65535)
         self.models = resolve_models(models)
         self.limits = limits or Limits()
         self._wanted_port = port
