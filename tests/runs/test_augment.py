@@ -165,6 +165,7 @@ class TestSet:
         for file in list(source.glob(f"{first[-6:]}*")):  # the first series has two images each
             dataset = pydicom.dcmread(file)
             dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+            dataset.InstanceNumber = 100 + int(dataset.InstanceNumber or 0)
             dataset.save_as(file.with_suffix(".2.dcm"))
         out = tmp_path / "out"
         done = augment_scans(model, source, out, styles, gate=None)
