@@ -11,7 +11,7 @@ import hmac
 import json
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -250,17 +250,12 @@ def _run(
             scans = read.result()
             if not scans:
                 manifest.add({"status": "left out", "source": source.name})
-            for part, scan in enumerate(scans):
-                window = resolve_window(work.options.window, scan)
-                for copy in range(1, copies + 1):
-                    if (part, copy) not in there:
-                        facts = {"part": part, "parts": len(scans), "copy": copy}
-                        image = work.generate(source, facts, scan, window)
-                        writing.append((source, pool.submit(write, source, facts, scan, *image)))
-                        collect(2 * workers)
-                    if part == 0:
-                        left -= 1
-                        report(source.name, 1)
+            for facts, scan, image in work.images(source, scans, there):
+                writing.append((source, pool.submit(write, source, facts, scan, *image)))
+                collect(2 * workers)
+                if facts["part"] == 0:
+                    left -= 1
+                    report(source.name, 1)
         except OutputError:
             raise
         except Exception as error:
@@ -354,6 +349,17 @@ class Augmentation:
         style = min(style, int(np.flatnonzero(weights)[-1]))
         low, high = self.options.strength
         return style, low + (high - low) * float(rng.random())
+
+    def images(
+        self, source: Source, scans: Sequence[Scan], there: Collection[tuple[int, int]]
+    ) -> Iterator[tuple[dict, Scan, tuple]]:
+        """What is missing of a source: facts, scan, and what :meth:`generate` gives of it."""
+        for part, scan in enumerate(scans):
+            window = resolve_window(self.options.window, scan)
+            for copy in range(1, self.options.per_image + 1):
+                if (part, copy) not in there:
+                    facts = {"part": part, "parts": len(scans), "copy": copy}
+                    yield facts, scan, self.generate(source, facts, scan, window)
 
     def generate(
         self, source: Source, facts: dict, scan: Scan, window: Window

@@ -100,7 +100,6 @@ class Frame:
     ImagePositionPatient: np.ndarray | None = None
     ImageOrientationPatient: np.ndarray | None = None
     PixelSpacing: tuple[float, float] = (1.0, 1.0)
-    SliceLocation: float | None = None
     RescaleSlope: float | None = None
     RescaleIntercept: float | None = None
     BurnedInAnnotation: str = ""
@@ -226,7 +225,6 @@ def _describe(path: str, dataset: Dataset) -> list[Frame]:
         InstanceNumber=None if number is None else int(number),
         Rows=integer_of(dataset, "Rows"),
         Columns=integer_of(dataset, "Columns"),
-        SliceLocation=number_of(dataset, "SliceLocation"),
         BurnedInAnnotation=text_of(dataset, "BurnedInAnnotation"),
         color=integer_of(dataset, "SamplesPerPixel", 1) != 1 or photometric == "PALETTE COLOR",
         inverted=photometric == "MONOCHROME1",

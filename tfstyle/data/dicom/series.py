@@ -20,7 +20,7 @@ from tfstyle._private.files import safe_name
 from tfstyle.data.dicom.files import NoPictureError, NoSizeError, read_dataset
 from tfstyle.data.dicom.headers import Frame, Identity, frames_of
 from tfstyle.data.dicom.pixels import DicomPixels, OpenFiles
-from tfstyle.data.dicom.stacks import ORIENTATION, clusters_of, locations_of, say, stacks_of, unlike
+from tfstyle.data.dicom.stacks import ORIENTATION, clusters_of, say, stacks_of, unlike
 from tfstyle.data.scan import Scan
 from tfstyle.errors import InputFileError
 
@@ -192,8 +192,7 @@ def _geometry(frames: Sequence[Frame], name: str) -> tuple[np.ndarray | None, fl
     first = frames[0]
     step = first.step or 1.0
     if not first.placed:
-        places = locations_of(frames)
-        return None, step if places is None else abs(float(np.median(np.diff(places)))) or step
+        return None, step
     normal = first.normal
     vector = normal * step
     if len(frames) > 1:

@@ -92,14 +92,6 @@ def stacks_of(frames: Sequence[Frame], name: str) -> list[tuple[list[Frame], tup
     ]
 
 
-def locations_of(frames: Sequence[Frame]) -> list[float] | None:
-    """Slice Locations in mm, None where they do not say where the slices lie."""
-    found = [frame.SliceLocation for frame in frames if frame.SliceLocation is not None]
-    if len(found) < len(frames) or max(found) - min(found) <= _SAME_PLACE:
-        return None
-    return found
-
-
 def _without_copies(frames: Sequence[Frame], name: str) -> list[Frame]:
     """Frames in the order of Instance Number, each once."""
     unique: dict[tuple, Frame] = {}
@@ -129,33 +121,23 @@ def _places(frames: list[Frame], name: str) -> tuple[list[float] | None, list[Fr
     """
     if len(frames) == 1:
         return None, frames
-    places = locations_of(frames)
     if all(frame.placed for frame in frames):
         positions = np.array([frame.ImagePositionPatient for frame in frames])
         # Whether each frame has a header or functional groups of its own.
         apart = len({id(frame.contrasts) for frame in frames}) == len(frames)
-        useless = places is not None or (apart and not positions.any())
-        if np.ptp(positions, axis=0).max() > _SAME_PLACE or not useless:
+        if positions.any() or not apart:
             return _snapped((positions @ frames[0].normal).tolist()), frames
-        here = "\\".join(f"{value:g}" for value in positions[0])
-        problem = f"has Image Position (Patient) {here} in all its images"
+        problem = "has Image Position (Patient) 0\\0\\0 in all its images"
         frames = [replace(frame, ImagePositionPatient=None) for frame in frames]
     else:
         what = "Position" if frames[0].ImagePositionPatient is None else "Orientation"
         problem = f"has no Image {what} (Patient)"
-    numbers = [frame.InstanceNumber for frame in frames]
-    how = "Instance Number"
-    if places is not None:
-        how = "Slice Location"
-        told = None not in numbers and len(set(numbers)) > 1  # it may run either way
-        if told and np.corrcoef(places, np.array(numbers, np.float64))[0, 1] < 0:
-            places = [-place for place in places]
-        places = _snapped(places)
-    elif None in numbers or len({f.path for f in frames}) > len(set(numbers)):
+    numbers, how = [frame.InstanceNumber for frame in frames], "Instance Number"
+    if None in numbers or len({f.path for f in frames}) > len(set(numbers)):
         how = "file name"
         frames = sorted(frames, key=lambda frame: (_natural(frame.path), frame.index))
     say(name, f"{problem}; sorted by {how}")
-    return places, frames
+    return None, frames
 
 
 def _snapped(places: Sequence[float]) -> list[float]:
