@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from tfstyle._private.images import number
-from tfstyle.data._canvas import filtered, squared_frequencies
+from tfstyle.data._canvas import smoothed
 from tfstyle.data.phantom import Phantom
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
@@ -27,7 +27,7 @@ class Protocol:
         gamma: Exponent of the gray levels after the window; below 1 is brighter.
         sharpness: Of the reconstruction kernel: mm of Gaussian blur below 0, strength of edge
             enhancement above.
-        noise_hu: Standard deviation of the added noise.
+        noise_hu: Standard deviation of the added noise, before the kernel.
         inverted: Whether dense tissue is dark.
     """
 
@@ -116,19 +116,13 @@ def apply_protocol(
 def _reconstruct(
     hu: np.ndarray, spacing: tuple[float, float], protocol: Protocol, rng: np.random.Generator
 ) -> np.ndarray:
-    """Applies the kernel and adds noise that has passed through it, with mirrored borders."""
-    margin = [min(16, n) for n in hu.shape]
-    image = np.pad(hu, [(m, m) for m in margin], mode="symmetric")
-    f2 = squared_frequencies(image.shape, spacing)
-    if protocol.sharpness < 0:
-        gain = np.exp(-2 * np.pi**2 * protocol.sharpness**2 * f2)
-    else:  # unsharp mask with a Gaussian of 1 mm
-        gain = 1 + protocol.sharpness * (1 - np.exp(-2 * np.pi**2 * f2))
-    spectrum = np.fft.rfft2(image) * gain
+    """Adds noise without long waves, and applies the kernel to both."""
     if protocol.noise_hu:
-        grain = filtered(rng.standard_normal(image.shape), np.sqrt(f2) * np.exp(-f2 / 0.15))
+        white = rng.standard_normal(hu.shape)
+        sigma = max(0.6, 0.9 * min(spacing))
+        grain = smoothed(white, sigma, spacing) - smoothed(white, 1.4 * sigma, spacing)
         spread = grain.std()
-        grain *= protocol.noise_hu / spread if spread > 0 else 0
-        spectrum += np.fft.rfft2(grain)
-    image = np.fft.irfft2(spectrum, image.shape)
-    return image[tuple(slice(m, m + n) for m, n in zip(margin, hu.shape))]
+        hu = hu + grain * (protocol.noise_hu / spread if spread > 0 else 0)
+    if protocol.sharpness < 0:
+        return smoothed(hu, -protocol.sharpness, spacing)
+    return hu + protocol.sharpness * (hu - smoothed(hu, 1.0, spacing))  # unsharp mask
