@@ -23,19 +23,11 @@ def write_phantoms(
     seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Path]:
-    """Draws spine phantoms of the seeds from `seed` on and writes three files for each.
+    """Draws spine phantoms of the seeds from `seed` on into a new or empty folder.
 
-    Args:
-        output: Folder, new or empty.
-        count: Number of phantoms.
-        size: Rows and columns in pixels.
-        protocol: Key of :data:`tfstyle.data.PROTOCOLS` for the PNG.
-        seed: First seed.
-        progress: Called after each phantom.
-
-    Returns:
-        Files in the order ``phantom_<seed>.nii.gz`` (HU), ``phantom_<seed>_mask.nii.gz`` (labels,
-        see :data:`tfstyle.data.LABELS`) and ``phantom_<seed>.png``.
+    Gives the files, three for each: ``phantom_<seed>.nii.gz`` (HU), ``phantom_<seed>_mask.nii.gz``
+    (see :data:`tfstyle.data.LABELS`) and ``phantom_<seed>.png``, under a protocol of
+    :data:`tfstyle.data.PROTOCOLS`.
 
     Raises:
         ArgumentError: Unknown protocol, or numbers that cannot be used.
