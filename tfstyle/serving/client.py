@@ -116,8 +116,6 @@ class Client:
         self.version = version
         self.version_label = version_label
         self._max_request_pixels = max_request_pixels
-        # False once the server has shown that its model lacks the signatures with codes.
-        self._has_codes = True
         self._closed = False
         options = _channel_options(self.target, retries, max_message_bytes)
         if secure or credentials is not None:
@@ -142,8 +140,8 @@ class Client:
         Args:
             content: (H, W), (H, W, 1) or (B, H, W, 1), values in [0, 1].
             style: One image (H', W') or (H', W', 1), or a batch (1 or B, H', W', 1); a code of
-                :meth:`encode_style`; or a list of images and codes, whose generated images are
-                averaged with `style_weights`.
+                :meth:`encode_style`, which saves the server work with every request; or a list of
+                images and codes, whose generated images are averaged with `style_weights`.
             strength: In [0, 1]. Values under 1 use the signatures ``…_strength``.
             style_weights: One weight for each style of a list. Defaults to equal ones.
             timeout: Seconds for each request. Defaults to the client's.
@@ -178,11 +176,6 @@ class Client:
         timeout: float | None,
     ) -> np.ndarray:
         """Images for one style; `name` says whether `styles` are a ``"style"`` or a ``"code"``."""
-        several = self._step(max(contents[0].size, styles.size)) < len(contents)
-        if name == "style" and len(styles) == 1 and several:
-            # Several requests with one style: encode it once, where the server can.
-            code = self._code_or_none(styles, timeout)
-            name, styles = (name, styles) if code is None else ("code", code)
         extra: dict[str, npt.ArrayLike] = {}
         if strength < 1.0:
             extra["strength"] = np.float32(strength)
@@ -375,18 +368,6 @@ class Client:
     def _check_open(self) -> None:
         if self._closed:
             raise ServingError(f"{self.target}: this client is closed")
-
-    def _code_or_none(self, styles: np.ndarray, timeout: float | None) -> np.ndarray | None:
-        """The code of a style, None from a server whose model was exported without codes."""
-        if not self._has_codes:
-            return None
-        try:
-            return self.encode_style(styles, timeout=timeout)
-        except ServingError as error:
-            if error.code != "FAILED_PRECONDITION" or "not found" not in str(error):
-                raise
-        self._has_codes = False
-        return None
 
     def _in_parts(self, count: int, pixels: int, request: Callable[[slice], Any]) -> Iterator[Any]:
         """Results for images 0 to `count` in as few requests as client and server allow."""
