@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tfstyle.data.dicom.series import load_all, read_dicom, series_keys, series_name
-from tfstyle.data.folders import find_files, look_into, say_others
+from tfstyle.data.folders import find_files, look_into
 from tfstyle.data.layouts import NIFTI
 from tfstyle.data.nifti import read_nifti
 from tfstyle.data.png import is_png, read_png
@@ -173,10 +173,9 @@ def list_scans(
         inside = tuple(os.path.join(path, "") for path in passed if os.path.isdir(path))
         real = {file: os.path.realpath(file) for file in files}
         files = [f for f in files if real[f] not in passed and not real[f].startswith(inside)]
-    found = look_into(folder, files)
-    scans = [ScanFiles((file,), "nifti") for file in found.of("nifti")]
-    scans += [ScanFiles((file,), "png") for file in found.of("png")]
-    dicom = [(file, identity) for kind, file, identity in found.scans if kind == "dicom"]
+    found, damaged = look_into(folder, files)
+    scans = [ScanFiles((file,), kind) for kind, file, identity in found if identity is None]
+    dicom = [(file, identity) for _, file, identity in found if identity is not None]
     series: dict[tuple[str, ...], list[str]] = {}
     for key, (file, _) in zip(series_keys(dicom), dicom):
         series.setdefault(key, []).append(file)
@@ -194,9 +193,7 @@ def list_scans(
         if names[name] > 1:
             name = f"{name}-{mark_of(uid or members[0])}"
         scans.append(ScanFiles(tuple(members), "dicom", uid, name))
-    if scans:
-        say_others(folder, found.others)
-    return sorted(scans, key=lambda scan: scan.files), found.damaged
+    return sorted(scans, key=lambda scan: scan.files), damaged
 
 
 def read_scan(
