@@ -10,7 +10,7 @@ import numpy as np
 
 from tfstyle._private.images import number
 from tfstyle.data._canvas import smoothed
-from tfstyle.data.phantom import Phantom
+from tfstyle.data.labelled import LabelledScan
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import ArgumentError
@@ -73,7 +73,7 @@ def find_protocol(name: str) -> Protocol:
 
 
 def apply_protocol(
-    source: Phantom | Scan, protocol: str | Protocol = "standard", seed: int = 0
+    source: LabelledScan | Scan, protocol: str | Protocol = "standard", seed: int = 0
 ) -> np.ndarray:
     """A scan in HU as it would look under another protocol.
 
@@ -82,7 +82,7 @@ def apply_protocol(
         (1, 64, 64, 1)
 
     Args:
-        source: A phantom or a scan in HU.
+        source: A scan in HU, perhaps with its mask, such as a phantom.
         protocol: A name in :data:`PROTOCOLS` (with '-' or '_') or a :class:`Protocol`.
         seed: Seed of the added noise.
 
@@ -92,7 +92,7 @@ def apply_protocol(
     Raises:
         ArgumentError: If the name is unknown, the seed negative or the scan not in HU.
     """
-    scan = source.scan if isinstance(source, Phantom) else source
+    scan = source.scan if isinstance(source, LabelledScan) else source
     if scan.units != "HU":
         raise ArgumentError(f"{scan.name} is in units {scan.units!r}; a protocol needs HU.")
     if isinstance(protocol, str):
