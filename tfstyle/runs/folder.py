@@ -42,18 +42,13 @@ class RunFolder:
     Args:
         path: The folder; made if missing. Else it must be empty, or that of such a run.
         settings: What decides the results, as plain types for JSON.
-        record: Name of the file of the settings.
-        journal: Name of the journal.
+        record: Name of the file of the settings, whose content is ``found``.
+        journal: Name of the journal, whose whole rows are ``rows``.
         what: What the folder holds, in words.
         facts: Makes what is to be noted beside the settings of a new run.
         came: Whether something came of the run found. Defaults to whether its journal has rows.
         overwrite: Names that a run of this kind writes into the folder. They are removed, and the
             run begins from the start. None resumes.
-
-    Attributes:
-        path: The folder.
-        found: The content of the file of the settings.
-        rows: The rows of the journal; a line that is cut short is left out.
 
     Raises:
         ArgumentError: On entering, if the folder was begun with other settings.
