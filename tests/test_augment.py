@@ -69,8 +69,6 @@ class TestImages:
         assert len(np.unique(np.asarray(drawn(batch)).mean(axis=(1, 2, 3)).round(6))) == 24
 
     def test_weights(self, model, bank, images):
-        layer = always(model, bank, style_weights=[0, 1, 0], seed=1)
-        np.testing.assert_allclose(layer(images), model.stylize(images, bank.codes[1:2]), atol=1e-5)
         weighted = StyleBank(bank.codes, weights=np.array([0, 0, 2.0]))
         np.testing.assert_allclose(
             always(model, weighted)(images), model.stylize(images, bank.codes[2:]), atol=1e-5
@@ -391,7 +389,6 @@ class TestSaving:
             strength=(0.2, 0.9),
             gate=-0.5,
             value_range=(0, 1),
-            style_weights=[1, 3],
             seed=11,
             name="augment",
         )
@@ -452,8 +449,6 @@ class TestErrors:
             ({"strength": (0, 1, 2)}, "strength: must be two numbers"),
             ({"gate": 2}, "gate: must be"),
             ({"value_range": (1, 1)}, "value_range: black must lie below white"),
-            ({"style_weights": [1, 2]}, "need one for each of 3 styles"),
-            ({"styles": "batch", "style_weights": [1]}, 'styles="batch" has none'),
             ({"styles": np.zeros((2, 3))}, "codes: need the shape"),
             ({"styles": 5}, "need paths of scans or banks"),
         ],
