@@ -68,6 +68,8 @@ def test_nothing_to_read(tmp_path):
     (tmp_path / "empty.dcm").write_bytes(b"")
     with pytest.raises(InputFileError, match=r"empty\.dcm: the file is empty"):
         read_scans(tmp_path / "empty.dcm")
+    with pytest.raises(InputFileError, match="holds no DICOM, NIfTI or PNG files"):
+        read_scans(tmp_path)
 
 
 @pytest.mark.parametrize(

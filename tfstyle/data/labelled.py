@@ -18,7 +18,7 @@ from tfstyle.data.folders import find_files
 from tfstyle.data.layouts import PICTURES, is_label_name, key_of
 from tfstyle.data.masks import add_pictures, check_classes, mask_on, merge_classes
 from tfstyle.data.nifti import smallest_labels
-from tfstyle.data.read import ScanFiles, list_scans, read_scan, the_one
+from tfstyle.data.read import ScanFiles, read_scan, sound_scans, the_one
 from tfstyle.data.scan import Scan
 from tfstyle.errors import ArgumentError, InputFileError
 
@@ -128,13 +128,10 @@ def find_labelled(
         if _is_mask(file, alone=mask_root != root):
             by_key.setdefault(_key(file, mask_root), []).append(file)
     taken = [file for files in by_key.values() for file in files]
-    scans, damaged = list_scans(root, without=taken)
-    if damaged:
-        raise damaged[0]
     # The parts of a series in several folders have masks, and names of slices, of their own.
     parts = [
         replace(scan, files=tuple(files), name="")
-        for scan in scans
+        for scan in sound_scans(root, without=taken)
         for _, files in groupby(scan.files, os.path.dirname)
     ]
     folders = [os.path.dirname(part.files[0]) for part in parts if part.kind == "dicom"]

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tfstyle.data.dicom.files import NotDicomError
 from tfstyle.data.dicom.series import load_all, read_dicom, series_keys, series_name
 from tfstyle.data.folders import find_files, look_into
 from tfstyle.data.layouts import NIFTI
@@ -61,10 +62,7 @@ def read_scans(
     _check_exists(path)
     lower = path.lower()
     if os.path.isdir(path):
-        found, damaged = list_scans(path)
-        if damaged:
-            raise damaged[0]
-        by_name = series is not None
+        found, by_name = sound_scans(path), series is not None
         scans = [s for files in found for s in files.read(units=units, lazy=lazy or by_name)]
         if not scans:
             raise no_scans(path)
@@ -194,6 +192,18 @@ def list_scans(
             name = f"{name}-{mark_of(uid or members[0])}"
         scans.append(ScanFiles(tuple(members), "dicom", uid, name))
     return sorted(scans, key=lambda scan: scan.files), damaged
+
+
+def sound_scans(
+    folder: str | os.PathLike, *, without: Sequence[str | os.PathLike] = ()
+) -> list[ScanFiles]:
+    """:func:`list_scans` for those who want all: a damaged DICOM file is an InputFileError."""
+    scans, damaged = list_scans(folder, without=without)
+    for error in damaged:
+        if not isinstance(error, NotDicomError):
+            raise error
+        logger.warning("Left out: %s", error)
+    return scans
 
 
 def read_scan(
