@@ -129,20 +129,18 @@ class ScanTransfer:
     def __call__(self, content: np.ndarray) -> np.ndarray:
         """Generated images like `content`, float32 (B, H, W, 1) in [0, 1]."""
         begin = time.perf_counter()
-        generated = self._generate(content)
+        if self._tone is not None and self.curve is not None:
+            generated = self._tone.apply_curve(content, self.curve, self.strength)
+        else:
+            generated = self.stylizer.stylize(
+                content,
+                self.style,
+                strength=self.strength,
+                style_weights=self.style_weights,
+                batch_size=self.batch_size,
+            )
         self.seconds += time.perf_counter() - begin
         return generated
-
-    def _generate(self, content: np.ndarray) -> np.ndarray:
-        if self._tone is not None and self.curve is not None:
-            return self._tone.apply_curve(content, self.curve, self.strength)
-        return self.stylizer.stylize(
-            content,
-            self.style,
-            strength=self.strength,
-            style_weights=self.style_weights,
-            batch_size=self.batch_size,
-        )
 
 
 def encode_style(

@@ -102,21 +102,6 @@ class Task:
     target: Path
     job: str | None = None
 
-    @classmethod
-    def of(
-        cls,
-        scan: Scan,
-        kind: str,
-        window: Window | None,
-        output: Path,
-        target: Path,
-        job: Callable[[], str | None],
-    ) -> Task:
-        """A task of a run whose output is `output`; beside one that is a file, nothing is kept."""
-        if target == output:
-            return cls(scan, kind, window, output.parent, target)
-        return cls(scan, kind, window, output, target, job())
-
     @property
     def place(self) -> Path:
         """The folder of its record; a digest, for names may be long and lie in each other."""

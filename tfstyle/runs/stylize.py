@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,9 +167,11 @@ def make_tasks(
     tasks = []
     targets = choose_targets(output, names, endings, scans, _FILES, kinds)
     for (scan, _, window), kind, target in zip(usable, kinds, targets):
-        tasks.append(
-            Task.of(scan, kind, window, output, target, partial(work.job, scan, window, kind))
-        )
+        if target == output:  # beside one file, nothing is kept for a later run
+            tasks.append(Task(scan, kind, window, output.parent, target))
+        else:
+            job = work.job(scan, window, kind)
+            tasks.append(Task(scan, kind, window, output, target, job))
     return tasks
 
 
