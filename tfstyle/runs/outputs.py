@@ -80,7 +80,7 @@ def dicom_slices(
     frames: Sequence[Frame], window: Window, deidentify: str = "keep", uid_key: str | None = None
 ) -> tuple[list[str], list[Writer]]:
     """Names and writers of the slices of a derived DICOM series."""
-    series = DerivedSeries(window, description=DESCRIPTION, deidentify=deidentify, uid_key=uid_key)
+    series = DerivedSeries(window, deidentify=deidentify, uid_key=uid_key)
     numbered = list(enumerate(frames, 1))
     names = [series.file_name(number) for number, _ in numbered]
     return names, [partial(_write_dicom, series, frame, number) for number, frame in numbered]
@@ -204,13 +204,7 @@ def write_generated(
     """
     if kind == "dicom":
         write_derived_series(
-            scan,
-            generated,
-            window,
-            target,
-            description=DESCRIPTION,
-            deidentify=deidentify,
-            uid_key=uid_key,
+            scan, generated, window, target, deidentify=deidentify, uid_key=uid_key
         )
     elif kind == "nifti":
         write_nifti(generated, scan, window, target, description=DESCRIPTION)
