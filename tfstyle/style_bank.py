@@ -88,29 +88,17 @@ class StyleBank:
             )
         if (weights < 0).any() or not weights.sum() > 0:
             raise ArgumentError("weights: must be at least 0, and not all 0.")
-        quantiles, probe = self.quantiles, self.probe
-        if quantiles is not None:
-            quantiles = _numbers(quantiles, "quantiles", np.float32)
-            if quantiles.shape != (count, QUANTILES):
-                raise ArgumentError(
-                    f"quantiles: need the shape {(count, QUANTILES)}, received {quantiles.shape}."
-                )
-        if probe is not None:
-            probe = _numbers(probe, "probe", np.float32)
-            if probe.shape != codes.shape[1:]:
-                raise ArgumentError(
-                    f"probe: need the shape {codes.shape[1:]}, received {probe.shape}."
-                )
         if self.files and len(self.files) != count:
             raise ArgumentError(f"files: need one entry for each of {count} styles.")
-        for name, value in (
-            ("codes", codes),
-            ("names", _distinct(names)),
-            ("weights", weights),
-            ("quantiles", quantiles),
-            ("probe", probe),
-            ("files", tuple(tuple(map(str, f)) for f in self.files)),
-        ):
+        found: dict[str, Any] = {"codes": codes, "names": _distinct(names), "weights": weights}
+        found["files"] = tuple(tuple(map(str, files)) for files in self.files)
+        for name, shape in (("quantiles", (count, QUANTILES)), ("probe", codes.shape[1:])):
+            value = getattr(self, name)
+            if value is not None:
+                found[name] = value = _numbers(value, name, np.float32)
+                if value.shape != shape:
+                    raise ArgumentError(f"{name}: need the shape {shape}, received {value.shape}.")
+        for name, value in found.items():
             object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
