@@ -133,31 +133,24 @@ def choose_targets(
             taken.add(label := free_name(name, taken, ending) + ending)
             targets.append(output / label)
         return targets
-    if not lower.endswith((*known, ".dcm")):
-        raise OutputError(
-            output,
+    fitting = files.get(kinds[0], ())
+    other = "give a folder, or choose another format."
+    for wrong, problem in (
+        (
+            not lower.endswith((*known, ".dcm")),
             "results are not written in this format; give a folder, or a name that ends in "
             f"{', '.join(known)}.",
-        )
-    if len(scans) > 1:
-        raise OutputError(output, f"is one file, but there are {len(scans)} scans; give a folder.")
-    fitting = files.get(kinds[0], ())
-    if not fitting:
-        raise OutputError(
-            output,
-            "a DICOM series is written into a folder; give a folder, or choose another format.",
-        )
-    if not lower.endswith(fitting):
-        raise OutputError(
-            output,
-            f"the name does not end in {' or '.join(fitting)}; give a folder, or choose another "
-            "format.",
-        )
-    if kinds[0] == "png" and len(scans[0]) > 1:
-        raise OutputError(
-            output,
+        ),
+        (len(scans) > 1, f"is one file, but there are {len(scans)} scans; give a folder."),
+        (not fitting, f"a DICOM series is written into a folder; {other}"),
+        (not lower.endswith(fitting), f"the name does not end in {' or '.join(fitting)}; {other}"),
+        (
+            kinds[0] == "png" and len(scans[0]) > 1,
             f"is one picture, but {scans[0].name} has {len(scans[0])} slices; give a folder.",
-        )
+        ),
+    ):
+        if wrong:
+            raise OutputError(output, problem)
     return [output]
 
 
