@@ -11,7 +11,6 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import tensorflow as tf
 from tfstyle import encoders
 from tfstyle._private.versions import package_versions
 from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom
-from tfstyle.errors import ArgumentError
+from tfstyle.errors import ArgumentError, require_packages
 from tfstyle.runs.fit import Backup, fit_resumable, read_history, steps_done
 from tfstyle.runs.folder import RunFolder
 from tfstyle.runs.training_run import TrainingRun
@@ -93,6 +92,7 @@ def train(
 
     Raises:
         ArgumentError: Settings that cannot be used, or other settings than the folder's.
+        MissingPackageError: TensorBoard is wanted and not installed.
         InputFileError: A scan that cannot be read.
         OutputError: The folder holds something else, is in use by another training, or cannot be
             written.
@@ -104,10 +104,8 @@ def train(
         PosixPath('runs/first/preset')
     """
     folder = Path(output)
-    if tensorboard and find_spec("tensorboard") is None:
-        raise ArgumentError(
-            "tensorboard: is not installed; install it: pip install 'tfstyle[tensorboard]'."
-        )
+    if tensorboard:
+        require_packages({"tensorboard": "tensorboard"}, "tensorboard", "a log for TensorBoard")
     with RunFolder(
         folder,
         {"settings": asdict(run)},
