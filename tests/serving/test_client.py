@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import grpc
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorflow_serving.apis import get_model_status_pb2, predict_pb2
 
 from tests.minis import NoCodes
@@ -18,7 +19,6 @@ from tests.models import SIGNATURES
 from tfstyle.errors import ArgumentError, ServingError
 from tfstyle.export import export_stylize
 from tfstyle.serving import AsyncClient, Client, DevelopmentServer, Limits
-from tfstyle.serving.tensors import encode_tensor
 
 GOOD = np.full((8, 8), 0.5)
 
@@ -262,7 +262,7 @@ def failing(code, times):
         if number <= times:
             context.abort(getattr(grpc.StatusCode, code), "why")
         response = predict_pb2.PredictResponse()
-        encode_tensor(response.outputs["y"], np.zeros(3, np.float32))
+        response.outputs["y"].CopyFrom(tf.make_tensor_proto(np.zeros(3, np.float32)))
         return response
 
     return answer

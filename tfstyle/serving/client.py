@@ -243,22 +243,19 @@ class Client:
             ArgumentError: An input is not an array.
             ServingError: The server cannot be reached or refused the request.
         """
+        import tensorflow as tf
         from tensorflow_serving.apis import predict_pb2
-
-        from tfstyle.serving.tensors import decode_tensor, encode_tensor
 
         request = self._for_model(predict_pb2.PredictRequest())
         request.model_spec.signature_name = signature
         for name, value in inputs.items():
             try:
-                encode_tensor(request.inputs[name], np.asarray(value))
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(np.asarray(value)))
             except (TypeError, ValueError) as error:
                 raise ArgumentError(f"{name}: cannot be sent as a tensor ({error}).") from None
         request.output_filter.extend(outputs)
         response = self._call(self._prediction.Predict, request, timeout)
-        arrays = {name: decode_tensor(proto) for name, proto in response.outputs.items()}
-        # Users may write into what they get; the bytes of a message are read-only.
-        return {name: a if a.flags.writeable else a.copy() for name, a in arrays.items()}
+        return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
 
     def status(self, *, timeout: float | None = None) -> dict[int, str]:
         """State of each version of the model that the server knows.
