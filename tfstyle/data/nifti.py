@@ -238,18 +238,16 @@ def resample_labels(
     scan: Scan, voxels: np.ndarray, affine: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """:func:`match_labels` of labels at hand, by the affine from their indices to the patient."""
+    from scipy import ndimage
+
     change = np.linalg.inv(affine) @ scan.affine  # scan index -> label index
-    labels = np.zeros(scan.shape, voxels.dtype)
-    covered = np.zeros(len(scan), bool)
-    limits = np.array(voxels.shape)[:, None, None]
-    plane = np.tensordot(change[:3, 1:3], np.indices(scan.shape[1:]), 1)
-    for number in range(len(scan)):
-        origin = change[:3, 3] + change[:3, 0] * number
-        index = np.floor(plane + origin[:, None, None] + 0.5).astype(np.int64)
-        inside = ((index >= 0) & (index < limits)).all(axis=0)
-        covered[number] = inside.any()
-        labels[number][inside] = voxels[tuple(index[:, inside])]
-    return labels, covered
+    labels, inside = (
+        ndimage.affine_transform(
+            values, change[:3, :3], change[:3, 3], scan.shape, order=0, mode="grid-constant"
+        )
+        for values in (voxels, np.ones(voxels.shape, np.uint8))
+    )
+    return labels, inside.any(axis=(1, 2))
 
 
 def smallest_labels(labels: np.ndarray, path: str = "labels") -> np.ndarray:

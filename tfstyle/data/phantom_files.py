@@ -9,7 +9,7 @@ from pathlib import Path
 from tfstyle.data.nifti import write_labels, write_nifti
 from tfstyle.data.phantom import spine_phantom
 from tfstyle.data.png import write_png
-from tfstyle.data.protocols import apply_protocol, find_protocol
+from tfstyle.data.protocols import apply_protocol
 from tfstyle.data.windows import WINDOWS, scan_to_unit
 from tfstyle.errors import ArgumentError, OutputError
 
@@ -37,7 +37,6 @@ def write_phantoms(
         >>> write_phantoms("phantoms", count=2)[0].name
         'phantom_0.nii.gz'
     """
-    find_protocol(protocol)
     if count < 1:
         raise ArgumentError(f"count: must be at least 1, received {count}.")
     folder = Path(output)
@@ -46,11 +45,12 @@ def write_phantoms(
     files = []
     for number in range(seed, seed + count):
         phantom = spine_phantom(seed=number, size=size)
+        image = apply_protocol(phantom, protocol, seed=number)[0]
         names = [f"phantom_{number}{end}" for end in (".nii.gz", "_mask.nii.gz", ".png")]
         hu, mask, picture = (folder / name for name in names)
         write_nifti(scan_to_unit(phantom.scan, "full"), phantom.scan, WINDOWS["full"], hu)
         write_labels(phantom.mask, phantom.scan, mask)
-        write_png(apply_protocol(phantom, protocol, seed=number)[0], picture)
+        write_png(image, picture)
         files += [hu, mask, picture]
         if progress is not None:
             progress(number - seed + 1, count, hu.name)

@@ -63,15 +63,6 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
 """Gray-scale protocols by name."""
 
 
-def find_protocol(name: str) -> Protocol:
-    """The protocol of a name, written with '-' or '_'; an ArgumentError if there is none."""
-    found = PROTOCOLS.get(name.strip().lower().replace("-", "_"))
-    if found is None:
-        names = ", ".join(sorted(PROTOCOLS))
-        raise ArgumentError(f"protocol: unknown protocol {name!r}; use one of {names}.")
-    return found
-
-
 def apply_protocol(
     source: LabelledScan | Scan, protocol: str | Protocol = "standard", seed: int = 0
 ) -> np.ndarray:
@@ -96,7 +87,11 @@ def apply_protocol(
     if scan.units != "HU":
         raise ArgumentError(f"{scan.name} is in units {scan.units!r}; a protocol needs HU.")
     if isinstance(protocol, str):
-        protocol = find_protocol(protocol)
+        found = PROTOCOLS.get(protocol.strip().lower().replace("-", "_"))
+        if found is None:
+            names = ", ".join(sorted(PROTOCOLS))
+            raise ArgumentError(f"protocol: unknown protocol {protocol!r}; use one of {names}.")
+        protocol = found
     if seed < 0:
         raise ArgumentError(f"seed: must not be negative, received {seed!r}.")
     images = np.empty(scan.pixels.shape, np.float32)
