@@ -53,8 +53,6 @@ class TestImages:
         assert len(np.unique(np.asarray(drawn(batch)).mean(axis=(1, 2, 3)).round(6))) == 24
 
     def test_weights(self, model, bank, images):
-        layer = always(model, bank, style_weights=[0, 1, 0], seed=1)
-        np.testing.assert_allclose(layer(images), model.stylize(images, bank.codes[1:2]), atol=1e-5)
         weighted = StyleBank(bank.codes, weights=np.array([0, 0, 2.0]))
         np.testing.assert_allclose(
             always(model, weighted)(images), model.stylize(images, bank.codes[2:]), atol=1e-5
@@ -353,7 +351,7 @@ class TestSaving:
         folder.mkdir()
         for i in range(2):
             write_png(image(30 + i, (24, 24)), folder / f"{i}.png")
-        options = {"p": 0.75, "strength": (0.2, 0.9), "gate": -0.5, "style_weights": [1, 3]}
+        options = {"p": 0.75, "strength": (0.2, 0.9), "gate": -0.5}
         layer = StyleAugmentation(model, folder, seed=11, name="augment", **options)
         net, first = segmenter(layer), layer(images).numpy()
         layer(images)
@@ -396,8 +394,6 @@ class TestErrors:
             ({"strength": (0, 1, 2)}, "strength: must be two numbers"),
             ({"gate": 2}, "gate: must be"),
             ({"value_range": (1, 1)}, "value_range: black must lie below white"),
-            ({"style_weights": [1, 2]}, "need one for each of 3 styles"),
-            ({"styles": "batch", "style_weights": [1]}, 'styles="batch" has none'),
             ({"styles": np.zeros((2, 3))}, "codes: need the shape"),
             ({"styles": 5}, "need paths of scans or banks"),
         ],

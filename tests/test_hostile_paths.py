@@ -192,18 +192,20 @@ class TestPaths:
         window = {"center": 40.0, "width": 400.0}
         result = {field.name: 1 for field in fields(StylizedScan)}
         result.update(window=window, style_windows=[window], size=[1, 1], files=[str(target)])
-        (place / "job.json").write_text('{"job": "j"}')
-        journal = place / "journal.jsonl"
-        journal.write_text(json.dumps({"result": result}))
+        record = place / "record.json"
+
+        def write(result):
+            record.write_text(json.dumps({"job": "j", "result": result}))
+
+        write(result)
         assert finished(task, StylizedScan).files == (str(target),)
         assert finished(other, StylizedScan) is None
         for files in (["/etc/passwd"], [str(target.parent / ".." / "x")], [3], 5):
-            journal.write_text(json.dumps({"result": {**result, "files": files}}))
+            write({**result, "files": files})
             assert finished(task, StylizedScan) is None
-        result["window"] = {"center": 10**400, "width": 1}
-        for text in ("[]", "null", DEEP, '{"result": []}', json.dumps({"result": result})):
-            journal.write_text(text)
+        for wrong in ([], None, {**result, "window": {"center": 10**400, "width": 1}}):
+            write(wrong)
             assert finished(task, StylizedScan) is None
         for text in ("[]", "null", DEEP, "{"):
-            (place / "job.json").write_text(text)
+            record.write_text(text)
             assert finished(task, StylizedScan) is None

@@ -23,7 +23,7 @@ from tests.data.conftest import change
 from tfstyle.cli import main
 from tfstyle.data import find_labelled, list_scans, read_scan, read_scans, write_png
 from tfstyle.data.dicom import frames_of, read_dataset
-from tfstyle.data.privacy import mark_of, values_unsaid
+from tfstyle.data.privacy import values_unsaid
 from tfstyle.errors import InputFileError, TfstyleError
 from tfstyle.runs import augment_scans, stylize_scans
 from tfstyle.runs.stylize import RECORDS, UID_KEY
@@ -242,28 +242,17 @@ class TestAugment:
         assert result.failed == {}
 
 
-def test_domains_and_subjects(archive, tmp_path, spoken):
+def test_records_of_a_data_set(archive, tmp_path, spoken):
     folder, canaries = archive
     for i in range(3):
         (tmp_path / "in" / str(i)).mkdir(parents=True)
         shutil.copy(folder / "study" / f"{i}.dcm", tmp_path / "in" / str(i) / "ct.dcm")
         (tmp_path / "masks" / str(i)).mkdir(parents=True)
         write_png(np.zeros((128, 128)), tmp_path / "masks" / str(i) / "ct.png")
-    for keyword, expected in (
-        ("InstitutionName", ["InstitutionName-1"] * 3),
-        ("SOPInstanceUID", [f"SOPInstanceUID-{i}" for i in (1, 2, 3)]),
-        ("Manufacturer", ["GE MEDICAL SYSTEMS"] * 3),
-    ):
-        records = find_labelled(
-            tmp_path / "in",
-            tmp_path / "masks",
-            domain_from=f"tag:{keyword}",
-            subject_from="tag:PatientID",
-        )
-        assert [record.domain for record in records] == expected
-        assert {record.subject for record in records} == {"PatientID-1"}
-        read = [record.read() for record in records]
-        assert leaks(canaries, repr(records), repr(read), spoken()) == []
+    records = find_labelled(tmp_path / "in", tmp_path / "masks")
+    read = [record.read() for record in records]
+    assert len(read) == 3
+    assert leaks(canaries, repr(read), spoken()) == []
 
 
 def test_names_of_series(archive):
@@ -271,9 +260,8 @@ def test_names_of_series(archive):
     scans = read_scans(folder)
     assert len({scan.name for scan in scans}) == 2
     assert leaks(canaries, repr([scan.name for scan in scans])) == []
-    (second,) = read_scans(folder, series="4444000333")  # by what the user knows
+    (second,) = read_scans(folder, series="1.2.9999.2.4444000333")
     assert read_scan(folder, series=second.name).name == second.name
-    assert read_scan(folder, series=mark_of("1.2.9999.2.4444000333")).name == second.name
 
 
 def garble(dataset, keyword, path) -> bytes:

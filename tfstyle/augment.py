@@ -46,9 +46,9 @@ class StyleAugmentation(keras.layers.Layer):
         network: A :class:`tfstyle.ToneTransfer` or :class:`tfstyle.StyleTransfer`; or the name or
             folder of a preset, or a ``.keras`` file. Defaults to ``tfstyle.from_preset()``.
         styles: Where styles come from: ``"batch"``, another image of the same batch; a
-            :class:`tfstyle.StyleBank`; codes (N, …) of the network's ``encode_style``; or one or
-            several paths of scans, folders of scans, or saved banks, which are encoded here
-            (:meth:`tfstyle.StyleBank.from_scans`).
+            :class:`tfstyle.StyleBank`, drawn by its weights; codes (N, …) of the network's
+            ``encode_style``; or one or several paths of scans, folders of scans, or saved banks,
+            which are encoded here (:meth:`tfstyle.StyleBank.from_scans`).
         p: Share of images that are stylized. Of a batch of B images, p·B are, rounded up or down
             at random, and the network runs on no more.
         strength: ``(low, high)`` within [0, 1], drawn evenly for each image; or one number.
@@ -58,7 +58,6 @@ class StyleAugmentation(keras.layers.Layer):
         value_range: The values that mean black and white: ``(0, 1)``; ``(0, 255)`` for 8 bits; a
             window such as ``(-160, 240)`` for HU. With ``(0, 1)`` other values are refused; a
             window clips all images to it, in training or not, stylized or not.
-        style_weights: How often each style is drawn, relative to the others.
         seed: Seed of a ``keras.random.SeedGenerator``; a layer that is loaded draws from the
             beginning.
         **kwargs: Name and dtype; images come out in the compute dtype, computed in float32.
@@ -120,7 +119,6 @@ class StyleAugmentation(keras.layers.Layer):
         strength: float | tuple[float, float] = (0.5, 1.0),
         gate: float | None = 0.8,
         value_range: tuple[float, float] = (0.0, 1.0),
-        style_weights: Sequence[float] | None = None,
         seed: int | None = None,
         **kwargs,
     ):
@@ -142,9 +140,7 @@ class StyleAugmentation(keras.layers.Layer):
                 )
         bank = None
         if not (isinstance(styles, str) and styles == "batch"):
-            bank = _bank(styles, model, style_weights)
-        elif style_weights is not None:
-            raise ArgumentError('style_weights: styles="batch" has none.')
+            bank = _bank(styles, model)
         # A copy: training the original does not change what the layer does, nor freezing the copy
         # the original; and the copy's weights live where the layer's do.
         self.network = type(model).from_config(model.get_config())
@@ -470,7 +466,7 @@ def _uniform(seed, shape):
     return tf.random.stateless_uniform(shape, seed, alg="philox")
 
 
-def _bank(styles, network: ToneTransfer | StyleTransfer, weights) -> StyleBank:
+def _bank(styles, network: ToneTransfer | StyleTransfer) -> StyleBank:
     if isinstance(styles, StyleBank):
         bank = styles
     elif isinstance(styles, np.ndarray) or tf.is_tensor(styles):
@@ -478,4 +474,4 @@ def _bank(styles, network: ToneTransfer | StyleTransfer, weights) -> StyleBank:
     else:
         bank = StyleBank.from_scans(network, styles)
     bank.check(network)
-    return bank if weights is None else StyleBank(bank.codes, weights=np.asarray(weights))
+    return bank

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfstyle._private.files import write_atomically
 from tfstyle.data.layouts import PICTURE
 from tfstyle.data.png import described
-from tfstyle.errors import ArgumentError, OutputError
+from tfstyle.errors import ArgumentError
 
 
 def image_grid(*columns: np.ndarray, gap: int = 2) -> np.ndarray:
@@ -45,7 +45,7 @@ def image_grid(*columns: np.ndarray, gap: int = 2) -> np.ndarray:
 class StyleImages(keras.callbacks.Callback):
     """Writes grids of content, style and generated images while training.
 
-    After every `every` epochs it writes ``epoch_0001.png`` to `folder`, one row a pair, and,
+    After each epoch it writes ``epoch_0001.png`` to `folder`, one row a pair, and,
     where `tensorboard` names a log folder, the same grid as an image summary
     ``content | style | generated``.
 
@@ -54,10 +54,9 @@ class StyleImages(keras.callbacks.Callback):
         style: float array (B, H, W, 1) in [0, 1].
         folder: Folder of the PNG files; made if missing.
         tensorboard: Log folder of TensorBoard, or None.
-        every: Epochs between two grids.
 
     Raises:
-        ArgumentError: if content and style differ in shape or `every` is below 1.
+        ArgumentError: if content and style differ in shape.
 
     Example:
         >>> model.compile(content_layers="relu1_1", style_layers="relu1_1", jit_compile=False)
@@ -71,7 +70,6 @@ class StyleImages(keras.callbacks.Callback):
         style: np.ndarray,
         folder: str | os.PathLike,
         tensorboard: str | os.PathLike | None = None,
-        every: int = 1,
     ):
         super().__init__()
         if np.shape(content) != np.shape(style) or np.ndim(content) != 4:
@@ -79,25 +77,16 @@ class StyleImages(keras.callbacks.Callback):
                 "content and style: need the same shape (B, H, W, 1), received "
                 f"{np.shape(content)} and {np.shape(style)}."
             )
-        if every < 1:
-            raise ArgumentError(f"every: must be at least 1, received {every!r}.")
         self.content = np.asarray(content, np.float32)
         self.style = np.asarray(style, np.float32)
         self.folder = Path(folder)
         self.tensorboard = None if tensorboard is None else str(tensorboard)
-        self.every = every
         self._writer: Any = None
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the grid of this epoch."""
-        if (epoch + 1) % self.every:
-            return
         generated = self.model.stylize(self.content, self.style)
         grid = image_grid(self.content, self.style, generated)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError.of(self.folder, error) from error
         target = self.folder / f"epoch_{epoch + 1:04d}.png"
         write_atomically(target, described(tf.io.encode_png(grid).numpy(), PICTURE))
         if self.tensorboard is not None:

@@ -63,6 +63,7 @@ class OutputError(_PathError):
         if number in _REMEDIES:
             return StorageError(path, f"cannot be written: {_REMEDIES[number]}")
         if number == errno.EEXIST:
+            path = getattr(error, "filename", None) or path
             return OutputError(path, "is a file, where a folder is needed; choose another name.")
         reason = getattr(error, "strerror", None) or getattr(error, "message", None) or error
         return OutputError(path, f"cannot be written ({reason}).")

@@ -88,29 +88,17 @@ class StyleBank:
             )
         if (weights < 0).any() or not weights.sum() > 0:
             raise ArgumentError("weights: must be at least 0, and not all 0.")
-        quantiles, probe = self.quantiles, self.probe
-        if quantiles is not None:
-            quantiles = _numbers(quantiles, "quantiles", np.float32)
-            if quantiles.shape != (count, QUANTILES):
-                raise ArgumentError(
-                    f"quantiles: need the shape {(count, QUANTILES)}, received {quantiles.shape}."
-                )
-        if probe is not None:
-            probe = _numbers(probe, "probe", np.float32)
-            if probe.shape != codes.shape[1:]:
-                raise ArgumentError(
-                    f"probe: need the shape {codes.shape[1:]}, received {probe.shape}."
-                )
         if self.files and len(self.files) != count:
             raise ArgumentError(f"files: need one entry for each of {count} styles.")
-        for name, value in (
-            ("codes", codes),
-            ("names", _distinct(names)),
-            ("weights", weights),
-            ("quantiles", quantiles),
-            ("probe", probe),
-            ("files", tuple(tuple(map(str, f)) for f in self.files)),
-        ):
+        found: dict[str, Any] = {"codes": codes, "names": _distinct(names), "weights": weights}
+        found["files"] = tuple(tuple(map(str, files)) for files in self.files)
+        for name, shape in (("quantiles", (count, QUANTILES)), ("probe", codes.shape[1:])):
+            value = getattr(self, name)
+            if value is not None:
+                found[name] = value = _numbers(value, name, np.float32)
+                if value.shape != shape:
+                    raise ArgumentError(f"{name}: need the shape {shape}, received {value.shape}.")
+        for name, value in found.items():
             object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
@@ -262,10 +250,6 @@ class StyleBank:
                 arrays[name] = getattr(self, name)
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError.of(path, error) from error
         write_atomically(path, buffer.getvalue())
 
     @classmethod
@@ -299,14 +283,7 @@ def levels_of(images: np.ndarray) -> np.ndarray:
 
 
 def join(banks: Sequence[StyleBank]) -> StyleBank:
-    """One bank of the styles of several, in their order, with their weights.
-
-    Args:
-        banks: Banks of one model.
-
-    Raises:
-        ArgumentError: if there is none, or the shapes of their codes differ.
-    """
+    """One bank of the styles of several, in their order; an ArgumentError if they do not fit."""
     if not banks:
         raise ArgumentError("banks: at least one is needed.")
     if len({bank.codes.shape[1:] for bank in banks}) > 1:

@@ -47,17 +47,10 @@ class ServedStylizer:
         self.client = client
 
     def encode_style(self, style: np.ndarray) -> np.ndarray:
-        """The code of a style, so that the server looks at it once and not with every slice.
+        """The code of a style image, so that the server looks at it once and not with every slice.
 
-        Args:
-            style: One float32 image (H', W') in [0, 1].
-
-        Returns:
-            float32 code (1, …) of the served model; the image itself where that was exported
-            without codes.
-
-        Raises:
-            ServingError: If the server cannot be reached or refuses.
+        The image itself where the model was exported without codes. Raises a ServingError if the
+        server cannot be reached or refuses.
         """
         try:
             return self.client.encode_style(style)
@@ -74,14 +67,14 @@ class ServedStylizer:
         style_weights: Sequence[float] | None = None,
         batch_size: int = 8,
     ) -> np.ndarray:
-        """Calls the server.
+        """Calls the server, with as many images at a time as it takes.
 
         Args:
             content: float32 array (B, H, W, 1) in [0, 1].
             style: One float32 image (H', W') or code, or a list of them to blend.
             strength: Sent to the signatures ``…_strength`` unless 1.
             style_weights: One weight for each style of a list.
-            batch_size: Images a call of the client.
+            batch_size: Not used.
 
         Returns:
             float32 array (B, H, W, 1) in [0, 1].
@@ -93,26 +86,16 @@ class ServedStylizer:
         options: dict[str, Any] = {} if strength == 1.0 else {"strength": strength}
         if style_weights is not None:
             options["style_weights"] = style_weights
-        content = np.asarray(content)
-        if content.ndim < 4 or len(content) <= batch_size:
-            return self.client.stylize(content, style, **options)
-        parts = [content[i : i + batch_size] for i in range(0, len(content), batch_size)]
-        return np.concatenate([self.client.stylize(part, style, **options) for part in parts])
+        return self.client.stylize(content, style, **options)
 
 
 class ScanTransfer:
     """A model on the slices of one scan: a ``ToneTransfer`` by one curve, others slice by slice.
 
-    Args:
-        stylizer: The model.
-        slices: Number of slices of the scan.
-        read: From slice numbers to images (S, H, W, 1) in [0, 1]. A curve is taken from up to
-            ``tfstyle.tone.model.SLICES`` of them, evenly spread; those that show one gray level
-            alone are left out. It depends on the scan and the styles, and on nothing else.
-        style: One style or code, a list of them, or None.
-        strength: See :meth:`tfstyle.ToneTransfer.stylize`.
-        style_weights: See :meth:`tfstyle.ToneTransfer.stylize`.
-        batch_size: Images a call.
+    `read` goes from slice numbers to images (S, H, W, 1) in [0, 1]. A curve is taken from up to
+    ``tfstyle.tone.model.SLICES`` of them, evenly spread; those that show one gray level alone are
+    left out. It depends on the scan and the styles, and on nothing else. For the other arguments
+    see :meth:`tfstyle.ToneTransfer.stylize`.
 
     Attributes:
         confidence: How well the styles show what the scan shows, from 0 to 1; None for models
@@ -146,20 +129,18 @@ class ScanTransfer:
     def __call__(self, content: np.ndarray) -> np.ndarray:
         """Generated images like `content`, float32 (B, H, W, 1) in [0, 1]."""
         begin = time.perf_counter()
-        generated = self._generate(content)
+        if self._tone is not None and self.curve is not None:
+            generated = self._tone.apply_curve(content, self.curve, self.strength)
+        else:
+            generated = self.stylizer.stylize(
+                content,
+                self.style,
+                strength=self.strength,
+                style_weights=self.style_weights,
+                batch_size=self.batch_size,
+            )
         self.seconds += time.perf_counter() - begin
         return generated
-
-    def _generate(self, content: np.ndarray) -> np.ndarray:
-        if self._tone is not None and self.curve is not None:
-            return self._tone.apply_curve(content, self.curve, self.strength)
-        return self.stylizer.stylize(
-            content,
-            self.style,
-            strength=self.strength,
-            style_weights=self.style_weights,
-            batch_size=self.batch_size,
-        )
 
 
 def encode_style(
@@ -176,17 +157,13 @@ def encode_style(
 
     Args:
         stylizer: The model.
-        path: See :func:`style_images`.
-        window: See :func:`style_images`.
+        path: See :func:`style_images`, as for all others and for errors.
+        window: Window of the scan.
         index: The one slice to take.
-        series: See :func:`style_images`.
+        series: The series to take.
 
     Returns:
         The code or image, the images (S, H, W) in [0, 1] it is of, and their window.
-
-    Raises:
-        ArgumentError: If there is no such slice.
-        InputFileError: If the scan cannot be read.
     """
     most = SLICES if isinstance(stylizer, ToneTransfer) else 1
     images, used = style_images(path, window, index, series, most)
@@ -206,12 +183,8 @@ def style_images(
 ) -> tuple[np.ndarray, Window]:
     """Slices of a scan as style images; no others are read.
 
-    Args:
-        path: The scan.
-        window: See :func:`tfstyle.data.resolve_window`; percentiles are of the whole scan.
-        index: The one slice to take, from 0; negative counts from the end.
-        series: The series to take where the path holds several.
-        most: Without `index`, take up to so many slices, evenly spread; 1 is the middle one.
+    Takes the slice `index`, from 0 or negative from the end, or up to `most`, evenly spread, of
+    which one is the middle one. Percentiles of a window are of the whole scan.
 
     Returns:
         float32 images (S, H, W) in [0, 1], axial ones upright, and the window that made them.
@@ -232,15 +205,10 @@ def style_images(
 
 
 def read_slices(scan: Scan, indices: Sequence[int], pool: Executor | None = None) -> np.ndarray:
-    """Pixels (S, rows, columns) of some slices of a scan, in its units.
+    """Pixels (S, rows, columns) of some slices of a scan, in its units, read by `pool` if given.
 
-    Args:
-        scan: The scan; where slices lie in files of their own, no other is read.
-        indices: The slices.
-        pool: Reads slices at the same time.
-
-    Raises:
-        InputFileError: If a file is damaged.
+    Where slices lie in files of their own, no other is read. Raises an InputFileError if one is
+    damaged.
     """
     if not scan.by_slice:
         return scan.pixels[list(indices)]

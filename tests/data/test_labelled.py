@@ -1,8 +1,7 @@
-"""Data sets with masks: kinds of masks, their place on the scan, domains."""
+"""Data sets with masks: kinds of masks, their place on the scan."""
 
 from __future__ import annotations
 
-import json
 import sys
 
 import numpy as np
@@ -17,9 +16,9 @@ from tfstyle.errors import ArgumentError, InputFileError, MissingPackageError
 AFFINE = np.diag([-0.8, -0.8, 2.0, 1.0])  # columns to the left, rows to the back, slices up
 
 
-def read_labelled(*folders, classes=None, **options):
+def read_labelled(*folders):
     """All scans of a data set."""
-    return [record.read(classes) for record in find_labelled(*folders, **options)]
+    return [record.read() for record in find_labelled(*folders)]
 
 
 def nifti(path, voxels, affine=AFFINE):
@@ -78,32 +77,6 @@ def test_names(folders, image, mask):
     np.testing.assert_array_equal(labelled.scan.pixels, ct)
     np.testing.assert_array_equal(labelled.mask, labels)
     assert labelled.covered.all()
-    assert labelled.domain == (image.split("/")[0] if "/" in image else "images")
-
-
-def test_a_mask_for_each_structure(tmp_path):
-    ct, labels = volume()
-    for case in ("s0000", "s0001", "s0002"):
-        nifti(tmp_path / case / "ct.nii.gz", ct)
-    for case, name, label in (
-        ("s0000", "vertebrae_L1", 20),
-        ("s0000", "sacrum", 21),
-        ("s0001", "vertebrae_L1", 20),
-        ("s0002", "liver", 20),
-    ):
-        nifti(
-            tmp_path / case / "segmentations" / f"{name}.nii.gz", (labels == label).astype(np.uint8)
-        )
-    structures = {"vertebrae_*": 3, "sacrum": 5}
-    first, second = find_labelled(tmp_path, structures=structures)  # s0002 has none of them
-    assert (first.subject, second.subject, first.domain) == ("s0000", "s0001", tmp_path.name)
-    found = first.read()
-    np.testing.assert_array_equal(
-        found.mask, np.choose((labels == 20) + 2 * (labels == 21), (0, 3, 5))
-    )
-    assert set(np.unique(second.read().mask)) == {0, 3}
-    with pytest.raises(InputFileError, match="no scan with a mask"):
-        find_labelled(tmp_path, structures={"femur": 1})
 
 
 def test_matched_by_affine_on_any_grid(folders):
@@ -160,9 +133,9 @@ def test_png(folders):
 
 def test_seg(folders, labels):
     images, masks = folders
-    save_segmentation(series(images / "one", Manufacturer="ACME"), labels, masks / "one.dcm")
-    (found,) = read_labelled(images, masks, domain_from="tag:Manufacturer")
-    assert (found.domain, found.subject, len(found.scan)) == ("ACME", "one", 3)
+    save_segmentation(series(images / "one"), labels, masks / "one.dcm")
+    (found,) = read_labelled(images, masks)
+    assert len(found.scan) == 3
     np.testing.assert_array_equal(found.mask, labels)
 
 
@@ -194,42 +167,6 @@ def test_a_png_a_slice(folders, labels):
     assert labelled.covered.tolist() == [True, False, True]
     np.testing.assert_array_equal(labelled.mask[[0, 2]], labels[[0, 2]])
     assert not labelled.mask[1].any()
-
-
-class TestDomains:
-    @pytest.fixture
-    def domains(self, folders):
-        images, masks = folders
-        for name in ("a", "b"):
-            pair(images / f"{name}_ct.nii.gz", masks / f"{name}.nii.gz")
-
-        def find(source):
-            return [record.domain for record in find_labelled(images, masks, domain_from=source)]
-
-        return find
-
-    def test_function(self, domains, caplog):
-        table = {"a": "one"}
-        assert domains(lambda record: table.get(record.subject, "")) == ["one", "unknown"]
-        assert "b_ct.nii.gz" in caplog.text
-
-    def test_bids_sidecar(self, domains, folders):
-        (folders[0] / "a_ct.json").write_text(json.dumps({"Manufacturer": "ACME"}))
-        assert domains("tag:Manufacturer") == ["ACME", "unknown"]
-        (folders[0] / "b_ct.json").write_text("{")
-        with pytest.raises(InputFileError, match=r"b_ct\.json"):
-            domains("tag:Manufacturer")
-
-    @pytest.mark.parametrize(
-        ("source", "message"),
-        [
-            ("tag:", "'folder', 'tag:KEYWORD' or a function"),
-            ("tag:Maker", "'Maker' is not a DICOM keyword"),
-        ],
-    )
-    def test_bad_sources(self, domains, source, message):
-        with pytest.raises(ArgumentError, match=message):
-            domains(source)
 
 
 class TestClasses:

@@ -48,7 +48,6 @@ class TestReadLabelled:
             np.testing.assert_array_equal(labelled.pixels, scan.pixels)
             np.testing.assert_array_equal(labelled.mask, labels)
             assert labelled.spacing == pytest.approx(scan.spacing)
-        assert labelled.subject == "image"
         merged = read_labelled(folder, tmp_path / "mask.nii.gz", classes={3: [1]})
         assert set(np.unique(merged.mask)) == {0, 3}
 

@@ -254,7 +254,7 @@ def test_written_in_other_units_is_float(tmp_path):
 @pytest.mark.parametrize(
     ("name", "change", "error", "message"),
     [
-        ("none/out.nii", 1, OutputError, "cannot be written"),
+        ("file/out.nii", 1, OutputError, "/file: is a file, where a folder is needed"),
         ("folder.nii", 1, OutputError, "is a folder"),
         ("out.img", 1, ArgumentError, r"end in \.nii"),
         ("out.nii", np.ones((2, 1, 1, 1)), ArgumentError, r"shape \(2, 3, 4\), received \(2, 2, 3"),
@@ -263,7 +263,8 @@ def test_written_in_other_units_is_float(tmp_path):
 )
 def test_write_errors(tmp_path, name, change, error, message):
     (tmp_path / "folder.nii").mkdir()
+    (tmp_path / "file").touch()
     scan = Scan(np.zeros((2, 3, 4), np.int16))
     with pytest.raises(error, match=message):
         write_nifti(np.zeros((2, 3, 4)) * change, scan, WINDOWS["bone"], tmp_path / name)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.nii"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.nii"]

@@ -1,12 +1,9 @@
-"""What messages say of other libraries' errors and of technical attributes."""
+"""What messages say of other libraries' errors."""
 
 import pydicom
 import pytest
-from dicomanonymizer.simpledicomanonymizer import initialize_actions
-from pydicom.tag import Tag
 
-from tfstyle.data.dicom.deidentify import TABLE
-from tfstyle.data.privacy import TECHNICAL, reason_of, values_unsaid
+from tfstyle.data.privacy import reason_of, values_unsaid
 
 
 @pytest.mark.parametrize(
@@ -30,9 +27,3 @@ def test_pydicom_is_left_as_it_was():
             assert pydicom.config.settings.reading_validation_mode == pydicom.config.IGNORE
         assert pydicom.config.settings.reading_validation_mode == pydicom.config.IGNORE
     assert pydicom.config.settings.reading_validation_mode == before
-
-
-def test_no_technical_keyword_is_in_the_table():
-    actions = initialize_actions(TABLE)
-    tags = {keyword: Tag(keyword) for keyword in TECHNICAL}
-    assert not [k for k, tag in tags.items() if (tag.group, tag.element) in actions]

@@ -139,6 +139,7 @@ class TestSet:
         for file in list(source.glob(f"{first[-6:]}*")):  # the first series has two images each
             dataset = pydicom.dcmread(file)
             dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+            dataset.InstanceNumber = 100 + int(dataset.InstanceNumber or 0)
             dataset.save_as(file.with_suffix(".2.dcm"))
         done, rows = augment(), rows_of(tmp_path / "out")
         one, two = map(mark_of, (first, second))

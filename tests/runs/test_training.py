@@ -17,7 +17,7 @@ import tensorflow as tf
 
 import tfstyle
 from tfstyle.data import write_png
-from tfstyle.errors import ArgumentError, TfstyleError, WeightsError
+from tfstyle.errors import ArgumentError, MissingPackageError, TfstyleError, WeightsError
 from tfstyle.runs import Backup, TrainingRun, environment, train
 
 SMALL = TrainingRun(
@@ -181,8 +181,8 @@ def test_tensorboard(tmp_path):
 
 
 def test_tensorboard_that_is_not_installed(tmp_path, monkeypatch):
-    monkeypatch.setattr("tfstyle.runs.training.find_spec", lambda name: None)
-    with pytest.raises(ArgumentError, match=r"tfstyle\[tensorboard\]"):
+    monkeypatch.setattr("tfstyle.errors.find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match=r"tfstyle\[tensorboard\]"):
         train(SMALL, tmp_path / "run", tensorboard=True)
     assert not (tmp_path / "run").exists()
 

@@ -36,14 +36,8 @@ _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tfstyle$")
 def write_atomically(path: str | os.PathLike, data: bytes, *, private: bool = False) -> None:
     """Writes a file under a temporary name beside it, then renames it.
 
-    Args:
-        path: Output file; its folder must exist.
-        data: The content.
-        private: Let nobody but the user read it.
-
-    Raises:
-        OutputError: If the file cannot be written; a :class:`~tfstyle.errors.StorageError` where
-            the disk is full or takes no writes.
+    With `private`, nobody but the user may read it. Raises an OutputError if it cannot be written,
+    a StorageError where the disk is full or takes no writes.
     """
     try:
         with temporary_beside(path) as temporary:
@@ -57,19 +51,10 @@ def write_atomically(path: str | os.PathLike, data: bytes, *, private: bool = Fa
 
 @contextmanager
 def temporary_beside(path: str | os.PathLike, folder: bool = False) -> Iterator[Path]:
-    """A temporary file or folder beside `path`, to be filled and renamed inside the ``with``.
+    """A new, empty file or folder beside `path`, to be filled and renamed inside the ``with``.
 
-    It is removed at the end if it still has its temporary name.
-
-    Args:
-        path: What is to be written; its folder must exist.
-        folder: Make a folder, for writers that insist on a name or make several files.
-
-    Returns:
-        A context manager that gives the path of the new, empty file or folder.
-
-    Raises:
-        OSError: If it cannot be made.
+    Its folder is made if need be. It is removed at the end if it still has its temporary name.
+    Raises an OSError if it cannot be made.
 
     Example:
         >>> with temporary_beside("note.txt") as path:
@@ -79,6 +64,7 @@ def temporary_beside(path: str | os.PathLike, folder: bool = False) -> Iterator[
     parent, name = os.path.split(os.fspath(path))
     name = os.fsencode(name)[:200].decode(errors="ignore")  # names of files end at 255 bytes
     temporary = Path(parent, f".{name}.{secrets.token_hex(4)}.tfstyle")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
     temporary.mkdir() if folder else temporary.touch(exist_ok=False)
     try:
         yield temporary
@@ -90,11 +76,7 @@ def temporary_beside(path: str | os.PathLike, folder: bool = False) -> Iterator[
 def locked(folder: str | os.PathLike) -> Iterator[None]:
     """Makes a folder if need be, and keeps others that ask for the same out inside the ``with``.
 
-    Args:
-        folder: The folder.
-
-    Raises:
-        OutputError: If it cannot be made, or another process is writing it.
+    Raises an OutputError if it cannot be made, or another process is writing it.
     """
     lock = FileLock(Path(folder, LOCK), timeout=0)
     try:
@@ -133,12 +115,7 @@ def remove(path: Path) -> None:
 
 
 def remove_abandoned(folder: str | os.PathLike, deep: bool = False) -> None:
-    """Removes what has a temporary name in a folder whose lock is held.
-
-    Args:
-        folder: Where to look; may be missing.
-        deep: Look in the folders below as well.
-    """
+    """Removes what has a temporary name in a folder whose lock is held; if `deep`, below it too."""
     for root, folders, files in os.walk(os.fspath(folder)):
         for name in [each for each in (*folders, *files) if is_temporary(each)]:
             with suppress(OSError):
@@ -147,15 +124,9 @@ def remove_abandoned(folder: str | os.PathLike, deep: bool = False) -> None:
 
 
 def read_limited(path: str | os.PathLike, limit: str = "text_bytes") -> bytes:
-    """The content of a file of limited size.
+    """The content of a file of limited size; `limit` is a field of :class:`tfstyle.limits.Limits`.
 
-    Args:
-        path: The file.
-        limit: The field of :class:`tfstyle.limits.Limits` that says how large it may be.
-
-    Raises:
-        OSError: It cannot be read.
-        InputFileError: It is larger.
+    Raises an OSError if it cannot be read, an InputFileError if it is larger.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -179,10 +150,7 @@ def parse_json(text: str | bytes) -> Any:
 def read_json(path: str | os.PathLike) -> Any:
     """The content of a JSON file.
 
-    Raises:
-        OSError: It cannot be read.
-        InputFileError: It is larger than ``text_bytes`` of :class:`tfstyle.limits.Limits`.
-        ValueError: It is not JSON. (:class:`InputFileError` is a ValueError too.)
+    Raises an OSError if it cannot be read, a ValueError if it is not JSON or is too large.
     """
     return parse_json(read_limited(path).decode("utf-8"))
 
@@ -190,11 +158,8 @@ def read_json(path: str | os.PathLike) -> Any:
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The arrays of a ``.npz``; sizes are checked before memory is taken, pickles are refused.
 
-    Raises:
-        FileNotFoundError: There is no such file.
-        InputFileError: It is larger, unpacked, than ``file_bytes`` of
-            :class:`tfstyle.limits.Limits`.
-        ValueError: It is not a ``.npz`` of plain arrays, or damaged.
+    Raises a FileNotFoundError, an InputFileError if it is larger, unpacked, than ``file_bytes`` of
+    :class:`tfstyle.limits.Limits`, and a ValueError if it is damaged or something else.
     """
     import numpy as np
 
@@ -228,11 +193,7 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
 def check_zip(path: str | os.PathLike) -> None:
     """Refuses a ZIP archive whose members would be too large, or lie elsewhere, when unpacked.
 
-    Raises:
-        FileNotFoundError: There is no such file.
-        InputFileError: Its members take more than ``file_bytes`` of
-            :class:`tfstyle.limits.Limits`, or one has a path that leads out of the archive.
-        ValueError: It is not a ZIP archive.
+    Raises a FileNotFoundError, an InputFileError, or a ValueError for what is not a ZIP archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -251,12 +212,7 @@ def check_zip(path: str | os.PathLike) -> None:
 
 
 def is_inside(folder: str | os.PathLike, path: str | os.PathLike) -> bool:
-    """Whether a path lies in a folder, after links and ``..`` are resolved.
-
-    Args:
-        folder: The folder.
-        path: Absolute, or from the folder.
-    """
+    """Whether a path, absolute or from the folder, lies in it once links are resolved."""
     try:
         inside = Path(folder, path).resolve().is_relative_to(Path(folder).resolve())
     except (OSError, ValueError, RuntimeError):  # a loop of links, a zero byte
@@ -266,10 +222,6 @@ def is_inside(folder: str | os.PathLike, path: str | os.PathLike) -> bool:
 
 def safe_name(text: str, otherwise: str = "scan") -> str:
     """A text as one part of a path: no separators, no control characters, not hidden, no ``..``.
-
-    Args:
-        text: For example a UID or a name out of a file that others wrote.
-        otherwise: What an empty result becomes.
 
     Example:
         >>> safe_name("1.2/../../etc")

@@ -25,21 +25,9 @@ WINDOW = "apply a window first (tfstyle.data.windows)."
 
 
 def as_batch(image: npt.ArrayLike, argument: str) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Checks an image or a batch of images.
+    """An image (H, W), (H, W, 1) or (B, H, W, 1) as float32 (B, H, W, 1), and the shape it had.
 
-    Args:
-        image: numeric array (H, W), (H, W, 1) or (B, H, W, 1), gray levels in [0, 1].
-        argument: What to call it in an error.
-
-    Returns:
-        The images as float32 (B, H, W, 1), and the shape that `image` had.
-
-    Raises:
-        ArgumentError: wrong shape, empty, not finite, or gray levels outside [0, 1].
-
-    Example:
-        >>> as_batch(np.zeros((4, 5)), "content")[0].shape
-        (1, 4, 5, 1)
+    Raises an ArgumentError for what is of another shape, empty, not finite or not in [0, 1].
     """
     try:
         array = np.asarray(image, dtype=np.float32)
@@ -64,11 +52,7 @@ def as_batch(image: npt.ArrayLike, argument: str) -> tuple[np.ndarray, tuple[int
 
 
 def check_range(array: np.ndarray, argument: str, remedy: str = WINDOW) -> None:
-    """Refuses an array that holds NaN or values outside [0, 1]; any shape, not empty.
-
-    Raises:
-        ArgumentError: naming `argument`.
-    """
+    """Raises an ArgumentError for an array that holds NaN or values outside [0, 1]."""
     low, high = float(array.min()), float(array.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ArgumentError(f"{argument}: {NOT_FINITE}")
@@ -79,22 +63,10 @@ def check_range(array: np.ndarray, argument: str, remedy: str = WINDOW) -> None:
 
 
 def gray_tensor(images: Any, argument: str) -> tf.Tensor:
-    """Checks a batch of images as a tensor, in eager code and in graphs.
+    """A batch of gray images as a float32 tensor (B, H, W, 1), in eager code and in graphs.
 
-    Args:
-        images: float tensor or array (B, H, W, 1), gray levels in [0, 1]; sizes may be unknown.
-        argument: What to call it in an error.
-
-    Returns:
-        float32 tensor (B, H, W, 1), in a graph behind an assertion of :func:`checked_gray`.
-
-    Raises:
-        ArgumentError: ragged or sparse batches, integers, a wrong shape; and, in eager code, NaN,
-            infinite values, and gray levels outside [0, 1].
-
-    Example:
-        >>> gray_tensor(np.zeros((2, 4, 5, 1)), "content").dtype
-        tf.float32
+    Raises an ArgumentError for ragged or sparse batches, integers and wrong shapes, and in eager
+    code for NaN and values outside [0, 1]; a graph has an assertion, see :func:`checked_gray`.
     """
     import tensorflow as tf
 
@@ -125,17 +97,11 @@ def gray_tensor(images: Any, argument: str) -> tf.Tensor:
 
 
 def checked_gray(images: tf.Tensor, argument: str, remedy: str = WINDOW) -> tf.Tensor:
-    """Refuses a float tensor that holds NaN or values outside [0, 1]; any shape.
+    """The images, float of any shape, if they are finite and in [0, 1]; else an ArgumentError.
 
-    In eager code an error is raised here. In a graph the result stands behind an assertion, which
-    fails as ``tf.errors.InvalidArgumentError`` when the graph runs; XLA compiles no assertions, so
-    that the check belongs in front of what XLA compiles.
-
-    Returns:
-        `images` themselves.
-
-    Raises:
-        ArgumentError: in eager code.
+    In a graph they stand behind an assertion, which fails as ``tf.errors.InvalidArgumentError``
+    when the graph runs; XLA compiles no assertions, so that the check belongs in front of what it
+    compiles.
     """
     import tensorflow as tf
 
@@ -157,11 +123,7 @@ def checked_gray(images: tf.Tensor, argument: str, remedy: str = WINDOW) -> tf.T
 
 
 def pair_of(inputs: Any) -> tuple[Any, Any]:
-    """Content and style of ``{"content": …, "style": …}``, or of the two in a list or tuple.
-
-    Raises:
-        ArgumentError: anything else.
-    """
+    """Content and style of a dictionary with both, or of a pair; else an ArgumentError."""
     if isinstance(inputs, Mapping) and {"content", "style"} <= {*inputs}:
         return inputs["content"], inputs["style"]
     if isinstance(inputs, (list, tuple)) and len(inputs) == 2:
@@ -184,11 +146,7 @@ def gray_error(error: Exception) -> ArgumentError | None:
 
 
 def check_strength(strength: float) -> None:
-    """Refuses a strength outside [0, 1], NaN included.
-
-    Raises:
-        ArgumentError: if `strength` does not lie in [0, 1].
-    """
+    """Raises an ArgumentError for a strength outside [0, 1], NaN included."""
     if not 0.0 <= strength <= 1.0:
         raise ArgumentError(f"strength: must lie in [0, 1], received {strength!r}.")
 
@@ -203,26 +161,17 @@ def check_batch_size(batch_size: int) -> None:
         raise ArgumentError(f"batch_size: must be at least 1, received {batch_size!r}.")
 
 
-def checked_whole(name: str, value: Any, least: int) -> int:
-    """A whole number that may be NumPy's, as an int.
-
-    Raises:
-        ArgumentError: if `value` is not a whole number, or below `least`.
-    """
+def checked_whole(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """A whole number, NumPy's too, as an int; an ArgumentError if it is none or out of range."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < least:
-        raise ArgumentError(
-            f"{name}: must be a whole number of at least {least}, received {value!r}."
-        )
+    if not whole or value < least or (most is not None and value > most):
+        kind = f"of at least {least}" if most is None else f"in {least}..{most}"
+        raise ArgumentError(f"{name}: must be a whole number {kind}, received {value!r}.")
     return int(value)
 
 
 def check_style_count(count: int, contents: int, argument: str = "style") -> None:
-    """Refuses a batch of styles that is neither one for all contents nor one for each.
-
-    Raises:
-        ArgumentError: if `count` is neither 1 nor `contents`.
-    """
+    """Raises an ArgumentError for styles that are neither one for all nor one for each content."""
     if count not in (1, contents):
         raise ArgumentError(
             f"{argument}: batch of {count} for {contents} contents; give one style, or "
@@ -231,18 +180,9 @@ def check_style_count(count: int, contents: int, argument: str = "style") -> Non
 
 
 def named_styles(style: Any, style_weights: Sequence[float] | None) -> list[tuple[float, Any, str]]:
-    """The argument `style`, one or a list to blend, as a list of (weight, style, name in errors).
+    """One style, or a list to blend, as (weight, style, name in errors); weights sum to 1.
 
-    Args:
-        style: One style, or a list or tuple of them.
-        style_weights: One weight for each style of a list, at least 0, not all 0. Defaults to
-            equal weights.
-
-    Returns:
-        The styles with weights that sum to 1.
-
-    Raises:
-        ArgumentError: an empty list, or weights that cannot be used.
+    Raises an ArgumentError for an empty list, and weights that are negative, all 0 or not one each.
     """
     if isinstance(style, (list, tuple)):
         weights = _blend_weights(style_weights, len(style))
@@ -253,15 +193,7 @@ def named_styles(style: Any, style_weights: Sequence[float] | None) -> list[tupl
 
 
 def _blend_weights(weights: Sequence[float] | None, count: int) -> list[float]:
-    """Weights of several styles, divided by their sum.
-
-    Args:
-        weights: One for each style, at least 0, not all 0; None for equal ones.
-        count: Number of styles.
-
-    Raises:
-        ArgumentError: no styles, or weights that cannot be used.
-    """
+    """Weights of several styles, equal ones by default, divided by their sum."""
     if count == 0:
         raise ArgumentError("style: the list of styles is empty.")
     values = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -275,11 +207,7 @@ def _blend_weights(weights: Sequence[float] | None, count: int) -> list[float]:
 
 
 def number(name: str, value: float, low: float, high: float) -> float:
-    """Checks a number from low to high.
-
-    Raises:
-        ArgumentError: naming the argument `name`.
-    """
+    """A number from `low` to `high` as a float; else an ArgumentError that names it `name`."""
     try:
         found = float(value)
     except (TypeError, ValueError):
@@ -290,11 +218,7 @@ def number(name: str, value: float, low: float, high: float) -> float:
 
 
 def number_range(name: str, value, low: float, high: float) -> tuple[float, float]:
-    """Checks a pair (first, last) with low ≤ first ≤ last ≤ high; one number counts twice.
-
-    Raises:
-        ArgumentError: naming the argument `name`.
-    """
+    """A rising pair from `low` to `high`, one number counting twice; else an ArgumentError."""
     try:
         first, last = (value, value) if np.ndim(value) == 0 else value
     except (TypeError, ValueError):

@@ -57,7 +57,6 @@ class KerasFile:
         if path.exists() and not overwrite:
             raise OutputError(path, "exists already; choose another name or overwrite=True.")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             with temporary_beside(path, folder=True) as folder:
                 keras.Model.save(self, folder / path.name, **kwargs)
                 os.replace(folder / path.name, path)

@@ -9,15 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def errors_only(logger: logging.Logger) -> Iterator[None]:
-    """Lets nothing but errors through a logger inside the ``with`` statement.
-
-    Args:
-        logger: The logger.
-
-    Example:
-        >>> with errors_only(logging.getLogger()):
-        ...     logging.getLogger().warning("not seen")
-    """
+    """Lets nothing but errors through a logger inside the ``with`` statement."""
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

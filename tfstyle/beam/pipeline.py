@@ -15,7 +15,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.utils.shared import Shared
 
 from tfstyle._private.files import read_json, write_atomically
-from tfstyle.data import ScanFiles, resolve_window
+from tfstyle.data import ScanFiles
 from tfstyle.errors import OutputError
 from tfstyle.presets import open_model
 from tfstyle.runs.augment import Augmentation
@@ -47,13 +47,8 @@ def _augment(work: Augmentation, source: Source, done: set[tuple[int, int]]) -> 
     scans = source.files.read()
     if not scans:
         yield {"status": "left out", "source": source.name}
-    for part, scan in enumerate(scans):
-        window = resolve_window(work.options.window, scan)
-        for copy in range(1, work.options.per_image + 1):
-            if (part, copy) not in done:
-                facts = {"part": part, "parts": len(scans), "copy": copy}
-                image = work.generate(source, facts, scan, window)
-                yield work.write(source, facts, scan, *image)
+    for facts, scan, image in work.images(source, scans, done):
+        yield work.write(source, facts, scan, *image)
 
 
 def start_stylizing(output: Path, work: StylizeWork, overwrite: bool, network: Any) -> Work:
@@ -112,7 +107,6 @@ class DoSource(beam.DoFn):
             raise UnusableError(json.dumps(failure_row(source.name, error, root))) from error
         for row in rows:
             Metrics.counter("tfstyle", row["status"]).inc()
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, "".join(json.dumps(row) + "\n" for row in rows).encode())
         yield from rows
 

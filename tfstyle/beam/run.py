@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from tfstyle._private.files import locked, remove, write_atomically
-from tfstyle.errors import ArgumentError, InputFileError, OutputError, WorkerError, require_packages
+from tfstyle.errors import ArgumentError, InputFileError, WorkerError, require_packages
 from tfstyle.runs.augment import AugmentedSet, account, begin
 from tfstyle.runs.folder import read_rows
 from tfstyle.runs.manifest import relative_path
 from tfstyle.runs.options import AugmentOptions, StylizeOptions
 from tfstyle.runs.results import Progress
 from tfstyle.runs.scans import StylizedScan, StylizeWork
-from tfstyle.runs.sources import OnFailure, check_places, find_all, folder_of
+from tfstyle.runs.sources import OnFailure, check_places, find_all
 from tfstyle.style_bank import StyleBank
 from tfstyle.style_transfer import StyleTransfer
 from tfstyle.tone import ToneTransfer
@@ -134,7 +134,7 @@ def stylize_scans(
     found, failed = find_all(roots, chosen.output_format)
     here, report = Path.cwd(), progress or _silent
     lines = [
-        source_line(replace(source, name=relative_path(folder_of(source.files), here)), here)
+        source_line(replace(source, name=relative_path(source.files.place, here)), here)
         for _, source in found
     ]
     report(0, len(lines), "")
@@ -202,11 +202,7 @@ def _run(
     from tfstyle.beam.pipeline import FAILURES, MODEL, ROWS, SOURCES, DoSource, build
 
     remove(folder.parent)
-    try:
-        folder.mkdir(parents=True)
-        network.save(folder / MODEL, include_optimizer=False)
-    except OSError as error:
-        raise OutputError.of(folder, error) from error
+    network.save(folder / MODEL, include_optimizer=False)
     write_atomically(folder / SOURCES, "".join(lines).encode())
     pipeline = beam.Pipeline(options=PipelineOptions(options))
     build(pipeline, DoSource(start, folder))

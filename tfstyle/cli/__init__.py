@@ -106,14 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(words: Sequence[str]) -> tuple[Callable, inspect.BoundArguments]:
-    """The function of a command line, and its arguments.
-
-    Args:
-        words: Arguments without the program's name.
-
-    Raises:
-        ArgumentError: Wrong usage; the message is one line.
-    """
+    """The function of a command line, and its arguments; else an ArgumentError of one line."""
     chain = [PROGRAM, *(word for word in words[:1] if word in COMMANDS)]
     try:
         # A window such as -600,1500 is a value and not an option; options.strip takes the space.

@@ -7,23 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from tfstyle.cli.options import (
-    CONTENT,
-    SPEED,
-    STYLE,
-    AtLeastOne,
-    BatchSize,
-    Beam,
-    Deidentify,
-    ModelChoice,
-    NotNegative,
-    Overwrite,
-    Reporting,
-    Several,
-    Window,
-    Windows,
-    flattened,
-)
+from tfstyle.cli import options as opt
 from tfstyle.cli.output import complain_of_failed, console, print_facts, progress
 from tfstyle.runs.options import AugmentOptions
 
@@ -35,17 +19,17 @@ EXAMPLES = """Examples:
   tfstyle augment archive/ out/ --styles a.npz --beam --direct_num_workers 8"""
 
 
-Options = flattened(
+Options = opt.flattened(
     AugmentOptions,
     {
-        "strength": Annotated[tuple[float, float], Parameter(group=STYLE)],
-        "gate": Annotated[float, Parameter(group=STYLE)],
-        "per_image": Annotated[AtLeastOne, Parameter(group=CONTENT)],
-        "masks": Annotated[str | None, Parameter(group=CONTENT)],
-        "window": Window,
-        "seed": Annotated[NotNegative, Parameter(group=CONTENT)],
-        "deidentify": Deidentify,
-        "batch_size": BatchSize,
+        "strength": Annotated[tuple[float, float], Parameter(group=opt.STYLE)],
+        "gate": Annotated[float, Parameter(group=opt.STYLE)],
+        "per_image": Annotated[opt.AtLeastOne, Parameter(group=opt.CONTENT)],
+        "masks": Annotated[str | None, Parameter(group=opt.CONTENT)],
+        "window": opt.Window,
+        "seed": Annotated[opt.NotNegative, Parameter(group=opt.CONTENT)],
+        "deidentify": opt.Deidentify,
+        "batch_size": opt.BatchSize,
     },
 )
 
@@ -55,16 +39,16 @@ def augment(
     output: Annotated[str, Parameter(help="New folder, or that of the run to resume.")],
     /,
     *,
-    overwrite: Overwrite = False,
-    styles: Annotated[Several, Parameter(group=STYLE)],
-    style_windows: Annotated[Windows, Parameter(group=STYLE)] = ("auto",),
-    style_slices: Annotated[AtLeastOne | None, Parameter(group=STYLE)] = None,
-    save_bank: Annotated[str | None, Parameter(group=STYLE)] = None,
+    overwrite: opt.Overwrite = False,
+    styles: Annotated[opt.Several, Parameter(group=opt.STYLE)],
+    style_windows: Annotated[opt.Windows, Parameter(group=opt.STYLE)] = ("auto",),
+    style_slices: Annotated[opt.AtLeastOne | None, Parameter(group=opt.STYLE)] = None,
+    save_bank: Annotated[str | None, Parameter(group=opt.STYLE)] = None,
     options: Options | None = None,  # type: ignore[valid-type]
-    choice: ModelChoice = ModelChoice(),
-    workers: Annotated[AtLeastOne, Parameter(group=SPEED)] = 2,
-    beam: Beam = None,
-    reporting: Reporting = Reporting(),
+    choice: opt.ModelChoice = opt.ModelChoice(),
+    workers: Annotated[opt.AtLeastOne, Parameter(group=opt.SPEED)] = 2,
+    beam: opt.Beam = None,
+    reporting: opt.Reporting = opt.Reporting(),
 ) -> dict:
     """Write a training set in the gray scales of other scans.
 

@@ -6,14 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from tfstyle.cli.options import (
-    IN_AND_OUT,
-    MODEL,
-    AtLeastOne,
-    ModelChoice,
-    NotNegative,
-    Reporting,
-)
+from tfstyle.cli import options as opt
 from tfstyle.cli.output import PROGRAM, console, print_facts, progress
 
 EXAMPLES = """Examples:
@@ -24,12 +17,12 @@ EXAMPLES = """Examples:
 
 def export(
     *,
-    output: Annotated[str | None, Parameter(alias="-o", group=IN_AND_OUT)] = None,
-    version: Annotated[AtLeastOne | None, Parameter(group=IN_AND_OUT)] = None,
-    unet: Annotated[str | None, Parameter(group=MODEL)] = None,
-    choice: ModelChoice = ModelChoice(),
-    warm_up_size: NotNegative = 256,
-    reporting: Reporting = Reporting(),
+    output: Annotated[str | None, Parameter(alias="-o", group=opt.IN_AND_OUT)] = None,
+    version: Annotated[opt.AtLeastOne | None, Parameter(group=opt.IN_AND_OUT)] = None,
+    unet: Annotated[str | None, Parameter(group=opt.MODEL)] = None,
+    choice: opt.ModelChoice = opt.ModelChoice(),
+    warm_up_size: opt.NotNegative = 256,
+    reporting: opt.Reporting = opt.Reporting(),
 ) -> dict:
     """Write a SavedModel for TensorFlow Serving.
 

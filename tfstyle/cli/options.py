@@ -38,12 +38,7 @@ def unwrapped(docstring: str) -> str:
 
 
 def flattened(kind: type, hints: Mapping[str, Any]) -> Any:
-    """The fields of a dataclass as options of a command, with the help of its docstring.
-
-    Args:
-        kind: The dataclass.
-        hints: Type of each field with its ``Parameter``.
-    """
+    """The fields of a dataclass, of the types `hints`, as options with its docstring as help."""
     options = [(one.name, hints[one.name], field(default=one.default)) for one in fields(kind)]
     own = {"__module__": __name__}  # types of the standard library count as values
     made = make_dataclass(kind.__name__, options, frozen=True, namespace=own)
@@ -58,11 +53,7 @@ def strip(kind: Any, tokens: Sequence[Token]) -> Any:
 
 
 def pairs(option: str, words: Sequence[str], separator: str) -> dict[str, str]:
-    """``["name=value"]`` as ``{"name": "value"}``.
-
-    Raises:
-        ArgumentError: The separator is missing, or the name.
-    """
+    """``["name=value"]`` as ``{"name": "value"}``; an ArgumentError without separator or name."""
     found = {}
     for word in words:
         name, there, value = word.partition(separator)

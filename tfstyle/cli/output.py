@@ -26,9 +26,7 @@ SHOWN_FAILURES = 100
 def silence(debug: bool = False, quiet: bool = False) -> None:
     """Sets logging to plain lines on stderr and imports TensorFlow without its noise.
 
-    Args:
-        debug: Show everything instead.
-        quiet: Show errors only, no warnings.
+    `debug` shows everything instead, `quiet` errors only, no warnings.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_LogFormat())

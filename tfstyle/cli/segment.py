@@ -6,15 +6,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from tfstyle.cli.options import (
-    CONTENT,
-    BatchSize,
-    Inputs,
-    Output,
-    Overwrite,
-    Reporting,
-    strip,
-)
+from tfstyle.cli import options as opt
 from tfstyle.cli.output import complain_of_failed, print_accounts, progress
 
 EXAMPLES = """Examples:
@@ -30,25 +22,25 @@ SEGMENTATION = Group("Model", sort_key=3)
 
 
 def segment(
-    inputs: Inputs,
+    inputs: opt.Inputs,
     /,
     *,
-    output: Output,
-    overwrite: Overwrite = False,
+    output: opt.Output,
+    overwrite: opt.Overwrite = False,
     model: Annotated[str, Parameter(group=SEGMENTATION)] = "unet_spine",
     harmonize: Annotated[
         bool | None, Parameter(group=SEGMENTATION, negative="--no-harmonize")
     ] = None,
     reference: Annotated[str | None, Parameter(group=SEGMENTATION)] = None,
-    window: Annotated[str | None, Parameter(converter=strip, group=SEGMENTATION)] = None,
+    window: Annotated[str | None, Parameter(converter=opt.strip, group=SEGMENTATION)] = None,
     spacing: Annotated[float | None, Parameter(group=SEGMENTATION)] = None,
-    series: Annotated[str | None, Parameter(group=CONTENT)] = None,
+    series: Annotated[str | None, Parameter(group=opt.CONTENT)] = None,
     output_format: Annotated[
         Literal["auto", "nifti", "dicom-seg", "png"],
-        Parameter(name="--format", group=CONTENT),
+        Parameter(name="--format", group=opt.CONTENT),
     ] = "auto",
-    batch_size: BatchSize = 8,
-    reporting: Reporting = Reporting(),
+    batch_size: opt.BatchSize = 8,
+    reporting: opt.Reporting = opt.Reporting(),
 ) -> dict:
     """Segment scans with a U-Net and write masks.
 
@@ -66,7 +58,7 @@ def segment(
             preset keeps.
         window: Window of scans in HU, as of tfstyle stylize. Defaults to the preset's.
         spacing: Pixel spacing in mm that the model wants. Defaults to the preset's, or the scan's.
-        series: Only this series: its number, its name, or its UID or the end of it (.77).
+        series: Only this series: its number, its name or its UID.
         output_format: Format of the masks; auto is NIfTI, and PNG for PNG. dicom-seg needs
             tfstyle[dicom-seg] and carries patient and study of its source.
     """

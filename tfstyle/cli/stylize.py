@@ -9,25 +9,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from tfstyle.cli.options import (
-    CONTENT,
-    DEFAULT_PRESET,
-    SPEED,
-    STYLE,
-    BatchSize,
-    Beam,
-    Deidentify,
-    Inputs,
-    ModelChoice,
-    NotNegative,
-    Output,
-    Overwrite,
-    Reporting,
-    Window,
-    flattened,
-    pairs,
-    strip,
-)
+from tfstyle.cli import options as opt
 from tfstyle.cli.output import complain_of_failed, print_accounts, progress
 from tfstyle.errors import ArgumentError, InputFileError
 from tfstyle.runs.options import StylizeOptions
@@ -48,44 +30,44 @@ SERVER = Group("Served model", sort_key=4)
 METHOD = Group("Other methods, to compare with", sort_key=5)
 
 
-Options = flattened(
+Options = opt.flattened(
     StylizeOptions,
     {
         "style_weights": Annotated[
-            tuple[float, ...] | None, Parameter(group=STYLE, consume_multiple=1)
+            tuple[float, ...] | None, Parameter(group=opt.STYLE, consume_multiple=1)
         ],
-        "style_slice": Annotated[int | None, Parameter(group=STYLE)],
-        "style_series": Annotated[str | None, Parameter(group=STYLE)],
-        "style_window": Annotated[str, Parameter(group=STYLE, converter=strip)],
-        "strength": Annotated[float, Parameter(group=STYLE)],
-        "window": Window,
+        "style_slice": Annotated[int | None, Parameter(group=opt.STYLE)],
+        "style_series": Annotated[str | None, Parameter(group=opt.STYLE)],
+        "style_window": Annotated[str, Parameter(group=opt.STYLE, converter=opt.strip)],
+        "strength": Annotated[float, Parameter(group=opt.STYLE)],
+        "window": opt.Window,
         "output_format": Annotated[
-            Literal["auto", "dicom", "nifti", "png"], Parameter(name="--format", group=CONTENT)
+            Literal["auto", "dicom", "nifti", "png"], Parameter(name="--format", group=opt.CONTENT)
         ],
-        "deidentify": Deidentify,
-        "batch_size": BatchSize,
+        "deidentify": opt.Deidentify,
+        "batch_size": opt.BatchSize,
     },
 )
 
 
 def stylize(
-    inputs: Inputs,
+    inputs: opt.Inputs,
     /,
     *,
-    output: Output,
-    overwrite: Overwrite = False,
-    style: Annotated[tuple[str, ...], Parameter(group=STYLE)] = (),
-    series: Annotated[str | None, Parameter(group=CONTENT)] = None,
+    output: opt.Output,
+    overwrite: opt.Overwrite = False,
+    style: Annotated[tuple[str, ...], Parameter(group=opt.STYLE)] = (),
+    series: Annotated[str | None, Parameter(group=opt.CONTENT)] = None,
     options: Options | None = None,  # type: ignore[valid-type]
-    choice: ModelChoice = ModelChoice(),
+    choice: opt.ModelChoice = opt.ModelChoice(),
     server: Annotated[str | None, Parameter(group=SERVER)] = None,
     server_ca: Annotated[str | None, Parameter(group=SERVER)] = None,
     server_header: Annotated[tuple[str, ...], Parameter(group=SERVER)] = (),
     method: Annotated[str, Parameter(group=METHOD)] = "contextual",
     settings: Annotated[tuple[str, ...], Parameter(name="--set", group=METHOD)] = (),
-    workers: Annotated[NotNegative | None, Parameter(group=SPEED)] = None,
-    beam: Beam = None,
-    reporting: Reporting = Reporting(),
+    workers: Annotated[opt.NotNegative | None, Parameter(group=opt.SPEED)] = None,
+    beam: opt.Beam = None,
+    reporting: opt.Reporting = opt.Reporting(),
 ) -> dict:
     """Give scans the gray scale of another scan.
 
@@ -96,7 +78,7 @@ def stylize(
     Args:
         output: Folder for the results, or a file name for one NIfTI volume or one PNG.
         style: Scan with the gray scale wanted; repeat it to blend several.
-        series: Only this series: its number, its name, or its UID or the end of it (.77).
+        series: Only this series: its number, its name or its UID.
         server: HOST:PORT of a served model to use instead of a local one, by gRPC;
             grpcs://HOST:PORT for TLS.
         server_ca: PEM file of certificates to trust. Defaults to the system's.
@@ -114,8 +96,8 @@ def stylize(
         raise ArgumentError("--method: a server runs the model it has; leave out one of the two.")
     if settings and not other:
         raise ArgumentError("--set: sets options of another --method; name one.")
-    method_options = _values(pairs("--set", settings, "="))
-    headers = pairs("--server-header", server_header, ":")
+    method_options = _values(opt.pairs("--set", settings, "="))
+    headers = opt.pairs("--server-header", server_header, ":")
     from tfstyle.runs.stylize import ServedStylizer, stylize_scans
 
     run: Any = stylize_scans
@@ -139,7 +121,7 @@ def stylize(
         elif other:
             from tfstyle import baselines
 
-            if choice != ModelChoice(DEFAULT_PRESET):
+            if choice != opt.ModelChoice(opt.DEFAULT_PRESET):
                 method_options["model"] = choice.model or choice.preset
             stylizer = baselines.get(method, **method_options)
         else:

@@ -70,12 +70,8 @@ class PlainGraph:
 def chosen_signature(folder: Path) -> str:
     """The signature that is meant where none is named: ``"stylize"``, or the only one.
 
-    Args:
-        folder: Version folder of a SavedModel.
-
-    Raises:
-        InputFileError: It cannot be read.
-        ArgumentError: There are several others.
+    Raises an InputFileError if the SavedModel cannot be read, an ArgumentError if it has several
+    others.
     """
     given = set(read_meta_graph(folder).signature_def) - {INIT_SIGNATURE}
     names = sorted(given - {DEFAULT_SIGNATURE}) or sorted(given)
@@ -94,14 +90,10 @@ def plain_graph(
     signature: str = "stylize",
     size: int | None = None,
 ) -> PlainGraph:
-    """Reads one signature of a SavedModel as a plain graph.
+    """Reads one signature of a SavedModel, given by its version or base folder, as a plain graph.
 
-    Args:
-        saved_model: Version folder, or the base folder of versions.
-        signature: Name of the signature.
-        size: Makes every image one of ``size`` x ``size`` pixels and every batch one of 1. Defaults
-            to free sizes. An input of unknown rank, such as ``strength``, is a
-            vector of 1 in either case.
+    With `size` every image is one of ``size`` x ``size`` pixels and every batch one of 1; else
+    sizes are free. An input of unknown rank, such as ``strength``, is a vector of 1 in either case.
 
     Raises:
         InputFileError: It is not a SavedModel.

@@ -44,17 +44,10 @@ def find_scans(paths: Paths) -> list[Scan]:
 def image_pairs(
     scans: Sequence[Scan], count: int, size: int | None = None
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of content and style, spread evenly over all slices.
+    """Pairs of content and style, float32 (1, H, W, 1) in [0, 1], spread evenly over all slices.
 
-    CT is shown through ``WINDOWS``, scans in other units through ``"auto"``.
-
-    Args:
-        scans: At least one.
-        count: Number of pairs; slices are used again where there are fewer.
-        size: Side of the images in pixels. Defaults to each slice's own.
-
-    Returns:
-        Pairs of float32 arrays (1, H, W, 1) in [0, 1].
+    CT is shown through ``WINDOWS``, scans in other units through ``"auto"``. Slices are used again
+    where there are fewer than `count`, and keep their size unless `size` gives another side.
     """
     slices = [(scan, index) for scan in scans for index in range(len(scan))]
     pairs: list[tuple[np.ndarray, np.ndarray]] = []

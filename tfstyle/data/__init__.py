@@ -12,7 +12,7 @@ from tfstyle.data.labelled import (
 )
 from tfstyle.data.masks import merge_classes
 from tfstyle.data.nifti import match_labels, read_nifti, write_nifti
-from tfstyle.data.phantom import LABELS, Phantom, spine_phantom
+from tfstyle.data.phantom import LABELS, spine_phantom
 from tfstyle.data.png import read_png, write_png
 from tfstyle.data.protocols import PROTOCOLS, Protocol, apply_protocol
 from tfstyle.data.read import ScanFiles, list_scans, read_scan, read_scans
@@ -42,7 +42,6 @@ __all__ = [
     "WINDOWS",
     "LabelledFiles",
     "LabelledScan",
-    "Phantom",
     "Protocol",
     "Scan",
     "ScanFiles",

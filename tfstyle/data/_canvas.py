@@ -20,25 +20,23 @@ LABELS: Mapping[str, int] = MappingProxyType(
 """Values of the masks. Bowel gas counts as air, discs as soft tissue."""
 
 
-def squared_frequencies(shape: tuple[int, int], spacing: tuple[float, float]) -> np.ndarray:
-    """Of a real FFT of an image, in 1/mm²."""
-    fy = np.fft.fftfreq(shape[0], spacing[0])[:, None]
-    fx = np.fft.rfftfreq(shape[1], spacing[1])[None]
-    return fy**2 + fx**2
+def smoothed(
+    image: np.ndarray, sigma: float, spacing: float | tuple[float, float], mode: str = "reflect"
+) -> np.ndarray:
+    """An image after a Gaussian of `sigma` mm; `mode` says how it goes on beyond its borders."""
+    from scipy import ndimage
 
-
-def filtered(image: np.ndarray, gain: np.ndarray) -> np.ndarray:
-    """An image whose frequencies are multiplied by a gain."""
-    return np.fft.irfft2(np.fft.rfft2(image) * gain, image.shape)
+    return ndimage.gaussian_filter(image, sigma / np.asarray(spacing), mode=mode)
 
 
 def band_noise(
     rng: np.random.Generator, shape: tuple[int, int], spacing: float, low: float, high: float
 ) -> np.ndarray:
     """Noise of unit variance with wavelengths between ``low`` and ``high`` mm."""
-    f = np.sqrt(squared_frequencies(shape, (spacing, spacing)))
-    gain = np.exp(-((f * low) ** 2)) - np.exp(-((f * high) ** 2))
-    field = filtered(rng.standard_normal(shape), gain)
+    white = rng.standard_normal(shape)
+    # A Gaussian of this many mm for each mm of wavelength halves what is shorter, and more.
+    fine, coarse = (smoothed(white, 0.225 * mm, spacing, mode="wrap") for mm in (low, high))
+    field = fine - coarse
     spread = field.std()
     return field / spread if spread > 1e-9 else field
 
@@ -78,13 +76,10 @@ class Canvas:
 
     def scan(self, noise: float) -> np.ndarray:
         """Blurred by the scanner, with noise: int16 HU."""
-        f2 = squared_frequencies(self.hu.shape, (self.spacing, self.spacing))
-        image = filtered(self.hu, np.exp(-2 * (np.pi * 0.55) ** 2 * f2))  # Gaussian of 0.55 mm
-        # The noise of filtered back projection: a ramp that the kernel rounds off.
-        cut = 0.62 * min(0.5 / self.spacing, 0.75)
-        ramp = np.sqrt(f2) * np.exp(-((f2 / cut**2) ** 2))
-        grain = filtered(self.rng.standard_normal(self.hu.shape), ramp)
-        grain /= max(grain.std(), 1e-9)
+        image = smoothed(self.hu, 0.55, self.spacing)
+        # The noise of filtered back projection has few long waves, and the kernel no short ones.
+        wave = max(3.2, 4.5 * self.spacing)
+        grain = band_noise(self.rng, self.hu.shape, self.spacing, wave, 1.25 * wave)
         # More noise in the middle of the body, where fewer photons arrive.
         body = np.exp(-((self.x / 120) ** 2) - ((self.y - 10) / 95) ** 2)
         image += noise * grain * (0.55 + 0.65 * body)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
-
-from pydicom.dataset import Dataset
+from collections.abc import Sequence
 
 from tfstyle.data.dicom.files import NotDicomError, damage_is_input_error, is_dicom, read_dataset
-from tfstyle.data.dicom.headers import is_own
+from tfstyle.data.dicom.headers import IDENTITY_TAGS, Identity, identity_of, is_own
 from tfstyle.data.layouts import NIFTI, PICTURES, is_label_path, is_result
 from tfstyle.data.png import is_png
 from tfstyle.errors import InputFileError
@@ -22,10 +19,8 @@ logger = logging.getLogger(__name__)
 def find_files(folder: str | os.PathLike) -> list[str]:
     """All regular files below a folder, sorted; hidden ones left out, linked folders once.
 
-    ``follow_links`` of :class:`tfstyle.limits.Limits` says whether links may lead out of it.
-
-    Raises:
-        InputFileError: If the folder cannot be listed, or holds more files than the limit.
+    ``follow_links`` of :class:`tfstyle.limits.Limits` says whether links may lead out of it. Raises
+    an InputFileError if the folder cannot be listed, or holds more files than the limit.
     """
     folder = os.fspath(folder)
     files: list[str] = []
@@ -56,70 +51,49 @@ def find_files(folder: str | os.PathLike) -> list[str]:
     return sorted(files)
 
 
-class Found(NamedTuple):
-    """Kind (dicom, nifti, png), path and what a DICOM header says of files; others; damage."""
-
-    scans: list[tuple[str, str, Any]]
-    others: list[str]
-    damaged: list[InputFileError]
-
-    def of(self, kind: str) -> list[str]:
-        """The files of one kind."""
-        return [path for one, path, _ in self.scans if one == kind]
-
-
 def look_into(
-    folder: str,
-    files: Sequence[str],
-    describe: Callable[[str, Dataset], object],
-    tags: list[str] | None,
-    strict: bool,
-) -> Found:
-    """Opens each file once and sorts out what may be a scan; says what is left out.
+    folder: str, files: Sequence[str]
+) -> tuple[list[tuple[str, str, Identity | None]], list[InputFileError]]:
+    """Kind (dicom, nifti, png), path and identity (of DICOM) of what may be a scan; and damage.
 
-    Label maps are known by the names of NIfTI and PNG files and of the folders below `folder`,
-    results of tfstyle by their headers; a folder of nothing but results is read.
-
-    Args:
-        folder: The folder, or the one file.
-        files: The files in it, of any kind.
-        describe: What to keep of a DICOM header, of which `tags` are read, None for all.
-        tags: See `describe`.
-        strict: Raise the error of a damaged DICOM file.
+    Opens each file once, and says what is left out. Label maps are known by the names of NIfTI and
+    PNG files and of the folders below `folder`, results of tfstyle by their headers; a folder of
+    nothing but results is read.
 
     Raises:
-        InputFileError: A damaged file, or label maps and nothing else that could be a scan.
+        InputFileError: Label maps and nothing else that could be a scan.
     """
-    found, results = Found([], [], []), set()
+    scans: list[tuple[str, str, Identity | None]] = []
+    others: list[str] = []
+    damaged: list[InputFileError] = []
+    results = set()
     labels = {file for file in files if is_label_path(file[len(folder) :])}
     for path in files:
         lower = path.lower()
         if path in labels or os.path.basename(lower) == "dicomdir":
             continue
         if lower.endswith(PICTURES):
-            found.scans.append(("nifti" if lower.endswith(NIFTI) else "png", path, None))
+            scans.append(("nifti" if lower.endswith(NIFTI) else "png", path, None))
             if is_result(path):
                 results.add(path)
             continue
         try:
-            dataset = read_dataset(path, pixels=False, tags=tags)
+            dataset = read_dataset(path, pixels=False, tags=IDENTITY_TAGS)
             with damage_is_input_error(path):  # pydicom decodes attributes late
-                found.scans.append(("dicom", path, describe(path, dataset)))
+                scans.append(("dicom", path, identity_of(dataset)))
                 if is_own(dataset):
                     results.add(path)
         except InputFileError as error:
             stranger = isinstance(error, NotDicomError)
             if stranger and is_png(path):
-                found.scans.append(("png", path, None))
-            elif stranger and (strict or not lower.endswith((".dcm", ".dicom"))):
-                found.others.append(path)
-            elif strict:
-                raise
+                scans.append(("png", path, None))
+            elif stranger and not lower.endswith((".dcm", ".dicom")):
+                others.append(path)
             else:
-                found.damaged.append(error)
+                damaged.append(error)
     endings = (*PICTURES, ".dcm", ".dicom", ".ima")
     maps = sorted(file for file in labels if file.lower().endswith(endings) or is_dicom(file))
-    if maps and not (found.scans or found.damaged):
+    if maps and not (scans or damaged):
         raise InputFileError(
             folder,
             f"holds no scans: {_listed(maps)} are label maps by the names of files or folders. "
@@ -129,26 +103,22 @@ def look_into(
         kind = "a label map" if len(maps) == 1 else "label maps"
         what = f"{kind} by the names of files or folders"
         logger.warning("Left out of %s: %s (%s).", folder, _listed(maps), what)
-    images = [one for one in found.scans if one[1] not in results]
-    if not results or not images:
-        return found
-    logger.warning(
-        "Left out of %s: %s, which tfstyle made. To read results, name them or their own folder.",
-        folder,
-        _listed(sorted(results)),
-    )
-    return found._replace(scans=images)
+    images = [one for one in scans if one[1] not in results]
+    if results and images:
+        logger.warning(
+            "Left out of %s: %s, which tfstyle made. To read results, name them or their own "
+            "folder.",
+            folder,
+            _listed(sorted(results)),
+        )
+        scans = images
+    if others and scans:
+        what = "1 file that is" if len(others) == 1 else f"{len(others)} files that are"
+        names = [os.path.relpath(file, folder) for file in others[:5]] + ["…"] * (len(others) > 5)
+        what += f" neither DICOM, NIfTI nor PNG ({', '.join(names)})"
+        logger.warning("Left out of %s: %s.", folder, what)
+    return scans, damaged
 
 
 def _listed(files: Sequence[str]) -> str:
     return files[0] if len(files) == 1 else f"{len(files)} files such as {files[0]}"
-
-
-def say_others(folder: str, files: Sequence[str]) -> None:
-    """Says which files of a folder are of no kind that is read."""
-    if files:
-        what = "1 file that is" if len(files) == 1 else f"{len(files)} files that are"
-        names = [os.path.relpath(file, folder) for file in files[:5]]
-        names += ["…"] * (len(files) > 5)
-        what += f" neither DICOM, NIfTI nor PNG ({', '.join(names)})"
-        logger.warning("Left out of %s: %s.", folder, what)

@@ -1,25 +1,24 @@
-"""Scans with their masks and domains: :func:`find_labelled` lists them, each reads itself."""
+"""Scans with their masks: :func:`find_labelled` lists them, each reads itself."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
-from tfstyle.data.dicom import is_dicom
+from tfstyle.data.dicom import damage_is_input_error, is_dicom, read_dataset
+from tfstyle.data.dicom.files import meta_of, text_of
 from tfstyle.data.dicom.segmentation import SEG_CLASSES
-from tfstyle.data.domains import UNKNOWN, domain_source, tag_of
 from tfstyle.data.folders import find_files
 from tfstyle.data.layouts import PICTURES, is_label_name, key_of
 from tfstyle.data.masks import add_pictures, check_classes, mask_on, merge_classes
 from tfstyle.data.nifti import smallest_labels
-from tfstyle.data.privacy import mark_of
-from tfstyle.data.read import read_scan
+from tfstyle.data.read import ScanFiles, read_scan, sound_scans, the_one
 from tfstyle.data.scan import Scan
 from tfstyle.errors import ArgumentError, InputFileError
 
@@ -35,15 +34,11 @@ class LabelledScan:
         mask: Read-only uint8 (or int16, int32) labels (slices, rows, columns) on the grid of the
             scan; 0 is background and what the mask's file does not cover.
         covered: Read-only bool (slices,): slices that the mask's file covers. Train on these alone.
-        domain: Name of the domain, for example the manufacturer.
-        subject: Whom the scan is of; scans of one subject belong on one side of a split.
     """
 
     scan: Scan
     mask: np.ndarray
     covered: np.ndarray
-    domain: str = UNKNOWN
-    subject: str = ""
 
     def __post_init__(self) -> None:
         if self.mask.shape != self.scan.shape or self.mask.dtype.kind not in "iu":
@@ -67,21 +62,17 @@ class LabelledFiles:
     """Where a scan and its mask lie; :meth:`read` gives both.
 
     Attributes:
-        image: A NIfTI, PNG or DICOM file, or the folder of a DICOM series.
+        files: The files of the scan.
         masks: Mask files.
-        subject: See :class:`LabelledScan`, as for domain.
-        domain: Its domain.
-        series: What :func:`read_scan` takes for the series, where the folder holds several.
-        values: Label of each mask file, where a file holds one structure; empty where files hold
-            labels themselves.
     """
 
-    image: str
+    files: ScanFiles
     masks: tuple[str, ...]
-    subject: str
-    domain: str
-    series: str | None = None
-    values: tuple[int, ...] = ()
+
+    @property
+    def image(self) -> str:
+        """The scan's file, or the folder of its series."""
+        return self.files.place
 
     def read(self, classes: Mapping[int, Iterable[int]] | str | None = None) -> LabelledScan:
         """Reads the scan, and the mask onto its grid.
@@ -98,34 +89,13 @@ class LabelledFiles:
             ArgumentError: Wrong classes.
         """
         check_classes(classes)
-        scan = read_scan(self.image, series=self.series)
-        mask = np.zeros(scan.shape, np.int32)
-        covered = np.zeros(len(scan), bool)
-        pictures = [path for path in self.masks if path.lower().endswith(".png")]
-        for path, value in zip_longest(self.masks, self.values):
-            if path in pictures:
-                continue
-            labels, inside = mask_on(scan, path)
-            if not inside.any():
-                raise InputFileError(path, f"lies nowhere on the scan {self.image}.")
-            mask = np.where(labels != 0, labels if value is None else value, mask)
-            covered |= inside
-        if pictures:
-            add_pictures(scan, self.image, pictures, mask, covered)
-        return LabelledScan(
-            scan, smallest_labels(merge_classes(mask, classes)), covered, self.domain, self.subject
-        )
+        return _labelled(the_one(self.files.read(), self.image), self.image, self.masks, classes)
 
 
 def find_labelled(
-    images: str | os.PathLike,
-    masks: str | os.PathLike | None = None,
-    *,
-    domain_from: str | Callable[[LabelledFiles], str] = "folder",
-    subject_from: str | Callable[[LabelledFiles], str] | None = None,
-    structures: Mapping[str, int] | None = None,
+    images: str | os.PathLike, masks: str | os.PathLike | None = None
 ) -> list[LabelledFiles]:
-    """Lists the scans of a data set that have masks, with their domains.
+    """Lists the scans of a data set that have masks.
 
     A mask (NIfTI, PNG, DICOM SEG) belongs to the image or series of the same place and name in the
     two folders, where endings and words like ``_seg``, ``_mask``, ``_ct`` do not count (VerSe,
@@ -134,23 +104,13 @@ def find_labelled(
     Args:
         images: Folder of the images.
         masks: Folder of the masks. Defaults to that of the images.
-        domain_from: Where the domain comes from: ``"folder"`` (the first folder below `images`),
-            ``"tag:Manufacturer"`` (any DICOM keyword; for NIfTI the same key of the JSON file
-            beside it, as in BIDS), or a function of the record. Tags that describe technique or
-            equipment (``tfstyle.data.privacy.TECHNICAL``) give their values; all others, which
-            may name patients or places, numbers: ``InstitutionName-1``, ….
-        subject_from: The same for the subject. Defaults to its name or path in the data set.
-        structures: For TotalSegmentator's data set, ``s0000/ct.nii.gz`` with
-            ``s0000/segmentations/STRUCTURE.nii.gz``: labels by the structures' names or patterns
-            of them, such as ``{"vertebrae_*": 1, "sacrum": 2}``. Defaults to masks with labels.
 
     Returns:
         At least one record, sorted by image. Images without mask are left out with a note in the
-        log; domains that cannot be found out are ``"unknown"``, with a warning.
+        log.
 
     Raises:
-        InputFileError: A folder is missing, or nothing was found.
-        ArgumentError: A source of domains that is none of the above.
+        InputFileError: A folder is missing, a DICOM file is damaged, or nothing was found.
 
     Example:
         >>> records = find_labelled("images/", "masks/")
@@ -163,15 +123,30 @@ def find_labelled(
     for folder in (root, mask_root):
         if not folder.is_dir():
             raise InputFileError(folder, "is not a folder.")
-    domain_of = domain_source(domain_from, "domain_from")
-    subject_of = subject_from and domain_source(subject_from, "subject_from")
-    found = list(_pairs(root, mask_root) if structures is None else _by_structure(root, structures))
+    by_key: dict[str, list[str]] = {}
+    for file in find_files(mask_root):
+        if _is_mask(file, alone=mask_root != root):
+            by_key.setdefault(_key(file, mask_root), []).append(file)
+    taken = [file for files in by_key.values() for file in files]
+    # The parts of a series in several folders have masks, and names of slices, of their own.
+    parts = [
+        replace(scan, files=tuple(files), name="")
+        for scan in sound_scans(root, without=taken)
+        for _, files in groupby(scan.files, os.path.dirname)
+    ]
+    folders = [os.path.dirname(part.files[0]) for part in parts if part.kind == "dicom"]
+    found = []
+    for scan in sorted(parts, key=lambda part: part.files):
+        if scan.kind == "dicom" and _is_segmentation(scan.files[0]):
+            continue
+        alone = folders.count(os.path.dirname(scan.files[0])) == 1
+        if own := _masks_of(scan, root, by_key, alone):
+            found.append(LabelledFiles(scan, own))
+        else:
+            logger.info("Left out: %s has no mask.", scan.place)
     if not found:
         raise InputFileError(root, "holds no scan with a mask of its name; give both folders.")
-    found.sort(key=lambda record: (record.image, record.series or ""))
-    if subject_of:
-        found = [replace(record, subject=subject_of(record)) for record in found]
-    return [replace(record, domain=domain_of(record)) for record in found]
+    return found
 
 
 def read_labelled(
@@ -200,75 +175,65 @@ def read_labelled(
         raise ArgumentError("mask: must be at least one file, received none.")
     if folder := next((path for path in paths if os.path.isdir(path)), None):
         raise InputFileError(folder, "is a folder; name the mask's file, or use find_labelled.")
-    image = os.fspath(image)
-    name = key_of(os.path.basename(os.path.abspath(image)))
-    return LabelledFiles(image, paths, name, UNKNOWN, series=series).read(classes)
+    check_classes(classes)
+    return _labelled(read_scan(image, series=series), os.fspath(image), paths, classes)
 
 
-def _below(root: Path, path: str | Path) -> str:
-    """The first folder between the root and a file, or the root's own name."""
-    parts = Path(path).relative_to(root).parts
-    return parts[0] if len(parts) > 1 else root.resolve().name
-
-
-def _pairs(root: Path, mask_root: Path) -> Iterator[LabelledFiles]:
-    masks: dict[str, list[str]] = {}
-    for file in find_files(mask_root):
-        if _is_mask(file, alone=mask_root != root):
-            where = Path(file).relative_to(mask_root)
-            masks.setdefault(str(where.parent / key_of(where.name)), []).append(file)
-    if not masks:
-        return
-    taken = {file for files in masks.values() for file in files}
-    series: dict[tuple[str, str], list[str]] = {}
-    for file in find_files(root):
-        if file in taken:
+def _labelled(
+    scan: Scan,
+    image: str,
+    masks: Sequence[str],
+    classes: Mapping[int, Iterable[int]] | str | None,
+) -> LabelledScan:
+    mask = np.zeros(scan.shape, np.int32)
+    covered = np.zeros(len(scan), bool)
+    pictures = [path for path in masks if path.lower().endswith(".png")]
+    for path in masks:
+        if path in pictures:
             continue
-        where = Path(file).relative_to(root)
-        key = str(where.parent / key_of(where.name))
-        if file.lower().endswith(PICTURES):
-            if key in masks:
-                yield LabelledFiles(file, tuple(masks[key]), key, _below(root, file))
-            else:
-                logger.info("Left out: %s has no mask.", file)
-        elif is_dicom(file) and tag_of(file, "SOPClassUID") not in SEG_CLASSES:
-            uid = tag_of(file, "SeriesInstanceUID")
-            series.setdefault((str(where.parent), uid), []).append(file)
-    folders = [folder for folder, _ in series]
-    for (folder, uid), files in series.items():
-        keys = [str(Path(folder) / key_of(os.path.basename(file))) for file in files]
-        several, one = folders.count(folder) > 1, len(files) == 1
-        chosen = sorted({file for key in keys for file in masks.get(key, ())})
-        if not chosen and not several:
-            inside = [f for key, fs in masks.items() if str(Path(key).parent) == folder for f in fs]
-            volumes = [f for f in inside if not f.lower().endswith(".png") and folder != "."]
-            chosen = masks.get(folder, volumes)
-        path = files[0] if one else str(root / folder)
-        if not chosen:
-            logger.info("Left out: %s has no mask.", path)
-            continue
-        name = keys[0] if one or folder == "." else folder
-        number = mark_of(uid) if several and not one else None
-        yield LabelledFiles(path, tuple(chosen), name, _below(root, files[0]), series=number)
+        labels, inside = mask_on(scan, path)
+        if not inside.any():
+            raise InputFileError(path, f"lies nowhere on the scan {image}.")
+        mask = np.where(labels != 0, labels, mask)
+        covered |= inside
+    if pictures:
+        add_pictures(scan, image, pictures, mask, covered)
+    return LabelledScan(scan, smallest_labels(merge_classes(mask, classes)), covered)
 
 
-def _by_structure(root: Path, structures: Mapping[str, int]) -> Iterator[LabelledFiles]:
-    """The records of TotalSegmentator's data set: a folder of masks, one a structure, a scan."""
-    for image in sorted([*root.glob("ct.nii*"), *root.glob("*/ct.nii*")]):
-        values: dict[str, int] = {}
-        for pattern, label in structures.items():
-            for path in sorted((image.parent / "segmentations").glob(f"{pattern}.nii*")):
-                values.setdefault(str(path), label)
-        if not values:
-            logger.info("Left out: %s has no mask of %s.", image, ", ".join(structures))
-            continue
-        name, place = image.parent.resolve().name, _below(root, image.parent)
-        yield LabelledFiles(str(image), (*values,), name, place, values=tuple(values.values()))
+def _masks_of(
+    scan: ScanFiles, root: Path, masks: Mapping[str, list[str]], alone: bool
+) -> tuple[str, ...]:
+    """The masks of a scan by name; `alone` is a series that has its folder to itself."""
+    keys = [_key(file, root) for file in scan.files]
+    named = sorted({mask for key in keys for mask in masks.get(key, ())})
+    folder = os.path.dirname(keys[0])
+    if named or scan.kind != "dicom" or not alone or not folder:
+        return tuple(named)
+    inside = [
+        mask
+        for key, files in masks.items()
+        for mask in files
+        if os.path.dirname(key) == folder and not mask.lower().endswith(".png")
+    ]
+    return tuple(masks.get(folder, inside))
+
+
+def _key(file: str, root: Path) -> str:
+    """What the path of an image in its folder and that of its mask have in common."""
+    place, name = os.path.split(os.path.relpath(file, root))
+    return os.path.join(place, key_of(name))
 
 
 def _is_mask(file: str, alone: bool) -> bool:
     """Whether a file may be a mask; beside images only by its name or kind."""
-    lower = file.lower()
-    if lower.endswith(PICTURES):
+    if file.lower().endswith(PICTURES):
         return alone or is_label_name(file)
-    return is_dicom(file) and tag_of(file, "SOPClassUID") in SEG_CLASSES
+    return is_dicom(file) and _is_segmentation(file)
+
+
+def _is_segmentation(file: str) -> bool:
+    dataset = read_dataset(file, pixels=False, tags=["SOPClassUID"])
+    with damage_is_input_error(file):
+        stated = text_of(dataset, "SOPClassUID")
+        return (stated or text_of(meta_of(dataset), "MediaStorageSOPClassUID")) in SEG_CLASSES

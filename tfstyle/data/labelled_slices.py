@@ -10,7 +10,6 @@ import tensorflow as tf
 from tfstyle._private.images import checked_whole
 from tfstyle.data.labelled import LabelledFiles, LabelledScan
 from tfstyle.data.masks import check_classes, merge_classes
-from tfstyle.data.phantom import Phantom
 from tfstyle.data.windows import WindowSpec, resolve_window
 from tfstyle.errors import ArgumentError
 
@@ -19,7 +18,7 @@ SHUFFLED = 256
 
 
 def labelled_dataset(
-    records: Sequence[LabelledFiles | LabelledScan | Phantom],
+    records: Sequence[LabelledFiles | LabelledScan],
     window: WindowSpec = "auto",
     batch_size: int = 8,
     *,
@@ -42,8 +41,8 @@ def labelled_dataset(
         >>> augmented = data.map(tfstyle.StyleAugmentation(model, styles="batch"))
 
     Args:
-        records: Of :func:`tfstyle.data.find_labelled` or :func:`tfstyle.data.read_labelled`, or
-            phantoms.
+        records: Of :func:`tfstyle.data.find_labelled`, :func:`tfstyle.data.read_labelled` or
+            :func:`tfstyle.data.spine_phantom`.
         window: From HU to gray levels, see :func:`tfstyle.data.resolve_window`.
         batch_size: Slices in a batch; the last one may have fewer.
         size: Side of the images in pixels. Slices are scaled to fit, masks by the nearest pixel,
@@ -69,17 +68,13 @@ def labelled_dataset(
     size = None if size is None else checked_whole("size", size, 1)
     rng = None if seed is None else np.random.default_rng(seed)
 
-    def covered(record: LabelledScan | Phantom) -> np.ndarray:
-        return getattr(record, "covered", np.ones(len(record.mask), bool))
-
     def slices() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for number in range(len(records)) if rng is None else rng.permutation(len(records)):
             record = records[number]
-            one = record.read(classes) if isinstance(record, LabelledFiles) else record
-            mask = one.mask if one is not record else merge_classes(one.mask, classes)
-            there = covered(one)
-            images = resolve_window(window, one.scan).to_unit(one.scan.pixels[there])
-            for image, labels in zip(images, mask[there]):
+            one = record.read() if isinstance(record, LabelledFiles) else record
+            mask = merge_classes(one.mask, classes)
+            images = resolve_window(window, one.scan).to_unit(one.pixels[one.covered])
+            for image, labels in zip(images, mask[one.covered]):
                 yield image[..., None], labels.astype(np.int32)
 
     data = tf.data.Dataset.from_generator(
@@ -96,7 +91,7 @@ def labelled_dataset(
     data = data.padded_batch(batch_size)
     in_memory = [record for record in records if not isinstance(record, LabelledFiles)]
     if len(in_memory) == len(records):
-        count = sum(int(covered(record).sum()) for record in in_memory)
+        count = sum(int(record.covered.sum()) for record in in_memory)
         data = data.apply(tf.data.experimental.assert_cardinality(-(-count // batch_size)))
     return data.prefetch(tf.data.AUTOTUNE)
 

@@ -149,12 +149,6 @@ def _axes(affine: np.ndarray, path: str) -> np.ndarray:
     raise InputFileError(path, "its affine is singular, so the orientation is unknown.")
 
 
-def nifti_name(path: str | os.PathLike) -> str:
-    """The file name without ``.nii`` and ``.gz``."""
-    name = os.path.basename(os.fspath(path))
-    return safe_name(re.sub(r"(\.nii)?(\.gz)?$", "", name, flags=re.I), "volume")
-
-
 def read_nifti(path: str | os.PathLike, *, units: str = "auto", lazy: bool = False) -> Scan:
     """Reads a 3-D NIfTI volume as axial slices.
 
@@ -185,11 +179,12 @@ def read_nifti(path: str | os.PathLike, *, units: str = "auto", lazy: bool = Fal
     source = NiftiPixels(path)
     source.units = source.units if units == "auto" else units
     pixels = None if lazy and source.units else source.scaled(source.voxels())
+    name = re.sub(r"(\.nii)?(\.gz)?$", "", os.path.basename(path), flags=re.I)
     return Scan(
         pixels=cast("np.ndarray", source if lazy else pixels),
         spacing=tuple(np.linalg.norm(source.affine[:3, :3], axis=0)),
         units=source.units,
-        name=nifti_name(path),
+        name=safe_name(name, "volume"),
         affine=source.affine,
         header_window=source.window,
         files=(path,),
@@ -243,18 +238,16 @@ def resample_labels(
     scan: Scan, voxels: np.ndarray, affine: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """:func:`match_labels` of labels at hand, by the affine from their indices to the patient."""
+    from scipy import ndimage
+
     change = np.linalg.inv(affine) @ scan.affine  # scan index -> label index
-    labels = np.zeros(scan.shape, voxels.dtype)
-    covered = np.zeros(len(scan), bool)
-    limits = np.array(voxels.shape)[:, None, None]
-    plane = np.tensordot(change[:3, 1:3], np.indices(scan.shape[1:]), 1)
-    for number in range(len(scan)):
-        origin = change[:3, 3] + change[:3, 0] * number
-        index = np.floor(plane + origin[:, None, None] + 0.5).astype(np.int64)
-        inside = ((index >= 0) & (index < limits)).all(axis=0)
-        covered[number] = inside.any()
-        labels[number][inside] = voxels[tuple(index[:, inside])]
-    return labels, covered
+    labels, inside = (
+        ndimage.affine_transform(
+            values, change[:3, :3], change[:3, 3], scan.shape, order=0, mode="grid-constant"
+        )
+        for values in (voxels, np.ones(voxels.shape, np.uint8))
+    )
+    return labels, inside.any(axis=(1, 2))
 
 
 def smallest_labels(labels: np.ndarray, path: str = "labels") -> np.ndarray:
@@ -342,16 +335,12 @@ def _write(values: np.ndarray, scan: Scan, path: str, description: str, units: s
 def _image(values: np.ndarray, scan: Scan) -> nib.Nifti1Image:
     """Values (slices, rows, columns) in the axes of the scan's own file, with its geometry."""
     source = scan.files[0] if scan.files else ""
-    affine = np.diag([*scan.spacing, 1.0])[[2, 1, 0, 3]] if scan.affine is None else scan.affine
     if not source.lower().endswith(NIFTI):
-        affine = _RAS_TO_LPS @ affine[:, [2, 1, 0, 3]]
-        image = nib.Nifti1Image(np.ascontiguousarray(values.transpose(2, 1, 0)), affine)
-        image.header.set_xyzt_units("mm")
-        return image
+        return image_of(values, scan)
     before = _header(source)
     shape, own = before.get_data_shape(), np.array(before.get_best_affine(), np.float64)
     change = nib.orientations.ornt_transform(_SCAN_AXES, _axes(own, source))
-    affine = _RAS_TO_LPS @ affine @ nib.orientations.inv_ornt_aff(change, values.shape)
+    affine = _RAS_TO_LPS @ _affine_of(scan) @ nib.orientations.inv_ornt_aff(change, values.shape)
     voxels = nib.orientations.apply_orientation(values, change)
     header = type(before)()
     for field in _GEOMETRY:
@@ -366,6 +355,18 @@ def _image(values: np.ndarray, scan: Scan) -> nib.Nifti1Image:
         header.set_sform(affine, int(before["sform_code"]) or (0 if code else 1))
     kind = nib.Nifti2Image if isinstance(before, nib.Nifti2Header) else nib.Nifti1Image
     return kind(np.ascontiguousarray(voxels), None, header)
+
+
+def image_of(values: np.ndarray, scan: Scan) -> nib.Nifti1Image:
+    """Values (slices, rows, columns) at the place of a scan, stored as columns, rows, slices."""
+    affine = _RAS_TO_LPS @ _affine_of(scan)[:, [2, 1, 0, 3]]
+    image = nib.Nifti1Image(values.transpose(2, 1, 0), affine)
+    image.header.set_xyzt_units("mm")
+    return image
+
+
+def _affine_of(scan: Scan) -> np.ndarray:
+    return np.diag([*scan.spacing, 1.0])[[2, 1, 0, 3]] if scan.affine is None else scan.affine
 
 
 def check_unit(unit: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

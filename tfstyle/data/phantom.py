@@ -6,30 +6,15 @@ organs, and a lumbar vertebra with its processes round the spinal canal. No data
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from tfstyle._private.images import number
 from tfstyle.data._anatomy import LEVEL, Body
 from tfstyle.data._canvas import LABELS, Canvas
+from tfstyle.data.labelled import LabelledScan
 from tfstyle.data.scan import Scan
 
-__all__ = ["LABELS", "Phantom", "spine_phantom"]
-
-
-@dataclass(frozen=True, eq=False)
-class Phantom:
-    """A phantom scan with its mask.
-
-    Attributes:
-        scan: The scan in HU.
-        mask: uint8 (slices, rows, columns), values of :data:`LABELS`, on the grid of the scan: the
-            label of the structure at each pixel's center, before blur and noise.
-    """
-
-    scan: Scan
-    mask: np.ndarray
+__all__ = ["LABELS", "spine_phantom"]
 
 
 def spine_phantom(
@@ -40,7 +25,7 @@ def spine_phantom(
     slices: int = 1,
     slice_spacing_mm: float = 3.0,
     noise_hu: float | None = None,
-) -> Phantom:
+) -> LabelledScan:
     """Draws a phantom of an axial CT slice, or a stack of slices, of the lumbar spine.
 
     Example:
@@ -59,7 +44,8 @@ def spine_phantom(
         noise_hu: Standard deviation of the noise. Defaults to one drawn from 6 to 18.
 
     Returns:
-        The phantom: HU from -1024, int16, and the mask.
+        The scan in HU from -1024, and its uint8 mask with values of :data:`LABELS`: the structure
+        at each pixel's center, before blur and noise.
 
     Raises:
         ArgumentError: If a number is out of its range.
@@ -93,7 +79,6 @@ def spine_phantom(
         pixels[i], mask[i] = canvas.scan(noise), canvas.labels
     affine = np.diag([slice_spacing_mm, spacing, spacing, 1.0])[[2, 1, 0, 3]]
     affine[:3, 3] = center[0] - (columns - 1) / 2 * spacing, center[1] - (rows - 1) / 2 * spacing, 0
-    mask.setflags(write=False)
     scan = Scan(
         pixels=pixels,
         spacing=(float(slice_spacing_mm), spacing, spacing),
@@ -101,4 +86,4 @@ def spine_phantom(
         name=f"phantom-{seed}",
         affine=affine,
     )
-    return Phantom(scan, mask)
+    return LabelledScan(scan, mask, np.ones(slices, bool))

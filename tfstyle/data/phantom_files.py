@@ -9,7 +9,7 @@ from pathlib import Path
 from tfstyle.data.nifti import write_labels, write_nifti
 from tfstyle.data.phantom import spine_phantom
 from tfstyle.data.png import write_png
-from tfstyle.data.protocols import apply_protocol, find_protocol
+from tfstyle.data.protocols import apply_protocol
 from tfstyle.data.windows import WINDOWS, scan_to_unit
 from tfstyle.errors import ArgumentError, OutputError
 
@@ -23,19 +23,11 @@ def write_phantoms(
     seed: int = 0,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Path]:
-    """Draws spine phantoms of the seeds from `seed` on and writes three files for each.
+    """Draws spine phantoms of the seeds from `seed` on into a new or empty folder.
 
-    Args:
-        output: Folder, new or empty.
-        count: Number of phantoms.
-        size: Rows and columns in pixels.
-        protocol: Key of :data:`tfstyle.data.PROTOCOLS` for the PNG.
-        seed: First seed.
-        progress: Called after each phantom.
-
-    Returns:
-        Files in the order ``phantom_<seed>.nii.gz`` (HU), ``phantom_<seed>_mask.nii.gz`` (labels,
-        see :data:`tfstyle.data.LABELS`) and ``phantom_<seed>.png``.
+    Gives the files, three for each: ``phantom_<seed>.nii.gz`` (HU), ``phantom_<seed>_mask.nii.gz``
+    (see :data:`tfstyle.data.LABELS`) and ``phantom_<seed>.png``, under a protocol of
+    :data:`tfstyle.data.PROTOCOLS`.
 
     Raises:
         ArgumentError: Unknown protocol, or numbers that cannot be used.
@@ -45,25 +37,20 @@ def write_phantoms(
         >>> write_phantoms("phantoms", count=2)[0].name
         'phantom_0.nii.gz'
     """
-    find_protocol(protocol)
     if count < 1:
         raise ArgumentError(f"count: must be at least 1, received {count}.")
     folder = Path(output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        filled = any(folder.iterdir())
-    except OSError as error:
-        raise OutputError.of(folder, error) from error
-    if filled:
+    if folder.is_dir() and any(folder.iterdir()):
         raise OutputError(folder, "is not empty; choose another folder.")
     files = []
     for number in range(seed, seed + count):
         phantom = spine_phantom(seed=number, size=size)
+        image = apply_protocol(phantom, protocol, seed=number)[0]
         names = [f"phantom_{number}{end}" for end in (".nii.gz", "_mask.nii.gz", ".png")]
         hu, mask, picture = (folder / name for name in names)
         write_nifti(scan_to_unit(phantom.scan, "full"), phantom.scan, WINDOWS["full"], hu)
         write_labels(phantom.mask, phantom.scan, mask)
-        write_png(apply_protocol(phantom, protocol, seed=number)[0], picture)
+        write_png(image, picture)
         files += [hu, mask, picture]
         if progress is not None:
             progress(number - seed + 1, count, hu.name)

@@ -42,7 +42,8 @@ def read_png(path: str | os.PathLike, lazy: bool = False) -> Scan:
     """
     path = os.fspath(path)
     pixels: Any = PngPixels(path)
-    scan = Scan(pixels, units="gray", name=picture_name(path), files=(path,))
+    name = safe_name(os.path.splitext(os.path.basename(path))[0], "picture")
+    scan = Scan(pixels, units="gray", name=name, files=(path,))
     return scan if lazy else scan.load()
 
 
@@ -95,11 +96,6 @@ def _size(path: str, data: bytes) -> tuple[tuple[int, int, int], int]:
     columns, rows, bits = struct.unpack(">IIB", data[16:25])
     check(path, "picture_pixels", rows * columns, f"a picture of {rows} x {columns} pixels")
     return (1, rows, columns), bits
-
-
-def picture_name(path: str | os.PathLike) -> str:
-    """The file name without its ending."""
-    return safe_name(os.path.splitext(os.path.basename(os.fspath(path)))[0], "picture")
 
 
 def write_png(

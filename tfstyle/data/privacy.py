@@ -16,19 +16,6 @@ import pydicom.config
 
 _QUOTED = re.compile(r"""b?(["'])(?:(?!\1).)*(?:\1|$)""")
 
-#: DICOM keywords of technique and equipment, whose values are told as they are. None of them is in
-#: the table of the basic profile (DICOM PS3.15 Table E.1-1).
-TECHNICAL = frozenset({
-    "BitsAllocated", "BitsStored", "BodyPartExamined", "Columns", "ConvolutionKernel",
-    "DataCollectionDiameter", "DistanceSourceToDetector", "DistanceSourceToPatient", "EchoTime",
-    "Exposure", "ExposureTime", "FilterType", "FlipAngle", "FocalSpots", "GantryDetectorTilt",
-    "ImageType", "KVP", "MagneticFieldStrength", "Manufacturer", "ManufacturerModelName",
-    "Modality", "PatientPosition", "PhotometricInterpretation", "PixelSpacing",
-    "ReconstructionDiameter", "RepetitionTime", "RescaleType", "RotationDirection", "Rows",
-    "SOPClassUID", "ScanOptions", "ScanningSequence", "SequenceVariant", "SliceThickness",
-    "SpacingBetweenSlices", "SpiralPitchFactor", "XRayTubeCurrent",
-})  # fmt: skip
-
 
 def reason_of(error: BaseException) -> str:
     """What another library says of a damaged file, without the values in quotes, behind a colon.

@@ -9,8 +9,8 @@ from types import MappingProxyType
 import numpy as np
 
 from tfstyle._private.images import number
-from tfstyle.data._canvas import filtered, squared_frequencies
-from tfstyle.data.phantom import Phantom
+from tfstyle.data._canvas import smoothed
+from tfstyle.data.labelled import LabelledScan
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import ArgumentError
@@ -27,7 +27,7 @@ class Protocol:
         gamma: Exponent of the gray levels after the window; below 1 is brighter.
         sharpness: Of the reconstruction kernel: mm of Gaussian blur below 0, strength of edge
             enhancement above.
-        noise_hu: Standard deviation of the added noise.
+        noise_hu: Standard deviation of the added noise, before the kernel.
         inverted: Whether dense tissue is dark.
     """
 
@@ -63,17 +63,8 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
 """Gray-scale protocols by name."""
 
 
-def find_protocol(name: str) -> Protocol:
-    """The protocol of a name, written with '-' or '_'; an ArgumentError if there is none."""
-    found = PROTOCOLS.get(name.strip().lower().replace("-", "_"))
-    if found is None:
-        names = ", ".join(sorted(PROTOCOLS))
-        raise ArgumentError(f"protocol: unknown protocol {name!r}; use one of {names}.")
-    return found
-
-
 def apply_protocol(
-    source: Phantom | Scan, protocol: str | Protocol = "standard", seed: int = 0
+    source: LabelledScan | Scan, protocol: str | Protocol = "standard", seed: int = 0
 ) -> np.ndarray:
     """A scan in HU as it would look under another protocol.
 
@@ -82,7 +73,7 @@ def apply_protocol(
         (1, 64, 64, 1)
 
     Args:
-        source: A phantom or a scan in HU.
+        source: A scan in HU, perhaps with its mask, such as a phantom.
         protocol: A name in :data:`PROTOCOLS` (with '-' or '_') or a :class:`Protocol`.
         seed: Seed of the added noise.
 
@@ -92,11 +83,15 @@ def apply_protocol(
     Raises:
         ArgumentError: If the name is unknown, the seed negative or the scan not in HU.
     """
-    scan = source.scan if isinstance(source, Phantom) else source
+    scan = source.scan if isinstance(source, LabelledScan) else source
     if scan.units != "HU":
         raise ArgumentError(f"{scan.name} is in units {scan.units!r}; a protocol needs HU.")
     if isinstance(protocol, str):
-        protocol = find_protocol(protocol)
+        found = PROTOCOLS.get(protocol.strip().lower().replace("-", "_"))
+        if found is None:
+            names = ", ".join(sorted(PROTOCOLS))
+            raise ArgumentError(f"protocol: unknown protocol {protocol!r}; use one of {names}.")
+        protocol = found
     if seed < 0:
         raise ArgumentError(f"seed: must not be negative, received {seed!r}.")
     images = np.empty(scan.pixels.shape, np.float32)
@@ -116,19 +111,13 @@ def apply_protocol(
 def _reconstruct(
     hu: np.ndarray, spacing: tuple[float, float], protocol: Protocol, rng: np.random.Generator
 ) -> np.ndarray:
-    """Applies the kernel and adds noise that has passed through it, with mirrored borders."""
-    margin = [min(16, n) for n in hu.shape]
-    image = np.pad(hu, [(m, m) for m in margin], mode="symmetric")
-    f2 = squared_frequencies(image.shape, spacing)
-    if protocol.sharpness < 0:
-        gain = np.exp(-2 * np.pi**2 * protocol.sharpness**2 * f2)
-    else:  # unsharp mask with a Gaussian of 1 mm
-        gain = 1 + protocol.sharpness * (1 - np.exp(-2 * np.pi**2 * f2))
-    spectrum = np.fft.rfft2(image) * gain
+    """Adds noise without long waves, and applies the kernel to both."""
     if protocol.noise_hu:
-        grain = filtered(rng.standard_normal(image.shape), np.sqrt(f2) * np.exp(-f2 / 0.15))
+        white = rng.standard_normal(hu.shape)
+        sigma = max(0.6, 0.9 * min(spacing))
+        grain = smoothed(white, sigma, spacing) - smoothed(white, 1.4 * sigma, spacing)
         spread = grain.std()
-        grain *= protocol.noise_hu / spread if spread > 0 else 0
-        spectrum += np.fft.rfft2(grain)
-    image = np.fft.irfft2(spectrum, image.shape)
-    return image[tuple(slice(m, m + n) for m, n in zip(margin, hu.shape))]
+        hu = hu + grain * (protocol.noise_hu / spread if spread > 0 else 0)
+    if protocol.sharpness < 0:
+        return smoothed(hu, -protocol.sharpness, spacing)
+    return hu + protocol.sharpness * (hu - smoothed(hu, 1.0, spacing))  # unsharp mask

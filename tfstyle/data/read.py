@@ -2,54 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydicom.dataset import Dataset
-
-from tfstyle.data.dicom.files import NoPictureError, is_dicom
-from tfstyle.data.dicom.headers import IDENTITY_TAGS, frames_of, identity_of
-from tfstyle.data.dicom.series import (
-    load_all,
-    read_dicom,
-    say_without_picture,
-    scans_of,
-    series_keys,
-    series_mark,
-)
-from tfstyle.data.folders import find_files, look_into, say_others
+from tfstyle.data.dicom.files import NotDicomError
+from tfstyle.data.dicom.series import load_all, read_dicom, series_keys, series_name
+from tfstyle.data.folders import find_files, look_into
 from tfstyle.data.layouts import NIFTI
-from tfstyle.data.nifti import nifti_name, read_nifti
-from tfstyle.data.png import is_png, picture_name, read_png
+from tfstyle.data.nifti import read_nifti
+from tfstyle.data.png import is_png, read_png
+from tfstyle.data.privacy import mark_of
 from tfstyle.data.scan import Scan
 from tfstyle.errors import InputFileError
 
-_PAIR = (".hdr", ".img", ".hdr.gz", ".img.gz")
-_PAIR_PROBLEM = (
-    "half of a pair of header and image (.hdr and .img, Analyze or NIfTI), which is not read. Make "
-    "one .nii.gz of both, for example with nibabel.save(nibabel.load('x.hdr'), 'x.nii.gz')."
-)
-
-
-def no_scans(folder: str | os.PathLike) -> InputFileError:
-    """The error for a folder or file without a scan, which says what is there instead."""
-    path = os.fspath(folder)
-    try:
-        files = find_files(path) if os.path.isdir(path) else [s.files[0] for s in read_scans(path)]
-    except InputFileError as error:
-        return error
-    pair = next((file for file in files if file.lower().endswith(_PAIR)), None)
-    if pair is not None:
-        return InputFileError(pair, _PAIR_PROBLEM)
-    index = next((file for file in files if os.path.basename(file).lower() == "dicomdir"), None)
-    if index is not None:
-        return InputFileError(
-            index,
-            "a DICOMDIR, the index of DICOM files, and none of its files is beside or below it. "
-            "Copy the whole medium, with the folders that it lists.",
-        )
-    return InputFileError(path, "holds no DICOM, NIfTI or PNG files.")
+logger = logging.getLogger(__name__)
 
 
 def read_scans(
@@ -75,9 +44,8 @@ def read_scans(
 
     Args:
         path: A DICOM, ``.nii``, ``.nii.gz`` or PNG file, or a folder.
-        series: Only this series: its Series Number, its name, or its Series Instance UID, of which
-            the end will do: from a dot on (``.77``, ``3.77``), or six digits and more. The name of
-            one of several scans of a series (``ct_phase2``) gives this one.
+        series: Only this series: its Series Number, its name, or its Series Instance UID. The name
+            of one of several scans of a series (``ct_phase2``) gives this one.
         units: For NIfTI, ``"HU"`` or ``"US"`` to decide what the values mean, ``"auto"`` to judge
             by the values.
         lazy: Leave the pixels until they are asked for, see :class:`tfstyle.data.Scan`; damage of
@@ -92,20 +60,46 @@ def read_scans(
     """
     path = os.fspath(path)
     _check_exists(path)
+    lower = path.lower()
     if os.path.isdir(path):
-        scans = _read_folder(path, series, units, lazy)
+        found, by_name = sound_scans(path), series is not None
+        scans = [s for files in found for s in files.read(units=units, lazy=lazy or by_name)]
+        if not scans:
+            raise no_scans(path)
     elif os.path.getsize(path) == 0:
         raise InputFileError(path, "the file is empty.")
-    elif (nifti := path.lower().endswith(NIFTI)) or path.lower().endswith(".png") or is_png(path):
-        scan = read_nifti(path, units=units, lazy=lazy) if nifti else read_png(path, lazy)
-        scans = [scan] if series in (None, scan.name) else []
-    elif path.lower().endswith(_PAIR) and not is_dicom(path):
-        raise InputFileError(path, _PAIR_PROBLEM)
+    elif lower.endswith(NIFTI):
+        scans = [read_nifti(path, units=units, lazy=lazy)]
+    elif lower.endswith(".png") or is_png(path):
+        scans = [read_png(path, lazy)]
     else:
-        scans = read_dicom([path], series=series, as_given=True, lazy=lazy)
-    if series is not None and not scans:
+        scans = read_dicom([path], as_given=True, lazy=lazy)
+    if series is None:
+        return scans
+    if not (chosen := named(scans, series)):
         raise InputFileError(path, f"holds no series {series!r}.")
-    return scans
+    return chosen if lazy else load_all(chosen)
+
+
+def named(scans: Sequence[Scan], series: str) -> list[Scan]:
+    """The scans of a series, by its name, Series Number or UID; or the one scan of a name."""
+
+    def is_meant(scan: Scan) -> bool:
+        if scan.name.removesuffix(f"_{scan.stack}") == series:
+            return True
+        if not scan.frames or not series:
+            return False
+        frame = scan.frames[0]
+        number = series.removeprefix("-").isdecimal() and int(series) == frame.SeriesNumber
+        return number or series == frame.identity[0]
+
+    return list(filter(is_meant, scans)) or [scan for scan in scans if scan.name == series]
+
+
+def no_scans(path: str | os.PathLike) -> InputFileError:
+    """The error for a folder or file without a scan."""
+    problem = "holds no DICOM, NIfTI or PNG files with scans; scouts are read by their file alone."
+    return InputFileError(path, problem)
 
 
 def _check_exists(path: str) -> None:
@@ -113,34 +107,6 @@ def _check_exists(path: str) -> None:
         raise InputFileError(path, "no such file or folder.")
     if not os.path.isdir(path) and not os.path.isfile(path):  # a pipe would be waited for
         raise InputFileError(path, "neither a file nor a folder.")
-
-
-def _read_folder(path: str, series: str | None, units: str, lazy: bool) -> list[Scan]:
-    def describe(file: str, dataset: Dataset) -> object:
-        try:
-            return frames_of(file, dataset)
-        except NoPictureError as error:
-            return error
-
-    found = look_into(path, find_files(path), describe, None, strict=True)
-    said = [said for _, _, said in found.scans if said is not None]
-    frames = [one for one in said if isinstance(one, list)]
-    say_without_picture([e for e in said if isinstance(e, NoPictureError)], beside=bool(frames))
-    series_found = scans_of(frames, series=series)
-    scans = series_found if lazy else load_all(series_found)
-    scans += [read_png(p, lazy) for p in found.of("png") if series in (None, picture_name(p))]
-    scans += [
-        read_nifti(file, units=units, lazy=lazy)
-        for file in found.of("nifti")
-        if series in (None, nifti_name(file))
-    ]
-    if not scans and series is None:
-        if said:
-            what = "scout images and objects without pictures are left out; or give a scout's file"
-            raise InputFileError(path, f"holds DICOM files, none with slices to read ({what}).")
-        raise no_scans(path)
-    say_others(path, found.others)
-    return sorted(scans, key=lambda scan: os.path.dirname(scan.files[0]))
 
 
 @dataclass(frozen=True)
@@ -151,13 +117,22 @@ class ScanFiles:
         files: The files, sorted; several for a DICOM series.
         kind: ``"dicom"``, ``"nifti"`` or ``"png"``.
         series: Series Instance UID, with more behind it where several series share it, or "".
+        name: Of the scans of a DICOM series; "" for that of its file or folder.
     """
 
     files: tuple[str, ...]
     kind: str
     series: str = ""
+    name: str = ""
 
-    def read(self, *, lazy: bool = False) -> list[Scan]:
+    @property
+    def place(self) -> str:
+        """The file, or the folder of several."""
+        if len(self.files) == 1:
+            return self.files[0]
+        return os.path.commonpath([os.path.dirname(file) for file in self.files])
+
+    def read(self, *, units: str = "auto", lazy: bool = False) -> list[Scan]:
         """Reads the files as :func:`read_scans` reads a folder, whose errors it raises.
 
         Gives one scan, several where a DICOM series repeats its positions, or none where the files
@@ -166,8 +141,8 @@ class ScanFiles:
         if self.kind == "png":
             return [read_png(self.files[0], lazy)]
         if self.kind == "dicom":
-            return read_dicom(self.files, lazy=lazy)
-        return [read_nifti(self.files[0], lazy=lazy)]
+            return read_dicom(self.files, name=self.name, lazy=lazy)
+        return [read_nifti(self.files[0], units=units, lazy=lazy)]
 
 
 def list_scans(
@@ -179,7 +154,7 @@ def list_scans(
 
     Args:
         folder: The folder; or one file.
-        without: Folders in it to pass over.
+        without: Files and folders in it to pass over.
 
     Returns:
         The scans, sorted by their first file, and an error for each DICOM file whose header cannot
@@ -192,21 +167,43 @@ def list_scans(
     _check_exists(folder)
     files = find_files(folder) if os.path.isdir(folder) else [folder]
     if without:
-        passed = tuple(os.path.join(os.path.realpath(path), "") for path in without)
-        files = [file for file in files if not os.path.realpath(file).startswith(passed)]
-    found = look_into(folder, files, lambda _, header: identity_of(header), IDENTITY_TAGS, False)
-    scans = [ScanFiles((file,), "nifti") for file in found.of("nifti")]
-    scans += [ScanFiles((file,), "png") for file in found.of("png")]
-    dicom = [(file, identity) for kind, file, identity in found.scans if kind == "dicom"]
+        passed = {os.path.realpath(path) for path in without}
+        inside = tuple(os.path.join(path, "") for path in passed if os.path.isdir(path))
+        real = {file: os.path.realpath(file) for file in files}
+        files = [f for f in files if real[f] not in passed and not real[f].startswith(inside)]
+    found, damaged = look_into(folder, files)
+    scans = [ScanFiles((file,), kind) for kind, file, identity in found if identity is None]
+    dicom = [(file, identity) for _, file, identity in found if identity is not None]
     series: dict[tuple[str, ...], list[str]] = {}
     for key, (file, _) in zip(series_keys(dicom), dicom):
         series.setdefault(key, []).append(file)
-    scans += [
-        ScanFiles(tuple(files), "dicom", series_mark(key, series)) for key, files in series.items()
-    ]
-    if scans:
-        say_others(folder, found.others)
-    return sorted(scans, key=lambda scan: scan.files), found.damaged
+    uids = Counter(key[:2] for key in series)
+    names = Counter(map(series_name, series.values()))
+    for key, members in series.items():
+        uid, name = key[0], series_name(members)
+        if uid and uids[key[:2]] > 1:
+            logger.warning(
+                "One Series Instance UID stands for %d series of different patients, studies or "
+                "frames of reference; the one that begins with %s is read as a scan of its own.",
+                *(uids[key[:2]], members[0]),
+            )
+            uid = "/".join(key)
+        if names[name] > 1:
+            name = f"{name}-{mark_of(uid or members[0])}"
+        scans.append(ScanFiles(tuple(members), "dicom", uid, name))
+    return sorted(scans, key=lambda scan: scan.files), damaged
+
+
+def sound_scans(
+    folder: str | os.PathLike, *, without: Sequence[str | os.PathLike] = ()
+) -> list[ScanFiles]:
+    """:func:`list_scans` for those who want all: a damaged DICOM file is an InputFileError."""
+    scans, damaged = list_scans(folder, without=without)
+    for error in damaged:
+        if not isinstance(error, NotDicomError):
+            raise error
+        logger.warning("Left out: %s", error)
+    return scans
 
 
 def read_scan(
@@ -224,7 +221,13 @@ def read_scan(
         InputFileError: As :func:`read_scans`, and if there are several scans; the message lists
             them.
     """
-    scans = read_scans(path, series=series, units=units, lazy=lazy)
+    return the_one(read_scans(path, series=series, units=units, lazy=lazy), path)
+
+
+def the_one(scans: Sequence[Scan], path: str | os.PathLike) -> Scan:
+    """The scan that a path holds; an InputFileError that lists them if there are several."""
+    if not scans:
+        raise no_scans(path)
     if len(scans) > 1:
         listed = ", ".join(f"{scan.name} ({len(scan)} slices)" for scan in scans[:20])
         more = f" and {len(scans) - 20} more" if len(scans) > 20 else ""

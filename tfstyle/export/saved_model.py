@@ -273,11 +273,7 @@ def read_metadata(version_folder: str | Path) -> dict[str, Any]:
 
 
 def graph_operations(version_folder: str | Path) -> list[str]:
-    """Names of all operations in a SavedModel's serving graph and its functions, sorted.
-
-    Raises:
-        InputFileError: ``saved_model.pb`` is missing or damaged.
-    """
+    """Names of all operations in a SavedModel's serving graph and its functions, sorted."""
     graph = read_meta_graph(version_folder).graph_def
     functions = {f.signature.name for f in graph.library.function}
     operations = {node.op for node in graph.node}

@@ -7,7 +7,7 @@ needs a function like :func:`stylize_signatures` here and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tfstyle._private.images import checked_gray
@@ -75,21 +75,18 @@ class Signature:
             `outputs`.
         guard: Runs before it in the exported graph: the same tensors to the same tensors, behind
             assertions that refuse what the function cannot use.
-        notes: Further facts for the metadata.
     """
 
     inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
     function: Callable[..., dict[str, tf.Tensor]]
     guard: Callable[..., tuple[tf.Tensor, ...]] | None = None
-    notes: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
         """The same as plain types for JSON."""
         return {
             "inputs": {name: tensor.describe() for name, tensor in self.inputs.items()},
             "outputs": {name: tensor.describe() for name, tensor in self.outputs.items()},
-            **self.notes,
         }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers, ops
 
-from tfstyle._private.images import gray_tensor
+from tfstyle._private.images import checked_whole, gray_tensor
 from tfstyle._private.keras_files import KerasFile
 from tfstyle.encoders.weights import build_application, load_application
 from tfstyle.errors import ArgumentError
@@ -19,7 +19,7 @@ from tfstyle.errors import ArgumentError
 LEAST = 75
 
 
-def inception_score(probabilities: npt.ArrayLike, *, exponential: bool = False) -> float:
+def inception_score(probabilities: npt.ArrayLike) -> float:
     """Inception score: how clear and how varied generated images are, all contents together.
 
         IS = E_x1 E_x1→2 [ KL( p(y2 | x1→2) ‖ p(y2) ) ]
@@ -30,11 +30,9 @@ def inception_score(probabilities: npt.ArrayLike, *, exponential: bool = False) 
 
     Args:
         probabilities: float array (..., classes), p(y2 | x1→2) of every generated image.
-        exponential: Give exp(IS), as Salimans et al. and the authors' code do; the tables of MUNIT
-            give IS itself.
 
     Returns:
-        A number from 0 to log(classes), or its exponential.
+        A number from 0 to log(classes), as in the tables of MUNIT; Salimans et al. give its exp.
 
     Raises:
         ArgumentError: no image, or rows that are not probabilities.
@@ -48,13 +46,10 @@ def inception_score(probabilities: npt.ArrayLike, *, exponential: bool = False) 
     NIPS 2016, section 4.
     """
     p = _probabilities(probabilities)
-    score = _divergence(p.reshape(1, -1, p.shape[-1]))
-    return float(np.exp(score)) if exponential else score
+    return _divergence(p.reshape(1, -1, p.shape[-1]))
 
 
-def conditional_inception_score(
-    probabilities: npt.ArrayLike, *, exponential: bool = False
-) -> float:
+def conditional_inception_score(probabilities: npt.ArrayLike) -> float:
     """Conditional inception score: how clear and varied the images of one content are.
 
         CIS = E_x1 E_x1→2 [ KL( p(y2 | x1→2) ‖ p(y2 | x1) ) ]
@@ -66,10 +61,9 @@ def conditional_inception_score(
     Args:
         probabilities: float array (contents, styles, classes), p(y2 | x1→2) of the image that each
             content became under each style; at least two styles.
-        exponential: Give exp(CIS), as the authors' code does; the tables of MUNIT give CIS itself.
 
     Returns:
-        A number from 0 to log(classes), or its exponential.
+        A number from 0 to log(classes).
 
     Raises:
         ArgumentError: a wrong shape, a single style, or rows that are not probabilities.
@@ -87,8 +81,7 @@ def conditional_inception_score(
             "probabilities: need shape (contents, styles, classes) with at least 2 styles, "
             f"received {p.shape}."
         )
-    score = _divergence(p)
-    return float(np.exp(score)) if exponential else score
+    return _divergence(p)
 
 
 def _probabilities(values: npt.ArrayLike) -> np.ndarray:
@@ -165,16 +158,12 @@ class DomainClassifier(KerasFile, keras.Model):
             raise ArgumentError(
                 f"domains: need at least two different names, received {self.domains}."
             )
-        if isinstance(size, bool) or not isinstance(size, int) or size < LEAST:
-            raise ArgumentError(
-                f"size: must be a whole number of at least {LEAST}, received {size!r}."
-            )
         if not 0 <= dropout < 1:
             raise ArgumentError(f"dropout: must lie in [0, 1), received {dropout!r}.")
-        self.size = size
+        self.size = checked_whole("size", size, LEAST)
         self.dropout = float(dropout)
         self.pretrained = bool(weights is not None if pretrained is None else pretrained)
-        self.inception = _inception(size, weights)
+        self.inception = _inception(self.size, weights)
         if not self.pretrained:
             for layer in self.inception.layers:
                 if isinstance(layer, layers.BatchNormalization):

@@ -12,33 +12,26 @@ from tfstyle.metrics.preservation import BLANK, CLIPPED, FLAT, STRUCTURE_CONSTAN
 
 
 def structure_scores(content, generated, mask=None, *, empty: float = 1.0):
-    """Structure term of SSIM per image: :func:`structure_similarity` for batches, in the graph.
+    """:func:`tfstyle.metrics.structure_similarity` for batches, in the graph and up to float32.
 
-    The mean of ``s = (σ_xy + c) / (σ_x·σ_y + c)`` over the complete 11x11 Gaussian windows whose
-    content is neither flat nor clipped. Made to judge, not to train: windows are counted by
-    thresholds, which have no gradient.
+    Made to judge, not to train: windows are counted by thresholds, which have no gradient.
 
     Args:
         content: float tensor (B, H, W, 1) in [0, 1], H and W at least 11, static or not.
         generated: float tensor (B, H, W, 1) in [0, 1].
         mask: bool tensor (B, H, W, 1); only windows centered inside it count.
         empty: Score of an image in which no window counts. 1 by default: there was no structure to
-            lose, so a threshold lets it pass. ``float("nan")`` gives what
-            :func:`structure_similarity` gives.
+            lose, so a threshold lets it pass.
 
     Returns:
         float32 tensor (B,) in [−1, 1], at any dtype of the images; 1 where structure is kept in
-        full, 0 where the generated image is blank. Equal to :func:`structure_similarity` up to
-        float32.
+        full, 0 where the generated image is blank.
 
     Raises:
         ArgumentError: for images that are not gray batches of one size, where shapes are static.
 
     Example:
         >>> kept = structure_scores(images, 0.5 * images) >= 0.9   # (B,), also inside tf.data's map
-
-    Reference: Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment", IEEE TIP 13:4
-    (2004), equation 10.
     """
     content, generated = ops.convert_to_tensor(content), ops.convert_to_tensor(generated)
     check_pairs(content, generated, 11)
@@ -88,16 +81,10 @@ class StructureSimilarity(PairMean):
 
 
 def check_pairs(content, generated, least: int = 1, names=("content", "generated")) -> None:
-    """Refuses what is known, before the graph runs, not to be a pair of gray batches.
+    """Raises an ArgumentError for what is known not to be a pair of gray batches (B, H, W, 1).
 
-    Args:
-        content: tensor (B, H, W, 1).
-        generated: tensor (B, H, W, 1).
-        least: Smallest height and width.
-        names: What to call the two in an error.
-
-    Raises:
-        ArgumentError: naming both shapes.
+    `least` is the smallest height and width, `names` what to call the two; shapes may be open in
+    graphs.
     """
     shapes = tuple(content.shape), tuple(generated.shape)
     agree = all(len(shape) == 4 and shape[-1] == 1 for shape in shapes) and all(

@@ -21,7 +21,7 @@ TISSUE_LIMITS = (-300.0, -20.0, 100.0, 300.0)
 LEAST_PIXELS = 50
 
 
-def tone_errors(y_true, y_pred, hu, mask=None, *, least_pixels: int = LEAST_PIXELS):
+def tone_errors(y_true, y_pred, hu, mask=None):
     """Mean absolute difference to the right gray levels, by tissue, for batches and in graphs.
 
     For CT the right answer of a transfer is known: the content's own HU in the style's gray scale.
@@ -29,7 +29,8 @@ def tone_errors(y_true, y_pred, hu, mask=None, *, least_pixels: int = LEAST_PIXE
 
         e_t = mean over P_t of |y_pred − y_true|,   balanced = mean over T of e_t
 
-    so that a rare tissue, such as bone, weighs as much as a common one.
+    so that a rare tissue, such as bone, weighs as much as a common one. A tissue of fewer than
+    ``LEAST_PIXELS`` pixels counts as absent.
 
     Args:
         y_true: right answer, float tensor (B, H, W, 1) in [0, 1].
@@ -37,7 +38,6 @@ def tone_errors(y_true, y_pred, hu, mask=None, *, least_pixels: int = LEAST_PIXE
         hu: content in HU, tensor (B, H, W, 1); decides the tissue of each pixel.
         mask: bool tensor (B, H, W, 1) of the pixels that count: inside the body, and where the
             content's window has not clipped. All pixels by default.
-        least_pixels: A tissue with fewer pixels counts as absent.
 
     Returns:
         Dictionary of float32 tensors (B,): one for each name in ``TISSUES``, NaN where the tissue
@@ -45,14 +45,12 @@ def tone_errors(y_true, y_pred, hu, mask=None, *, least_pixels: int = LEAST_PIXE
         count, NaN where none does. Infinite where a counted pixel of `y_pred` is not finite.
 
     Raises:
-        ArgumentError: shapes that differ or are not (B, H, W, 1), where they are static, or a
-            `least_pixels` below 1.
+        ArgumentError: shapes that differ or are not (B, H, W, 1), where they are static.
 
     Example:
         >>> tone_errors(images, images, 2000 * images - 1000)["balanced"]   # (B,)
         <tf.Tensor: shape=(1,), dtype=float32, numpy=array([0.], dtype=float32)>
     """
-    _check_least_pixels(least_pixels)
     y_true, y_pred, hu = (ops.convert_to_tensor(x) for x in (y_true, y_pred, hu))
     named = {"y_pred": y_pred, "hu": hu}
     if mask is not None:
@@ -73,7 +71,7 @@ def tone_errors(y_true, y_pred, hu, mask=None, *, least_pixels: int = LEAST_PIXE
     errors = {}
     for name, low, high in zip(TISSUES, edges, edges[1:]):
         tissue = ops.logical_and(hu >= np.float32(low), hu < np.float32(high))
-        errors[name] = mean(ops.logical_and(counted, tissue), least_pixels)
+        errors[name] = mean(ops.logical_and(counted, tissue), LEAST_PIXELS)
     each = ops.stack(list(errors.values()), axis=-1)
     there = ops.logical_not(ops.isnan(each))
     present = ops.sum(ops.cast(there, "float32"), axis=-1)
@@ -90,8 +88,6 @@ def tone_error(
     y_pred: npt.ArrayLike,
     hu: npt.ArrayLike,
     mask: npt.ArrayLike | None = None,
-    *,
-    least_pixels: int = LEAST_PIXELS,
 ) -> dict[str, float]:
     """:func:`tone_errors` of one image.
 
@@ -100,7 +96,6 @@ def tone_error(
         y_pred: generated image, the same shape, in [0, 1].
         hu: content in HU, the same shape.
         mask: bool array of the same shape, the pixels that count; all by default.
-        least_pixels: A tissue with fewer pixels counts as absent.
 
     Returns:
         Dictionary of a number for each name in ``TISSUES``, NaN where the tissue is absent, and
@@ -108,7 +103,7 @@ def tone_error(
 
     Raises:
         ArgumentError: shapes that differ, gray levels outside [0, 1], values that are not finite,
-            an `hu` that holds gray levels, or a `least_pixels` below 1.
+            or an `hu` that holds gray levels.
 
     Example:
         >>> right = tfstyle.data.WINDOWS["bone"].to_unit(hu)
@@ -134,8 +129,7 @@ def tone_error(
             f"{inside.max():g}]."
         )
     batch = (plane[None, ..., None] for plane in planes)
-    found = tone_errors(*batch, least_pixels=least_pixels)
-    return {name: float(error[0]) for name, error in found.items()}
+    return {name: float(error[0]) for name, error in tone_errors(*batch).items()}
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
@@ -148,7 +142,6 @@ class ToneError(PairMean):
     out.
 
     Args:
-        least_pixels: A tissue with fewer pixels in an image counts as absent there.
         name: Defaults to ``"tone_error"``.
         dtype: Of the sum.
 
@@ -162,10 +155,8 @@ class ToneError(PairMean):
         >>> metric.update_state(y_true, images)
     """
 
-    def __init__(self, least_pixels: int = LEAST_PIXELS, name: str = "tone_error", dtype=None):
+    def __init__(self, name: str = "tone_error", dtype=None):
         super().__init__(name=name, dtype=dtype)
-        _check_least_pixels(least_pixels)
-        self.least_pixels = least_pixels
 
     def scores(self, content, generated, mask=None):
         channels = content.shape[-1] if len(content.shape) == 4 else None
@@ -177,17 +168,5 @@ class ToneError(PairMean):
         counted = None if channels == 2 else ops.cast(content[..., 2:], "bool")
         if mask is not None:
             counted = mask if counted is None else ops.logical_and(mask, counted)
-        errors = tone_errors(
-            content[..., :1], generated, content[..., 1:2], counted, least_pixels=self.least_pixels
-        )
+        errors = tone_errors(content[..., :1], generated, content[..., 1:2], counted)
         return errors["balanced"]
-
-    def get_config(self):
-        return {**super().get_config(), "least_pixels": self.least_pixels}
-
-
-def _check_least_pixels(least_pixels: int) -> None:
-    if isinstance(least_pixels, bool) or not isinstance(least_pixels, int) or least_pixels < 1:
-        raise ArgumentError(
-            f"least_pixels: must be a whole number of at least 1, received {least_pixels!r}."
-        )

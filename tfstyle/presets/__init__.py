@@ -308,7 +308,6 @@ def save(
     try:
         if path.exists() and not (path / CONFIG).is_file() and any(path.iterdir()):
             raise OutputError(path, "is not empty and holds no preset; choose another folder.")
-        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_beside(path, folder=True) as temporary:
             save_npz(temporary / WEIGHTS, arrays)
             config = {

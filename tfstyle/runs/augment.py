@@ -11,7 +11,7 @@ import hmac
 import json
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -164,11 +164,7 @@ def begin(
     options: AugmentOptions,
     overwrite: bool = False,
 ) -> Iterator[tuple[ManifestFolder, Augmentation, list[Source]]]:
-    """Checks everything, finds what there is to do, and opens the output folder.
-
-    Returns:
-        A context manager that gives the folder, the work and the sources.
-    """
+    """Checks everything, opens the output folder; gives it, the work and the sources."""
     styles.check(network)
     inputs, output = Path(inputs), Path(output)
     sources, damaged = find_sources(inputs, check_places(inputs, output, options.masks))
@@ -254,17 +250,12 @@ def _run(
             scans = read.result()
             if not scans:
                 manifest.add({"status": "left out", "source": source.name})
-            for part, scan in enumerate(scans):
-                window = resolve_window(work.options.window, scan)
-                for copy in range(1, copies + 1):
-                    if (part, copy) not in there:
-                        facts = {"part": part, "parts": len(scans), "copy": copy}
-                        image = work.generate(source, facts, scan, window)
-                        writing.append((source, pool.submit(write, source, facts, scan, *image)))
-                        collect(2 * workers)
-                    if part == 0:
-                        left -= 1
-                        report(source.name, 1)
+            for facts, scan, image in work.images(source, scans, there):
+                writing.append((source, pool.submit(write, source, facts, scan, *image)))
+                collect(2 * workers)
+                if facts["part"] == 0:
+                    left -= 1
+                    report(source.name, 1)
         except OutputError:
             raise
         except Exception as error:
@@ -315,15 +306,7 @@ def _random_stem(name: str, key: str) -> str:
 
 @dataclass
 class Augmentation:
-    """What is done to each scan.
-
-    Args:
-        network: The model.
-        output: Folder of the set.
-        styles: The styles.
-        options: Options.
-        uid_key: Key of UIDs and names; None where attributes are kept.
-    """
+    """What is done to each scan; `uid_key` is None where attributes are kept."""
 
     network: ToneTransfer | StyleTransfer
     output: Path
@@ -367,20 +350,24 @@ class Augmentation:
         low, high = self.options.strength
         return style, low + (high - low) * float(rng.random())
 
+    def images(
+        self, source: Source, scans: Sequence[Scan], there: Collection[tuple[int, int]]
+    ) -> Iterator[tuple[dict, Scan, tuple]]:
+        """What is missing of a source: facts, scan, and what :meth:`generate` gives of it."""
+        for part, scan in enumerate(scans):
+            window = resolve_window(self.options.window, scan)
+            for copy in range(1, self.options.per_image + 1):
+                if (part, copy) not in there:
+                    facts = {"part": part, "parts": len(scans), "copy": copy}
+                    yield facts, scan, self.generate(source, facts, scan, window)
+
     def generate(
         self, source: Source, facts: dict, scan: Scan, window: Window
     ) -> tuple[np.ndarray, Window, int, float, float | None]:
-        """One image of a scan.
+        """One image of a scan through its window; `facts` are its ``part`` and ``copy``.
 
-        Args:
-            source: The source.
-            facts: Its ``part`` and ``copy``.
-            scan: The scan.
-            window: Its window.
-
-        Returns:
-            Generated slices, float32 (slices, rows, columns) in [0, 1], the window, the number of
-            the style, the strength, and the confidence.
+        Gives the slices, float32 (slices, rows, columns) in [0, 1], the window, the number of the
+        style, the strength, and the confidence.
         """
         style, strength = self.draw(source.name, facts["part"], facts["copy"], scan)
         unit = window.to_unit(scan.pixels)[..., None]
@@ -418,12 +405,8 @@ class Augmentation:
         mask = None
         if self.masks is not None:
             mask = self.masks.hand_on(source, self.output / "masks", name)
-        try:
-            if target.is_dir():  # of a run that was stopped before it could note it
-                remove(target)
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError.of(target, error) from error
+        if target.is_dir():  # of a run that was stopped before it could note it
+            remove(target)
         profile = "keep" if self.uid_key is None else "basic"
         write_generated(scan, unit, window, source_kind(scan), target, profile, self.uid_key)
         return {

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfstyle import callbacks
 from tfstyle._private.files import read_json, remove, write_atomically
 from tfstyle.encoders.weights import load_npz, save_npz
-from tfstyle.errors import OutputError, WeightsError
+from tfstyle.errors import WeightsError
 from tfstyle.style_transfer import StyleTransfer
 
 
@@ -57,10 +57,6 @@ def fit_resumable(
     with model.distribute_strategy.scope():
         model.optimizer.build(model.trainable_variables)
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError.of(folder, error) from error
     backup = Backup(folder / "backup", steps)
     backup.set_model(model)
     backup.on_train_begin()
@@ -126,10 +122,6 @@ class Backup(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Replaces the backup."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError.of(self.path, error) from error
         save_npz(self.path, {k: keras.ops.convert_to_numpy(v) for k, v in self._state().items()})
 
     @staticmethod

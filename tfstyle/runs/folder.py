@@ -42,19 +42,13 @@ class RunFolder:
     Args:
         path: The folder; made if missing. Else it must be empty, or that of such a run.
         settings: What decides the results, as plain types for JSON.
-        record: Name of the file of the settings.
-        journal: Name of the journal.
+        record: Name of the file of the settings, whose content is ``found``.
+        journal: Name of the journal, whose whole rows are ``rows``.
         what: What the folder holds, in words.
         facts: Makes what is to be noted beside the settings of a new run.
         came: Whether something came of the run found. Defaults to whether its journal has rows.
-        restart: Begin from the start where the settings differ, in place of refusing them.
         overwrite: Names that a run of this kind writes into the folder. They are removed, and the
             run begins from the start. None resumes.
-
-    Attributes:
-        path: The folder.
-        found: The content of the file of the settings.
-        rows: The rows of the journal; a line that is cut short is left out.
 
     Raises:
         ArgumentError: On entering, if the folder was begun with other settings.
@@ -76,13 +70,12 @@ class RunFolder:
         what: str = "run",
         facts: Callable[[], dict] = dict,
         came: Callable[[RunFolder], bool] | None = None,
-        restart: bool = False,
         overwrite: Iterable[str] | None = None,
     ):
         self.path, self.settings = Path(path), json.loads(json.dumps(settings))
         self.record, self.journal = self.path / record, self.path / journal
         self.what, self.facts, self.came = what, facts, came
-        self.restart, self.overwrite = restart, overwrite
+        self.overwrite = overwrite
         self.found: dict = {}
         self.rows: list[dict] = []
         self._threads = threading.Lock()
@@ -127,7 +120,7 @@ class RunFolder:
         if not changed:
             return None
         began = bool(self.rows) if self.came is None else self.came(self)
-        if not self.restart and (began or not ours):
+        if began or not ours:
             raise ArgumentError(
                 "; ".join(_difference(key, now[key], before.get(key), self.path) for key in changed)
                 + ". Give the same settings to resume that run, or choose another folder."
@@ -143,27 +136,13 @@ class RunFolder:
         remove(self.journal)
 
     def keep(self, rows: Iterable[dict]) -> None:
-        """Replaces the journal as a whole.
-
-        Args:
-            rows: All that it is to hold.
-
-        Raises:
-            OutputError: If it cannot be written.
-        """
+        """Replaces the journal as a whole; an OutputError if it cannot be written."""
         self.rows = list(rows)
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
         write_atomically(self.journal, text.encode())
 
     def add(self, row: dict) -> None:
-        """Adds a row to the journal; may be called from several threads.
-
-        Args:
-            row: Plain types for JSON.
-
-        Raises:
-            OutputError: If it cannot be written.
-        """
+        """Adds a row to the journal, from any thread; an OutputError if it cannot be written."""
         with self._threads:
             try:
                 with open(self.journal, "a", encoding="utf-8") as file:
@@ -174,11 +153,7 @@ class RunFolder:
 
 
 def read_rows(journal: Path) -> list[dict]:
-    """The rows of a journal; none if there is no such file.
-
-    Raises:
-        OutputError: If it cannot be read.
-    """
+    """The rows of a journal; none without the file, an OutputError if it cannot be read."""
     try:
         text = read_limited(journal, "manifest_bytes").decode("utf-8", "replace")
     except FileNotFoundError:

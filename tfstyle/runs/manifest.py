@@ -19,18 +19,11 @@ SETTINGS = "settings.json"
 
 
 class ManifestFolder(RunFolder):
-    """A folder of results whose journal is :data:`MANIFEST`.
+    """A :class:`RunFolder` of results whose journal is :data:`MANIFEST`.
 
-    The rows of results that are there stay; what failed or was left out is found again.
-
-    Args:
-        path: The folder.
-        settings: See :class:`RunFolder`.
-        overwrite: Remove the results of an earlier run and begin from the start.
-        **options: Of :class:`RunFolder`.
-
-    Attributes:
-        done: (part, copy) of the results that are there, by source.
+    The rows of results that are there stay; what failed or was left out is found again. With
+    `overwrite` the results of an earlier run are removed. ``done`` has the rows by source and
+    (part, copy).
     """
 
     def __init__(

@@ -18,7 +18,7 @@ from tfstyle.data.layouts import is_label_name, key_of, stem_of
 from tfstyle.data.read import find_files
 from tfstyle.errors import InputFileError, OutputError, StorageError
 from tfstyle.runs.folder import inside
-from tfstyle.runs.sources import Source, folder_of
+from tfstyle.runs.sources import Source
 
 #: Endings of what lies beside masks and is none.
 _NO_MASKS = (".json", ".csv", ".tsv", ".txt", ".md", ".xml")
@@ -38,12 +38,7 @@ def _shape(path: str | os.PathLike) -> tuple[int, ...] | None:
 
 
 class Masks:
-    """The folder of masks, looked into once a folder.
-
-    Args:
-        folder: The folder.
-        dicom: Whether DICOM masks, which name their patient, are handed on.
-    """
+    """The folder of masks, looked into once a folder; `dicom` says whether DICOM masks may pass."""
 
     def __init__(self, folder: str | os.PathLike, dicom: bool):
         self.folder, self.dicom = Path(folder), dicom
@@ -52,8 +47,7 @@ class Masks:
     def hand_on(self, image: Source, output: Path, stem: str) -> str | None:
         """Copies the mask of an input to `output`, under the name `stem`.
 
-        Returns:
-            The path written, from the parent of `output`, or None if there is no mask.
+        Gives the path written, from the parent of `output`, or None if there is no mask.
         """
         source = self._find(image)
         if source is None:
@@ -76,7 +70,6 @@ class Masks:
         target = output / f"{stem}{ending}"
         inside(output.parent, target.parent)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
             with temporary_beside(target, folder=True) as temporary:
                 if source.is_dir():
                     shutil.copytree(source, temporary / target.name)
@@ -113,7 +106,7 @@ class Masks:
         names, stems, keys = self.names[label.parent]
         name, stem = label.name, stem_of(label.name)
         # Among the inputs themselves, a mask is known by its name alone.
-        own = os.path.dirname(folder_of(image.files))
+        own = os.path.dirname(image.files.place)
         beside = os.path.realpath(own) == os.path.realpath(place)
         for table, key in (
             (names, name),

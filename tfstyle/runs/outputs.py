@@ -80,7 +80,7 @@ def dicom_slices(
     frames: Sequence[Frame], window: Window, deidentify: str = "keep", uid_key: str | None = None
 ) -> tuple[list[str], list[Writer]]:
     """Names and writers of the slices of a derived DICOM series."""
-    series = DerivedSeries(window, description=DESCRIPTION, deidentify=deidentify, uid_key=uid_key)
+    series = DerivedSeries(window, deidentify=deidentify, uid_key=uid_key)
     numbered = list(enumerate(frames, 1))
     names = [series.file_name(number) for number, _ in numbered]
     return names, [partial(_write_dicom, series, frame, number) for number, frame in numbered]
@@ -116,11 +116,7 @@ def _png_steps(width: float, bits: int) -> tuple[float, float]:
 
 
 def finish_slice(writer: Writer, image: np.ndarray, path: Path, details: tuple) -> dict:
-    """Writes one slice and measures it by :func:`facts_of` with `details`; runs in a worker.
-
-    Raises:
-        OutputError: If the file cannot be written.
-    """
+    """Writes one slice and measures it by :func:`facts_of` with `details`; runs in a worker."""
     try:
         step, error = writer(image, str(path))
     except OSError as problem:
@@ -137,17 +133,10 @@ def facts_of(
 ) -> dict[str, float]:
     """What the window clips of one slice, how near it came to the style, and what structure stayed.
 
-    Args:
-        generated: Float (rows, columns) in [0, 1].
-        pixels: The content (rows, columns) in `units`.
-        window: The content's.
-        units: See :class:`tfstyle.data.Scan`.
-        styles: Gray levels of the styles, any shape; distances need exactly one. None measures
-            nothing.
-
-    Returns:
-        ``below`` and ``above`` (shares of the pixels), and where they are defined ``before`` and
-        ``after`` (histogram distances to the style) and ``structure``.
+    `generated` is float (rows, columns) in [0, 1], `pixels` the content in `units`, `window` its
+    window. `styles` are gray levels, of which distances need exactly one; None measures nothing.
+    Gives ``below`` and ``above`` (shares of the pixels), and where they are defined ``before`` and
+    ``after`` (histogram distances to the style) and ``structure``.
     """
     from tfstyle.data.body import body_mask
     from tfstyle.metrics.preservation import structure_similarity
@@ -210,21 +199,12 @@ def write_generated(
         window: The window through which the source became [0, 1].
         kind: ``"dicom"``, ``"nifti"``, or ``"png"`` for one slice.
         target: A new or empty folder for DICOM, else a file. Nothing is left half-written.
-        deidentify: For DICOM, see :func:`tfstyle.data.write_derived_series`.
-        uid_key: For DICOM, see :func:`tfstyle.data.write_derived_series`.
-
-    Raises:
-        OutputError: If it cannot be written.
+        deidentify: For DICOM, as `uid_key`; see :func:`tfstyle.data.write_derived_series`.
+        uid_key: See `deidentify`.
     """
     if kind == "dicom":
         write_derived_series(
-            scan,
-            generated,
-            window,
-            target,
-            description=DESCRIPTION,
-            deidentify=deidentify,
-            uid_key=uid_key,
+            scan, generated, window, target, deidentify=deidentify, uid_key=uid_key
         )
     elif kind == "nifti":
         write_nifti(generated, scan, window, target, description=DESCRIPTION)
@@ -258,11 +238,7 @@ def source_kind(scan: Scan) -> str:
 
 
 def output_kind(scan: Scan, output_format: str) -> str:
-    """What a scan is written as: ``"png"``, ``"nifti"`` or ``"dicom"``.
-
-    Raises:
-        ArgumentError: If it cannot be written in that format.
-    """
+    """What a scan is written as; an ArgumentError if it cannot be written in that format."""
     source = source_kind(scan)
     kind = source if output_format == "auto" else output_format
     if kind == "dicom" and source != "dicom":

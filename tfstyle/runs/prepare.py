@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import nibabel as nib
-import numpy as np
 
 from tfstyle._private.files import write_atomically
+from tfstyle.data.nifti import image_of
 from tfstyle.data.privacy import reason_of
 from tfstyle.data.read import ScanFiles, list_scans
 from tfstyle.data.scan import Scan
@@ -144,11 +144,8 @@ def _read(source: ScanFiles, failed: dict[str, str]) -> list[Scan]:
 
 
 def _image(scan: Scan) -> nib.Nifti1Image:
-    """A scan as NIfTI: columns, rows, slices, which is the order of its pixels in memory."""
-    affine = np.diag([*scan.spacing, 1.0])[[2, 1, 0, 3]] if scan.affine is None else scan.affine
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine[:, [2, 1, 0, 3]]
-    image = nib.Nifti1Image(scan.pixels.transpose(2, 1, 0), affine)
-    image.header.set_xyzt_units("mm")
+    """A scan as NIfTI in the order of its pixels in memory, with its units and window."""
+    image = image_of(scan.pixels, scan)
     picture = scan.units == "gray"
     image.header["descrip"] = f"tfstyle prepare, units {'US' if picture else scan.units}".encode()
     window = resolve_window("range", scan) if picture else scan.header_window

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +13,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfstyle._private.files import free_name, is_inside, read_json, remove, temporary_beside
+from tfstyle._private.files import (
+    free_name,
+    is_inside,
+    locked,
+    read_json,
+    remove,
+    remove_abandoned,
+    temporary_beside,
+    write_atomically,
+)
 from tfstyle.data import Scan, Window
 from tfstyle.data.layouts import is_result
 from tfstyle.errors import InputFileError, OutputError
-from tfstyle.runs.folder import RunFolder, inside, read_rows
+from tfstyle.runs.folder import inside
 from tfstyle.runs.sources import OnFailure
 
 if TYPE_CHECKING:
@@ -24,9 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Folder in the output folder: a run folder for each result, which says what was done.
-RECORDS = ".tfstyle"
-RECORD, JOURNAL = "job.json", "journal.jsonl"
+#: Folder in the output folder: a folder for each result, with a file that says what was done.
+RECORDS, RECORD = ".tfstyle", "record.json"
 
 #: Endings that a user may take for one of a result.
 _UNKNOWN = (
@@ -93,24 +102,9 @@ class Task:
     target: Path
     job: str | None = None
 
-    @classmethod
-    def of(
-        cls,
-        scan: Scan,
-        kind: str,
-        window: Window | None,
-        output: Path,
-        target: Path,
-        job: Callable[[], str | None],
-    ) -> Task:
-        """A task of a run whose output is `output`; beside one that is a file, nothing is kept."""
-        if target == output:
-            return cls(scan, kind, window, output.parent, target)
-        return cls(scan, kind, window, output, target, job())
-
     @property
     def place(self) -> Path:
-        """The run folder of the result; a digest, for names may be long and lie in each other."""
+        """The folder of its record; a digest, for names may be long and lie in each other."""
         name = os.fsencode(self.target.relative_to(self.output))
         return self.output / RECORDS / hashlib.sha256(name).hexdigest()[:32]
 
@@ -123,19 +117,12 @@ def choose_targets(
     files: Mapping[str, tuple[str, ...]],
     kinds: Sequence[str],
 ) -> list[Path]:
-    """Chooses every output path before any work.
+    """Chooses every output path before any work: in the folder `output`, or itself for one scan.
 
-    Args:
-        output: A folder; for one scan also the name of a file.
-        names: Path of each result in the folder, without ending.
-        endings: Ending of each.
-        scans: The scans.
-        files: Kind to the endings that the name of one file may have; the first of a kind is what
-            is proposed.
-        kinds: Kind of each result.
-
-    Raises:
-        OutputError: `output` is the name of a file that cannot be made.
+    `names` are paths in the folder without ending, `endings` their endings. `files` takes the kind
+    of a result to the endings that one file may have, of which the first is proposed; `kinds` has
+    the kind of each. Raises an OutputError where `output` is the name of a file that cannot be
+    made.
     """
     lower = output.name.lower()
     known = sum(files.values(), ())
@@ -146,31 +133,24 @@ def choose_targets(
             taken.add(label := free_name(name, taken, ending) + ending)
             targets.append(output / label)
         return targets
-    if not lower.endswith((*known, ".dcm")):
-        raise OutputError(
-            output,
+    fitting = files.get(kinds[0], ())
+    other = "give a folder, or choose another format."
+    for wrong, problem in (
+        (
+            not lower.endswith((*known, ".dcm")),
             "results are not written in this format; give a folder, or a name that ends in "
             f"{', '.join(known)}.",
-        )
-    if len(scans) > 1:
-        raise OutputError(output, f"is one file, but there are {len(scans)} scans; give a folder.")
-    fitting = files.get(kinds[0], ())
-    if not fitting:
-        raise OutputError(
-            output,
-            "a DICOM series is written into a folder; give a folder, or choose another format.",
-        )
-    if not lower.endswith(fitting):
-        raise OutputError(
-            output,
-            f"the name does not end in {' or '.join(fitting)}; give a folder, or choose another "
-            "format.",
-        )
-    if kinds[0] == "png" and len(scans[0]) > 1:
-        raise OutputError(
-            output,
+        ),
+        (len(scans) > 1, f"is one file, but there are {len(scans)} scans; give a folder."),
+        (not fitting, f"a DICOM series is written into a folder; {other}"),
+        (not lower.endswith(fitting), f"the name does not end in {' or '.join(fitting)}; {other}"),
+        (
+            kinds[0] == "png" and len(scans[0]) > 1,
             f"is one picture, but {scans[0].name} has {len(scans[0])} slices; give a folder.",
-        )
+        ),
+    ):
+        if wrong:
+            raise OutputError(output, problem)
     return [output]
 
 
@@ -183,7 +163,7 @@ def run_tasks(
     progress: Progress | None = None,
     on_failure: OnFailure | None = None,
 ) -> list[Any]:
-    """Does what no earlier run has finished.
+    """Does what no earlier run has finished; gives an account for each task but those that failed.
 
     Args:
         tasks: What there is to do.
@@ -193,9 +173,6 @@ def run_tasks(
         overwrite: Replace results of tfstyle that have the names of the new ones.
         progress: Called after each batch.
         on_failure: Called with what turns out to be damaged. Defaults to raising the error.
-
-    Returns:
-        An account for each task but those that failed.
 
     Raises:
         InputFileError: A scan is damaged, and there is nothing to call.
@@ -234,33 +211,25 @@ def run_tasks(
 def publish(task: Task, make: Callable[[Task, Path], tuple[Path, Any]]) -> Any:
     """Has a result made in a hidden folder, notes its account, and gives it its name.
 
-    Args:
-        task: What is to be made.
-        make: From the task and an empty folder to what was made in it, and the account, which is
-            returned.
+    `make` goes from the task and an empty folder to what was made in it, and the account.
     """
     try:
         with ExitStack() as stack:
-            task.target.parent.mkdir(parents=True, exist_ok=True)
             inside(task.output, task.target)
-            run, beside = None, task.target
+            beside = task.target
             if task.job is not None:
                 inside(task.output, task.place)
-                run = stack.enter_context(
-                    RunFolder(
-                        task.place,
-                        {"job": task.job},
-                        record=RECORD,
-                        journal=JOURNAL,
-                        restart=True,
-                    )
-                )
+                stack.enter_context(locked(task.place))
+                remove_abandoned(task.place, deep=True)
                 beside = task.place / task.target.name
             made, account = make(task, stack.enter_context(temporary_beside(beside, folder=True)))
             remove(task.target)
-            if run is not None:  # before it has its name: what has it is known to be finished
+            if task.job is not None:  # before it has its name: what has it is known to be finished
                 # The name of the source may be that of a patient.
-                run.keep([{"result": account.as_dict() | {"source": task.target.name}}])
+                facts = account.as_dict() | {"source": task.target.name}
+                record = json.dumps({"job": task.job, "result": facts})
+                write_atomically(task.place / RECORD, record.encode())
+            task.target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(made, task.target)
     except OSError as error:
         raise OutputError.of(task.target, error) from error
@@ -270,17 +239,14 @@ def publish(task: Task, make: Callable[[Task, Path], tuple[Path, Any]]) -> Any:
 def finished(task: Task, kind: type[Account]) -> Any:
     """The account of an earlier run, if it did the same work; None if not."""
     try:
-        if task.job is None or read_json(task.place / RECORD)["job"] != task.job:
+        if task.job is None or (record := read_json(task.place / RECORD))["job"] != task.job:
             return None
-        facts = next(
-            row["result"] for row in reversed(read_rows(task.place / JOURNAL)) if "result" in row
-        )
-        account = kind.from_dict(facts)
+        account = kind.from_dict(record["result"])
         ours = all(
             is_inside(task.output, os.path.abspath(file)) and os.path.isfile(file)
             for file in account.paths
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, StopIteration):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
     return account if ours and isinstance(account.slices, int) else None
 
@@ -300,7 +266,6 @@ def _check_free(tasks: Sequence[Task], overwrite: bool) -> None:
             raise OutputError(target, "is not a result of tfstyle; choose another name.")
     for folder in {task.output for task in tasks}:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             with temporary_beside(folder / "result"):
                 pass  # only to see that it can be made
         except OSError as error:

@@ -19,18 +19,9 @@ from tfstyle.data import Scan, Window
 from tfstyle.data.dicom import read_frame
 from tfstyle.data.scan import upright
 from tfstyle.errors import ArgumentError
+from tfstyle.runs import outputs
 from tfstyle.runs.folder import files_digest
 from tfstyle.runs.options import StylizeOptions
-from tfstyle.runs.outputs import (
-    dicom_slices,
-    facts_of,
-    finish_slice,
-    measured_slices,
-    median,
-    picture_bits,
-    png_slices,
-    write_file,
-)
 from tfstyle.runs.results import Account, Task
 from tfstyle.style_bank import levels_of
 from tfstyle.stylizers import ScanTransfer, Stylizer, encode_style, read_slices
@@ -117,11 +108,7 @@ class StylizeWork:
 
     @classmethod
     def begin(cls, stylizer: Stylizer, styles: Sequence, options: StylizeOptions) -> StylizeWork:
-        """Reads and encodes the styles.
-
-        Raises:
-            ArgumentError, InputFileError: If a style cannot be used.
-        """
+        """Reads and encodes the styles; an ArgumentError or InputFileError if one is unusable."""
         if not styles and not (isinstance(stylizer, Baseline) and not stylizer.needs_style):
             raise ArgumentError("styles: at least one style scan is needed.")
         weights = options.style_weights
@@ -163,16 +150,10 @@ class StylizeWork:
     def run(
         self, task: Task, folder: Path, pool: Executor, advance: Callable[[int], None]
     ) -> tuple[Path, StylizedScan]:
-        """Stylizes one scan.
+        """Stylizes one scan in an empty folder; gives the file or folder made, and the account.
 
-        Args:
-            task: What is to be made, with the window of the scan.
-            folder: An empty folder to make it in.
-            pool: Reads and writes slices.
-            advance: Called with the number of slices that are done.
-
-        Returns:
-            The file or folder made, and the account.
+        The task has the window of the scan, `pool` reads and writes slices, and `advance` is told
+        how many slices are done.
         """
         assert task.window is not None
         one_file = task.kind == "nifti" or (task.kind == "png" and len(task.scan) == 1)
@@ -199,9 +180,9 @@ class StylizeWork:
             round_trip=max(one["error"] for one in facts),
             style_windows=self.style_windows,
             confidence=transfer.confidence,
-            distance_before=median(facts, "before"),
-            distance_after=median(facts, "after"),
-            structure=median(facts, "structure"),
+            distance_before=outputs.median(facts, "before"),
+            distance_after=outputs.median(facts, "after"),
+            structure=outputs.median(facts, "structure"),
             seconds=transfer.seconds,
         )
 
@@ -238,12 +219,12 @@ class StylizeWork:
         window = task.window
         assert window is not None
         if task.kind == "dicom":
-            names, writers = dicom_slices(
+            names, writers = outputs.dicom_slices(
                 scan.frames, window, self.options.deidentify, self.uid_key
             )
         else:
-            names, writers = png_slices(len(scan), window, picture_bits(scan))
-        measured = measured_slices(len(scan))
+            names, writers = outputs.png_slices(len(scan), window, outputs.picture_bits(scan))
+        measured = outputs.measured_slices(len(scan))
         writing: list[Future] = []
         try:
             for wanted, pixels in _read_ahead(scan, self._parts(len(scan)), pool):
@@ -254,7 +235,7 @@ class StylizeWork:
                 for i, content, image in zip(wanted, pixels, generated):
                     details = (content, window, scan.units, self.levels if i in measured else None)
                     task_of_slice = writers[i], image, folder / names[i], details
-                    writing.append(pool.submit(finish_slice, *task_of_slice))
+                    writing.append(pool.submit(outputs.finish_slice, *task_of_slice))
                 advance(len(wanted))
             return names, [future.result() for future in writing]
         except BaseException:
@@ -283,12 +264,12 @@ class StylizeWork:
         for wanted in self._parts(len(scan)):
             unit[wanted] = transfer(window.to_unit(scan.pixels[wanted])[..., None])[..., 0]
             advance(len(wanted))
-        step, error = write_file(scan, unit, window, task.kind, made)
-        measured = measured_slices(len(scan))
+        step, error = outputs.write_file(scan, unit, window, task.kind, made)
+        measured = outputs.measured_slices(len(scan))
         facts: list[dict] = []
         for i, image in enumerate(unit):
             levels = self.levels if i in measured else None
-            own = facts_of(image, scan.pixels[i], window, scan.units, levels)
+            own = outputs.facts_of(image, scan.pixels[i], window, scan.units, levels)
             facts.append({"step": step, "error": error} | own)
         return facts
 

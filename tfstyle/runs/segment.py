@@ -129,10 +129,12 @@ def segment_scans(
     tasks = []
     targets = choose_targets(output, names, endings, scans, _FILES, kinds)
     for scan, kind, target in zip(scans, kinds, targets):
-        facts = __version__, model.name, model.digest, harmonize, kind
-        indices = [frame.index for frame in scan.frames]
-        job = partial(files_digest, scan.files, *facts, indices)
-        tasks.append(Task.of(scan, kind, None, output, target, job))
+        if target == output:  # beside one file, nothing is kept for a later run
+            tasks.append(Task(scan, kind, None, output.parent, target))
+        else:
+            facts = __version__, model.name, model.digest, harmonize, kind
+            job = files_digest(scan.files, *facts, [frame.index for frame in scan.frames])
+            tasks.append(Task(scan, kind, None, output, target, job))
     return run_tasks(
         tasks,
         SegmentedScan,

@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from tfstyle._private.files import free_name, is_inside
-from tfstyle.data.dicom import read_dicom
 from tfstyle.data.layouts import is_result
 from tfstyle.data.privacy import mark_of
-from tfstyle.data.read import ScanFiles, list_scans, no_scans, read_scans
+from tfstyle.data.read import ScanFiles, list_scans, named, no_scans, read_scans
 from tfstyle.data.scan import Scan
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.runs.manifest import relative_path
@@ -65,23 +64,16 @@ def check_places(inputs: Path, output: Path, masks: str | os.PathLike | None) ->
 def find_sources(
     inputs: Path, without: Sequence[Path] = ()
 ) -> tuple[list[Source], list[InputFileError]]:
-    """The scans of a folder, with the names that they and their results get.
+    """The scans of a folder or file, with the names that they and their results get.
 
-    Args:
-        inputs: The folder, or one file.
-        without: Folders in it to pass over.
-
-    Returns:
-        The sources, and an error for each DICOM file whose header cannot be read.
-
-    Raises:
-        InputFileError: If the folder cannot be listed or holds nothing to read.
+    Also gives an error for each DICOM file whose header cannot be read. `without` are folders to
+    pass over. Raises an InputFileError if the folder cannot be listed or holds nothing to read.
     """
     found, damaged = list_scans(inputs, without=without)
     if not found and not damaged:
         raise no_scans(inputs)
     root = inputs if inputs.is_dir() else inputs.parent
-    places = [relative_path(folder_of(files), root) for files in found]
+    places = [relative_path(files.place, root) for files in found]
     series = Counter(place for files, place in zip(found, places) if len(files.files) > 1)
     sources: list[Source] = []
     taken: set[str] = set()
@@ -107,18 +99,11 @@ def find_sources(
 def find_all(
     inputs: Sequence[Path], output_format: str = "auto"
 ) -> tuple[list[tuple[Path, Source]], list[InputFileError]]:
-    """The sources of several inputs, each with the input that it is of.
+    """The sources of several inputs, each with the input that it is of, and errors.
 
     A source that is given twice counts once. Where several folders are given, results lie in a
-    folder of the name of each.
-
-    Args:
-        inputs: Folders and files.
-        output_format: Of the results, see :class:`~tfstyle.runs.options.StylizeOptions`.
-
-    Returns:
-        The sources, and an error for each DICOM file whose header cannot be read and for each of
-        several inputs that holds nothing to read.
+    folder of the name of each. There is an error for each DICOM file whose header cannot be read,
+    and for each of several inputs that holds nothing to read.
 
     Raises:
         InputFileError: If an input does not exist, or the only one holds nothing to read.
@@ -141,7 +126,7 @@ def find_all(
             roots.add(label)
         for one in found:
             if label:
-                whole = os.path.realpath(folder_of(one.files)) == os.path.realpath(root)
+                whole = os.path.realpath(one.files.place) == os.path.realpath(root)
                 one = one if whole else replace(one, stem=f"{label}/{one.stem}")
             if one.files.files not in known:
                 kind = one.files.kind if output_format == "auto" else output_format
@@ -169,14 +154,8 @@ def read_inputs(
 ) -> list[tuple[Scan, str]]:
     """The scans of all inputs, their pixels not read yet, with the paths of their results.
 
-    Args:
-        inputs: DICOM files or folders of series, NIfTI, PNG, or folders of them.
-        output: Where the results go; what tfstyle made there is left out.
-        series: Only this series, see :func:`tfstyle.data.read_scans`.
-        on_failure: Called with what cannot be read. Defaults to raising the error.
-
-    Returns:
-        Pairs of a scan and the path of its result in the output, without ending.
+    The paths are in the output, without ending. What tfstyle made in `output` is left out.
+    `on_failure` is called with what cannot be read; without it the error is raised.
 
     Raises:
         ArgumentError: No inputs.
@@ -213,14 +192,10 @@ def _scans_of(root: Path, source: Source, series: str | None) -> list[Scan]:
     """The scans of a source that `series` means; by the name of the result too."""
     if not root.is_dir():
         return read_scans(root, series=series, lazy=True)
-    name = PurePosixPath(source.stem).name
+    scans, name = source.files.read(lazy=True), PurePosixPath(source.stem).name
     if series is None or series == name:
-        return source.files.read(lazy=True)
-    if source.files.kind != "dicom":
-        return [scan for scan in source.files.read(lazy=True) if scan.name == series]
-    if series.startswith(f"{name}_"):
-        return [s for s in source.files.read(lazy=True) if series == f"{name}_{s.stack}"]
-    return read_dicom(source.files.files, series=series, lazy=True)
+        return scans
+    return named(scans, series) or [scan for scan in scans if series == f"{name}_{scan.stack}"]
 
 
 def _without_own_results(
@@ -237,13 +212,6 @@ def _without_own_results(
         return inputs
     log.warning("Left out: %s, which tfstyle made.", ", ".join(map(str, own)))
     return [path for path in inputs if path not in own]
-
-
-def folder_of(files: ScanFiles) -> str:
-    """The file, or the folder of several."""
-    if len(files.files) == 1:
-        return files.files[0]
-    return os.path.commonpath([os.path.dirname(file) for file in files.files])
 
 
 def _split_ending(path: str) -> tuple[str, str]:

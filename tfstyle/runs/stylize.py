@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,11 +142,7 @@ def make_tasks(
 ) -> list[Task]:
     """What there is to do, checked before any work.
 
-    Args:
-        work: What is the same for all scans.
-        found: The scans, each with the path of its result in the output, without ending.
-        output: See :func:`stylize_scans`.
-        on_failure: See :func:`stylize_scans`.
+    `found` has the scans, each with the path of its result in the output, without ending.
     """
     options = work.options
     basic = options.deidentify == "basic"
@@ -172,9 +167,11 @@ def make_tasks(
     tasks = []
     targets = choose_targets(output, names, endings, scans, _FILES, kinds)
     for (scan, _, window), kind, target in zip(usable, kinds, targets):
-        tasks.append(
-            Task.of(scan, kind, window, output, target, partial(work.job, scan, window, kind))
-        )
+        if target == output:  # beside one file, nothing is kept for a later run
+            tasks.append(Task(scan, kind, window, output.parent, target))
+        else:
+            job = work.job(scan, window, kind)
+            tasks.append(Task(scan, kind, window, output, target, job))
     return tasks
 
 
@@ -186,10 +183,6 @@ def _uid_key(file: Path) -> str:
         key = new_key()
     except OSError as error:
         raise OutputError(file, f"cannot be read ({error.strerror}).") from error
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError.of(file, error) from error
     write_atomically(file, key.encode(), private=True)
     return key
 

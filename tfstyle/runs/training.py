@@ -11,8 +11,8 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -20,7 +20,7 @@ import tensorflow as tf
 from tfstyle import encoders
 from tfstyle._private.versions import package_versions
 from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom
-from tfstyle.errors import ArgumentError
+from tfstyle.errors import ArgumentError, require_packages
 from tfstyle.runs.fit import Backup, fit_resumable, read_history, steps_done
 from tfstyle.runs.folder import RunFolder
 from tfstyle.runs.training_run import TrainingRun
@@ -28,6 +28,15 @@ from tfstyle.style_transfer import StyleTransfer
 
 log = logging.getLogger(__name__)
 
+#: Settings of a run that are those of ``pair_dataset`` and of ``StyleTransfer.compile``.
+_DATA = (
+    *("windows", "style_windows", "crop", "batch_size", "seed"),
+    *("same_place", "window_jitter", "rescale", "flips"),
+)
+_LOSSES = (
+    *("content_loss", "style_loss", "style_weight", "histogram_weight"),
+    *("paired_weight", "tv_weight", "spatial_weight"),
+)
 #: What is there once an epoch of a run is finished.
 _CAME = "backup/state.npz", "history.json", "preset"
 
@@ -83,6 +92,7 @@ def train(
 
     Raises:
         ArgumentError: Settings that cannot be used, or other settings than the folder's.
+        MissingPackageError: TensorBoard is wanted and not installed.
         InputFileError: A scan that cannot be read.
         OutputError: The folder holds something else, is in use by another training, or cannot be
             written.
@@ -94,10 +104,8 @@ def train(
         PosixPath('runs/first/preset')
     """
     folder = Path(output)
-    if tensorboard and find_spec("tensorboard") is None:
-        raise ArgumentError(
-            "tensorboard: is not installed; install it: pip install 'tfstyle[tensorboard]'."
-        )
+    if tensorboard:
+        require_packages({"tensorboard": "tensorboard"}, "tensorboard", "a log for TensorBoard")
     with RunFolder(
         folder,
         {"settings": asdict(run)},
@@ -137,21 +145,15 @@ def _train(
         model = _build(run)
         model.compile(
             optimizer=keras.optimizers.Adam(run.learning_rate),
-            content_loss=run.content_loss,
-            style_loss=run.style_loss,
-            style_weight=run.style_weight,
             content_layers=_weighted(run.content_layers, "content_layers"),
             style_layers=_weighted(run.style_layers, "style_layers"),
-            histogram_weight=run.histogram_weight,
-            paired_weight=run.paired_weight,
-            tv_weight=run.tv_weight,
-            spatial_weight=run.spatial_weight,
+            **_chosen(run, _LOSSES),
             jit_compile=True if run.xla else "auto",
         )
     history = fit_resumable(
         model,
         # Pairs depend on the seed and their number alone, so the run resumes where it stopped.
-        lambda start: _dataset(run, contents, styles, start),
+        lambda start: pair_dataset(contents, styles, start=start, **_chosen(run, _DATA)),
         folder,
         epochs=run.epochs,
         steps=run.steps,
@@ -163,6 +165,10 @@ def _train(
     model.save_to_preset(preset, card=_card(run, losses))
     Backup.remove(folder / "backup")
     return TrainingResult(preset, history_file, steps_done(model), history.first_epoch, losses)
+
+
+def _chosen(run: TrainingRun, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(run, name) for name in names}
 
 
 def _load_scans(run: TrainingRun) -> tuple[list[Scan], list[Scan]]:
@@ -217,28 +223,6 @@ def _weighted(layers: Sequence[str] | None, argument: str) -> dict[str, float] |
                 f"{argument}: expected TAP or TAP:WEIGHT such as relu2_1:0.5, received {text!r}."
             ) from None
     return table
-
-
-def _dataset(
-    run: TrainingRun,
-    contents: Sequence[Scan],
-    styles: Sequence[Scan],
-    start: int,
-) -> tf.data.Dataset:
-    return pair_dataset(
-        contents,
-        styles,
-        windows=run.windows,
-        style_windows=run.style_windows,
-        crop=run.crop,
-        batch_size=run.batch_size,
-        seed=run.seed,
-        start=start,
-        same_place=run.same_place,
-        window_jitter=run.window_jitter,
-        rescale=run.rescale,
-        flips=run.flips,
-    )
 
 
 def _card(run: TrainingRun, losses: dict[str, float]) -> dict:

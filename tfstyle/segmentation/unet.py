@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import keras
 import numpy as np
 import numpy.typing as npt
 from keras import layers, ops
 
-from tfstyle._private.images import as_batch, gray_tensor
+from tfstyle._private.images import as_batch, checked_whole, gray_tensor
 from tfstyle._private.keras_files import KerasFile
 from tfstyle.errors import ArgumentError
 from tfstyle.layers.padding import extend_to_stride
@@ -123,16 +122,9 @@ class UNet(PresetModel, KerasFile, keras.Model):
         name: str | None = None,
     ):
         super().__init__(name=name or "unet")
-        for argument, value, least in (
-            ("classes", classes, 2),
-            ("depth", depth, 1),
-            ("width", width, 1),
-            ("groups", groups, 1),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ArgumentError(
-                    f"{argument}: must be a whole number of at least {least}, received {value!r}."
-                )
+        classes = checked_whole("classes", classes, 2)
+        depth, width = checked_whole("depth", depth, 1), checked_whole("width", width, 1)
+        groups = checked_whole("groups", groups, 1)
         if normalization not in NORMALIZATIONS:
             raise ArgumentError(
                 f"normalization: must be one of {NORMALIZATIONS}, received {normalization!r}."
@@ -322,14 +314,6 @@ class UNet(PresetModel, KerasFile, keras.Model):
             for part in (*self.down, *self.ups, *self.up, self.head)
             for variable in part.weights
         }
-
-    def export_servable(
-        self, folder: str | Path = "saved_models/unet", version: int | None = None
-    ) -> Path:
-        """Exports for TensorFlow Serving; see :func:`tfstyle.export.export_unet`."""
-        from tfstyle.export import export_unet
-
-        return export_unet(self, folder, version)
 
     def get_config(self):
         return {

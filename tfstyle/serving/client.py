@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from tfstyle._private.images import as_batch, check_strength, check_style_count, named_styles
+from tfstyle._private.images import (
+    as_batch,
+    check_strength,
+    check_style_count,
+    checked_whole,
+    named_styles,
+)
 from tfstyle.errors import SERVING_PACKAGES, ArgumentError, ServingError, require_packages
 from tfstyle.export.servable import DEFAULT_SIGNATURE
 from tfstyle.export.signatures import ENCODE_STYLE, STRENGTH_SUFFIX, STYLIZE, STYLIZE_WITH_CODE
@@ -93,11 +99,11 @@ class Client:
         self.target, secure = _checked_target(target)
         if not isinstance(model_name, str) or not model_name:
             raise ArgumentError(f"model_name: must be a name, received {model_name!r}.")
-        _check_whole("retries", retries, 0, 4)
-        _check_whole("max_message_bytes", max_message_bytes, 1, 2**31 - 1)
-        _check_whole("max_request_pixels", max_request_pixels, 1, 2**63)
+        checked_whole("retries", retries, 0, 4)
+        checked_whole("max_message_bytes", max_message_bytes, 1, 2**31 - 1)
+        checked_whole("max_request_pixels", max_request_pixels, 1, 2**63)
         if version is not None:
-            _check_whole("version", version, 0, 2**63 - 1)
+            checked_whole("version", version, 0, 2**63 - 1)
             if version_label is not None:
                 raise ArgumentError("version_label: must not be given beside a version.")
         self._metadata = []
@@ -110,8 +116,6 @@ class Client:
         self.version = version
         self.version_label = version_label
         self._max_request_pixels = max_request_pixels
-        # False once the server has shown that its model lacks the signatures with codes.
-        self._has_codes = True
         self._closed = False
         options = _channel_options(self.target, retries, max_message_bytes)
         if secure or credentials is not None:
@@ -136,8 +140,8 @@ class Client:
         Args:
             content: (H, W), (H, W, 1) or (B, H, W, 1), values in [0, 1].
             style: One image (H', W') or (H', W', 1), or a batch (1 or B, H', W', 1); a code of
-                :meth:`encode_style`; or a list of images and codes, whose generated images are
-                averaged with `style_weights`.
+                :meth:`encode_style`, which saves the server work with every request; or a list of
+                images and codes, whose generated images are averaged with `style_weights`.
             strength: In [0, 1]. Values under 1 use the signatures ``…_strength``.
             style_weights: One weight for each style of a list. Defaults to equal ones.
             timeout: Seconds for each request. Defaults to the client's.
@@ -172,11 +176,6 @@ class Client:
         timeout: float | None,
     ) -> np.ndarray:
         """Images for one style; `name` says whether `styles` are a ``"style"`` or a ``"code"``."""
-        several = self._step(max(contents[0].size, styles.size)) < len(contents)
-        if name == "style" and len(styles) == 1 and several:
-            # Several requests with one style: encode it once, where the server can.
-            code = self._code_or_none(styles, timeout)
-            name, styles = (name, styles) if code is None else ("code", code)
         extra: dict[str, npt.ArrayLike] = {}
         if strength < 1.0:
             extra["strength"] = np.float32(strength)
@@ -244,22 +243,19 @@ class Client:
             ArgumentError: An input is not an array.
             ServingError: The server cannot be reached or refused the request.
         """
+        import tensorflow as tf
         from tensorflow_serving.apis import predict_pb2
-
-        from tfstyle.serving.tensors import decode_tensor, encode_tensor
 
         request = self._for_model(predict_pb2.PredictRequest())
         request.model_spec.signature_name = signature
         for name, value in inputs.items():
             try:
-                encode_tensor(request.inputs[name], np.asarray(value))
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(np.asarray(value)))
             except (TypeError, ValueError) as error:
                 raise ArgumentError(f"{name}: cannot be sent as a tensor ({error}).") from None
         request.output_filter.extend(outputs)
         response = self._call(self._prediction.Predict, request, timeout)
-        arrays = {name: decode_tensor(proto) for name, proto in response.outputs.items()}
-        # Users may write into what they get; the bytes of a message are read-only.
-        return {name: a if a.flags.writeable else a.copy() for name, a in arrays.items()}
+        return {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
 
     def status(self, *, timeout: float | None = None) -> dict[int, str]:
         """State of each version of the model that the server knows.
@@ -370,18 +366,6 @@ class Client:
         if self._closed:
             raise ServingError(f"{self.target}: this client is closed")
 
-    def _code_or_none(self, styles: np.ndarray, timeout: float | None) -> np.ndarray | None:
-        """The code of a style, None from a server whose model was exported without codes."""
-        if not self._has_codes:
-            return None
-        try:
-            return self.encode_style(styles, timeout=timeout)
-        except ServingError as error:
-            if error.code != "FAILED_PRECONDITION" or "not found" not in str(error):
-                raise
-        self._has_codes = False
-        return None
-
     def _in_parts(self, count: int, pixels: int, request: Callable[[slice], Any]) -> Iterator[Any]:
         """Results for images 0 to `count` in as few requests as client and server allow."""
         start = 0
@@ -461,12 +445,6 @@ def _style_or_code(style: Any, argument: str, contents: int) -> tuple[str, np.nd
         name, styles = "style", as_batch(array, argument)[0]
     check_style_count(len(styles), contents, argument)
     return name, styles
-
-
-def _check_whole(name: str, value: Any, low: int, high: int) -> None:
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or not low <= value <= high:
-        raise ArgumentError(f"{name}: must be a whole number in {low}..{high}, received {value!r}.")
 
 
 def _checked_timeout(timeout: float) -> float:

@@ -182,11 +182,7 @@ def _command(
 
 
 def model_server_config(base_paths: Mapping[str, Path]) -> str:
-    """TensorFlow Serving's ``models.config``, in protobuf's text format.
-
-    Args:
-        base_paths: Model name to base path, as the server sees it.
-    """
+    """TensorFlow Serving's ``models.config``; base paths are those that the server sees."""
     from google.protobuf import text_format
     from tensorflow_serving.config import model_server_config_pb2
 

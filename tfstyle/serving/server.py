@@ -145,8 +145,7 @@ class DevelopmentServer:
         limits: Limits | None = None,
     ):
         require_packages(SERVING_PACKAGES, "serving", "the development server")
-        if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
-            raise ArgumentError(f"port: must be a whole number in 0..65535, received {port!r}.")
+        checked_whole("port", port, 0, 65535)
         self.models = resolve_models(models)
         self.limits = limits or Limits()
         self._wanted_port = port
@@ -293,7 +292,7 @@ class DevelopmentServer:
         return version, servable
 
     def _predict(self, request: Any, response: Any, context: grpc.ServicerContext) -> None:
-        from tfstyle.serving.tensors import encode_tensor
+        import tensorflow as tf
 
         _require(context.is_active(), "the client has left", "CANCELLED")  # while it waited
         version, servable = self._find(request)
@@ -314,7 +313,7 @@ class DevelopmentServer:
         response.model_spec.version.value = version
         response.model_spec.signature_name = key
         for name, value in values.items():
-            encode_tensor(response.outputs[name], value)
+            response.outputs[name].CopyFrom(tf.make_tensor_proto(value))
 
     def _metadata(self, request: Any, response: Any, context: grpc.ServicerContext) -> None:
         from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
@@ -438,7 +437,9 @@ def _decode(name: str, proto: Any, info: Any, limits: Limits) -> np.ndarray:
     The order matters: a tensor of few bytes may claim any shape (a single value stands for all),
     so its size is judged before memory is taken for it.
     """
-    from tfstyle.serving.tensors import decode_tensor, describe_tensor
+    import tensorflow as tf
+
+    from tfstyle.serving.tensors import describe_tensor
 
     shape = [dim.size for dim in proto.tensor_shape.dim]
     given = not proto.tensor_shape.unknown_rank and min(shape, default=0) >= 0
@@ -464,6 +465,6 @@ def _decode(name: str, proto: Any, info: Any, limits: Limits) -> np.ndarray:
         f"{limits.pixels} in one request; send fewer images at a time",
     )
     try:
-        return decode_tensor(proto)
+        return tf.make_ndarray(proto)
     except (TypeError, ValueError) as error:
         raise _RefusedError(f"tensor parsing error: {name}", "INVALID_ARGUMENT") from error

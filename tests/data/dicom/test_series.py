@@ -7,7 +7,6 @@ import pydicom
 import pytest
 
 from tfstyle.data import list_scans, read_scan, read_scans
-from tfstyle.data.privacy import mark_of
 from tfstyle.errors import InputFileError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -77,7 +76,7 @@ def test_gantry_tilt(write_ct, tmp_path, caplog):
 @pytest.fixture
 def study(write_series, tmp_path):
     """Series 1, 2, 12 and 22 with UIDs that end in other numbers."""
-    uids = {1: "1.2.3.2", 2: "1.2.3.12", 12: "1.2.3.22", 22: "1.2.30.4440001"}
+    uids = {1: "1.2.3.2", 2: "1.2.3.12", 12: "1.2.3.22", 22: "1.2.3.1"}
     for slices, (number, uid) in enumerate(uids.items(), start=2):
         write_series(range(slices), f"study/s{number}", SeriesInstanceUID=uid, SeriesNumber=number)
     write_series([7], "study/deep/more", SeriesInstanceUID="1.2.3.2", SeriesNumber=1)
@@ -90,11 +89,7 @@ def study(write_series, tmp_path):
         ("1", 3),  # of two folders
         ("02", 3),
         ("22", 5),
-        (".2", 3),
-        ("3.22", 4),
-        ("440001", 5),
         ("1.2.3.12", 3),
-        (mark_of("1.2.3.22"), 4),
         ("s22", 5),
     ],
 )
@@ -102,7 +97,7 @@ def test_series(study, series, slices):
     assert len(read_scan(study, series=series)) == slices
 
 
-@pytest.mark.parametrize("series", ["3", "0.4440001", "", ".", "40001"])
+@pytest.mark.parametrize("series", ["3", "1.2.3", ""])
 def test_no_such_series(study, series):
     with pytest.raises(InputFileError, match="holds no series"):
         read_scans(study, series=series)
@@ -174,8 +169,8 @@ def test_series_of_scouts_alone(write_series, tmp_path):
     write_series([0, 2], "ct")
     write_series([0], "scouts", SeriesInstanceUID="1.2.7.77", ImageType=SCOUT)
     assert len(read_scan(tmp_path)) == 2
-    assert len(read_scan(tmp_path, series="7.77")) == 1
-    with pytest.raises(InputFileError, match="none with slices to read"):
+    assert len(read_scan(tmp_path / "scouts" / "000.dcm")) == 1
+    with pytest.raises(InputFileError, match="scouts are read by their file alone"):
         read_scans(tmp_path / "scouts")
 
 
@@ -201,7 +196,5 @@ def test_dicomdir(tmp_path, write_series):
         with pytest.raises(InputFileError, match=r"a DICOMDIR, the index.* Give the folder"):
             read_scans(tmp_path / name)
     (tmp_path / "index").unlink()
-    with pytest.raises(InputFileError, match=r"DICOMDIR: a DICOMDIR, .* none of its files is besi"):
-        read_scans(tmp_path)
     write_series([0, 2], "DICOM/A")
     assert len(read_scan(tmp_path)) == 2

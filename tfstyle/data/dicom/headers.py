@@ -33,32 +33,18 @@ _CT_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.2{end}" for end in ("", ".1", ".2"
 # What may tell images of one place apart, in the order in which it is tried: what it is called,
 # the functional group that says it of a frame, and the attributes there or at the top level.
 _CONTRASTS = (
-    ("StackID", "FrameContent", "StackID"),
     ("temporal position", "FrameContent", "TemporalPositionIndex TemporalPositionIdentifier"),
-    ("temporal offset", "TemporalPosition", "TemporalPositionTimeOffset"),
     ("cardiac phase", "CardiacSynchronization", "NominalPercentageOfCardiacPhase"),
-    ("cardiac delay", "CardiacSynchronization", "NominalCardiacTriggerDelayTime"),
     ("respiratory phase", "RespiratorySynchronization", "NominalPercentageOfRespiratoryPhase"),
-    ("respiratory delay", "RespiratorySynchronization", "NominalRespiratoryTriggerDelayTime"),
     ("echo", "MREcho", "EchoNumbers EffectiveEchoTime EchoTime"),
-    ("echo time", "MREcho", "EffectiveEchoTime EchoTime"),
-    ("inversion time", "MRModifier", "InversionTimes InversionTime"),
     ("b-value", "MRDiffusion", "DiffusionBValue"),
-    ("gradient", "MRDiffusion", "DiffusionGradientOrientation"),
-    ("flip angle", "MRTimingAndRelatedParameters", "FlipAngle"),
-    ("sequence", "", "SequenceName"),
-    ("image type", "", "ImageType"),
-    ("complex component", "MRImageFrameType", "ComplexImageComponent"),
+    ("image type", "CTImageFrameType", "FrameType ImageType"),
     ("kVp", "CTXRayDetails", "KVP"),
     ("kernel", "CTReconstruction", "ConvolutionKernel"),
-    ("filter", "", "FilterType"),
     ("slice thickness", "PixelMeasures", "SliceThickness"),
     ("contrast agent", "ContrastBolusUsage", "ContrastBolusAgentPhase ContrastBolusAgent"),
-    ("series number", "", "SeriesNumber"),
     ("series description", "", "SeriesDescription"),
-    ("image comments", "", "ImageComments"),
     ("acquisition", "FrameContent", "FrameAcquisitionNumber AcquisitionNumber"),
-    ("trigger time", "", "TriggerTime"),
     ("acquisition time", "FrameContent",
      "FrameAcquisitionDateTime AcquisitionDateTime AcquisitionTime"),
     ("content time", "", "ContentTime"),
@@ -114,7 +100,6 @@ class Frame:
     ImagePositionPatient: np.ndarray | None = None
     ImageOrientationPatient: np.ndarray | None = None
     PixelSpacing: tuple[float, float] = (1.0, 1.0)
-    SliceLocation: float | None = None
     RescaleSlope: float | None = None
     RescaleIntercept: float | None = None
     BurnedInAnnotation: str = ""
@@ -240,7 +225,6 @@ def _describe(path: str, dataset: Dataset) -> list[Frame]:
         InstanceNumber=None if number is None else int(number),
         Rows=integer_of(dataset, "Rows"),
         Columns=integer_of(dataset, "Columns"),
-        SliceLocation=number_of(dataset, "SliceLocation"),
         BurnedInAnnotation=text_of(dataset, "BurnedInAnnotation"),
         color=integer_of(dataset, "SamplesPerPixel", 1) != 1 or photometric == "PALETTE COLOR",
         inverted=photometric == "MONOCHROME1",
@@ -292,16 +276,11 @@ def _contrasts(dataset: Dataset, group: Callable[[str], Dataset]) -> dict[str, t
     """What may tell a frame from others at its place, as far as its header says it."""
     found = {}
     for name, where, keywords in _CONTRASTS:
-        item = group(where) if where else dataset
-        places = [item, *(item.get("DiffusionGradientDirectionSequence") or ()), dataset]
+        places = (group(where), dataset) if where else (dataset,)
         values = (_values(place, keyword) for place in places for keyword in keywords.split())
         value = next(filter(None, values), None)
         if value is not None:
             found[name] = tuple(value)
-    for where in ("CTImageFrameType", "MRImageFrameType"):
-        kind = _values(group(where), "FrameType")
-        if kind:
-            found["image type"] = tuple(kind)
     for number, value in enumerate(_values(group("FrameContent"), "DimensionIndexValues"), start=1):
         found[f"dimension {number}"] = (value,)
     return found

@@ -20,106 +20,81 @@ from tfstyle._private.files import safe_name
 from tfstyle.data.dicom.files import NoPictureError, NoSizeError, read_dataset
 from tfstyle.data.dicom.headers import Frame, Identity, frames_of
 from tfstyle.data.dicom.pixels import DicomPixels, OpenFiles
-from tfstyle.data.dicom.stacks import ORIENTATION, clusters_of, locations_of, say, stacks_of, unlike
-from tfstyle.data.privacy import mark_of
+from tfstyle.data.dicom.stacks import ORIENTATION, clusters_of, say, stacks_of, unlike
 from tfstyle.data.scan import Scan
 from tfstyle.errors import InputFileError
 
 logger = logging.getLogger(__name__)
 
-_Key = tuple[str, ...]
-
 
 def read_dicom(
     paths: Sequence[str | os.PathLike],
     *,
-    series: str | None = None,
+    name: str = "",
     as_given: bool = False,
     lazy: bool = False,
 ) -> list[Scan]:
-    """Reads the series that DICOM files hold, in any order, as :func:`scans_of` gives them.
+    """Reads the files of one series, in any order, as :func:`scans_of` gives them.
 
-    With `as_given` these very files were asked for: scouts are read like slices, and an object
-    without a picture is an InputFileError, as is any file that cannot be used.
+    `name` is that of the scans, by default of the file or folder. With `as_given` these very files
+    were asked for: scouts are read like slices, and an object without a picture is an
+    InputFileError, as is any file that cannot be used.
     """
-    found, others = [], []
-    for path in sorted(os.fspath(path) for path in paths):
+    files = sorted(os.fspath(path) for path in paths)
+    found: list[Frame] = []
+    others, lost = 0, []
+    for path in files:
         try:
-            found.append(frames_of(path, read_dataset(path, pixels=False)))
+            found += frames_of(path, read_dataset(path, pixels=False))
         except NoPictureError as error:
             if as_given:
                 raise
-            others.append(error)
-    say_without_picture(others, beside=bool(found))
-    scans = scans_of(found, series=series, as_given=as_given)
+            others += 1
+            lost += [error] if isinstance(error, NoSizeError) else []
+    if lost:
+        logger.warning("Left out: %s%s: %s", lost[0].path, _more(len(lost)), lost[0].problem)
+    if found and others > len(lost):
+        logger.warning("Left out: %d DICOM objects without pictures.", others - len(lost))
+    scans = scans_of(found, name or series_name(files), as_given=as_given)
     return scans if lazy else load_all(scans)
 
 
 def load_all(scans: Iterable[Scan]) -> list[Scan]:
-    """DICOM scans with their pixels in memory; a file of several stacks is decoded once."""
+    """Scans with their pixels in memory; a DICOM file of several of them is decoded once."""
     files = OpenFiles()
     return [
         replace(scan, pixels=DicomPixels(scan.frames).read(range(len(scan)), files))
+        if scan.frames
+        else scan.load()
         for scan in scans
     ]
 
 
-def say_without_picture(errors: Sequence[NoPictureError], *, beside: bool) -> None:
-    """Says what was left out beside pictures: reports are normal, slices without size not."""
-    lost = [error for error in errors if isinstance(error, NoSizeError)]
-    if lost:
-        logger.warning("Left out: %s%s: %s", lost[0].path, _more(len(lost)), lost[0].problem)
-    if beside and (count := len(errors) - len(lost)):
-        logger.warning("Left out: %d DICOM objects without pictures, such as reports.", count)
+def scans_of(frames: list[Frame], name: str, *, as_given: bool = False) -> list[Scan]:
+    """The scans that the frames of a series make up; pixels come when asked.
 
-
-def scans_of(
-    found: Sequence[list[Frame]],
-    *,
-    series: str | None = None,
-    as_given: bool = False,
-) -> list[Scan]:
-    """The scans that files make up, by their headers; pixels come when asked.
-
-    Args:
-        found: The frames of each file, sorted by path.
-        series: See :func:`tfstyle.data.read_scans`, or the mark of a UID
-            (:func:`tfstyle.data.privacy.mark_of`).
-        as_given: See :func:`read_dicom`, as for errors.
-
-    Returns:
-        One scan a series (several, where a series repeats its positions or holds several
-        orientations), in the order of folder and Series Number. What does not fit its series
-        (scouts, color pictures, slices of another size or pixel spacing, a single slice of another
-        orientation) is left out with a warning in the log that names it.
+    One, several where the series repeats its positions or holds several orientations, or none. What
+    does not fit (scouts, color pictures, slices of another size or pixel spacing, a single slice of
+    another orientation) is left out with a warning in the log that names it.
     """
-    groups = _grouped(found)
-    names = _names(groups)
-    places = {key: (f.path.rpartition(os.sep)[0], f.SeriesNumber, f.path)
-              for key, (f, *_) in groups.items()}  # fmt: skip
-    chosen = order = sorted(groups, key=lambda key: places[key])
-    if series is not None:
-        chosen = [key for key in order if _is_meant(series, key[0], names[key], groups[key][0])]
-        # Else the name of one of several scans of a series.
-        order = chosen or [key for key in order if series.startswith(f"{names[key]}_")]
-    scans: list[Scan] = []
-    for key in order:
-        frames, name = groups[key], names[key]
-        if not as_given and not (series is not None and all(f.scout for f in frames)):
-            frames = _fitting(frames, name)
-        elif frames[0].color:
-            problem = "a color image; scans have one gray value a pixel. Give the gray original."
-            raise InputFileError(frames[0].where, problem)
-        clusters = _without_odd(clusters_of(frames), name)
-        taken: Counter = Counter()
-        for number, cluster in enumerate(clusters, start=1):
-            for stack, labels in stacks_of(cluster, name):
-                plane = (f"plane{number}",) if len(clusters) > 1 else ()
-                label = "_".join((*plane, *labels))
-                taken[label] += 1
-                again = f"-{taken[label]}" if taken[label] > 1 else ""
-                scans.append(_scan(stack, name, label + again))
-    return scans if chosen or series is None else [s for s in scans if s.name == series]
+    if not frames:
+        return []
+    if not as_given:
+        frames = _fitting(frames, name)
+    elif frames[0].color:
+        problem = "a color image; scans have one gray value a pixel. Give the gray original."
+        raise InputFileError(frames[0].where, problem)
+    clusters = _without_odd(clusters_of(frames), name)
+    taken: Counter = Counter()
+    scans = []
+    for number, cluster in enumerate(clusters, start=1):
+        for stack, labels in stacks_of(cluster, name):
+            plane = (f"plane{number}",) if len(clusters) > 1 else ()
+            label = "_".join((*plane, *labels))
+            taken[label] += 1
+            again = f"-{taken[label]}" if taken[label] > 1 else ""
+            scans.append(_scan(stack, name, label + again))
+    return scans
 
 
 def _scan(frames: list[Frame], name: str, stack: str) -> Scan:
@@ -144,23 +119,6 @@ def _scan(frames: list[Frame], name: str, stack: str) -> Scan:
     )
 
 
-def _grouped(found: Sequence[list[Frame]]) -> dict[_Key, list[Frame]]:
-    """The frames of each series."""
-    groups: dict[_Key, list[Frame]] = {}
-    keys = series_keys([(frames[0].path, frames[0].identity) for frames in found])
-    for key, frames in zip(keys, found):
-        groups.setdefault(key, []).extend(frames)
-    uids = Counter(key[0] for key in groups if key[0])
-    for key, frames in groups.items():
-        if uids[key[0]] > 1:
-            logger.warning(
-                "One Series Instance UID stands for %d series of different patients, studies or "
-                "frames of reference; the one that begins with %s is read as a scan of its own.",
-                *(uids[key[0]], frames[0].path),
-            )
-    return groups
-
-
 def series_keys(files: Sequence[tuple[str, Identity]]) -> list[tuple[str, ...]]:
     """One key a file, by its path and identity, the same for files of one series.
 
@@ -182,37 +140,14 @@ def series_keys(files: Sequence[tuple[str, Identity]]) -> list[tuple[str, ...]]:
     return keys
 
 
-def _is_meant(text: str, uid: str, name: str, frame: Frame) -> bool:
-    """Whether a series is the one that a user names."""
-    if text in (name, uid) or (uid and text == mark_of(uid)):
-        return bool(text)
-    if text.removeprefix("-").isdecimal():
-        # A few digits are a Series Number and not the end of a UID, even where a UID ends in them.
-        return int(text) == frame.SeriesNumber or (len(text) > 5 and uid.endswith(text))
-    return "." in text and uid.endswith("." + text.removeprefix("."))
-
-
-def _names(groups: dict[_Key, list[Frame]]) -> dict[_Key, str]:
-    """A short label a series: file stem, folder, or folder and a mark made of the UID."""
-    labels: dict[_Key, str] = {}
-    for key, frames in groups.items():
-        paths = {os.path.abspath(f.path) for f in frames}
-        if len(paths) == 1:
-            labels[key] = os.path.splitext(os.path.basename(*paths))[0]
-        else:
-            labels[key] = os.path.basename(os.path.commonpath([*map(os.path.dirname, paths)]))
-    taken = Counter(labels.values())
-    for key, label in labels.items():
-        if taken[label] > 1:
-            mark = series_mark(key, groups)
-            labels[key] += f"-{mark_of(mark) if mark else groups[key][0].SeriesNumber}"
-    return {key: safe_name(label, "series") for key, label in labels.items()}
-
-
-def series_mark(key: _Key, keys: Sequence[_Key] | dict) -> str:
-    """What tells a series from others: its UID, and more where other keys share that."""
-    shared = sum(other[:2] == key[:2] for other in set(keys)) > 1
-    return "/".join(key) if shared else key[0]
+def series_name(files: Sequence[str]) -> str:
+    """A short label of a series: the stem of its file, or the folder of several."""
+    paths = [os.path.abspath(file) for file in files]
+    if len(paths) == 1:
+        label = os.path.splitext(os.path.basename(paths[0]))[0]
+    else:
+        label = os.path.basename(os.path.commonpath([*map(os.path.dirname, paths)]))
+    return safe_name(label, "series")
 
 
 def _more(count: int) -> str:
@@ -257,8 +192,7 @@ def _geometry(frames: Sequence[Frame], name: str) -> tuple[np.ndarray | None, fl
     first = frames[0]
     step = first.step or 1.0
     if not first.placed:
-        places = locations_of(frames)
-        return None, step if places is None else abs(float(np.median(np.diff(places)))) or step
+        return None, step
     normal = first.normal
     vector = normal * step
     if len(frames) > 1:

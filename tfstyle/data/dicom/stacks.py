@@ -10,7 +10,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby, pairwise
 
@@ -80,37 +80,16 @@ def stacks_of(frames: Sequence[Frame], name: str) -> list[tuple[list[Frame], tup
     places, frames = _places(frames, name)
     if places is None:
         return [(frames, ())]
-    stacks, told = _separate(list(zip(places, frames)), _contrasts(frames))
+    stacks = _separate(list(zip(places, frames)), _contrasts(frames))
     if len(stacks) > 1:
-        repeated, how = max(Counter(places).values()), ", ".join(dict.fromkeys(told))
+        repeated = _repeated(zip(places, frames))
         what = f"up to {repeated} images at one position" if repeated > 1 else "several stacks"
-        say(name, f"holds {what}; read as {len(stacks)} scans, told apart by {how}")
+        how = ", ".join("_".join(labels) for _, labels in stacks)
+        say(name, f"holds {what}; read as {len(stacks)} scans, told apart as {how}")
     return [
         ([frame for _, frame in sorted(stack, key=lambda item: item[0])], labels)
         for stack, labels in stacks
     ]
-
-
-def _label(name: str, number: int) -> str:
-    """What a stack is called by the contrast that tells it apart, such as ``echo2``."""
-    word = "part" if name.startswith(("Instance", "file")) else _SHORT.get(name, name)
-    return f"{word.replace(' ', '-')}{number}"
-
-
-#: Shorter words for contrasts in names of scans.
-_SHORT = {
-    **dict.fromkeys(("temporal position", "temporal offset"), "phase"),
-    **dict.fromkeys(("cardiac phase", "respiratory phase"), "phase"),
-    **{"echo time": "echo", "b-value": "b", "slice thickness": "thickness", "corner": "slab"},
-}
-
-
-def locations_of(frames: Sequence[Frame]) -> list[float] | None:
-    """Slice Locations in mm, None where they do not say where the slices lie."""
-    found = [frame.SliceLocation for frame in frames if frame.SliceLocation is not None]
-    if len(found) < len(frames) or max(found) - min(found) <= _SAME_PLACE:
-        return None
-    return found
 
 
 def _without_copies(frames: Sequence[Frame], name: str) -> list[Frame]:
@@ -142,33 +121,23 @@ def _places(frames: list[Frame], name: str) -> tuple[list[float] | None, list[Fr
     """
     if len(frames) == 1:
         return None, frames
-    places = locations_of(frames)
     if all(frame.placed for frame in frames):
         positions = np.array([frame.ImagePositionPatient for frame in frames])
         # Whether each frame has a header or functional groups of its own.
         apart = len({id(frame.contrasts) for frame in frames}) == len(frames)
-        useless = places is not None or (apart and not positions.any())
-        if np.ptp(positions, axis=0).max() > _SAME_PLACE or not useless:
+        if positions.any() or not apart:
             return _snapped((positions @ frames[0].normal).tolist()), frames
-        here = "\\".join(f"{value:g}" for value in positions[0])
-        problem = f"has Image Position (Patient) {here} in all its images"
+        problem = "has Image Position (Patient) 0\\0\\0 in all its images"
         frames = [replace(frame, ImagePositionPatient=None) for frame in frames]
     else:
         what = "Position" if frames[0].ImagePositionPatient is None else "Orientation"
         problem = f"has no Image {what} (Patient)"
-    numbers = [frame.InstanceNumber for frame in frames]
-    how = "Instance Number"
-    if places is not None:
-        how = "Slice Location"
-        told = None not in numbers and len(set(numbers)) > 1  # it may run either way
-        if told and np.corrcoef(places, np.array(numbers, np.float64))[0, 1] < 0:
-            places = [-place for place in places]
-        places = _snapped(places)
-    elif None in numbers or len({f.path for f in frames}) > len(set(numbers)):
+    numbers, how = [frame.InstanceNumber for frame in frames], "Instance Number"
+    if None in numbers or len({f.path for f in frames}) > len(set(numbers)):
         how = "file name"
         frames = sorted(frames, key=lambda frame: (_natural(frame.path), frame.index))
     say(name, f"{problem}; sorted by {how}")
-    return places, frames
+    return None, frames
 
 
 def _snapped(places: Sequence[float]) -> list[float]:
@@ -181,91 +150,71 @@ def _snapped(places: Sequence[float]) -> list[float]:
     return snapped
 
 
+# -- what tells images of one place apart -------------------------------------------------------
+
 #: What changes the gray values of one tissue, or says when it was seen, and so never changes
 #: within a stack.
 _OF_A_STACK = {
-    *("echo", "echo time", "inversion time", "b-value", "flip angle", "kVp", "kernel"),
+    *("echo", "b-value", "kVp", "kernel"),
     *("temporal position", "cardiac phase", "respiratory phase"),
 }
-
-#: What may change from slab to slab, but not from one slice to the next and back.
-_OF_A_SLAB = _OF_A_STACK | {"temporal offset", "cardiac delay", "respiratory delay"}
-
-
-def _grouped(items: Sequence, value: Callable) -> dict[object, list]:
-    """Items by their value, in its order."""
-    groups: dict[object, list] = {}
-    for item in items:
-        groups.setdefault(value(item), []).append(item)
-    return {key: groups[key] for key in sorted(groups, key=_sortable)}
-
-
-# -- what tells images of one place apart -------------------------------------------------------
+#: Shorter words for contrasts in names of scans.
+_SHORT = {
+    **dict.fromkeys(("temporal position", "cardiac phase", "respiratory phase"), "phase"),
+    **{"b-value": "b", "slice thickness": "thickness", "corner": "slab"},
+}
 
 _Item = tuple[float, Frame]
 _Contrast = tuple[str, Callable[[Frame], object]]
-
-
-def _contrast(name: str) -> Callable[[Frame], object]:
-    return lambda frame: frame.contrasts.get(name)
+_Stack = tuple[list[_Item], tuple[str, ...]]
 
 
 def _contrasts(frames: Sequence[Frame]) -> list[_Contrast]:
     """What differs between the frames, in the order in which it is tried."""
+
+    def said(name: str) -> Callable[[Frame], object]:
+        return lambda frame: frame.contrasts.get(name)
+
     names = [*CONTRASTS, *sorted({n for f in frames for n in f.contrasts} - {*CONTRASTS})]
-    found: list[_Contrast] = [(name, _contrast(name)) for name in names]
+    found: list[_Contrast] = [(name, said(name)) for name in names]
     if frames[0].placed:
         cosines = frames[0].cosines
         found.append(
             ("corner", lambda f: tuple(np.rint(cosines @ f.ImagePositionPatient).tolist()))
         )
     found.append(("folder", lambda f: os.path.dirname(f.path)))
-    # For one image after the other.
-    found.append(("Instance Number", lambda f: (f.InstanceNumber, f.index)))
     return [one for one in found if len({one[1](frame) for frame in frames}) > 1]
 
 
 def _separate(
     items: list[_Item], contrasts: Sequence[_Contrast], labels: tuple[str, ...] = ()
-) -> tuple[list[tuple[list[_Item], tuple[str, ...]]], list[str]]:
-    """Splits by the first contrast that tells stacks apart, and each part by those behind it.
-
-    Gives the stacks with their labels, and the names of the contrasts.
-    """
-    repeated = max(Counter(place for place, _ in items).values())
+) -> list[_Stack]:
+    """Splits by the first contrast that tells stacks apart, and each part by those behind it."""
+    repeated = _repeated(items)
     for number, (name, value) in enumerate(contrasts, start=1):
-        groups = _grouped(items, lambda item, value=value: value(item[1]))
-        if len(groups) < 2 or (repeated == 1 and 2 * len(groups) > len(items)):
-            continue  # of one slice each: nothing that is not a stack already
-        stacks = list(groups.values())
-        if name not in _OF_A_STACK or None in groups or min(map(len, stacks)) < 3:
-            stacks = _joined(stacks, in_turn=name not in _OF_A_SLAB)
-        # Either each value is a stack, or there are as many as images at a place; anything else
-        # changes with something else.
-        if len(stacks) == 1 or len(stacks) not in (len(groups), repeated):
-            continue
-        if number == len(contrasts) and not all(map(_has_one_a_place, stacks)):
-            continue  # nothing is left that could tell the rest apart
-        parts, told = [], [name]
-        for rank, stack in enumerate(stacks, start=1):
-            above = (*labels, _label(name, rank))
-            if _has_one_a_place(stack):
-                parts.append((stack, above))
-                continue
-            inner, names = _separate(stack, contrasts[number:], above)
-            parts += inner
-            told += names
-        return parts, told
+        groups: dict[object, list[_Item]] = {}
+        for item in items:
+            groups.setdefault(value(item[1]), []).append(item)
+        parts = [groups[key] for key in sorted(groups, key=_sortable)]
+        # What changes from slice to slice has more values than there are images at a place.
+        tells = len(parts) <= repeated and all(_repeated(part) < repeated for part in parts)
+        whole = name in _OF_A_STACK and None not in groups and min(map(len, parts)) >= 3
+        if len(parts) > 1 and (tells or whole):
+            word = _SHORT.get(name, name).replace(" ", "-")
+            return [
+                stack
+                for rank, part in enumerate(parts, start=1)
+                for stack in _separate(part, contrasts[number:], (*labels, f"{word}{rank}"))
+            ]
     if repeated == 1:
-        return [(items, labels)], []
-    numbers = {(frame.InstanceNumber, frame.index) for _, frame in items}
-    how = "Instance Number" if len(numbers) == len(items) else "file name alone (a guess)"
+        return [(items, labels)]
     ranked = enumerate(_ranked(items, repeated), start=1)
-    return [(stack, (*labels, _label(how, rank))) for rank, stack in ranked], [how]
+    return [(stack, (*labels, f"part{rank}")) for rank, stack in ranked]
 
 
-def _has_one_a_place(stack: list[_Item]) -> bool:
-    return len({place for place, _ in stack}) == len(stack)
+def _repeated(items: Iterable[_Item]) -> int:
+    """How many images lie at one place, at most."""
+    return max(Counter(place for place, _ in items).values())
 
 
 def _sortable(value: object) -> tuple:
@@ -277,46 +226,15 @@ def _sortable(value: object) -> tuple:
     )
 
 
-def _joined(groups: Sequence[list[_Item]], in_turn: bool) -> list[list[_Item]]:
-    """Joins groups that begin where the one before ends, as acquisitions of one scan do.
-
-    With `in_turn` also those that lie in each other: every second slice, acquired in its turn.
-    """
-    stacks: list[list[_Item]] = []
-    taken: set[float] = set()
-    for group in groups:
-        places = {place for place, _ in group}
-        if stacks and taken.isdisjoint(places) and not _entangled(taken, places, in_turn):
-            stacks[-1] += group
-            taken |= places
-        else:
-            stacks.append(list(group))
-            taken = places
-    return stacks
-
-
-def _entangled(one: set[float], other: set[float], in_turn: bool) -> bool:
-    """Whether two stacks without a place in common lie in each other, and do not belong together.
-
-    They do where both together are evenly spaced, if slices may have been acquired in turn.
-    """
-    if min(len(one), len(other)) < 3 or max(one) < min(other) or max(other) < min(one):
-        return False
-    return _even(one) and _even(other) and not (in_turn and _even(one | other))
-
-
-def _even(places: set[float]) -> bool:
-    """Whether at least three of four steps are equal."""
-    steps = np.diff(sorted(places))
-    step = np.median(steps)
-    return bool(np.mean(np.abs(steps - step) <= max(0.02 * step, 2 * _SAME_PLACE)) >= 0.75)
-
-
 def _ranked(items: list[_Item], repeated: int) -> list[list[_Item]]:
-    """Stacks of images that Instance Number and name tell apart; an InputFileError if not."""
+    """Stacks of images that Instance Number alone tells apart; an InputFileError if it does not.
+
+    A few images too many, sent twice say, make a stack of their own.
+    """
     counts = Counter(place for place, _ in items)
     items = sorted(items, key=lambda item: (item[0], _order(item[1])))
-    regular = set(counts.values()) == {repeated}
+    numbered = len({(frame.InstanceNumber, frame.index) for _, frame in items}) == len(items)
+    regular = numbered and set(counts.values()) == {repeated}
     spare = sum(count > 1 for count in counts.values())
     if not regular and spare > max(1, len(counts) // 10):
         first, second = next((a, b) for a, b in pairwise(items) if a[0] == b[0])

@@ -21,6 +21,7 @@ from tfstyle.data.dicom.deidentify import check_burned_in, check_profile, new_ke
 from tfstyle.data.dicom.deidentify import deidentify as deidentify_dataset
 from tfstyle.data.dicom.files import damage_is_input_error, meta_of, read_dataset
 from tfstyle.data.dicom.headers import Frame, functional_group
+from tfstyle.data.layouts import DESCRIPTION
 from tfstyle.data.nifti import check_unit
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
@@ -28,7 +29,6 @@ from tfstyle.errors import ArgumentError, OutputError
 
 _LEVELS = 65535
 _WHAT = "Gray scale style transfer"
-_DESCRIPTION = "Gray scale changed by style transfer; not for diagnosis"
 
 
 def write_derived_series(
@@ -37,7 +37,7 @@ def write_derived_series(
     window: Window,
     out_dir: str | os.PathLike,
     *,
-    description: str = _DESCRIPTION,
+    description: str = DESCRIPTION,
     series_description: str | None = None,
     series_number: int | None = None,
     deidentify: str = "keep",
@@ -105,7 +105,6 @@ def write_derived_series(
             raise OutputError(out, "exists and is not empty; choose another folder.")
         if not out.is_dir() and (out.exists() or out.is_symlink()):
             raise OutputError(out, "exists and is not a folder; choose another name.")
-        out.parent.mkdir(parents=True, exist_ok=True)
         names = []
         headers: dict[str, Dataset] = {}
         with temporary_beside(out, folder=True) as temporary:
@@ -147,7 +146,7 @@ class DerivedSeries:
         self,
         window: Window,
         *,
-        description: str = _DESCRIPTION,
+        description: str = DESCRIPTION,
         series_description: str | None = None,
         series_number: int | None = None,
         deidentify: str = "keep",
