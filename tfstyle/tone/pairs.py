@@ -263,7 +263,7 @@ class ViewPool:
             for hu, body, x in zip(changed, bodies, gray)
         ]
         foreign = rng.random(images) < not_ct_share
-        for i in np.flatnonzero(foreign):
+        for i in map(int, np.flatnonzero(foreign)):
             gray[i] = not_ct(changed[i], gray[i], rng)
         return {
             "images": np.stack(gray)[..., None],
