@@ -84,7 +84,7 @@ class ToneMatcher(keras.layers.Layer):
         self.of_draft = self._dense(width, "of_draft")
         self.out = self._dense(9, "out", kernel_initializer="zeros")
         self.alike = [self._dense(32, "alike_0", activation="relu"), self._dense(1, "alike_1")]
-        self.ct = [self._dense(32, "ct_0", activation="relu"), self._dense(1, "ct_1")]
+        self.ct = [self._dense(64, "ct_0", activation="relu"), self._dense(1, "ct_1")]
 
     @staticmethod
     def _dense(units: int, name: str, **options):
@@ -109,7 +109,7 @@ class ToneMatcher(keras.layers.Layer):
         self.alike[1].bias.assign([-1.5])
         self.features = input_shape[0][-1] - 2
         self.ct[0].build((None, 2 * self.features + 2 * CT_LEVELS))
-        self.ct[1].build((None, 32))
+        self.ct[1].build((None, 64))
         self.ct[1].bias.assign([3.0])
         # Begins as the expectation from the content's side, and an error of 0.08.
         self.draft.bias.assign(np.array([1, 0, 0, 0, 0, 0, 0], np.float32))
