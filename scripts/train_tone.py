@@ -45,8 +45,8 @@ FOLDS = (
 EPOCH = 100
 #: Groups of images from which CT is recognized, and passes over them.
 CT_GROUPS, CT_EPOCHS = 300, 40
-#: How much an image of CT counts: most images that are given are CT.
-CT_WEIGHT = 4.0
+#: How much an image of CT counts, and how often more images are CT in use than in this training.
+CT_WEIGHT, CT_ODDS = 4.0, 7.0
 
 
 def optimizer(steps: int, peak: float = 2e-3) -> keras.optimizers.Optimizer:
@@ -119,6 +119,7 @@ def recognize(model, pool: ViewPool, seed: int, log: Path) -> None:
     kernel, bias = model.matcher.ct[0].get_weights()
     kernel = kernel / spread[:, None]
     model.matcher.ct[0].set_weights([kernel, bias - mean @ kernel])
+    model.matcher.ct[1].bias.assign_add([np.log(CT_ODDS)])
     row = {"images": len(seen), **{f"ct_{k}": round(v[-1], 4) for k, v in figures.items()}}
     with log.open("a") as file:
         file.write(json.dumps(row) + "\n")
