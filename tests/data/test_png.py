@@ -88,6 +88,10 @@ def test_write_errors(tmp_path):
     ):
         with pytest.raises(ArgumentError, match=message):
             write_png(image, tmp_path / "a.png", bits=bits)
-    for path in (tmp_path / "none" / "a.png", tmp_path):
-        with pytest.raises(OutputError, match="cannot be written"):
+    (tmp_path / "file").touch()
+    for path, message in (
+        (tmp_path / "file" / "a.png", "/file: is a file, where a folder is needed"),
+        (tmp_path, "cannot be written"),
+    ):
+        with pytest.raises(OutputError, match=message):
             write_png(np.zeros((2, 2)), path)
