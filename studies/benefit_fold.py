@@ -18,6 +18,7 @@ from studies.augmentations import BANK_AUGMENTATIONS, IMAGE_AUGMENTATIONS, MixSt
 from tfstyle import StyleAugmentation, ToneTransfer, baselines
 from tfstyle.segmentation import SegmentationLoss, UNet
 from tfstyle.style_bank import StyleBank
+from tfstyle.tone.features import merge_tokens
 
 #: Ways from the test image to the gray scale of the training, with their names in tables.
 METHODS = {
@@ -63,7 +64,7 @@ class Settings:
         learning_rate: Adam's at the start; it falls to 0 along a cosine.
         phantoms: Phantoms trained on beside the scans.
         every: Take every so many slices of ``vertebra``.
-        styles: Slices of the reference scan at test time.
+        styles: Slices of each scan that are the style at test time.
         bank: Images of other scans, for augmentation.
         p: Share of the images that the tone transfer augments.
         seed: Of gray scales and bank.
@@ -171,17 +172,18 @@ class Fold:
         self.trained = [p for other in planes if other != name for p in planes[other]] + phantoms
         self.unseen = model.suffix == ".keras"
         self.model = keras.saving.load_model(model) if self.unseen else ToneTransfer.from_preset()
-        reference = next(scan for scan in planes if scan != name)
-        own = planes[reference]
-        chosen = np.linspace(0, len(own) - 1, min(settings.styles, len(own))).astype(int)
-        self.reference = np.stack([data.training_tone(own[n].hu) for n in chosen])
+        #: Slices of each scan that is trained on, in the gray scale of the training.
+        self.references = []
+        for own in (planes[scan] for scan in planes if scan != name):
+            chosen = np.linspace(0, len(own) - 1, min(settings.styles, len(own))).astype(int)
+            self.references.append(np.stack([data.training_tone(own[n].hu) for n in chosen]))
         self.about = {
             "tested": f"{len(self.tested)} slices",
             "trained": {
                 scan: sum(p.scan == scan for p in self.trained)
                 for scan in sorted({p.scan for p in self.trained})
             },
-            "reference": f"{len(self.reference)} slices of {reference}",
+            "reference": f"{settings.styles} slices of each scan that is trained on",
             "tone_transfer": "trained without the patient"
             if self.unseen
             else "preset tone_ct, whose training saw the patient",
@@ -195,14 +197,16 @@ class Fold:
         if method == "exact":
             return lambda gray, hu: [data.training_tone(image) for image in hu]
         if method == OWN:
-            code = self.model.encode_style(self.reference[..., None], one_code=True)
+            codes = [self.model.encode_style(images[..., None]) for images in self.references]
+            code = np.asarray(merge_tokens(np.concatenate(codes)))
 
             def stylize(gray, hu):
                 images = np.stack(gray)[..., None]
                 return list(self.model.stylize(images, code, one_curve=True)[..., 0])
 
             return stylize
-        style = np.concatenate(self.reference)
+        pixels = np.concatenate([images.ravel() for images in self.references])
+        style = pixels[: len(pixels) // 256 * 256].reshape(-1, 256)  # any shape: it is the values
         options = {"foreground": True} if method == "mean_and_spread" else {}
         baseline = baselines.get(method, **options)
         return lambda gray, hu: np.split(baseline.stylize(np.concatenate(gray), style), len(gray))
