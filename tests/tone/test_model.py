@@ -298,11 +298,12 @@ def test_training_lowers_the_tone_error(groups, tmp_path):
     keras.utils.set_random_seed(0)
     model = ToneTransfer()
     model.compile(optimizer=keras.optimizers.Adam(2e-3))
-    history = model.fit(groups, steps_per_epoch=15, epochs=4, verbose=0).history
-    assert history["tone_error"][-1] < 0.9 * history["tone_error"][0]
-    assert set(history) == {*LOSS_TERMS}
-    figures = model.evaluate(groups, steps=2, verbose=0, return_dict=True)
-    assert figures["tone_error"] == pytest.approx(history["tone_error"][-1], rel=0.5)
+    before = model.evaluate(groups, steps=4, verbose=0, return_dict=True)
+    history = model.fit(groups, steps_per_epoch=30, epochs=2, verbose=0).history
+    assert set(history) == set(before) == {*LOSS_TERMS}
+    after = model.evaluate(groups, steps=4, verbose=0, return_dict=True)  # the same groups
+    assert after["tone_error"] < 0.95 * before["tone_error"]
+    assert after["ct_error"] < before["ct_error"]
     model.save(tmp_path / "model.keras")
     again = ToneTransfer.load(tmp_path / "model.keras")
     assert int(again.optimizer.iterations) == 60

@@ -120,4 +120,5 @@ def _reconstruct(
         hu = hu + grain * (protocol.noise_hu / spread if spread > 0 else 0)
     if protocol.sharpness < 0:
         return smoothed(hu, -protocol.sharpness, spacing)
-    return hu + protocol.sharpness * (hu - smoothed(hu, 1.0, spacing))  # unsharp mask
+    # Unsharp mask with a Gaussian of 1 mm, wide enough for coarse pixels.
+    return hu + protocol.sharpness * (hu - smoothed(hu, max(1.0, 0.6 * min(spacing)), spacing))
