@@ -179,7 +179,7 @@ _ABOUT: dict[str, dict] = {
         "licence": "Apache-2.0",
         "training": "`python scripts/train_tone.py`",
         "limits": (
-            "CT alone; a low confidence warns of most other images, see `benchmarks/beyond.json`.",
+            "CT alone; a low confidence warns of many other images, see `docs/results/beyond.md`.",
             "Figures are those of models trained in the same way without the patient measured.",
         ),
     },

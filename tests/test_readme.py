@@ -139,6 +139,12 @@ def test_links_lead_somewhere():
                 assert anchor in slugs, (name, link)
 
 
+def test_readme_has_the_errors_of_whole_scans():
+    rows = json.loads((ROOT / "benchmarks" / "beyond.json").read_text())["scan_to_scan"]
+    for name in ("**tone transfer, one curve**", "histogram matching above the floor"):
+        assert f"{rows[name]['mean']:.3f}" in README
+
+
 def test_readme_is_short_and_its_table_is_the_benchmark(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     readme_table = importlib.import_module("readme_table")
