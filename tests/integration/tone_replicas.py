@@ -9,13 +9,15 @@ import numpy as np
 import tensorflow as tf
 
 from tfstyle.data import spine_phantom
-from tfstyle.tone import ToneEncoder, ToneTransfer, tone_groups
+from tfstyle.tone import ToneEncoder, ToneTransfer, ViewPool
 
 
 def fit(strategy: tf.distribute.Strategy) -> dict:
     keras.utils.set_random_seed(0)
     scan = spine_phantom(size=64, slices=2, seed=0).scan
-    groups = tone_groups([scan], batch_size=2, size=32, views=6, images=6)
+    # Replicas weigh alike, so that as many pairs must count in each: all are CT.
+    pool = ViewPool({"phantom": (scan.pixels, scan.spacing)}, size=32, views=6)
+    groups = pool.dataset(batch_size=2, images=6, not_ct_share=0)
     with strategy.scope():
         model = ToneTransfer(encoder=ToneEncoder(dropout=0.0, name="encoder"))
         model.compile(optimizer=keras.optimizers.SGD(0.05))
