@@ -68,6 +68,12 @@ def views_of(data: Path, folder: Path, size: int, views: int) -> ViewPool:
     return pool
 
 
+def note(log: Path, row: dict) -> None:
+    """Adds a row to a log."""
+    with log.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
 def train(model, steps: int, pool: ViewPool, folder: Path, seed: int, log: Path) -> None:
     """Trains a model from the beginning, or from its last epoch."""
     keras.utils.set_random_seed(seed)
@@ -76,9 +82,9 @@ def train(model, steps: int, pool: ViewPool, folder: Path, seed: int, log: Path)
 
     def write(epoch, logs):
         figures = {key: round(float(value), 4) for key, value in logs.items()}
-        row = {"steps": (epoch + 1) * EPOCH, "seconds": round(time.time() - started), **figures}
-        with log.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        note(
+            log, {"steps": (epoch + 1) * EPOCH, "seconds": round(time.time() - started), **figures}
+        )
 
     logger = keras.callbacks.LambdaCallback(on_epoch_end=write)
     # A resumed run draws other groups than the first part of it did.
@@ -120,9 +126,7 @@ def recognize(model, pool: ViewPool, seed: int, log: Path) -> None:
     kernel = kernel / spread[:, None]
     model.matcher.ct[0].set_weights([kernel, bias - mean @ kernel])
     model.matcher.ct[1].bias.assign_add([np.log(CT_ODDS)])
-    row = {"images": len(seen), **{f"ct_{k}": round(v[-1], 4) for k, v in figures.items()}}
-    with log.open("a") as file:
-        file.write(json.dumps(row) + "\n")
+    note(log, {"images": len(seen), **{f"ct_{k}": round(v[-1], 4) for k, v in figures.items()}})
 
 
 def main() -> None:

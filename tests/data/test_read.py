@@ -17,7 +17,7 @@ CT = np.linspace(-1000, 1000, 60).reshape(3, 4, 5)
 
 @pytest.fixture
 def tree(tmp_path, write_series, write_ct):
-    """Two series, one slice, a volume with its labels, a picture, and what is no scan."""
+    """Two series, one slice, a volume with its labels, a picture, and what is not a scan."""
     write_series([0, 2], "a/dicom")
     write_series([0, 2, 4], "a/other", SeriesInstanceUID="1.2.3")
     write_ct("one.dcm", SeriesInstanceUID="1.2.4")

@@ -106,7 +106,8 @@ def tone_losses(
     foreign = ops.maximum(pairs(flags), partner(flags))
     estimate = ops.sum(w * (found * ops.exp(-estimate) + estimate), axis=1)
     ct = ops.clip(matcher.probability_of_ct(tokens), 1e-5, 1 - 1e-5)
-    ct = ops.mean(ops.binary_crossentropy(1.0 - flags[:, None], ct)) + 0.0 * tone
+    ct = ops.mean(ops.binary_crossentropy(1.0 - flags[:, None], ct))
+    ct = ops.broadcast_to(ct, ops.shape(tone))
     same = ops.concatenate(
         [ops.reshape(one, (-1,)) for one in ops.unstack(groups["same"], axis=-1)], axis=0
     )

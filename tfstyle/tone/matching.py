@@ -107,8 +107,8 @@ class ToneMatcher(keras.layers.Layer):
         self.alike[0].build((None, 3 * self.width))
         self.alike[1].build((None, 32))
         self.alike[1].bias.assign([-1.5])
-        self.features = input_shape[0][-1] - 2
-        self.ct[0].build((None, 2 * self.features + 2 * CT_LEVELS))
+        features = input_shape[0][-1] - 2
+        self.ct[0].build((None, 2 * features + 2 * CT_LEVELS))
         self.ct[1].build((None, 64))
         self.ct[1].bias.assign([3.0])
         # Begins as the expectation from the content's side, and an error of 0.08.

@@ -263,8 +263,7 @@ class ViewPool:
             for hu, body, x in zip(changed, bodies, gray)
         ]
         foreign = rng.random(images) < not_ct_share
-        for i in map(int, np.flatnonzero(foreign)):
-            gray[i] = not_ct(changed[i], gray[i], rng)
+        gray = [not_ct(hu, x, rng) if no else x for hu, x, no in zip(changed, gray, foreign)]
         return {
             "images": np.stack(gray)[..., None],
             "right": np.stack(right),
