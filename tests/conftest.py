@@ -69,6 +69,14 @@ def model():
 
 
 @pytest.fixture(scope="session")
+def tone():
+    """A small untrained ToneTransfer."""
+    from tests.models import small_tone
+
+    return small_tone()
+
+
+@pytest.fixture(scope="session")
 def bank(model):
     """Three styles of the model."""
     from tests.models import image

@@ -427,11 +427,7 @@ class TestErrors:
 
 
 class TestToneTransfer:
-    @pytest.fixture(scope="class")
-    def tone(self):
-        return small_tone()
-
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def tone_bank(self, tone):
         return StyleBank.encode(tone, [0.3 * image(20, (24, 24)), 0.5 + 0.5 * image(22, (20, 20))])
 

@@ -129,11 +129,8 @@ def test_every_weight_of_a_release_is_used_as_it_is(name):
 class TestReleased:
     """The default preset on phantoms, whose anatomy it meets here for the first time."""
 
-    @pytest.fixture(scope="class")
-    def model(self):
-        return tfstyle.from_preset()
-
-    def test_is_right_and_keeps_the_structure(self, model):
+    def test_is_right_and_keeps_the_structure(self):
+        model = tfstyle.from_preset()
         errors, structures = [], []
         windows = [Window(400, 1500), Window(40, 400), Window(-600, 1500), Window(500, 1000)]
         for seed, (a, b) in enumerate([(0, 1), (1, 0), (2, 1), (3, 1), (1, 3), (0, 3)]):

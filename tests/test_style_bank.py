@@ -7,7 +7,7 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from tests.minis import ct_volume
-from tests.models import image, small_model, small_tone
+from tests.models import image, small_model
 from tfstyle.data import read_scan, scan_to_unit, write_png
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
 from tfstyle.style_bank import QUANTILES, StyleBank, join
@@ -107,10 +107,6 @@ class TestMaking:
 
 
 class TestToneTransfer:
-    @pytest.fixture(scope="class")
-    def tone(self):
-        return small_tone()
-
     def test_one_style_a_scan_of_what_its_slices_show(self, tone, tmp_path):
         volume = ct_volume(tmp_path / "volume.nii.gz", 4, flat=(0, 3))
         bank = StyleBank.from_scans(tone, volume, windows=["bone", "full"])

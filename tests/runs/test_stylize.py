@@ -13,7 +13,6 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from tests.minis import ct_series, ct_volume
-from tests.models import small_tone
 from tests.process import python
 from tfstyle import baselines
 from tfstyle.data import WINDOWS, read_scan, scan_to_unit, write_png
@@ -182,10 +181,6 @@ class TestFormats:
 
 class TestOneCurve:
     """A ToneTransfer gives every scan one curve, from several of its slices and of the style's."""
-
-    @pytest.fixture(scope="class")
-    def tone(self):
-        return small_tone()
 
     @pytest.fixture
     def changing(self, series):
