@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""The tone transfer where ``truth.py`` does not look: whole scans, turned slices, images not of CT.
+"""The tone transfer where ``truth.py`` does not look: scans, turned slices, lesions, not CT.
 
     python benchmarks/beyond.py --data DATA --models runs/tone
 
 As there, a fold leaves one patient out and the model of ``fold-PATIENT/ours.keras`` has not seen
-it. Three questions:
+it. Four questions:
 
 - **One curve for a scan**: eight slices of the patient left out get the gray scale of eight slices
   of another one, in random gray scales. Histogram matching takes all eight at once as well.
@@ -12,6 +12,8 @@ it. Three questions:
   with the content, or both images, turned.
 - **Images that are not CT**: does the confidence doubt them? Real ones of other modalities that
   pydicom and pydicom-data carry, and inverted contents and noise, each with CT as the style.
+- **Is a lesion still seen**: a disk 30 HU above or below soft tissue is planted into contents of
+  ``truth.py``, and its contrast-to-noise ratio measured before and after.
 
 Figures go to ``beyond.json``, the page to ``../docs/results/beyond.md``.
 """
@@ -32,12 +34,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT)]
 
 import numpy as np  # noqa: E402
-from ct_pairs import draw_pairs, draw_scale  # noqa: E402
+from ct_pairs import Pair, draw_pairs, draw_scale  # noqa: E402
 from ct_scans import ScanRecord, load_scans  # noqa: E402
 from pydicom.data import get_testdata_file  # noqa: E402
 from scipy import ndimage  # noqa: E402
 
-from tfstyle import baselines  # noqa: E402
+from tfstyle import StyleTransfer, baselines  # noqa: E402
 from tfstyle._private.files import write_atomically  # noqa: E402
 from tfstyle.data import read_scan, scan_to_unit  # noqa: E402
 from tfstyle.metrics import tone_error  # noqa: E402
@@ -69,6 +71,11 @@ FOREIGN = {
 }
 #: Longest side to which they are reduced.
 SIDE = 256
+#: Radius in pixels and contrast in HU of planted disks; HU of the tissue round them.
+RADIUS, CONTRAST, SOFT = 4, 30.0, (0.0, 100.0)
+#: Least share of the contrast-to-noise ratio that the right answer keeps: pairs whose style clips
+#: the disk do not count.
+LEAST_KEPT = 0.8
 
 
 def scan_pairs(
@@ -127,6 +134,53 @@ def turned(model: ToneTransfer, pairs) -> dict[str, list[float]]:
     return found
 
 
+def planted(pair: Pair, rng: np.random.Generator) -> tuple[np.ndarray, ...] | None:
+    """HU with a disk in soft tissue, the disk, and the ring round it; None where there is no room.
+
+    Args:
+        pair: Its content gets the disk.
+        rng: Source of randomness.
+    """
+    rows, columns = np.indices(pair.hu.shape)
+    smooth = ndimage.uniform_filter(pair.hu, 2 * RADIUS + 1)
+    soft = pair.mask & (smooth > SOFT[0]) & (smooth < SOFT[1])
+    room = ndimage.binary_erosion(soft, iterations=2 * RADIUS)
+    if not room.any():
+        return None
+    row, column = np.argwhere(room)[rng.integers(room.sum())]
+    distance = np.hypot(rows - row, columns - column)
+    disk = distance <= RADIUS
+    ring = (distance > RADIUS + 1) & (distance <= 2 * RADIUS)
+    return pair.hu + np.float32(CONTRAST * rng.choice([-1, 1])) * disk, disk, ring
+
+
+def contrast_to_noise(image: np.ndarray, disk: np.ndarray, ring: np.ndarray) -> float:
+    """Difference of the means of disk and ring by the pooled standard deviation within them."""
+    noise = np.sqrt((image[disk].var() + image[ring].var()) / 2)
+    return float(abs(image[disk].mean() - image[ring].mean()) / max(noise, 1e-6))
+
+
+def lesions(methods: dict, pairs) -> dict[str, list[float]]:
+    """Shares of a planted disk's contrast-to-noise ratio that methods keep."""
+    rng = np.random.default_rng(0)
+    found: dict[str, list[float]] = {}
+    for pair in pairs:
+        given = planted(pair, rng)
+        if given is None:
+            continue
+        hu, *where = given
+        content, right = pair.content_scale(hu), pair.style_scale(hu)
+        before = contrast_to_noise(content, *where)
+        kept = contrast_to_noise(right, *where) / before
+        if kept < LEAST_KEPT:
+            continue
+        found.setdefault("the right answer itself", []).append(kept)
+        for name, stylize in methods.items():
+            after = contrast_to_noise(stylize(content, pair.style), *where)
+            found.setdefault(name, []).append(after / before)
+    return found
+
+
 def foreign_images() -> dict[str, np.ndarray]:
     """The images of other modalities, float32 (H, W) in [0, 1] as a viewer shows them."""
     found = {}
@@ -161,7 +215,7 @@ def figures(rows: dict[str, list[float]]) -> dict[str, dict[str, float]]:
 
 
 TEXT = """\
-# Whole scans, turned slices, images not of CT
+# Whole scans, turned slices, lesions, images not of CT
 
 Written by `python benchmarks/beyond.py`. Each patient is measured with a model that has not seen
 it, as in [Is the tone right?](truth.md), where the error is explained.
@@ -182,6 +236,16 @@ patients with so many slices: {patients}.
 | | mean error | median |
 | --- | ---: | ---: |
 {turned}
+
+## Is a lesion still seen
+
+Disks of {radius} pixels' radius, {contrast:.0f} HU above or below the soft tissue round them, are
+planted into contents. The share of their contrast-to-noise ratio that is left, in {lesions} pairs
+whose right answer keeps {kept:.0f} % or more of it:
+
+| | median | 10 % have less than | lost (less than half) |
+| --- | ---: | ---: | ---: |
+{lesion_rows}
 
 ## Images that are not CT
 
@@ -204,6 +268,10 @@ def page(result: dict) -> str:
             for name, row in result[part].items()
         )
 
+    lesion_rows = "\n".join(
+        f"| {name} | {row['median']:.2f} | {row['percentile_10']:.2f} | {100 * row['lost']:.0f} % |"
+        for name, row in result["lesions"].items()
+    )
     confidence = "\n".join(
         f"| {name} | {row['median']:.2f} | {100 * row['warned']:.0f} % |"
         for name, row in result["confidence"].items()
@@ -217,6 +285,11 @@ def page(result: dict) -> str:
         scan_to_scan=table("scan_to_scan"),
         turned=table("turned"),
         confidence=confidence,
+        radius=RADIUS,
+        contrast=CONTRAST,
+        kept=100 * LEAST_KEPT,
+        lesions=result["settings"]["lesions"],
+        lesion_rows=lesion_rows,
     )
 
 
@@ -238,7 +311,15 @@ def main(arguments: list[str] | None = None) -> None:
     logging.getLogger("tfstyle").setLevel(logging.ERROR)
     scans, foreign = load_scans(options.data), foreign_images()
     folds = options.folds or sorted({scan.group for scan in scans.values()})
-    parts: dict[str, dict] = {"scan_to_scan": {}, "turned": {}, "confidence": {}}
+    parts: dict[str, dict] = {"scan_to_scan": {}, "turned": {}, "lesions": {}, "confidence": {}}
+    methods = {
+        "histogram matching": baselines.get("histogram_matching").stylize,
+        "histogram matching above the floor": baselines.get(
+            "foreground_histogram_matching"
+        ).stylize,
+        "the paper's network, `vgg16_ct`": StyleTransfer.from_preset("vgg16_ct").stylize,
+        "the same, `vgg16_ct_shallow`": StyleTransfer.from_preset("vgg16_ct_shallow").stylize,
+    }
     patients = []
     for fold in folds:
         model = ToneTransfer.load(options.models / f"fold-{fold}" / "ours.keras")
@@ -246,6 +327,7 @@ def main(arguments: list[str] | None = None) -> None:
         measured = {
             "scan_to_scan": scan_to_scan(model, scans, fold, options.scans),
             "turned": turned(model, pairs),
+            "lesions": lesions({**methods, "**tone transfer**": model.stylize}, pairs),
             "confidence": confidences(model, pairs, foreign),
         }
         patients += [fold] * bool(measured["scan_to_scan"])
@@ -256,7 +338,7 @@ def main(arguments: list[str] | None = None) -> None:
     result = {
         "settings": {
             "scans": options.scans, "pairs": options.pairs, "folds": len(folds),
-            "patients": patients,
+            "patients": patients, "lesions": len(parts["lesions"].get("**tone transfer**", ())),
         },
         **{part: figures(rows) for part, rows in parts.items()},
         "environment": environment(),
@@ -264,6 +346,9 @@ def main(arguments: list[str] | None = None) -> None:
     for name, values in parts["confidence"].items():
         warned = float(np.mean(np.array(values) < LOW_CONFIDENCE))
         result["confidence"][name]["warned"] = round(warned, 4)
+    for name, values in parts["lesions"].items():
+        shares = {"percentile_10": np.percentile(values, 10), "lost": np.mean(np.less(values, 0.5))}
+        result["lesions"][name] |= {key: round(float(value), 4) for key, value in shares.items()}
     write_atomically(options.output, (json.dumps(result, indent=1) + "\n").encode())
     write_atomically(options.page, page(result).encode())
 

@@ -192,7 +192,7 @@ def read_weights(folder: Path, out: Path) -> None:
 def preset_seeds() -> Iterator[Files]:
     from tfstyle import presets
 
-    folder = presets.folder("vgg16_ct")
+    folder = presets.folder("vgg16_ct_shallow")
     yield {name: (folder / name).read_bytes() for name in ("preset.json", "weights.npz")}
 
 

@@ -2,7 +2,7 @@
 # # Train a small StyleTransfer
 #
 # The paper's network: encoder, AdaIN, decoder, trained with the contextual loss. The encoder is
-# that of the preset `vgg16_ct`, which comes with tfstyle;
+# that of the preset `vgg16_ct_shallow`, which comes with tfstyle;
 # `tfstyle.encoders.VGG16(weights="imagenet")` fetches the whole one. A minute of training shows
 # the way, not the end of it.
 
@@ -21,7 +21,7 @@ scans += [read_scan(get_testdata_file(name)) for name in ("CT_small.dcm", "bad_s
 pairs = pair_dataset(scans, windows=("bone", "soft_tissue", "wide"), crop=48, batch_size=4, seed=1)
 
 # %%
-encoder = tfstyle.StyleTransfer.from_preset("vgg16_ct").encoder
+encoder = tfstyle.StyleTransfer.from_preset("vgg16_ct_shallow").encoder
 model = tfstyle.StyleTransfer(encoder, layer="relu1_2")
 model.compile(
     optimizer=keras.optimizers.Adam(3e-3),

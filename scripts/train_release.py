@@ -1,15 +1,16 @@
 #!/usr/bin/env python
 """Trains the released presets of ``StyleTransfer``, and puts presets and their cards in place.
 
-    python scripts/train_release.py train --data DATA --name vgg16_ct
+    python scripts/train_release.py train --data DATA --name vgg16_ct --steps 25
     python scripts/train_release.py train --data DATA --name vgg16_ct_shallow
     python benchmarks/truth.py --data DATA                       # what they are worth
     python scripts/train_release.py release --name vgg16_ct --model runs/vgg16_ct/preset
     python scripts/train_release.py cards                        # all cards again, after truth.py
 
 ``vgg16_ct`` is the paper's setting: AdaIN at ``relu4_1``, contextual loss and moments.
-``vgg16_ct_mse`` is the same with the MSE of AdaIN's own paper, ``vgg16_ct_shallow`` works at
-``relu1_2`` and learns gray levels from paired windows as well. DATA holds ``torso/ct.nii.gz`` and
+``vgg16_ct_shallow`` works at ``relu1_2`` and learns gray levels from paired windows as well;
+``vgg16_ct_mse`` has the MSE of AdaIN's own paper. The released ones of these two are of an earlier
+form of this script; their ``preset.json`` has what they were trained with. DATA holds ``torso/ct.nii.gz`` and
 ``vertebra/ct.nii.gz``; slices of pydicom-data and phantoms join them. Training resumes where it
 stopped when the command is given again. ``tone_ct`` is trained by ``scripts/train_tone.py``.
 """
@@ -187,14 +188,20 @@ _ABOUT: dict[str, dict] = {
         "description": "the paper's network: AdaIN at `{layer}`, contextual loss and moments",
         "row": "vgg16_ct",
         **_VGG,
+        "training": "`python scripts/train_release.py train --name vgg16_ct --steps 25`",
+        "limits": (
+            "For comparison with the paper only: what is finer than the 8 pixels of `relu4_1` is "
+            "drawn anew, and anatomy is lost; the paper trained on 50,000 slices.",
+            *_VGG["limits"],
+        ),
     },
     "vgg16_ct_mse": {
-        "description": "the same at `{layer}`, trained with the MSE of AdaIN's own paper",
+        "description": "AdaIN at `{layer}`, trained with the MSE of AdaIN's own paper",
         "row": "adain_mse",
         **_VGG,
     },
     "vgg16_ct_shallow": {
-        "description": "the paper's network: AdaIN at `{layer}`, with paired windows in training",
+        "description": "the same at `{layer}`, with paired windows in training",
         "row": "vgg16_ct_shallow",
         **_VGG,
     },

@@ -455,7 +455,7 @@ class TestToneTransfer:
                 StyleAugmentation(network, styles)
 
 
-@pytest.mark.parametrize("name", [None, "vgg16_ct"])
+@pytest.mark.parametrize("name", [None, "vgg16_ct_shallow"])
 def test_released_presets(images, name):
     layer = StyleAugmentation(name, styles="batch", p=1, gate=None)
     result = np.asarray(layer(images))

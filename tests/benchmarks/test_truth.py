@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tfstyle.data.windows import Window
 from tfstyle.tone import ToneTransfer
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -217,3 +219,23 @@ def test_beyond_measures_whole_scans_turned_slices_and_confidence(modules, monke
             assert f"| {name} | {row['mean']:.3f} | {row['median']:.3f} |" in text
     for name, row in result["confidence"].items():
         assert f"| {name} | {row['median']:.2f} | {100 * row['warned']:.0f} % |" in text
+
+
+def test_lesions_that_a_method_keeps_and_loses(modules):
+    beyond, pairs = importlib.import_module("beyond"), modules[1]
+    window = Window(40, 400)
+    hu = np.full((64, 64), 50, np.float32) + np.random.default_rng(0).normal(0, 5, (64, 64))
+    scale, every = pairs.GrayScale("soft tissue", window), np.ones(hu.shape, bool)
+    gray = scale(hu)
+    pair = pairs.Pair(gray, gray, gray, hu, every, every, "a", "b", scale, scale)
+    shown, disk, ring = beyond.planted(pair, np.random.default_rng(0))
+    assert np.abs((shown - hu)[disk]).min() == pytest.approx(30, abs=1e-3)
+    assert (shown == hu)[~disk].all()
+    assert not (disk & ring).any()
+    assert beyond.contrast_to_noise(scale(shown), disk, ring) == pytest.approx(6, abs=1.5)
+    methods = {"keeps": lambda x, y: 0.5 * x, "loses": lambda x, y: np.zeros_like(x)}
+    found = beyond.lesions(methods, [pair])
+    assert found["keeps"] == pytest.approx([1])
+    assert found["loses"] == [0]
+    narrow = dataclasses.replace(pair, style_scale=pairs.GrayScale("black", Window(900, 10)))
+    assert beyond.lesions(methods, [narrow]) == {}

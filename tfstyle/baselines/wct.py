@@ -72,7 +72,7 @@ class WCT(NetworkBaseline):
         WeightsError: if there is no such preset.
 
     Example:
-        >>> WCT("vgg16_ct").stylize(content, style, strength=0.6).shape
+        >>> WCT("vgg16_ct_shallow").stylize(content, style, strength=0.6).shape
         (64, 64)
 
     Reference: Li, Fang, Yang, Wang, Lu and Yang, arXiv:1705.08086. Strength blends the transformed
@@ -83,7 +83,7 @@ class WCT(NetworkBaseline):
 
     def __init__(
         self,
-        model: StyleTransfer | str | Sequence[StyleTransfer | str] = "vgg16_ct",
+        model: StyleTransfer | str | Sequence[StyleTransfer | str] = "vgg16_ct_shallow",
         threshold: float = THRESHOLD,
     ):
         models = [model] if isinstance(model, str | StyleTransfer) else [*model]
