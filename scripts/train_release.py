@@ -10,9 +10,11 @@
 ``vgg16_ct`` is the paper's setting: AdaIN at ``relu4_1``, contextual loss and moments.
 ``vgg16_ct_shallow`` works at ``relu1_2`` and learns gray levels from paired windows as well;
 ``vgg16_ct_mse`` has the MSE of AdaIN's own paper. The released ones of these two are of an earlier
-form of this script; their ``preset.json`` has what they were trained with. DATA holds ``torso/ct.nii.gz`` and
-``vertebra/ct.nii.gz``; slices of pydicom-data and phantoms join them. Training resumes where it
-stopped when the command is given again. ``tone_ct`` is trained by ``scripts/train_tone.py``.
+form of this script; their ``preset.json`` has what they were trained with.
+
+DATA holds ``torso/ct.nii.gz`` and ``vertebra/ct.nii.gz``; slices of pydicom-data and phantoms join
+them. Training resumes where it stopped when the command is given again. ``tone_ct`` is trained by
+``scripts/train_tone.py``.
 """
 
 from __future__ import annotations

@@ -152,6 +152,6 @@ class TestReleased:
         for name in presets.names():
             card, folder = presets.card(name), presets.folder(name)
             assert "not for diagnosis" in card["limits"].lower()
-            most = 12e6 if name == "vgg16_ct" else 1.1e6  # the encoder down to relu4_1, and its mirror
+            most = 12e6 if name == "vgg16_ct" else 1.1e6  # VGG16 down to relu4_1, and its mirror
             assert sum(p.stat().st_size for p in folder.iterdir()) < most
             assert (folder / "README.md").is_file()
