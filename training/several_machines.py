@@ -13,9 +13,7 @@ chief = not strategy.cluster_resolver.task_id  # 0, or None without TF_CONFIG: o
 folder = sys.argv[2]  # on a file system that all machines share
 scans = read_scans(sys.argv[1], lazy=True)  # files of tfstyle prepare are mapped into memory
 with strategy.scope():
-    model = tfstyle.StyleTransfer.from_preset(
-        "vgg16_ct_shallow"
-    )  # or a new one, with the same seed
+    model = tfstyle.StyleTransfer.from_preset("vgg16_ct_shallow")  # or a new one, with one seed
     model.compile(content_layers=["relu1_2"], style_layers=["relu1_2"])
 
 
