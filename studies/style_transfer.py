@@ -229,9 +229,11 @@ PAGE = """\
 Written by `python -m studies.style_transfer`; figures in `studies/style_transfer.json`.
 
 {contents} phantoms of the lumbar spine under the protocol `standard` get the gray scale of other
-phantoms under {protocols}. The answer is the content under that protocol. A protocol also has
-noise and sharpness, which a curve of gray levels does not give. Lower LPIPS to the answer (AlexNet)
-is better. LPIPS between styles and the conditional inception score say how far results differ by
+phantoms under {protocols}.
+Nearest to the answer, the content under that protocol, is {first}; then {second}.
+
+A protocol also has noise and sharpness, which a curve of gray levels does not give. Lower LPIPS to
+the answer (AlexNet) is better. LPIPS between styles and the conditional inception score say how far results differ by
 style: the answer's own figures are the goal, not the highest ones. The classifier tells
 {accuracy:.1f} % of new phantoms' protocols apart; the score is at most {most:.2f}.
 
@@ -263,7 +265,12 @@ def write_page(result: dict, output: Path, page: Path) -> None:
     colors = np.repeat(np.linspace(0, 1, 64)[:, None], 3, axis=1)
     common.save_small(figure, page.with_suffix(".png"), 110, colors)
     table = [[METHODS[r["method"]], *(f"{r[m]:.3f}" for m in MEASURES)] for r in result["rows"]]
+    others = [row for row in result["rows"] if row["method"] != "answer"]
+    near = sorted(others, key=lambda row: row["lpips_to_answer"])[:2]
+    first, second = (f"{METHODS[r['method']]} (LPIPS {r['lpips_to_answer']:.3f})" for r in near)
     text = PAGE.format(
+        first=first,
+        second=second,
         contents=settings.contents,
         protocols=", ".join(f"`{name}`" for name in protocols),
         accuracy=100 * result["classifier"]["accuracy"],

@@ -76,3 +76,13 @@ def test_inception_score_is_that_of_the_images(study):
 def test_what_cannot_be_run(study):
     with pytest.raises(ArgumentError, match="other settings"):
         run_study(study[2])
+
+
+def test_committed_page_is_the_json():
+    file = style_transfer.common.FOLDER / "style_transfer.json"
+    result = json.loads(file.read_text())
+    page = style_transfer.common.ROOT / "docs" / "results" / "style_transfer.md"
+    table = page.read_text(encoding="utf-8")
+    for row in result["rows"]:
+        figures = " | ".join(f"{row[name]:.3f}" for name in style_transfer.MEASURES)
+        assert f"| {style_transfer.METHODS[row['method']]} | {figures} |" in table
