@@ -233,9 +233,9 @@ phantoms under {protocols}.
 Nearest to the answer, the content under that protocol, is {first}; then {second}.
 
 A protocol also has noise and sharpness, which a curve of gray levels does not give. Lower LPIPS to
-the answer (AlexNet) is better. LPIPS between styles and the conditional inception score say how far results differ by
-style: the answer's own figures are the goal, not the highest ones. The classifier tells
-{accuracy:.1f} % of new phantoms' protocols apart; the score is at most {most:.2f}.
+the answer (AlexNet) is better. LPIPS between styles and the conditional inception score say how far
+results differ by style: the answer's own figures are the goal, not the highest ones. The classifier
+tells {accuracy:.1f} % of new phantoms' protocols apart; the score is at most {most:.2f}.
 
 {table}
 
