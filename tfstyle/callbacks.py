@@ -17,17 +17,9 @@ from tfstyle.errors import ArgumentError
 
 
 def image_grid(*columns: np.ndarray, gap: int = 2) -> np.ndarray:
-    """Puts batches of images side by side, one sample a row.
+    """Batches of images (B, H, W, 1) in [0, 1] side by side, a sample a row, uint8 (H', W', 1).
 
-    Args:
-        *columns: float arrays (B, H, W, 1) in [0, 1], all of one shape.
-        gap: Pixels between the images, white.
-
-    Returns:
-        uint8 array (B·(H + gap) − gap, n·(W + gap) − gap, 1).
-
-    Raises:
-        ArgumentError: if the shapes differ.
+    `gap` is the width of the white lines between them. Raises an ArgumentError if shapes differ.
     """
     shapes = {np.shape(column) for column in columns}
     if len(shapes) != 1 or len(next(iter(shapes))) != 4:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 
@@ -49,12 +50,8 @@ class OutputError(_PathError):
     def of(path: object, error: BaseException) -> OutputError:
         """The error for a write that the system refused; says what to do where that is known.
 
-        Args:
-            path: The file or folder that was to be written.
-            error: What was raised: an OSError, or what a library made of one.
-
-        Returns:
-            A :class:`StorageError` where the place takes no more, else an OutputError.
+        `error` is an OSError, or what a library made of one. It is a :class:`StorageError` where
+        the place takes no more.
         """
         number = getattr(error, "errno", None)
         if number is None:  # h5py and TensorFlow keep it in their messages alone
@@ -71,6 +68,15 @@ class OutputError(_PathError):
 
 class StorageError(OutputError):
     """The place of an output is full, over its quota, or takes no writes."""
+
+
+@contextmanager
+def writing(path: object, *kinds: type[Exception]) -> Iterator[None]:
+    """Makes an OSError, or an error of other kinds, of a write the OutputError that it is."""
+    try:
+        yield
+    except (OSError, *kinds) as error:
+        raise OutputError.of(path, error) from error
 
 
 _FULL = (
@@ -135,15 +141,9 @@ class MissingPackageError(TfstyleError):
 
 
 def require_packages(packages: Mapping[str, str], extra: str, purpose: str) -> None:
-    """Makes sure that modules are there before the work begins.
+    """Raises a MissingPackageError, with the command that installs it, if a module is missing.
 
-    Args:
-        packages: Module to the name of its package.
-        extra: The extra of tfstyle that brings them.
-        purpose: What needs them, in words.
-
-    Raises:
-        MissingPackageError: One is missing; the message has the command that installs it.
+    `packages` goes from module to package, `extra` brings them, `purpose` says what needs them.
     """
     missing = [package for module, package in packages.items() if find_spec(module) is None]
     if missing:

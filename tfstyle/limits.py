@@ -117,16 +117,9 @@ def limited(**changes: int) -> Iterator[Limits]:
 
 
 def check(path: str | os.PathLike, name: str, value: int, what: str) -> None:
-    """Refuses a file that asks for more than a limit.
+    """Raises an InputFileError for a file that asks for more than a limit, a field of `Limits`.
 
-    Args:
-        path: The file.
-        name: A field of :class:`Limits`.
-        value: What the file asks for.
-        what: The same in words, with its number, to begin the message with.
-
-    Raises:
-        InputFileError: `value` is above the limit.
+    `what` says in words what it asks for, with the number `value`, to begin the message with.
     """
     limit = getattr(limits(), name)
     if value > limit:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfstyle._private.files import check_zip, temporary_beside
 from tfstyle._private.images import gray_error
-from tfstyle.errors import InputFileError, OutputError
+from tfstyle.errors import InputFileError, OutputError, writing
 
 
 def _telling(method):
@@ -56,12 +56,9 @@ class KerasFile:
             raise OutputError(path, "model files end in .keras; choose such a name.")
         if path.exists() and not overwrite:
             raise OutputError(path, "exists already; choose another name or overwrite=True.")
-        try:
-            with temporary_beside(path, folder=True) as folder:
-                keras.Model.save(self, folder / path.name, **kwargs)
-                os.replace(folder / path.name, path)
-        except OSError as error:
-            raise OutputError.of(path, error) from error
+        with writing(path), temporary_beside(path, folder=True) as folder:
+            keras.Model.save(self, folder / path.name, **kwargs)
+            os.replace(folder / path.name, path)
 
     @classmethod
     def load(cls, filepath):
@@ -95,12 +92,10 @@ class KerasFile:
                     lambda shape: keras.InputSpec(shape=shape, dtype=self.input_dtype), shapes
                 )
             ]
-        try:
+        with writing(filepath):
             return super().export(
                 filepath, format, verbose, input_signature=input_signature, **kwargs
             )
-        except OSError as error:
-            raise OutputError.of(filepath, error) from error
 
 
 def load_model(filepath: str | os.PathLike, classes: type | tuple[type, ...]):

@@ -81,10 +81,8 @@ def signature_inputs(
     """What a signature takes, for every pair.
 
     An image is the content, or the style where it is called ``style``; a strength is ``STRENGTH``;
-    anything else is the style's code, made by the SavedModel itself.
-
-    Raises:
-        ArgumentError: The signature takes something else.
+    anything else is the style's code, made by the SavedModel itself. Raises an ArgumentError where
+    the signature takes something else.
     """
 
     def value(name: str, spec: tf.TensorSpec, content: np.ndarray, style: np.ndarray) -> np.ndarray:

@@ -27,11 +27,8 @@ def write_phantoms(
 
     Gives the files, three for each: ``phantom_<seed>.nii.gz`` (HU), ``phantom_<seed>_mask.nii.gz``
     (see :data:`tfstyle.data.LABELS`) and ``phantom_<seed>.png``, under a protocol of
-    :data:`tfstyle.data.PROTOCOLS`.
-
-    Raises:
-        ArgumentError: Unknown protocol, or numbers that cannot be used.
-        OutputError: If the folder is not empty or cannot be written.
+    :data:`tfstyle.data.PROTOCOLS`. Raises an ArgumentError for what cannot be drawn, an OutputError
+    if the folder is not empty or cannot be written.
 
     Example:
         >>> write_phantoms("phantoms", count=2)[0].name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tfstyle._private.images import one_of
 from tfstyle.encoders.base import IMAGE_TAP, Encoder, Tap
 from tfstyle.encoders.families import (
     ENCODERS,
@@ -13,7 +14,6 @@ from tfstyle.encoders.families import (
     ResNet50,
     ResNet101,
 )
-from tfstyle.errors import ArgumentError
 
 
 def family(name: str) -> type[Encoder]:
@@ -22,12 +22,9 @@ def family(name: str) -> type[Encoder]:
     Raises:
         ArgumentError: unknown name.
     """
-    try:
-        return ENCODERS[name.lower()]
-    except (KeyError, AttributeError):
-        raise ArgumentError(
-            f"encoder: unknown name {name!r}; use one of {', '.join(ENCODERS)}."
-        ) from None
+    name = str(name).lower()
+    one_of("encoder", name, ENCODERS)
+    return ENCODERS[name]
 
 
 def get(name: str, **options) -> Encoder:

@@ -76,8 +76,7 @@ def saved_model_folder(path: str | os.PathLike) -> Path:
 def read_meta_graph(version_folder: str | Path) -> MetaGraphDef:
     """The serving graph of a SavedModel, read without running anything.
 
-    Raises:
-        InputFileError: ``saved_model.pb`` is missing, too large or damaged, or has no such graph.
+    Raises an InputFileError if ``saved_model.pb`` is missing, too large or damaged.
     """
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel

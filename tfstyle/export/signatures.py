@@ -111,16 +111,12 @@ IMAGE = Tensor(_IMAGE_SIZES, "images to segment; any height and width of at leas
 
 
 def stylize_signatures(model: Any) -> dict[str, Signature]:
-    """Signatures of any model that stylizes.
+    """Signatures by name of any model that stylizes, ``stylize`` first.
 
-    Args:
-        model: Has ``generate(content, style, strength)``, images (B, H, W, 1) and (B or 1, H', W',
-            1) and a strength or None to images (B, H, W, 1). For the signatures with codes also
-            ``code_shape``, ``code_of(style)``, images to an array (B, *code_shape), and
-            ``generate_from_code(content, code, strength)``.
-
-    Returns:
-        Signature name to signature, ``stylize`` first.
+    It has ``generate(content, style, strength)``, images (B, H, W, 1) and (B or 1, H', W', 1) and a
+    strength or None to images (B, H, W, 1); for the signatures with codes also ``code_shape``,
+    ``code_of(style)``, images to an array (B, *code_shape), and
+    ``generate_from_code(content, code, strength)``.
     """
     table: dict[str, Signature] = {}
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfstyle._private.images import checked_whole
+from tfstyle._private.images import checked_whole, one_of
 from tfstyle.errors import ArgumentError
 from tfstyle.losses.blockwise import DISTANCE_EPSILON, column_maxima
 
@@ -184,10 +184,7 @@ def _check(bandwidth, spatial_weight, distance, direction, method, block):
         ("direction", direction, DIRECTIONS),
         ("method", method, METHODS),
     ):
-        if value not in known:
-            raise ArgumentError(
-                f"{name}: unknown value {value!r}; use one of {', '.join(map(repr, known))}."
-            )
+        one_of(name, value, known)
     if block is not None:
         checked_whole("block", block, 1)
 

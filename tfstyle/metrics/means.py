@@ -7,21 +7,15 @@ from keras import ops
 
 
 class PairMean(keras.metrics.Mean):
-    """Mean of one score a pair of images over all pairs seen.
+    """Mean of :meth:`scores` over all pairs seen; those without a score (NaN) are left out.
 
-    The state is a sum and a count, added up over batches and replicas. Pairs without a score
-    (NaN: nothing in them to measure) are left out; the result is 0 while there are none.
-
-    A metric gives :meth:`scores`.
+    The state is a sum and a count, added up over batches and replicas; 0 while there are none.
     """
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Adds a batch.
+        """Adds contents and generated images, float (B, H, W, 1) in [0, 1].
 
-        Args:
-            y_true: content, float (B, H, W, 1) in [0, 1].
-            y_pred: generated, float (B, H, W, 1) in [0, 1].
-            sample_weight: Weights (B,), or a mask (B, H, W, 1) of the pixels to look at, or None.
+        `sample_weight` has weights (B,), or is a mask (B, H, W, 1) of the pixels to look at.
         """
         content, generated = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
         mask = None

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+from tfstyle._private.images import one_of
 from tfstyle._private.keras_files import KerasFile
 from tfstyle.encoders import VGG16
 from tfstyle.encoders.base import PREPROCESSING
@@ -82,7 +83,7 @@ class PerceptualDistance(KerasFile, keras.Model):
         weights: str | Path | None = "lpips",
         name: str | None = None,
     ):
-        _check_network(network)
+        one_of("network", network, _BACKBONES)
         super().__init__(name=name or f"lpips_{network}", dtype="float32")
         self.network = network
         self.steps, self.compared = _alexnet() if network == "alexnet" else _vgg16()
@@ -167,13 +168,6 @@ class PerceptualDistance(KerasFile, keras.Model):
             layer.set_weights(values)
 
 
-def _check_network(network: str) -> None:
-    if network not in _BACKBONES:
-        raise ArgumentError(
-            f"network: must be one of {', '.join(map(repr, _BACKBONES))}, received {network!r}."
-        )
-
-
 def _alexnet() -> tuple[list[layers.Layer], list[str]]:
     """All layers, and the names of those whose output is compared."""
     steps = []
@@ -230,7 +224,7 @@ def lpips(content, generated, network: str = "alexnet", weights: str | None = "l
     Example:
         >>> lpips(images, images**2)   # fetches weights   # doctest: +SKIP
     """
-    _check_network(network)
+    one_of("network", network, _BACKBONES)
     weights = None if weights is None else str(weights)
     return _shared(network, weights)([content, generated])
 
@@ -259,7 +253,7 @@ class LPIPS(PairMean):
         name: str | None = None,
         dtype=None,
     ):
-        _check_network(network)
+        one_of("network", network, _BACKBONES)
         super().__init__(name=name or f"lpips_{network}", dtype=dtype)
         self.network = network
         self.weights_from = None if weights is None else str(weights)

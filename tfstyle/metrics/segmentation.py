@@ -198,13 +198,7 @@ class _ConfusionMetric(keras.metrics.MeanIoU):
         self.ignored = None if ignore_class is None else int(ignore_class)
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Counts a batch.
-
-        Args:
-            y_true: classes (B, ...) or (B, ..., 1), of any number type.
-            y_pred: whole numbers of the same shape, or floats (B, ..., num_classes).
-            sample_weight: Weights that broadcast to the pixels, or None.
-        """
+        """Counts a batch, as :func:`confusion_matrix`; `sample_weight` broadcasts to the pixels."""
         truth, given = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
         scores = keras.backend.is_float_dtype(keras.backend.standardize_dtype(given.dtype))
         prediction = ops.argmax(given, axis=-1) if scores else given

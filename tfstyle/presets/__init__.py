@@ -20,7 +20,7 @@ import numpy as np
 
 from tfstyle._private.files import read_json, read_limited, temporary_beside
 from tfstyle.encoders.weights import load_npz, save_npz
-from tfstyle.errors import InputFileError, OutputError, WeightsError
+from tfstyle.errors import InputFileError, OutputError, WeightsError, writing
 
 FORMAT = 1
 #: The preset that is meant where none is named.
@@ -104,7 +104,7 @@ class PresetModel:
 
         Raises:
             OutputError: if the folder holds something else or cannot be written.
-            WeightsError: if the model cannot become a preset.
+            WeightsError: a model that cannot be a preset, or a weight beyond half precision.
         """
         return save(self, folder, card=card, half=half)
 
@@ -291,12 +291,7 @@ def open_model(source: str | os.PathLike | None = None, cls: type | None = None)
 def save(
     model: PresetModel, folder: str | os.PathLike, card: dict | None = None, half: bool = True
 ) -> Path:
-    """Writes a preset folder; see :meth:`PresetModel.save_to_preset`.
-
-    Raises:
-        OutputError: if the folder holds something else or cannot be written.
-        WeightsError: if the model cannot become a preset, or a weight does not fit half precision.
-    """
+    """See :meth:`PresetModel.save_to_preset`."""
     settings = model.preset_settings()
     arrays = {}
     for key, variable in model.preset_variables().items():
@@ -305,7 +300,7 @@ def save(
         if not np.isfinite(arrays[key]).all():
             raise WeightsError(f"{key}: does not fit half precision; save with half=False.")
     path = Path(folder)
-    try:
+    with writing(path):
         if path.exists() and not (path / CONFIG).is_file() and any(path.iterdir()):
             raise OutputError(path, "is not empty and holds no preset; choose another folder.")
         with temporary_beside(path, folder=True) as temporary:
@@ -324,8 +319,6 @@ def save(
                         copy(file, temporary / file.name)
                 shutil.rmtree(path)
             os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError.of(path, error) from error
     return path
 
 

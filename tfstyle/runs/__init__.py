@@ -18,14 +18,12 @@ if TYPE_CHECKING:
     from tfstyle.runs.stylize import stylize_scans
     from tfstyle.runs.training import TrainingResult, environment, train
     from tfstyle.runs.training_run import TrainingRun
-    from tfstyle.stylizers import ServedStylizer
 
 _PLACES = {
     "AugmentedSet": "augment",
     "Backup": "fit",
     "PreparedSet": "prepare",
     "SegmentedScan": "segment",
-    "ServedStylizer": "stylize",
     "StylizedScan": "scans",
     "TrainingResult": "training",
     "TrainingRun": "training_run",
@@ -54,7 +52,6 @@ __all__ = [
     "Backup",
     "PreparedSet",
     "SegmentedScan",
-    "ServedStylizer",
     "StylizedScan",
     "TrainingResult",
     "TrainingRun",

@@ -23,7 +23,7 @@ from tfstyle._private.files import (
     remove_abandoned,
     write_atomically,
 )
-from tfstyle.errors import ArgumentError, OutputError
+from tfstyle.errors import ArgumentError, OutputError, writing
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -50,10 +50,8 @@ class RunFolder:
         overwrite: Names that a run of this kind writes into the folder. They are removed, and the
             run begins from the start. None resumes.
 
-    Raises:
-        ArgumentError: On entering, if the folder was begun with other settings.
-        OutputError: If another run holds the lock, or the folder holds something else or cannot be
-            written.
+    Entering raises an ArgumentError if the folder was begun with other settings, an OutputError if
+    another run holds the lock, or it holds something else or cannot be written.
 
     Example:
         >>> with RunFolder("out", {"seed": 0}) as run:
@@ -144,11 +142,8 @@ class RunFolder:
     def add(self, row: dict) -> None:
         """Adds a row to the journal, from any thread; an OutputError if it cannot be written."""
         with self._threads:
-            try:
-                with open(self.journal, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-            except OSError as error:
-                raise OutputError.of(self.journal, error) from error
+            with writing(self.journal), open(self.journal, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
             self.rows.append(row)
 
 

@@ -21,9 +21,8 @@ SETTINGS = "settings.json"
 class ManifestFolder(RunFolder):
     """A :class:`RunFolder` of results whose journal is :data:`MANIFEST`.
 
-    The rows of results that are there stay; what failed or was left out is found again. With
-    `overwrite` the results of an earlier run are removed. ``done`` has the rows by source and
-    (part, copy).
+    Rows of results that are there stay, as ``done`` by source and (part, copy); what failed or was
+    left out is found again. `overwrite` removes the results of an earlier run.
     """
 
     def __init__(

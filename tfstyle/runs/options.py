@@ -54,14 +54,10 @@ class StylizeOptions:
     batch_size: int = 8
 
     def __post_init__(self) -> None:
-        from tfstyle._private.images import check_batch_size, check_strength
+        from tfstyle._private.images import check_batch_size, check_strength, one_of
         from tfstyle.data.dicom.deidentify import check_profile
 
-        if self.output_format not in FORMATS:
-            raise ArgumentError(
-                f"output_format: must be one of {', '.join(FORMATS)}, received "
-                f"{self.output_format!r}."
-            )
+        one_of("output_format", self.output_format, FORMATS)
         check_profile(self.deidentify)
         check_batch_size(self.batch_size)
         check_strength(self.strength)

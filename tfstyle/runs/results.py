@@ -25,7 +25,7 @@ from tfstyle._private.files import (
 )
 from tfstyle.data import Scan, Window
 from tfstyle.data.layouts import is_result
-from tfstyle.errors import InputFileError, OutputError
+from tfstyle.errors import InputFileError, OutputError, writing
 from tfstyle.runs.folder import inside
 from tfstyle.runs.sources import OnFailure
 
@@ -84,15 +84,10 @@ class Account:
 
 @dataclass(frozen=True)
 class Task:
-    """One scan, and what is to be made of it.
+    """One scan, what it is written as, and the file or folder to make in the output folder.
 
-    Attributes:
-        scan: The scan.
-        kind: What it is written as.
-        window: Its window; None where the work chooses it.
-        output: The output folder, or the parent of the one output file.
-        target: The file or folder to make.
-        job: Tells this work from any other; None keeps nothing for a later run.
+    `window` is None where the work chooses it; `job` tells this work from any other, and None keeps
+    nothing for a later run.
     """
 
     scan: Scan
@@ -165,18 +160,10 @@ def run_tasks(
 ) -> list[Any]:
     """Does what no earlier run has finished; gives an account for each task but those that failed.
 
-    Args:
-        tasks: What there is to do.
-        kind: Class of the accounts.
-        work: From a task, an empty folder and ``advance``, a function that is told how many slices
-            are done, to what was made in the folder and the account.
-        overwrite: Replace results of tfstyle that have the names of the new ones.
-        progress: Called after each batch.
-        on_failure: Called with what turns out to be damaged. Defaults to raising the error.
-
-    Raises:
-        InputFileError: A scan is damaged, and there is nothing to call.
-        OutputError: A result is there already, or cannot be written.
+    `kind` is the class of the accounts. `work` goes from a task, an empty folder and ``advance``, a
+    function that is told how many slices are done, to what was made in the folder and the account.
+    See :func:`tfstyle.runs.stylize_scans` for the other arguments. Raises an InputFileError for a
+    damaged scan without `on_failure`, an OutputError if a result is there or cannot be written.
     """
     found = [finished(task, kind) for task in tasks]
     _check_free([task for task, account in zip(tasks, found) if account is None], overwrite)
@@ -213,26 +200,23 @@ def publish(task: Task, make: Callable[[Task, Path], tuple[Path, Any]]) -> Any:
 
     `make` goes from the task and an empty folder to what was made in it, and the account.
     """
-    try:
-        with ExitStack() as stack:
-            inside(task.output, task.target)
-            beside = task.target
-            if task.job is not None:
-                inside(task.output, task.place)
-                stack.enter_context(locked(task.place))
-                remove_abandoned(task.place, deep=True)
-                beside = task.place / task.target.name
-            made, account = make(task, stack.enter_context(temporary_beside(beside, folder=True)))
-            remove(task.target)
-            if task.job is not None:  # before it has its name: what has it is known to be finished
-                # The name of the source may be that of a patient.
-                facts = account.as_dict() | {"source": task.target.name}
-                record = json.dumps({"job": task.job, "result": facts})
-                write_atomically(task.place / RECORD, record.encode())
-            task.target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(made, task.target)
-    except OSError as error:
-        raise OutputError.of(task.target, error) from error
+    with writing(task.target), ExitStack() as stack:
+        inside(task.output, task.target)
+        beside = task.target
+        if task.job is not None:
+            inside(task.output, task.place)
+            stack.enter_context(locked(task.place))
+            remove_abandoned(task.place, deep=True)
+            beside = task.place / task.target.name
+        made, account = make(task, stack.enter_context(temporary_beside(beside, folder=True)))
+        remove(task.target)
+        if task.job is not None:  # before it has its name: what has it is known to be finished
+            # The name of the source may be that of a patient.
+            facts = account.as_dict() | {"source": task.target.name}
+            record = json.dumps({"job": task.job, "result": facts})
+            write_atomically(task.place / RECORD, record.encode())
+        task.target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(made, task.target)
     return account
 
 
@@ -265,8 +249,5 @@ def _check_free(tasks: Sequence[Task], overwrite: bool) -> None:
         if not all(map(is_result, files)):
             raise OutputError(target, "is not a result of tfstyle; choose another name.")
     for folder in {task.output for task in tasks}:
-        try:
-            with temporary_beside(folder / "result"):
-                pass  # only to see that it can be made
-        except OSError as error:
-            raise OutputError.of(folder, error) from error
+        with writing(folder), temporary_beside(folder / "result"):
+            pass  # only to see that it can be made

@@ -88,14 +88,9 @@ class StylizedScan(Account):
 class StylizeWork:
     """What is the same for all scans of a run.
 
-    Attributes:
-        stylizer: The model.
-        options: Options.
-        codes: Code of each style, or the style.
-        levels: Gray levels of each style, for distances.
-        style_windows: Windows of the styles.
-        model: Fingerprint of the model, None where it cannot be told from others.
-        uid_key: Key of new UIDs; not part of the job, since it is new in each run.
+    Codes, gray levels and windows are those of the styles. `model` is its fingerprint, None where
+    it cannot be told from others; `uid_key`, the key of new UIDs, is new in each run and no part of
+    the job.
     """
 
     stylizer: Stylizer | None

@@ -13,6 +13,7 @@ import numpy as np
 
 from tfstyle import __version__
 from tfstyle._private.files import write_atomically
+from tfstyle._private.images import one_of
 from tfstyle.data import Scan, Window
 from tfstyle.data.dicom.segmentation import DESCRIPTION, write_dicom_seg
 from tfstyle.data.nifti import write_labels
@@ -110,10 +111,7 @@ def segment_scans(
     Example:
         >>> done = segment_scans("unet_spine", ["ct/"], "labels/")
     """
-    if output_format not in FORMATS:
-        raise ArgumentError(
-            f"output_format: must be one of {', '.join(FORMATS)}, received {output_format!r}."
-        )
+    one_of("output_format", output_format, FORMATS)
     if not isinstance(model, Segmenter):
         model = Segmenter.open(model, reference=reference, window=window, spacing_mm=spacing)
     elif (reference, window, spacing) != (None, None, None):

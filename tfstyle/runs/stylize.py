@@ -20,7 +20,7 @@ from tfstyle.runs.outputs import ending_of, output_kind, start_workers
 from tfstyle.runs.results import RECORDS, Progress, Task, choose_targets, run_tasks
 from tfstyle.runs.scans import StylizedScan, StylizeWork
 from tfstyle.runs.sources import OnFailure, name_of, read_inputs
-from tfstyle.stylizers import ServedStylizer, Stylizer
+from tfstyle.stylizers import Stylizer
 
 #: File in RECORDS: the key of new UIDs, while a run with ``deidentify="basic"`` is not finished.
 UID_KEY = "uid_key"
@@ -59,7 +59,7 @@ def stylize_scans(
 
     Args:
         stylizer: A :class:`tfstyle.ToneTransfer`, which gives every scan one curve; a
-            :class:`tfstyle.StyleTransfer`, :class:`ServedStylizer`, or one of
+            :class:`tfstyle.StyleTransfer`, a :class:`tfstyle.serving.Client`, or one of
             ``tfstyle.baselines``, which treat slices one by one.
         inputs: DICOM files or folders of series, NIfTI, PNG, or folders of them. Where several
             folders are given, the results of each lie in a folder of its name.
@@ -187,4 +187,4 @@ def _uid_key(file: Path) -> str:
     return key
 
 
-__all__ = ["ServedStylizer", "StylizedScan", "Stylizer", "stylize_scans"]
+__all__ = ["StylizedScan", "Stylizer", "stylize_scans"]

@@ -155,7 +155,7 @@ class Segmenter:
     def __call__(
         self, scan: Scan, *, harmonize: bool | None = None, batch_size: int = 8
     ) -> np.ndarray:
-        """Segments a scan.
+        """Segments a scan: uint8 labels of its shape, 0 for background.
 
         Args:
             scan: The scan; all of it is read.
@@ -164,12 +164,8 @@ class Segmenter:
                 HU: for HU the window does the same exactly.
             batch_size: Slices a call of the model.
 
-        Returns:
-            uint8 labels of the scan's shape, 0 for background.
-
-        Raises:
-            ArgumentError: a window or a model that does not suit the scan.
-            InputFileError: a file of the scan that is damaged.
+        Raises an ArgumentError for a window or a model that does not suit the scan, an
+        InputFileError for a damaged file of it.
         """
         return self.segment(scan, harmonize, batch_size)[0]
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers, ops
 
-from tfstyle._private.images import as_batch, checked_whole, gray_tensor
+from tfstyle._private.images import as_batch, checked_whole, gray_tensor, one_of
 from tfstyle._private.keras_files import KerasFile
 from tfstyle.errors import ArgumentError
 from tfstyle.layers.padding import extend_to_stride
@@ -125,16 +125,12 @@ class UNet(PresetModel, KerasFile, keras.Model):
         classes = checked_whole("classes", classes, 2)
         depth, width = checked_whole("depth", depth, 1), checked_whole("width", width, 1)
         groups = checked_whole("groups", groups, 1)
-        if normalization not in NORMALIZATIONS:
-            raise ArgumentError(
-                f"normalization: must be one of {NORMALIZATIONS}, received {normalization!r}."
-            )
+        one_of("normalization", normalization, NORMALIZATIONS)
+        one_of("output", output, OUTPUTS)
         if normalization == "group" and width % groups:
             raise ArgumentError(f"groups: {groups} does not divide the width {width}.")
         if not 0 <= dropout < 1:
             raise ArgumentError(f"dropout: must lie in [0, 1), received {dropout!r}.")
-        if output not in OUTPUTS:
-            raise ArgumentError(f"output: must be one of {OUTPUTS}, received {output!r}.")
         self.classes, self.depth, self.width = classes, depth, width
         self.normalization, self.groups = normalization, groups
         self.dropout, self.output_kind = float(dropout), output

@@ -132,6 +132,7 @@ class Client:
         style: npt.ArrayLike | Sequence[npt.ArrayLike],
         strength: float = 1.0,
         style_weights: Sequence[float] | None = None,
+        batch_size: int | None = None,
         *,
         timeout: float | None = None,
     ) -> np.ndarray:
@@ -144,6 +145,7 @@ class Client:
                 images and codes, whose generated images are averaged with `style_weights`.
             strength: In [0, 1]. Values under 1 use the signatures ``…_strength``.
             style_weights: One weight for each style of a list. Defaults to equal ones.
+            batch_size: Images a request at most. Defaults to as many as `max_request_pixels`.
             timeout: Seconds for each request. Defaults to the client's.
 
         Returns:
@@ -157,12 +159,12 @@ class Client:
         contents, shape = as_batch(content, "content")
         check_strength(strength)
         parts = [
-            (weight, *_style_or_code(one, argument, len(contents)))
+            (np.float32(weight), *_style_or_code(one, argument, len(contents)))
             for weight, one, argument in named_styles(style, style_weights)
         ]
         # Averages of codes mean nothing to some models, and a client does not know which it calls.
         blend = sum(
-            np.float32(weight) * self._generate(contents, name, styles, strength, timeout)
+            weight * self._generate(contents, name, styles, strength, batch_size, timeout)
             for weight, name, styles in parts
         )
         return np.clip(blend, 0.0, 1.0).reshape(shape)
@@ -173,6 +175,7 @@ class Client:
         name: str,
         styles: np.ndarray,
         strength: float,
+        batch_size: int | None,
         timeout: float | None,
     ) -> np.ndarray:
         """Images for one style; `name` says whether `styles` are a ``"style"`` or a ``"code"``."""
@@ -193,7 +196,7 @@ class Client:
 
         each = styles[0].size if name == "style" and len(styles) > 1 else 0
         pixels = max(contents[0].size, each)
-        return np.concatenate([*self._in_parts(len(contents), pixels, request)])
+        return np.concatenate([*self._in_parts(len(contents), pixels, request, batch_size)])
 
     def encode_style(self, style: npt.ArrayLike, *, timeout: float | None = None) -> np.ndarray:
         """All that the model takes from a style image, to keep and to give to :meth:`stylize`.
@@ -366,11 +369,13 @@ class Client:
         if self._closed:
             raise ServingError(f"{self.target}: this client is closed")
 
-    def _in_parts(self, count: int, pixels: int, request: Callable[[slice], Any]) -> Iterator[Any]:
+    def _in_parts(
+        self, count: int, pixels: int, request: Callable[[slice], Any], most: int | None = None
+    ) -> Iterator[Any]:
         """Results for images 0 to `count` in as few requests as client and server allow."""
         start = 0
         while start < count:
-            size = min(self._step(pixels), count - start)
+            size = min(max(1, self._max_request_pixels // pixels), count - start, most or count)
             try:
                 yield request(slice(start, start + size))
             except ServingError as error:
@@ -380,10 +385,6 @@ class Client:
                 self._max_request_pixels = max(1, size // 2) * pixels
             else:
                 start += size
-
-    def _step(self, pixels: int) -> int:
-        """Images of this many pixels that go in one request."""
-        return max(1, self._max_request_pixels // pixels)
 
     def _unexpected(self, answer: dict[str, np.ndarray], expected: str) -> NoReturn:
         received = ", ".join(f"'{k}' as {v.dtype} {v.shape}" for k, v in sorted(answer.items()))

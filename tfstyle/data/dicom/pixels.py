@@ -178,10 +178,8 @@ _CODESTREAMS = {
 def _precision(path: str, dataset: Dataset) -> int | None:
     """Bits a sample of a compressed picture by its own header; None for other pixel data.
 
-    Decoders take memory and time by that header, not by Rows and Columns.
-
-    Raises:
-        InputFileError: If it is of another size than the file says.
+    Decoders take memory and time by that header, not by Rows and Columns; an InputFileError if the
+    two differ.
     """
     if dataset.file_meta.TransferSyntaxUID not in _CODESTREAMS:
         return None

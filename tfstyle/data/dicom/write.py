@@ -25,7 +25,7 @@ from tfstyle.data.layouts import DESCRIPTION
 from tfstyle.data.nifti import check_unit
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
-from tfstyle.errors import ArgumentError, OutputError
+from tfstyle.errors import ArgumentError, OutputError, writing
 
 _LEVELS = 65535
 _WHAT = "Gray scale style transfer"
@@ -100,7 +100,7 @@ def write_derived_series(
         uid_key=uid_key,
     )
     out = Path(out_dir)
-    try:
+    with writing(out):
         if out.is_dir() and any(out.iterdir()):
             raise OutputError(out, "exists and is not empty; choose another folder.")
         if not out.is_dir() and (out.exists() or out.is_symlink()):
@@ -114,8 +114,6 @@ def write_derived_series(
                 names.append(series.file_name(number))
                 series.write(frame, image, number, temporary / names[-1], headers[frame.path])
             os.rename(temporary, out)  # replaces an empty folder
-    except OSError as error:
-        raise OutputError.of(out, error) from error
     return [out / name for name in names]
 
 
@@ -133,13 +131,8 @@ def _code(value: str, scheme: str, meaning: str) -> DicomSequence:
 class DerivedSeries:
     """What all images of a derived series share, and how one of them is written.
 
-    Pickles, so that several processes can write one series.
-
-    Args:
-        window: See :func:`write_derived_series`, as for all others.
-
-    Raises:
-        ArgumentError: If the description is empty, or `deidentify` cannot be used.
+    Takes arguments of :func:`write_derived_series`, and pickles, so that several processes can
+    write one series. Raises an ArgumentError for an empty description or unknown `deidentify`.
     """
 
     def __init__(
