@@ -157,13 +157,3 @@ def showing(images: np.ndarray) -> np.ndarray:
     """Those images of (S, …) that show more than one gray level; all of them if none does."""
     kept = [image.min() < image.max() for image in images]
     return images[kept] if any(kept) else images
-
-
-__all__ = [
-    "ScanTransfer",
-    "Stylizer",
-    "encode_style",
-    "read_slices",
-    "showing",
-    "style_images",
-]

@@ -16,8 +16,7 @@ from tfstyle.encoders import VGG16
 from tfstyle.encoders.base import PREPROCESSING
 from tfstyle.encoders.weights import LPIPS_PACKAGE, load_npz, lpips_weights
 from tfstyle.errors import ArgumentError, WeightsError
-from tfstyle.metrics.means import PairMean
-from tfstyle.metrics.structure import check_pairs
+from tfstyle.metrics.structure import PairMean, check_pairs
 
 #: Kernel, stride, padding, channels of every convolution, and where the 3x3 pooling with stride 2
 #: stands before it: Krizhevsky, "One weird trick", arXiv:1404.5997.

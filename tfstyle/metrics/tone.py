@@ -9,8 +9,7 @@ from keras import ops
 
 from tfstyle._private.images import as_batch
 from tfstyle.errors import ArgumentError
-from tfstyle.metrics.means import PairMean
-from tfstyle.metrics.structure import check_pairs
+from tfstyle.metrics.structure import PairMean, check_pairs
 
 #: Names of the tissues, from dark to bright.
 TISSUES = ("lung", "fat", "soft_tissue", "contrast", "bone")

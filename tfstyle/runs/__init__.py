@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tfstyle.runs.augment import AugmentedSet, augment_scans
     from tfstyle.runs.fit import Backup, fit_resumable
+    from tfstyle.runs.options import TrainingRun
     from tfstyle.runs.prepare import PreparedSet, prepare_scans
     from tfstyle.runs.scans import StylizedScan
     from tfstyle.runs.segment import SegmentedScan, segment_scans
     from tfstyle.runs.stylize import stylize_scans
     from tfstyle.runs.training import TrainingResult, environment, train
-    from tfstyle.runs.training_run import TrainingRun
 
 _PLACES = {
     "AugmentedSet": "augment",
@@ -26,7 +26,7 @@ _PLACES = {
     "SegmentedScan": "segment",
     "StylizedScan": "scans",
     "TrainingResult": "training",
-    "TrainingRun": "training_run",
+    "TrainingRun": "options",
     "augment_scans": "augment",
     "environment": "training",
     "fit_resumable": "fit",

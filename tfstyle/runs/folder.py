@@ -196,6 +196,3 @@ def _difference(key: str, now: object, before: object, path: Path) -> str:
     if isinstance(now, str) and len(now) == 64:  # a digest says nothing
         return f"{key.replace('_', ' ')}: differ from those that {path} was begun with"
     return f"{key}: {now!r}, but {path} was begun with {before!r}"
-
-
-__all__ = ["RunFolder", "files_digest", "inside", "read_rows"]

@@ -104,31 +104,30 @@ class Task:
         return self.output / RECORDS / hashlib.sha256(name).hexdigest()[:32]
 
 
-def choose_targets(
+def plan(
     output: Path,
-    names: Sequence[str],
-    endings: Sequence[str],
-    scans: Sequence[Scan],
+    wanted: Sequence[tuple[Scan, str, str, str, Window | None]],
     files: Mapping[str, tuple[str, ...]],
-    kinds: Sequence[str],
-) -> list[Path]:
+    job: Callable[..., str | None],
+) -> list[Task]:
     """Chooses every output path before any work: in the folder `output`, or itself for one scan.
 
-    `names` are paths in the folder without ending, `endings` their endings. `files` takes the kind
-    of a result to the endings that one file may have, of which the first is proposed; `kinds` has
-    the kind of each. Raises an OutputError where `output` is the name of a file that cannot be
-    made.
+    `wanted` has the scans, each with the path of its result in the folder without ending, the
+    ending, the kind and the window. `files` takes a kind to the endings that one file may have.
+    Raises an OutputError where `output` is the name of a file that cannot be made.
     """
     lower = output.name.lower()
     known = sum(files.values(), ())
     if output.is_dir() or not lower.endswith((*known, ".dcm", *_UNKNOWN)):
         taken: set[str] = set()
-        targets = []
-        for name, ending in zip(names, endings):
+        tasks = []
+        for scan, name, ending, kind, window in wanted:
             taken.add(label := free_name(name, taken, ending) + ending)
-            targets.append(output / label)
-        return targets
-    fitting = files.get(kinds[0], ())
+            task = Task(scan, kind, window, output, output / label, job(scan, kind, window))
+            tasks.append(task)
+        return tasks
+    scan, _, _, kind, window = wanted[0]
+    fitting = files.get(kind, ())
     other = "give a folder, or choose another format."
     for wrong, problem in (
         (
@@ -136,17 +135,18 @@ def choose_targets(
             "results are not written in this format; give a folder, or a name that ends in "
             f"{', '.join(known)}.",
         ),
-        (len(scans) > 1, f"is one file, but there are {len(scans)} scans; give a folder."),
+        (len(wanted) > 1, f"is one file, but there are {len(wanted)} scans; give a folder."),
         (not fitting, f"a DICOM series is written into a folder; {other}"),
         (not lower.endswith(fitting), f"the name does not end in {' or '.join(fitting)}; {other}"),
         (
-            kinds[0] == "png" and len(scans[0]) > 1,
-            f"is one picture, but {scans[0].name} has {len(scans[0])} slices; give a folder.",
+            kind == "png" and len(scan) > 1,
+            f"is one picture, but {scan.name} has {len(scan)} slices; give a folder.",
         ),
     ):
         if wrong:
             raise OutputError(output, problem)
-    return [output]
+    # Beside one file, nothing is kept for a later run.
+    return [Task(scan, kind, window, output.parent, output)]
 
 
 def run_tasks(

@@ -35,10 +35,6 @@ class StylizedScan(Account):
     """What was done to one scan.
 
     Attributes:
-        source: Name of the scan read.
-        slices: Number of slices.
-        size: Rows and columns.
-        window: Window of the content, in `units`: what became [0, 1] and back.
         files: Files written, in slice order.
         units: ``"HU"``, ``"US"`` or ``"gray"``; see :class:`tfstyle.data.Scan`.
         clipped_below: Share of the source's pixels below the window, which became black.
@@ -127,7 +123,7 @@ class StylizeWork:
         """Weights of several styles."""
         return self.options.style_weights if len(self.codes) > 1 else None
 
-    def job(self, scan: Scan, window: Window, kind: str) -> str | None:
+    def job(self, scan: Scan, kind: str, window: Window) -> str | None:
         """Tells this work on a scan from any other; None where the model cannot be told."""
         if self.model is None:
             return None

@@ -17,7 +17,7 @@ from tfstyle.data.dicom.deidentify import check_burned_in, new_key
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WorkerError
 from tfstyle.runs.options import StylizeOptions
 from tfstyle.runs.outputs import ending_of, output_kind, start_workers
-from tfstyle.runs.results import RECORDS, Progress, Task, choose_targets, run_tasks
+from tfstyle.runs.results import RECORDS, Progress, Task, plan, run_tasks
 from tfstyle.runs.scans import StylizedScan, StylizeWork
 from tfstyle.runs.sources import OnFailure, name_of, read_inputs
 from tfstyle.stylizers import Stylizer
@@ -146,33 +146,22 @@ def make_tasks(
     """
     options = work.options
     basic = options.deidentify == "basic"
-    usable = []
+    wanted = []
     for number, (scan, name) in enumerate(found, 1):
         if basic:
             for frame in scan.frames:
                 check_burned_in(frame.BurnedInAnnotation, frame.path)
             name = name_of(scan, f"scan-{number:04d}")
         try:
-            usable.append((scan, name, resolve_window(options.window, scan)))
+            window = resolve_window(options.window, scan)
         except InputFileError as error:
             if on_failure is None or len(found) == 1:
                 raise
             on_failure(error.path, error)
-    if not usable:
-        return []
-    scans = [scan for scan, _, _ in usable]
-    kinds = [output_kind(scan, options.output_format) for scan in scans]
-    endings = [ending_of(scan, kind) for scan, kind in zip(scans, kinds)]
-    names = [name for _, name, _ in usable]
-    tasks = []
-    targets = choose_targets(output, names, endings, scans, _FILES, kinds)
-    for (scan, _, window), kind, target in zip(usable, kinds, targets):
-        if target == output:  # beside one file, nothing is kept for a later run
-            tasks.append(Task(scan, kind, window, output.parent, target))
-        else:
-            job = work.job(scan, window, kind)
-            tasks.append(Task(scan, kind, window, output, target, job))
-    return tasks
+            continue
+        kind = output_kind(scan, options.output_format)
+        wanted.append((scan, name, ending_of(scan, kind), kind, window))
+    return plan(output, wanted, _FILES, work.job) if wanted else []
 
 
 def _uid_key(file: Path) -> str:
@@ -185,6 +174,3 @@ def _uid_key(file: Path) -> str:
         raise OutputError(file, f"cannot be read ({error.strerror}).") from error
     write_atomically(file, key.encode(), private=True)
     return key
-
-
-__all__ = ["StylizedScan", "Stylizer", "stylize_scans"]

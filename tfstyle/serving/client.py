@@ -24,7 +24,15 @@ from tfstyle.export.signatures import ENCODE_STYLE, STRENGTH_SUFFIX, STYLIZE, ST
 if TYPE_CHECKING:
     import grpc
     import numpy.typing as npt
+    from tensorflow.core.framework.tensor_pb2 import TensorProto
+    from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 
+#: Options of gRPC channels and servers for messages of the size of images, which would otherwise
+#: wait for the other side's leave every 64 kB.
+LARGE_MESSAGES = (
+    ("grpc.http2.lookahead_bytes", 4 * 2**20),
+    ("grpc.http2.max_frame_size", 2**20),
+)
 # What servers say of a request that fewer images would have made small enough: gRPC of a message,
 # TensorFlow Serving of a batch, the development server of pixels.
 _TOO_LARGE = re.compile(r"larger than max|over this server's limit of \d+ in one request")
@@ -287,8 +295,6 @@ class Client:
         """
         from tensorflow_serving.apis import get_model_metadata_pb2 as metadata
 
-        from tfstyle.serving.tensors import describe_tensor
-
         request = self._for_model(metadata.GetModelMetadataRequest())
         request.metadata_field.append("signature_def")
         response = self._call(self._prediction.GetModelMetadata, request, timeout)
@@ -394,10 +400,22 @@ class Client:
         )
 
 
+def describe_tensor(info: TensorInfo | TensorProto) -> str:
+    """Dtype and shape in words, such as ``float32 (?, ?, ?, 1)``."""
+    import tensorflow as tf
+
+    try:
+        dtype = tf.as_dtype(info.dtype).name
+    except TypeError:
+        dtype = f"dtype {info.dtype}"
+    if info.tensor_shape.unknown_rank:
+        return f"{dtype} of any shape"
+    sizes = ("?" if dim.size < 0 else str(dim.size) for dim in info.tensor_shape.dim)
+    return f"{dtype} ({', '.join(sizes)})"
+
+
 def _channel_options(target: str, retries: int, message_bytes: int) -> list[tuple[str, Any]]:
     """Messages of the size of images, retries, all addresses of a name."""
-    from tfstyle.serving.tensors import LARGE_MESSAGES
-
     config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
     if retries:
         policy = {

@@ -28,6 +28,7 @@ from tfstyle.errors import (
     require_packages,
 )
 from tfstyle.export.servable import DEFAULT_SIGNATURE, Servable, list_versions, saved_model_folder
+from tfstyle.serving.client import LARGE_MESSAGES, describe_tensor
 
 if TYPE_CHECKING:
     import grpc
@@ -211,8 +212,6 @@ class DevelopmentServer:
     def _start(self) -> None:
         import grpc
         from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-
-        from tfstyle.serving.tensors import LARGE_MESSAGES
 
         self._servables: dict[str, tuple[int, Servable]] = {}
         with ExitStack() as parts:
@@ -438,8 +437,6 @@ def _decode(name: str, proto: Any, info: Any, limits: Limits) -> np.ndarray:
     so its size is judged before memory is taken for it.
     """
     import tensorflow as tf
-
-    from tfstyle.serving.tensors import describe_tensor
 
     shape = [dim.size for dim in proto.tensor_shape.dim]
     given = not proto.tensor_shape.unknown_rank and min(shape, default=0) >= 0
