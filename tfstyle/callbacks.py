@@ -10,9 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfstyle._private.files import write_atomically
 from tfstyle.data.layouts import PICTURE
-from tfstyle.data.png import described
+from tfstyle.data.png import write_pixels
 from tfstyle.errors import ArgumentError
 
 
@@ -79,8 +78,7 @@ class StyleImages(keras.callbacks.Callback):
         """Writes the grid of this epoch."""
         generated = self.model.stylize(self.content, self.style)
         grid = image_grid(self.content, self.style, generated)
-        target = self.folder / f"epoch_{epoch + 1:04d}.png"
-        write_atomically(target, described(tf.io.encode_png(grid).numpy(), PICTURE))
+        write_pixels(grid, self.folder / f"epoch_{epoch + 1:04d}.png", PICTURE)
         if self.tensorboard is not None:
             if self._writer is None:
                 self._writer = tf.summary.create_file_writer(self.tensorboard)

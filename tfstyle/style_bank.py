@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfstyle._private.files import free_name, parse_json, read_arrays, write_atomically
-from tfstyle.data import Scan, list_scans, read_scans, resolve_window
+from tfstyle.data import Scan, list_scans, read_scans
 from tfstyle.data.scan import upright
-from tfstyle.data.windows import Window, WindowSpec
+from tfstyle.data.windows import WindowSpec, suitable
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
 
 if TYPE_CHECKING:
@@ -324,15 +324,7 @@ def _views(
     scan: Scan, specs: Sequence[WindowSpec], slices: int, together: bool
 ) -> list[tuple[np.ndarray, str]]:
     """Slices of a scan through windows, with their names; if `together`, one view a window."""
-    windows: list[tuple[WindowSpec, Window]] = []
-    problem = None
-    for spec in specs:
-        try:
-            windows.append((spec, resolve_window(spec, scan)))
-        except ArgumentError as error:
-            problem = error
-    if problem is not None and not windows:
-        raise problem
+    windows = suitable(specs, scan)
     count = len(scan)
     chosen = min(slices, count)
     indices = [int((i + 0.5) / chosen * count) for i in range(chosen)]

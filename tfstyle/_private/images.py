@@ -209,7 +209,9 @@ def _blend_weights(weights: Sequence[float] | None, count: int) -> list[float]:
 def one_of(name: str, value: Any, known: Iterable[str]) -> None:
     """Raises an ArgumentError for a value that is not one of those known."""
     if value not in (known := tuple(known)):
-        raise ArgumentError(f"{name}: must be one of {', '.join(known)}, received {value!r}.")
+        raise ArgumentError(
+            f"{name}: must be one of {', '.join(map(str, known))}, received {value!r}."
+        )
 
 
 def number(name: str, value: float, low: float, high: float) -> float:

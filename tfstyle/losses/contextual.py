@@ -108,14 +108,7 @@ def contextual_loss(
         >>> contextual_loss(features[0], features[1], direction="symmetric").shape
         TensorShape([1])
     """
-    settings = {"distance": "cosine", "direction": "forward", "method": "auto", "block": None}
-    unknown = sorted(set(options) - set(settings))
-    if unknown:
-        raise ArgumentError(
-            f"contextual_loss: unknown options {', '.join(unknown)}; "
-            f"known are {', '.join(settings)}."
-        )
-    terms = _similarities(generated, content, bandwidth, spatial_weight, **{**settings, **options})
+    terms = _similarities(generated, content, bandwidth, spatial_weight, **options)
     losses = [-ops.log(value) for value in terms if value is not None]
     return sum(losses) / len(losses)
 
@@ -179,18 +172,22 @@ def _check(bandwidth, spatial_weight, distance, direction, method, block):
         raise ArgumentError(f"bandwidth: must be above 0, received {bandwidth!r}.")
     if not 0.0 <= spatial_weight < 1.0:
         raise ArgumentError(f"spatial_weight: must lie in [0, 1), received {spatial_weight!r}.")
-    for name, value, known in (
-        ("distance", distance, DISTANCES),
-        ("direction", direction, DIRECTIONS),
-        ("method", method, METHODS),
-    ):
-        one_of(name, value, known)
+    one_of("distance", distance, DISTANCES)
+    one_of("direction", direction, DIRECTIONS)
+    one_of("method", method, METHODS)
     if block is not None:
         checked_whole("block", block, 1)
 
 
 def _similarities(
-    generated, content, bandwidth, spatial_weight, distance, direction, method, block
+    generated,
+    content,
+    bandwidth,
+    spatial_weight,
+    distance="cosine",
+    direction="forward",
+    method="auto",
+    block=None,
 ):
     """CA(G, X) and CA(X, G), each (B,), or None for the direction that is not wanted."""
     _check(bandwidth, spatial_weight, distance, direction, method, block)

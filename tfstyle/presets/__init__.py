@@ -188,33 +188,6 @@ def table(cls: type | None = None) -> dict[str, dict]:
     return rows
 
 
-def readme() -> str:
-    """The text of ``README.md`` beside this file: :func:`table` in Markdown."""
-    head = ["preset", "class", "what", "encoder's weights", "training data", "figures", "license"]
-    lines = [head, ["---"] * len(head)]
-    for name, row in table().items():
-        lines.append(
-            [
-                f"[`{name}`]({name}/README.md)",
-                f"`{row['class']}`, {row['kilobytes']} kB",
-                *(row[key] for key in ("description", "weights", "data", "figures", "licence")),
-            ]
-        )
-    rows = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"""# Presets
-
-Models that come with tfstyle, for `tfstyle.from_preset(name)` and `tfstyle stylize --preset NAME`.
-The first is the default. Those of the class `UNet` are for `tfstyle segment --model NAME`. Written
-by `tfstyle.presets.readme()` from the `preset.json` of each folder.
-
-{rows}
-
-A preset is a folder of plain files: `preset.json` (format, configuration, checksum of the weights,
-model card), `weights.npz` (arrays, no pickles) and a model card for people. `save_to_preset` writes
-the first two for a model of your own, and `from_preset` takes the folder's path.
-"""
-
-
 def load(preset: str | os.PathLike | None = None, cls: type | None = None):
     """Builds the model of a preset, of either class.
 

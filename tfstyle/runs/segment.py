@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from tfstyle import __version__
-from tfstyle._private.files import write_atomically
 from tfstyle._private.images import one_of
 from tfstyle.data import Scan, Window
 from tfstyle.data.dicom.segmentation import DESCRIPTION, write_dicom_seg
 from tfstyle.data.nifti import write_labels
-from tfstyle.data.png import described
+from tfstyle.data.png import write_pixels
 from tfstyle.errors import ArgumentError
 from tfstyle.runs.folder import files_digest
 from tfstyle.runs.results import Account, Progress, Task, plan, run_tasks
@@ -152,11 +151,7 @@ def _segment(
     elif task.kind == "nifti":
         write_labels(labels, scan, made, description=DESCRIPTION)
     else:
-        import tensorflow as tf
-
-        with tf.device("CPU"):
-            data = tf.io.encode_png(labels[0][..., None]).numpy()
-        write_atomically(made, described(data, DESCRIPTION))
+        write_pixels(labels[0][..., None], made, DESCRIPTION)
     counts = np.bincount(labels.ravel())
     numbers = range(1, max(len(counts), *(number + 1 for number in model.labels), 2))
     pixels = {

@@ -197,16 +197,7 @@ class UNet(PresetModel, KerasFile, keras.Model):
         return x if self.output_kind == "logits" else ops.softmax(x, axis=-1)
 
     def contract(self, level: int, x, training=None):
-        """What a level of the contracting path makes of its input, 0 being the first.
-
-        Args:
-            level: From 0 to ``depth``.
-            x: float tensor (B, H, W, C).
-            training: Whether dropout acts.
-
-        Returns:
-            float tensor (B, H, W, width·2^level).
-        """
+        """What a level of the contracting path, from 0 on, makes of its input; with dropout."""
         x = self.down[level](x, training=training)
         if level >= self.depth - 1:  # the last two levels, as in the authors' network
             x = self.drops[level - self.depth + 1](x, training=training)
