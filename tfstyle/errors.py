@@ -71,11 +71,11 @@ class StorageError(OutputError):
 
 
 @contextmanager
-def writing(path: object, *kinds: type[Exception]) -> Iterator[None]:
-    """Makes an OSError, or an error of other kinds, of a write the OutputError that it is."""
+def writing(path: object, kind: type[Exception] = OSError) -> Iterator[None]:
+    """Makes an OSError, or an error of another kind, of a write the OutputError that it is."""
     try:
         yield
-    except (OSError, *kinds) as error:
+    except (OSError, kind) as error:
         raise OutputError.of(path, error) from error
 
 

@@ -206,7 +206,7 @@ def _blend_weights(weights: Sequence[float] | None, count: int) -> list[float]:
     return (values / values.sum()).tolist()
 
 
-def one_of(name: str, value: Any, known: Iterable[str]) -> None:
+def one_of(name: str, value: Any, known: Iterable[str | None]) -> None:
     """Raises an ArgumentError for a value that is not one of those known."""
     if value not in (known := tuple(known)):
         raise ArgumentError(
