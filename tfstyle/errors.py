@@ -153,10 +153,7 @@ def require_packages(packages: Mapping[str, str], extra: str, purpose: str) -> N
 
 
 #: What the client, the development server and warm-up records need; for `require_packages`.
-SERVING_PACKAGES = {
-    "tensorflow_serving": "tensorflow-serving-api",
-    "grpc_health": "grpcio-health-checking",
-}
+SERVING_PACKAGES = {"tensorflow_serving": "tensorflow-serving-api"}
 
 
 def first_line(error: BaseException) -> str:
