@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfstyle._private.files import free_name, parse_json, read_arrays, write_atomically
+from tfstyle._private.files import free_name, parse_json, read_arrays
 from tfstyle.data import Scan, list_scans, read_scans
 from tfstyle.data.scan import upright
 from tfstyle.data.windows import WindowSpec, suitable
@@ -240,6 +239,8 @@ class StyleBank:
         Raises:
             OutputError: if it cannot be written or the name ends otherwise.
         """
+        from tfstyle.encoders.weights import save_npz
+
         path = Path(path)
         if path.suffix != ".npz":
             raise OutputError(path, "style banks end in .npz; choose such a name.")
@@ -248,9 +249,7 @@ class StyleBank:
         for name in ("weights", "quantiles", "probe"):
             if getattr(self, name) is not None:
                 arrays[name] = getattr(self, name)
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
-        write_atomically(path, buffer.getvalue())
+        save_npz(path, arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> StyleBank:

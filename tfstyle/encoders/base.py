@@ -212,6 +212,14 @@ class Encoder(KerasFile, keras.Model):
         graph = self._cut((self.tap(layer or self.depth).name,))
         yield from (layer for layer in graph.layers if layer.weights)
 
+    def named_weights(self) -> dict[str, keras.Variable]:
+        """The variables of the encoder by ``layer/variable``."""
+        return {
+            f"{layer.name}/{variable.name}": variable
+            for layer in self.weighted_layers()
+            for variable in layer.weights
+        }
+
     def save_npz(self, path) -> None:
         """Writes the weights as an ``.npz`` of plain arrays, which ``weights=path`` reads.
 
@@ -227,11 +235,7 @@ class Encoder(KerasFile, keras.Model):
         """
         if not str(path).endswith(".npz"):
             raise OutputError(path, "files of encoder weights end in .npz; choose such a name.")
-        arrays = {
-            f"{layer.name}/{variable.name}": np.asarray(variable)
-            for layer in self.weighted_layers()
-            for variable in layer.weights
-        }
+        arrays = {name: np.asarray(variable) for name, variable in self.named_weights().items()}
         save_npz(path, {**arrays, "preprocessing": np.array(self.preprocessing)})
 
     # -- call ------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import sys
 import tarfile
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -193,7 +194,7 @@ def load_encoder_weights(encoder: Encoder, weights: str | os.PathLike) -> str:
             for i, tap in enumerate(encoder.taps_table)
             for part in ("kernel", "bias")
         }
-        _assign(encoder, table, LPIPS_PACKAGE)
+        assign(encoder.named_weights(), table, LPIPS_PACKAGE)
         return "torch"
     if source == "imagenet" or source.endswith((".h5", ".hdf5")):
         copy_application(encoder, load_application(family, source), source)
@@ -201,7 +202,7 @@ def load_encoder_weights(encoder: Encoder, weights: str | os.PathLike) -> str:
     if source.endswith(".npz"):
         arrays = load_npz(Path(source))
         preprocessing = str(arrays.pop("preprocessing", encoder.preprocessing))
-        _assign(encoder, arrays, source)
+        assign(encoder.named_weights(), arrays, source)
         return preprocessing
     raise WeightsError(
         f'weights: {source!r} is neither "imagenet", "lpips", None nor a path that ends in '
@@ -286,19 +287,22 @@ def copy_application(encoder: Encoder, model: keras.Model, source: str) -> None:
                 bias = shift + scale * parts.get("bias", 0.0)
                 parts = {"kernel": parts["kernel"] * scale, "bias": bias}
         table.update({f"{name}/{part}": value for part, value in parts.items()})
-    _assign(encoder, table, source)
+    assign(encoder.named_weights(), table, source)
 
 
-def _assign(encoder: Encoder, table: dict[str, np.ndarray], source: str) -> None:
-    """Copies a flat table ``layer/variable`` into the encoder, checking shapes."""
-    for layer in encoder.weighted_layers():
-        for variable in layer.weights:
-            key = f"{layer.name}/{variable.name}"
-            if key not in table:
-                raise WeightsError(f"{source}: has no {key}; are these weights of another model?")
-            if tuple(table[key].shape) != tuple(variable.shape):
-                raise WeightsError(
-                    f"{source}: {key} has shape {tuple(table[key].shape)}, "
-                    f"expected {tuple(variable.shape)}."
-                )
-            variable.assign(np.asarray(table[key], np.float32))
+def assign(
+    variables: Mapping[str, keras.Variable], arrays: Mapping[str, np.ndarray], source: object
+) -> None:
+    """Gives variables the arrays of their names, as float32.
+
+    Raises a WeightsError, which names the `source`, if one is missing or of another shape.
+    """
+    for key, variable in variables.items():
+        found = arrays.get(key)
+        if found is None or found.shape != tuple(variable.shape):
+            what = "is missing" if found is None else f"has shape {found.shape}"
+            raise WeightsError(
+                f"{source}: {key} {what}, expected {tuple(variable.shape)}; are these weights of "
+                "another model?"
+            )
+        variable.assign(np.asarray(found, np.float32))

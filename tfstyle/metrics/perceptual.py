@@ -14,8 +14,8 @@ from tfstyle._private.images import one_of
 from tfstyle._private.keras_files import KerasFile
 from tfstyle.encoders import VGG16
 from tfstyle.encoders.base import PREPROCESSING
-from tfstyle.encoders.weights import LPIPS_PACKAGE, load_npz, lpips_weights
-from tfstyle.errors import ArgumentError, WeightsError
+from tfstyle.encoders.weights import LPIPS_PACKAGE, assign, load_npz, lpips_weights
+from tfstyle.errors import ArgumentError
 from tfstyle.metrics.structure import PairMean, check_pairs
 
 #: Kernel, stride, padding, channels of every convolution, and where the 3x3 pooling with stride 2
@@ -153,18 +153,12 @@ class PerceptualDistance(KerasFile, keras.Model):
         convolutions = [layer for layer in self.steps if layer.weights]
         keys = [f"{_BACKBONES[self.network]}/Conv_{i}" for i in range(len(convolutions))]
         keys += [f"NetLinLayer_{i}/Conv_0" for i in range(len(self.heads))]
-        for key, layer in zip(keys, [*convolutions, *self.heads]):
-            parts = ("kernel", "bias")[: len(layer.weights)]
-            values = []
-            for part, variable in zip(parts, layer.weights):
-                value = arrays.get(f"{key}/{part}")
-                if value is None or tuple(value.shape) != tuple(variable.shape):
-                    found = "is missing" if value is None else f"has shape {value.shape}"
-                    raise WeightsError(
-                        f"{source}: {key}/{part} {found}, expected {tuple(variable.shape)}."
-                    )
-                values.append(np.asarray(value, np.float32))
-            layer.set_weights(values)
+        variables = {
+            f"{key}/{part}": variable
+            for key, layer in zip(keys, [*convolutions, *self.heads])
+            for part, variable in zip(("kernel", "bias"), layer.weights)
+        }
+        assign(variables, arrays, source)
 
 
 def _alexnet() -> tuple[list[layers.Layer], list[str]]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tfstyle._private.files import read_json, read_limited, temporary_beside
-from tfstyle.encoders.weights import load_npz, save_npz
+from tfstyle.encoders.weights import assign, load_npz, save_npz
 from tfstyle.errors import InputFileError, OutputError, WeightsError, writing
 
 FORMAT = 1
@@ -106,7 +106,34 @@ class PresetModel:
             OutputError: if the folder holds something else or cannot be written.
             WeightsError: a model that cannot be a preset, or a weight beyond half precision.
         """
-        return save(self, folder, card=card, half=half)
+        settings = self.preset_settings()
+        arrays = {}
+        for key, variable in self.preset_variables().items():
+            value = np.asarray(variable)
+            arrays[key] = value.astype(np.float16) if half else value
+            if not np.isfinite(arrays[key]).all():
+                raise WeightsError(f"{key}: does not fit half precision; save with half=False.")
+        path = Path(folder)
+        with writing(path):
+            if path.exists() and not (path / CONFIG).is_file() and any(path.iterdir()):
+                raise OutputError(path, "is not empty and holds no preset; choose another folder.")
+            with temporary_beside(path, folder=True) as temporary:
+                save_npz(temporary / WEIGHTS, arrays)
+                config = {
+                    "format": FORMAT,
+                    "config": {"class": type(self).__name__, **settings},
+                    "sha256": hashlib.sha256((temporary / WEIGHTS).read_bytes()).hexdigest(),
+                    "card": card or {},
+                }
+                (temporary / CONFIG).write_text(json.dumps(config, indent=2, default=str) + "\n")
+                if path.exists():
+                    for file in path.iterdir():  # what stands beside them, a README say, is kept
+                        if file.name not in (CONFIG, WEIGHTS):
+                            copy = shutil.copytree if file.is_dir() else shutil.copy2
+                            copy(file, temporary / file.name)
+                    shutil.rmtree(path)
+                os.replace(temporary, path)
+        return path
 
 
 def names(cls: type | None = None) -> tuple[str, ...]:
@@ -228,13 +255,7 @@ def load(preset: str | os.PathLike | None = None, cls: type | None = None):
         if isinstance(error, WeightsError):
             raise
         raise WeightsError(f"{path / CONFIG}: cannot be used ({error}).") from error
-    arrays = load_npz(weights)
-    for key, variable in model.preset_variables().items():
-        if key not in arrays or arrays[key].shape != tuple(variable.shape):
-            raise WeightsError(
-                f"{weights}: {key} is missing or of another shape than {tuple(variable.shape)}."
-            )
-        variable.assign(arrays[key].astype(np.float32))
+    assign(model.preset_variables(), load_npz(weights), weights)
     return model
 
 
@@ -259,40 +280,6 @@ def open_model(source: str | os.PathLike | None = None, cls: type | None = None)
     from tfstyle._private.keras_files import load_model
 
     return load_model(source, tuple(map(_class_named, CLASSES)) if cls is None else cls)
-
-
-def save(
-    model: PresetModel, folder: str | os.PathLike, card: dict | None = None, half: bool = True
-) -> Path:
-    """See :meth:`PresetModel.save_to_preset`."""
-    settings = model.preset_settings()
-    arrays = {}
-    for key, variable in model.preset_variables().items():
-        value = np.asarray(variable)
-        arrays[key] = value.astype(np.float16) if half else value
-        if not np.isfinite(arrays[key]).all():
-            raise WeightsError(f"{key}: does not fit half precision; save with half=False.")
-    path = Path(folder)
-    with writing(path):
-        if path.exists() and not (path / CONFIG).is_file() and any(path.iterdir()):
-            raise OutputError(path, "is not empty and holds no preset; choose another folder.")
-        with temporary_beside(path, folder=True) as temporary:
-            save_npz(temporary / WEIGHTS, arrays)
-            config = {
-                "format": FORMAT,
-                "config": {"class": type(model).__name__, **settings},
-                "sha256": hashlib.sha256((temporary / WEIGHTS).read_bytes()).hexdigest(),
-                "card": card or {},
-            }
-            (temporary / CONFIG).write_text(json.dumps(config, indent=2, default=str) + "\n")
-            if path.exists():
-                for file in path.iterdir():  # what stands beside them, a README say, is kept
-                    if file.name not in (CONFIG, WEIGHTS):
-                        copy = shutil.copytree if file.is_dir() else shutil.copy2
-                        copy(file, temporary / file.name)
-                shutil.rmtree(path)
-            os.replace(temporary, path)
-    return path
 
 
 def _class_of(config: Mapping[str, Any]) -> Any:
