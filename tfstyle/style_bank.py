@@ -119,18 +119,11 @@ class StyleBank:
         weights: Sequence[float] | None = None,
         files: Sequence[Sequence[str]] = (),
     ) -> StyleBank:
-        """Encodes images, which may differ in size.
+        """Encodes images, float (H, W) or (H, W, 1) in [0, 1], which may differ in size.
 
-        Args:
-            network: The model that will use the codes.
-            images: float arrays (H, W) or (H, W, 1) in [0, 1]; for a ``ToneTransfer`` also slices
-                of one scan (S, H, W, 1), which make one style.
-            names: See the class.
-            weights: See the class.
-            files: See the class.
-
-        Raises:
-            ArgumentError: if there is no image, or one cannot be used.
+        For a ``ToneTransfer`` an image may also be slices of one scan (S, H, W, 1), which make one
+        style. See the class for the other arguments. Raises an ArgumentError if there is no image,
+        or one cannot be used.
         """
         if len(images) == 0:
             raise ArgumentError("images: a style bank needs at least one image.")

@@ -74,16 +74,8 @@ class KerasFile:
     ):
         """Writes the model's call for inference as ``keras.Model.export`` does, all sizes open.
 
-        Args:
-            filepath: The folder or file to write.
-            format: ``"tf_saved_model"`` or another of Keras's.
-            verbose: Whether to print what was written; Keras's default.
-            input_signature: Shapes and types of the inputs. Defaults to those the model was built
-                for, with ``None`` for the batch, height and width.
-            **kwargs: Keras's further options of the format.
-
-        Raises:
-            OutputError: if the file or folder cannot be written.
+        `input_signature` defaults to the shapes and types that the model was built for, with None
+        for batch, height and width. Raises an OutputError if it cannot be written.
         """
         if input_signature is None:
             shapes = self.get_build_config()["input_shape"]

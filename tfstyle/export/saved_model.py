@@ -145,18 +145,13 @@ def export_unet(
     *,
     warm_up_size: int = 256,
 ) -> Path:
-    """Export a U-Net as a servable SavedModel.
+    """Export a U-Net as a servable SavedModel; see :func:`export_stylize` for arguments and errors.
 
     The signatures ``segment`` and ``serving_default`` take ``image``, float32 (B, H, W, 1) in
     [0, 1] of any size, and give ``mask``, int32 (B, H, W, 1), the most probable class of every
     pixel, and ``probabilities``, float32 (B, H, W, classes). The graph refuses empty images and
-    values that are not finite or lie outside [0, 1]. All else is as in :func:`export_stylize`.
-
-    Args:
-        model: The model; anything with its ``probabilities(images)`` and ``classes``.
-        folder: The servable's base path; made if missing.
-        version: Version number, at least 1. Defaults to the next free one.
-        warm_up_size: Side of the image in the warm-up request; 0 writes none.
+    values that are not finite or lie outside [0, 1]. The model may be anything with
+    ``probabilities(images)`` and ``classes``.
 
     Example:
         >>> export_unet(tfstyle.segmentation.UNet.load("unet.keras"))  # doctest: +SKIP

@@ -87,15 +87,9 @@ def contextual_similarity(
 def contextual_loss(
     generated, content, bandwidth: float = 0.1, spatial_weight: float = 0.0, **options
 ):
-    """−log CA per sample, with CA of :func:`contextual_similarity`.
+    """−log CA per sample, with CA of :func:`contextual_similarity`, whose arguments it takes.
 
-    Args:
-        generated: float tensor (B, H, W, C).
-        content: float tensor (B, H', W', C).
-        bandwidth: h, above 0.
-        spatial_weight: w of the bilateral variant; 0 is the paper's loss.
-        **options: ``distance``, ``direction``, ``method`` and ``block`` of
-            :func:`contextual_similarity`. ``direction="symmetric"`` is the mean of both losses.
+    ``direction="symmetric"`` is the mean of both losses.
 
     Returns:
         float32 tensor (B,), at least 0.
@@ -120,17 +114,9 @@ class ContextualLoss(keras.losses.Loss):
     Called as every Keras loss with the target first: ``loss(content, generated)``.
 
     Args:
-        bandwidth: h, above 0.
-        spatial_weight: w of the bilateral variant; 0 is the paper's loss.
-        distance: See :func:`contextual_similarity`, as for the rest.
-        direction: ``"forward"``, ``"reverse"`` or ``"symmetric"``.
-        method: ``"auto"``, ``"dense"`` or ``"blockwise"``.
-        block: Rows a block.
+        bandwidth: See :func:`contextual_similarity`, as for the next five, and for errors.
         reduction: Of Keras; ``None`` gives one value a sample.
         name: Keras name.
-
-    Raises:
-        ArgumentError: settings that :func:`contextual_similarity` refuses.
 
     Example:
         >>> loss = ContextualLoss(distance="l2", direction="symmetric")

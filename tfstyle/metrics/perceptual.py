@@ -197,22 +197,10 @@ def _shared(network: str, weights: str | None) -> PerceptualDistance:
 
 
 def lpips(content, generated, network: str = "alexnet", weights: str | None = "lpips"):
-    """LPIPS v0.1 of pairs of images: how different they look, 0 for equal ones.
+    """LPIPS v0.1, float32 (B,), of pairs of images (B, H, W, 1): how different they look.
 
-    The network is loaded once a process. See :class:`PerceptualDistance` for the definition.
-
-    Args:
-        content: float tensor (B, H, W, 1) in [0, 1].
-        generated: float tensor (B, H, W, 1) in [0, 1].
-        network: ``"alexnet"`` or ``"vgg16"``.
-        weights: ``"lpips"``, a path, or None for random weights.
-
-    Returns:
-        float32 tensor (B,).
-
-    Raises:
-        ArgumentError: an unknown network, or images that are not a pair or too small.
-        WeightsError: weights that cannot be had.
+    The network is loaded once a process. See :class:`PerceptualDistance` for the definition, the
+    arguments and the errors.
 
     Example:
         >>> lpips(images, images**2)   # fetches weights   # doctest: +SKIP
@@ -224,13 +212,7 @@ def lpips(content, generated, network: str = "alexnet", weights: str | None = "l
 
 @keras.saving.register_keras_serializable(package="tfstyle")
 class LPIPS(PairMean):
-    """Mean LPIPS over all pairs seen, as a Keras metric.
-
-    Args:
-        network: ``"alexnet"`` or ``"vgg16"``.
-        weights: ``"lpips"``, a path, or None for random weights.
-        name: Defaults to ``"lpips_alexnet"`` or ``"lpips_vgg16"``.
-        dtype: Of the sum.
+    """Mean LPIPS over all pairs seen, as a Keras metric; see :class:`PerceptualDistance`.
 
     Example:
         >>> metric = LPIPS("alexnet", weights=None)

@@ -299,13 +299,7 @@ class PixelAccuracy(_ConfusionMetric):
     """:func:`pixel_accuracy` over all pixels seen, as a Keras metric.
 
     ``keras.metrics.SparseCategoricalAccuracy`` for both kinds of prediction and with pixels to
-    leave out.
-
-    Args:
-        num_classes: Number of classes, background included.
-        ignore_class: Pixels of this true class are left out.
-        name: Defaults to ``"pixel_accuracy"``.
-        dtype: Of the counts.
+    leave out; takes what :class:`MeanIoU` takes, but for `target_classes`.
     """
 
     measure = "pixel_accuracy"

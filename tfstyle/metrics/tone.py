@@ -97,8 +97,7 @@ def tone_error(
         mask: bool array of the same shape, the pixels that count; all by default.
 
     Returns:
-        Dictionary of a number for each name in ``TISSUES``, NaN where the tissue is absent, and
-        for ``"balanced"`` and ``"all"``.
+        Dictionary of numbers, as there.
 
     Raises:
         ArgumentError: shapes that differ, gray levels outside [0, 1], values that are not finite,

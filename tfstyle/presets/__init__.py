@@ -179,19 +179,12 @@ def card(preset: str | os.PathLike) -> dict:
 
 
 def table(cls: type | None = None) -> dict[str, dict]:
-    """The presets that come with tfstyle, as ``README.md`` beside this file shows them.
+    """The presets that come with tfstyle, or those that `cls` can load, by their names.
 
-    Args:
-        cls: Only those that this class can load.
-
-    Returns:
-        For each name a dict with ``"class"``, ``"task"`` (``"style transfer"`` or
-        ``"segmentation"``), ``"description"``, ``"weights"`` (where an encoder's
-        are from), ``"data"`` (the training data), ``"figures"`` (a line of them), ``"licence"`` and
-        ``"kilobytes"`` (of the weights file).
-
-    Raises:
-        WeightsError: a preset whose configuration cannot be read.
+    Each is a dict with ``"class"``, ``"task"`` (``"style transfer"`` or ``"segmentation"``),
+    ``"description"``, ``"weights"`` (where an encoder's are from), ``"data"`` (the training data),
+    ``"figures"`` (a line of them), ``"licence"`` and ``"kilobytes"`` (of the weights file). Raises
+    a WeightsError for a preset whose configuration cannot be read.
 
     Example:
         >>> tfstyle.presets.table()["tone_ct"]["class"]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tensorflow.core.framework.tensor_pb2 import TensorProto
     from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 
+#: Largest message that a client sends or accepts.
+MESSAGE_BYTES = 512 * 2**20
 #: Options of gRPC channels and servers for messages of the size of images, which would otherwise
 #: wait for the other side's leave every 64 kB.
 LARGE_MESSAGES = (
@@ -70,7 +72,6 @@ class Client:
         retries: How often a call is repeated while no server can be reached, 0 to 4.
         credentials: For TLS with certificates of your own, from ``grpc.ssl_channel_credentials``.
         headers: Sent with every call as gRPC metadata, such as ``{"authorization": "Bearer …"}``.
-        max_message_bytes: Largest message to send or accept.
         max_request_pixels: Most content pixels (images × rows × columns) that go in one request;
             a larger batch goes in several. The default, four 512 × 512 slices, takes some ten
             seconds on one core. Where the server refuses a request as too large, half of its
@@ -97,7 +98,6 @@ class Client:
         retries: int = 3,
         credentials: grpc.ChannelCredentials | None = None,
         headers: Mapping[str, str] | None = None,
-        max_message_bytes: int = 512 * 2**20,
         max_request_pixels: int = 2**20,
     ):
         require_packages(SERVING_PACKAGES, "serving", "calling a served model")
@@ -108,7 +108,6 @@ class Client:
         if not isinstance(model_name, str) or not model_name:
             raise ArgumentError(f"model_name: must be a name, received {model_name!r}.")
         checked_whole("retries", retries, 0, 4)
-        checked_whole("max_message_bytes", max_message_bytes, 1, 2**31 - 1)
         checked_whole("max_request_pixels", max_request_pixels, 1, 2**63)
         if version is not None:
             checked_whole("version", version, 0, 2**63 - 1)
@@ -125,7 +124,7 @@ class Client:
         self.version_label = version_label
         self._max_request_pixels = max_request_pixels
         self._closed = False
-        options = _channel_options(self.target, retries, max_message_bytes)
+        options = _channel_options(self.target, retries)
         if secure or credentials is not None:
             credentials = credentials or grpc.ssl_channel_credentials()
             self._channel = grpc.secure_channel(self.target, credentials, options)
@@ -414,7 +413,7 @@ def describe_tensor(info: TensorInfo | TensorProto) -> str:
     return f"{dtype} ({', '.join(sizes)})"
 
 
-def _channel_options(target: str, retries: int, message_bytes: int) -> list[tuple[str, Any]]:
+def _channel_options(target: str, retries: int) -> list[tuple[str, Any]]:
     """Messages of the size of images, retries, all addresses of a name."""
     config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
     if retries:
@@ -427,12 +426,12 @@ def _channel_options(target: str, retries: int, message_bytes: int) -> list[tupl
         }
         config["methodConfig"] = [{"name": [{}], "retryPolicy": policy}]
     options: list[tuple[str, Any]] = [
-        ("grpc.max_send_message_length", message_bytes),
-        ("grpc.max_receive_message_length", message_bytes),
+        ("grpc.max_send_message_length", MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MESSAGE_BYTES),
         *LARGE_MESSAGES,
         ("grpc.service_config", json.dumps(config)),
         # A larger message would not be tried again.
-        ("grpc.per_rpc_retry_buffer_size", message_bytes),
+        ("grpc.per_rpc_retry_buffer_size", MESSAGE_BYTES),
     ]
     if target.startswith(("127.", "localhost:", "[::1]", "unix:")):
         options.append(("grpc.enable_http_proxy", 0))  # a proxy would only harm
