@@ -152,11 +152,7 @@ def check_strength(strength: float) -> None:
 
 
 def check_batch_size(batch_size: int) -> None:
-    """Refuses a number of images a call below 1.
-
-    Raises:
-        ArgumentError: if `batch_size` is below 1.
-    """
+    """Raises an ArgumentError for a number of images a call below 1."""
     if batch_size < 1:
         raise ArgumentError(f"batch_size: must be at least 1, received {batch_size!r}.")
 

@@ -62,11 +62,7 @@ class KerasFile:
 
     @classmethod
     def load(cls, filepath):
-        """Reads a model that :meth:`save` wrote.
-
-        Raises:
-            InputFileError: if the file is missing, damaged or holds something else.
-        """
+        """Reads a model that :meth:`save` wrote; an InputFileError if it cannot."""
         return load_model(filepath, cls)
 
     def export(
@@ -91,11 +87,7 @@ class KerasFile:
 
 
 def load_model(filepath: str | os.PathLike, classes: type | tuple[type, ...]):
-    """Reads a ``.keras`` file that holds a model of one of `classes`.
-
-    Raises:
-        InputFileError: if the file is missing, damaged or holds something else.
-    """
+    """Reads a ``.keras`` file that holds a model of one of `classes`; else an InputFileError."""
     path = Path(filepath)
     if not path.is_file():
         raise InputFileError(path, "no such model file.")

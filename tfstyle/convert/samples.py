@@ -26,11 +26,7 @@ STRENGTH = 0.5
 
 
 def find_scans(paths: Paths) -> list[Scan]:
-    """All scans in files and folders; where none are named, CT that packages carry.
-
-    Raises:
-        InputFileError: A path cannot be read.
-    """
+    """All scans in files and folders; where none are named, CT that packages carry."""
     chosen = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if chosen:
         return [scan for path in chosen for scan in read_scans(path)]

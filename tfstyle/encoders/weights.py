@@ -161,11 +161,7 @@ def save_npz(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
 
 
 def load_npz(path: Path) -> dict[str, np.ndarray]:
-    """Reads an ``.npz`` of plain arrays; pickled members are refused.
-
-    Raises:
-        WeightsError: if the file is missing, damaged or holds objects.
-    """
+    """Reads an ``.npz`` of plain arrays; a WeightsError if it is damaged or has others."""
     try:
         return read_arrays(path)
     except FileNotFoundError:
@@ -224,8 +220,7 @@ def build_application(family: str, **options) -> keras.Model:
 def load_application(family: str, weights: str, **options) -> keras.Model:
     """The keras.applications model with these weights, which may hold the classifier or not.
 
-    Raises:
-        WeightsError: weights that cannot be fetched or read.
+    Raises a WeightsError for weights that cannot be fetched or read.
     """
     if weights != "imagenet" and not Path(weights).is_file():
         raise WeightsError(f"{weights}: no such weights file.")

@@ -58,11 +58,7 @@ class PresetModel:
     presets = _Presets()
 
     def preset_settings(self) -> dict[str, Any]:
-        """The configuration in ``preset.json``, plain types.
-
-        Raises:
-            WeightsError: a model that cannot become a preset.
-        """
+        """The configuration in ``preset.json``; a WeightsError if it cannot become a preset."""
         raise TypeError(f"{type(self).__name__} must define preset_settings().")
 
     @classmethod
@@ -151,8 +147,7 @@ def names(cls: type | None = None) -> tuple[str, ...]:
 def folder(preset: str | os.PathLike) -> Path:
     """Folder of a preset, given its name, the folder itself or that of a finished training run.
 
-    Raises:
-        WeightsError: if there is no such preset.
+    Raises a WeightsError if there is no such preset.
     """
     name = str(preset)
     if name in names():
