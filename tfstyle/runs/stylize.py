@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -122,13 +123,11 @@ def stylize_scans(
                 progress=progress,
                 on_failure=on_failure,
             )
-        except Exception as error:
-            if type(error).__name__ in ("TerminatedWorkerError", "BrokenProcessPool"):
-                raise WorkerError(
-                    "a process that reads and writes slices was killed, perhaps for want of "
-                    "memory; give the same command again, with fewer workers if need be"
-                ) from error
-            raise
+        except BrokenExecutor as error:
+            raise WorkerError(
+                "a process that reads and writes slices was killed, perhaps for want of memory; "
+                "give the same command again, with fewer workers if need be"
+            ) from error
     if key is not None and len(results) == len(found):
         key.unlink(missing_ok=True)
     return results
