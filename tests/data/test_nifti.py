@@ -255,7 +255,7 @@ def test_written_in_other_units_is_float(tmp_path):
     ("name", "change", "error", "message"),
     [
         ("file/out.nii", 1, OutputError, "/file: is a file, where a folder is needed"),
-        ("folder.nii", 1, OutputError, "is a folder"),
+        ("folder.nii", 1, OutputError, "Is a directory"),
         ("out.img", 1, ArgumentError, r"end in \.nii"),
         ("out.nii", np.ones((2, 1, 1, 1)), ArgumentError, r"shape \(2, 3, 4\), received \(2, 2, 3"),
         ("out.nii", np.nan, ArgumentError, "NaN"),

@@ -318,8 +318,6 @@ def _write(values: np.ndarray, scan: Scan, path: str, description: str, units: s
     data = image.to_bytes()
     if path.lower().endswith(".gz"):
         data = gzip.compress(data, 6, mtime=0)
-    if os.path.isdir(path):
-        raise OutputError(path, "is a folder.")
     write_atomically(path, data)
 
 

