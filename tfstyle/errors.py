@@ -79,25 +79,14 @@ def writing(path: object, kind: type[Exception] = OSError) -> Iterator[None]:
         raise OutputError.of(path, error) from error
 
 
-_FULL = (
-    "the disk is full. Make room there, or choose another place, and give the same command again; "
-    "what is finished is kept."
-)
-_QUOTA = _FULL.replace("the disk is full", "the quota is used up")
-_READ_ONLY = (
-    "the file system is read-only. Make it writable, or choose another place, and give the same "
-    "command again."
-)
-_FORBIDDEN = (
-    "permission denied. Give this user the right to write there, or choose another place, and give "
-    "the same command again."
-)
+_AGAIN = "or choose another place, and give the same command again"
+_KEPT = f"{_AGAIN}; what is finished is kept."
+_FORBIDDEN = f"permission denied. Give this user the right to write there, {_AGAIN}."
 _REMEDIES = {
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _QUOTA,
-    errno.EFBIG: "the file is larger than the system allows (ulimit -f). Raise the limit, or "
-    "choose another place, and give the same command again; what is finished is kept.",
-    errno.EROFS: _READ_ONLY,
+    errno.ENOSPC: f"the disk is full. Make room there, {_KEPT}",
+    errno.EDQUOT: f"the quota is used up. Make room there, {_KEPT}",
+    errno.EFBIG: f"the file is larger than the system allows (ulimit -f). Raise the limit, {_KEPT}",
+    errno.EROFS: f"the file system is read-only. Make it writable, {_AGAIN}.",
     errno.EACCES: _FORBIDDEN,
     errno.EPERM: _FORBIDDEN,
 }

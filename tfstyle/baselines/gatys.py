@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tfstyle._private.images import one_of
+from tfstyle._private.images import checked_whole, one_of
 from tfstyle.baselines.base import Baseline, cut_encoder, known_taps
 from tfstyle.encoders import Encoder
 from tfstyle.errors import ArgumentError
@@ -90,8 +90,7 @@ class Gatys(Baseline):
         for name, number in (("content_weight", content_weight), ("style_weight", style_weight)):
             if not 0.0 <= number < float("inf"):
                 raise ArgumentError(f"{name}: must be at least 0, received {number!r}.")
-        if int(steps) != steps or steps < 1:
-            raise ArgumentError(f"steps: must be a whole number of at least 1, received {steps!r}.")
+        checked_whole("steps", steps, 1)
 
         def layers_of(family):
             content = content_layers or known_taps(
