@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from tfstyle._private.images import as_batch, check_batch_size, check_style_count, named_styles
+from tfstyle._private.keras_files import KerasFile
 from tfstyle.errors import ArgumentError
 
 
-class StyleCodes:
+class StyleCodes(KerasFile):
     """Gives style codes to a ``keras.Model`` that stands behind it in its bases.
 
     The class defines ``code_shape``, ``code_of`` and ``generate_from_code``.
@@ -100,16 +101,7 @@ class StyleCodes:
             found.append((np.float32(weight), code))
         return found
 
-    images_spec = tf.TensorSpec((None, None, None, 1), tf.float32)
-
     @property
     def code_spec(self) -> tf.TensorSpec:
         """Signature of a batch of codes."""
         return tf.TensorSpec((None, *self.code_shape), tf.float32)
-
-    def traced(self, name: str, function: Callable, *specs: tf.TensorSpec):
-        """`function` as a ``tf.function`` of this signature, made once for each `name`."""
-        functions = self.__dict__.setdefault("_traced_functions", {})
-        if name not in functions:
-            functions[name] = tf.function(function, input_signature=specs, autograph=False)
-        return functions[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -44,6 +45,15 @@ class KerasFile:
     train_on_batch = _telling(keras.Model.train_on_batch)
     test_on_batch = _telling(keras.Model.test_on_batch)
     predict_on_batch = _telling(keras.Model.predict_on_batch)
+
+    images_spec = tf.TensorSpec((None, None, None, 1), tf.float32)
+
+    def traced(self, name: str, function: Callable, *specs: tf.TensorSpec):
+        """`function` as a ``tf.function`` of this signature, made once for each `name`."""
+        functions = self.__dict__.setdefault("_traced_functions", {})
+        if name not in functions:
+            functions[name] = tf.function(function, input_signature=specs, autograph=False)
+        return functions[name]
 
     def save(self, filepath, overwrite: bool = True, **kwargs):
         """Writes the model, its losses and the optimizer's state to one ``.keras`` file.

@@ -60,17 +60,6 @@ class ReflectionPadding2D(keras.layers.Layer):
         return {**super().get_config(), "padding": self.padding}
 
 
-def reflect_indices(size, total):
-    """Indices, int32 (total,), that extend `size` pixels to `total` by repeated reflection.
-
-    Works for any size, one pixel included, where ``tf.pad`` refuses.
-    """
-    size = ops.cast(size, "int32")
-    period = ops.maximum(2 * (size - 1), 1)
-    position = ops.mod(ops.arange(total, dtype="int32"), period)
-    return ops.where(position < size, position, period - position)
-
-
 def extend_to_stride(images, stride: int):
     """Images (B, H, W, C) extended below and to the right by reflection to multiples of a stride.
 
@@ -82,5 +71,10 @@ def extend_to_stride(images, stride: int):
             continue
         size = ops.shape(images)[axis]
         total = ops.maximum(-(-size // stride) * stride, 2 * stride)
-        images = ops.take(images, reflect_indices(size, total), axis=axis)
+        # Reflected again and again: works for one pixel too, where tf.pad refuses.
+        size = ops.cast(size, "int32")
+        period = ops.maximum(2 * (size - 1), 1)
+        position = ops.mod(ops.arange(total, dtype="int32"), period)
+        rows = ops.where(position < size, position, period - position)
+        images = ops.take(images, rows, axis=axis)
     return images

@@ -268,24 +268,12 @@ class UNet(PresetModel, KerasFile, keras.Model):
         """
         images, shape = as_batch(image, "image")
         kind = np.uint8 if self.classes <= 256 else np.int32
+        scores = self.traced("scores", lambda x: self(x, training=False), self.images_spec)
         masks = [
-            ops.convert_to_numpy(ops.argmax(self._scores(images[i : i + batch_size]), axis=-1))
+            ops.convert_to_numpy(ops.argmax(scores(images[i : i + batch_size]), axis=-1))
             for i in range(0, len(images), batch_size)
         ]
         return np.concatenate(masks).astype(kind).reshape(shape)
-
-    def _scores(self, images):
-        """The model's call as a graph that is traced once for all sizes."""
-        if self._graph is None:
-            import tensorflow as tf
-
-            spec = tf.TensorSpec((None, None, None, 1), tf.float32)
-            self._graph = tf.function(
-                lambda x: self(x, training=False), input_signature=[spec], autograph=False
-            )
-        return self._graph(images)
-
-    _graph = None
 
     # -- presets ---------------------------------------------------------------------------
     def preset_settings(self):
