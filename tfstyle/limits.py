@@ -89,13 +89,9 @@ def _number(name: str, text: str) -> int:
 
 @contextmanager
 def limited(**changes: int) -> Iterator[Limits]:
-    """Other limits for a while, in this process and those that it starts.
+    """Other limits, fields of :class:`Limits`, for a while, in this process and those it starts.
 
-    Args:
-        **changes: Fields of :class:`Limits` and their values.
-
-    Raises:
-        ArgumentError: There is no such limit.
+    Raises an ArgumentError for a limit that there is not.
 
     Example:
         >>> with limited(scan_pixels=2**32):

@@ -239,17 +239,11 @@ def export_servable(
 
 
 def read_metadata(version_folder: str | Path) -> dict[str, Any]:
-    """What an export says about itself.
+    """What an export, such as ``saved_models/stylize/1``, says about itself.
 
-    Args:
-        version_folder: For example ``saved_models/stylize/1``.
-
-    Returns:
-        The contents of ``assets.extra/tfstyle.json``: ``format``, ``created``, ``model``,
-        ``versions``, ``signatures`` (with units and ranges), ``operations``, ``parameters``.
-
-    Raises:
-        InputFileError: The file is missing or is not one of tfstyle's.
+    Gives the contents of ``assets.extra/tfstyle.json``: ``format``, ``created``, ``model``,
+    ``versions``, ``signatures`` (with units and ranges), ``operations``, ``parameters``. Raises an
+    InputFileError if the file is missing or is not one of tfstyle's.
     """
     path = Path(version_folder) / "assets.extra" / METADATA_FILE
     try:

@@ -301,8 +301,8 @@ class Client:
         response.metadata["signature_def"].Unpack(found)
         return {
             name: {
-                "inputs": {key: describe_tensor(info) for key, info in definition.inputs.items()},
-                "outputs": {key: describe_tensor(info) for key, info in definition.outputs.items()},
+                side: {key: describe_tensor(one) for key, one in getattr(definition, side).items()}
+                for side in ("inputs", "outputs")
             }
             for name, definition in found.signature_def.items()
             if definition.inputs

@@ -70,15 +70,10 @@ class Limits:
 
 
 def resolve_models(models: str | Path | Mapping[str, str | Path]) -> dict[str, Path]:
-    """Model names and their base paths, from what a user would naturally give.
+    """Model names and their absolute base paths, from what a user would naturally give.
 
-    Args:
-        models: One of a mapping of model name to base path; a base path itself (a folder with
-            version folders: the model gets the folder's name); or a folder of base paths, such as
-            ``saved_models``.
-
-    Returns:
-        Model name to absolute base path, each with a ``saved_model.pb`` in its latest version.
+    `models` is a mapping of model name to base path; a base path itself (a folder with version
+    folders: the model gets the folder's name); or a folder of base paths, such as ``saved_models``.
 
     Raises:
         InputFileError: A folder is missing, has no version, or its latest version is empty.
