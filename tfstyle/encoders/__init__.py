@@ -28,14 +28,9 @@ def family(name: str) -> type[Encoder]:
 
 
 def get(name: str, **options) -> Encoder:
-    """Builds an encoder by name.
+    """Builds an encoder by name, a key of :data:`ENCODERS`; options are those of :class:`Encoder`.
 
-    Args:
-        name: A key of :data:`ENCODERS`, for example ``"vgg16"``.
-        **options: Passed to the encoder: ``weights``, ``depth``.
-
-    Raises:
-        ArgumentError: unknown name.
+    Raises an ArgumentError for an unknown name.
 
     Example:
         >>> tfstyle.encoders.get("vgg16", weights=None, depth="relu1_1").name

@@ -72,14 +72,10 @@ class PresetModel:
 
     @classmethod
     def from_preset(cls, preset: str | os.PathLike | None = None):
-        """Loads a released preset by name, or a preset folder.
+        """Loads a released preset by name, or a preset folder; by default the first of ``presets``.
 
-        Args:
-            preset: A name in ``presets``, or the path of a folder that :meth:`save_to_preset` or
-                ``tfstyle train`` wrote. Defaults to the first of ``presets``.
-
-        Raises:
-            WeightsError: unknown name, missing file, wrong checksum, or a preset of another class.
+        Raises a WeightsError for an unknown name, a missing file, a wrong checksum, or a preset of
+        another class.
         """
         return load(preset, cls)
 
@@ -133,11 +129,7 @@ class PresetModel:
 
 
 def names(cls: type | None = None) -> tuple[str, ...]:
-    """Names of the presets that come with tfstyle, the default one first.
-
-    Args:
-        cls: Only those that this class can load.
-    """
+    """Names of the presets that come with tfstyle, or that `cls` can load, the default first."""
     found = sorted(path.parent.name for path in _HOME.glob(f"*/{CONFIG}"))
     if cls is not None:
         found = [name for name in found if issubclass(cls, _class_of(_config(_HOME / name)))]
@@ -165,11 +157,7 @@ def folder(preset: str | os.PathLike) -> Path:
 
 
 def card(preset: str | os.PathLike) -> dict:
-    """The model card of a preset: data, steps, losses, figures, limits.
-
-    Raises:
-        WeightsError: unknown preset or unreadable file.
-    """
+    """The model card of a preset: data, steps, losses, figures, limits. Raises a WeightsError."""
     return _config(folder(preset)).get("card", {})
 
 
@@ -204,15 +192,10 @@ def table(cls: type | None = None) -> dict[str, dict]:
 
 
 def load(preset: str | os.PathLike | None = None, cls: type | None = None):
-    """Builds the model of a preset, of either class.
+    """Builds the model of a preset, by name or folder; by default the first that `cls` can load.
 
-    Args:
-        preset: Name or folder. Defaults to ``DEFAULT``, or the first preset of `cls`.
-        cls: The class wanted; any by default.
-
-    Raises:
-        WeightsError: unknown preset, another class, missing file, wrong checksum, or weights that
-            do not fit.
+    Raises a WeightsError for an unknown preset, one of another class than `cls`, a missing file, a
+    wrong checksum, or weights that do not fit.
     """
     if preset is None:
         preset = next(iter(names(cls)), DEFAULT)
@@ -248,12 +231,10 @@ def load(preset: str | os.PathLike | None = None, cls: type | None = None):
 
 
 def open_model(source: str | os.PathLike | None = None, cls: type | None = None):
-    """Loads a model from any place where one may lie, of any class.
+    """Loads a model from any place where one may lie, of the class `cls` or any of ``CLASSES``.
 
-    Args:
-        source: Name of a preset, a preset folder, a run's folder of ``tfstyle train``, or a
-            ``.keras`` file. Defaults to the default preset.
-        cls: The class wanted; any of ``CLASSES`` by default.
+    `source` is the name of a preset, by default the default one, a preset folder, a run's folder of
+    ``tfstyle train``, or a ``.keras`` file.
 
     Raises:
         InputFileError: a ``.keras`` file that is missing, damaged or holds something else.
