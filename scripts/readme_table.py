@@ -1,9 +1,10 @@
 #!/usr/bin/env python
-"""Writes the headline table of the README from ``benchmarks/truth.json``.
+"""Writes the headline table of the README, and the table of presets, from their JSON files.
 
     python scripts/readme_table.py
 
-The table stands between the marks ``<!-- truth -->`` and ``<!-- /truth -->``.
+The first is that of ``benchmarks/truth.json``, and stands between the marks ``<!-- truth -->`` and
+``<!-- /truth -->``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 README, TRUTH = ROOT / "README.md", ROOT / "benchmarks" / "truth.json"
+PRESETS = ROOT / "tfstyle" / "presets" / "README.md"
 MARKS = re.compile(r"(<!-- truth -->\n).*?(<!-- /truth -->)", re.S)
 #: Methods of the table and their names, the best last.
 ROWS = {
@@ -83,11 +85,41 @@ def filled(readme: str, truth: Mapping) -> str:
     return text
 
 
+def presets_text() -> str:
+    """The text of ``tfstyle/presets/README.md``: the table of presets in Markdown."""
+    from tfstyle import presets
+
+    head = ["preset", "class", "what", "encoder's weights", "training data", "figures", "license"]
+    lines = [head, ["---"] * len(head)]
+    for name, row in presets.table().items():
+        lines.append(
+            [
+                f"[`{name}`]({name}/README.md)",
+                f"`{row['class']}`, {row['kilobytes']} kB",
+                *(row[key] for key in ("description", "weights", "data", "figures", "licence")),
+            ]
+        )
+    rows = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"""# Presets
+
+Models that come with tfstyle, for `tfstyle.from_preset(name)` and `tfstyle stylize --preset NAME`.
+The first is the default. Those of the class `UNet` are for `tfstyle segment --model NAME`. Written
+by `scripts/readme_table.py` from the `preset.json` of each folder.
+
+{rows}
+
+A preset is a folder of plain files: `preset.json` (format, configuration, checksum of the weights,
+model card), `weights.npz` (arrays, no pickles) and a model card for people. `save_to_preset` writes
+the first two for a model of your own, and `from_preset` takes the folder's path.
+"""
+
+
 def main() -> None:
-    """Writes the table."""
+    """Writes both tables."""
     text = README.read_text(encoding="utf-8")
     README.write_text(filled(text, json.loads(TRUTH.read_text())), encoding="utf-8")
-    print(README)
+    PRESETS.write_text(presets_text(), encoding="utf-8")
+    print(README, PRESETS)
 
 
 if __name__ == "__main__":

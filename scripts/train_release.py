@@ -32,6 +32,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
+from readme_table import presets_text
 
 from tfstyle import StyleTransfer, encoders, presets
 from tfstyle._private.files import write_atomically
@@ -295,7 +296,7 @@ def write_cards(truth: Path = ROOT / "benchmarks" / "truth.json") -> None:
         text = card_text(name, about, config["card"], result)
         write_atomically(home / "README.md", text.encode())
     table = presets.folder(presets.DEFAULT).parent / "README.md"
-    write_atomically(table, presets.readme().encode())
+    write_atomically(table, presets_text().encode())
 
 
 def release(name: str, model: Path) -> Path:

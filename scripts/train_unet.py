@@ -29,11 +29,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import keras
 import numpy as np
 import tensorflow as tf
+from readme_table import presets_text
 
 from studies import benefit_data as data
 from studies.augmentations import nnunet
 from studies.benefit_fold import Settings, compile_unet, make_unet, tone_augmentation
-from tfstyle import ToneTransfer, presets
+from tfstyle import ToneTransfer
 from tfstyle._private.files import write_atomically
 from tfstyle.encoders.weights import save_npz
 from tfstyle.runs import environment
@@ -214,7 +215,7 @@ def release(recipe: Settings, unet: UNet, planes: Mapping[str, list], figures: M
     unet.save_to_preset(home, card=card)
     save_npz(home / "style_code.npz", {"code": reference_code(recipe, planes["torso"])})
     write_atomically(home / "README.md", card_text(recipe, figures, about).encode())
-    write_atomically(home.parent / "README.md", presets.readme().encode())
+    write_atomically(home.parent / "README.md", presets_text().encode())
     return home
 
 

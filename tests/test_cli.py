@@ -321,7 +321,7 @@ class TestMethods:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            (["--method", "cyclegan"], "unknown name 'cyclegan'; use one of"),
+            (["--method", "cyclegan"], "method: must be one of adain_mse"),
             (["--method", "contextual_transformation"], "is trained for one target domain"),
             (["--method", "wct"], "at least one style scan"),
             (["--method", "nyul", "--set", "floor"], "must be NAME=VALUE, received 'floor'"),

@@ -14,7 +14,7 @@ import pytest
 from tests.models import image, small_model
 from tfstyle import cli
 from tfstyle.data import read_png, read_scan, write_png
-from tfstyle.runs.augment import MANIFEST
+from tfstyle.runs.manifest import MANIFEST
 
 CAFE = os.fsdecode(b"caf\xe9")  # Latin-1
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,14 +109,15 @@ def test_decoder_of_ones_own(tmp_path):
     assert not (tmp_path / "preset").exists()
 
 
-def test_table_is_complete_and_in_the_readme():
+def test_table_is_complete_and_in_the_readme(monkeypatch):
     table = presets.table()
     assert tuple(table) == presets.names()
     for name, row in table.items():
         assert all(row.values()), name
         assert row["class"] in presets.CLASSES
-    home = presets.folder("vgg16_ct").parent
-    assert (home / "README.md").read_text() == presets.readme()
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
+    script = importlib.import_module("readme_table")
+    assert script.PRESETS.read_text() == script.presets_text()
 
 
 @pytest.mark.parametrize("name", presets.names())

@@ -56,7 +56,7 @@ def test_cards_are_written_into_each_preset_and_the_table(release, truth, tmp_pa
     release.write_cards(file)
     assert presets.table()[presets.DEFAULT]["figures"].startswith("tone error 0.091")
     assert "`relu9_9`" in (tmp_path / "vgg16_ct" / "README.md").read_text()
-    assert (tmp_path / "README.md").read_text() == presets.readme()
+    assert (tmp_path / "README.md").read_text() == release.presets_text()
     before = (tmp_path / "README.md").read_text()
     release.write_cards(file)
     assert (tmp_path / "README.md").read_text() == before

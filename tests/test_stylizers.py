@@ -9,7 +9,7 @@ from tests.minis import ct_series
 from tests.models import small_tone
 from tfstyle.data import WINDOWS, read_scan
 from tfstyle.errors import ArgumentError, ServingError
-from tfstyle.stylizers import ScanTransfer, ServedStylizer, style_images
+from tfstyle.stylizers import ScanTransfer, encode_style, style_images
 
 
 def test_slices_of_a_style_scan(tmp_path):
@@ -35,7 +35,7 @@ def test_no_more_than_sixteen_slices_are_read_beforehand():
     assert len(asked) == 16
     assert set(np.diff(asked)) <= {18, 19}
     asked.clear()
-    ScanTransfer(ServedStylizer(None), 300, read, style)
+    ScanTransfer(Recorder(None), 300, read, style)
     assert not asked
 
 
@@ -51,12 +51,13 @@ class Recorder:
         return self.code
 
 
-def test_style_code_of_a_served_model():
-    image = np.zeros((4, 4), np.float32)
+def test_style_code_of_a_served_model(tmp_path):
+    ct_series(tmp_path, 1)
     code = np.zeros((1, 2, 3), np.float32)
-    assert ServedStylizer(Recorder(code)).encode_style(image) is code
+    assert encode_style(Recorder(code), tmp_path)[0] is code
     for status in ("FAILED_PRECONDITION", "INVALID_ARGUMENT"):  # a model without codes
         client = Recorder(ServingError("no such signature", status))
-        assert ServedStylizer(client).encode_style(image) is image
+        image, images, _ = encode_style(client, tmp_path)
+        np.testing.assert_array_equal(image, images[0])
     with pytest.raises(ServingError, match="no server"):
-        ServedStylizer(Recorder(ServingError("no server", "UNAVAILABLE"))).encode_style(image)
+        encode_style(Recorder(ServingError("no server", "UNAVAILABLE")), tmp_path)

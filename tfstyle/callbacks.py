@@ -10,24 +10,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfstyle._private.files import write_atomically
 from tfstyle.data.layouts import PICTURE
-from tfstyle.data.png import described
+from tfstyle.data.png import write_pixels
 from tfstyle.errors import ArgumentError
 
 
 def image_grid(*columns: np.ndarray, gap: int = 2) -> np.ndarray:
-    """Puts batches of images side by side, one sample a row.
+    """Batches of images (B, H, W, 1) in [0, 1] side by side, a sample a row, uint8 (H', W', 1).
 
-    Args:
-        *columns: float arrays (B, H, W, 1) in [0, 1], all of one shape.
-        gap: Pixels between the images, white.
-
-    Returns:
-        uint8 array (B·(H + gap) − gap, n·(W + gap) − gap, 1).
-
-    Raises:
-        ArgumentError: if the shapes differ.
+    `gap` is the width of the white lines between them. Raises an ArgumentError if shapes differ.
     """
     shapes = {np.shape(column) for column in columns}
     if len(shapes) != 1 or len(next(iter(shapes))) != 4:
@@ -87,8 +78,7 @@ class StyleImages(keras.callbacks.Callback):
         """Writes the grid of this epoch."""
         generated = self.model.stylize(self.content, self.style)
         grid = image_grid(self.content, self.style, generated)
-        target = self.folder / f"epoch_{epoch + 1:04d}.png"
-        write_atomically(target, described(tf.io.encode_png(grid).numpy(), PICTURE))
+        write_pixels(grid, self.folder / f"epoch_{epoch + 1:04d}.png", PICTURE)
         if self.tensorboard is not None:
             if self._writer is None:
                 self._writer = tf.summary.create_file_writer(self.tensorboard)

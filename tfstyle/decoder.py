@@ -96,17 +96,9 @@ class Decoder(KerasFile, keras.Model):
 
         A VGG is mirrored: each 3x3 convolution up to the tap is answered by one, each pooling by
         upsampling. The mirror of a residual or dense network would be far larger than the network,
-        whose blocks are many and whose maps are several times as wide as its 3x3 convolutions; and
-        at the size of the image, where the encoder has no map, there would be nothing. There every
-        stride from the tap's down to 1 has two maps (the tap itself is the first), of 32 channels
-        times the stride, at most 256 and at most the tap's; upsampling is by 2 each time.
-
-        Args:
-            encoder: The encoder or its class.
-            layer: Name of the tap.
-
-        Returns:
-            The arguments ``channels`` and ``strides``.
+        and at the size of the image, where the encoder has no map, there would be nothing. There
+        every stride from the tap's down to 1 has two maps (the tap itself is the first), of 32
+        channels times the stride, at most 256 and at most the tap's; upsampling is by 2 each time.
 
         Raises:
             ArgumentError: if the encoder has no such tap, or there is nothing to decode.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 
@@ -49,12 +50,8 @@ class OutputError(_PathError):
     def of(path: object, error: BaseException) -> OutputError:
         """The error for a write that the system refused; says what to do where that is known.
 
-        Args:
-            path: The file or folder that was to be written.
-            error: What was raised: an OSError, or what a library made of one.
-
-        Returns:
-            A :class:`StorageError` where the place takes no more, else an OutputError.
+        `error` is an OSError, or what a library made of one. It is a :class:`StorageError` where
+        the place takes no more.
         """
         number = getattr(error, "errno", None)
         if number is None:  # h5py and TensorFlow keep it in their messages alone
@@ -73,25 +70,23 @@ class StorageError(OutputError):
     """The place of an output is full, over its quota, or takes no writes."""
 
 
-_FULL = (
-    "the disk is full. Make room there, or choose another place, and give the same command again; "
-    "what is finished is kept."
-)
-_QUOTA = _FULL.replace("the disk is full", "the quota is used up")
-_READ_ONLY = (
-    "the file system is read-only. Make it writable, or choose another place, and give the same "
-    "command again."
-)
-_FORBIDDEN = (
-    "permission denied. Give this user the right to write there, or choose another place, and give "
-    "the same command again."
-)
+@contextmanager
+def writing(path: object, kind: type[Exception] = OSError) -> Iterator[None]:
+    """Makes an OSError, or an error of another kind, of a write the OutputError that it is."""
+    try:
+        yield
+    except (OSError, kind) as error:
+        raise OutputError.of(path, error) from error
+
+
+_AGAIN = "or choose another place, and give the same command again"
+_KEPT = f"{_AGAIN}; what is finished is kept."
+_FORBIDDEN = f"permission denied. Give this user the right to write there, {_AGAIN}."
 _REMEDIES = {
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _QUOTA,
-    errno.EFBIG: "the file is larger than the system allows (ulimit -f). Raise the limit, or "
-    "choose another place, and give the same command again; what is finished is kept.",
-    errno.EROFS: _READ_ONLY,
+    errno.ENOSPC: f"the disk is full. Make room there, {_KEPT}",
+    errno.EDQUOT: f"the quota is used up. Make room there, {_KEPT}",
+    errno.EFBIG: f"the file is larger than the system allows (ulimit -f). Raise the limit, {_KEPT}",
+    errno.EROFS: f"the file system is read-only. Make it writable, {_AGAIN}.",
     errno.EACCES: _FORBIDDEN,
     errno.EPERM: _FORBIDDEN,
 }
@@ -135,15 +130,9 @@ class MissingPackageError(TfstyleError):
 
 
 def require_packages(packages: Mapping[str, str], extra: str, purpose: str) -> None:
-    """Makes sure that modules are there before the work begins.
+    """Raises a MissingPackageError, with the command that installs it, if a module is missing.
 
-    Args:
-        packages: Module to the name of its package.
-        extra: The extra of tfstyle that brings them.
-        purpose: What needs them, in words.
-
-    Raises:
-        MissingPackageError: One is missing; the message has the command that installs it.
+    `packages` goes from module to package, `extra` brings them, `purpose` says what needs them.
     """
     missing = [package for module, package in packages.items() if find_spec(module) is None]
     if missing:
@@ -153,10 +142,7 @@ def require_packages(packages: Mapping[str, str], extra: str, purpose: str) -> N
 
 
 #: What the client, the development server and warm-up records need; for `require_packages`.
-SERVING_PACKAGES = {
-    "tensorflow_serving": "tensorflow-serving-api",
-    "grpc_health": "grpcio-health-checking",
-}
+SERVING_PACKAGES = {"tensorflow_serving": "tensorflow-serving-api"}
 
 
 def first_line(error: BaseException) -> str:

@@ -34,17 +34,14 @@ PACKAGES = (
 def describe(target: str | os.PathLike) -> dict:
     """Facts about a preset, an encoder, a model or scans: `target` may be any of them.
 
-    Args:
-        target: Name or folder of a preset, name of an encoder, a SavedModel's base or version
-            folder, a ``.keras`` file, or a path with scans.
-
-    Returns:
-        dict with ``"kind"`` and what there is to say: of a ``"preset"`` its card, of an
-        ``"encoder"`` its taps and defaults, of a ``"saved_model"`` its versions and metadata, of
-        a ``"model"`` its class and parameters, of ``"scans"`` size, spacing, units and gray levels.
+    It is the name or folder of a preset, the name of an encoder, a SavedModel's base or version
+    folder, a ``.keras`` file, or a path with scans. The dict has ``"kind"`` and what there is to
+    say: of a ``"preset"`` its card, of an ``"encoder"`` its taps and defaults, of a
+    ``"saved_model"`` its versions and metadata, of a ``"model"`` its class and parameters, of
+    ``"scans"`` size, spacing, units and gray levels.
 
     Raises:
-        InputFileError: Neither of these.
+        InputFileError: None of these.
         WeightsError: A preset that cannot be read.
 
     Example:

@@ -89,13 +89,9 @@ def _number(name: str, text: str) -> int:
 
 @contextmanager
 def limited(**changes: int) -> Iterator[Limits]:
-    """Other limits for a while, in this process and those that it starts.
+    """Other limits, fields of :class:`Limits`, for a while, in this process and those it starts.
 
-    Args:
-        **changes: Fields of :class:`Limits` and their values.
-
-    Raises:
-        ArgumentError: There is no such limit.
+    Raises an ArgumentError for a limit that there is not.
 
     Example:
         >>> with limited(scan_pixels=2**32):
@@ -117,16 +113,9 @@ def limited(**changes: int) -> Iterator[Limits]:
 
 
 def check(path: str | os.PathLike, name: str, value: int, what: str) -> None:
-    """Refuses a file that asks for more than a limit.
+    """Raises an InputFileError for a file that asks for more than a limit, a field of `Limits`.
 
-    Args:
-        path: The file.
-        name: A field of :class:`Limits`.
-        value: What the file asks for.
-        what: The same in words, with its number, to begin the message with.
-
-    Raises:
-        InputFileError: `value` is above the limit.
+    `what` says in words what it asks for, with the number `value`, to begin the message with.
     """
     limit = getattr(limits(), name)
     if value > limit:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
@@ -13,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfstyle._private.files import free_name, parse_json, read_arrays, write_atomically
-from tfstyle.data import Scan, list_scans, read_scans, resolve_window
+from tfstyle._private.files import free_name, parse_json, read_arrays
+from tfstyle.data import Scan, list_scans, read_scans
 from tfstyle.data.scan import upright
-from tfstyle.data.windows import Window, WindowSpec
+from tfstyle.data.windows import WindowSpec, suitable
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
 
 if TYPE_CHECKING:
@@ -120,18 +119,11 @@ class StyleBank:
         weights: Sequence[float] | None = None,
         files: Sequence[Sequence[str]] = (),
     ) -> StyleBank:
-        """Encodes images, which may differ in size.
+        """Encodes images, float (H, W) or (H, W, 1) in [0, 1], which may differ in size.
 
-        Args:
-            network: The model that will use the codes.
-            images: float arrays (H, W) or (H, W, 1) in [0, 1]; for a ``ToneTransfer`` also slices
-                of one scan (S, H, W, 1), which make one style.
-            names: See the class.
-            weights: See the class.
-            files: See the class.
-
-        Raises:
-            ArgumentError: if there is no image, or one cannot be used.
+        For a ``ToneTransfer`` an image may also be slices of one scan (S, H, W, 1), which make one
+        style. See the class for the other arguments. Raises an ArgumentError if there is no image,
+        or one cannot be used.
         """
         if len(images) == 0:
             raise ArgumentError("images: a style bank needs at least one image.")
@@ -240,6 +232,8 @@ class StyleBank:
         Raises:
             OutputError: if it cannot be written or the name ends otherwise.
         """
+        from tfstyle.encoders.weights import save_npz
+
         path = Path(path)
         if path.suffix != ".npz":
             raise OutputError(path, "style banks end in .npz; choose such a name.")
@@ -248,9 +242,7 @@ class StyleBank:
         for name in ("weights", "quantiles", "probe"):
             if getattr(self, name) is not None:
                 arrays[name] = getattr(self, name)
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
-        write_atomically(path, buffer.getvalue())
+        save_npz(path, arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> StyleBank:
@@ -324,15 +316,7 @@ def _views(
     scan: Scan, specs: Sequence[WindowSpec], slices: int, together: bool
 ) -> list[tuple[np.ndarray, str]]:
     """Slices of a scan through windows, with their names; if `together`, one view a window."""
-    windows: list[tuple[WindowSpec, Window]] = []
-    problem = None
-    for spec in specs:
-        try:
-            windows.append((spec, resolve_window(spec, scan)))
-        except ArgumentError as error:
-            problem = error
-    if problem is not None and not windows:
-        raise problem
+    windows = suitable(specs, scan)
     count = len(scan)
     chosen = min(slices, count)
     indices = [int((i + 0.5) / chosen * count) for i in range(chosen)]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from tfstyle._private.images import as_batch, check_batch_size, check_style_count, named_styles
+from tfstyle._private.keras_files import KerasFile
 from tfstyle.errors import ArgumentError
 
 
-class StyleCodes:
+class StyleCodes(KerasFile):
     """Gives style codes to a ``keras.Model`` that stands behind it in its bases.
 
-    The class defines ``code_shape`` and ``code_of``.
+    The class defines ``code_shape``, ``code_of`` and ``generate_from_code``.
     """
 
     @property
@@ -26,9 +27,22 @@ class StyleCodes:
         """Codes (B, *code_shape) of a float32 tensor (B, H, W, 1) in [0, 1], any size."""
         raise TypeError(f"{type(self).__name__} must define code_of().")
 
-    def is_code(self, array: np.ndarray) -> bool:
-        """Whether an array is formed as a batch of style codes and not as an image."""
-        return array.ndim == 3 and array.shape[1:] == self.code_shape
+    def generate_from_code(self, content, code, strength=None):
+        """:meth:`generate` with a code of :meth:`code_of`, B or 1, instead of a style."""
+        raise TypeError(f"{type(self).__name__} must define generate_from_code().")
+
+    def generate(self, content, style, strength=None):
+        """Generates images of any size; traceable with unknown batch, height and width.
+
+        Args:
+            content: float32 tensor (B, H, W, 1) in [0, 1], H and W at least 1.
+            style: float32 tensor (B or 1, H', W', 1) in [0, 1].
+            strength: scalar, or tensor that broadcasts to (B, 1, 1, 1), in [0, 1]; None for 1.
+
+        Returns:
+            float32 tensor (B, H, W, 1), clipped to [0, 1].
+        """
+        return self.generate_from_code(content, self.code_of(style), strength)
 
     def encode_style(self, style: np.ndarray, batch_size: int = 8) -> np.ndarray:
         """All that the model takes from a style, to keep and to give to ``stylize``.
@@ -65,20 +79,14 @@ class StyleCodes:
     ) -> list[tuple[np.float32, np.ndarray]]:
         """The argument `style` of ``stylize`` as checked codes with weights that sum to 1.
 
-        Args:
-            style: Image, batch, codes, or a list of images and codes.
-            style_weights: One weight for each style of a list.
-            contents: Number of contents.
-            batch_size: Images a call.
-
-        Raises:
-            ArgumentError: styles, codes or weights that cannot be used.
+        `style` is an image, a batch, codes, or a list of images and codes with `style_weights`.
+        Raises an ArgumentError for what cannot be used with that number of contents.
         """
         found = []
         for weight, one, name in named_styles(style, style_weights):
             array = one if isinstance(one, np.ndarray) else np.asarray(one)
             if array.ndim == 3 and array.shape[-1] > 1:
-                if not self.is_code(array) or not np.isfinite(array).all():
+                if array.shape[1:] != self.code_shape or not np.isfinite(array).all():
                     shape = ", ".join(map(str, self.code_shape))
                     raise ArgumentError(
                         f"{name}: must be an image or a style code of this model, (B, {shape}) "
@@ -93,16 +101,7 @@ class StyleCodes:
             found.append((np.float32(weight), code))
         return found
 
-    images_spec = tf.TensorSpec((None, None, None, 1), tf.float32)
-
     @property
     def code_spec(self) -> tf.TensorSpec:
         """Signature of a batch of codes."""
         return tf.TensorSpec((None, *self.code_shape), tf.float32)
-
-    def traced(self, name: str, function: Callable, *specs: tf.TensorSpec):
-        """`function` as a ``tf.function`` of this signature, made once for each `name`."""
-        functions = self.__dict__.setdefault("_traced_functions", {})
-        if name not in functions:
-            functions[name] = tf.function(function, input_signature=specs, autograph=False)
-        return functions[name]

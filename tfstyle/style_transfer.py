@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from tfstyle import encoders
-from tfstyle._private.images import as_batch, check_strength, gray_tensor, pair_of
+from tfstyle._private.images import as_batch, check_strength, gray_tensor, one_of, pair_of
 from tfstyle._private.keras_files import KerasFile
 from tfstyle.decoder import Decoder
 from tfstyle.encoders import IMAGE_TAP, Encoder
@@ -78,11 +78,7 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
             encoder = family(depth=family.deepest([family.default_depth, layer or IMAGE_TAP]))
         self.encoder = encoder
         self.layer = layer or self.encoder.default_layer
-        if self.encoder.order(self.layer) > self.encoder.order(self.encoder.depth):
-            raise ArgumentError(
-                f"layer: {self.layer!r} lies behind {self.encoder.depth!r}, where the encoder was "
-                f"cut; build the encoder with depth={self.layer!r}."
-            )
+        self.encoder.check_depth(self.layer)
         self.adain = AdaIN(name="adain")
         self.decoder = decoder or Decoder.for_encoder(self.encoder, self.layer)
         tap = self.encoder.tap(self.layer)
@@ -137,31 +133,8 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
     def compute_output_shape(self, input_shape):
         return (*pair_of(input_shape)[0][:3], 1)
 
-    def generate(self, content, style, strength=None):
-        """Generates images of any size; traceable with unknown batch, height and width.
-
-        Sizes that are not multiples of the stride are extended by reflection below and to the
-        right, and the result is cropped back.
-
-        Args:
-            content: float32 tensor (B, H, W, 1) in [0, 1], H and W at least 1.
-            style: float32 tensor (B or 1, H', W', 1) in [0, 1].
-            strength: scalar, or tensor that broadcasts to (B, 1, 1, 1), in [0, 1]; None for 1.
-
-        Returns:
-            float32 tensor (B, H, W, 1), clipped to [0, 1].
-        """
-        return self.generate_from_code(content, self.code_of(style), strength)
-
     def code_of(self, style):
-        """All that AdaIN takes from `style`: the moments of its features at the model's layer.
-
-        Args:
-            style: float32 tensor (B, H, W, 1) in [0, 1].
-
-        Returns:
-            float32 tensor (B, 2, C): μ and σ of each of the layer's C channels.
-        """
+        """Moments of the features of `style`, float32 (B, 2, C): all that AdaIN takes from it."""
         found = moments(self.encode(self._extend(style)), self.adain.epsilon)
         return ops.concatenate([ops.cast(values, "float32")[:, 0] for values in found], axis=1)
 
@@ -171,7 +144,11 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         return (2, self.encoder.tap(self.layer).channels)
 
     def generate_from_code(self, content, code, strength=None):
-        """:meth:`generate` with a code of :meth:`code_of`, B or 1, instead of a style."""
+        """:meth:`generate` with a code of :meth:`code_of`, B or 1, instead of a style.
+
+        Sizes that are not multiples of the stride are extended by reflection below and to the
+        right, and the result is cropped back.
+        """
         shape = ops.shape(content)
         features = self.encode(self._extend(content))
         mean, std = code[:, 0, None, None], code[:, 1, None, None]
@@ -289,23 +266,12 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
             self._contextual = content_loss
         elif content_loss == "contextual":
             self._contextual = ContextualLoss(bandwidth, spatial_weight)
-        elif content_loss not in CONTENT_LOSSES:
-            raise ArgumentError(
-                f"content_loss: unknown value {content_loss!r}; use one of "
-                f"{', '.join(map(repr, CONTENT_LOSSES))}, or a ContextualLoss."
-            )
-        if style_loss not in STYLE_LOSSES:
-            raise ArgumentError(
-                f"style_loss: unknown value {style_loss!r}; use one of "
-                f"{', '.join(map(repr, STYLE_LOSSES))}."
-            )
+        else:
+            one_of("content_loss", content_loss, CONTENT_LOSSES)
+        one_of("style_loss", style_loss, STYLE_LOSSES)
         own = self.encoder
         content_layers = content_layers or own.default_content_layers
         style_layers = style_layers or own.default_style_layers
-        chosen = {
-            "content_layers": weigh_taps(own, content_layers, "content_layers"),
-            "style_layers": weigh_taps(own, style_layers, "style_layers"),
-        }
         self._settings = {
             "content_loss": content_loss,
             "style_loss": style_loss,
@@ -316,7 +282,8 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
             "paired_weight": float(paired_weight),
             "bandwidth": float(bandwidth),
             "spatial_weight": float(spatial_weight),
-            **chosen,
+            "content_layers": own.weigh(content_layers, "content_layers"),
+            "style_layers": own.weigh(style_layers, "style_layers"),
         }
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
         # Keras would compile whole steps of all replicas as one program. XLA refuses that for more
@@ -351,16 +318,10 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         return self.trackers
 
     def losses_of(self, content, style, paired=None) -> dict:
-        """Every term of the loss, per sample, and the generated images.
+        """A dict of the terms of ``LOSS_TERMS``, each (B,), and "generated" (B, H, W, 1).
 
-        Args:
-            content: float tensor (B, H, W, 1) in [0, 1], H and W multiples of the stride.
-            style: float tensor (B, H', W', 1) in [0, 1].
-            paired: float tensor (B,), 1 where the style is the content in another window, or
-                None.
-
-        Returns:
-            dict with "generated" (B, H, W, 1) and the terms of ``LOSS_TERMS``, each (B,).
+        `content` and `style` are float tensors (B, H, W, 1) in [0, 1], H and W multiples of the
+        stride; `paired` (B,) is 1 where the style is the content in another window, or None.
         """
         rules = self._settings
         content_layers, style_layers = rules["content_layers"], rules["style_layers"]
@@ -400,22 +361,15 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         if paired is not None and rules["paired_weight"]:
             difference = ops.abs(ops.cast(generated, "float32") - ops.cast(style, "float32"))
             difference = ops.cast(paired, "float32") * ops.mean(difference, axis=(1, 2, 3))
-        loss = (
-            rules["content_weight"] * content_loss
-            + rules["style_weight"] * style_loss
-            + rules["histogram_weight"] * histogram
-            + rules["paired_weight"] * difference
-            + rules["tv_weight"] * variation
-        )
-        return {
-            "generated": generated,
-            "loss": loss,
+        terms = {
             "content_loss": content_loss,
             "style_loss": style_loss,
             "histogram_loss": histogram,
             "paired_loss": difference,
             "tv_loss": variation,
         }
+        weighted = (rules[name.replace("loss", "weight")] * term for name, term in terms.items())
+        return {"generated": generated, "loss": functools.reduce(ops.add, weighted), **terms}
 
     def _track(self, terms):
         for tracker in self.trackers:
@@ -540,31 +494,3 @@ class StyleTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
             for layer in layers
             for variable in layer.weights
         }
-
-
-def weigh_taps(
-    encoder: Encoder, layers: str | Sequence[str] | Mapping[str, float], argument: str
-) -> dict[str, float]:
-    """Taps of a loss with their weights.
-
-    Args:
-        encoder: Whose taps they are.
-        layers: A tap, several of weight 1, or a dict from tap to weight.
-        argument: What to call them in an error.
-
-    Raises:
-        ArgumentError: a tap that the encoder does not have, or behind its depth.
-    """
-    layers = (layers,) if isinstance(layers, str) else layers
-    if not isinstance(layers, Mapping):
-        layers = dict.fromkeys(layers, 1.0)
-    for name in layers:
-        if encoder.order(name) > encoder.order(encoder.depth):
-            raise ArgumentError(
-                f"{argument}: {name!r} lies behind {encoder.depth!r}, where the "
-                "encoder was cut; build the encoder with a greater depth."
-            )
-    return {name: float(weight) for name, weight in layers.items()}
-
-
-__all__ = ["IMAGE_TAP", "StyleTransfer", "weigh_taps"]

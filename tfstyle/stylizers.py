@@ -1,4 +1,4 @@
-"""Models on whole scans: served ones, one curve for a scan, and what they take from style scans."""
+"""Models on whole scans: one curve for a scan, and what they take from style scans."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tfstyle.tone.model import SLICES, ToneTransfer, confidence_of, evenly
 
 
 class Stylizer(Protocol):
-    """What ``tfstyle.runs.stylize.stylize_scans`` needs: a model, or :class:`ServedStylizer`."""
+    """What ``tfstyle.runs.stylize.stylize_scans`` needs: a model, or a client of a served one."""
 
     def stylize(
         self,
@@ -30,63 +30,6 @@ class Stylizer(Protocol):
         batch_size: int = 8,
     ) -> np.ndarray:
         """See :meth:`tfstyle.StyleTransfer.stylize`."""
-
-
-class ServedStylizer:
-    """A served model behind the interface of ``stylize``, which sees slices one by one.
-
-    Args:
-        client: A :class:`tfstyle.serving.Client`.
-
-    Example:
-        >>> stylizer = ServedStylizer(tfstyle.serving.Client("127.0.0.1:8500"))  # doctest: +SKIP
-        >>> done = stylize_scans(stylizer, ["ct/"], ["style.dcm"], "out/")  # doctest: +SKIP
-    """
-
-    def __init__(self, client):
-        self.client = client
-
-    def encode_style(self, style: np.ndarray) -> np.ndarray:
-        """The code of a style image, so that the server looks at it once and not with every slice.
-
-        The image itself where the model was exported without codes. Raises a ServingError if the
-        server cannot be reached or refuses.
-        """
-        try:
-            return self.client.encode_style(style)
-        except ServingError as error:
-            if error.code not in ("FAILED_PRECONDITION", "INVALID_ARGUMENT"):
-                raise
-        return style
-
-    def stylize(
-        self,
-        content: np.ndarray,
-        style: np.ndarray | Sequence[np.ndarray],
-        strength: float = 1.0,
-        style_weights: Sequence[float] | None = None,
-        batch_size: int = 8,
-    ) -> np.ndarray:
-        """Calls the server, with as many images at a time as it takes.
-
-        Args:
-            content: float32 array (B, H, W, 1) in [0, 1].
-            style: One float32 image (H', W') or code, or a list of them to blend.
-            strength: Sent to the signatures ``…_strength`` unless 1.
-            style_weights: One weight for each style of a list.
-            batch_size: Not used.
-
-        Returns:
-            float32 array (B, H, W, 1) in [0, 1].
-
-        Raises:
-            ArgumentError: If styles or weights cannot be used.
-            ServingError: If the server cannot be reached or refuses.
-        """
-        options: dict[str, Any] = {} if strength == 1.0 else {"strength": strength}
-        if style_weights is not None:
-            options["style_weights"] = style_weights
-        return self.client.stylize(content, style, **options)
 
 
 class ScanTransfer:
@@ -153,25 +96,23 @@ def encode_style(
     """What a model takes from a style scan.
 
     A :class:`tfstyle.ToneTransfer` takes one code from several slices, others the code of one
-    slice, or that slice itself where they have no codes.
-
-    Args:
-        stylizer: The model.
-        path: See :func:`style_images`, as for all others and for errors.
-        window: Window of the scan.
-        index: The one slice to take.
-        series: The series to take.
-
-    Returns:
-        The code or image, the images (S, H, W) in [0, 1] it is of, and their window.
+    slice, or that slice itself where they have no codes. Gives the code or image, the images
+    (S, H, W) in [0, 1] it is of, and their window. See :func:`style_images` for arguments and
+    errors.
     """
     most = SLICES if isinstance(stylizer, ToneTransfer) else 1
     images, used = style_images(path, window, index, series, most)
     if isinstance(stylizer, ToneTransfer):
         images = showing(images)
         return stylizer.encode_style(images[..., None], one_code=True), images, used
-    encode = getattr(stylizer, "encode_style", None)
-    return images[0] if encode is None else encode(images[0]), images, used
+    code = images[0]
+    if (encode := getattr(stylizer, "encode_style", None)) is not None:
+        try:
+            code = encode(code)
+        except ServingError as error:  # the served model may have been exported without codes
+            if error.code not in ("FAILED_PRECONDITION", "INVALID_ARGUMENT"):
+                raise
+    return code, images, used
 
 
 def style_images(
@@ -186,12 +127,8 @@ def style_images(
     Takes the slice `index`, from 0 or negative from the end, or up to `most`, evenly spread, of
     which one is the middle one. Percentiles of a window are of the whole scan.
 
-    Returns:
-        float32 images (S, H, W) in [0, 1], axial ones upright, and the window that made them.
-
-    Raises:
-        ArgumentError: If there is no such slice.
-        InputFileError: If the scan cannot be read.
+    Gives float32 images (S, H, W) in [0, 1], axial ones upright, and the window that made them.
+    Raises an ArgumentError if there is no such slice, an InputFileError if the scan cannot be read.
     """
     scan = read_scan(path, series=series, lazy=True)
     count = len(scan)
@@ -220,14 +157,3 @@ def showing(images: np.ndarray) -> np.ndarray:
     """Those images of (S, …) that show more than one gray level; all of them if none does."""
     kept = [image.min() < image.max() for image in images]
     return images[kept] if any(kept) else images
-
-
-__all__ = [
-    "ScanTransfer",
-    "ServedStylizer",
-    "Stylizer",
-    "encode_style",
-    "read_slices",
-    "showing",
-    "style_images",
-]

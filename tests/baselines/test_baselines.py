@@ -144,7 +144,7 @@ class TestGet:
             ("gatys", {"start": "style"}, "start: must be one of"),
             ("gatys", {"steps": 0}, "steps: must be a whole number"),
             ("gatys", {"style_weight": -1.0}, "style_weight: must be at least 0"),
-            ("gatys", {"encoder": "alexnet"}, "encoder: unknown name 'alexnet'"),
+            ("gatys", {"encoder": "alexnet"}, "encoder: must be one of .*, received .alexnet."),
             ("gatys", {"weights": None, "style_layers": "relu9_1"}, "unknown layer 'relu9_1'"),
             ("gatys", {"encoder": VGG16(weights=None, depth="relu1_1")}, "lies behind 'relu1_1'"),
         ],

@@ -214,7 +214,7 @@ def test_any_saved_model_converts(convert, blur, load, ct):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"to": "onnx", "precision": "float16"}, ArgumentError, "one of float32 for onnx"),
+        ({"to": "onnx", "precision": "float16"}, ArgumentError, "must be one of float32"),
         ({"to": "trt"}, ArgumentError, "to: must be one of tflite, onnx, received 'trt'"),
         ({"source": object()}, ArgumentError, "model: must have generate"),
         ({"signature": "other"}, ArgumentError, r"'other'.*stylize_strength"),

@@ -235,23 +235,6 @@ def test_next_free_version(tmp_path):
     assert visible(folder) == ["1", "7", "8", "9"]
 
 
-def test_version_taken_meanwhile_by_another_export(tmp_path, monkeypatch):
-    import tfstyle.export.saved_model as export
-
-    folder = tmp_path / "stylize"
-    real, others = export.os.rename, iter(["1"])
-
-    def rename(source, target):
-        for name in others:
-            (folder / name).mkdir()
-            (folder / name / "saved_model.pb").touch()
-            raise OSError(39, "Directory not empty")
-        real(source, target)
-
-    monkeypatch.setattr(export.os, "rename", rename)
-    assert export_stylize(Stand(keep), folder) == folder / "2"
-
-
 def test_bad_arguments(tmp_path):
     for version in (0, -1, 1.0, True, "2"):
         with pytest.raises(ArgumentError, match="version"):

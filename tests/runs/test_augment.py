@@ -18,7 +18,7 @@ from tfstyle.data.privacy import mark_of
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
 from tfstyle.metrics import histogram_distance, structure_similarity
 from tfstyle.runs import augment_scans
-from tfstyle.runs.augment import MANIFEST, SETTINGS
+from tfstyle.runs.manifest import MANIFEST, SETTINGS
 from tfstyle.style_bank import StyleBank
 
 

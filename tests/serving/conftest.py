@@ -47,7 +47,7 @@ def random() -> np.random.Generator:
 
 
 NUMBERS = Tensor(("batch", "size"), "numbers", "1", (None, None))
-AMOUNT = Tensor(None, "what is added", "1", (None, None), shape_note="scalar, [1] or [batch]")
+AMOUNT = Tensor("scalar, [1] or [batch]", "what is added", "1", (None, None))
 
 
 def _positive(x, amount):

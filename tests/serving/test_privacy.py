@@ -10,7 +10,7 @@ from pydicom.data import get_testdata_file
 from tests.canaries import leaks, plant
 from tfstyle.data import read_scan, scan_to_unit
 from tfstyle.errors import ServingError
-from tfstyle.runs import ServedStylizer, stylize_scans
+from tfstyle.runs import stylize_scans
 
 
 def test_a_server_hears_and_tells_nothing_of_the_patient(client, tmp_path, caplog, capfd):
@@ -20,9 +20,7 @@ def test_a_server_hears_and_tells_nothing_of_the_patient(client, tmp_path, caplo
     canaries = plant(dataset).values()
     source = tmp_path / "ct.dcm"
     dataset.save_as(source, enforce_file_format=True)
-    (done,) = stylize_scans(
-        ServedStylizer(client), [source], [source], tmp_path / "out", deidentify="basic"
-    )
+    (done,) = stylize_scans(client, [source], [source], tmp_path / "out", deidentify="basic")
     code = client.encode_style(scan_to_unit(read_scan(source), "bone")[0])
     with pytest.raises(ServingError) as info:
         client.stylize(np.zeros((400, 400)), code)  # above the server's limits

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from tfstyle.errors import InputFileError, OutputError
+from tfstyle.errors import InputFileError, OutputError, writing
 from tfstyle.limits import check, limits
 
 if TYPE_CHECKING:
@@ -39,14 +39,11 @@ def write_atomically(path: str | os.PathLike, data: bytes, *, private: bool = Fa
     With `private`, nobody but the user may read it. Raises an OutputError if it cannot be written,
     a StorageError where the disk is full or takes no writes.
     """
-    try:
-        with temporary_beside(path) as temporary:
-            if private:
-                temporary.chmod(0o600)
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError.of(path, error) from error
+    with writing(path), temporary_beside(path) as temporary:
+        if private:
+            temporary.chmod(0o600)
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -152,11 +152,7 @@ def check_strength(strength: float) -> None:
 
 
 def check_batch_size(batch_size: int) -> None:
-    """Refuses a number of images a call below 1.
-
-    Raises:
-        ArgumentError: if `batch_size` is below 1.
-    """
+    """Raises an ArgumentError for a number of images a call below 1."""
     if batch_size < 1:
         raise ArgumentError(f"batch_size: must be at least 1, received {batch_size!r}.")
 
@@ -204,6 +200,14 @@ def _blend_weights(weights: Sequence[float] | None, count: int) -> list[float]:
     if values.sum() == 0:
         raise ArgumentError("style_weights: must not all be 0.")
     return (values / values.sum()).tolist()
+
+
+def one_of(name: str, value: Any, known: Iterable[str | None]) -> None:
+    """Raises an ArgumentError for a value that is not one of those known."""
+    if value not in (known := tuple(known)):
+        raise ArgumentError(
+            f"{name}: must be one of {', '.join(map(str, known))}, received {value!r}."
+        )
 
 
 def number(name: str, value: float, low: float, high: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 from tfstyle._private.files import check_zip, temporary_beside
 from tfstyle._private.images import gray_error
-from tfstyle.errors import InputFileError, OutputError
+from tfstyle.errors import InputFileError, OutputError, writing
 
 
 def _telling(method):
@@ -45,6 +46,15 @@ class KerasFile:
     test_on_batch = _telling(keras.Model.test_on_batch)
     predict_on_batch = _telling(keras.Model.predict_on_batch)
 
+    images_spec = tf.TensorSpec((None, None, None, 1), tf.float32)
+
+    def traced(self, name: str, function: Callable, *specs: tf.TensorSpec):
+        """`function` as a ``tf.function`` of this signature, made once for each `name`."""
+        functions = self.__dict__.setdefault("_traced_functions", {})
+        if name not in functions:
+            functions[name] = tf.function(function, input_signature=specs, autograph=False)
+        return functions[name]
+
     def save(self, filepath, overwrite: bool = True, **kwargs):
         """Writes the model, its losses and the optimizer's state to one ``.keras`` file.
 
@@ -56,20 +66,13 @@ class KerasFile:
             raise OutputError(path, "model files end in .keras; choose such a name.")
         if path.exists() and not overwrite:
             raise OutputError(path, "exists already; choose another name or overwrite=True.")
-        try:
-            with temporary_beside(path, folder=True) as folder:
-                keras.Model.save(self, folder / path.name, **kwargs)
-                os.replace(folder / path.name, path)
-        except OSError as error:
-            raise OutputError.of(path, error) from error
+        with writing(path), temporary_beside(path, folder=True) as folder:
+            keras.Model.save(self, folder / path.name, **kwargs)
+            os.replace(folder / path.name, path)
 
     @classmethod
     def load(cls, filepath):
-        """Reads a model that :meth:`save` wrote.
-
-        Raises:
-            InputFileError: if the file is missing, damaged or holds something else.
-        """
+        """Reads a model that :meth:`save` wrote; an InputFileError if it cannot."""
         return load_model(filepath, cls)
 
     def export(
@@ -77,16 +80,8 @@ class KerasFile:
     ):
         """Writes the model's call for inference as ``keras.Model.export`` does, all sizes open.
 
-        Args:
-            filepath: The folder or file to write.
-            format: ``"tf_saved_model"`` or another of Keras's.
-            verbose: Whether to print what was written; Keras's default.
-            input_signature: Shapes and types of the inputs. Defaults to those the model was built
-                for, with ``None`` for the batch, height and width.
-            **kwargs: Keras's further options of the format.
-
-        Raises:
-            OutputError: if the file or folder cannot be written.
+        `input_signature` defaults to the shapes and types that the model was built for, with None
+        for batch, height and width. Raises an OutputError if it cannot be written.
         """
         if input_signature is None:
             shapes = self.get_build_config()["input_shape"]
@@ -95,20 +90,14 @@ class KerasFile:
                     lambda shape: keras.InputSpec(shape=shape, dtype=self.input_dtype), shapes
                 )
             ]
-        try:
+        with writing(filepath):
             return super().export(
                 filepath, format, verbose, input_signature=input_signature, **kwargs
             )
-        except OSError as error:
-            raise OutputError.of(filepath, error) from error
 
 
 def load_model(filepath: str | os.PathLike, classes: type | tuple[type, ...]):
-    """Reads a ``.keras`` file that holds a model of one of `classes`.
-
-    Raises:
-        InputFileError: if the file is missing, damaged or holds something else.
-    """
+    """Reads a ``.keras`` file that holds a model of one of `classes`; else an InputFileError."""
     path = Path(filepath)
     if not path.is_file():
         raise InputFileError(path, "no such model file.")

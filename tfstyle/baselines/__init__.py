@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import inspect
 
+from tfstyle._private.images import one_of
 from tfstyle.baselines.adain_mse import AdaINMSE
 from tfstyle.baselines.base import Baseline
 from tfstyle.baselines.classical import (
@@ -75,9 +76,9 @@ def get(name: str, **options) -> Baseline:
         >>> tfstyle.baselines.get("histogram_matching").stylize(content, style).shape
         (64, 64)
     """
-    kind = BASELINES.get(name.lower().replace("-", "_"))
-    if kind is None:
-        raise ArgumentError(f"method: unknown name {name!r}; use one of {', '.join(BASELINES)}.")
+    name = name.lower().replace("-", "_")
+    one_of("method", name, BASELINES)
+    kind = BASELINES[name]
     maker = kind.ready if "ready" in vars(kind) else kind.__init__
     known = [option for option in inspect.signature(maker).parameters if option != "self"]
     unknown = sorted({*options} - {*known})

@@ -124,16 +124,9 @@ class NetworkBaseline(Baseline):
     """
 
     def generate(self, content, style, strength=None):
-        """Generates images of any size; traceable with unknown batch, height and width.
+        """As ``StyleTransfer.generate``; `style` may also be a list of weights and tensors.
 
-        Args:
-            content: float32 tensor (B, H, W, 1) in [0, 1], H and W at least 1.
-            style: float32 tensor (B or 1, H', W', 1) in [0, 1]; a list of pairs of a weight and
-                such a tensor, weights summing to 1; or None where ``needs_style`` is False.
-            strength: scalar in [0, 1], or a tensor that broadcasts to (B, 1, 1, 1), or None for 1.
-
-        Returns:
-            float32 tensor (B, H, W, 1), clipped to [0, 1].
+        Each is a pair, and weights sum to 1. Without ``needs_style`` the style may be None.
         """
         styles = style if isinstance(style, list) else [(1.0, style)] if style is not None else []
         return ops.clip(self._plain(content, styles, strength), 0.0, 1.0)
@@ -154,16 +147,10 @@ class NetworkBaseline(Baseline):
 def cut_encoder(
     encoder: Encoder | str, weights: str | None, layers_of: Callable[[type[Encoder]], Iterable[str]]
 ) -> Encoder:
-    """An encoder that ends at the deepest tap wanted.
+    """An encoder that ends at the deepest tap wanted; one that is given is returned as it is.
 
-    Args:
-        encoder: A name in ``tfstyle.encoders.ENCODERS``; or an encoder, which is returned as it is.
-        weights: Of an encoder given by name.
-        layers_of: From an encoder's class to the taps wanted.
-
-    Raises:
-        ArgumentError: unknown name, or a tap that the encoder has not.
-        WeightsError: weights that cannot be had.
+    `layers_of` goes from an encoder's class to the taps wanted. Raises an ArgumentError for an
+    unknown name or tap, a WeightsError for weights that cannot be had.
     """
     if isinstance(encoder, Encoder):
         return encoder

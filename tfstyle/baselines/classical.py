@@ -20,15 +20,7 @@ class PixelBaseline(Baseline):
     """
 
     def apply(self, content: np.ndarray, style: np.ndarray) -> np.ndarray:
-        """The method itself.
-
-        Args:
-            content: float32 image (H, W) in [0, 1].
-            style: float32 image (H', W') in [0, 1].
-
-        Returns:
-            float image (H, W).
-        """
+        """The image (H, W) that a content (H, W) becomes by a style, float32 in [0, 1]."""
         raise TypeError(f"{type(self).__name__} must define apply().")
 
     def _generate(self, images, styles, strength, batch_size):
@@ -100,15 +92,7 @@ class ForegroundBaseline(PixelBaseline):
         return changed.clip(0.0, 1.0)
 
     def curve(self, content: np.ndarray, style: np.ndarray) -> np.ndarray:
-        """The method itself.
-
-        Args:
-            content: float64 gray levels (n,), at least one.
-            style: float64 gray levels (m,), at least one.
-
-        Returns:
-            float array (n,), clipped to [0, 1] afterward.
-        """
+        """The gray levels (n,) that those of a content become by a style's (m,); clipped after."""
         raise TypeError(f"{type(self).__name__} must define curve().")
 
 

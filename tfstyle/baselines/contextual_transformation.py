@@ -16,7 +16,6 @@ from tfstyle.errors import ArgumentError
 from tfstyle.layers import ReflectionPadding2D
 from tfstyle.layers.padding import extend_to_stride
 from tfstyle.losses import ContextualLoss
-from tfstyle.style_transfer import weigh_taps
 
 #: The layers of the paper, of VGG.
 CONTENT_LAYERS = ("relu4_2",)
@@ -246,16 +245,12 @@ class ContextualTransformation(KerasFile, NetworkBaseline, keras.Model):
         Raises:
             ArgumentError: unknown layer, or a layer behind the encoder's depth.
         """
-        self._contextual = contextual or ContextualLoss(BANDWIDTH)
+        own, self._contextual = self.encoder, contextual or ContextualLoss(BANDWIDTH)
         self._settings = {
             "content_weight": float(content_weight),
             "style_weight": float(style_weight),
-            "content_layers": weigh_taps(
-                self.encoder, content_layers or _content_layers(self.encoder), "content_layers"
-            ),
-            "style_layers": weigh_taps(
-                self.encoder, style_layers or _style_layers(self.encoder), "style_layers"
-            ),
+            "content_layers": own.weigh(content_layers or _content_layers(own), "content_layers"),
+            "style_layers": own.weigh(style_layers or _style_layers(own), "style_layers"),
         }
         super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
 

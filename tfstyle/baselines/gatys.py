@@ -8,12 +8,12 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from tfstyle._private.images import checked_whole, one_of
 from tfstyle.baselines.base import Baseline, cut_encoder, known_taps
 from tfstyle.encoders import Encoder
 from tfstyle.errors import ArgumentError
 from tfstyle.layers.padding import extend_to_stride
 from tfstyle.losses import gram_loss, mse_loss
-from tfstyle.style_transfer import weigh_taps
 
 #: The layers of the paper, of VGG.
 CONTENT_LAYERS = ("relu4_2",)
@@ -86,13 +86,11 @@ class Gatys(Baseline):
         seed: int = 0,
         progress: Callable[[int, int, float], None] | None = None,
     ):
-        if start not in STARTS:
-            raise ArgumentError(f"start: must be one of {STARTS}, received {start!r}.")
+        one_of("start", start, STARTS)
         for name, number in (("content_weight", content_weight), ("style_weight", style_weight)):
             if not 0.0 <= number < float("inf"):
                 raise ArgumentError(f"{name}: must be at least 0, received {number!r}.")
-        if int(steps) != steps or steps < 1:
-            raise ArgumentError(f"steps: must be a whole number of at least 1, received {steps!r}.")
+        checked_whole("steps", steps, 1)
 
         def layers_of(family):
             content = content_layers or known_taps(
@@ -226,7 +224,7 @@ class Gatys(Baseline):
 
 def _shares(encoder, layers, argument: str) -> dict[str, float]:
     """Taps and their weights; a list shares out 1, as the paper's w_l."""
-    taps = weigh_taps(encoder, layers, argument)
+    taps = encoder.weigh(layers, argument)
     if isinstance(layers, Mapping):
         return taps
     return {name: 1.0 / len(taps) for name in taps}

@@ -186,6 +186,3 @@ def _terminable() -> Iterator[threading.Event]:
         yield terminated
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
-
-
-__all__ = ["COMMANDS", "app", "main", "parse", "silence"]

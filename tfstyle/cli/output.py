@@ -102,19 +102,9 @@ def plain(value: Any) -> Any:
 
 
 def print_facts(out: Console, facts: Mapping[str, Any]) -> None:
-    """Prints names and values: a grid on a terminal, else a line each."""
-    from rich.table import Table
-
-    if not out.is_terminal:
-        for name, value in facts.items():
-            out.print(f"  {name}: {value}")
-        return
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
+    """Prints names and values, a line each."""
     for name, value in facts.items():
-        table.add_row(f"  {name}", str(value))
-    out.print(table)
+        out.print(f"  {name}: {value}")
 
 
 def print_accounts(results: Sequence[Any], facts_of: Callable[[Any], Mapping[str, Any]]) -> None:

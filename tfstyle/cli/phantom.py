@@ -35,7 +35,7 @@ def phantom(
         protocol: Gray-scale protocol of the PNG: standard, bone-sharp, low-kv, bright, ….
         seed: Seed of the first phantom; the others have the next numbers.
     """
-    from tfstyle.data.phantom_files import write_phantoms
+    from tfstyle.data.phantom import write_phantoms
 
     with progress(reporting, "drawing") as update:
         files = write_phantoms(

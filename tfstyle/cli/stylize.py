@@ -98,7 +98,7 @@ def stylize(
         raise ArgumentError("--set: sets options of another --method; name one.")
     method_options = _values(opt.pairs("--set", settings, "="))
     headers = opt.pairs("--server-header", server_header, ":")
-    from tfstyle.runs.stylize import ServedStylizer, stylize_scans
+    from tfstyle.runs.stylize import stylize_scans
 
     run: Any = stylize_scans
     how: dict[str, Any] = {"series": series, "workers": workers}
@@ -117,7 +117,7 @@ def stylize(
             from tfstyle.serving import Client
 
             client = Client(server, credentials=_credentials(server_ca), headers=headers)
-            stylizer: Any = ServedStylizer(stack.enter_context(client))
+            stylizer: Any = stack.enter_context(client)
         elif other:
             from tfstyle import baselines
 

@@ -12,7 +12,7 @@ from cyclopts import Group, Parameter
 
 from tfstyle.cli.options import IN_AND_OUT, Output, Overwrite, Reporting, flattened, strip
 from tfstyle.cli.output import console, print_facts, progress
-from tfstyle.runs.training_run import TrainingRun
+from tfstyle.runs.options import TrainingRun
 
 EXAMPLES = """Examples:
   tfstyle train --content ct/ --style other_scanner/ --output runs/first

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from tfstyle._private.files import temporary_beside
+from tfstyle._private.images import one_of
 from tfstyle._private.versions import package_versions
 from tfstyle.convert.graph import chosen_signature, plain_graph
 from tfstyle.convert.report import ConversionReport, measure_difference
 from tfstyle.convert.samples import Paths, find_scans, image_pairs, signature_inputs
-from tfstyle.errors import ArgumentError, InputFileError, OutputError, require_packages
+from tfstyle.errors import InputFileError, OutputError, require_packages, writing
 from tfstyle.export import (
     Servable,
     export_stylize,
@@ -80,12 +81,8 @@ def convert(
     Example:
         >>> convert("saved_models/stylize", "stylize.onnx", to="onnx")     # doctest: +SKIP
     """
-    if to not in TARGETS:
-        raise ArgumentError(f"to: must be one of {', '.join(TARGETS)}, received {to!r}.")
-    if precision not in TARGETS[to]:
-        raise ArgumentError(
-            f"precision: must be one of {', '.join(TARGETS[to])} for {to}, received {precision!r}."
-        )
+    one_of("to", to, TARGETS)
+    one_of("precision", precision, TARGETS[to])
     half = {"half": True} if precision == "float16" else {}
     converter = importlib.import_module(f"tfstyle.convert.{to}")
     require_packages(converter.PACKAGES, to, f"conversion to {converter.NAME}")
@@ -98,60 +95,57 @@ def convert(
     if not overwrite:
         _check_free(output, beside)
     scans = find_scans(compare)
-    try:
-        with temporary_beside(output, folder=True) as work:
-            folder = _saved_model(model, work)
-            if signature is None:
-                signature = chosen_signature(folder)
-            graph = plain_graph(folder, signature, size)
-            path, operations = converter.build(graph, work, **half)
-            with Servable(folder) as servable:
-                pairs = image_pairs(scans, COMPARISON_PAIRS, size)
-                difference = measure_difference(
-                    partial(servable.run, signature),
-                    converter.load(path),
-                    signature_inputs(servable, graph.inputs, pairs),
-                )
-            content = path.read_bytes()
-            try:
-                source = read_metadata(folder)["model"]
-            except InputFileError:
-                source = None  # a SavedModel of other origin
-            report = ConversionReport(
-                target=to,
-                precision=precision,
-                signature=signature,
-                size=size,
-                model={
-                    "file": output.name,
-                    "bytes": len(content),
-                    "sha256": hashlib.sha256(content).hexdigest(),
-                    "inputs": {
-                        name: {"dtype": spec.dtype.name, "shape": spec.shape.as_list()}
-                        for name, spec in graph.inputs.items()
-                    },
-                    "outputs": list(graph.outputs),
-                    "operations": dict(sorted(operations.items())),
-                },
-                source=source,
-                dropped=graph.dropped,
-                difference=difference,
-                versions=package_versions(PACKAGES),
-                created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    with writing(output), temporary_beside(output, folder=True) as work:
+        folder = _saved_model(model, work)
+        if signature is None:
+            signature = chosen_signature(folder)
+        graph = plain_graph(folder, signature, size)
+        path, operations = converter.build(graph, work, **half)
+        with Servable(folder) as servable:
+            pairs = image_pairs(scans, COMPARISON_PAIRS, size)
+            difference = measure_difference(
+                partial(servable.run, signature),
+                converter.load(path),
+                signature_inputs(servable, graph.inputs, pairs),
             )
-            note = work / "report.json"
-            note.write_bytes(report.to_json())
-            if not overwrite:
-                _check_free(output, beside)
-            # Both, or neither.
-            os.replace(note, beside)
-            try:
-                os.replace(path, output)
-            except OSError:
-                beside.unlink()
-                raise
-    except OSError as error:
-        raise OutputError.of(output, error) from error
+        content = path.read_bytes()
+        try:
+            source = read_metadata(folder)["model"]
+        except InputFileError:
+            source = None  # a SavedModel of other origin
+        report = ConversionReport(
+            target=to,
+            precision=precision,
+            signature=signature,
+            size=size,
+            model={
+                "file": output.name,
+                "bytes": len(content),
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "inputs": {
+                    name: {"dtype": spec.dtype.name, "shape": spec.shape.as_list()}
+                    for name, spec in graph.inputs.items()
+                },
+                "outputs": list(graph.outputs),
+                "operations": dict(sorted(operations.items())),
+            },
+            source=source,
+            dropped=graph.dropped,
+            difference=difference,
+            versions=package_versions(PACKAGES),
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )
+        note = work / "report.json"
+        note.write_bytes(report.to_json())
+        if not overwrite:
+            _check_free(output, beside)
+        # Both, or neither.
+        os.replace(note, beside)
+        try:
+            os.replace(path, output)
+        except OSError:
+            beside.unlink()
+            raise
     logger.info("converted %s to %s", folder, output)
     return report
 

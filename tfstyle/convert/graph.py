@@ -33,14 +33,10 @@ CHECKS = ("Assert", "CheckNumerics")
 
 @dataclass(frozen=True)
 class PlainGraph:
-    """A frozen graph without checks.
+    """A frozen graph without checks, of one signature.
 
-    Attributes:
-        signature: Name of the signature that it was.
-        function: The ``ConcreteFunction``: takes the inputs by name, gives a dict by name.
-        inputs: Input name to its shape (None where a size is free) and dtype.
-        outputs: Names of the outputs.
-        dropped: How many operations of each of ``CHECKS`` were taken out.
+    `function` is a ``ConcreteFunction`` from the inputs by name to a dict by name; `inputs` have
+    None where a size is free; `dropped` counts the operations of ``CHECKS`` that were taken out.
     """
 
     signature: str
@@ -94,15 +90,7 @@ def plain_graph(
 
     With `size` every image is one of ``size`` x ``size`` pixels and every batch one of 1; else
     sizes are free. An input of unknown rank, such as ``strength``, is a vector of 1 in either case.
-
-    Raises:
-        InputFileError: It is not a SavedModel.
-        ArgumentError: It has no such signature, or the size cannot be used.
-
-    Example:
-        >>> graph = plain_graph("saved_models/stylize", size=256)      # doctest: +SKIP
-        >>> graph.inputs["content"].shape                              # doctest: +SKIP
-        TensorShape([1, 256, 256, 1])
+    Raises an InputFileError if it is not a SavedModel, an ArgumentError for another signature.
     """
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import (

@@ -84,9 +84,8 @@ def measure_difference(
 ) -> Difference:
     """Compares two models on the same inputs, the first of which is right.
 
-    Raises:
-        ConversionError: The converted model fails, gives other shapes or values that are not
-            finite, or differs so much that it is not this model.
+    Raises a ConversionError if the other fails, gives other shapes or values that are not finite,
+    or differs so much that it is not this model.
     """
     largest, span, absolute, squares, equal = 0.0, 0.0, [], [], []
     for inputs in samples:

@@ -26,11 +26,7 @@ STRENGTH = 0.5
 
 
 def find_scans(paths: Paths) -> list[Scan]:
-    """All scans in files and folders; where none are named, CT that packages carry.
-
-    Raises:
-        InputFileError: A path cannot be read.
-    """
+    """All scans in files and folders; where none are named, CT that packages carry."""
     chosen = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if chosen:
         return [scan for path in chosen for scan in read_scans(path)]
@@ -81,10 +77,8 @@ def signature_inputs(
     """What a signature takes, for every pair.
 
     An image is the content, or the style where it is called ``style``; a strength is ``STRENGTH``;
-    anything else is the style's code, made by the SavedModel itself.
-
-    Raises:
-        ArgumentError: The signature takes something else.
+    anything else is the style's code, made by the SavedModel itself. Raises an ArgumentError where
+    the signature takes something else.
     """
 
     def value(name: str, spec: tf.TensorSpec, content: np.ndarray, style: np.ndarray) -> np.ndarray:

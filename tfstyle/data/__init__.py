@@ -2,6 +2,7 @@
 
 import importlib
 
+from tfstyle.data._canvas import LABELS
 from tfstyle.data.body import body_mask
 from tfstyle.data.dicom.write import write_derived_series
 from tfstyle.data.labelled import (
@@ -12,7 +13,7 @@ from tfstyle.data.labelled import (
 )
 from tfstyle.data.masks import merge_classes
 from tfstyle.data.nifti import match_labels, read_nifti, write_nifti
-from tfstyle.data.phantom import LABELS, spine_phantom
+from tfstyle.data.phantom import spine_phantom
 from tfstyle.data.png import read_png, write_png
 from tfstyle.data.protocols import PROTOCOLS, Protocol, apply_protocol
 from tfstyle.data.read import ScanFiles, list_scans, read_scan, read_scans

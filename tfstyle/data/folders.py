@@ -58,10 +58,7 @@ def look_into(
 
     Opens each file once, and says what is left out. Label maps are known by the names of NIfTI and
     PNG files and of the folders below `folder`, results of tfstyle by their headers; a folder of
-    nothing but results is read.
-
-    Raises:
-        InputFileError: Label maps and nothing else that could be a scan.
+    nothing but results is read. Raises an InputFileError for label maps and nothing else.
     """
     scans: list[tuple[str, str, Identity | None]] = []
     others: list[str] = []

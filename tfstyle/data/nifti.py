@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from tfstyle._private.files import safe_name, write_atomically
+from tfstyle._private.images import one_of
 from tfstyle.data.dicom.pixels import AIR_HU, LOWEST_HU, compact, smallest, to_hounsfield
 from tfstyle.data.layouts import NIFTI
 from tfstyle.data.privacy import reason_of
@@ -74,10 +75,8 @@ class NiftiPixels:
     """The voxels of a file in the order of a scan's axes: superior, posterior, left.
 
     ``affine`` takes these axes to patient coordinates. ``units`` and ``window`` are what tfstyle
-    noted in the header, or "" until the values are seen, and None.
-
-    Raises:
-        InputFileError: If the header is damaged, or the volume is not 3-D or above the limits.
+    noted in the header, or "" until the values are seen, and None. Raises an InputFileError if the
+    header is damaged, or the volume is not 3-D or above the limits.
     """
 
     by_slice = False
@@ -173,8 +172,7 @@ def read_nifti(path: str | os.PathLike, *, units: str = "auto", lazy: bool = Fal
         InputFileError: If the file is missing, damaged, 4-D, color, or holds NaN.
         ArgumentError: If the units are unknown.
     """
-    if units not in ("auto", "HU", "US"):
-        raise ArgumentError(f"units: must be 'auto', 'HU' or 'US', received {units!r}.")
+    one_of("units", units, ("auto", "HU", "US"))
     path = os.fspath(path)
     source = NiftiPixels(path)
     source.units = source.units if units == "auto" else units
@@ -297,14 +295,7 @@ def write_nifti(
 def write_labels(
     labels: np.ndarray, scan: Scan, path: str | os.PathLike, *, description: str = "tfstyle"
 ) -> None:
-    """Writes a label map with the geometry of a scan, as :func:`write_nifti` does with images.
-
-    Args:
-        labels: Whole numbers (slices, rows, columns) of the size of the scan.
-        scan: The scan that is labelled.
-        path: See :func:`write_nifti`, as for errors.
-        description: Up to 68 ASCII characters for the header.
-    """
+    """Writes a label map (slices, rows, columns) with the geometry of a scan, see `write_nifti`."""
     labels = np.asarray(labels)
     if labels.shape != scan.shape or labels.dtype.kind not in "iub":
         found = f"{labels.dtype} {labels.shape}"
@@ -327,8 +318,6 @@ def _write(values: np.ndarray, scan: Scan, path: str, description: str, units: s
     data = image.to_bytes()
     if path.lower().endswith(".gz"):
         data = gzip.compress(data, 6, mtime=0)
-    if os.path.isdir(path):
-        raise OutputError(path, "is a folder.")
     write_atomically(path, data)
 
 

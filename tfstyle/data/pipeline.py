@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -13,10 +12,8 @@ import tensorflow as tf
 from tfstyle._private.images import checked_whole, number_range
 from tfstyle._private.images import number as checked_number
 from tfstyle.data.scan import Scan
-from tfstyle.data.windows import Window, WindowSpec, resolve_window
+from tfstyle.data.windows import Window, WindowSpec, suitable
 from tfstyle.errors import ArgumentError
-
-logger = logging.getLogger(__name__)
 
 _FLAT = 0.5 / 255  # neighboring gray levels closer than this count as flat
 _TRIES = 10  # crops drawn at most before the least flat one is taken
@@ -190,8 +187,8 @@ class _Source:
         self.scans = []
         for item in scans:
             scan, is_unit = _as_scan(name, item)
-            suitable = [Window(0.5, 1.0)] if is_unit else _suitable(name, scan, windows)
-            self.scans.append((scan.pixels, suitable))
+            shown = [Window(0.5, 1.0)] if is_unit else [one for _, one in suitable(windows, scan)]
+            self.scans.append((scan.pixels, shown))
         chances = np.array(
             [len(pixels) for pixels, _ in self.scans] if weights is None else weights, np.float64
         )
@@ -243,20 +240,6 @@ class _Source:
             patch = np.clip(kernel @ patch @ kernel.T, 0, 1)
         patch = patch[:: place.steps[0], :: place.steps[1]]
         return np.ascontiguousarray(patch[..., None], np.float32)
-
-
-def _suitable(name: str, scan: Scan, windows: Sequence[WindowSpec]) -> list[Window]:
-    found, last = [], None
-    for spec in windows:
-        try:
-            found.append(resolve_window(spec, scan))
-        except ArgumentError as error:
-            last = error
-    if not found:
-        raise ArgumentError(f"{name}: no window suits {scan.name}. {last or 'None was given.'}")
-    if last is not None:
-        logger.info("%s: a window is passed over: %s", name, last)
-    return found
 
 
 def _body_share(image: np.ndarray) -> float:

@@ -113,8 +113,6 @@ def write_png(
         ArgumentError: If the shape, a value (NaN) or ``bits`` cannot be used.
         OutputError: If the file cannot be written.
     """
-    import tensorflow as tf
-
     if bits not in (8, 16):
         raise ArgumentError(f"bits: must be 8 or 16, received {bits!r}.")
     unit = np.asarray(unit, np.float64)
@@ -126,11 +124,16 @@ def write_png(
         raise ArgumentError("unit: holds NaN or infinite values.")
     kind = np.uint8 if bits == 8 else np.uint16
     stored = np.rint(np.clip(unit, 0, 1) * np.iinfo(kind).max).astype(kind)
+    write_pixels(stored, path, description)
+
+
+def write_pixels(pixels: np.ndarray, path: str | os.PathLike, description: str = "") -> None:
+    """Writes uint8 or uint16 (rows, columns, 1) as a gray PNG; see :func:`write_png`."""
+    import tensorflow as tf
+
     with tf.device("CPU"):
-        data = tf.io.encode_png(stored).numpy()
-    if description:
-        data = described(data, description)
-    write_atomically(path, data)
+        data = tf.io.encode_png(pixels).numpy()
+    write_atomically(path, described(data, description) if description else data)
 
 
 def described(png: bytes, description: str) -> bytes:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from tfstyle._private.images import number
+from tfstyle._private.images import number, one_of
 from tfstyle.data._canvas import smoothed
 from tfstyle.data.labelled import LabelledScan
 from tfstyle.data.scan import Scan
@@ -87,11 +87,9 @@ def apply_protocol(
     if scan.units != "HU":
         raise ArgumentError(f"{scan.name} is in units {scan.units!r}; a protocol needs HU.")
     if isinstance(protocol, str):
-        found = PROTOCOLS.get(protocol.strip().lower().replace("-", "_"))
-        if found is None:
-            names = ", ".join(sorted(PROTOCOLS))
-            raise ArgumentError(f"protocol: unknown protocol {protocol!r}; use one of {names}.")
-        protocol = found
+        name = protocol.strip().lower().replace("-", "_")
+        one_of("protocol", name, PROTOCOLS)
+        protocol = PROTOCOLS[name]
     if seed < 0:
         raise ArgumentError(f"seed: must not be negative, received {seed!r}.")
     images = np.empty(scan.pixels.shape, np.float32)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from tfstyle._private.images import one_of
 from tfstyle.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -64,8 +65,7 @@ class Scan:
     stack: str = ""
 
     def __post_init__(self) -> None:
-        if self.units not in UNITS:
-            raise ArgumentError(f"units: must be one of {UNITS}, received {self.units!r}.")
+        one_of("units", self.units, UNITS)
         pixels = self.__dict__.pop("pixels")
         lazy = hasattr(pixels, "by_slice")
         self._set("_source", pixels if lazy else None)
@@ -187,17 +187,10 @@ class Scan:
 
 
 def upright(scan: Scan, images: np.ndarray) -> np.ndarray:
-    """Slices of a scan as viewers show axial ones: rows to the back, columns to the patient's left.
+    """Slices (…, rows, columns) of a scan as viewers show axial ones: to the back and the left.
 
     Some scanners and converters store slices upside down; a network that has learned on upright
-    ones errs on them.
-
-    Args:
-        scan: The scan; without an affine nothing is known, and nothing turned.
-        images: array (…, rows, columns) of its slices.
-
-    Returns:
-        A view of `images`, flipped along rows, columns or both where need be.
+    ones errs on them. Gives a view, flipped where the scan's affine asks for it.
     """
     if scan.affine is None:
         return images

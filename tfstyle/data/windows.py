@@ -7,6 +7,7 @@ the equal exact window with :meth:`Window.from_linear`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -15,6 +16,8 @@ import numpy as np
 
 from tfstyle.data.scan import Scan
 from tfstyle.errors import ArgumentError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,22 @@ def resolve_window(spec: WindowSpec, scan: Scan) -> Window:
         f"window: unknown window {spec!r}; use one of {', '.join(sorted(WINDOWS))}, or 'header', "
         "'auto', 'range', 'percentile', 'percentile:LOW,HIGH', 'CENTER,WIDTH'."
     )
+
+
+def suitable(specs: Sequence[WindowSpec], scan: Scan) -> list[tuple[WindowSpec, Window]]:
+    """Those of several windows that suit a scan; the ArgumentError of the last if none does."""
+    found: list[tuple[WindowSpec, Window]] = []
+    problem = ArgumentError("window: none was given.")
+    for spec in specs:
+        try:
+            found.append((spec, resolve_window(spec, scan)))
+        except ArgumentError as error:
+            problem = error
+    if not found:
+        raise problem
+    if len(found) < len(specs):
+        logger.info("%s: a window is passed over: %s", scan.name, problem)
+    return found
 
 
 def _two_numbers(values: Sequence, spec: object) -> tuple[float, float]:

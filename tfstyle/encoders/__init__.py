@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tfstyle._private.images import one_of
 from tfstyle.encoders.base import IMAGE_TAP, Encoder, Tap
 from tfstyle.encoders.families import (
     ENCODERS,
@@ -13,7 +14,6 @@ from tfstyle.encoders.families import (
     ResNet50,
     ResNet101,
 )
-from tfstyle.errors import ArgumentError
 
 
 def family(name: str) -> type[Encoder]:
@@ -22,23 +22,15 @@ def family(name: str) -> type[Encoder]:
     Raises:
         ArgumentError: unknown name.
     """
-    try:
-        return ENCODERS[name.lower()]
-    except (KeyError, AttributeError):
-        raise ArgumentError(
-            f"encoder: unknown name {name!r}; use one of {', '.join(ENCODERS)}."
-        ) from None
+    name = str(name).lower()
+    one_of("encoder", name, ENCODERS)
+    return ENCODERS[name]
 
 
 def get(name: str, **options) -> Encoder:
-    """Builds an encoder by name.
+    """Builds an encoder by name, a key of :data:`ENCODERS`; options are those of :class:`Encoder`.
 
-    Args:
-        name: A key of :data:`ENCODERS`, for example ``"vgg16"``.
-        **options: Passed to the encoder: ``weights``, ``depth``.
-
-    Raises:
-        ArgumentError: unknown name.
+    Raises an ArgumentError for an unknown name.
 
     Example:
         >>> tfstyle.encoders.get("vgg16", weights=None, depth="relu1_1").name

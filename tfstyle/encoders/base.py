@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import functools
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 from keras import layers, ops
 
+from tfstyle._private.images import one_of
 from tfstyle._private.keras_files import KerasFile
 from tfstyle.encoders.weights import (
     build_application,
@@ -119,11 +120,7 @@ class Encoder(KerasFile, keras.Model):
         # A fixed name: what Keras would number tells of other models in the process.
         super().__init__(name=name or type(self).__name__.lower())
         preprocessing = preprocessing or self.imagenet_preprocessing
-        if preprocessing not in PREPROCESSING:
-            raise ArgumentError(
-                f"preprocessing: unknown value {preprocessing!r}; use one of "
-                f"{', '.join(map(repr, PREPROCESSING))}."
-            )
+        one_of("preprocessing", preprocessing, PREPROCESSING)
         if depth is None:
             depth = self.taps_table[-1].name
         elif depth == "default":
@@ -189,10 +186,39 @@ class Encoder(KerasFile, keras.Model):
         last = self.order(self.depth)
         return tuple(t.name for t in self.taps_table[: last + 1])
 
+    def check_depth(self, name: str, argument: str = "layer") -> None:
+        """Raises an ArgumentError, which names `argument`, for a tap that was not built."""
+        if self.order(name) > self.order(self.depth):
+            raise ArgumentError(
+                f"{argument}: {name!r} lies behind {self.depth!r}, where the encoder was cut; "
+                f"build the encoder with depth={name!r}."
+            )
+
+    def weigh(
+        self, layers: str | Iterable[str] | Mapping[str, float], argument: str
+    ) -> dict[str, float]:
+        """A tap, several of weight 1, or a dict from tap to weight, as the last of these.
+
+        Raises an ArgumentError, which names `argument`, for a tap that was not built.
+        """
+        layers = (layers,) if isinstance(layers, str) else layers
+        weights = layers if isinstance(layers, Mapping) else dict.fromkeys(layers, 1.0)
+        for name in weights:
+            self.check_depth(name, argument)
+        return {name: float(weight) for name, weight in weights.items()}
+
     def weighted_layers(self, layer: str | None = None) -> Iterator[keras.layers.Layer]:
         """The layers with weights, in order, up to the tap `layer` or the deepest one."""
         graph = self._cut((self.tap(layer or self.depth).name,))
         yield from (layer for layer in graph.layers if layer.weights)
+
+    def named_weights(self) -> dict[str, keras.Variable]:
+        """The variables of the encoder by ``layer/variable``."""
+        return {
+            f"{layer.name}/{variable.name}": variable
+            for layer in self.weighted_layers()
+            for variable in layer.weights
+        }
 
     def save_npz(self, path) -> None:
         """Writes the weights as an ``.npz`` of plain arrays, which ``weights=path`` reads.
@@ -209,11 +235,7 @@ class Encoder(KerasFile, keras.Model):
         """
         if not str(path).endswith(".npz"):
             raise OutputError(path, "files of encoder weights end in .npz; choose such a name.")
-        arrays = {
-            f"{layer.name}/{variable.name}": np.asarray(variable)
-            for layer in self.weighted_layers()
-            for variable in layer.weights
-        }
+        arrays = {name: np.asarray(variable) for name, variable in self.named_weights().items()}
         save_npz(path, {**arrays, "preprocessing": np.array(self.preprocessing)})
 
     # -- call ------------------------------------------------------------------------------
@@ -240,11 +262,7 @@ class Encoder(KerasFile, keras.Model):
     def _features(self, cut, images, taps: Sequence[str] | None = None) -> dict:
         wanted = tuple(taps) if taps is not None else (self.depth,)
         for name in wanted:
-            if self.order(name) > self.order(self.depth):
-                raise ArgumentError(
-                    f"layer {name!r} lies behind {self.depth!r}, where this encoder was cut; "
-                    f"build it with depth={name!r}."
-                )
+            self.check_depth(name)
         images = ops.convert_to_tensor(images, self.compute_dtype)
         outputs = {IMAGE_TAP: images} if IMAGE_TAP in wanted else {}
         rest = tuple(name for name in wanted if name != IMAGE_TAP)

@@ -64,15 +64,8 @@ class VGG19(VGG):
 class ResNet(Encoder):
     """ResNet, version 1, its blocks' stride in the first 1x1 convolution.
 
-    | tap | table 1 of the paper | channels | stride |
-    | --- | --- | ---: | ---: |
-    | ``conv1_relu`` | conv1 | 64 | 2 |
-    | ``conv2_block1_out`` … ``conv2_block3_out`` | conv2_x | 256 | 4 |
-    | ``conv3_block1_out`` … ``conv3_block4_out`` | conv3_x | 512 | 8 |
-    | ``conv4_block1_out`` … ``conv4_block6_out`` (ResNet101: 23) | conv4_x | 1024 | 16 |
-    | ``conv5_block1_out`` … ``conv5_block3_out`` | conv5_x | 2048 | 32 |
-
-    Each is the output behind the ReLU and has the name of keras.applications' layer.
+    Taps are the outputs behind the ReLU of the stages in table 1: ``conv1_relu`` of stride 2, and
+    of each block of stage s ``conv{s}_block{i}_out`` of stride 2^s, as in keras.applications.
     """
 
     default_layer = "conv3_block4_out"
@@ -126,21 +119,11 @@ class ResNet101(ResNet):
 class DenseNet(Encoder):
     """DenseNet with 32 channels a layer.
 
-    | tap | table 1 of the paper | channels: 121 | 169 | 201 | stride |
-    | --- | --- | ---: | ---: | ---: | ---: |
-    | ``conv1_relu`` | convolution | 64 | 64 | 64 | 2 |
-    | ``conv2_block6_concat`` | dense block (1) | 256 | 256 | 256 | 4 |
-    | ``pool2_pool`` | transition layer (1) | 128 | 128 | 128 | 8 |
-    | ``conv3_block12_concat`` | dense block (2) | 512 | 512 | 512 | 8 |
-    | ``pool3_pool`` | transition layer (2) | 256 | 256 | 256 | 16 |
-    | ``conv4_block24_concat`` (169: 32, 201: 48) | dense block (3) | 1024 | 1280 | 1792 | 16 |
-    | ``pool4_pool`` | transition layer (3) | 512 | 640 | 896 | 32 |
-    | ``conv5_block16_concat`` (169, 201: 32) | dense block (4) | 1024 | 1664 | 1920 | 32 |
-    | ``relu`` | its activation | 1024 | 1664 | 1920 | 32 |
-
-    The names are those of keras.applications' layers. There is one tap a dense block, because its
-    output holds the outputs of all its layers, one behind the other: those of layer i are the
-    channels up to the block's input plus 32·i.
+    Taps, with the names of keras.applications: ``conv1_relu`` of stride 2; of each dense block s
+    its output ``conv{s}_block{n}_concat`` of stride 2^s, and of the transition behind it
+    ``pool{s}_pool``; and ``relu``, the activation of the last. There is one tap a dense block,
+    because its output holds the outputs of all its layers, one behind the other: those of layer i
+    are the channels up to the block's input plus 32·i.
     """
 
     default_layer = "conv3_block12_concat"

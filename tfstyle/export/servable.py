@@ -31,15 +31,10 @@ INIT_SIGNATURE = "__saved_model_init_op"
 
 
 def list_versions(base_path: str | Path) -> dict[int, Path]:
-    """Version folders of one model, lowest first.
+    """Version folders of one model by their numbers, lowest first.
 
-    Args:
-        base_path: The model's folder, for example ``saved_models/stylize``.
-
-    Returns:
-        Version number to folder, for every subfolder whose name is a whole number. Other names,
-        such as an export that is still being written, are left out. Empty when there is none or
-        when ``base_path`` does not exist.
+    Subfolders whose name is not a whole number, such as an export that is still being written, are
+    left out. Empty where the model's folder, for example ``saved_models/stylize``, does not exist.
     """
     base = Path(base_path)
     if not base.is_dir():
@@ -51,11 +46,7 @@ def list_versions(base_path: str | Path) -> dict[int, Path]:
 def saved_model_folder(path: str | os.PathLike) -> Path:
     """The version folder that a path means: itself, or the latest version in it.
 
-    Args:
-        path: A folder with ``saved_model.pb``, or one with version folders.
-
-    Raises:
-        InputFileError: It is neither.
+    Raises an InputFileError where there is neither.
     """
     folder = Path(path)
     if (folder / "saved_model.pb").is_file():
@@ -76,8 +67,7 @@ def saved_model_folder(path: str | os.PathLike) -> Path:
 def read_meta_graph(version_folder: str | Path) -> MetaGraphDef:
     """The serving graph of a SavedModel, read without running anything.
 
-    Raises:
-        InputFileError: ``saved_model.pb`` is missing, too large or damaged, or has no such graph.
+    Raises an InputFileError if ``saved_model.pb`` is missing, too large or damaged.
     """
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel

@@ -29,27 +29,25 @@ class Tensor:
 
     Args:
         sizes: The shape in words and numbers, such as ``("batch", "height", "width", 1)``; a word
-            is a size that the caller chooses. None for any rank.
+            is a size that the caller chooses. A text that tells it, for any rank.
         meaning: What it is, with what holds beyond type and range.
         units: Unit of the values; ``"1"`` for a pure number.
         range: Lowest and highest value; None at an end that is open.
         dtype: Name of the TensorFlow dtype.
-        shape_note: The shape in words, where `sizes` cannot say it.
     """
 
-    sizes: tuple[str | int, ...] | None
+    sizes: tuple[str | int, ...] | str
     meaning: str
     units: str
     range: tuple[float | None, float | None] = (0.0, 1.0)
     dtype: str = "float32"
-    shape_note: str | None = None
 
     def spec(self, name: str) -> tf.TensorSpec:
         """The placeholder for tracing: words become unknown sizes."""
         import tensorflow as tf
 
         shape = None
-        if self.sizes is not None:
+        if not isinstance(self.sizes, str):
             shape = [size if isinstance(size, int) else None for size in self.sizes]
         return tf.TensorSpec(shape, tf.as_dtype(self.dtype), name=name)
 
@@ -57,7 +55,7 @@ class Tensor:
         """The same as plain types for JSON."""
         return {
             "dtype": self.dtype,
-            "shape": self.shape_note if self.shape_note else list(self.sizes or ()),
+            "shape": self.sizes if isinstance(self.sizes, str) else list(self.sizes),
             "range": list(self.range),
             "units": self.units,
             "meaning": self.meaning,
@@ -102,25 +100,20 @@ STYLE = Tensor(
 )
 GENERATED = Tensor(_IMAGE_SIZES, "the content images in the style's gray scale", _GRAY)
 STRENGTH = Tensor(
-    None,
+    "scalar, [1] or [batch]",
     "0 keeps the content's own gray scale as the model sees it, 1 takes the style's in full",
     "1",
-    shape_note="scalar, [1] or [batch]",
 )
 IMAGE = Tensor(_IMAGE_SIZES, "images to segment; any height and width of at least 1", _GRAY)
 
 
 def stylize_signatures(model: Any) -> dict[str, Signature]:
-    """Signatures of any model that stylizes.
+    """Signatures by name of any model that stylizes, ``stylize`` first.
 
-    Args:
-        model: Has ``generate(content, style, strength)``, images (B, H, W, 1) and (B or 1, H', W',
-            1) and a strength or None to images (B, H, W, 1). For the signatures with codes also
-            ``code_shape``, ``code_of(style)``, images to an array (B, *code_shape), and
-            ``generate_from_code(content, code, strength)``.
-
-    Returns:
-        Signature name to signature, ``stylize`` first.
+    It has ``generate(content, style, strength)``, images (B, H, W, 1) and (B or 1, H', W', 1) and a
+    strength or None to images (B, H, W, 1); for the signatures with codes also ``code_shape``,
+    ``code_of(style)``, images to an array (B, *code_shape), and
+    ``generate_from_code(content, code, strength)``.
     """
     table: dict[str, Signature] = {}
 

@@ -55,14 +55,9 @@ def winograd_convolution(x, kernel, reflect: bool = False):
 
     Along the columns it is an ordinary filter of three taps: the form with tiles in both
     directions saves more products, but moves more memory and rounds ten times as coarsely.
-
-    Args:
-        x: float32 tensor (B, H, W, C); W is known when the graph is made, a multiple of 4.
-        kernel: float32 tensor (3, 3, C, channels).
-        reflect: Border by reflection, which needs H of at least 2; zeros otherwise.
-
-    Returns:
-        float32 tensor (B, H, W, channels), within about 5e-6 of the plain form's largest value.
+    The result lies within about 5e-6 of the plain form's largest value. The width of `x` is known
+    when the graph is made, a multiple of 4. `reflect` extends it by reflection, which needs two
+    rows; else by zeros.
 
     Reference: Lavin and Gray, "Fast algorithms for convolutional neural networks",
     arXiv:1509.09308.
@@ -90,29 +85,19 @@ def winograd_convolution(x, kernel, reflect: bool = False):
 
 
 def upsampled_convolution(x, kernel):
-    """3x3 convolution of a map doubled by nearest neighbor, with a quarter of the products.
+    """3x3 convolution of a map (B, h, w, C) doubled by nearest neighbor, a quarter of the products.
 
     Equals upsampling, padding by reflection and the plain convolution. Of the nine pixels under
-    the kernel several are copies of one, which is the sub-pixel form of Shi et al.: four 2x2
-    kernels on the small map, four products an output pixel instead of nine. With differences of
-    neighbors instead of the neighbors themselves the four have products in common: along an
-    axis, with taps k and S their sum, the two outputs of pixel i are ::
+    the kernel several are copies of one, which is the sub-pixel form of Shi et al.
+    (arXiv:1609.05158): four 2x2 kernels on the small map, four products an output pixel instead of
+    nine. With differences of neighbors instead of the neighbors themselves the four have products
+    in common: along an axis, with taps k and S their sum, the two outputs of pixel i are ::
 
         y(2i)     = S·x(i) + k₀·(x(i − 1) − x(i))
         y(2i + 1) = S·x(i) + k₂·(x(i + 1) − x(i))
 
     that is three products for two outputs, nine for four in the plane. Beyond the border the
     reflected map repeats the border's pixel, so that the difference there is 0.
-
-    Args:
-        x: float tensor (B, h, w, C), h and w at least 1, not necessarily known.
-        kernel: float tensor (3, 3, C, channels).
-
-    Returns:
-        float tensor (B, 2h, 2w, channels).
-
-    Reference: Shi et al., "Real-time single image and video super-resolution using an efficient
-    sub-pixel convolutional neural network", arXiv:1609.05158.
     """
     batch, height, width, channels = ops.shape(x)
     filters = kernel.shape[3]
@@ -153,15 +138,9 @@ def upsampled_convolution(x, kernel):
 
 
 def max_pooling(x):
-    """2x2 maximum with stride 2; the gradient goes to the first of equal pixels.
+    """2x2 maximum with stride 2 of a map of even sides; the gradient goes to the first of equals.
 
     As ``keras.layers.MaxPooling2D(2)``, whose gradient XLA turns into a search on the CPU.
-
-    Args:
-        x: float tensor (B, H, W, C); H and W are known and even.
-
-    Returns:
-        float tensor (B, H/2, W/2, C).
     """
     batch, height, width, channels = ops.shape(x)
     tiles = tf.reshape(x, [batch, height // 2, 2, width // 2, 2, channels])
@@ -172,15 +151,10 @@ def max_pooling(x):
 def convolve(layer: keras.layers.Conv2D, x, reflect: bool = False, doubled: bool = False):
     """A 3x3 ``Conv2D`` layer's result with "same" size, by the form with the fewest products.
 
-    Args:
-        layer: The layer, whose kernel, bias and activation are used, and not its padding.
-        x: float tensor (B, H, W, C).
-        reflect: Border by reflection, zeros otherwise.
-        doubled: Convolve the map doubled by nearest neighbor; its border is by reflection.
-
-    Returns:
-        float tensor (B, H, W, filters), or twice as high and wide. Maps in half precision, of
-        few channels or of widths that are not a multiple of 4 take the plain convolution.
+    Uses the layer's kernel, bias and activation, and not its padding: the border is by reflection
+    or of zeros. `doubled` convolves the map doubled by nearest neighbor, its border by reflection.
+    Maps in half precision, of few channels or of widths that are not a multiple of 4 take the
+    plain convolution.
     """
     kernel = tf.cast(tf.convert_to_tensor(layer.kernel), x.dtype)
     single = x.dtype == tf.float32

@@ -60,34 +60,10 @@ class ReflectionPadding2D(keras.layers.Layer):
         return {**super().get_config(), "padding": self.padding}
 
 
-def reflect_indices(size, total):
-    """Row (or column) indices that extend `size` pixels to `total` by repeated reflection.
-
-    Works for any size, one pixel included, where ``tf.pad`` refuses.
-
-    Args:
-        size: scalar integer tensor, pixels present.
-        total: scalar integer tensor, pixels wanted, at least `size`.
-
-    Returns:
-        int32 tensor (total,) with values in [0, size).
-    """
-    size = ops.cast(size, "int32")
-    period = ops.maximum(2 * (size - 1), 1)
-    position = ops.mod(ops.arange(total, dtype="int32"), period)
-    return ops.where(position < size, position, period - position)
-
-
 def extend_to_stride(images, stride: int):
-    """Extends images below and to the right by reflection, to multiples of an encoder's stride.
+    """Images (B, H, W, C) extended below and to the right by reflection to multiples of a stride.
 
-    Args:
-        images: float tensor (B, H, W, C), any size, known or not when the graph is made.
-        stride: Pixels per position of the deepest feature map.
-
-    Returns:
-        float tensor (B, H', W', C) with sides that are multiples of `stride`, at least two strides;
-        `images` themselves where they are so already.
+    Sizes may be open when the graph is made; both sides become at least two strides.
     """
     for axis in (1, 2):
         size = images.shape[axis]
@@ -95,5 +71,10 @@ def extend_to_stride(images, stride: int):
             continue
         size = ops.shape(images)[axis]
         total = ops.maximum(-(-size // stride) * stride, 2 * stride)
-        images = ops.take(images, reflect_indices(size, total), axis=axis)
+        # Reflected again and again: works for one pixel too, where tf.pad refuses.
+        size = ops.cast(size, "int32")
+        period = ops.maximum(2 * (size - 1), 1)
+        position = ops.mod(ops.arange(total, dtype="int32"), period)
+        rows = ops.where(position < size, position, period - position)
+        images = ops.take(images, rows, axis=axis)
     return images

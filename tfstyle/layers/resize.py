@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keras import ops
 
-from tfstyle.errors import ArgumentError
+from tfstyle._private.images import checked_whole
 
 
 def reduce_size(images, longest: int):
@@ -24,8 +24,7 @@ def reduce_size(images, longest: int):
         >>> reduce_size(ops.ones((1, 512, 400, 1)), 256).shape
         TensorShape([1, 256, 200, 1])
     """
-    if longest < 1:
-        raise ArgumentError(f"longest: must be at least 1, received {longest!r}.")
+    checked_whole("longest", longest, 1)
     shape = ops.shape(images)
     height, width = shape[1], shape[2]
     if isinstance(height, int) and isinstance(width, int) and max(height, width) <= longest:

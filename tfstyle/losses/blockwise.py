@@ -36,26 +36,15 @@ def column_maxima(
 ):
     """max_i CA_ij for every j, with distances that are linear in the product of two vectors.
 
-    With s_ij the squared distance of two places::
+    With g (B, N, C), x (B, M, C), a (B, N) and b (B, M), and s_ij the squared distance of two
+    places, 0 where they are None::
 
         d_ij  = max(a_i + b_j + factor · g_i·x_j, 0) + s_ij
         CA_ij = softmax over j of −d_ij / (min_k d_ik + 1e-5) / h
 
-    Args:
-        g: float32 tensor (B, N, C).
-        x: float32 tensor (B, M, C).
-        g_offset: float32 tensor (B, N), a.
-        x_offset: float32 tensor (B, M), b.
-        factor: Of the product.
-        bandwidth: h, above 0.
-        g_places: float32 tensor (N, 2) or None for s = 0. Takes no gradient.
-        x_places: float32 tensor (M, 2), given with `g_places`.
-        block: Rows a block. Defaults to a number chosen by the size of a row. The result does
-            not depend on it but for rounding.
-
-    Returns:
-        float32 tensor (B, M) in (0, 1]. Where several i share a column's maximum, or several k a
-        row's minimum, the gradient takes the first.
+    Gives float32 (B, M) in (0, 1]. Where several i share a column's maximum, or several k a row's
+    minimum, the gradient takes the first; places take none. The rows of a block, by default chosen
+    by the size of a row, change nothing but rounding.
     """
     batch, rows, channels = ops.shape(g)
     columns = ops.shape(x)[1]

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfstyle._private.images import checked_whole
+from tfstyle._private.images import checked_whole, one_of
 from tfstyle.errors import ArgumentError
 from tfstyle.losses.blockwise import DISTANCE_EPSILON, column_maxima
 
@@ -87,15 +87,9 @@ def contextual_similarity(
 def contextual_loss(
     generated, content, bandwidth: float = 0.1, spatial_weight: float = 0.0, **options
 ):
-    """−log CA per sample, with CA of :func:`contextual_similarity`.
+    """−log CA per sample, with CA of :func:`contextual_similarity`, whose arguments it takes.
 
-    Args:
-        generated: float tensor (B, H, W, C).
-        content: float tensor (B, H', W', C).
-        bandwidth: h, above 0.
-        spatial_weight: w of the bilateral variant; 0 is the paper's loss.
-        **options: ``distance``, ``direction``, ``method`` and ``block`` of
-            :func:`contextual_similarity`. ``direction="symmetric"`` is the mean of both losses.
+    ``direction="symmetric"`` is the mean of both losses.
 
     Returns:
         float32 tensor (B,), at least 0.
@@ -108,14 +102,7 @@ def contextual_loss(
         >>> contextual_loss(features[0], features[1], direction="symmetric").shape
         TensorShape([1])
     """
-    settings = {"distance": "cosine", "direction": "forward", "method": "auto", "block": None}
-    unknown = sorted(set(options) - set(settings))
-    if unknown:
-        raise ArgumentError(
-            f"contextual_loss: unknown options {', '.join(unknown)}; "
-            f"known are {', '.join(settings)}."
-        )
-    terms = _similarities(generated, content, bandwidth, spatial_weight, **{**settings, **options})
+    terms = _similarities(generated, content, bandwidth, spatial_weight, **options)
     losses = [-ops.log(value) for value in terms if value is not None]
     return sum(losses) / len(losses)
 
@@ -127,17 +114,9 @@ class ContextualLoss(keras.losses.Loss):
     Called as every Keras loss with the target first: ``loss(content, generated)``.
 
     Args:
-        bandwidth: h, above 0.
-        spatial_weight: w of the bilateral variant; 0 is the paper's loss.
-        distance: See :func:`contextual_similarity`, as for the rest.
-        direction: ``"forward"``, ``"reverse"`` or ``"symmetric"``.
-        method: ``"auto"``, ``"dense"`` or ``"blockwise"``.
-        block: Rows a block.
+        bandwidth: See :func:`contextual_similarity`, as for the next five, and for errors.
         reduction: Of Keras; ``None`` gives one value a sample.
         name: Keras name.
-
-    Raises:
-        ArgumentError: settings that :func:`contextual_similarity` refuses.
 
     Example:
         >>> loss = ContextualLoss(distance="l2", direction="symmetric")
@@ -179,21 +158,22 @@ def _check(bandwidth, spatial_weight, distance, direction, method, block):
         raise ArgumentError(f"bandwidth: must be above 0, received {bandwidth!r}.")
     if not 0.0 <= spatial_weight < 1.0:
         raise ArgumentError(f"spatial_weight: must lie in [0, 1), received {spatial_weight!r}.")
-    for name, value, known in (
-        ("distance", distance, DISTANCES),
-        ("direction", direction, DIRECTIONS),
-        ("method", method, METHODS),
-    ):
-        if value not in known:
-            raise ArgumentError(
-                f"{name}: unknown value {value!r}; use one of {', '.join(map(repr, known))}."
-            )
+    one_of("distance", distance, DISTANCES)
+    one_of("direction", direction, DIRECTIONS)
+    one_of("method", method, METHODS)
     if block is not None:
         checked_whole("block", block, 1)
 
 
 def _similarities(
-    generated, content, bandwidth, spatial_weight, distance, direction, method, block
+    generated,
+    content,
+    bandwidth,
+    spatial_weight,
+    distance="cosine",
+    direction="forward",
+    method="auto",
+    block=None,
 ):
     """CA(G, X) and CA(X, G), each (B,), or None for the direction that is not wanted."""
     _check(bandwidth, spatial_weight, distance, direction, method, block)

@@ -71,9 +71,6 @@ def conditional_inception_score(probabilities: npt.ArrayLike) -> float:
     Example:
         >>> tfstyle.metrics.conditional_inception_score([[[1, 0], [1, 0]], [[0, 1], [0, 1]]])
         0.0
-
-    Reference: Huang et al., "Multimodal unsupervised image-to-image translation",
-    arXiv:1804.04732, section 5.2.
     """
     p = _probabilities(probabilities)
     if p.ndim != 3 or p.shape[1] < 2:

@@ -10,13 +10,13 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+from tfstyle._private.images import one_of
 from tfstyle._private.keras_files import KerasFile
 from tfstyle.encoders import VGG16
 from tfstyle.encoders.base import PREPROCESSING
-from tfstyle.encoders.weights import LPIPS_PACKAGE, load_npz, lpips_weights
-from tfstyle.errors import ArgumentError, WeightsError
-from tfstyle.metrics.means import PairMean
-from tfstyle.metrics.structure import check_pairs
+from tfstyle.encoders.weights import LPIPS_PACKAGE, assign, load_npz, lpips_weights
+from tfstyle.errors import ArgumentError
+from tfstyle.metrics.structure import PairMean, check_pairs
 
 #: Kernel, stride, padding, channels of every convolution, and where the 3x3 pooling with stride 2
 #: stands before it: Krizhevsky, "One weird trick", arXiv:1404.5997.
@@ -82,7 +82,7 @@ class PerceptualDistance(KerasFile, keras.Model):
         weights: str | Path | None = "lpips",
         name: str | None = None,
     ):
-        _check_network(network)
+        one_of("network", network, _BACKBONES)
         super().__init__(name=name or f"lpips_{network}", dtype="float32")
         self.network = network
         self.steps, self.compared = _alexnet() if network == "alexnet" else _vgg16()
@@ -153,25 +153,12 @@ class PerceptualDistance(KerasFile, keras.Model):
         convolutions = [layer for layer in self.steps if layer.weights]
         keys = [f"{_BACKBONES[self.network]}/Conv_{i}" for i in range(len(convolutions))]
         keys += [f"NetLinLayer_{i}/Conv_0" for i in range(len(self.heads))]
-        for key, layer in zip(keys, [*convolutions, *self.heads]):
-            parts = ("kernel", "bias")[: len(layer.weights)]
-            values = []
-            for part, variable in zip(parts, layer.weights):
-                value = arrays.get(f"{key}/{part}")
-                if value is None or tuple(value.shape) != tuple(variable.shape):
-                    found = "is missing" if value is None else f"has shape {value.shape}"
-                    raise WeightsError(
-                        f"{source}: {key}/{part} {found}, expected {tuple(variable.shape)}."
-                    )
-                values.append(np.asarray(value, np.float32))
-            layer.set_weights(values)
-
-
-def _check_network(network: str) -> None:
-    if network not in _BACKBONES:
-        raise ArgumentError(
-            f"network: must be one of {', '.join(map(repr, _BACKBONES))}, received {network!r}."
-        )
+        variables = {
+            f"{key}/{part}": variable
+            for key, layer in zip(keys, [*convolutions, *self.heads])
+            for part, variable in zip(("kernel", "bias"), layer.weights)
+        }
+        assign(variables, arrays, source)
 
 
 def _alexnet() -> tuple[list[layers.Layer], list[str]]:
@@ -210,40 +197,22 @@ def _shared(network: str, weights: str | None) -> PerceptualDistance:
 
 
 def lpips(content, generated, network: str = "alexnet", weights: str | None = "lpips"):
-    """LPIPS v0.1 of pairs of images: how different they look, 0 for equal ones.
+    """LPIPS v0.1, float32 (B,), of pairs of images (B, H, W, 1): how different they look.
 
-    The network is loaded once a process. See :class:`PerceptualDistance` for the definition.
-
-    Args:
-        content: float tensor (B, H, W, 1) in [0, 1].
-        generated: float tensor (B, H, W, 1) in [0, 1].
-        network: ``"alexnet"`` or ``"vgg16"``.
-        weights: ``"lpips"``, a path, or None for random weights.
-
-    Returns:
-        float32 tensor (B,).
-
-    Raises:
-        ArgumentError: an unknown network, or images that are not a pair or too small.
-        WeightsError: weights that cannot be had.
+    The network is loaded once a process. See :class:`PerceptualDistance` for the definition, the
+    arguments and the errors.
 
     Example:
         >>> lpips(images, images**2)   # fetches weights   # doctest: +SKIP
     """
-    _check_network(network)
+    one_of("network", network, _BACKBONES)
     weights = None if weights is None else str(weights)
     return _shared(network, weights)([content, generated])
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
 class LPIPS(PairMean):
-    """Mean LPIPS over all pairs seen, as a Keras metric.
-
-    Args:
-        network: ``"alexnet"`` or ``"vgg16"``.
-        weights: ``"lpips"``, a path, or None for random weights.
-        name: Defaults to ``"lpips_alexnet"`` or ``"lpips_vgg16"``.
-        dtype: Of the sum.
+    """Mean LPIPS over all pairs seen, as a Keras metric; see :class:`PerceptualDistance`.
 
     Example:
         >>> metric = LPIPS("alexnet", weights=None)
@@ -259,7 +228,7 @@ class LPIPS(PairMean):
         name: str | None = None,
         dtype=None,
     ):
-        _check_network(network)
+        one_of("network", network, _BACKBONES)
         super().__init__(name=name or f"lpips_{network}", dtype=dtype)
         self.network = network
         self.weights_from = None if weights is None else str(weights)

@@ -198,13 +198,7 @@ class _ConfusionMetric(keras.metrics.MeanIoU):
         self.ignored = None if ignore_class is None else int(ignore_class)
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        """Counts a batch.
-
-        Args:
-            y_true: classes (B, ...) or (B, ..., 1), of any number type.
-            y_pred: whole numbers of the same shape, or floats (B, ..., num_classes).
-            sample_weight: Weights that broadcast to the pixels, or None.
-        """
+        """Counts a batch, as :func:`confusion_matrix`; `sample_weight` broadcasts to the pixels."""
         truth, given = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
         scores = keras.backend.is_float_dtype(keras.backend.standardize_dtype(given.dtype))
         prediction = ops.argmax(given, axis=-1) if scores else given
@@ -305,13 +299,7 @@ class PixelAccuracy(_ConfusionMetric):
     """:func:`pixel_accuracy` over all pixels seen, as a Keras metric.
 
     ``keras.metrics.SparseCategoricalAccuracy`` for both kinds of prediction and with pixels to
-    leave out.
-
-    Args:
-        num_classes: Number of classes, background included.
-        ignore_class: Pixels of this true class are left out.
-        name: Defaults to ``"pixel_accuracy"``.
-        dtype: Of the counts.
+    leave out; takes what :class:`MeanIoU` takes, but for `target_classes`.
     """
 
     measure = "pixel_accuracy"

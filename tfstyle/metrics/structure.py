@@ -7,7 +7,6 @@ import numpy as np
 from keras import ops
 
 from tfstyle.errors import ArgumentError
-from tfstyle.metrics.means import PairMean
 from tfstyle.metrics.preservation import BLANK, CLIPPED, FLAT, STRUCTURE_CONSTANT
 
 
@@ -59,6 +58,34 @@ def structure_scores(content, generated, mask=None, *, empty: float = 1.0):
     spread = average(ops.square(gray - average(gray)[:, None, None]))
     mean = ops.where(spread < BLANK**2, 0.0, average(structure))
     return ops.where(count > 0, mean, ops.full_like(mean, empty))
+
+
+class PairMean(keras.metrics.Mean):
+    """Mean of :meth:`scores` over all pairs seen; those without a score (NaN) are left out.
+
+    The state is a sum and a count, added up over batches and replicas; 0 while there are none.
+    """
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Adds contents and generated images, float (B, H, W, 1) in [0, 1].
+
+        `sample_weight` has weights (B,), or is a mask (B, H, W, 1) of the pixels to look at.
+        """
+        content, generated = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
+        mask = None
+        if sample_weight is not None and len(ops.shape(sample_weight)) > 2:
+            mask, sample_weight = ops.cast(sample_weight, "bool"), None
+            if len(mask.shape) == 3:
+                mask = mask[..., None]
+        scores = ops.cast(self.scores(content, generated, mask), self.dtype)
+        weights = ops.cast(ops.logical_not(ops.isnan(scores)), self.dtype)
+        if sample_weight is not None:
+            weights = weights * ops.reshape(ops.cast(sample_weight, self.dtype), (-1,))
+        super().update_state(ops.where(weights > 0, scores, ops.zeros_like(scores)), weights)
+
+    def scores(self, content, generated, mask=None):
+        """One score an image, (B,); NaN where there is nothing to measure."""
+        raise TypeError(f"{type(self).__name__} must define scores().")
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")

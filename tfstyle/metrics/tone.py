@@ -9,8 +9,7 @@ from keras import ops
 
 from tfstyle._private.images import as_batch
 from tfstyle.errors import ArgumentError
-from tfstyle.metrics.means import PairMean
-from tfstyle.metrics.structure import check_pairs
+from tfstyle.metrics.structure import PairMean, check_pairs
 
 #: Names of the tissues, from dark to bright.
 TISSUES = ("lung", "fat", "soft_tissue", "contrast", "bone")
@@ -98,8 +97,7 @@ def tone_error(
         mask: bool array of the same shape, the pixels that count; all by default.
 
     Returns:
-        Dictionary of a number for each name in ``TISSUES``, NaN where the tissue is absent, and
-        for ``"balanced"`` and ``"all"``.
+        Dictionary of numbers, as there.
 
     Raises:
         ArgumentError: shapes that differ, gray levels outside [0, 1], values that are not finite,

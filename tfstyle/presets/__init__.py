@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from tfstyle._private.files import read_json, read_limited, temporary_beside
-from tfstyle.encoders.weights import load_npz, save_npz
-from tfstyle.errors import InputFileError, OutputError, WeightsError
+from tfstyle.encoders.weights import assign, load_npz, save_npz
+from tfstyle.errors import InputFileError, OutputError, WeightsError, writing
 
 FORMAT = 1
 #: The preset that is meant where none is named.
@@ -58,11 +58,7 @@ class PresetModel:
     presets = _Presets()
 
     def preset_settings(self) -> dict[str, Any]:
-        """The configuration in ``preset.json``, plain types.
-
-        Raises:
-            WeightsError: a model that cannot become a preset.
-        """
+        """The configuration in ``preset.json``; a WeightsError if it cannot become a preset."""
         raise TypeError(f"{type(self).__name__} must define preset_settings().")
 
     @classmethod
@@ -76,14 +72,10 @@ class PresetModel:
 
     @classmethod
     def from_preset(cls, preset: str | os.PathLike | None = None):
-        """Loads a released preset by name, or a preset folder.
+        """Loads a released preset by name, or a preset folder; by default the first of ``presets``.
 
-        Args:
-            preset: A name in ``presets``, or the path of a folder that :meth:`save_to_preset` or
-                ``tfstyle train`` wrote. Defaults to the first of ``presets``.
-
-        Raises:
-            WeightsError: unknown name, missing file, wrong checksum, or a preset of another class.
+        Raises a WeightsError for an unknown name, a missing file, a wrong checksum, or a preset of
+        another class.
         """
         return load(preset, cls)
 
@@ -104,17 +96,40 @@ class PresetModel:
 
         Raises:
             OutputError: if the folder holds something else or cannot be written.
-            WeightsError: if the model cannot become a preset.
+            WeightsError: a model that cannot be a preset, or a weight beyond half precision.
         """
-        return save(self, folder, card=card, half=half)
+        settings = self.preset_settings()
+        arrays = {}
+        for key, variable in self.preset_variables().items():
+            value = np.asarray(variable)
+            arrays[key] = value.astype(np.float16) if half else value
+            if not np.isfinite(arrays[key]).all():
+                raise WeightsError(f"{key}: does not fit half precision; save with half=False.")
+        path = Path(folder)
+        with writing(path):
+            if path.exists() and not (path / CONFIG).is_file() and any(path.iterdir()):
+                raise OutputError(path, "is not empty and holds no preset; choose another folder.")
+            with temporary_beside(path, folder=True) as temporary:
+                save_npz(temporary / WEIGHTS, arrays)
+                config = {
+                    "format": FORMAT,
+                    "config": {"class": type(self).__name__, **settings},
+                    "sha256": hashlib.sha256((temporary / WEIGHTS).read_bytes()).hexdigest(),
+                    "card": card or {},
+                }
+                (temporary / CONFIG).write_text(json.dumps(config, indent=2, default=str) + "\n")
+                if path.exists():
+                    for file in path.iterdir():  # what stands beside them, a README say, is kept
+                        if file.name not in (CONFIG, WEIGHTS):
+                            copy = shutil.copytree if file.is_dir() else shutil.copy2
+                            copy(file, temporary / file.name)
+                    shutil.rmtree(path)
+                os.replace(temporary, path)
+        return path
 
 
 def names(cls: type | None = None) -> tuple[str, ...]:
-    """Names of the presets that come with tfstyle, the default one first.
-
-    Args:
-        cls: Only those that this class can load.
-    """
+    """Names of the presets that come with tfstyle, or that `cls` can load, the default first."""
     found = sorted(path.parent.name for path in _HOME.glob(f"*/{CONFIG}"))
     if cls is not None:
         found = [name for name in found if issubclass(cls, _class_of(_config(_HOME / name)))]
@@ -124,8 +139,7 @@ def names(cls: type | None = None) -> tuple[str, ...]:
 def folder(preset: str | os.PathLike) -> Path:
     """Folder of a preset, given its name, the folder itself or that of a finished training run.
 
-    Raises:
-        WeightsError: if there is no such preset.
+    Raises a WeightsError if there is no such preset.
     """
     name = str(preset)
     if name in names():
@@ -143,28 +157,17 @@ def folder(preset: str | os.PathLike) -> Path:
 
 
 def card(preset: str | os.PathLike) -> dict:
-    """The model card of a preset: data, steps, losses, figures, limits.
-
-    Raises:
-        WeightsError: unknown preset or unreadable file.
-    """
+    """The model card of a preset: data, steps, losses, figures, limits. Raises a WeightsError."""
     return _config(folder(preset)).get("card", {})
 
 
 def table(cls: type | None = None) -> dict[str, dict]:
-    """The presets that come with tfstyle, as ``README.md`` beside this file shows them.
+    """The presets that come with tfstyle, or those that `cls` can load, by their names.
 
-    Args:
-        cls: Only those that this class can load.
-
-    Returns:
-        For each name a dict with ``"class"``, ``"task"`` (``"style transfer"`` or
-        ``"segmentation"``), ``"description"``, ``"weights"`` (where an encoder's
-        are from), ``"data"`` (the training data), ``"figures"`` (a line of them), ``"licence"`` and
-        ``"kilobytes"`` (of the weights file).
-
-    Raises:
-        WeightsError: a preset whose configuration cannot be read.
+    Each is a dict with ``"class"``, ``"task"`` (``"style transfer"`` or ``"segmentation"``),
+    ``"description"``, ``"weights"`` (where an encoder's are from), ``"data"`` (the training data),
+    ``"figures"`` (a line of them), ``"licence"`` and ``"kilobytes"`` (of the weights file). Raises
+    a WeightsError for a preset whose configuration cannot be read.
 
     Example:
         >>> tfstyle.presets.table()["tone_ct"]["class"]
@@ -188,43 +191,11 @@ def table(cls: type | None = None) -> dict[str, dict]:
     return rows
 
 
-def readme() -> str:
-    """The text of ``README.md`` beside this file: :func:`table` in Markdown."""
-    head = ["preset", "class", "what", "encoder's weights", "training data", "figures", "license"]
-    lines = [head, ["---"] * len(head)]
-    for name, row in table().items():
-        lines.append(
-            [
-                f"[`{name}`]({name}/README.md)",
-                f"`{row['class']}`, {row['kilobytes']} kB",
-                *(row[key] for key in ("description", "weights", "data", "figures", "licence")),
-            ]
-        )
-    rows = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"""# Presets
-
-Models that come with tfstyle, for `tfstyle.from_preset(name)` and `tfstyle stylize --preset NAME`.
-The first is the default. Those of the class `UNet` are for `tfstyle segment --model NAME`. Written
-by `tfstyle.presets.readme()` from the `preset.json` of each folder.
-
-{rows}
-
-A preset is a folder of plain files: `preset.json` (format, configuration, checksum of the weights,
-model card), `weights.npz` (arrays, no pickles) and a model card for people. `save_to_preset` writes
-the first two for a model of your own, and `from_preset` takes the folder's path.
-"""
-
-
 def load(preset: str | os.PathLike | None = None, cls: type | None = None):
-    """Builds the model of a preset, of either class.
+    """Builds the model of a preset, by name or folder; by default the first that `cls` can load.
 
-    Args:
-        preset: Name or folder. Defaults to ``DEFAULT``, or the first preset of `cls`.
-        cls: The class wanted; any by default.
-
-    Raises:
-        WeightsError: unknown preset, another class, missing file, wrong checksum, or weights that
-            do not fit.
+    Raises a WeightsError for an unknown preset, one of another class than `cls`, a missing file, a
+    wrong checksum, or weights that do not fit.
     """
     if preset is None:
         preset = next(iter(names(cls)), DEFAULT)
@@ -255,23 +226,15 @@ def load(preset: str | os.PathLike | None = None, cls: type | None = None):
         if isinstance(error, WeightsError):
             raise
         raise WeightsError(f"{path / CONFIG}: cannot be used ({error}).") from error
-    arrays = load_npz(weights)
-    for key, variable in model.preset_variables().items():
-        if key not in arrays or arrays[key].shape != tuple(variable.shape):
-            raise WeightsError(
-                f"{weights}: {key} is missing or of another shape than {tuple(variable.shape)}."
-            )
-        variable.assign(arrays[key].astype(np.float32))
+    assign(model.preset_variables(), load_npz(weights), weights)
     return model
 
 
 def open_model(source: str | os.PathLike | None = None, cls: type | None = None):
-    """Loads a model from any place where one may lie, of any class.
+    """Loads a model from any place where one may lie, of the class `cls` or any of ``CLASSES``.
 
-    Args:
-        source: Name of a preset, a preset folder, a run's folder of ``tfstyle train``, or a
-            ``.keras`` file. Defaults to the default preset.
-        cls: The class wanted; any of ``CLASSES`` by default.
+    `source` is the name of a preset, by default the default one, a preset folder, a run's folder of
+    ``tfstyle train``, or a ``.keras`` file.
 
     Raises:
         InputFileError: a ``.keras`` file that is missing, damaged or holds something else.
@@ -286,47 +249,6 @@ def open_model(source: str | os.PathLike | None = None, cls: type | None = None)
     from tfstyle._private.keras_files import load_model
 
     return load_model(source, tuple(map(_class_named, CLASSES)) if cls is None else cls)
-
-
-def save(
-    model: PresetModel, folder: str | os.PathLike, card: dict | None = None, half: bool = True
-) -> Path:
-    """Writes a preset folder; see :meth:`PresetModel.save_to_preset`.
-
-    Raises:
-        OutputError: if the folder holds something else or cannot be written.
-        WeightsError: if the model cannot become a preset, or a weight does not fit half precision.
-    """
-    settings = model.preset_settings()
-    arrays = {}
-    for key, variable in model.preset_variables().items():
-        value = np.asarray(variable)
-        arrays[key] = value.astype(np.float16) if half else value
-        if not np.isfinite(arrays[key]).all():
-            raise WeightsError(f"{key}: does not fit half precision; save with half=False.")
-    path = Path(folder)
-    try:
-        if path.exists() and not (path / CONFIG).is_file() and any(path.iterdir()):
-            raise OutputError(path, "is not empty and holds no preset; choose another folder.")
-        with temporary_beside(path, folder=True) as temporary:
-            save_npz(temporary / WEIGHTS, arrays)
-            config = {
-                "format": FORMAT,
-                "config": {"class": type(model).__name__, **settings},
-                "sha256": hashlib.sha256((temporary / WEIGHTS).read_bytes()).hexdigest(),
-                "card": card or {},
-            }
-            (temporary / CONFIG).write_text(json.dumps(config, indent=2, default=str) + "\n")
-            if path.exists():
-                for file in path.iterdir():  # what stands beside them, a README say, is kept
-                    if file.name not in (CONFIG, WEIGHTS):
-                        copy = shutil.copytree if file.is_dir() else shutil.copy2
-                        copy(file, temporary / file.name)
-                shutil.rmtree(path)
-            os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError.of(path, error) from error
-    return path
 
 
 def _class_of(config: Mapping[str, Any]) -> Any:

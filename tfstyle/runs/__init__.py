@@ -12,23 +12,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tfstyle.runs.augment import AugmentedSet, augment_scans
     from tfstyle.runs.fit import Backup, fit_resumable
+    from tfstyle.runs.options import TrainingRun
     from tfstyle.runs.prepare import PreparedSet, prepare_scans
     from tfstyle.runs.scans import StylizedScan
     from tfstyle.runs.segment import SegmentedScan, segment_scans
     from tfstyle.runs.stylize import stylize_scans
     from tfstyle.runs.training import TrainingResult, environment, train
-    from tfstyle.runs.training_run import TrainingRun
-    from tfstyle.stylizers import ServedStylizer
 
 _PLACES = {
     "AugmentedSet": "augment",
     "Backup": "fit",
     "PreparedSet": "prepare",
     "SegmentedScan": "segment",
-    "ServedStylizer": "stylize",
     "StylizedScan": "scans",
     "TrainingResult": "training",
-    "TrainingRun": "training_run",
+    "TrainingRun": "options",
     "augment_scans": "augment",
     "environment": "training",
     "fit_resumable": "fit",
@@ -54,7 +52,6 @@ __all__ = [
     "Backup",
     "PreparedSet",
     "SegmentedScan",
-    "ServedStylizer",
     "StylizedScan",
     "TrainingResult",
     "TrainingRun",

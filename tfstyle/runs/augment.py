@@ -28,8 +28,6 @@ from tfstyle.data.scan import upright
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.runs.folder import inside
 from tfstyle.runs.manifest import (
-    MANIFEST,
-    SETTINGS,
     ManifestFolder,
     failure_row,
     relative_path,
@@ -424,13 +422,3 @@ class Augmentation:
             "strength": round(strength, 6),
             "confidence": rounded(confidence),
         }
-
-
-__all__ = [
-    "MANIFEST",
-    "SETTINGS",
-    "AugmentOptions",
-    "Augmentation",
-    "AugmentedSet",
-    "augment_scans",
-]

@@ -168,6 +168,3 @@ def read_history(path: Path) -> list[dict[str, float]]:
         return [{key: column[i] for key, column in columns.items()} for i in range(length)]
     except (OSError, ValueError, AttributeError, TypeError, IndexError, KeyError):
         return []
-
-
-__all__ = ["Backup", "History", "fit_resumable", "read_history", "steps_done"]

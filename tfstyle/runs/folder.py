@@ -23,7 +23,7 @@ from tfstyle._private.files import (
     remove_abandoned,
     write_atomically,
 )
-from tfstyle.errors import ArgumentError, OutputError
+from tfstyle.errors import ArgumentError, OutputError, writing
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -50,10 +50,8 @@ class RunFolder:
         overwrite: Names that a run of this kind writes into the folder. They are removed, and the
             run begins from the start. None resumes.
 
-    Raises:
-        ArgumentError: On entering, if the folder was begun with other settings.
-        OutputError: If another run holds the lock, or the folder holds something else or cannot be
-            written.
+    Entering raises an ArgumentError if the folder was begun with other settings, an OutputError if
+    another run holds the lock, or it holds something else or cannot be written.
 
     Example:
         >>> with RunFolder("out", {"seed": 0}) as run:
@@ -144,11 +142,8 @@ class RunFolder:
     def add(self, row: dict) -> None:
         """Adds a row to the journal, from any thread; an OutputError if it cannot be written."""
         with self._threads:
-            try:
-                with open(self.journal, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-            except OSError as error:
-                raise OutputError.of(self.journal, error) from error
+            with writing(self.journal), open(self.journal, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
             self.rows.append(row)
 
 
@@ -201,6 +196,3 @@ def _difference(key: str, now: object, before: object, path: Path) -> str:
     if isinstance(now, str) and len(now) == 64:  # a digest says nothing
         return f"{key.replace('_', ' ')}: differ from those that {path} was begun with"
     return f"{key}: {now!r}, but {path} was begun with {before!r}"
-
-
-__all__ = ["RunFolder", "files_digest", "inside", "read_rows"]

@@ -21,9 +21,8 @@ SETTINGS = "settings.json"
 class ManifestFolder(RunFolder):
     """A :class:`RunFolder` of results whose journal is :data:`MANIFEST`.
 
-    The rows of results that are there stay; what failed or was left out is found again. With
-    `overwrite` the results of an earlier run are removed. ``done`` has the rows by source and
-    (part, copy).
+    Rows of results that are there stay, as ``done`` by source and (part, copy); what failed or was
+    left out is found again. `overwrite` removes the results of an earlier run.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class ManifestFolder(RunFolder):
 
     def _note(self, row: dict) -> None:
         if row["status"] == "done":
-            self.done.setdefault(row["source"], {})[row["part"], row.get("copy", 1)] = row
+            self.done.setdefault(row["source"], {})[row["part"], row["copy"]] = row
 
     def add(self, row: dict) -> None:
         """Adds a row; see :meth:`RunFolder.add`."""
@@ -66,7 +65,7 @@ class ManifestFolder(RunFolder):
             if _is_done(row) and self._is_there(row):
                 self.add(row)
 
-    def complete(self, source: str, copies: int = 1) -> bool:
+    def complete(self, source: str, copies: int) -> bool:
         """Whether every copy of every part of a source is there."""
         done = self.done.get(source, {})
         return (0, 1) in done and all(
@@ -75,7 +74,7 @@ class ManifestFolder(RunFolder):
             for copy in range(1, copies + 1)
         )
 
-    def count(self, sources: Sequence[str], copies: int = 1) -> int:
+    def count(self, sources: Sequence[str], copies: int) -> int:
         """Number of results of some sources."""
         return sum(copy <= copies for name in set(sources) for _, copy in self.done.get(name, ()))
 
@@ -123,8 +122,7 @@ def _is_done(row: dict) -> bool:
         and isinstance(row.get("source"), str)
         and _is_below(row.get("image"))
         and (row.get("mask") is None or _is_below(row["mask"]))
-        and all(type(row.get(key)) is int for key in ("part", "parts"))
-        and type(row.get("copy", 1)) is int  # there is but one of a stylized scan
+        and all(type(row.get(key)) is int for key in ("part", "parts", "copy"))
         and 0 <= row["part"] < row["parts"] <= limits().frames
     )
 

@@ -16,7 +16,7 @@ from tfstyle._private.files import remove, temporary_beside
 from tfstyle.data.dicom import is_dicom
 from tfstyle.data.layouts import is_label_name, key_of, stem_of
 from tfstyle.data.read import find_files
-from tfstyle.errors import InputFileError, OutputError, StorageError
+from tfstyle.errors import InputFileError, writing
 from tfstyle.runs.folder import inside
 from tfstyle.runs.sources import Source
 
@@ -69,19 +69,13 @@ class Masks:
         ending = source.name[len(stem_of(source.name)) :] if source.is_file() else ""
         target = output / f"{stem}{ending}"
         inside(output.parent, target.parent)
-        try:
-            with temporary_beside(target, folder=True) as temporary:
-                if source.is_dir():
-                    shutil.copytree(source, temporary / target.name)
-                    remove(target)
-                else:
-                    shutil.copy2(source, temporary / target.name)
-                os.replace(temporary / target.name, target)
-        except (OSError, shutil.Error) as error:
-            known = OutputError.of(target, error)
-            if isinstance(known, StorageError):
-                raise known from error
-            raise OutputError(target, f"cannot be made of {source} ({error}).") from error
+        with writing(target), temporary_beside(target, folder=True) as temporary:
+            if source.is_dir():
+                shutil.copytree(source, temporary / target.name)
+                remove(target)
+            else:
+                shutil.copy2(source, temporary / target.name)
+            os.replace(temporary / target.name, target)
         return target.relative_to(output.parent).as_posix()
 
     def fit(self, image: Source) -> bool:

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tfstyle.data.png import write_png
 from tfstyle.data.read import read_scans
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
-from tfstyle.errors import ArgumentError, OutputError
+from tfstyle.errors import ArgumentError, writing
 
 #: Slices from which on other processes decode and write. Starting them takes about a second.
 MANY_SLICES = 32
@@ -29,21 +29,8 @@ MANY_SLICES = 32
 MEASURED_SLICES = 16
 
 
-class InThisProcess(Executor):
-    """Runs every call at once, in the thread that submits it."""
-
-    def submit(self, function, /, *arguments, **options) -> Future:
-        """See ``concurrent.futures.Executor.submit``."""
-        future: Future = Future()
-        try:
-            future.set_result(function(*arguments, **options))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
 def start_workers(slices: int, workers: int | None = None) -> Executor:
-    """Processes that decode and write slices, or for 0 workers this process itself.
+    """Processes that decode and write slices, or for 0 workers a thread of this one.
 
     Decoding and writing hold Python's lock, so that threads would only take turns. None chooses by
     the number of slices and of CPUs.
@@ -51,7 +38,7 @@ def start_workers(slices: int, workers: int | None = None) -> Executor:
     if workers is None:
         workers = min(os.cpu_count() or 1, 8) if slices >= MANY_SLICES else 0
     if workers == 0:
-        return InThisProcess()
+        return ThreadPoolExecutor(1)
     from loky import ProcessPoolExecutor
 
     # Unlike multiprocessing's, these processes do not run the caller's main module again.
@@ -117,10 +104,8 @@ def _png_steps(width: float, bits: int) -> tuple[float, float]:
 
 def finish_slice(writer: Writer, image: np.ndarray, path: Path, details: tuple) -> dict:
     """Writes one slice and measures it by :func:`facts_of` with `details`; runs in a worker."""
-    try:
+    with writing(path):
         step, error = writer(image, str(path))
-    except OSError as problem:
-        raise OutputError.of(path, problem) from problem
     return {"step": step, "error": error} | facts_of(image, *details)
 
 
@@ -133,10 +118,9 @@ def facts_of(
 ) -> dict[str, float]:
     """What the window clips of one slice, how near it came to the style, and what structure stayed.
 
-    `generated` is float (rows, columns) in [0, 1], `pixels` the content in `units`, `window` its
-    window. `styles` are gray levels, of which distances need exactly one; None measures nothing.
-    Gives ``below`` and ``above`` (shares of the pixels), and where they are defined ``before`` and
-    ``after`` (histogram distances to the style) and ``structure``.
+    `pixels` are the content in `units`, `styles` gray levels, of which distances need exactly one;
+    None measures nothing. Gives ``below`` and ``above`` (shares of the pixels), and where they are
+    defined ``before`` and ``after`` (histogram distances to the style) and ``structure``.
     """
     from tfstyle.data.body import body_mask
     from tfstyle.metrics.preservation import structure_similarity
@@ -193,14 +177,8 @@ def write_generated(
 ) -> None:
     """Writes generated images as a scan of the source's kind and geometry, in this process.
 
-    Args:
-        scan: The source.
-        generated: Float (slices, rows, columns) in [0, 1].
-        window: The window through which the source became [0, 1].
-        kind: ``"dicom"``, ``"nifti"``, or ``"png"`` for one slice.
-        target: A new or empty folder for DICOM, else a file. Nothing is left half-written.
-        deidentify: For DICOM, as `uid_key`; see :func:`tfstyle.data.write_derived_series`.
-        uid_key: See `deidentify`.
+    `kind` is ``"dicom"``, whose `target` is a new or empty folder, ``"nifti"``, or ``"png"`` for
+    one slice. Nothing is left half-written. See :func:`tfstyle.data.write_derived_series`.
     """
     if kind == "dicom":
         write_derived_series(

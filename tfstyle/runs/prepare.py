@@ -152,6 +152,3 @@ def _image(scan: Scan) -> nib.Nifti1Image:
     if window is not None:
         image.header["cal_min"], image.header["cal_max"] = window.lower, window.upper
     return image
-
-
-__all__ = ["PreparedSet", "prepare_scans"]

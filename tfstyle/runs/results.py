@@ -25,7 +25,7 @@ from tfstyle._private.files import (
 )
 from tfstyle.data import Scan, Window
 from tfstyle.data.layouts import is_result
-from tfstyle.errors import InputFileError, OutputError
+from tfstyle.errors import InputFileError, OutputError, writing
 from tfstyle.runs.folder import inside
 from tfstyle.runs.sources import OnFailure
 
@@ -84,15 +84,10 @@ class Account:
 
 @dataclass(frozen=True)
 class Task:
-    """One scan, and what is to be made of it.
+    """One scan, what it is written as, and the file or folder to make in the output folder.
 
-    Attributes:
-        scan: The scan.
-        kind: What it is written as.
-        window: Its window; None where the work chooses it.
-        output: The output folder, or the parent of the one output file.
-        target: The file or folder to make.
-        job: Tells this work from any other; None keeps nothing for a later run.
+    `window` is None where the work chooses it; `job` tells this work from any other, and None keeps
+    nothing for a later run.
     """
 
     scan: Scan
@@ -109,31 +104,30 @@ class Task:
         return self.output / RECORDS / hashlib.sha256(name).hexdigest()[:32]
 
 
-def choose_targets(
+def plan(
     output: Path,
-    names: Sequence[str],
-    endings: Sequence[str],
-    scans: Sequence[Scan],
+    wanted: Sequence[tuple[Scan, str, str, str, Window | None]],
     files: Mapping[str, tuple[str, ...]],
-    kinds: Sequence[str],
-) -> list[Path]:
+    job: Callable[..., str | None],
+) -> list[Task]:
     """Chooses every output path before any work: in the folder `output`, or itself for one scan.
 
-    `names` are paths in the folder without ending, `endings` their endings. `files` takes the kind
-    of a result to the endings that one file may have, of which the first is proposed; `kinds` has
-    the kind of each. Raises an OutputError where `output` is the name of a file that cannot be
-    made.
+    `wanted` has the scans, each with the path of its result in the folder without ending, the
+    ending, the kind and the window. `files` takes a kind to the endings that one file may have.
+    Raises an OutputError where `output` is the name of a file that cannot be made.
     """
     lower = output.name.lower()
     known = sum(files.values(), ())
     if output.is_dir() or not lower.endswith((*known, ".dcm", *_UNKNOWN)):
         taken: set[str] = set()
-        targets = []
-        for name, ending in zip(names, endings):
+        tasks = []
+        for scan, name, ending, kind, window in wanted:
             taken.add(label := free_name(name, taken, ending) + ending)
-            targets.append(output / label)
-        return targets
-    fitting = files.get(kinds[0], ())
+            task = Task(scan, kind, window, output, output / label, job(scan, kind, window))
+            tasks.append(task)
+        return tasks
+    scan, _, _, kind, window = wanted[0]
+    fitting = files.get(kind, ())
     other = "give a folder, or choose another format."
     for wrong, problem in (
         (
@@ -141,17 +135,18 @@ def choose_targets(
             "results are not written in this format; give a folder, or a name that ends in "
             f"{', '.join(known)}.",
         ),
-        (len(scans) > 1, f"is one file, but there are {len(scans)} scans; give a folder."),
+        (len(wanted) > 1, f"is one file, but there are {len(wanted)} scans; give a folder."),
         (not fitting, f"a DICOM series is written into a folder; {other}"),
         (not lower.endswith(fitting), f"the name does not end in {' or '.join(fitting)}; {other}"),
         (
-            kinds[0] == "png" and len(scans[0]) > 1,
-            f"is one picture, but {scans[0].name} has {len(scans[0])} slices; give a folder.",
+            kind == "png" and len(scan) > 1,
+            f"is one picture, but {scan.name} has {len(scan)} slices; give a folder.",
         ),
     ):
         if wrong:
             raise OutputError(output, problem)
-    return [output]
+    # Beside one file, nothing is kept for a later run.
+    return [Task(scan, kind, window, output.parent, output)]
 
 
 def run_tasks(
@@ -165,18 +160,10 @@ def run_tasks(
 ) -> list[Any]:
     """Does what no earlier run has finished; gives an account for each task but those that failed.
 
-    Args:
-        tasks: What there is to do.
-        kind: Class of the accounts.
-        work: From a task, an empty folder and ``advance``, a function that is told how many slices
-            are done, to what was made in the folder and the account.
-        overwrite: Replace results of tfstyle that have the names of the new ones.
-        progress: Called after each batch.
-        on_failure: Called with what turns out to be damaged. Defaults to raising the error.
-
-    Raises:
-        InputFileError: A scan is damaged, and there is nothing to call.
-        OutputError: A result is there already, or cannot be written.
+    `kind` is the class of the accounts. `work` goes from a task, an empty folder and ``advance``, a
+    function that is told how many slices are done, to what was made in the folder and the account.
+    See :func:`tfstyle.runs.stylize_scans` for the other arguments. Raises an InputFileError for a
+    damaged scan without `on_failure`, an OutputError if a result is there or cannot be written.
     """
     found = [finished(task, kind) for task in tasks]
     _check_free([task for task, account in zip(tasks, found) if account is None], overwrite)
@@ -213,26 +200,23 @@ def publish(task: Task, make: Callable[[Task, Path], tuple[Path, Any]]) -> Any:
 
     `make` goes from the task and an empty folder to what was made in it, and the account.
     """
-    try:
-        with ExitStack() as stack:
-            inside(task.output, task.target)
-            beside = task.target
-            if task.job is not None:
-                inside(task.output, task.place)
-                stack.enter_context(locked(task.place))
-                remove_abandoned(task.place, deep=True)
-                beside = task.place / task.target.name
-            made, account = make(task, stack.enter_context(temporary_beside(beside, folder=True)))
-            remove(task.target)
-            if task.job is not None:  # before it has its name: what has it is known to be finished
-                # The name of the source may be that of a patient.
-                facts = account.as_dict() | {"source": task.target.name}
-                record = json.dumps({"job": task.job, "result": facts})
-                write_atomically(task.place / RECORD, record.encode())
-            task.target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(made, task.target)
-    except OSError as error:
-        raise OutputError.of(task.target, error) from error
+    with writing(task.target), ExitStack() as stack:
+        inside(task.output, task.target)
+        beside = task.target
+        if task.job is not None:
+            inside(task.output, task.place)
+            stack.enter_context(locked(task.place))
+            remove_abandoned(task.place, deep=True)
+            beside = task.place / task.target.name
+        made, account = make(task, stack.enter_context(temporary_beside(beside, folder=True)))
+        remove(task.target)
+        if task.job is not None:  # before it has its name: what has it is known to be finished
+            # The name of the source may be that of a patient.
+            facts = account.as_dict() | {"source": task.target.name}
+            record = json.dumps({"job": task.job, "result": facts})
+            write_atomically(task.place / RECORD, record.encode())
+        task.target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(made, task.target)
     return account
 
 
@@ -265,8 +249,5 @@ def _check_free(tasks: Sequence[Task], overwrite: bool) -> None:
         if not all(map(is_result, files)):
             raise OutputError(target, "is not a result of tfstyle; choose another name.")
     for folder in {task.output for task in tasks}:
-        try:
-            with temporary_beside(folder / "result"):
-                pass  # only to see that it can be made
-        except OSError as error:
-            raise OutputError.of(folder, error) from error
+        with writing(folder), temporary_beside(folder / "result"):
+            pass  # only to see that it can be made

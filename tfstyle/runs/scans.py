@@ -35,10 +35,6 @@ class StylizedScan(Account):
     """What was done to one scan.
 
     Attributes:
-        source: Name of the scan read.
-        slices: Number of slices.
-        size: Rows and columns.
-        window: Window of the content, in `units`: what became [0, 1] and back.
         files: Files written, in slice order.
         units: ``"HU"``, ``"US"`` or ``"gray"``; see :class:`tfstyle.data.Scan`.
         clipped_below: Share of the source's pixels below the window, which became black.
@@ -88,14 +84,9 @@ class StylizedScan(Account):
 class StylizeWork:
     """What is the same for all scans of a run.
 
-    Attributes:
-        stylizer: The model.
-        options: Options.
-        codes: Code of each style, or the style.
-        levels: Gray levels of each style, for distances.
-        style_windows: Windows of the styles.
-        model: Fingerprint of the model, None where it cannot be told from others.
-        uid_key: Key of new UIDs; not part of the job, since it is new in each run.
+    Codes, gray levels and windows are those of the styles. `model` is its fingerprint, None where
+    it cannot be told from others; `uid_key`, the key of new UIDs, is new in each run and no part of
+    the job.
     """
 
     stylizer: Stylizer | None
@@ -132,7 +123,7 @@ class StylizeWork:
         """Weights of several styles."""
         return self.options.style_weights if len(self.codes) > 1 else None
 
-    def job(self, scan: Scan, window: Window, kind: str) -> str | None:
+    def job(self, scan: Scan, kind: str, window: Window) -> str | None:
         """Tells this work on a scan from any other; None where the model cannot be told."""
         if self.model is None:
             return None

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from tfstyle import __version__
-from tfstyle._private.files import write_atomically
+from tfstyle._private.images import one_of
 from tfstyle.data import Scan, Window
 from tfstyle.data.dicom.segmentation import DESCRIPTION, write_dicom_seg
 from tfstyle.data.nifti import write_labels
-from tfstyle.data.png import described
+from tfstyle.data.png import write_pixels
 from tfstyle.errors import ArgumentError
 from tfstyle.runs.folder import files_digest
-from tfstyle.runs.results import Account, Progress, Task, choose_targets, run_tasks
+from tfstyle.runs.results import Account, Progress, Task, plan, run_tasks
 from tfstyle.runs.sources import OnFailure, read_inputs
-from tfstyle.segmentation.scans import DEFAULT, Segmenter
+from tfstyle.segmentation.scans import Segmenter
 
 FORMATS = ("auto", "nifti", "dicom-seg", "png")
 #: Kind of a mask to the endings of its file.
@@ -33,10 +33,6 @@ class SegmentedScan(Account):
     """What was found in one scan.
 
     Attributes:
-        source: Name of the scan.
-        slices: Number of slices.
-        size: Rows and columns.
-        window: Window through which the model saw it, in the scan's units.
         file: The mask written.
         harmonized: Whether its gray scale was changed to that of the training.
         confidence: Of the tone transfer, from 0 to 1; None where it was not used.
@@ -110,33 +106,24 @@ def segment_scans(
     Example:
         >>> done = segment_scans("unet_spine", ["ct/"], "labels/")
     """
-    if output_format not in FORMATS:
-        raise ArgumentError(
-            f"output_format: must be one of {', '.join(FORMATS)}, received {output_format!r}."
-        )
+    one_of("output_format", output_format, FORMATS)
     if not isinstance(model, Segmenter):
         model = Segmenter.open(model, reference=reference, window=window, spacing_mm=spacing)
     elif (reference, window, spacing) != (None, None, None):
         raise ArgumentError("model: a Segmenter has its reference, window and spacing already.")
     found = read_inputs(inputs, Path(output), series, on_failure)
-    scans = [scan for scan, _ in found]
-    kinds = [_kind(scan, output_format) for scan in scans]
-    for scan in scans:
+    wanted = []
+    for scan, name in found:
         model.harmonizes(scan, harmonize)  # refused before any work
-    names = [f"{name}_seg" for _, name in found]
-    endings = [_FILES[kind][0] for kind in kinds]
-    output = Path(output)
-    tasks = []
-    targets = choose_targets(output, names, endings, scans, _FILES, kinds)
-    for scan, kind, target in zip(scans, kinds, targets):
-        if target == output:  # beside one file, nothing is kept for a later run
-            tasks.append(Task(scan, kind, None, output.parent, target))
-        else:
-            facts = __version__, model.name, model.digest, harmonize, kind
-            job = files_digest(scan.files, *facts, [frame.index for frame in scan.frames])
-            tasks.append(Task(scan, kind, None, output, target, job))
+        kind = _kind(scan, output_format)
+        wanted.append((scan, f"{name}_seg", _FILES[kind][0], kind, None))
+
+    def job(scan: Scan, kind: str, window: Window | None) -> str:
+        facts = __version__, model.name, model.digest, harmonize, kind
+        return files_digest(scan.files, *facts, [frame.index for frame in scan.frames])
+
     return run_tasks(
-        tasks,
+        plan(Path(output), wanted, _FILES, job),
         SegmentedScan,
         partial(_segment, model, harmonize, batch_size),
         overwrite=overwrite,
@@ -164,11 +151,7 @@ def _segment(
     elif task.kind == "nifti":
         write_labels(labels, scan, made, description=DESCRIPTION)
     else:
-        import tensorflow as tf
-
-        with tf.device("CPU"):
-            data = tf.io.encode_png(labels[0][..., None]).numpy()
-        write_atomically(made, described(data, DESCRIPTION))
+        write_pixels(labels[0][..., None], made, DESCRIPTION)
     counts = np.bincount(labels.ravel())
     numbers = range(1, max(len(counts), *(number + 1 for number in model.labels), 2))
     pixels = {
@@ -208,6 +191,3 @@ def _kind(scan: Scan, output_format: str) -> str:
     if kind == "png" and len(scan) > 1:
         raise ArgumentError(f"output_format: {scan.name} has {len(scan)} slices; use 'nifti'.")
     return kind
-
-
-__all__ = ["DEFAULT", "FORMATS", "SegmentedScan", "segment_scans"]

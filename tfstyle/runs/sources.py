@@ -28,15 +28,11 @@ OnFailure = Callable[[str, InputFileError], None]
 
 @dataclass(frozen=True)
 class Source:
-    """One entry of an input.
+    """One entry of an input, not read yet.
 
-    Attributes:
-        name: What the manifest calls it and draws depend on: its path in the input folder; for a
-            DICOM series of several files its folder and a mark made of the UID.
-        files: The files, not read yet.
-        stem: Path in the output, without number and ending.
-        ending: Of the output.
-        label: Path by which its mask is found.
+    `name` is what the manifest calls it and draws depend on: its path in the input folder; for a
+    DICOM series of several files its folder and a mark made of the UID. `stem` is its path in the
+    output, without number and `ending`; `label` the path by which its mask is found.
     """
 
     name: str
@@ -103,10 +99,8 @@ def find_all(
 
     A source that is given twice counts once. Where several folders are given, results lie in a
     folder of the name of each. There is an error for each DICOM file whose header cannot be read,
-    and for each of several inputs that holds nothing to read.
-
-    Raises:
-        InputFileError: If an input does not exist, or the only one holds nothing to read.
+    and for each of several inputs that holds nothing to read. Raises an InputFileError if an input
+    does not exist, or the only one holds nothing to read.
     """
     known: dict[tuple[str, ...], tuple[Path, Source]] = {}
     damaged: list[InputFileError] = []
@@ -155,12 +149,8 @@ def read_inputs(
     """The scans of all inputs, their pixels not read yet, with the paths of their results.
 
     The paths are in the output, without ending. What tfstyle made in `output` is left out.
-    `on_failure` is called with what cannot be read; without it the error is raised.
-
-    Raises:
-        ArgumentError: No inputs.
-        InputFileError: An input does not exist or cannot be listed, nothing can be read, or an
-            input is damaged and nothing is to be called.
+    `on_failure` is called with what cannot be read; without it the error is raised. Raises an
+    ArgumentError for no inputs, an InputFileError if one does not exist or nothing can be read.
     """
     places = list(map(Path, _without_own_results(inputs, output)))
     if not places:

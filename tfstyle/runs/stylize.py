@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from tfstyle.data.dicom.deidentify import check_burned_in, new_key
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WorkerError
 from tfstyle.runs.options import StylizeOptions
 from tfstyle.runs.outputs import ending_of, output_kind, start_workers
-from tfstyle.runs.results import RECORDS, Progress, Task, choose_targets, run_tasks
+from tfstyle.runs.results import RECORDS, Progress, Task, plan, run_tasks
 from tfstyle.runs.scans import StylizedScan, StylizeWork
 from tfstyle.runs.sources import OnFailure, name_of, read_inputs
-from tfstyle.stylizers import ServedStylizer, Stylizer
+from tfstyle.stylizers import Stylizer
 
 #: File in RECORDS: the key of new UIDs, while a run with ``deidentify="basic"`` is not finished.
 UID_KEY = "uid_key"
@@ -59,7 +60,7 @@ def stylize_scans(
 
     Args:
         stylizer: A :class:`tfstyle.ToneTransfer`, which gives every scan one curve; a
-            :class:`tfstyle.StyleTransfer`, :class:`ServedStylizer`, or one of
+            :class:`tfstyle.StyleTransfer`, a :class:`tfstyle.serving.Client`, or one of
             ``tfstyle.baselines``, which treat slices one by one.
         inputs: DICOM files or folders of series, NIfTI, PNG, or folders of them. Where several
             folders are given, the results of each lie in a folder of its name.
@@ -122,13 +123,11 @@ def stylize_scans(
                 progress=progress,
                 on_failure=on_failure,
             )
-        except Exception as error:
-            if type(error).__name__ in ("TerminatedWorkerError", "BrokenProcessPool"):
-                raise WorkerError(
-                    "a process that reads and writes slices was killed, perhaps for want of "
-                    "memory; give the same command again, with fewer workers if need be"
-                ) from error
-            raise
+        except BrokenExecutor as error:
+            raise WorkerError(
+                "a process that reads and writes slices was killed, perhaps for want of memory; "
+                "give the same command again, with fewer workers if need be"
+            ) from error
     if key is not None and len(results) == len(found):
         key.unlink(missing_ok=True)
     return results
@@ -146,33 +145,22 @@ def make_tasks(
     """
     options = work.options
     basic = options.deidentify == "basic"
-    usable = []
+    wanted = []
     for number, (scan, name) in enumerate(found, 1):
         if basic:
             for frame in scan.frames:
                 check_burned_in(frame.BurnedInAnnotation, frame.path)
             name = name_of(scan, f"scan-{number:04d}")
         try:
-            usable.append((scan, name, resolve_window(options.window, scan)))
+            window = resolve_window(options.window, scan)
         except InputFileError as error:
             if on_failure is None or len(found) == 1:
                 raise
             on_failure(error.path, error)
-    if not usable:
-        return []
-    scans = [scan for scan, _, _ in usable]
-    kinds = [output_kind(scan, options.output_format) for scan in scans]
-    endings = [ending_of(scan, kind) for scan, kind in zip(scans, kinds)]
-    names = [name for _, name, _ in usable]
-    tasks = []
-    targets = choose_targets(output, names, endings, scans, _FILES, kinds)
-    for (scan, _, window), kind, target in zip(usable, kinds, targets):
-        if target == output:  # beside one file, nothing is kept for a later run
-            tasks.append(Task(scan, kind, window, output.parent, target))
-        else:
-            job = work.job(scan, window, kind)
-            tasks.append(Task(scan, kind, window, output, target, job))
-    return tasks
+            continue
+        kind = output_kind(scan, options.output_format)
+        wanted.append((scan, name, ending_of(scan, kind), kind, window))
+    return plan(output, wanted, _FILES, work.job) if wanted else []
 
 
 def _uid_key(file: Path) -> str:
@@ -185,6 +173,3 @@ def _uid_key(file: Path) -> str:
         raise OutputError(file, f"cannot be read ({error.strerror}).") from error
     write_atomically(file, key.encode(), private=True)
     return key
-
-
-__all__ = ["ServedStylizer", "StylizedScan", "Stylizer", "stylize_scans"]

@@ -23,7 +23,7 @@ from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom
 from tfstyle.errors import ArgumentError, require_packages
 from tfstyle.runs.fit import Backup, fit_resumable, read_history, steps_done
 from tfstyle.runs.folder import RunFolder
-from tfstyle.runs.training_run import TrainingRun
+from tfstyle.runs.options import TrainingRun
 from tfstyle.style_transfer import StyleTransfer
 
 log = logging.getLogger(__name__)
@@ -259,6 +259,3 @@ def environment() -> dict[str, str | None]:
 
 def _last(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     return dict(rows[-1]) if rows else {}
-
-
-__all__ = ["TrainingResult", "TrainingRun", "environment", "train"]

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfstyle import presets
+from tfstyle._private.images import check_batch_size
 from tfstyle._private.keras_files import load_model
 from tfstyle.data import Scan, Window, read_scan, resolve_window
 from tfstyle.encoders.weights import load_npz
@@ -155,7 +156,7 @@ class Segmenter:
     def __call__(
         self, scan: Scan, *, harmonize: bool | None = None, batch_size: int = 8
     ) -> np.ndarray:
-        """Segments a scan.
+        """Segments a scan: uint8 labels of its shape, 0 for background.
 
         Args:
             scan: The scan; all of it is read.
@@ -164,12 +165,8 @@ class Segmenter:
                 HU: for HU the window does the same exactly.
             batch_size: Slices a call of the model.
 
-        Returns:
-            uint8 labels of the scan's shape, 0 for background.
-
-        Raises:
-            ArgumentError: a window or a model that does not suit the scan.
-            InputFileError: a file of the scan that is damaged.
+        Raises an ArgumentError for a window or a model that does not suit the scan, an
+        InputFileError for a damaged file of it.
         """
         return self.segment(scan, harmonize, batch_size)[0]
 
@@ -177,8 +174,7 @@ class Segmenter:
         self, scan: Scan, harmonize: bool | None = None, batch_size: int = 8
     ) -> tuple[np.ndarray, Window, float | None]:
         """:meth:`__call__`, with the window used and the confidence of the harmonization."""
-        if batch_size < 1:
-            raise ArgumentError(f"batch_size: must be at least 1, received {batch_size!r}.")
+        check_batch_size(batch_size)
         harmonized = self.harmonizes(scan, harmonize)
         window = resolve_window(self.window if scan.units == "HU" else "auto", scan)
         turn, back = _turns(scan)

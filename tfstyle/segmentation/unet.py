@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers, ops
 
-from tfstyle._private.images import as_batch, checked_whole, gray_tensor
+from tfstyle._private.images import as_batch, checked_whole, gray_tensor, one_of
 from tfstyle._private.keras_files import KerasFile
 from tfstyle.errors import ArgumentError
 from tfstyle.layers.padding import extend_to_stride
@@ -125,16 +125,12 @@ class UNet(PresetModel, KerasFile, keras.Model):
         classes = checked_whole("classes", classes, 2)
         depth, width = checked_whole("depth", depth, 1), checked_whole("width", width, 1)
         groups = checked_whole("groups", groups, 1)
-        if normalization not in NORMALIZATIONS:
-            raise ArgumentError(
-                f"normalization: must be one of {NORMALIZATIONS}, received {normalization!r}."
-            )
+        one_of("normalization", normalization, NORMALIZATIONS)
+        one_of("output", output, OUTPUTS)
         if normalization == "group" and width % groups:
             raise ArgumentError(f"groups: {groups} does not divide the width {width}.")
         if not 0 <= dropout < 1:
             raise ArgumentError(f"dropout: must lie in [0, 1), received {dropout!r}.")
-        if output not in OUTPUTS:
-            raise ArgumentError(f"output: must be one of {OUTPUTS}, received {output!r}.")
         self.classes, self.depth, self.width = classes, depth, width
         self.normalization, self.groups = normalization, groups
         self.dropout, self.output_kind = float(dropout), output
@@ -201,16 +197,7 @@ class UNet(PresetModel, KerasFile, keras.Model):
         return x if self.output_kind == "logits" else ops.softmax(x, axis=-1)
 
     def contract(self, level: int, x, training=None):
-        """What a level of the contracting path makes of its input, 0 being the first.
-
-        Args:
-            level: From 0 to ``depth``.
-            x: float tensor (B, H, W, C).
-            training: Whether dropout acts.
-
-        Returns:
-            float tensor (B, H, W, width·2^level).
-        """
+        """What a level of the contracting path, from 0 on, makes of its input; with dropout."""
         x = self.down[level](x, training=training)
         if level >= self.depth - 1:  # the last two levels, as in the authors' network
             x = self.drops[level - self.depth + 1](x, training=training)
@@ -281,24 +268,12 @@ class UNet(PresetModel, KerasFile, keras.Model):
         """
         images, shape = as_batch(image, "image")
         kind = np.uint8 if self.classes <= 256 else np.int32
+        scores = self.traced("scores", lambda x: self(x, training=False), self.images_spec)
         masks = [
-            ops.convert_to_numpy(ops.argmax(self._scores(images[i : i + batch_size]), axis=-1))
+            ops.convert_to_numpy(ops.argmax(scores(images[i : i + batch_size]), axis=-1))
             for i in range(0, len(images), batch_size)
         ]
         return np.concatenate(masks).astype(kind).reshape(shape)
-
-    def _scores(self, images):
-        """The model's call as a graph that is traced once for all sizes."""
-        if self._graph is None:
-            import tensorflow as tf
-
-            spec = tf.TensorSpec((None, None, None, 1), tf.float32)
-            self._graph = tf.function(
-                lambda x: self(x, training=False), input_signature=[spec], autograph=False
-            )
-        return self._graph(images)
-
-    _graph = None
 
     # -- presets ---------------------------------------------------------------------------
     def preset_settings(self):

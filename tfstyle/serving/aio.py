@@ -64,6 +64,3 @@ class AsyncClient:
 
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
-
-
-__all__ = ["AsyncClient"]

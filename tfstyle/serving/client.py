@@ -24,7 +24,17 @@ from tfstyle.export.signatures import ENCODE_STYLE, STRENGTH_SUFFIX, STYLIZE, ST
 if TYPE_CHECKING:
     import grpc
     import numpy.typing as npt
+    from tensorflow.core.framework.tensor_pb2 import TensorProto
+    from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 
+#: Largest message that a client sends or accepts.
+MESSAGE_BYTES = 512 * 2**20
+#: Options of gRPC channels and servers for messages of the size of images, which would otherwise
+#: wait for the other side's leave every 64 kB.
+LARGE_MESSAGES = (
+    ("grpc.http2.lookahead_bytes", 4 * 2**20),
+    ("grpc.http2.max_frame_size", 2**20),
+)
 # What servers say of a request that fewer images would have made small enough: gRPC of a message,
 # TensorFlow Serving of a batch, the development server of pixels.
 _TOO_LARGE = re.compile(r"larger than max|over this server's limit of \d+ in one request")
@@ -62,7 +72,6 @@ class Client:
         retries: How often a call is repeated while no server can be reached, 0 to 4.
         credentials: For TLS with certificates of your own, from ``grpc.ssl_channel_credentials``.
         headers: Sent with every call as gRPC metadata, such as ``{"authorization": "Bearer …"}``.
-        max_message_bytes: Largest message to send or accept.
         max_request_pixels: Most content pixels (images × rows × columns) that go in one request;
             a larger batch goes in several. The default, four 512 × 512 slices, takes some ten
             seconds on one core. Where the server refuses a request as too large, half of its
@@ -89,7 +98,6 @@ class Client:
         retries: int = 3,
         credentials: grpc.ChannelCredentials | None = None,
         headers: Mapping[str, str] | None = None,
-        max_message_bytes: int = 512 * 2**20,
         max_request_pixels: int = 2**20,
     ):
         require_packages(SERVING_PACKAGES, "serving", "calling a served model")
@@ -100,7 +108,6 @@ class Client:
         if not isinstance(model_name, str) or not model_name:
             raise ArgumentError(f"model_name: must be a name, received {model_name!r}.")
         checked_whole("retries", retries, 0, 4)
-        checked_whole("max_message_bytes", max_message_bytes, 1, 2**31 - 1)
         checked_whole("max_request_pixels", max_request_pixels, 1, 2**63)
         if version is not None:
             checked_whole("version", version, 0, 2**63 - 1)
@@ -117,7 +124,7 @@ class Client:
         self.version_label = version_label
         self._max_request_pixels = max_request_pixels
         self._closed = False
-        options = _channel_options(self.target, retries, max_message_bytes)
+        options = _channel_options(self.target, retries)
         if secure or credentials is not None:
             credentials = credentials or grpc.ssl_channel_credentials()
             self._channel = grpc.secure_channel(self.target, credentials, options)
@@ -132,6 +139,7 @@ class Client:
         style: npt.ArrayLike | Sequence[npt.ArrayLike],
         strength: float = 1.0,
         style_weights: Sequence[float] | None = None,
+        batch_size: int | None = None,
         *,
         timeout: float | None = None,
     ) -> np.ndarray:
@@ -144,6 +152,7 @@ class Client:
                 images and codes, whose generated images are averaged with `style_weights`.
             strength: In [0, 1]. Values under 1 use the signatures ``…_strength``.
             style_weights: One weight for each style of a list. Defaults to equal ones.
+            batch_size: Images a request at most. Defaults to as many as `max_request_pixels`.
             timeout: Seconds for each request. Defaults to the client's.
 
         Returns:
@@ -157,12 +166,12 @@ class Client:
         contents, shape = as_batch(content, "content")
         check_strength(strength)
         parts = [
-            (weight, *_style_or_code(one, argument, len(contents)))
+            (np.float32(weight), *_style_or_code(one, argument, len(contents)))
             for weight, one, argument in named_styles(style, style_weights)
         ]
         # Averages of codes mean nothing to some models, and a client does not know which it calls.
         blend = sum(
-            np.float32(weight) * self._generate(contents, name, styles, strength, timeout)
+            weight * self._generate(contents, name, styles, strength, batch_size, timeout)
             for weight, name, styles in parts
         )
         return np.clip(blend, 0.0, 1.0).reshape(shape)
@@ -173,6 +182,7 @@ class Client:
         name: str,
         styles: np.ndarray,
         strength: float,
+        batch_size: int | None,
         timeout: float | None,
     ) -> np.ndarray:
         """Images for one style; `name` says whether `styles` are a ``"style"`` or a ``"code"``."""
@@ -193,7 +203,7 @@ class Client:
 
         each = styles[0].size if name == "style" and len(styles) > 1 else 0
         pixels = max(contents[0].size, each)
-        return np.concatenate([*self._in_parts(len(contents), pixels, request)])
+        return np.concatenate([*self._in_parts(len(contents), pixels, request, batch_size)])
 
     def encode_style(self, style: npt.ArrayLike, *, timeout: float | None = None) -> np.ndarray:
         """All that the model takes from a style image, to keep and to give to :meth:`stylize`.
@@ -284,8 +294,6 @@ class Client:
         """
         from tensorflow_serving.apis import get_model_metadata_pb2 as metadata
 
-        from tfstyle.serving.tensors import describe_tensor
-
         request = self._for_model(metadata.GetModelMetadataRequest())
         request.metadata_field.append("signature_def")
         response = self._call(self._prediction.GetModelMetadata, request, timeout)
@@ -293,8 +301,8 @@ class Client:
         response.metadata["signature_def"].Unpack(found)
         return {
             name: {
-                "inputs": {key: describe_tensor(info) for key, info in definition.inputs.items()},
-                "outputs": {key: describe_tensor(info) for key, info in definition.outputs.items()},
+                side: {key: describe_tensor(one) for key, one in getattr(definition, side).items()}
+                for side in ("inputs", "outputs")
             }
             for name, definition in found.signature_def.items()
             if definition.inputs
@@ -366,11 +374,13 @@ class Client:
         if self._closed:
             raise ServingError(f"{self.target}: this client is closed")
 
-    def _in_parts(self, count: int, pixels: int, request: Callable[[slice], Any]) -> Iterator[Any]:
+    def _in_parts(
+        self, count: int, pixels: int, request: Callable[[slice], Any], most: int | None = None
+    ) -> Iterator[Any]:
         """Results for images 0 to `count` in as few requests as client and server allow."""
         start = 0
         while start < count:
-            size = min(self._step(pixels), count - start)
+            size = min(max(1, self._max_request_pixels // pixels), count - start, most or count)
             try:
                 yield request(slice(start, start + size))
             except ServingError as error:
@@ -381,10 +391,6 @@ class Client:
             else:
                 start += size
 
-    def _step(self, pixels: int) -> int:
-        """Images of this many pixels that go in one request."""
-        return max(1, self._max_request_pixels // pixels)
-
     def _unexpected(self, answer: dict[str, np.ndarray], expected: str) -> NoReturn:
         received = ", ".join(f"'{k}' as {v.dtype} {v.shape}" for k, v in sorted(answer.items()))
         raise ServingError(
@@ -393,10 +399,22 @@ class Client:
         )
 
 
-def _channel_options(target: str, retries: int, message_bytes: int) -> list[tuple[str, Any]]:
-    """Messages of the size of images, retries, all addresses of a name."""
-    from tfstyle.serving.tensors import LARGE_MESSAGES
+def describe_tensor(info: TensorInfo | TensorProto) -> str:
+    """Dtype and shape in words, such as ``float32 (?, ?, ?, 1)``."""
+    import tensorflow as tf
 
+    try:
+        dtype = tf.as_dtype(info.dtype).name
+    except TypeError:
+        dtype = f"dtype {info.dtype}"
+    if info.tensor_shape.unknown_rank:
+        return f"{dtype} of any shape"
+    sizes = ("?" if dim.size < 0 else str(dim.size) for dim in info.tensor_shape.dim)
+    return f"{dtype} ({', '.join(sizes)})"
+
+
+def _channel_options(target: str, retries: int) -> list[tuple[str, Any]]:
+    """Messages of the size of images, retries, all addresses of a name."""
     config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
     if retries:
         policy = {
@@ -408,12 +426,12 @@ def _channel_options(target: str, retries: int, message_bytes: int) -> list[tupl
         }
         config["methodConfig"] = [{"name": [{}], "retryPolicy": policy}]
     options: list[tuple[str, Any]] = [
-        ("grpc.max_send_message_length", message_bytes),
-        ("grpc.max_receive_message_length", message_bytes),
+        ("grpc.max_send_message_length", MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MESSAGE_BYTES),
         *LARGE_MESSAGES,
         ("grpc.service_config", json.dumps(config)),
         # A larger message would not be tried again.
-        ("grpc.per_rpc_retry_buffer_size", message_bytes),
+        ("grpc.per_rpc_retry_buffer_size", MESSAGE_BYTES),
     ]
     if target.startswith(("127.", "localhost:", "[::1]", "unix:")):
         options.append(("grpc.enable_http_proxy", 0))  # a proxy would only harm

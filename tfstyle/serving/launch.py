@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfstyle._private.images import one_of
 from tfstyle.errors import ArgumentError, ServingError
 from tfstyle.serving.client import Client
 from tfstyle.serving.server import HOST, DevelopmentServer
@@ -78,8 +79,7 @@ def serve(
     Example:
         >>> serve("saved_models", port=8500)                      # doctest: +SKIP
     """
-    if backend not in BACKENDS:
-        raise ArgumentError(f"backend: must be one of {', '.join(BACKENDS)}, received {backend!r}.")
+    one_of("backend", backend, BACKENDS)
     if not grace >= 0:
         raise ArgumentError(f"grace: must be at least 0 seconds, received {grace!r}.")
     server = DevelopmentServer(models, port=port)  # checks its arguments

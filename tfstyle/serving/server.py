@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import re
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -28,6 +27,7 @@ from tfstyle.errors import (
     require_packages,
 )
 from tfstyle.export.servable import DEFAULT_SIGNATURE, Servable, list_versions, saved_model_folder
+from tfstyle.serving.client import LARGE_MESSAGES, describe_tensor
 
 if TYPE_CHECKING:
     import grpc
@@ -70,15 +70,10 @@ class Limits:
 
 
 def resolve_models(models: str | Path | Mapping[str, str | Path]) -> dict[str, Path]:
-    """Model names and their base paths, from what a user would naturally give.
+    """Model names and their absolute base paths, from what a user would naturally give.
 
-    Args:
-        models: One of a mapping of model name to base path; a base path itself (a folder with
-            version folders: the model gets the folder's name); or a folder of base paths, such as
-            ``saved_models``.
-
-    Returns:
-        Model name to absolute base path, each with a ``saved_model.pb`` in its latest version.
+    `models` is a mapping of model name to base path; a base path itself (a folder with version
+    folders: the model gets the folder's name); or a folder of base paths, such as ``saved_models``.
 
     Raises:
         InputFileError: A folder is missing, has no version, or its latest version is empty.
@@ -109,7 +104,7 @@ def resolve_models(models: str | Path | Mapping[str, str | Path]) -> dict[str, P
 
 
 class DevelopmentServer:
-    """Predict, GetModelMetadata, GetModelStatus and gRPC's health service, in this process.
+    """Predict, GetModelMetadata and GetModelStatus of TensorFlow Serving, in this process.
 
     The graph runs through TensorFlow's session loader, not through the model's Python code, so
     what works here works in TensorFlow Serving; statuses and their words are its own. It listens
@@ -150,7 +145,6 @@ class DevelopmentServer:
         self.limits = limits or Limits()
         self._wanted_port = port
         self._port: int | None = None
-        self._lock = threading.Lock()
 
     @property
     def port(self) -> int:
@@ -178,42 +172,10 @@ class DevelopmentServer:
             InputFileError: A model cannot be loaded.
             ServingError: The port is taken, or the server runs already.
         """
-        with self._lock:
-            if self._port is not None:
-                raise ServingError(f"the development server already listens on {self.address}")
-            self._start()
-        logger.info("development server listening on %s", self.address)
-        return self
-
-    def stop(self, grace: float = 5.0) -> None:
-        """Refuse new requests, let those in progress finish, and release the models.
-
-        Does nothing when the server is not running.
-
-        Args:
-            grace: Seconds that requests in progress may take; then they are canceled.
-        """
-        with self._lock:
-            if self._port is None:
-                return
-            self._port = None
-            self._health.enter_graceful_shutdown()
-            self._server.stop(grace).wait()
-            self._parts.close()
-        logger.info("development server stopped")
-
-    def __enter__(self) -> DevelopmentServer:
-        return self.start()
-
-    def __exit__(self, *exception: object) -> None:
-        self.stop()
-
-    def _start(self) -> None:
         import grpc
-        from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-        from tfstyle.serving.tensors import LARGE_MESSAGES
-
+        if self._port is not None:
+            raise ServingError(f"the development server already listens on {self.address}")
         self._servables: dict[str, tuple[int, Servable]] = {}
         with ExitStack() as parts:
             threads = ThreadPoolExecutor(self.limits.running, thread_name_prefix="tfstyle-grpc")
@@ -229,10 +191,6 @@ class DevelopmentServer:
             self._server = grpc.server(threads, maximum_concurrent_rpcs=calls, options=options)
             parts.callback(self._server.stop, None)
             self._server.add_generic_rpc_handlers(self._handlers())
-            self._health = health.HealthServicer()
-            for service in ("", _PREDICTION, _MODELS):
-                self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
             port = _bind(self._server, self._wanted_port)
             for name, path in self.models.items():
                 folder = saved_model_folder(path)
@@ -241,6 +199,29 @@ class DevelopmentServer:
             self._server.start()
             self._parts = parts.pop_all()
         self._port = port
+        logger.info("development server listening on %s", self.address)
+        return self
+
+    def stop(self, grace: float = 5.0) -> None:
+        """Refuse new requests, let those in progress finish, and release the models.
+
+        Does nothing when the server is not running.
+
+        Args:
+            grace: Seconds that requests in progress may take; then they are canceled.
+        """
+        if self._port is None:
+            return
+        self._port = None
+        self._server.stop(grace).wait()
+        self._parts.close()
+        logger.info("development server stopped")
+
+    def __enter__(self) -> DevelopmentServer:
+        return self.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
 
     # -- requests --------------------------------------------------------------------------
 
@@ -438,8 +419,6 @@ def _decode(name: str, proto: Any, info: Any, limits: Limits) -> np.ndarray:
     so its size is judged before memory is taken for it.
     """
     import tensorflow as tf
-
-    from tfstyle.serving.tensors import describe_tensor
 
     shape = [dim.size for dim in proto.tensor_shape.dim]
     given = not proto.tensor_shape.unknown_rank and min(shape, default=0) >= 0

@@ -18,7 +18,8 @@ from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
 
-from tfstyle.errors import ArgumentError, InputFileError, require_packages
+from tfstyle._private.images import one_of
+from tfstyle.errors import InputFileError, require_packages
 
 #: ``keep`` leaves all attributes that describe patient, study, place and staff; ``basic`` is the
 #: Basic Application Level Confidentiality Profile of DICOM PS3.15 Annex E.
@@ -42,10 +43,7 @@ _CLASSES = ("ClassUID", "SyntaxUID", "CodingSchemeUID", "ContextUID", "MappingRe
 
 def check_profile(profile: str) -> None:
     """An ArgumentError if a profile is unknown, MissingPackageError without dicom-anonymizer."""
-    if profile not in PROFILES:
-        raise ArgumentError(
-            f"deidentify: unknown profile {profile!r}; use one of {', '.join(PROFILES)}."
-        )
+    one_of("deidentify", profile, PROFILES)
     if profile == "basic":
         _rules()
 
@@ -81,16 +79,10 @@ def deidentify(dataset: Dataset, key: str) -> None:
     """Applies the basic profile to a data set, in place.
 
     Attributes are removed, emptied or replaced by dummies as Table E.1-1 says, at every level, and
-    say so; UIDs of instances become :func:`new_uid`. Private and unknown attributes, and dates,
-    names and free text that the table does not list, are removed. Geometry, windows, technique and
-    equipment by make and model stay. Pixels are not looked at.
-
-    Args:
-        dataset: The data set; its file meta group is left alone.
-        key: Of :func:`new_key`; files with one key stay together as series and studies.
-
-    Raises:
-        MissingPackageError: If dicom-anonymizer is not installed.
+    say so; UIDs of instances become :func:`new_uid`, so that files of one `key` stay together.
+    Private and unknown attributes, and dates, names and free text that the table does not list, are
+    removed. Geometry, windows, technique and equipment by make and model stay. Neither pixels nor
+    the file meta group are looked at.
 
     Example:
         >>> import pydicom

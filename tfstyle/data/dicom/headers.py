@@ -10,6 +10,7 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
+from tfstyle.data.dicom import tables
 from tfstyle.data.dicom.files import (
     NoPictureError,
     NoSizeError,
@@ -28,7 +29,6 @@ from tfstyle.data.windows import Window
 from tfstyle.errors import InputFileError
 
 _NOT_PICTURES = frozenset({"SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "RTRECORD", "PR", "KO", "SR"})
-_CT_CLASSES = tuple(f"1.2.840.10008.5.1.4.1.1.2{end}" for end in ("", ".1", ".2"))  # and Enhanced
 
 # What may tell images of one place apart, in the order in which it is tried: what it is called,
 # the functional group that says it of a frame, and the attributes there or at the top level.
@@ -220,7 +220,7 @@ def _describe(path: str, dataset: Dataset) -> list[Frame]:
         identity=identity_of(dataset),
         SOPInstanceUID=text_of(dataset, "SOPInstanceUID")
         or text_of(meta, "MediaStorageSOPInstanceUID"),
-        Modality="CT" if modality == "" and sop_class in _CT_CLASSES else modality,
+        Modality=modality or ("CT" if sop_class in (tables.CT, *tables.ENHANCED_CT) else ""),
         SeriesNumber=integer_of(dataset, "SeriesNumber"),
         InstanceNumber=None if number is None else int(number),
         Rows=integer_of(dataset, "Rows"),

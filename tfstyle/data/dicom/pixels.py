@@ -47,11 +47,7 @@ class OpenFiles:
         self._decoded: dict[str, tuple[Dataset, Stored]] = {}
 
     def plane(self, frame: Frame) -> np.ndarray:
-        """Pixels (rows, columns) of one frame: int16 HU, or float64 in other units.
-
-        Raises:
-            InputFileError: If the file is damaged.
-        """
+        """Pixels (rows, columns) of one frame: int16 HU, or float64 in other units."""
         found = self._decoded.get(frame.path)
         if found is None:
             dataset = read_dataset(frame.path, pixels=True)
@@ -87,8 +83,7 @@ class DicomPixels:
     def read(self, indices: Iterable[int], files: OpenFiles | None = None) -> np.ndarray:
         """Pixels (slices, rows, columns): int16 HU, else the smallest type that fits.
 
-        Raises:
-            InputFileError: If a file is damaged, or the pixels are more than the limit.
+        Raises an InputFileError if a file is damaged, or the pixels are more than the limit.
         """
         frames = [self.frames[i] for i in indices]
         _, rows, columns = self.shape
@@ -178,10 +173,8 @@ _CODESTREAMS = {
 def _precision(path: str, dataset: Dataset) -> int | None:
     """Bits a sample of a compressed picture by its own header; None for other pixel data.
 
-    Decoders take memory and time by that header, not by Rows and Columns.
-
-    Raises:
-        InputFileError: If it is of another size than the file says.
+    Decoders take memory and time by that header, not by Rows and Columns; an InputFileError if the
+    two differ.
     """
     if dataset.file_meta.TransferSyntaxUID not in _CODESTREAMS:
         return None

@@ -15,7 +15,7 @@ from tfstyle.data.dicom.files import check_size, meta_of, read_dataset
 from tfstyle.data.layouts import MARK
 from tfstyle.data.privacy import reason_of, values_unsaid
 from tfstyle.data.scan import Scan
-from tfstyle.errors import ArgumentError, InputFileError, OutputError, require_packages
+from tfstyle.errors import ArgumentError, InputFileError, require_packages, writing
 from tfstyle.limits import check
 
 #: Segmentation Storage and Label Map Segmentation Storage.
@@ -33,18 +33,10 @@ _NEEDED = {"highdicom": "highdicom"}, "dicom-seg", "DICOM SEG"
 
 
 def read_dicom_seg(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a DICOM segmentation with highdicom: segment numbers as labels.
+    """Segment numbers as labels, uint16 of three axes, and the affine of these to the patient.
 
-    Args:
-        path: A file of one of :data:`SEG_CLASSES`. Fractional segments count from one half on.
-
-    Returns:
-        uint16 labels of three axes, and the affine to patient coordinates as ``Scan.affine``.
-
-    Raises:
-        InputFileError: The file is damaged or is not a segmentation, its segments overlap, or its
-            frames are not a regular stack.
-        MissingPackageError: highdicom is not installed.
+    Fractional segments count from one half on. Raises an InputFileError for what is damaged or is
+    not a segmentation, whose segments overlap, or whose frames are not a regular stack.
     """
     require_packages(*_NEEDED)
     import highdicom as hd
@@ -92,11 +84,8 @@ def write_dicom_seg(
         model: Name of the model, for the algorithm identification.
         version: Version of the software.
 
-    Raises:
-        ArgumentError: The scan is not of DICOM, or the labels do not fit it.
-        MissingPackageError: highdicom is not installed.
-        InputFileError: a file of the scan lacks what a segmentation must refer to.
-        OutputError: the file cannot be written.
+    Raises an ArgumentError if the labels do not fit a scan of DICOM, an InputFileError if a file
+    lacks what a segmentation must refer to, and OutputError and MissingPackageError.
     """
     if not scan.frames:
         raise ArgumentError(
@@ -158,9 +147,6 @@ def write_dicom_seg(
     except Exception as error:  # highdicom raises many kinds
         problem = f"a DICOM segmentation cannot be derived from it ({reason_of(error)})."
         raise InputFileError(files[0], problem) from None
-    try:
-        with temporary_beside(path) as temporary:
-            written.save_as(temporary)
-            os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError.of(path, error) from error
+    with writing(path), temporary_beside(path) as temporary:
+        written.save_as(temporary)
+        os.replace(temporary, path)

@@ -69,12 +69,9 @@ def unlike(frame: Frame, other: Frame) -> str:
 def stacks_of(frames: Sequence[Frame], name: str) -> list[tuple[list[Frame], tuple[str, ...]]]:
     """Sorts frames of one series, size and orientation along their normal.
 
-    Returns:
-        Stacks, several where places repeat, each with what tells it apart, such as
-        ``("phase1", "echo2")``: numbers and no values of the header, which may be private.
-
-    Raises:
-        InputFileError: If several images at one place cannot be told apart.
+    Gives stacks, several where places repeat, each with what tells it apart, such as
+    ``("phase1", "echo2")``: numbers and no values of the header, which may be private. Raises an
+    InputFileError if several images at one place cannot be told apart.
     """
     frames = _without_copies(frames, name)
     places, frames = _places(frames, name)

@@ -25,7 +25,7 @@ from tfstyle.data.layouts import DESCRIPTION
 from tfstyle.data.nifti import check_unit
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
-from tfstyle.errors import ArgumentError, OutputError
+from tfstyle.errors import ArgumentError, OutputError, writing
 
 _LEVELS = 65535
 _WHAT = "Gray scale style transfer"
@@ -37,7 +37,6 @@ def write_derived_series(
     window: Window,
     out_dir: str | os.PathLike,
     *,
-    description: str = DESCRIPTION,
     series_description: str | None = None,
     series_number: int | None = None,
     deidentify: str = "keep",
@@ -67,7 +66,6 @@ def write_derived_series(
         window: The window through which the source became [0, 1].
         out_dir: Folder to make, with ``IM_0001.dcm`` and so on. It appears when complete; an
             existing one must be empty.
-        description: Beginning of Derivation Description (0008,2111).
         series_description: Series Description (0008,103E). Defaults to the source's with
             "(tfstyle)".
         series_number: Series Number (0020,0011). Defaults to the source's plus 1000.
@@ -93,14 +91,13 @@ def write_derived_series(
     frames, generated = scan.frames, check_unit(generated, scan.shape)
     series = DerivedSeries(
         window,
-        description=description,
         series_description=series_description,
         series_number=series_number,
         deidentify=deidentify,
         uid_key=uid_key,
     )
     out = Path(out_dir)
-    try:
+    with writing(out):
         if out.is_dir() and any(out.iterdir()):
             raise OutputError(out, "exists and is not empty; choose another folder.")
         if not out.is_dir() and (out.exists() or out.is_symlink()):
@@ -114,8 +111,6 @@ def write_derived_series(
                 names.append(series.file_name(number))
                 series.write(frame, image, number, temporary / names[-1], headers[frame.path])
             os.rename(temporary, out)  # replaces an empty folder
-    except OSError as error:
-        raise OutputError.of(out, error) from error
     return [out / name for name in names]
 
 
@@ -133,28 +128,20 @@ def _code(value: str, scheme: str, meaning: str) -> DicomSequence:
 class DerivedSeries:
     """What all images of a derived series share, and how one of them is written.
 
-    Pickles, so that several processes can write one series.
-
-    Args:
-        window: See :func:`write_derived_series`, as for all others.
-
-    Raises:
-        ArgumentError: If the description is empty, or `deidentify` cannot be used.
+    Takes arguments of :func:`write_derived_series`, and pickles, so that several processes can
+    write one series. Raises an ArgumentError for unknown `deidentify`.
     """
 
     def __init__(
         self,
         window: Window,
         *,
-        description: str = DESCRIPTION,
         series_description: str | None = None,
         series_number: int | None = None,
         deidentify: str = "keep",
         uid_key: str | None = None,
     ):
         check_profile(deidentify)
-        if not description.strip():
-            raise ArgumentError("description: must say what was done to the images, is empty.")
         self.window, self.number = window, series_number
         self.series_description = series_description
         self.uid, self.study_uid, self.place_uid = (generate_uid(prefix=None) for _ in range(3))
@@ -167,10 +154,10 @@ class DerivedSeries:
         self.slope = format_number_as_ds(window.width / _LEVELS)
         self.intercept = format_number_as_ds(window.lower)
         self.description = (
-            f"{description.strip().rstrip('.')}. Values are gray levels of the window "
+            f"{DESCRIPTION}. Values are gray levels of the window "
             f"{window.center:g} / {window.width:g} (center / width) in the scale of the source, "
             f"clipped to {window.lower:g} to {window.upper:g}; no measurement."
-        )[:1024]
+        )
 
     @staticmethod
     def file_name(number: int) -> str:
