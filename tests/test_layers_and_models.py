@@ -12,7 +12,7 @@ import pytest
 import tfstyle
 from tests import layer_test
 from tests.layer_test import Case
-from tests.models import image, small_model
+from tests.models import image, small_model, small_tone
 from tests.process import python
 from tfstyle.baselines.contextual_transformation import CascadedRefinement, ContextualTransformation
 from tfstyle.decoder import Decoder
@@ -20,7 +20,6 @@ from tfstyle.encoders import VGG16, DenseNet121
 from tfstyle.layers import AdaIN, ChannelAffine, ReflectionPadding2D
 from tfstyle.metrics.perceptual import PerceptualDistance
 from tfstyle.segmentation import UNet
-from tfstyle.tone import ToneTransfer
 
 GRAY = [image(0, (2, 48, 40, 1))]
 PAIR = [*GRAY, image(1, (2, 48, 40, 1))]
@@ -50,7 +49,7 @@ CASES = {
         ),
         GRAY,
     ),
-    "ToneTransfer": Case(ToneTransfer, PAIR, named, half=0.1),
+    "ToneTransfer": Case(small_tone, PAIR, named, half=0.1),
     "PerceptualDistance": Case(lambda: PerceptualDistance("alexnet", None), PAIR, list),
 }
 
@@ -68,24 +67,9 @@ def layer(case):
     return made
 
 
-def test_config(layer, case):
-    layer_test.check_config(layer, case)
-
-
-def test_symbolic(layer, case):
-    layer_test.check_symbolic(layer, case)
-
-
-def test_unknown_sizes(layer, case):
-    layer_test.check_unknown_sizes(layer, case)
-
-
-def test_policies(layer, case):
-    layer_test.check_policies(layer, case)
-
-
-def test_channels_first(layer, case):
-    layer_test.check_channels_first(layer, case)
+@pytest.mark.parametrize("check", layer_test.CHECKS)
+def test_layer(layer, case, check):
+    check(layer, case)
 
 
 def test_export(layer, case, tmp_path):
