@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import tfstyle
 from tfstyle.data import LABELS, scan_to_unit, spine_phantom
-from tfstyle.errors import ArgumentError, InputFileError, OutputError
+from tfstyle.errors import ArgumentError
 from tfstyle.segmentation import UNet
 
 
@@ -99,10 +99,6 @@ class TestAnySize:
         np.testing.assert_array_equal(masks[..., 0], np.argmax(unet(x), axis=-1))
         assert len(np.unique(masks)) > 1
 
-    def test_bad_images(self):
-        with pytest.raises(ArgumentError, match="image: values lie in"):
-            small().segment(noise((8, 8)) * 255)
-
 
 def vertebrae(count, size=64):
     """Phantom slices and their vertebrae and cords as classes 1 and 2."""
@@ -139,12 +135,3 @@ class TestFiles:
         again = UNet.load(tmp_path / "unet.keras")
         assert again.loss.class_weights == [0.5, 1.0, 2.0]
         assert int(again.optimizer.iterations.numpy()) == 1
-
-    def test_bad_files(self, tmp_path):
-        with pytest.raises(InputFileError, match="no such model"):
-            UNet.load(tmp_path / "none.keras")
-        keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "x.keras")
-        with pytest.raises(InputFileError, match="not a UNet"):
-            UNet.load(tmp_path / "x.keras")
-        with pytest.raises(OutputError, match=r"\.keras"):
-            small().save(tmp_path / "unet.h5")
