@@ -72,10 +72,7 @@ class TestImages:
         np.testing.assert_array_equal(layer(images[:1]), images[:1])
         assert layer.counts == {"seen": 1, "stylized": 0, "gated": 0}
 
-    @pytest.mark.parametrize(
-        ("dtype", "value_range"),
-        [("uint8", (0, 255)), ("float64", (-1, 1))],
-    )
+    @pytest.mark.parametrize(("dtype", "value_range"), [("uint8", (0, 255)), ("float64", (-1, 1))])
     def test_value_range(self, model, bank, images, dtype, value_range):
         low, high = value_range
         values = (low + (high - low) * images).astype(dtype)

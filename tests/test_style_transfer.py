@@ -54,9 +54,7 @@ class TestStylize:
         assert codes.dtype == np.float32
         for style, code in ((styles, codes), (styles[0], codes[:1])):
             np.testing.assert_allclose(
-                model.stylize(contents, code),
-                model.stylize(contents, style),
-                atol=1e-5,
+                model.stylize(contents, code), model.stylize(contents, style), atol=1e-5
             )
         blend = model.stylize(contents, [codes[:1], styles[1]])
         expected = model.stylize(contents, [styles[0], styles[1]])

@@ -42,10 +42,7 @@ class TestLoss:
     def test_equation(self):
         model = small()
         model.compile(
-            content_weight=0.7,
-            style_weight=2.0,
-            contextual=ContextualLoss(bandwidth=0.3),
-            **LAYERS,
+            content_weight=0.7, style_weight=2.0, contextual=ContextualLoss(bandwidth=0.3), **LAYERS
         )
         content, style = image(0, (2, 12, 16, 1)), image(1, (2, 14, 10, 1)) * 0.5
         generated = model({"content": content})

@@ -77,11 +77,7 @@ def test_vgg_decoders_are_mirrors():
     assert Decoder.plan(VGG16, "relu1_1") == ((64,), (1,))
 
 
-SHALLOW = [
-    (VGG16, "relu2_1"),
-    (ResNet50, "conv2_block2_out"),
-    (DenseNet121, "pool2_pool"),
-]
+SHALLOW = [(VGG16, "relu2_1"), (ResNet50, "conv2_block2_out"), (DenseNet121, "pool2_pool")]
 
 
 @pytest.mark.parametrize(("family", "depth"), SHALLOW)

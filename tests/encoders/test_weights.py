@@ -24,13 +24,7 @@ def test_plain_arrays_are_read():
 
 @pytest.mark.parametrize(
     "tree",
-    [
-        {"a": np.array([{}], dtype=object)},
-        {"a": print},
-        {"a": 3},
-        [np.ones(2)],
-        np.matrix([[1.0]]),
-    ],
+    [{"a": np.array([{}], dtype=object)}, {"a": print}, {"a": 3}, [np.ones(2)], np.matrix([[1.0]])],
     ids=["objects", "builtin", "number", "list", "subclass"],
 )
 def test_all_else_is_refused(tree):

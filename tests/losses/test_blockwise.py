@@ -74,12 +74,7 @@ def check(result, expected):
 
 class TestEqualsDense:
     @pytest.mark.parametrize(
-        ("size", "block", "jit"),
-        [
-            ((8, 8), 1000, False),
-            ((7, 9), 10, True),
-            ((25, 40), 96, False),
-        ],
+        ("size", "block", "jit"), [((8, 8), 1000, False), ((7, 9), 10, True), ((25, 40), 96, False)]
     )
     def test_random_features(self, size, block, jit):
         g, x = random_features(0, *size, batch=2)

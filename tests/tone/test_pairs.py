@@ -5,16 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfstyle.data import Scan, Window, body_mask, spine_phantom
+from tfstyle.data import Scan, Window, spine_phantom
 from tfstyle.errors import ArgumentError
 from tfstyle.tone import GrayScale, ViewPool, tone_groups
-from tfstyle.tone.pairs import (
-    PARTNERS,
-    balanced_weights,
-    not_ct,
-    random_scale,
-    tissue_shares,
-)
+from tfstyle.tone.pairs import PARTNERS, balanced_weights, not_ct, tissue_shares
 from tfstyle.tone.views import change_tissues
 
 
@@ -49,17 +43,6 @@ def test_balanced_weights_give_each_tissue_the_same():
     assert (weights[:100] == 0).all()
     assert (weights[hu == 200] == 0).all()  # too few to count
     assert (balanced_weights(hu, np.zeros_like(counted)) == 0).all()
-
-
-def test_random_scales_show_something(phantom):
-    hu = phantom.scan.pixels[0].astype(np.float32)
-    body = body_mask(hu)
-    rng = np.random.default_rng(0)
-    for _ in range(30):
-        gray = random_scale(hu, body, rng)(hu)
-        assert gray.dtype == np.float32
-        assert 0 <= gray.min() <= gray.max() <= 1
-        assert np.ptp(gray[body]) > 0
 
 
 def test_a_view_like_an_image_has_similar_shares_of_tissues():
