@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import tfstyle
+from studies import common
 from tests.data.conftest import save_nifti
 from tests.models import small_tone
 from tfstyle import presets
@@ -155,9 +156,8 @@ class TestPreset:
         assert list(UNet.presets) == ["unet_spine"]
         card = presets.card("unet_spine")
         assert "demonstration" in card["limits"].lower()
-        text = (presets.folder("unet_spine") / "README.md").read_text()
-        for scan, row in card["figures"].items():
-            assert f"| {scan} | {row['slices']} | {row['training']['dice']:.3f}" in text
+        text = (presets.folder("unet_spine") / "README.md").read_text(encoding="utf-8")
+        assert common.render("unet_spine.md", **card) == text.rstrip("\n")
 
     @pytest.mark.parametrize("gray", [False, True])
     def test_finds_the_spine_of_a_phantom(self, segmenter, gray):
