@@ -9,7 +9,6 @@ import pkgutil
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -18,6 +17,7 @@ import pytest
 from pydicom.data import get_testdata_file
 
 import tfstyle
+from tests.process import ROOT, python
 from tfstyle import cli, presets
 from tfstyle.data import LABELS, read_scan, write_png
 from tfstyle.errors import ArgumentError, WeightsError
@@ -115,9 +115,7 @@ class TestHelp:
             "    assert tfstyle.cli.main([*words, '--help']) == 0\n"
             "sys.exit(bool({'tensorflow', 'keras', 'numpy', 'pydicom'} & set(sys.modules)))"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "stylize" in done.stdout
+        assert "stylize" in python("-c", code)
 
 
 class TestUsage:
@@ -385,7 +383,7 @@ class TestProcess:
         done = subprocess.run(
             [sys.executable, "-m", "tfstyle", *map(str, words)],
             cwd=tmp_path,
-            env={**USER, "PYTHONPATH": str(Path(tfstyle.__file__).parents[1])},
+            env={**USER, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
         )
