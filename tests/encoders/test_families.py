@@ -77,56 +77,56 @@ def test_vgg_decoders_are_mirrors():
     assert Decoder.plan(VGG16, "relu1_1") == ((64,), (1,))
 
 
-SHALLOW = [(VGG16, "relu2_1"), (ResNet50, "conv2_block2_out"), (DenseNet121, "pool2_pool")]
+@pytest.mark.parametrize(
+    ("family", "depth"),
+    [(VGG16, "relu2_1"), (ResNet50, "conv2_block2_out"), (DenseNet121, "pool2_pool")],
+)
+def test_fast_forms_are_equal(family, depth):
+    encoder = family(weights=None, depth=depth)
+    x = tf.constant(images((2, 64, 64, 1)))
+
+    def run(call):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            maps = call(x, taps=encoder.available_taps)
+            total = tf.add_n([tf.reduce_mean(m * m) for m in maps.values()])
+        return maps, tape.gradient(total, x)
+
+    (plain, gradient), (fast, fast_gradient) = run(encoder), run(encoder.faster())
+    for name, values in plain.items():
+        scale = np.abs(values).max()
+        np.testing.assert_allclose(fast[name] / scale, values / scale, atol=1e-5)
+    scale = np.abs(gradient).max()
+    # The mean: where rounding takes a ReLU over its bend, single pixels differ by more.
+    assert np.abs(fast_gradient - gradient).mean() < 1e-5 * scale
 
 
-@pytest.mark.parametrize(("family", "depth"), SHALLOW)
-class TestShallow:
-    def test_fast_forms_are_equal(self, family, depth):
-        encoder = family(weights=None, depth=depth)
-        x = tf.constant(images((2, 64, 64, 1)))
+def test_stays_frozen_in_a_trainable_model():
+    encoder = ResNet50(weights=None, depth="conv1_relu")
+    parent = keras.Sequential([keras.layers.Conv2D(1, 1), encoder])
+    parent.build((None, 32, 32, 1))
+    x = images()
+    before = encoder(x)["conv1_relu"]
+    parent.trainable = True
+    assert not encoder.trainable
+    assert len(parent.trainable_variables) == 2  # the convolution's alone
+    np.testing.assert_array_equal(encoder(x, training=True)["conv1_relu"], before)
+    encoder.trainable = True
+    assert encoder.trainable_variables == []
 
-        def run(call):
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                maps = call(x, taps=encoder.available_taps)
-                total = tf.add_n([tf.reduce_mean(m * m) for m in maps.values()])
-            return maps, tape.gradient(total, x)
 
-        (plain, gradient), (fast, fast_gradient) = run(encoder), run(encoder.faster())
-        for name, values in plain.items():
-            scale = np.abs(values).max()
-            np.testing.assert_allclose(fast[name] / scale, values / scale, atol=1e-5)
-        scale = np.abs(gradient).max()
-        # The mean: where rounding takes a ReLU over its bend, single pixels differ by more.
-        assert np.abs(fast_gradient - gradient).mean() < 1e-5 * scale
-
-    def test_stays_frozen_in_a_trainable_model(self, family, depth):
-        encoder = family(weights=None, depth=depth)
-        parent = keras.Sequential([keras.layers.Conv2D(1, 1), encoder])
-        parent.build((None, 32, 32, 1))
-        x = images()
-        before = encoder(x)[depth]
-        parent.trainable = True
-        assert not encoder.trainable
-        assert len(parent.trainable_variables) == 2  # the convolution's alone
-        np.testing.assert_array_equal(encoder(x, training=True)[depth], before)
-        encoder.trainable = True
-        assert encoder.trainable_variables == []
-
-    def test_npz_round_trip(self, family, depth, tmp_path):
-        first = family(weights=None, depth=depth, preprocessing="torch")
-        path = tmp_path / "weights.npz"
-        first.save_npz(path)
-        second = family(weights=path, depth=depth, preprocessing="caffe")
-        assert second.preprocessing == "torch"
-        for a, b in zip(first.weights, second.weights):
-            np.testing.assert_array_equal(a, b)
-        deeper = family.taps_table[family.order(depth) + 1].name
-        with pytest.raises(WeightsError, match=r"weights\.npz: has no .*another model"):
-            family(weights=path, depth=deeper)
-        with pytest.raises(OutputError, match=r"end in \.npz"):
-            first.save_npz(tmp_path / "weights.h5")
+def test_npz_round_trip(tmp_path):
+    first = ResNet50(weights=None, depth="conv1_relu", preprocessing="torch")
+    path = tmp_path / "weights.npz"
+    first.save_npz(path)
+    second = ResNet50(weights=path, depth="conv1_relu", preprocessing="caffe")
+    assert second.preprocessing == "torch"
+    for a, b in zip(first.weights, second.weights):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(WeightsError, match=r"weights\.npz: has no .*another model"):
+        ResNet50(weights=path, depth="conv2_block1_out")
+    with pytest.raises(OutputError, match=r"end in \.npz"):
+        first.save_npz(tmp_path / "weights.h5")
 
 
 def test_weights_files_of_keras_applications(tmp_path):
