@@ -17,7 +17,7 @@ from tests.models import image, small_model, small_tone
 from tests.process import python
 from tfstyle.baselines.contextual_transformation import CascadedRefinement, ContextualTransformation
 from tfstyle.decoder import Decoder
-from tfstyle.encoders import VGG16, DenseNet121
+from tfstyle.encoders import VGG16, ResNet50
 from tfstyle.layers import AdaIN, ChannelAffine, ReflectionPadding2D
 from tfstyle.metrics.perceptual import PerceptualDistance
 from tfstyle.segmentation import UNet
@@ -39,7 +39,7 @@ CASES = {
         lambda: tfstyle.StyleAugmentation(small_model("relu1_1"), "batch", p=0), GRAY
     ),
     "VGG16": Case(lambda: VGG16(weights=None, depth="relu2_1"), GRAY),
-    "DenseNet121": Case(lambda: DenseNet121(weights=None, depth="conv1_relu"), GRAY),
+    "ResNet50": Case(lambda: ResNet50(weights=None, depth="conv1_relu"), GRAY),
     "Decoder": Case(lambda: Decoder((8, 4, 4), (2, 2, 1)), MAPS),
     "StyleTransfer": Case(lambda: small_model("relu2_1"), PAIR, named, half=0.05),
     "UNet": Case(lambda: UNet(3, depth=1, width=4, normalization="batch"), GRAY),

@@ -108,18 +108,6 @@ def test_groups_are_reproducible_and_scans_can_be_left_out(phantom):
     assert list(first.pools) == ["a", "b"]
 
 
-def test_dataset_is_a_batch_of_groups(phantom):
-    data = tone_groups([phantom.scan], batch_size=2, size=32, views=3, images=6)
-    batch = next(iter(data))
-    assert {k: tuple(v.shape) for k, v in batch.items()} == {
-        "images": (2, 6, 32, 32, 1),
-        "right": (2, 6, 32, 32, 2),
-        "weights": (2, 6, 32, 32, 1),
-        "same": (2, 6, 2),
-        "not_ct": (2, 6),
-    }
-
-
 def test_tissues_change_but_keep_their_order():
     rng = np.random.default_rng(0)
     hu = np.linspace(-1000, 2000, 32 * 32).reshape(32, 32)
