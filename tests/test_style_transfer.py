@@ -104,11 +104,15 @@ class TestConstruction:
         assert model.decoder.channels == (512, 256, 256, 256, 256, 128, 128, 64, 64)
 
     def test_bad_layers(self):
-        encoder = VGG16(weights=None, depth="relu2_1")
-        with pytest.raises(ArgumentError, match=r"unknown layer 'relu7_1'"):
-            tfstyle.StyleTransfer(encoder, layer="relu7_1")
-        with pytest.raises(ArgumentError, match=r"'relu3_1'.*depth='relu3_1'"):
-            tfstyle.StyleTransfer(encoder, layer="relu3_1")
+        encoder, decoder = VGG16(weights=None, depth="relu2_1"), small_model("relu1_1").decoder
+        for options, message in (
+            ({"layer": "relu7_1"}, "unknown layer 'relu7_1'"),
+            ({"layer": "relu3_1"}, "'relu3_1'.*depth='relu3_1'"),
+            ({"layer": "image"}, "nothing to decode"),
+            ({"layer": "relu2_1", "decoder": decoder}, "takes 64 channels of stride 1.*128 of str"),
+        ):
+            with pytest.raises(ArgumentError, match=message):
+                tfstyle.StyleTransfer(encoder, **options)
 
 
 def pairs():

@@ -9,7 +9,6 @@ import pytest
 from tests.models import image
 from tfstyle import StyleTransfer
 from tfstyle.encoders import DenseNet121, ResNet50
-from tfstyle.errors import ArgumentError
 
 
 # A shallow tap with the whole pattern of the family before it.
@@ -53,28 +52,3 @@ def test_deepest_tap():
     generated = model.stylize(image(0, (1, 37, 70, 1)), image(1, (40, 33)))
     assert generated.shape == (1, 37, 70, 1)
     assert np.isfinite(generated).all()
-
-
-def test_bad_input():
-    shallow = {
-        family: family(weights=None, depth="conv1_relu") for family in (ResNet50, DenseNet121)
-    }
-    model = StyleTransfer(shallow[ResNet50], layer="conv1_relu")
-    deeper = ResNet50(weights=None, depth="conv2_block1_out")
-    for make, message in (
-        (lambda: StyleTransfer(shallow[ResNet50], layer="image"), "nothing to decode"),
-        (
-            lambda: StyleTransfer(shallow[DenseNet121], layer="pool2_pool"),
-            r"'pool2_pool' lies behind 'conv1_relu'.*depth=",
-        ),
-        (
-            lambda: model.compile(content_layers=["conv1_relu"], style_layers=["relu1_1"]),
-            "unknown layer 'relu1_1' for ResNet50",
-        ),
-        (
-            lambda: StyleTransfer(deeper, "conv2_block1_out", decoder=model.decoder),
-            "decoder: takes 64 channels of stride 2.*256 of stride 4",
-        ),
-    ):
-        with pytest.raises(ArgumentError, match=message):
-            make()
