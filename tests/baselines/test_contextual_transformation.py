@@ -103,14 +103,6 @@ class TestGenerator:
         assert difference[0, -1, -1, 0] > 0
         assert difference[1].max() < 1e-6
 
-    def test_a_generator_of_your_own(self):
-        inputs = keras.Input((None, None, 1))
-        generator = keras.Model(inputs, keras.layers.Conv2D(1, 3, padding="same")(inputs))
-        generator.stride = 1
-        encoder = VGG16(weights=None, depth="relu2_1")
-        model = ContextualTransformation(encoder, generator=generator)
-        assert model.stylize(image(0, (9, 7))).shape == (9, 7)
-
 
 class TestSaving:
     def test_by_name(self, trained, tmp_path):
