@@ -132,44 +132,40 @@ class TestImages:
         assert layer.counts["seen"] == 0
 
 
-class TestShare:
-    @pytest.mark.parametrize(("p", "allowed"), [(0, {0}), (0.5, {3}), (0.4, {2, 3})])
-    def test_of_a_batch(self, model, bank, images, p, allowed):
-        layer = StyleAugmentation(model, bank, p=p, gate=None, seed=0)
-        run = tf.function(layer)
-        masks = np.stack([changed(images, run(images)) for _ in range(60)])
-        assert set(masks.sum(axis=1)) == allowed
-        # 360 draws: six standard deviations.
-        assert abs(masks.mean() - p) <= 6 * np.sqrt(p * (1 - p) / 360)
-        if p == 0.5:
-            assert (np.abs(masks.mean(axis=0) - p) < 0.4).all()
+@pytest.mark.parametrize(("p", "allowed"), [(0, {0}), (0.5, {3}), (0.4, {2, 3})])
+def test_share_of_a_batch(model, bank, images, p, allowed):
+    layer = StyleAugmentation(model, bank, p=p, gate=None, seed=0)
+    run = tf.function(layer)
+    masks = np.stack([changed(images, run(images)) for _ in range(60)])
+    assert set(masks.sum(axis=1)) == allowed
+    # 360 draws: six standard deviations.
+    assert abs(masks.mean() - p) <= 6 * np.sqrt(p * (1 - p) / 360)
+    if p == 0.5:
+        assert (np.abs(masks.mean(axis=0) - p) < 0.4).all()
 
 
-class TestDictionaries:
-    def test_in_a_pipeline(self, model, bank, images):
-        masks = (images > 0.5).astype(np.uint8)
-        boxes = tf.ragged.constant([[[0.0] * 4] * (i % 3) for i in range(6)], ragged_rank=1)
-        others = {
-            "segmentation_masks": masks,
-            "labels": np.arange(6, dtype=np.int64),
-            "bounding_boxes": {"boxes": boxes},
-            "name": [f"scan {i}" for i in range(6)],
-        }
-        data = tf.data.Dataset.from_tensor_slices(
-            {"images": (255 * images).astype(np.uint8), **others}
-        )
-        layer = always(model, bank, value_range=(0, 255))
-        for dataset in (data.batch(6).map(layer), data.map(layer).ragged_batch(6)):
-            (batch,) = dataset
-            assert batch["images"].dtype == tf.float32
-            found = batch["segmentation_masks"]
-            found = found.to_tensor() if isinstance(found, tf.RaggedTensor) else found
-            assert (found.dtype, batch["labels"].dtype) == (tf.uint8, tf.int64)
-            np.testing.assert_array_equal(found, masks)
-            np.testing.assert_array_equal(batch["labels"], others["labels"])
-            assert batch["bounding_boxes"]["boxes"].to_list() == boxes.to_list()
-            assert batch["name"].numpy().tolist() == [b"scan %d" % k for k in range(6)]
-        assert layer.counts["stylized"] == 12
+def test_dictionaries_in_a_pipeline(model, bank, images):
+    masks = (images > 0.5).astype(np.uint8)
+    boxes = tf.ragged.constant([[[0.0] * 4] * (i % 3) for i in range(6)], ragged_rank=1)
+    others = {
+        "segmentation_masks": masks,
+        "labels": np.arange(6, dtype=np.int64),
+        "bounding_boxes": {"boxes": boxes},
+        "name": [f"scan {i}" for i in range(6)],
+    }
+    data = tf.data.Dataset.from_tensor_slices({"images": (255 * images).astype(np.uint8), **others})
+    layer = always(model, bank, value_range=(0, 255))
+    for dataset in (data.batch(6).map(layer), data.map(layer).ragged_batch(6)):
+        (batch,) = dataset
+        assert batch["images"].dtype == tf.float32
+        found = batch["segmentation_masks"]
+        found = found.to_tensor() if isinstance(found, tf.RaggedTensor) else found
+        assert (found.dtype, batch["labels"].dtype) == (tf.uint8, tf.int64)
+        np.testing.assert_array_equal(found, masks)
+        np.testing.assert_array_equal(batch["labels"], others["labels"])
+        assert batch["bounding_boxes"]["boxes"].to_list() == boxes.to_list()
+        assert batch["name"].numpy().tolist() == [b"scan %d" % k for k in range(6)]
+    assert layer.counts["stylized"] == 12
 
 
 class TestTuples:

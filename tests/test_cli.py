@@ -240,26 +240,25 @@ class TestStylize:
         assert run("stylize", folder, "--style", picture, "-o", tmp_path / "o2", "--quiet")[2] == ""
 
 
-class TestAugment:
-    def test_words_then_json(self, run, model, tmp_path, monkeypatch):
-        monkeypatch.setattr("tfstyle.presets.open_model", lambda source: model)
-        for name in ("in/a.png", "in/b.png", "styles/c.png", "masks/a.png"):
-            (tmp_path / name).parent.mkdir(exist_ok=True)
-            write_png(np.random.default_rng(len(name)).random((20, 20)), tmp_path / name)
-        words = ["augment", tmp_path / "in", tmp_path / "out", "--styles", tmp_path / "styles"]
-        words += ["--per-image", "2", "--masks", tmp_path / "masks", "--gate", "-1"]
-        status, out, err = run(*words, "--save-bank", tmp_path / "bank.npz")
-        assert status == 0, err
-        for line in ("styles: 1\n", "written: 4\n", "without mask: 1\n"):
-            assert line in out
-        names = {path.name for path in (tmp_path / "out" / "images").iterdir()}
-        assert names == {"a-1.png", "a-2.png", "b-1.png", "b-2.png"}
-        words[4] = tmp_path / "bank.npz"
-        status, out, err = run(*words, "--per-image", "3", "--json")
-        assert status == 0, err
-        result = json.loads(out)
-        assert (result["written"], result["kept"]) == (2, 4)
-        assert result["without_mask"] == ["b.png"]
+def test_augment_words_then_json(run, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("tfstyle.presets.open_model", lambda source: model)
+    for name in ("in/a.png", "in/b.png", "styles/c.png", "masks/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_png(np.random.default_rng(len(name)).random((20, 20)), tmp_path / name)
+    words = ["augment", tmp_path / "in", tmp_path / "out", "--styles", tmp_path / "styles"]
+    words += ["--per-image", "2", "--masks", tmp_path / "masks", "--gate", "-1"]
+    status, out, err = run(*words, "--save-bank", tmp_path / "bank.npz")
+    assert status == 0, err
+    for line in ("styles: 1\n", "written: 4\n", "without mask: 1\n"):
+        assert line in out
+    names = {path.name for path in (tmp_path / "out" / "images").iterdir()}
+    assert names == {"a-1.png", "a-2.png", "b-1.png", "b-2.png"}
+    words[4] = tmp_path / "bank.npz"
+    status, out, err = run(*words, "--per-image", "3", "--json")
+    assert status == 0, err
+    result = json.loads(out)
+    assert (result["written"], result["kept"]) == (2, 4)
+    assert result["without_mask"] == ["b.png"]
 
 
 class TestMethods:
@@ -297,46 +296,44 @@ class TestMethods:
         assert err.count("\n") == 1
 
 
-class TestExport:
-    def test_unet(self, run, tmp_path, monkeypatch):
-        from tfstyle.export import read_metadata
-        from tfstyle.segmentation import UNet
+def test_export_of_a_unet(run, tmp_path, monkeypatch):
+    from tfstyle.export import read_metadata
+    from tfstyle.segmentation import UNet
 
-        monkeypatch.chdir(tmp_path)
-        UNet(classes=3, depth=2, width=4).save("unet.keras")
-        status, out, _ = run("export", "--unet", "unet.keras", "--json")
-        assert status == 0
-        assert json.loads(out)["version"] == 1
-        assert read_metadata(tmp_path / "saved_models/unet/1")["model"]["classes"] == 3
-        words = ["stylize", "a.png", "--style", "b.png", "-o", "c", "--model", "unet.keras"]
-        status, _, err = run(*words)
-        assert status == 2
-        assert "--model: unet.keras holds a UNet, which transfers no style" in err
+    monkeypatch.chdir(tmp_path)
+    UNet(classes=3, depth=2, width=4).save("unet.keras")
+    status, out, _ = run("export", "--unet", "unet.keras", "--json")
+    assert status == 0
+    assert json.loads(out)["version"] == 1
+    assert read_metadata(tmp_path / "saved_models/unet/1")["model"]["classes"] == 3
+    words = ["stylize", "a.png", "--style", "b.png", "-o", "c", "--model", "unet.keras"]
+    status, _, err = run(*words)
+    assert status == 2
+    assert "--model: unet.keras holds a UNet, which transfers no style" in err
 
 
-class TestConvert:
-    def test_prints_the_report(self, run, monkeypatch):
-        from tfstyle import convert
+def test_convert_prints_the_report(run, monkeypatch):
+    from tfstyle import convert
 
-        calls = []
-        asked = {"precision": "float32", "signature": "encode_style", "size": 64}
-        difference = convert.Difference(6, 0.0123, 0.004, 41.25, 39.0, 0.987)
-        facts = {"model": {"bytes": 1_234_567}, "source": None, "dropped": {}, "versions": {}}
-        report = convert.ConversionReport(
-            target="onnx", **asked, **facts, difference=difference, created="2026-01-01"
-        )
-        monkeypatch.setattr(convert, "convert", lambda *a, **k: calls.append((a, k)) or report)
-        words = ["convert", "model", "--to", "onnx", "-o", "out.onnx", "--size", 64]
-        words += ["--signature", "encode_style", "--compare", "c", "d"]
-        status, out, err = run(*words)
-        assert (status, err) == (0, "")
-        options = {"to": "onnx", "compare": ("c", "d"), "overwrite": False, **asked}
-        assert calls == [(("model", "out.onnx"), options)]
-        for text in ("1.23 MB", "out.onnx.json", "41.2", "98.70%"):
-            assert text in out
-        status, out, _ = run(*words, "--json")
-        assert status == 0
-        assert json.loads(out)["difference"]["psnr_db"] == 41.25
+    calls = []
+    asked = {"precision": "float32", "signature": "encode_style", "size": 64}
+    difference = convert.Difference(6, 0.0123, 0.004, 41.25, 39.0, 0.987)
+    facts = {"model": {"bytes": 1_234_567}, "source": None, "dropped": {}, "versions": {}}
+    report = convert.ConversionReport(
+        target="onnx", **asked, **facts, difference=difference, created="2026-01-01"
+    )
+    monkeypatch.setattr(convert, "convert", lambda *a, **k: calls.append((a, k)) or report)
+    words = ["convert", "model", "--to", "onnx", "-o", "out.onnx", "--size", 64]
+    words += ["--signature", "encode_style", "--compare", "c", "d"]
+    status, out, err = run(*words)
+    assert (status, err) == (0, "")
+    options = {"to": "onnx", "compare": ("c", "d"), "overwrite": False, **asked}
+    assert calls == [(("model", "out.onnx"), options)]
+    for text in ("1.23 MB", "out.onnx.json", "41.2", "98.70%"):
+        assert text in out
+    status, out, _ = run(*words, "--json")
+    assert status == 0
+    assert json.loads(out)["difference"]["psnr_db"] == 41.25
 
 
 class TestPhantom:
@@ -362,30 +359,26 @@ class TestPhantom:
         assert "not empty" in err
 
 
-class TestInfo:
-    def test_scan(self, run, ct):  # without patient data: tests/test_privacy.py
-        status, out, err = run("info", ct, "--json")
-        assert (status, err) == (0, "")
-        (scan,) = json.loads(out)["scans"]
-        assert (scan["rows"], scan["columns"], scan["units"]) == (128, 128, "HU")
-        assert scan["dicom"]["modality"] == "CT"
-        assert "slice_thickness_mm: 5" in run("info", ct)[1]
+def test_info_of_a_scan(run, ct):  # without patient data: tests/test_privacy.py
+    status, out, err = run("info", ct, "--json")
+    assert (status, err) == (0, "")
+    (scan,) = json.loads(out)["scans"]
+    assert (scan["rows"], scan["columns"], scan["units"]) == (128, 128, "HU")
+    assert scan["dicom"]["modality"] == "CT"
+    assert "slice_thickness_mm: 5" in run("info", ct)[1]
 
 
-class TestProcess:
-    """The command as a process of its own: what only shows there."""
-
-    def test_tensorflow_and_pydicom_are_silent(self, tmp_path, ct, picture):
-        dataset = pydicom.dcmread(ct)
-        dataset.StudyID = "longer than sixteen characters"
-        dataset.save_as(tmp_path / "odd.dcm")
-        words = ["stylize", "odd.dcm", "--style", picture, "--method", "nyul", "-o", "out"]
-        done = subprocess.run(
-            [sys.executable, "-m", "tfstyle", *map(str, words)],
-            cwd=tmp_path,
-            env={**USER, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-        )
-        assert (done.returncode, done.stderr) == (0, "")
-        assert "size: 1 × 128 × 128" in done.stdout
+def test_tensorflow_and_pydicom_are_silent(tmp_path, ct, picture):
+    dataset = pydicom.dcmread(ct)
+    dataset.StudyID = "longer than sixteen characters"
+    dataset.save_as(tmp_path / "odd.dcm")
+    words = ["stylize", "odd.dcm", "--style", picture, "--method", "nyul", "-o", "out"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tfstyle", *map(str, words)],
+        cwd=tmp_path,
+        env={**USER, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "size: 1 × 128 × 128" in done.stdout

@@ -101,17 +101,14 @@ class TestMaking:
             StyleBank(**{"codes": np.ones((1, 2, 65)), **options})
 
 
-class TestToneTransfer:
-    def test_one_style_a_scan_of_what_its_slices_show(self, tone, tmp_path):
-        volume = ct_volume(tmp_path / "volume.nii.gz", 4, flat=(0, 3))
-        bank = StyleBank.from_scans(tone, volume, windows=["bone", "full"])
-        assert bank.names == ("volume bone", "volume full")
-        shown = scan_to_unit(read_scan(volume), "bone")[1:3]
-        np.testing.assert_allclose(
-            bank.codes[:1], tone.encode_style(shown, one_code=True), atol=1e-5
-        )
-        assert bank.quantiles.shape == (2, QUANTILES)
-        assert StyleBank.from_scans(tone, volume, slices=2).names == ("volume[1]",)
+def test_one_style_a_scan_of_what_its_slices_show(tone, tmp_path):
+    volume = ct_volume(tmp_path / "volume.nii.gz", 4, flat=(0, 3))
+    bank = StyleBank.from_scans(tone, volume, windows=["bone", "full"])
+    assert bank.names == ("volume bone", "volume full")
+    shown = scan_to_unit(read_scan(volume), "bone")[1:3]
+    np.testing.assert_allclose(bank.codes[:1], tone.encode_style(shown, one_code=True), atol=1e-5)
+    assert bank.quantiles.shape == (2, QUANTILES)
+    assert StyleBank.from_scans(tone, volume, slices=2).names == ("volume[1]",)
 
 
 class TestFiles:
@@ -145,12 +142,11 @@ class TestFiles:
                 StyleBank.load(tmp_path / name)
 
 
-class TestJoin:
-    def test_keeps_order_and_weights(self):
-        one = StyleBank(np.ones((1, 2, 65)), names=["a"], weights=np.array([2.0]))
-        two = StyleBank(np.zeros((2, 2, 65)), names=["b", "c"])
-        joined = join([one, two])
-        assert joined.names == ("a", "b", "c")
-        np.testing.assert_array_equal(joined.weights, [2, 1, 1])
-        np.testing.assert_array_equal(joined.codes[:, 0, 0], [1, 0, 0])
-        assert joined.quantiles is None
+def test_join_keeps_order_and_weights():
+    one = StyleBank(np.ones((1, 2, 65)), names=["a"], weights=np.array([2.0]))
+    two = StyleBank(np.zeros((2, 2, 65)), names=["b", "c"])
+    joined = join([one, two])
+    assert joined.names == ("a", "b", "c")
+    np.testing.assert_array_equal(joined.weights, [2, 1, 1])
+    np.testing.assert_array_equal(joined.codes[:, 0, 0], [1, 0, 0])
+    assert joined.quantiles is None

@@ -89,19 +89,18 @@ class TestTraining:
             small().compile(**{**LAYERS, **options})
 
 
-class TestGenerator:
-    def test_features_are_refined_from_small_to_full_size(self):
-        network = CascadedRefinement((8, 6, 4))
-        assert network.stride == 4
-        images = image(0, (2, 16, 24, 1))
-        assert network(images).shape == (2, 16, 24, 1)
-        assert network.compute_output_shape((2, 16, None, 1)) == (2, 16, None, 1)
-        # A change of one pixel reaches all through the smallest size.
-        changed = images.copy()
-        changed[0, 0, 0, 0] += 0.5
-        difference = np.abs(np.asarray(network(changed)) - np.asarray(network(images)))
-        assert difference[0, -1, -1, 0] > 0
-        assert difference[1].max() < 1e-6
+def test_features_are_refined_from_small_to_full_size():
+    network = CascadedRefinement((8, 6, 4))
+    assert network.stride == 4
+    images = image(0, (2, 16, 24, 1))
+    assert network(images).shape == (2, 16, 24, 1)
+    assert network.compute_output_shape((2, 16, None, 1)) == (2, 16, None, 1)
+    # A change of one pixel reaches all through the smallest size.
+    changed = images.copy()
+    changed[0, 0, 0, 0] += 0.5
+    difference = np.abs(np.asarray(network(changed)) - np.asarray(network(images)))
+    assert difference[0, -1, -1, 0] > 0
+    assert difference[1].max() < 1e-6
 
 
 class TestSaving:

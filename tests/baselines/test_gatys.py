@@ -84,16 +84,15 @@ def test_loss_falls_and_runs_agree(encoder, start):
     np.testing.assert_array_equal(gatys.stylize(content, style), first)
 
 
-class TestLBFGS:
-    def test_weights_of_any_size(self, encoder):
-        """Only their ratio counts, however small the loss is beside SciPy's tolerances."""
-        content, style = image(0, (16, 16)), image(1, (16, 16)) * 0.5
-        one, other = (
-            small(encoder, steps=10, content_weight=w, style_weight=64 * w) for w in (1.0, 2.0**-24)
-        )
-        np.testing.assert_allclose(
-            other.stylize(content, style), one.stylize(content, style), atol=1e-5
-        )
+def test_weights_of_any_size(encoder):
+    """Only their ratio counts, however small the loss is beside SciPy's tolerances."""
+    content, style = image(0, (16, 16)), image(1, (16, 16)) * 0.5
+    one, other = (
+        small(encoder, steps=10, content_weight=w, style_weight=64 * w) for w in (1.0, 2.0**-24)
+    )
+    np.testing.assert_allclose(
+        other.stylize(content, style), one.stylize(content, style), atol=1e-5
+    )
 
 
 def test_noise_depends_on_the_seed_and_progress_can_stop_it(encoder):

@@ -99,19 +99,18 @@ class TestDistance:
             metrics.PerceptualDistance("alexnet", path)
 
 
-class TestMetric:
-    def test_mean_over_batches(self, drawn):
-        distance, path = drawn
-        rng = np.random.default_rng(1)
-        x, y = rng.random((2, 5, 32, 32, 1)).astype(np.float32)
-        metric = metrics.LPIPS("alexnet", str(path))
-        metric.update_state(x[:2], y[:2])
-        metric.update_state(x[2:], y[2:])
-        expected = np.mean(distance([x, y]))
-        assert float(metric.result()) == pytest.approx(expected, rel=1e-5)
-        metric.reset_state()
-        metric.update_state(x, y, sample_weight=[1, 0, 0, 0, 0])
-        assert float(metric.result()) == pytest.approx(float(distance([x, y])[0]), rel=1e-5)
-        metric = metrics.LPIPS("alexnet", str(path), name="distance")
-        again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(metric))
-        assert (again.name, again.network, again.weights_from) == ("distance", "alexnet", str(path))
+def test_metric_is_the_mean_over_batches(drawn):
+    distance, path = drawn
+    rng = np.random.default_rng(1)
+    x, y = rng.random((2, 5, 32, 32, 1)).astype(np.float32)
+    metric = metrics.LPIPS("alexnet", str(path))
+    metric.update_state(x[:2], y[:2])
+    metric.update_state(x[2:], y[2:])
+    expected = np.mean(distance([x, y]))
+    assert float(metric.result()) == pytest.approx(expected, rel=1e-5)
+    metric.reset_state()
+    metric.update_state(x, y, sample_weight=[1, 0, 0, 0, 0])
+    assert float(metric.result()) == pytest.approx(float(distance([x, y])[0]), rel=1e-5)
+    metric = metrics.LPIPS("alexnet", str(path), name="distance")
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(metric))
+    assert (again.name, again.network, again.weights_from) == ("distance", "alexnet", str(path))

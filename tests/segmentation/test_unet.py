@@ -109,29 +109,27 @@ def vertebrae(count, size=64):
     return images, (bone + 2 * (labels == LABELS["canal"])).astype(np.uint8)
 
 
-class TestTraining:
-    @pytest.mark.slow
-    def test_learns_phantoms(self):
-        images, masks = vertebrae(4)
-        keras.utils.set_random_seed(0)
-        unet = UNet(classes=3, depth=2, width=8, normalization="batch", dropout=0.0)
-        unet.compile_default(learning_rate=5e-3, dice=1.0, class_weights={2: 2.0})
-        before = unet.evaluate(images, masks, verbose=0, return_dict=True)
-        assert set(before) == {"loss", "pixel_accuracy", "mean_iou", "dice"}
-        steps = np.tile(np.arange(4), 80)  # 80 steps over the same four images
-        unet.fit(images[steps], masks[steps], batch_size=4, verbose=0)
-        after = unet.evaluate(images, masks, verbose=0, return_dict=True)
-        assert after["loss"] < 0.1 * before["loss"]
-        found = tfstyle.metrics.dice_by_class(masks, unet.segment(images)[..., 0], 3)
-        assert (found > 0.9).all()
+@pytest.mark.slow
+def test_learns_phantoms():
+    images, masks = vertebrae(4)
+    keras.utils.set_random_seed(0)
+    unet = UNet(classes=3, depth=2, width=8, normalization="batch", dropout=0.0)
+    unet.compile_default(learning_rate=5e-3, dice=1.0, class_weights={2: 2.0})
+    before = unet.evaluate(images, masks, verbose=0, return_dict=True)
+    assert set(before) == {"loss", "pixel_accuracy", "mean_iou", "dice"}
+    steps = np.tile(np.arange(4), 80)  # 80 steps over the same four images
+    unet.fit(images[steps], masks[steps], batch_size=4, verbose=0)
+    after = unet.evaluate(images, masks, verbose=0, return_dict=True)
+    assert after["loss"] < 0.1 * before["loss"]
+    found = tfstyle.metrics.dice_by_class(masks, unet.segment(images)[..., 0], 3)
+    assert (found > 0.9).all()
 
 
-class TestFiles:
-    def test_loaded_it_goes_on(self, tmp_path):
-        unet = small()
-        unet.compile_default(class_weights=[0.5, 1.0, 2.0])
-        unet.train_on_batch(noise((1, 8, 8, 1)), np.ones((1, 8, 8), np.uint8))
-        unet.save(tmp_path / "unet.keras")
-        again = UNet.load(tmp_path / "unet.keras")
-        assert again.loss.class_weights == [0.5, 1.0, 2.0]
-        assert int(again.optimizer.iterations.numpy()) == 1
+def test_loaded_it_goes_on(tmp_path):
+    unet = small()
+    unet.compile_default(class_weights=[0.5, 1.0, 2.0])
+    unet.train_on_batch(noise((1, 8, 8, 1)), np.ones((1, 8, 8), np.uint8))
+    unet.save(tmp_path / "unet.keras")
+    again = UNet.load(tmp_path / "unet.keras")
+    assert again.loss.class_weights == [0.5, 1.0, 2.0]
+    assert int(again.optimizer.iterations.numpy()) == 1

@@ -187,11 +187,10 @@ class TestMeasures:
         assert rows["boundary_mm"][0] == 0
 
 
-class TestInterval:
-    def test_mean_over_patients_not_over_slices(self):
-        found = benefit_summary.interval({"a": np.full((3, 30), 0.1), "b": np.full((3, 5), 0.3)})
-        assert found["folds"] == {"a": 0.1, "b": 0.3}
-        assert found["mean"] == found["low"] == found["high"] == pytest.approx(0.2)
+def test_mean_over_patients_not_over_slices():
+    found = benefit_summary.interval({"a": np.full((3, 30), 0.1), "b": np.full((3, 5), 0.3)})
+    assert found["folds"] == {"a": 0.1, "b": 0.3}
+    assert found["mean"] == found["low"] == found["high"] == pytest.approx(0.2)
 
 
 @pytest.mark.slow
