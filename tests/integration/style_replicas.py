@@ -36,7 +36,7 @@ def step(replicas: int, compiled: bool) -> tuple[list[np.ndarray], dict]:
         "style": image(2, (5, 16, 16, 1)),
         "paired": np.array([1, 1, 1, 0, 0], np.float32),
     }
-    batches = tf.data.Dataset.from_tensors(data)
+    batches = tf.data.Dataset.from_tensor_slices(data).batch(5)
     history = model.fit(batches, shuffle=False, verbose=0).history
     gradients = [-keras.ops.convert_to_numpy(m) for m in model.optimizer.momentums]
     return gradients, {name: values[0] for name, values in history.items()}
