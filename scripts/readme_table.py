@@ -38,10 +38,7 @@ COLUMNS = (
     ("structure kept", "structure_mean", "{:.3f}"),
 )
 #: Figures that compare a method with itself.
-OWN = {
-    ("histogram_matching", "better_than_histogram_matching"),
-    ("nothing", "worse_than_nothing"),
-}
+OWN = {("histogram_matching", "better_than_histogram_matching"), ("nothing", "worse_than_nothing")}
 
 
 def table(truth: Mapping) -> str:

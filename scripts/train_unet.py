@@ -32,6 +32,7 @@ import tensorflow as tf
 from readme_table import presets_text
 
 from studies import benefit_data as data
+from studies import common
 from studies.augmentations import nnunet
 from studies.benefit_fold import Settings, compile_unet, make_unet, tone_augmentation
 from tfstyle import ToneTransfer
@@ -125,67 +126,9 @@ def measure(unet: UNet, planes: Sequence, code: np.ndarray) -> dict:
     return figures
 
 
-def summary(figures: Mapping[str, Mapping]) -> str:
-    """One line of figures, for the table of presets."""
-    dice = ", ".join(f"{row['training']['dice']:.2f} ({scan})" for scan, row in figures.items())
-    return f"Dice of the spine on left-out scans: {dice}"
-
-
-_CARD = """\
-# Model card: {name}
-
-**A demonstration of `tfstyle segment`. Not a medical device, not for diagnosis.** Three labelled \
-scans are far too few for a segmentation that can be relied on; train your own and give it with \
-`--model`.
-
-Written by `python scripts/train_unet.py`.
-
-| | |
-| --- | --- |
-| Task | {about[description]} |
-| Input | axial slices of {recipe.spacing_mm:g} mm a pixel, HU -160 to 240 as [0, 1] |
-| Output | 0 background, 1 spine (vertebrae and sacrum) |
-| Model | `UNet`, width {recipe.width}, depth {recipe.depth}, batch normalization |
-| Training | {recipe.steps} steps of {recipe.batch_size} squares of {recipe.size} pixels; \
-`StyleAugmentation` (`tone_ct`) on {recipe.p:.0%} of them, nnU-Net's intensity transforms |
-| Data | {about[data]} |
-| License | {about[licence]} |
-
-## What it is worth
-
-Each scan is one patient. A U-Net of the same recipe is trained without the scan and tested on all \
-its labelled slices, whole ones: Dice / IoU of the spine, counted over the pixels of the scan. \
-*Random gray scales* are windows, gammas, sigmoids and bent lines of 8 bits; *harmonized* is the \
-same after the tone transfer to a scan of the training.
-
-| left-out scan | slices | gray scale of the training | random gray scales | random, harmonized |
-| --- | ---: | ---: | ---: | ---: |
-{rows}
-
-## Limits
-
-- Trained on three patients and phantoms: expect failures on anything else.
-- The preset itself has seen all three scans; the figures are of models that had not seen theirs. \
-The preset `tone_ct`, by which images are augmented and harmonized, had seen them.
-- Axial CT of the trunk, head first, in radiological orientation. No head, no neck.
-- The labels of `torso_dicom` have holes in dense bone, where the U-Net finds bone: a part of the \
-disagreement is theirs.
-- The scan `vertebra` is a crop around one vertebra, with others at its edge.
-"""
-
-
-def card_text(recipe: Settings, figures: Mapping[str, Mapping], about: Mapping[str, str]) -> str:
-    """``README.md`` of the preset."""
-    rows = []
-    for scan, row in figures.items():
-        parts = (row[key] for key in ("training", "random", "random_harmonized"))
-        cells = [f"{part['dice']:.3f} / {part['iou']:.3f}" for part in parts]
-        rows.append(f"| {scan} | {row['slices']} | {' | '.join(cells)} |")
-    return _CARD.format(name=NAME, recipe=recipe, about=about, rows="\n".join(rows))
-
-
 def release(recipe: Settings, unet: UNet, planes: Mapping[str, list], figures: Mapping) -> Path:
     """Writes the preset, its style code, its card and the table of presets."""
+    dice = ", ".join(f"{row['training']['dice']:.2f} ({scan})" for scan, row in figures.items())
     about = {
         "description": "demonstration: the spine in axial CT, for `tfstyle segment`",
         "weights": "none",
@@ -193,7 +136,8 @@ def release(recipe: Settings, unet: UNet, planes: Mapping[str, list], figures: M
         + ", ".join(f"{len(own)} slices of {scan}" for scan, own in planes.items())
         + f", {recipe.phantoms} phantoms",
         "licence": "Apache-2.0",
-        "figures": summary(figures),
+        # one line, for the table of presets
+        "figures": f"Dice of the spine on left-out scans: {dice}",
     }
     window = data.TRAINING_WINDOW
     card = {
@@ -214,7 +158,7 @@ def release(recipe: Settings, unet: UNet, planes: Mapping[str, list], figures: M
     home = ROOT / "tfstyle" / "presets" / NAME
     unet.save_to_preset(home, card=card)
     save_npz(home / "style_code.npz", {"code": reference_code(recipe, planes["torso"])})
-    write_atomically(home / "README.md", card_text(recipe, figures, about).encode())
+    write_atomically(home / "README.md", f"{common.render('unet_spine.md', **card)}\n".encode())
     write_atomically(home.parent / "README.md", presets_text().encode())
     return home
 

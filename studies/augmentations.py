@@ -43,12 +43,8 @@ def nnunet(image: np.ndarray, rng: Generator, rate: float = 1.0) -> np.ndarray:
     """nnU-Net's intensity transforms with its probabilities, those a channel included.
 
     Noise σ ≤ 0.1, blur σ 0.5 to 1 pixel, brightness and contrast by 0.75 to 1.25, resolution down
-    to a half, gamma 0.7 to 1.5 of the inverted image and of the image; on z-scores.
-
-    Args:
-        image: float32 (H, W) in [0, 1].
-        rng: Source of randomness.
-        rate: Factor of all probabilities.
+    to a half, gamma 0.7 to 1.5 of the inverted image and of the image; on z-scores. `rate` is a
+    factor of all probabilities.
 
     Reference: Isensee et al., "nnU-Net", Nature Methods 18 (2021), supplementary note 4; values of
     ``nnUNetTrainer.get_training_transforms`` 2.5.
@@ -76,10 +72,9 @@ def nnunet(image: np.ndarray, rng: Generator, rate: float = 1.0) -> np.ndarray:
         middle = x.mean()
         x = np.clip((x - middle) * factor(0.75, 1.25) + middle, x.min(), x.max())
     if applied[4]:
-        small = [max(1, round(n * rng.uniform(0.5, 1.0))) for n in x.shape]
-        picture = Image.fromarray(x.astype(np.float32)).resize(
-            small[::-1], Image.Resampling.NEAREST
-        )
+        rows, columns = (max(1, round(n * rng.uniform(0.5, 1.0))) for n in x.shape)
+        picture = Image.fromarray(x.astype(np.float32))
+        picture = picture.resize((columns, rows), Image.Resampling.NEAREST)
         x = np.asarray(picture.resize(x.shape[::-1], Image.Resampling.BICUBIC), np.float64)
     if applied[5]:
         x = -gamma(-x)
@@ -226,11 +221,6 @@ class MixStyle(keras.layers.Layer):
 
     ``y = γ·(x − μ)/σ + β`` with ``γ = λ·σ + (1 − λ)·σ'``, ``β = λ·μ + (1 − λ)·μ'``; λ is drawn from
     Beta(α, α) for each image. In training alone, for the share `p` of the batches.
-
-    Args:
-        p: Share of the batches.
-        alpha: Of the Beta distribution.
-        seed: Of the draws.
 
     Reference: Zhou, Yang, Qiao and Xiang, "Domain generalization with MixStyle", ICLR 2021.
     """

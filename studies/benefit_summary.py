@@ -92,16 +92,15 @@ def interval(differences: Series, draws: int = 4000, seed: int = 0) -> dict:
         total += np.einsum("rs,sn,rn->r", seeds, values, slices) / len(differences)
     low, high = np.percentile(total, [2.5, 97.5])
     means = {fold: float(values.mean()) for fold, values in differences.items()}
-    figures = {"mean": mean(means.values(), None), "low": float(low), "high": float(high)}
-    return {k: round(v, 5) for k, v in figures.items()} | {
+    figures = {"mean": np.mean([*means.values()]), "low": low, "high": high}
+    return {key: round(float(value), 5) for key, value in figures.items()} | {
         "folds": {fold: round(mean, 5) for fold, mean in means.items()}
     }
 
 
-def mean(values: Iterable[float], digits: int | None) -> float:
-    """The mean, rounded unless `digits` is None."""
-    found = float(np.mean([*values]))
-    return found if digits is None else round(found, digits)
+def mean(values: Iterable[float], digits: int) -> float:
+    """The mean, rounded."""
+    return round(float(np.mean([*values])), digits)
 
 
 class Cells(dict[tuple[str, int, str], dict]):
@@ -140,16 +139,13 @@ class Cells(dict[tuple[str, int, str], dict]):
 
     def table(self, condition: str, method: str, groups: Iterable[str] = GROUPS) -> dict:
         """Mean of every measure in every group, with the mean of each patient."""
-        found: dict = {}
-        for group in groups:
-            for name in MEASURES:
-                series = self.series(condition, method, group, name)
-                folds = {fold: round(float(v.mean()), 5) for fold, v in series.items()}
-                found.setdefault(group, {})[name] = {
-                    "mean": mean(folds.values(), 5),
-                    "folds": folds,
-                }
-        return found
+
+        def entry(group: str, name: str) -> dict:
+            series = self.series(condition, method, group, name)
+            folds = {fold: mean(values, 5) for fold, values in series.items()}
+            return {"mean": mean(folds.values(), 5), "folds": folds}
+
+        return {group: {name: entry(group, name) for name in MEASURES} for group in groups}
 
 
 def summarize(study) -> dict:
@@ -158,11 +154,8 @@ def summarize(study) -> dict:
     Args:
         study: A :class:`studies.benefit.Study` that has run.
     """
-    cells = Cells()
-    for key in study.plan():
-        cell = study.cell(*key)
-        if cell is not None:
-            cells[key] = cell
+    cells = Cells({key: cell for key in study.plan() if (cell := study.cell(*key)) is not None})
+    spent = [cell["training_seconds"] + cell["test_seconds"] for cell in cells.values()]
     present = {condition for _, _, condition in cells}
     conditions = [c for c in CONDITIONS if c in present] + sorted(present - {*CONDITIONS})
     own = {c: [cell for key, cell in cells.items() if key[2] == c] for c in conditions}
@@ -174,24 +167,18 @@ def summarize(study) -> dict:
         "folds": {fold: cell["about"] for (fold, _, _), cell in cells.items()},
         "conditions": conditions,
         "cells": len(cells),
-        "cpu_seconds": round(
-            sum(cell["training_seconds"] + cell["test_seconds"] for cell in cells.values())
-        ),
+        "cpu_seconds": round(sum(spent)),
         "groups": {name: list(domains) for name, domains in GROUPS.items()},
     }
     if "none" in conditions:
         timed = [cell["method_ms"] for cell in cells.values()]
-        result["test_time"] = {method: cells.table("none", method) for method in METHODS}
+        result["test_time"] = {m: cells.table("none", m) for m in METHODS}
         result["method_ms"] = {
             m: round(float(np.median([t[m] for t in timed])), 2) for m in METHODS
         }
         result["test_time_minus"] = {
-            group: {
-                other: cells.minus(("none", OWN), ("none", other), group)
-                for other in METHODS
-                if other != OWN
-            }
-            for group in GROUPS
+            g: {m: cells.minus(("none", OWN), ("none", m), g) for m in METHODS if m != OWN}
+            for g in GROUPS
         }
     result["augmentation"] = {c: cells.table(c, "nothing") for c in conditions}
     result["augmented_and_harmonized"] = {

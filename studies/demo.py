@@ -76,27 +76,16 @@ TAGS = (
 
 @dataclass(frozen=True)
 class Pair:
-    """One stylized image with everything that the page shows of it.
-
-    Attributes:
-        content: What it was made of.
-        style: Whose gray scale it has.
-        content_image, style_image: float32 (H, W) in [0, 1].
-        generated: The same, as read back from the derived file.
-        right: The right answer: the content's HU in the style's window.
-        error: :func:`tfstyle.metrics.tone_error` of the generated image, tissues weighed alike.
-        error_before: The same of the content, for nothing done.
-        account: What :func:`tfstyle.runs.stylize.stylize_scans` says.
-    """
+    """One stylized image with all that the page shows of it; images float32 (H, W) in [0, 1]."""
 
     content: Sample
     style: Sample
     content_image: np.ndarray
     style_image: np.ndarray
-    generated: np.ndarray
-    right: np.ndarray
-    error: float
-    error_before: float
+    generated: np.ndarray  # as read back from the derived file
+    right: np.ndarray  # the right answer: the content's HU in the style's window
+    error: float  # tone error of the generated image, tissues weighed alike
+    error_before: float  # the same of the content, for nothing done
     account: StylizedScan
 
     @property
@@ -109,18 +98,14 @@ class Pair:
 class Segmented:
     """A slice in a gray scale that the U-Net was not trained on, and the spine that it finds.
 
-    Attributes:
-        sample: The slice.
-        image: float32 (H, W) in [0, 1].
-        masks: The image under its mask, float32 (H, W, 3): as it is, harmonized to the gray scale
-            of the training, and in that gray scale from the slice's own HU.
-        agreement: Dice of the first two with the third, 0 where neither has any.
+    Masks lie on the image, float32 (H, W, 3): as it is, harmonized to the gray scale of the
+    training, and in that gray scale from the slice's own HU.
     """
 
     sample: Sample
-    image: np.ndarray
+    image: np.ndarray  # float32 (H, W) in [0, 1]
     masks: tuple[np.ndarray, ...]
-    agreement: tuple[float, ...]
+    agreement: tuple[float, ...]  # Dice of the first two with the third, 0 where neither has any
 
 
 def run_demo(

@@ -252,8 +252,7 @@ def readme_pairs() -> list[tuple[np.ndarray, np.ndarray]]:
 
 def measure(model: StyleTransfer, scan: Scan, settings: Settings) -> dict:
     """Preservation and style over the test pairs: median, quartiles and mean of each figure."""
-    figures = {key: [] for key in FIGURES}
-    seconds = []
+    rows, seconds = [], []
     for i, content, style in slice_pairs(scan, settings.pairs):
         x, y = reduced(content, settings.size), reduced(style, settings.size)
         spacing = scan.spacing[-1] * content.shape[1] / x.shape[1]
@@ -261,15 +260,11 @@ def measure(model: StyleTransfer, scan: Scan, settings: Settings) -> dict:
         begin = time.perf_counter()
         generated = model.stylize(x, y)
         seconds.append(time.perf_counter() - begin)
-        figures["structure"].append(metrics.structure_similarity(x, generated, body))
-        figures["edge_displacement_mm"].append(
-            metrics.edge_displacement(x, generated, spacing, body)
-        )
-        figures["style_distance_ratio"].append(metrics.style_distance_ratio(x, y, generated))
-    return {
-        **{key: spread(values) for key, values in figures.items()},
-        "seconds_an_image": round(float(np.median(seconds)), 4),
-    }
+        structure = metrics.structure_similarity(x, generated, body)
+        edges = metrics.edge_displacement(x, generated, spacing, body)
+        rows.append((structure, edges, metrics.style_distance_ratio(x, y, generated)))
+    figures = {key: spread(values) for key, values in zip(FIGURES, zip(*rows))}
+    return {**figures, "seconds_an_image": round(float(np.median(seconds)), 4)}
 
 
 def ranked(rows: Sequence[dict]) -> list[tuple[dict, float | None]]:

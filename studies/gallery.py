@@ -181,21 +181,12 @@ def page(rows: Sequence[Row], pictures: Path, missing: Sequence[str]) -> str:
         for number, start in enumerate(range(0, len(found), ROWS), 1):
             names.append(f"{part}-{number}.png")
             draw(found[start : start + ROWS], pictures / names[-1])
-        lines = [
-            {
-                "content": _side(row.pair.content_id, row.pair.content_scale),
-                "style": _side(row.pair.style_id, row.pair.style_scale),
-                "error": row.error,
-                "nothing": row.nothing,
-                "confidence": row.confidence,
-            }
-            for row in found
-        ]
-        parts.append({"title": title, "text": text, "pictures": names, "rows": lines})
+        parts.append({"title": title, "text": text, "pictures": names, "rows": found})
     errors = np.array([row.error for row in rows])
     return common.render(
         "gallery.md",
         parts=parts,
+        side=_side,
         missing=[NAMES[name] for name in missing],
         patients=len(NAMES),
         largest=LARGEST_ERROR,

@@ -60,44 +60,26 @@ MEASURES: Mapping[str, str] = {
 
 @dataclasses.dataclass(frozen=True)
 class StyleTransferSettings:
-    """Sizes of the study.
+    """Sizes of the study, lengths in pixels."""
 
-    Attributes:
-        protocols: Protocols of the styles, at least two.
-        contents: Number of content phantoms, all under ``standard``.
-        size: Side of the images.
-        spacing_mm: Pixel spacing of the phantoms.
-        classifier_phantoms: Phantoms that the classifier is trained on, each in every protocol.
-        classifier_epochs: Passes through them.
-        classifier_size: Side to which the classifier brings images; 75 is Inception-V3's least.
-        contextual_steps: Training steps of each contextual transformation.
-        contextual_crop: Side of its training crops.
-        seed: Of everything drawn.
-    """
-
-    protocols: tuple[str, ...] = ("bone_sharp", "bright", "dark", "wide")
-    contents: int = 6
+    protocols: tuple[str, ...] = ("bone_sharp", "bright", "dark", "wide")  # of the styles
+    contents: int = 6  # phantoms, all under ``standard``
     size: int = 128
     spacing_mm: float = 1.1
-    classifier_phantoms: int = 64
+    classifier_phantoms: int = 64  # each in every protocol
     classifier_epochs: int = 12
-    classifier_size: int = 75
-    contextual_steps: int = 600
+    classifier_size: int = 75  # Inception-V3's least
+    contextual_steps: int = 600  # of training, for each protocol
     contextual_crop: int = 64
     seed: int = 0
 
-
-def shown(
-    settings: StyleTransferSettings,
-    first: int,
-    count: int,
-    protocols: Sequence[str] | None = None,
-    size: int | None = None,
-) -> np.ndarray:
-    """Phantoms from a seed on under protocols, of the settings by default: (N, P, H, W, 1)."""
-    names, size = protocols or settings.protocols, size or settings.size
-    drawn = [spine_phantom(first + i, size, spacing_mm=settings.spacing_mm) for i in range(count)]
-    return np.stack([[apply_protocol(p, n, seed=i)[0] for n in names] for i, p in enumerate(drawn)])
+    def shown(self, first: int, count: int, *protocols: str, size: int | None = None) -> np.ndarray:
+        """Phantoms from a seed on under protocols, by default all: (N, P, H, W, 1)."""
+        seeds, names = range(first, first + count), protocols or self.protocols
+        drawn = [spine_phantom(s, size or self.size, spacing_mm=self.spacing_mm) for s in seeds]
+        return np.stack(
+            [[apply_protocol(p, n, seed=i)[0] for n in names] for i, p in enumerate(drawn)]
+        )
 
 
 class Images:
@@ -105,9 +87,9 @@ class Images:
 
     def __init__(self, settings: StyleTransferSettings):
         first, count = 7_000 + settings.seed * 100, settings.contents
-        self.contents = shown(settings, first, count, ["standard"])[:, 0]
-        self.answers = shown(settings, first, count)
-        self.styles = shown(settings, first + 1_000, count)
+        self.contents = settings.shown(first, count, "standard")[:, 0]
+        self.answers = settings.shown(first, count)
+        self.styles = settings.shown(first + 1_000, count)
 
 
 def run_study(
@@ -162,8 +144,8 @@ def _contextual(protocol: str, settings: StyleTransferSettings, weights: str | N
     """A contextual transformation into one protocol, and its mean loss by sixths of the steps."""
     keras.utils.set_random_seed(settings.seed)
     crop, steps = settings.contextual_crop, settings.contextual_steps
-    contents = shown(settings, 9_000, 16, ["standard"], 2 * crop)[:, 0]
-    targets = shown(settings, 9_016, 16, [protocol], 2 * crop)[:, 0]
+    contents = settings.shown(9_000, 16, "standard", size=2 * crop)[:, 0]
+    targets = settings.shown(9_016, 16, protocol, size=2 * crop)[:, 0]
     encoder = VGG16(weights=weights, depth="relu4_2")
     model = ContextualTransformation(encoder, widths=(32, 32, 32, 16))
     rate = keras.optimizers.schedules.CosineDecay(1e-3, steps, alpha=0.02)
@@ -178,7 +160,7 @@ def train_classifier(settings: StyleTransferSettings, output: Path):
     """Inception-V3 that tells the protocols apart, kept beside the output, and its accuracy."""
 
     def labelled(first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        images = shown(settings, first, count)
+        images = settings.shown(first, count)
         labels = np.tile(np.arange(len(settings.protocols)), count)
         return images.reshape(-1, *images.shape[2:]), labels
 

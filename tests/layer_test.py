@@ -33,6 +33,13 @@ class Case:
         packed = self.pack([*arrays])
         return layer(*packed) if isinstance(packed, tuple) else layer(packed)
 
+    def made_like(self, layer):
+        """Another one with the weights of a layer."""
+        other = self.make()
+        run(other, self)  # built
+        other.set_weights(layer.get_weights())
+        return other
+
 
 def run(layer, case: Case, arrays=None) -> list[np.ndarray]:
     """Results of a call, flat."""
@@ -44,12 +51,9 @@ def values(outputs) -> list[np.ndarray]:
 
 
 def assert_close(found, expected, atol=1e-5):
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected):
-        scale = max(1.0, float(np.abs(other).max()))
-        np.testing.assert_allclose(
-            one.astype(np.float64), other.astype(np.float64), rtol=0, atol=atol * scale
-        )
+    for one, other in zip(found, expected, strict=True):
+        one, other = one.astype(np.float64), other.astype(np.float64)
+        np.testing.assert_allclose(one, other, rtol=0, atol=atol * max(1.0, np.abs(other).max()))
 
 
 def functional(layer, case: Case) -> keras.Model:
@@ -58,22 +62,19 @@ def functional(layer, case: Case) -> keras.Model:
     return keras.Model(symbols, case.call(layer, symbols))
 
 
-def check_config(layer, case: Case) -> None:
+def config(layer, case: Case) -> None:
     """Its configuration is JSON, and with its weights makes one that gives the same."""
-    config = json.loads(json.dumps(keras.saving.serialize_keras_object(layer)))
-    again = keras.saving.deserialize_keras_object(config)
+    serialized = json.loads(json.dumps(keras.saving.serialize_keras_object(layer)))
+    again = keras.saving.deserialize_keras_object(serialized)
     assert type(again) is type(layer)
     assert again.get_config() == layer.get_config()
-    expected = run(layer, case)
-    found = run(again, case)  # built
-    assert [w.shape for w in again.weights] == [w.shape for w in layer.weights]
+    run(again, case)  # built
     again.set_weights(layer.get_weights())
-    assert_close(run(again, case), expected)
-    assert [v.shape for v in found] == [v.shape for v in expected]
+    assert_close(run(again, case), run(layer, case))
 
 
-def check_symbolic(layer, case: Case) -> None:
-    """In a functional model: shapes, summary, other sizes, clone, prediction."""
+def symbolic(layer, case: Case) -> None:
+    """In a functional model: shapes, summary, clone, prediction."""
     expected = run(layer, case)
     model = functional(layer, case)
     for symbol, value in zip(keras.tree.flatten(model.output), expected):
@@ -82,23 +83,16 @@ def check_symbolic(layer, case: Case) -> None:
         assert all(a in (None, b) for a, b in zip(symbol.shape, value.shape))
         assert keras.backend.standardize_dtype(symbol.dtype) == value.dtype.name
     lines: list[str] = []
-    model.summary(print_fn=lines.append)
-    if isinstance(layer, keras.Model):
-        layer.summary(print_fn=lines.append, expand_nested=True)
+    model.summary(print_fn=lines.append, expand_nested=True)
     assert layer.name in "\n".join(lines)
     given = [*case.inputs] if len(case.inputs) > 1 else case.inputs[0]
-    assert_close(values(model(given)), expected)
     assert_close(values(model.predict(given, verbose=0)), expected)
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
     assert_close(values(clone(given)), expected)
-    if isinstance(layer, keras.Model):
-        clone = keras.models.clone_model(layer)
-        clone.set_weights(layer.get_weights())
-        assert_close(run(clone, case), expected)
 
 
-def check_unknown_sizes(layer, case: Case) -> None:
+def unknown_sizes(layer, case: Case) -> None:
     """One graph for all sizes gives what eager calls give."""
     specs = [tf.TensorSpec((None, None, None, a.shape[-1])) for a in case.inputs]
     graph = tf.function(
@@ -108,6 +102,32 @@ def check_unknown_sizes(layer, case: Case) -> None:
         assert_close(values(graph(*map(tf.constant, arrays))), run(layer, case, arrays))
 
 
+def half_precision(layer, case: Case) -> None:
+    """The same results but for rounding, in a dtype of the policy."""
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        other = case.made_like(layer)
+        found = run(other, case)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    # Some give float32 under any policy.
+    assert {value.dtype.name for value in found} <= {"float32", other.compute_dtype}
+    assert_close(found, run(layer, case), case.half)
+
+
+def channels_first(layer, case: Case) -> None:
+    """Keras's global image format changes nothing: images have their channels last."""
+    expected = run(layer, case)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        assert_close(run(case.made_like(layer), case), expected)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
+CHECKS = (config, symbolic, unknown_sizes, half_precision, channels_first)
+
+
 def check_export(case: Case, folder) -> None:
     """A model exports before its first call, with open sizes, and gives the same."""
     model = case.make()
@@ -115,34 +135,3 @@ def check_export(case: Case, folder) -> None:
     loaded = tf.saved_model.load(str(folder))
     found = loaded.serve(case.pack([tf.constant(array) for array in case.inputs]))
     assert_close(values(found), run(model, case))
-
-
-def check_policies(layer, case: Case) -> None:
-    """Half and double precision: the same results but for rounding, in a dtype of the policy."""
-    expected = run(layer, case)
-    for policy, atol in (("mixed_float16", case.half), ("float64", 1e-4)):
-        keras.config.set_dtype_policy(policy)
-        try:
-            other = case.make()
-            run(other, case)  # built
-            other.set_weights(layer.get_weights())
-            found = run(other, case)
-        finally:
-            keras.config.set_dtype_policy("float32")
-        wanted = {"float32", other.compute_dtype}  # some give float32 under any policy
-        assert {value.dtype.name for value in found} <= wanted
-        assert all(np.isfinite(value).all() for value in found)
-        assert_close(found, expected, atol)
-
-
-def check_channels_first(layer, case: Case) -> None:
-    """Keras's global image format changes nothing: images have their channels last."""
-    expected = run(layer, case)
-    keras.config.set_image_data_format("channels_first")
-    try:
-        other = case.make()
-        run(other, case)
-        other.set_weights(layer.get_weights())
-        assert_close(run(other, case), expected)
-    finally:
-        keras.config.set_image_data_format("channels_last")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.models import image, small_model, small_tone
+from tests.models import image, small_model
 from tfstyle import StyleAugmentation, StyleBank
 from tfstyle.data import write_png
 from tfstyle.errors import ArgumentError, InputFileError, WeightsError
@@ -36,11 +36,15 @@ def changed(before, after) -> np.ndarray:
 
 class TestImages:
     def test_are_those_of_stylize(self, model, bank, images):
-        one = StyleBank(bank.codes[1:2])
-        result = StyleAugmentation(model, one, p=1, strength=0.7, gate=None)(images)
-        expected = model.stylize(images, bank.codes[1:2], strength=0.7)
-        np.testing.assert_allclose(result, expected, atol=1e-5)
-        assert changed(images, result).all()
+        weighted = StyleBank(bank.codes, weights=np.array([0, 2.0, 0]))
+        layer = StyleAugmentation(model, weighted, p=1, strength=0.7, gate=None)
+        traced = tf.function(layer, input_signature=[tf.TensorSpec((None, None, None, 1))])
+        for run, batch in ((layer, images), (traced, image(4, (1, 40, 12, 1)))):
+            expected = model.stylize(batch, bank.codes[1:2], strength=0.7)
+            np.testing.assert_allclose(run(batch), expected, atol=1e-5)
+            assert changed(batch, expected).all()
+            empty = np.zeros((0, 16, 16, 1), np.float32)
+            assert run(empty).shape == empty.shape
 
     def test_styles_and_strengths_differ_within_a_batch(self, model, bank, images):
         batch = np.repeat(images[:1], 24, axis=0)
@@ -52,16 +56,7 @@ class TestImages:
         drawn = StyleAugmentation(model, bank.codes[:1], p=1, strength=(0, 1), gate=None, seed=2)
         assert len(np.unique(np.asarray(drawn(batch)).mean(axis=(1, 2, 3)).round(6))) == 24
 
-    def test_weights(self, model, bank, images):
-        weighted = StyleBank(bank.codes, weights=np.array([0, 0, 2.0]))
-        np.testing.assert_allclose(
-            always(model, weighted)(images), model.stylize(images, bank.codes[2:]), atol=1e-5
-        )
-
     def test_batch_is_another_image_of_the_batch(self, model, images):
-        pair = images[:2] * np.float32([0.4, 1.0])[:, None, None, None]
-        expected = np.stack([model.stylize(a, b) for a, b in (pair, pair[::-1])])
-        np.testing.assert_allclose(always(model, "batch")(pair), expected, atol=1e-5)
         levels = np.linspace(0.2, 1, 6, dtype=np.float32)[:, None, None, None]
         batch = images[:1] * levels
         results = [np.asarray(always(model, "batch", seed=s)(batch)) for s in range(12)]
@@ -73,16 +68,11 @@ class TestImages:
             taken |= near
         assert not taken.diagonal().any()
         assert taken.sum() > 20  # of 30
-
-    def test_a_batch_of_one_has_no_other(self, model, images):
-        layer = always(model, "batch")
+        layer = always(model, "batch")  # one image has no other
         np.testing.assert_array_equal(layer(images[:1]), images[:1])
         assert layer.counts == {"seen": 1, "stylized": 0, "gated": 0}
 
-    @pytest.mark.parametrize(
-        ("dtype", "value_range"),
-        [("uint8", (0, 255)), ("int16", (-160, 240)), ("float64", (-1, 1))],
-    )
+    @pytest.mark.parametrize(("dtype", "value_range"), [("uint8", (0, 255)), ("float64", (-1, 1))])
     def test_value_range(self, model, bank, images, dtype, value_range):
         low, high = value_range
         values = (low + (high - low) * images).astype(dtype)
@@ -110,21 +100,17 @@ class TestImages:
         layer = StyleAugmentation(model, bank, p=0.5, gate=None)
         half = np.concatenate([images[:3], 2000 * images[3:] - 1000])
         graph = tf.function(lambda x: layer(x, training=training))
-        for wrong in (255 * images, 2000 * images - 1000, 6 * images - 3, half, images + np.inf):
+        for wrong in (255 * images, half, images + np.inf):
             with pytest.raises(ArgumentError, match=r"images: .*(or give value_range|infinite)"):
                 layer(wrong, training=training)
             with pytest.raises(tf.errors.InvalidArgumentError, match=r"images: (values|holds)"):
                 graph(wrong)
-        with pytest.raises(tf.errors.InvalidArgumentError, match="images: values"):
-            next(iter(tf.data.Dataset.from_tensors(half).map(layer)))
 
-    @pytest.mark.parametrize("value_range", [(0, 1), (-160, 240)])
-    def test_nan_is_black_and_spoils_no_other_pixel(self, model, bank, images, value_range):
-        low, high = value_range
-        values = (low + (high - low) * images).astype(np.float32)
+    def test_nan_is_black_and_spoils_no_other_pixel(self, model, bank, images):
+        values = (400 * images - 160).astype(np.float32)
         values[:, 3, 4] = np.nan
-        black = np.where(np.isnan(values), np.float32(low), values)
-        layer = StyleAugmentation(model, bank, p=0.5, gate=None, value_range=value_range)
+        black = np.where(np.isnan(values), np.float32(-160), values)
+        layer = StyleAugmentation(model, bank, p=0.5, gate=None, value_range=(-160, 240))
         for run in (layer, tf.function(layer)):
             np.testing.assert_array_equal(run(values, seed=(1, 2)), run(black, seed=(1, 2)))
 
@@ -137,17 +123,6 @@ class TestImages:
         once = always(model, "batch")(volume[..., :1], seed=(3, 4))
         np.testing.assert_allclose(thrice, np.repeat(once, 3, axis=-1), atol=1e-5)
 
-    def test_any_size_in_one_trace(self, model, bank):
-        layer = always(model, bank.codes[:1])
-        traced = tf.function(layer, input_signature=[tf.TensorSpec((None, None, None, 1))])
-        for shape in ((3, 20, 33, 1), (1, 40, 12, 1)):
-            batch = image(4, shape)
-            np.testing.assert_allclose(
-                traced(batch), model.stylize(batch, bank.codes[:1]), atol=1e-5
-            )
-        assert traced(np.zeros((0, 16, 16, 1), np.float32)).shape == (0, 16, 16, 1)
-        assert layer(np.zeros((0, 16, 16, 1), np.float32)).shape == (0, 16, 16, 1)
-
     def test_identity_outside_of_training(self, model, bank, images):
         layer = always(model, bank)
         np.testing.assert_array_equal(layer(images, training=False), images)
@@ -156,55 +131,41 @@ class TestImages:
         np.testing.assert_array_equal(same, whole)
         assert layer.counts["seen"] == 0
 
-    def test_half_precision(self, model, bank, images):
-        layer = always(model, bank.codes[:1], dtype="mixed_float16")
-        result = layer(images)
-        assert result.dtype == tf.float16
-        np.testing.assert_allclose(result, model.stylize(images, bank.codes[:1]), atol=2e-3)
+
+@pytest.mark.parametrize(("p", "allowed"), [(0, {0}), (0.5, {3}), (0.4, {2, 3})])
+def test_share_of_a_batch(model, bank, images, p, allowed):
+    layer = StyleAugmentation(model, bank, p=p, gate=None, seed=0)
+    run = tf.function(layer)
+    masks = np.stack([changed(images, run(images)) for _ in range(60)])
+    assert set(masks.sum(axis=1)) == allowed
+    # 360 draws: six standard deviations.
+    assert abs(masks.mean() - p) <= 6 * np.sqrt(p * (1 - p) / 360)
+    if p == 0.5:
+        assert (np.abs(masks.mean(axis=0) - p) < 0.4).all()
 
 
-class TestShare:
-    @pytest.mark.parametrize(("p", "allowed"), [(0, {0}), (0.5, {3}), (0.4, {2, 3}), (1, {6})])
-    def test_of_a_batch(self, model, bank, images, p, allowed):
-        layer = StyleAugmentation(model, bank, p=p, gate=None, seed=0)
-        run = tf.function(layer)
-        masks = np.stack([changed(images, run(images)) for _ in range(60)])
-        assert set(masks.sum(axis=1)) == allowed
-        # 360 draws: six standard deviations.
-        assert abs(masks.mean() - p) <= 6 * np.sqrt(p * (1 - p) / 360)
-        if p == 0.5:
-            assert (np.abs(masks.mean(axis=0) - p) < 0.4).all()
-
-
-class TestDictionaries:
-    def test_in_a_pipeline(self, model, bank, images):
-        masks = (images > 0.5).astype(np.uint8)
-        boxes = tf.ragged.constant([[[0.0] * 4] * (i % 3) for i in range(6)], ragged_rank=1)
-        data = tf.data.Dataset.from_tensor_slices(
-            {
-                "images": (255 * images).astype(np.uint8),
-                "segmentation_masks": masks,
-                "labels": np.arange(6, dtype=np.int64),
-                "bounding_boxes": {"boxes": boxes},
-                "name": [f"scan {i}" for i in range(6)],
-            }
-        )
-        layer = always(model, bank, value_range=(0, 255))
-        for dataset in (data.batch(3).map(layer), data.map(layer).ragged_batch(3)):
-            batches = list(dataset)
-            assert len(batches) == 2
-            for i, batch in enumerate(batches):
-                part = slice(3 * i, 3 * i + 3)
-                assert batch["images"].dtype == tf.float32
-                found = batch["segmentation_masks"]
-                found = found.to_tensor() if isinstance(found, tf.RaggedTensor) else found
-                assert found.dtype == tf.uint8
-                np.testing.assert_array_equal(found, masks[part])
-                assert batch["labels"].dtype == tf.int64
-                np.testing.assert_array_equal(batch["labels"], np.arange(6)[part])
-                assert batch["bounding_boxes"]["boxes"].to_list() == boxes[part].to_list()
-                assert batch["name"].numpy().tolist() == [b"scan %d" % k for k in range(6)[part]]
-        assert layer.counts["stylized"] == 12
+def test_dictionaries_in_a_pipeline(model, bank, images):
+    masks = (images > 0.5).astype(np.uint8)
+    boxes = tf.ragged.constant([[[0.0] * 4] * (i % 3) for i in range(6)], ragged_rank=1)
+    others = {
+        "segmentation_masks": masks,
+        "labels": np.arange(6, dtype=np.int64),
+        "bounding_boxes": {"boxes": boxes},
+        "name": [f"scan {i}" for i in range(6)],
+    }
+    data = tf.data.Dataset.from_tensor_slices({"images": (255 * images).astype(np.uint8), **others})
+    layer = always(model, bank, value_range=(0, 255))
+    for dataset in (data.batch(6).map(layer), data.map(layer).ragged_batch(6)):
+        (batch,) = dataset
+        assert batch["images"].dtype == tf.float32
+        found = batch["segmentation_masks"]
+        found = found.to_tensor() if isinstance(found, tf.RaggedTensor) else found
+        assert (found.dtype, batch["labels"].dtype) == (tf.uint8, tf.int64)
+        np.testing.assert_array_equal(found, masks)
+        np.testing.assert_array_equal(batch["labels"], others["labels"])
+        assert batch["bounding_boxes"]["boxes"].to_list() == boxes.to_list()
+        assert batch["name"].numpy().tolist() == [b"scan %d" % k for k in range(6)]
+    assert layer.counts["stylized"] == 12
 
 
 class TestTuples:
@@ -290,9 +251,10 @@ class TestFit:
         layer = StyleAugmentation(model, bank, p=0.5, gate=None, seed=1)
         net = segmenter(layer)
         net.compile("sgd", "mse", jit_compile=False)
-        assert [w.path for w in net.trainable_weights] == [
-            w.path for w in net.get_layer("head").weights
-        ]
+        net.trainable = False
+        net.trainable = True
+        assert len(net.trainable_weights) == 2  # the head's alone
+        assert model.trainable_weights  # of the model that it was made of, as before
         before = [layer.codes.numpy(), *layer.network.get_weights()]
         history = net.fit(images, images, batch_size=2, epochs=2, verbose=0).history
         assert set(history) == {"loss"}  # and none of the network's own
@@ -305,17 +267,6 @@ class TestFit:
         np.testing.assert_allclose(net.predict(images, verbose=0), expected, atol=1e-5)
         net.evaluate(images, images, verbose=0)
         assert layer.counts["seen"] == 12
-
-    def test_never_trained(self, model, bank, images):
-        layer = always(model, bank)
-        net = segmenter(layer)
-        net.trainable = False
-        net.trainable = True
-        assert not layer.trainable
-        assert len(net.trainable_weights) == 2
-        # The model that it was made of is another, and as trainable as before.
-        assert model.trainable_weights
-        assert all(a is not b for a, b in zip(model.weights, layer.network.weights))
 
     def test_compiled(self, model, bank, images):
         layer = StyleAugmentation(model, bank, p=0.5, seed=1, gate=None)
@@ -370,12 +321,11 @@ class TestSaving:
         np.testing.assert_allclose(loaded(images, seed=(5, 6)), expected, atol=1e-5)
         assert not loaded.trainable_weights
 
-    @pytest.mark.parametrize("styles", ["bank", "batch", "tone"])
-    def test_a_configuration_alone_does_not_stylize(self, model, bank, images, styles):
+    @pytest.mark.parametrize("styles", ["batch", "tone"])
+    def test_a_configuration_alone_does_not_stylize(self, model, tone, images, styles):
+        layer = always(model, "batch")
         if styles == "tone":
-            model = small_tone()
-            bank = StyleBank.encode(model, [0.3 * image(20, (24, 24))])
-        layer = StyleAugmentation(model, "batch" if styles == "batch" else bank, p=1, gate=None)
+            layer = always(tone, StyleBank.encode(tone, [0.3 * image(20, (24, 24))]))
         config = json.loads(json.dumps(layer.get_config()))
         copy = StyleAugmentation.from_config(config)
         np.testing.assert_array_equal(copy(images, training=False), images)
@@ -427,37 +377,26 @@ class TestErrors:
 
 
 class TestToneTransfer:
-    @pytest.fixture
-    def tone_bank(self, tone):
-        return StyleBank.encode(tone, [0.3 * image(20, (24, 24)), 0.5 + 0.5 * image(22, (20, 20))])
-
-    def test_batch(self, tone, images):
+    def test_any_source(self, tone, images, tmp_path):
         pair = images[:2] * np.float32([0.4, 1.0])[:, None, None, None]
         expected = np.stack([tone.stylize(a, b) for a, b in (pair, pair[::-1])])
-        for layer in (always(tone, "batch"), tf.function(always(tone, "batch"))):
-            np.testing.assert_allclose(layer(pair), expected, atol=5e-3)
-
-    def test_any_source(self, tone, images, tmp_path):
         tone.save(tmp_path / "mine.keras")
-        layer = always(str(tmp_path / "mine.keras"), "batch")
-        expected = always(tone, "batch")(images, seed=(1, 2))
-        np.testing.assert_allclose(layer(images, seed=(1, 2)), expected, atol=5e-3)
-        assert always(tone.save_to_preset(tmp_path / "mine"), "batch").network.code_shape == (
-            256,
-            10,
-        )
+        for source in (
+            tone,
+            str(tmp_path / "mine.keras"),
+            tone.save_to_preset(tmp_path / "p", half=False),
+        ):
+            np.testing.assert_allclose(always(source, "batch")(pair), expected, atol=5e-3)
         with pytest.raises(InputFileError, match="no such model file"):
             StyleAugmentation(tmp_path / "none.keras")
 
-    def test_styles_of_the_other_class(self, tone, tone_bank, model, bank):
-        for network, styles in ((tone, bank), (model, tone_bank)):
-            with pytest.raises(WeightsError, match="encode the styles again"):
-                StyleAugmentation(network, styles)
+    def test_styles_of_the_other_class(self, tone, bank):
+        with pytest.raises(WeightsError, match="encode the styles again"):
+            StyleAugmentation(tone, bank)
 
 
-@pytest.mark.parametrize("name", [None, "vgg16_ct_shallow"])
-def test_released_presets(images, name):
-    layer = StyleAugmentation(name, styles="batch", p=1, gate=None)
+def test_default_is_the_released_preset(images):
+    layer = StyleAugmentation(styles="batch", p=1, gate=None)
     result = np.asarray(layer(images))
     assert result.shape == images.shape
     assert 0 <= result.min() <= result.max() <= 1

@@ -31,17 +31,21 @@ FLAGS = {
 }  # fmt: skip
 
 
-def documents(path: Path) -> list[dict]:
-    return [d for d in yaml.safe_load_all(path.read_text()) if d is not None]
-
-
 def manifests(folder: Path) -> list[dict]:
+    """What a folder holds for Kubernetes, but for its kustomization."""
     paths = sorted(folder.glob("kubernetes/*.yaml"))
-    return [d for path in paths if path.name != "kustomization.yaml" for d in documents(path)]
+    found = [d for path in paths for d in yaml.safe_load_all(path.read_text())]
+    return [d for d in found if d["kind"] != "Kustomization"]
 
 
-def kind(wanted: str, folder: Path = SERVING) -> list[dict]:
-    return [document for document in manifests(folder) if document["kind"] == wanted]
+def named(folder: Path, kind: str, name: str | None = None) -> dict:
+    """The one manifest of a kind, and of a name where there are several."""
+    (found,) = (
+        document
+        for document in manifests(folder)
+        if document["kind"] == kind and name in (None, document["metadata"]["name"])
+    )
+    return found
 
 
 def pod_of(document: dict) -> tuple[dict, dict]:
@@ -51,15 +55,37 @@ def pod_of(document: dict) -> tuple[dict, dict]:
     return pod, container
 
 
-@pytest.mark.parametrize(
-    "document",
-    [*manifests(SERVING), *manifests(TRAINING)],
-    ids=lambda document: f"{document['kind']}-{document['metadata']['name']}",
-)
-def test_manifests_have_kubernetes_schema(document):
+@pytest.mark.parametrize("folder", [SERVING, TRAINING], ids=lambda folder: folder.name)
+def test_manifests_fit_the_schema_and_each_other(folder):
+    documents = manifests(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        kubernetes_validate.validate(document, VERSION, strict=True)
+        for document in documents:
+            kubernetes_validate.validate(document, VERSION, strict=True)
+    file = yaml.safe_load((folder / "kubernetes" / "kustomization.yaml").read_text())
+    files = {path.name for path in (folder / "kubernetes").glob("*.yaml")}
+    # Scans are prepared before, once.
+    assert set(file["resources"]) == files - {"kustomization.yaml", "prepare.yaml"}
+    runs = [document for document in documents if document["kind"] in ("Deployment", "Job")]
+    assert runs
+    labels = [document["spec"]["template"]["metadata"]["labels"].items() for document in runs]
+    ports = {port["name"] for run in runs for port in pod_of(run)[1].get("ports", [])}
+    claims = {d["metadata"]["name"] for d in documents if d["kind"] == "PersistentVolumeClaim"}
+    for run in runs:
+        pod, container = pod_of(run)
+        assert container["image"] in {image["name"] for image in file["images"]}
+        assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
+        for volume in pod["volumes"]:
+            claim = volume.get("persistentVolumeClaim")
+            assert claim is None or claim["claimName"] in {*claims, "tfstyle-scans"}
+    for document in documents:
+        spec = document.get("spec", {})
+        selector = spec.get("selector", spec.get("podSelector", {}))
+        selector = selector.get("matchLabels", selector)
+        if document["kind"] != "PersistentVolumeClaim" and selector:
+            assert any(selector.items() <= own for own in labels), document["kind"]
+        if document["kind"] == "Service":
+            assert {port.get("targetPort", port["name"]) for port in spec["ports"]} <= ports
 
 
 # -- serving -----------------------------------------------------------------------------------
@@ -110,7 +136,7 @@ def test_compose_server():
 
 
 def test_deployment():
-    (deployment,), (config,) = kind("Deployment"), kind("ConfigMap")
+    deployment, config = named(SERVING, "Deployment"), named(SERVING, "ConfigMap")
     pod, container = pod_of(deployment)
     given = flags(container["args"])
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
@@ -123,34 +149,19 @@ def test_deployment():
     # Threads as many as the CPUs that are asked for.
     for flag in ("tensorflow_intra_op_parallelism", "tensorflow_inter_op_parallelism"):
         assert given[flag] == container["resources"]["requests"]["cpu"]
-    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-    volumes = {volume["name"]: volume for volume in pod["volumes"]}
-    assert set(mounted) == set(volumes)
-    assert volumes["config"]["configMap"]["name"] == config["metadata"]["name"]
+    (volume,) = (v for v in pod["volumes"] if v["name"] == "config")
+    assert volume["configMap"]["name"] == config["metadata"]["name"]
+    (mount,) = (m for m in container["volumeMounts"] if m["name"] == "config")
     data = config["data"]
     for flag, value in given.items():
         if flag.endswith("_file"):
-            assert value.removeprefix(f"{mounted['config']}/") in data
+            assert value.removeprefix(f"{mount['mountPath']}/") in data
     assert models(data["models.config"]) == models((SERVING / "stylize.config").read_text())
     text = (SERVING / "monitoring.config").read_text()
     assert data["monitoring.config"].split() == re.sub("#.*", "", text).split()
-
-
-def test_everything_selects_the_pods():
-    (deployment,) = kind("Deployment")
-    labels = deployment["spec"]["template"]["metadata"]["labels"]
-    assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
-    names = {port["name"] for port in pod_of(deployment)[1]["ports"]}
-    services = kind("Service")
-    assert len(services) == 2
-    for service in services:
-        assert service["spec"]["selector"].items() <= labels.items()
-        assert {port["targetPort"] for port in service["spec"]["ports"]} <= names
-    (budget,), (autoscaler,) = kind("PodDisruptionBudget"), kind("HorizontalPodAutoscaler")
-    assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
-    target = autoscaler["spec"]["scaleTargetRef"]
-    assert (target["kind"], target["name"]) == ("Deployment", deployment["metadata"]["name"])
     # The autoscaler sets the number; the deployment must not set it back.
+    target = named(SERVING, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == ("Deployment", deployment["metadata"]["name"])
     assert "replicas" not in deployment["spec"]
 
 
@@ -165,20 +176,8 @@ def test_readme_of_serving_names_what_is_there():
 # -- training ----------------------------------------------------------------------------------
 
 
-def job(name: str) -> dict:
-    (found,) = documents(TRAINING / "kubernetes" / f"{name}.yaml")
-    return found
-
-
-def test_kustomization():
-    kustomization = job("kustomization")
-    files = {path.name for path in (TRAINING / "kubernetes").glob("*.yaml")}
-    assert set(kustomization["resources"]) == files - {"kustomization.yaml", "prepare.yaml"}
-    assert [image["name"] for image in kustomization["images"]] == ["tfstyle-training"]
-
-
 def test_names_and_numbers_of_the_training_fit():
-    train, service, policy = map(job, ("train", "service", "network-policy"))
+    train, service = named(TRAINING, "Job", "tfstyle-train"), named(TRAINING, "Service")
     spec, (pod, container) = train["spec"], pod_of(train)
     environment = {entry["name"]: entry["value"] for entry in container["env"]}
     assert spec["completionMode"] == "Indexed"
@@ -187,30 +186,17 @@ def test_names_and_numbers_of_the_training_fit():
     assert train["metadata"]["name"] == pod["subdomain"] == environment["NAME"]
     assert service["metadata"]["name"] == pod["subdomain"]
     assert service["spec"]["clusterIP"] == "None"
-    labels = spec["template"]["metadata"]["labels"]
-    assert service["spec"]["selector"].items() <= labels.items()
-    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
-    # podFailurePolicy is for pods that are not restarted in place.
-    assert pod["restartPolicy"] == "Never"
-
-
-@pytest.mark.parametrize("name", ["train", "prepare"])
-def test_volumes_of_the_training(name):
-    pod, container = pod_of(job(name))
-    assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
-    claims = {claim["metadata"]["name"] for claim in kind("PersistentVolumeClaim", TRAINING)}
-    for volume in pod["volumes"]:
-        if "persistentVolumeClaim" in volume:
-            assert volume["persistentVolumeClaim"]["claimName"] in {*claims, "tfstyle-scans"}
-    assert container["image"] == "tfstyle-training"
-    rules = job(name)["spec"]["podFailurePolicy"]["rules"]
-    (codes,) = [rule["onExitCodes"] for rule in rules if "onExitCodes" in rule]
-    assert codes["containerName"] == container["name"]
-    assert 2 in codes["values"]
+    for job in (train, named(TRAINING, "Job", "tfstyle-prepare")):
+        # podFailurePolicy is for pods that are not restarted in place.
+        assert pod_of(job)[0]["restartPolicy"] == "Never"
+        rules = job["spec"]["podFailurePolicy"]["rules"]
+        (codes,) = [rule["onExitCodes"] for rule in rules if "onExitCodes" in rule]
+        assert codes["containerName"] == pod_of(job)[1]["name"]
+        assert 2 in codes["values"]
 
 
 def test_script_makes_what_a_worker_reads(tmp_path):
-    _, container = pod_of(job("train"))
+    _, container = pod_of(named(TRAINING, "Job", "tfstyle-train"))
     (tmp_path / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$TF_CONFIG" "$@"\n')
     (tmp_path / "python").chmod(0o755)
     environment = {entry["name"]: entry["value"] for entry in container["env"]}
@@ -224,10 +210,9 @@ def test_script_makes_what_a_worker_reads(tmp_path):
     assert json.loads(config) == {"cluster": {"worker": names}, "task": task}
     assert (TRAINING / script.lstrip("/")).is_file()
     dockerfile = (TRAINING / "Dockerfile").read_text()
-    assert f"cp /src/training{script} / " in dockerfile
-    assert 'ENTRYPOINT ["tfstyle"]' in dockerfile
-    assert "USER 65534:65534" in dockerfile
+    for line in (f"cp /src/training{script} / ", 'ENTRYPOINT ["tfstyle"]', "USER 65534:65534"):
+        assert line in dockerfile
     mounted = tuple(mount["mountPath"] for mount in container["volumeMounts"])
     assert all(path.startswith(mounted) for path in (scans, folder))
-    words = pod_of(job("prepare"))[1]["args"]
+    words = pod_of(named(TRAINING, "Job", "tfstyle-prepare"))[1]["args"]
     assert parse(words)[1].arguments["output"] == scans

@@ -56,9 +56,11 @@ def test_every_form_of_a_pair_is_the_same(model):
     for arguments in ((PAIR,), (CONTENT, STYLE)):
         for method in (model.train_on_batch, model.test_on_batch):
             assert method(*arguments, return_dict=True)["loss"] == pytest.approx(expected, 1e-5)
-    for inputs in (PAIR, [CONTENT, STYLE], (CONTENT, STYLE)):
-        np.testing.assert_allclose(model(inputs), model(PAIR))
+    for inputs in ([CONTENT, STYLE], doubles):
+        np.testing.assert_allclose(model(inputs), model(PAIR), atol=1e-5)
     np.testing.assert_allclose(model.predict(PAIR, verbose=0), model(PAIR), atol=1e-5)
+    rounded = np.clip(2 * CONTENT - 0.5, -5e-4, 1 + 5e-4)  # as rounding leaves it
+    assert np.isfinite(model({**PAIR, "content": rounded})).all()
 
 
 def test_sizes_that_are_no_multiples_or_not_known():
@@ -85,13 +87,12 @@ def ragged():
     [
         ({**PAIR, "content": 255 * CONTENT}, "content: values must lie between 0 and 1; apply a w"),
         ({**PAIR, "style": 2000 * STYLE - 1000}, r"style: values.*window.* \[-\d+\] \[\d+\]"),
-        ({**PAIR, "content": (CONTENT - 0.5) * 6}, "content: values must lie"),
-        ({**PAIR, "content": HALF}, "content: values must lie"),
         ({**PAIR, "content": ONE_NAN}, "content: holds NaN or infinite values"),
         ({**PAIR, "style": (255 * STYLE).astype(np.uint8)}, "style: must be float.*uint8"),
         ({**PAIR, "content": CONTENT[..., 0]}, r"content: must be \(B, H, W, 1\)"),
         ({**PAIR, "content": np.repeat(CONTENT, 3, -1)}, r"content: must be \(B, H, W, 1\)"),
         (ragged(), "content: must be a dense tensor, received a RaggedTensor"),
+        ({**PAIR, "content": tf.sparse.from_dense(CONTENT)}, "content: must be a dense.*Sparse"),
         ({"content": CONTENT}, "'content' and 'style'.*received 'content'"),
         ({**PAIR, "mask": CONTENT}, "may hold 'paired', received 'content', 'style', 'mask'"),
         ((PAIR, STYLE), "x, y, sample_weight: give content as x"),
@@ -104,13 +105,10 @@ def test_bad_batches(model, data, message):
         model.evaluate(tf.data.Dataset.from_tensors(data), verbose=0)
 
 
-@pytest.mark.parametrize(
-    "method", ["fit", "predict", "train_on_batch", "test_on_batch", "predict_on_batch"]
-)
-def test_bad_values_in_every_method(model, method):
-    for wrong, message in ((HALF, "content: values must lie"), (ONE_NAN, "content: holds NaN")):
-        with pytest.raises(ArgumentError, match=message):
-            getattr(model, method)({**PAIR, "content": wrong})
+def test_bad_values_in_every_method(model):
+    for method in ("fit", "predict", "train_on_batch", "test_on_batch", "predict_on_batch"):
+        with pytest.raises(ArgumentError, match="content: values must lie"):
+            getattr(model, method)({**PAIR, "content": HALF})
 
 
 def test_what_xla_compiles_stands_behind_the_check():
@@ -120,7 +118,7 @@ def test_what_xla_compiles_stands_behind_the_check():
         model.fit({**PAIR, "content": HALF}, verbose=0)
     for old, new in zip(before, model.get_weights()):
         np.testing.assert_array_equal(old, new)
-    assert np.isfinite(loss(model, PAIR))
+    assert loss(model, PAIR) == pytest.approx(loss(compiled(), PAIR), rel=1e-4)
 
 
 def test_other_models():

@@ -54,13 +54,17 @@ def run(tmp_path):
 
 
 class TestVenv:
-    def test_prefers_python3(self, run):
+    def test_prefers_python3_and_keeps_a_working_environment(self, run):
         run.fake("python3")
         run.fake("python3.13")
         done = run()
         assert done.returncode == 0, done.stderr
         assert "with python3 3.12" in done.stderr
         assert run.calls.read_text().strip().endswith("--editable .[dev,demo]")
+        again = run()
+        assert again.returncode == 0
+        assert "using the environment" in again.stderr
+        assert len(run.calls.read_text().splitlines()) == 2
 
     def test_passes_over_wrong_versions_and_launchers_that_do_not_start(self, run):
         run.fake("python3", wrong=True)
@@ -71,24 +75,16 @@ class TestVenv:
         assert done.returncode == 0, done.stderr
         assert "with python3.11 3.11" in done.stderr
 
-    def test_none_found_is_one_clear_message(self, run):
-        run.fake("python3", wrong=True)
+    @pytest.mark.parametrize(
+        ("lacks", "message"),
+        [
+            ({"wrong": True}, "Python 3.10, 3.11, 3.12 or 3.13 is needed"),
+            ({"no_venv": True}, "apt-get install python3.12-venv"),
+        ],
+    )
+    def test_what_is_missing_is_said(self, run, lacks, message):
+        run.fake("python3", **lacks)
         done = run()
         assert done.returncode == 1
-        assert done.stderr.count("\n") == 1
-        assert "Python 3.10, 3.11, 3.12 or 3.13 is needed" in done.stderr
+        assert message in done.stderr
         assert not run.calls.exists()
-
-    def test_missing_ensurepip_says_what_to_install(self, run):
-        run.fake("python3", no_venv=True)
-        done = run()
-        assert done.returncode == 1
-        assert "apt-get install python3.12-venv" in done.stderr
-
-    def test_keeps_a_working_environment(self, run):
-        run.fake("python3")
-        run()
-        again = run()
-        assert again.returncode == 0
-        assert "using the environment" in again.stderr
-        assert len(run.calls.read_text().splitlines()) == 2

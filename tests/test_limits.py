@@ -12,23 +12,13 @@ from tfstyle.limits import Limits, check, limited, limits, variable
 
 
 def test_environment_changes_a_limit_and_nothing_else(monkeypatch):
-    monkeypatch.setenv("TFSTYLE_LIMIT_SCAN_PIXELS", "2Gi")
-    assert limits() == Limits(scan_pixels=2 * 2**30)
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [("7", 7), ("3k", 3 * 1024), ("2 MiB", 2 * 2**20), ("1t", 2**40)]
-)
-def test_units(monkeypatch, text, value):
-    monkeypatch.setenv("TFSTYLE_LIMIT_FILES", text)
-    assert limits().files == value
-
-
-@pytest.mark.parametrize("text", ["", "-1", "many", "1.5", "1e9"])
-def test_no_whole_number(monkeypatch, text):
-    monkeypatch.setenv("TFSTYLE_LIMIT_FILES", text)
-    with pytest.raises(ArgumentError, match="TFSTYLE_LIMIT_FILES: must be a whole number"):
-        limits()
+    for text, value in (("7", 7), ("3k", 3 * 1024), ("2 MiB", 2 * 2**20), ("1t", 2**40)):
+        monkeypatch.setenv("TFSTYLE_LIMIT_FILES", text)
+        assert limits() == Limits(files=value)
+    for text in ("", "-1", "many", "1.5", "1e9"):
+        monkeypatch.setenv("TFSTYLE_LIMIT_FILES", text)
+        with pytest.raises(ArgumentError, match="TFSTYLE_LIMIT_FILES: must be a whole number"):
+            limits()
 
 
 def test_limited_holds_in_child_processes_and_ends():

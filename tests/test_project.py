@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -13,8 +10,8 @@ import pytest
 import yaml
 
 import tfstyle
+from tests.process import ROOT, python
 
-ROOT = Path(__file__).resolve().parent.parent
 SCHEMAS = {
     "vendor.citation-file-format": "CITATION.cff",
     "vendor.dependabot": ".github/dependabot.yml",
@@ -26,11 +23,9 @@ SCHEMAS = {
 
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_files_fit_their_schemas(schema):
-    files = sorted(map(str, ROOT.glob(SCHEMAS[schema])))
+    files = sorted(ROOT.glob(SCHEMAS[schema]))
     assert files
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *files]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    python("-m", "check_jsonschema", "--builtin-schema", schema, *files)
 
 
 def test_the_version_is_in_one_place_and_in_the_changelog():
@@ -57,16 +52,10 @@ def test_workflows_call_what_is_there_on_every_python():
 
 @pytest.mark.slow
 @pytest.mark.integration
-def test_documentation_builds_strictly(tmp_path):
+def test_documentation_builds_strictly(tmp_path, monkeypatch):
     pytest.importorskip("mkdocs", reason="needs tfstyle[docs]")
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    monkeypatch.setenv("NO_MKDOCS_2_WARNING", "1")
+    python("-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path, cwd=ROOT)
     index = _headings(tmp_path / "api" / "index.html")
     modules = [name for name in tfstyle.__all__ if isinstance(getattr(tfstyle, name), ModuleType)]
     assert {*tfstyle.__all__} - {*modules} <= index

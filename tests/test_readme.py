@@ -151,8 +151,5 @@ def test_readme_is_short_and_its_table_is_the_benchmark(monkeypatch):
     truth = json.loads(readme_table.TRUTH.read_text())
     assert len(README.splitlines()) <= 200
     assert readme_table.filled(README, truth) == README
-    row = next(line for line in README.splitlines() if line.startswith("| histogram matching |"))
-    error = truth["methods"]["histogram_matching"]["all_folds"]["mean"]
-    assert row.split(" | ")[1] == f"{error:.3f}"
     with pytest.raises(SystemExit, match="marks"):
         readme_table.filled("no marks", truth)

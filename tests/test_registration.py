@@ -18,7 +18,6 @@ print(found == [True] * 4, keras.saving.get_registered_name(tfstyle.StyleAugment
     "imports",
     [
         "import tfstyle, sys; assert not {'keras', 'tensorflow'} & {*sys.modules}; import keras",
-        "import tfstyle.metrics.structure, keras",
         "from tfstyle import StyleTransfer; import tfstyle, keras",
     ],
 )

@@ -40,12 +40,6 @@ class TestMaking:
         assert (np.diff(bank.quantiles) >= 0).all()
         assert not bank.codes.flags.writeable
 
-    def test_of_scans(self, model, folder, ct):
-        bank = StyleBank.from_scans(model, [folder, ct])
-        assert bank.names == ("b", "a", "CT_small")
-        assert bank.files[0] == (str(folder / "b.png"),)
-        assert StyleBank.from_scans(model, str(folder)).names == ("b", "a")
-
     def test_windows_and_slices(self, model, ct, tmp_path):
         volume = ct_volume(tmp_path / "volume.nii.gz", 10)
         windows = ["bone", "soft_tissue", (300, 900)]
@@ -62,7 +56,8 @@ class TestMaking:
 
     def test_window_that_does_not_suit_is_passed_over(self, model, folder, ct):
         bank = StyleBank.from_scans(model, [folder, ct], windows=["bone", "range"])
-        assert bank.names[:2] == ("b range", "a range")
+        assert bank.names == ("b range", "a range", "CT_small bone", "CT_small range")
+        assert bank.files[0] == (str(folder / "b.png"),)
         with pytest.raises(ArgumentError, match="is in Hounsfield units"):
             StyleBank.from_scans(model, folder, windows="bone")
 
@@ -106,39 +101,32 @@ class TestMaking:
             StyleBank(**{"codes": np.ones((1, 2, 65)), **options})
 
 
-class TestToneTransfer:
-    def test_one_style_a_scan_of_what_its_slices_show(self, tone, tmp_path):
-        volume = ct_volume(tmp_path / "volume.nii.gz", 4, flat=(0, 3))
-        bank = StyleBank.from_scans(tone, volume, windows=["bone", "full"])
-        assert bank.names == ("volume bone", "volume full")
-        shown = scan_to_unit(read_scan(volume), "bone")[1:3]
-        np.testing.assert_allclose(
-            bank.codes[:1], tone.encode_style(shown, one_code=True), atol=1e-5
-        )
-        assert bank.quantiles.shape == (2, QUANTILES)
-        assert StyleBank.from_scans(tone, volume, slices=2).names == ("volume[1]",)
+def test_one_style_a_scan_of_what_its_slices_show(tone, tmp_path):
+    volume = ct_volume(tmp_path / "volume.nii.gz", 4, flat=(0, 3))
+    bank = StyleBank.from_scans(tone, volume, windows=["bone", "full"])
+    assert bank.names == ("volume bone", "volume full")
+    shown = scan_to_unit(read_scan(volume), "bone")[1:3]
+    np.testing.assert_allclose(bank.codes[:1], tone.encode_style(shown, one_code=True), atol=1e-5)
+    assert bank.quantiles.shape == (2, QUANTILES)
+    assert StyleBank.from_scans(tone, volume, slices=2).names == ("volume[1]",)
 
 
 class TestFiles:
-    def test_round_trip(self, model, folder, tmp_path):
-        bank = StyleBank.from_scans(model, folder, windows=["auto", "range"])
-        path = tmp_path / "new" / "bank.npz"
-        bank.save(path)
-        back = StyleBank.load(path)
-        assert back.names == bank.names
-        for name in ("codes", "weights", "quantiles", "probe"):
-            np.testing.assert_array_equal(getattr(back, name), getattr(bank, name))
-        assert str(tmp_path) not in path.read_bytes().decode("latin-1")
+    def test_saved_and_among_scans(self, model, folder, tmp_path):
+        first, path = StyleBank.from_scans(model, folder), tmp_path / "new" / "bank.npz"
+        first.save(path)
         assert [file.name for file in path.parent.iterdir()] == ["bank.npz"]
-
-    def test_among_scans(self, model, folder, tmp_path):
-        StyleBank.from_scans(model, folder).save(tmp_path / "bank.npz")
-        bank = StyleBank.from_scans(model, [tmp_path / "bank.npz", folder / "b.png"])
+        assert str(tmp_path) not in path.read_bytes().decode("latin-1")
+        for name in ("codes", "weights", "quantiles", "probe", "names"):
+            np.testing.assert_array_equal(getattr(StyleBank.load(path), name), getattr(first, name))
+        bank = StyleBank.from_scans(model, [path, folder / "b.png"])
         assert bank.names == ("b", "a", "b-2")
         assert bank.files == ((), (), (str(folder / "b.png"),))
         np.testing.assert_allclose(bank.codes[0], bank.codes[2], rtol=1e-5)
         with pytest.raises(WeightsError, match="another encoder"):
-            StyleBank.from_scans(small_model("relu1_1", seed=3), tmp_path / "bank.npz")
+            StyleBank.from_scans(small_model("relu1_1", seed=3), path)
+        with pytest.raises(ArgumentError, match="different models"):
+            join([bank, StyleBank(np.ones((1, 2, 33)))])
 
     def test_bad_files(self, model, tmp_path):
         with pytest.raises(OutputError, match=r"end in \.npz"):
@@ -154,18 +142,11 @@ class TestFiles:
                 StyleBank.load(tmp_path / name)
 
 
-class TestJoin:
-    def test_keeps_order_and_weights(self):
-        one = StyleBank(np.ones((1, 2, 65)), names=["a"], weights=np.array([2.0]))
-        two = StyleBank(np.zeros((2, 2, 65)), names=["b", "c"])
-        joined = join([one, two])
-        assert joined.names == ("a", "b", "c")
-        np.testing.assert_array_equal(joined.weights, [2, 1, 1])
-        np.testing.assert_array_equal(joined.codes[:, 0, 0], [1, 0, 0])
-        assert joined.quantiles is None
-
-    def test_bad_arguments(self):
-        with pytest.raises(ArgumentError, match="at least one"):
-            join([])
-        with pytest.raises(ArgumentError, match="different models"):
-            join([StyleBank(np.ones((1, 2, 65))), StyleBank(np.ones((1, 2, 33)))])
+def test_join_keeps_order_and_weights():
+    one = StyleBank(np.ones((1, 2, 65)), names=["a"], weights=np.array([2.0]))
+    two = StyleBank(np.zeros((2, 2, 65)), names=["b", "c"])
+    joined = join([one, two])
+    assert joined.names == ("a", "b", "c")
+    np.testing.assert_array_equal(joined.weights, [2, 1, 1])
+    np.testing.assert_array_equal(joined.codes[:, 0, 0], [1, 0, 0])
+    assert joined.quantiles is None

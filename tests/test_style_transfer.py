@@ -22,20 +22,13 @@ def model():
 
 
 class TestStylize:
-    @pytest.mark.parametrize("shape", [(1, 1), (2, 9), (37, 53), (30, 20, 1), (3, 17, 12, 1)])
+    @pytest.mark.parametrize("shape", [(1, 1), (37, 53), (3, 17, 12, 1)])
     def test_any_size(self, model, shape):
-        content = np.random.default_rng(0).random(shape).astype(np.float32)
-        generated = model.stylize(content, image(1, (24, 40)))
-        assert generated.shape == shape
-        assert generated.dtype == np.float32
-        assert np.isfinite(generated).all()
-        assert generated.min() >= 0
-        assert generated.max() <= 1
-
-    def test_constant_images(self, model):
-        for level in (0.0, 0.5, 1.0):
-            generated = model.stylize(np.full((16, 16), level), np.full((16, 16), 1 - level))
-            assert np.isfinite(generated).all()
+        for content in (np.random.default_rng(0).random(shape), np.ones(shape)):
+            generated = model.stylize(content.astype(np.float32), image(1, (24, 40)))
+            assert generated.shape == shape
+            assert generated.dtype == np.float32
+            assert 0 <= generated.min() <= generated.max() <= 1
 
     def test_is_the_decoder_of_adain(self, model):
         content, style = image(0, (1, 32, 32, 1)), image(1, (1, 32, 32, 1))
@@ -61,9 +54,7 @@ class TestStylize:
         assert codes.dtype == np.float32
         for style, code in ((styles, codes), (styles[0], codes[:1])):
             np.testing.assert_allclose(
-                model.stylize(contents, code),
-                model.stylize(contents, style),
-                atol=1e-5,
+                model.stylize(contents, code), model.stylize(contents, style), atol=1e-5
             )
         blend = model.stylize(contents, [codes[:1], styles[1]])
         expected = model.stylize(contents, [styles[0], styles[1]])
@@ -77,7 +68,6 @@ class TestStylize:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"batch_size": 0}, "batch_size"),
             ({"style": np.zeros((1, 2, 8))}, r"style: must be .* style code .*\(B, 2, 256\)"),
             ({"style": np.zeros((2, 2, 256))}, "style: batch of 2 for 1"),
             ({"content": np.zeros((4, 4, 3))}, r"content: shape \(4, 4, 3\)"),
@@ -85,14 +75,11 @@ class TestStylize:
             ({"content": np.full((8, 8), np.nan)}, "content: holds NaN"),
             ({"content": np.full((8, 8), -1000.0)}, r"content: values lie in.*window"),
             ({"style": np.full((8, 8), np.inf)}, "style: holds NaN or infinite"),
-            ({"style": np.zeros((3, 8, 8, 1))}, "style: batch of 3 for 1"),
-            ({"strength": 1.5}, "strength"),
             ({"strength": float("nan")}, "strength"),
             ({"style": []}, "style: the list of styles is empty"),
             ({"style_weights": [1.0]}, "style_weights: need a list"),
             ({"style": [np.zeros((8, 8))] * 2, "style_weights": [1, -1]}, "style_weights"),
             ({"style": [np.zeros((8, 8))] * 2, "style_weights": [0, 0]}, "not all be 0"),
-            ({"style": [np.zeros((8, 8))] * 2, "style_weights": [1]}, "need 2"),
         ],
     )
     def test_bad_input(self, model, arguments, message):
@@ -101,7 +88,7 @@ class TestStylize:
 
 
 class TestConstruction:
-    @pytest.mark.parametrize("layer", ["relu1_1", "relu2_1", "relu5_1"])
+    @pytest.mark.parametrize("layer", ["relu1_1", "relu3_1"])
     def test_decoder_mirrors_the_encoder(self, layer):
         encoder = VGG16(weights=None, depth=layer)
         model = tfstyle.StyleTransfer(encoder, layer=layer)
@@ -117,15 +104,19 @@ class TestConstruction:
         assert model.decoder.channels == (512, 256, 256, 256, 256, 128, 128, 64, 64)
 
     def test_bad_layers(self):
-        encoder = VGG16(weights=None, depth="relu2_1")
-        with pytest.raises(ArgumentError, match=r"unknown layer 'relu7_1'"):
-            tfstyle.StyleTransfer(encoder, layer="relu7_1")
-        with pytest.raises(ArgumentError, match=r"'relu3_1'.*depth='relu3_1'"):
-            tfstyle.StyleTransfer(encoder, layer="relu3_1")
+        encoder, decoder = VGG16(weights=None, depth="relu2_1"), small_model("relu1_1").decoder
+        for options, message in (
+            ({"layer": "relu7_1"}, "unknown layer 'relu7_1'"),
+            ({"layer": "relu3_1"}, "'relu3_1'.*depth='relu3_1'"),
+            ({"layer": "image"}, "nothing to decode"),
+            ({"layer": "relu2_1", "decoder": decoder}, "takes 64 channels of stride 1.*128 of str"),
+        ):
+            with pytest.raises(ArgumentError, match=message):
+                tfstyle.StyleTransfer(encoder, **options)
 
 
-def pairs(count=4, side=32):
-    content, style = image(3, (count, side, side, 1)), image(4, (count, side, side, 1)) ** 2
+def pairs():
+    content, style = image(3, (2, 16, 16, 1)), image(4, (2, 16, 16, 1)) ** 2
     return tf.data.Dataset.from_tensors({"content": content, "style": style}).repeat()
 
 
@@ -146,7 +137,7 @@ class TestTraining:
             jit_compile=False,
         )
         frozen = [np.array(v) for v in model.encoder.variables]
-        history = model.fit(pairs(2, 16), epochs=4, steps_per_epoch=4, verbose=0).history
+        history = model.fit(pairs(), epochs=4, steps_per_epoch=4, verbose=0).history
         assert set(history) == set(LOSS_TERMS)
         assert history["loss"][-1] < history["loss"][0]
         for before, after in zip(frozen, model.encoder.variables):
@@ -165,32 +156,11 @@ class TestTraining:
         )
         x, y = image(0, (2, 16, 16, 1)), image(1, (2, 16, 16, 1))
         terms = {k: np.asarray(v) for k, v in model.losses_of(x, y, np.array([1.0, 0.0])).items()}
-        weights = {
-            "content_loss": 2,
-            "style_loss": 3,
-            "histogram_loss": 5,
-            "paired_loss": 7,
-            "tv_loss": 11,
-        }
-        total = sum(weight * terms[name] for name, weight in weights.items())
+        names = ("content", "style", "histogram", "paired", "tv")
+        total = sum(w * terms[f"{name}_loss"] for w, name in zip((2, 3, 5, 7, 11), names))
         np.testing.assert_allclose(terms["loss"], total, rtol=1e-5)
         expected = np.abs(terms["generated"] - y).mean((1, 2, 3)) * [1, 0]
         np.testing.assert_allclose(terms["paired_loss"], expected, rtol=1e-5)
-
-    def test_compiled_step_equals_plain_step(self):
-        results = []
-        for jit in (False, True):
-            model = small_model("relu1_2", depth="relu2_1")
-            model.compile(
-                optimizer=keras.optimizers.SGD(1e-3),
-                content_layers=["relu1_2"],
-                style_layers=["relu2_1"],
-                jit_compile=jit,
-            )
-            model.fit(pairs(2, 16), steps_per_epoch=1, verbose=0)
-            results.append([np.array(v) for v in model.trainable_variables])
-        for a, b in zip(*results):
-            np.testing.assert_allclose(a, b, atol=1e-5)
 
     def test_contextual_loss_with_settings_of_its_own(self, tmp_path):
         with tf.distribute.MirroredStrategy().scope():
@@ -203,7 +173,7 @@ class TestTraining:
                 style_layers=["relu1_1"],
                 jit_compile=True,
             )
-        history = model.fit(pairs(2, 16).take(2), verbose=0).history
+        history = model.fit(pairs().take(2), verbose=0).history
         assert np.isfinite(history["loss"]).all()
         model.save(tmp_path / "model.keras")
         again = StyleTransfer.load(tmp_path / "model.keras")
@@ -221,7 +191,7 @@ class TestTraining:
             model.compile(optimizer, content_layers=["relu1_2"], style_layers=["relu1_1"])
             losses = model.losses_of(image(0, (2, 16, 16, 1)), image(1, (2, 16, 16, 1)))
             before = [np.array(v) for v in model.trainable_variables]
-            history = model.fit(pairs(2, 16).take(2), verbose=0).history
+            history = model.fit(pairs().take(2), verbose=0).history
         finally:
             keras.config.set_dtype_policy("float32")
         assert losses["content_loss"].dtype == tf.float32
@@ -251,30 +221,26 @@ class TestSaving:
         model = small_model("relu1_2")
         settings = {"content_layers": ["relu1_2"], "style_layers": {"relu1_1": 0.3}}
         model.compile(optimizer=keras.optimizers.Adam(1e-4), style_weight=2.5, **settings)
-        model.fit(pairs(2, 16), steps_per_epoch=2, verbose=0)
+        model.fit(pairs(), steps_per_epoch=2, verbose=0)
         model.save(tmp_path / "model.keras")
-        again, content, style = (
-            tfstyle.StyleTransfer.load(tmp_path / "model.keras"),
-            image(5, (20, 20)),
-            image(6, (20, 20)),
-        )
-        expected = model.stylize(content, style)
-        np.testing.assert_allclose(again.stylize(content, style), expected, atol=1e-5)
+        again = tfstyle.StyleTransfer.load(tmp_path / "model.keras")
+        images = image(5, (20, 20)), image(6, (20, 20))
+        np.testing.assert_allclose(again.stylize(*images), model.stylize(*images), atol=1e-5)
         assert int(again.optimizer.iterations.numpy()) == 2
         assert again.get_compile_config()["style_weight"] == 2.5
         assert again.get_compile_config()["style_layers"] == {"relu1_1": 0.3}
 
     def test_bad_files(self, tmp_path):
-        with pytest.raises(InputFileError, match="no such model"):
-            tfstyle.StyleTransfer.load(tmp_path / "none.keras")
-        damaged = tmp_path / "damaged.keras"
-        damaged.write_bytes(b"not a zip")
-        with pytest.raises(InputFileError, match=r"damaged\.keras"):
-            tfstyle.StyleTransfer.load(damaged)
-        other = tmp_path / "other.keras"
-        keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(other)
-        with pytest.raises(InputFileError, match="Sequential"):
-            tfstyle.StyleTransfer.load(other)
+        (tmp_path / "damaged.keras").write_bytes(b"not a zip")
+        other = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        other.save(tmp_path / "other.keras")
+        for name, message in (
+            ("none", "no such model"),
+            ("damaged", r"damaged\.keras"),
+            ("other", "Sequential, not a StyleTransfer"),
+        ):
+            with pytest.raises(InputFileError, match=message):
+                tfstyle.StyleTransfer.load(tmp_path / f"{name}.keras")
 
     def test_output_that_cannot_be_written(self, tmp_path):
         model = small_model("relu1_1")

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tfstyle.baselines import ForegroundHistogramMatching, HistogramMatching, MeanAndSpread, Nyul
-from tfstyle.metrics import histogram_distance
 
 from ..models import image
 
@@ -16,24 +13,14 @@ KINDS = [ForegroundHistogramMatching, Nyul, lambda: MeanAndSpread(foreground=Tru
 
 
 class TestHistogramMatching:
-    def test_rank_by_rank(self):
+    @pytest.mark.parametrize("kind", [HistogramMatching, ForegroundHistogramMatching])
+    def test_rank_by_rank(self, kind):
         """T(r) = F_style⁻¹(F_content(r)): the k-th darkest pixel gets the k-th darkest level."""
-        rng = np.random.default_rng(0)
-        content, style = rng.random((20, 30)), rng.random((25, 24)) ** 3
-        generated = HistogramMatching().stylize(content, style)
+        content, style = levels(0, 0.1, 0.9), levels(1, 0.2, 1.0, (25, 24)) ** 2
+        generated = kind().stylize(content, style)
         ranks = content.ravel().argsort().argsort()
         expected = np.sort(style.ravel())[ranks].reshape(content.shape)
         np.testing.assert_allclose(generated, expected, atol=1e-6)
-
-    @settings(max_examples=25, deadline=None)
-    @given(st.integers(0, 2**32 - 1), st.floats(0.1, 5.0))
-    def test_takes_the_histogram_and_never_falls(self, seed, power):
-        content = image(seed, (24, 20))
-        style = image(seed + 1, (31, 17)) ** power
-        generated = HistogramMatching().stylize(content, style)
-        assert histogram_distance(generated, style) < 0.01
-        order = content.ravel().argsort()
-        assert (np.diff(generated.ravel()[order]) >= -1e-6).all()
 
     def test_several_styles_have_the_barycenter(self):
         rng = np.random.default_rng(1)
@@ -72,27 +59,13 @@ class TestForeground:
         assert generated[3:].min() > 0.4
 
 
-def test_foreground_matching_is_rank_by_rank():
-    content, style = levels(0, 0.1, 0.9), levels(1, 0.2, 1.0, (25, 24)) ** 2
-    generated = ForegroundHistogramMatching().stylize(framed(content), framed(style, 2))[:30]
-    ranks = content.ravel().argsort().argsort()
-    expected = np.sort(style.ravel())[ranks].reshape(content.shape)
-    np.testing.assert_allclose(generated, expected, atol=1e-6)
-
-
-class TestMeanAndSpread:
-    def test_equation(self):
-        content, style = levels(0, 0.2, 0.6), 0.5 + 0.1 * image(1, (25, 24))
+def test_mean_and_spread_equation():
+    for content in (levels(0, 0.2, 0.6), framed(levels(0, 0.2, 0.6))):  # of all pixels
+        style = 0.5 + 0.1 * image(1, (25, 24))
         generated = MeanAndSpread().stylize(content, style)
         expected = (content - content.mean()) / content.std() * style.std() + style.mean()
         np.testing.assert_allclose(generated, expected, atol=1e-6)
         assert generated.std() == pytest.approx(style.std(), rel=1e-4)
-
-    def test_all_pixels_by_default(self):
-        content, style = framed(levels(0, 0.2, 0.6)), framed(levels(1, 0.5, 0.9))
-        generated = MeanAndSpread().stylize(content, style)
-        expected = (content - content.mean()) / content.std() * style.std() + style.mean()
-        np.testing.assert_allclose(generated, expected.clip(0, 1), atol=1e-6)
 
 
 class TestNyul:

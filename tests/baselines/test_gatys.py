@@ -84,26 +84,15 @@ def test_loss_falls_and_runs_agree(encoder, start):
     np.testing.assert_array_equal(gatys.stylize(content, style), first)
 
 
-class TestLBFGS:
-    def test_weights_of_any_size(self, encoder):
-        """Only their ratio counts, however small the loss is beside SciPy's tolerances."""
-        content, style = image(0, (16, 16)), image(1, (16, 16)) * 0.5
-        one, other = (
-            small(encoder, steps=10, content_weight=w, style_weight=64 * w) for w in (1.0, 2.0**-24)
-        )
-        np.testing.assert_allclose(
-            other.stylize(content, style), one.stylize(content, style), atol=1e-5
-        )
-
-    def test_reports_the_loss_of_its_image(self, encoder):
-        last = []
-        gatys = small(encoder, progress=lambda *step: last.append(step[2]))
-        content, style = image(0, (16, 16)), image(1, (16, 16)) * 0.5
-        generated = gatys.stylize(content, style)
-        maps = [gatys.features(x[None, ..., None]) for x in (content, style)]
-        scales = {tap: 1 / np.mean(maps[1][tap]) for tap in maps[1]}
-        found = gatys.loss(generated[None, ..., None], maps[0], [(1.0, maps[1])], scales)
-        assert last[-1] == pytest.approx(float(found), rel=1e-3)
+def test_weights_of_any_size(encoder):
+    """Only their ratio counts, however small the loss is beside SciPy's tolerances."""
+    content, style = image(0, (16, 16)), image(1, (16, 16)) * 0.5
+    one, other = (
+        small(encoder, steps=10, content_weight=w, style_weight=64 * w) for w in (1.0, 2.0**-24)
+    )
+    np.testing.assert_allclose(
+        other.stylize(content, style), one.stylize(content, style), atol=1e-5
+    )
 
 
 def test_noise_depends_on_the_seed_and_progress_can_stop_it(encoder):

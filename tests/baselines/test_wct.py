@@ -7,8 +7,6 @@ import pytest
 from scipy.linalg import pinvh, sqrtm
 
 from tfstyle.baselines import WCT, color, whiten
-from tfstyle.encoders import VGG16, VGG19, ResNet50
-from tfstyle.style_transfer import StyleTransfer
 
 from ..models import image, small_model
 
@@ -63,20 +61,12 @@ def test_directions_without_variance_are_left_out():
     )
 
 
-@pytest.mark.parametrize(
-    ("encoder", "layer"),
-    [(VGG16, "relu1_2"), (VGG16, "relu3_1"), (VGG19, "relu2_2"), (ResNet50, "conv1_relu")],
-)
-def test_decodes_the_blend_of_equation_4(encoder, layer):
-    model = StyleTransfer(encoder(weights=None, depth=layer), layer=layer)
+@pytest.mark.parametrize("layer", ["relu1_2", "relu3_1"])
+def test_decodes_the_blend_of_equation_4(layer):
+    model = small_model(layer)
     content, style = image(0, (2, 32, 24, 1)), image(1, (1, 24, 32, 1)) * 0.6
     x, y = (np.asarray(model.encode(one)) for one in (content, style))
     colored = np.asarray(color(whiten(x), y))
-    output = np.asarray(model.decoder(colored.astype(np.float32)))
-    last = model.decoder.steps[-1]  # bring the untrained output into [0, 1]
-    kernel, bias = last.get_weights()
-    scale = 0.15 / output.std()
-    last.set_weights([kernel * scale, bias + 0.5 - output.mean() * scale])
     for strength in (0.0, 0.6, 1.0):
         mixed = strength * colored + (1 - strength) * x
         expected = np.clip(model.decoder(mixed.astype(np.float32)), 0, 1)

@@ -1,14 +1,9 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
-import pytest
-import tensorflow as tf
 
 from tfstyle.convert import samples
 from tfstyle.data import Scan
-from tfstyle.errors import ArgumentError
 
 
 def scan(slices: int, rows: int = 20, units: str = "HU", seed: int = 0) -> Scan:
@@ -36,10 +31,3 @@ def test_packaged_scans_are_ct(monkeypatch):
     monkeypatch.setattr("tfstyle.data.extra_ct.extra_ct", lambda: [])
     (scan,) = samples.find_scans(())  # without pydicom-data
     assert scan.pixels.shape == (1, 128, 128)
-
-
-@pytest.mark.parametrize("shape", [[None, 2, 3], [None, None], [None, 8, 8, 3]])
-def test_inputs_that_cannot_be_filled(shape):
-    pair, without_codes = (np.zeros((1, 4, 4, 1), np.float32),) * 2, SimpleNamespace(signatures={})
-    with pytest.raises(ArgumentError, match="'other'"):
-        samples.signature_inputs(without_codes, {"other": tf.TensorSpec(shape)}, [pair])

@@ -51,15 +51,12 @@ def main() -> None:
 
     one, other = (r.numpy() for r in strategy.experimental_local_results(run()))
     found["draws differ"] = bool(np.abs(one - other).max() > 1e-3)
-    layer.reset_counts()
-    for name, value in found["model"].items():
-        getattr(layer, name).assign(value)
-
+    counts = layer.counts
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         model.save(path)
         loaded = keras.saving.load_model(path, safe_mode=True).get_layer("augment")
-    found["loaded"] = loaded.counts
+    found["counts are loaded"] = loaded.counts == counts
     difference = loaded(images, seed=(1, 2)) - layer(images, seed=(1, 2))
     found["loaded equal"] = float(np.abs(difference).max())
 

@@ -1,6 +1,6 @@
-"""Trains one step on one and on two virtual CPUs; prints the differences as JSON, one line a batch.
+"""Trains one step on one and on two virtual CPUs; prints the differences as JSON.
 
-``python style_replicas.py plain|compiled BATCH...``
+``python style_replicas.py plain|compiled``
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tensorflow as tf
 from tests.models import image, small_model
 
 
-def step(replicas: int, batch: int, compiled: bool) -> tuple[list[np.ndarray], dict]:
+def step(replicas: int, compiled: bool) -> tuple[list[np.ndarray], dict]:
     """Gradients by variable, summed over the replicas, and the history, of one step of fit."""
     with tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]).scope():
         model = small_model("relu1_1" if compiled else "relu1_2")
@@ -32,30 +32,22 @@ def step(replicas: int, batch: int, compiled: bool) -> tuple[list[np.ndarray], d
             jit_compile=compiled,
         )
     data = {
-        "content": image(1, (batch, 16, 16, 1)),
-        "style": image(2, (batch, 16, 16, 1)),
-        "paired": np.array([1, 1, 1, 0, 0, 0][:batch], np.float32),
+        "content": image(1, (5, 16, 16, 1)),
+        "style": image(2, (5, 16, 16, 1)),
+        "paired": np.array([1, 1, 1, 0, 0], np.float32),
     }
-    history = model.fit(
-        tf.data.Dataset.from_tensor_slices(data).batch(batch), shuffle=False, verbose=0
-    ).history
+    batches = tf.data.Dataset.from_tensor_slices(data).batch(5)
+    history = model.fit(batches, shuffle=False, verbose=0).history
     gradients = [-keras.ops.convert_to_numpy(m) for m in model.optimizer.momentums]
     return gradients, {name: values[0] for name, values in history.items()}
 
 
-def main(compiled: bool, *batches: int) -> None:
-    """Prints the relative error of each variable's gradient, and both histories."""
+if __name__ == "__main__":
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    for batch in batches:
-        expected, alone = step(1, batch, compiled)
-        found, together = step(2, batch, compiled)
-        errors = [
-            float(np.linalg.norm(one - other) / np.linalg.norm(one))
-            for one, other in zip(expected, found, strict=True)
-        ]
-        print(json.dumps({"errors": errors, "alone": alone, "together": together}))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1] == "compiled", *map(int, sys.argv[2:]))
+    (expected, alone), (found, together) = (step(n, sys.argv[1] == "compiled") for n in (1, 2))
+    errors = [
+        float(np.linalg.norm(one - other) / np.linalg.norm(one))
+        for one, other in zip(expected, found, strict=True)
+    ]
+    print(json.dumps({"errors": errors, "alone": alone, "together": together}))

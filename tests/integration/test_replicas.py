@@ -20,17 +20,15 @@ def lines(script: str, *words: object) -> list[dict]:
     return [json.loads(line) for line in python(HERE / script, *words).splitlines()]
 
 
-# The first three pairs are marked "paired", so the shares of the replicas differ in that too; a
-# batch of five is 3 + 2.
-@pytest.mark.parametrize(("mode", "batches"), [("plain", (4, 5)), ("compiled", (5,))])
-def test_style_transfer(mode, batches):
-    found = lines("style_replicas.py", mode, *batches)
-    assert len(found) == len(batches)
-    for row in found:
-        assert len(row["errors"]) > 0
-        assert max(row["errors"]) <= 1e-5
-        assert row["alone"]["paired_loss"] > 0
-        assert row["together"] == pytest.approx(row["alone"], rel=1e-5, abs=1e-7)
+# A batch of five is 3 + 2; the first three pairs are marked "paired", so the shares of the
+# replicas differ in that too.
+@pytest.mark.parametrize("mode", ["plain", "compiled"])
+def test_style_transfer(mode):
+    (found,) = lines("style_replicas.py", mode)
+    assert len(found["errors"]) > 0
+    assert max(found["errors"]) <= 1e-5
+    assert found["alone"]["paired_loss"] > 0
+    assert found["together"] == pytest.approx(found["alone"], rel=1e-5, abs=1e-7)
 
 
 def test_tone_transfer():
@@ -53,7 +51,7 @@ def test_style_augmentation():
     # 10 images in batches of 4: two of 2 + 2, and one of 1 + 1; p = 0.5, two epochs.
     assert found["model"] == {"seen": 20, "stylized": 10, "gated": 0}
     assert found["draws differ"]
-    assert found["loaded"] == found["model"]
+    assert found["counts are loaded"]
     assert found["loaded equal"] < 1e-6
     assert found["pipeline"]["seen"] >= 20
     assert found["pipeline"]["stylized"] * 2 == found["pipeline"]["seen"]

@@ -17,9 +17,10 @@ import pytest
 
 import tfstyle
 from tests.models import image
+from tests.process import ROOT, python
 from tfstyle.data import write_png
 
-SCRIPT = Path(__file__).parents[2] / "training" / "several_machines.py"
+SCRIPT = ROOT / "training" / "several_machines.py"
 SMALLER = {
     "batch_size=8 * machines": "batch_size=machines",
     '"crop": 128': '"crop": 16',
@@ -46,22 +47,20 @@ def start(script: Path, *words: Path) -> list[subprocess.Popen]:
     cluster = {"worker": [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]}
     for one in sockets:
         one.close()
-    return [
-        subprocess.Popen(
-            [sys.executable, script, *words],
-            env={
-                **os.environ,
-                "PYTHONPATH": str(SCRIPT.parents[1]),
-                "TF_CONFIG": json.dumps(
-                    {"cluster": cluster, "task": {"type": "worker", "index": index}}
-                ),
-            },
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    workers = []
+    for index in range(2):
+        config = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+        workers.append(
+            subprocess.Popen(
+                [sys.executable, script, *words],
+                env={**environment, "TF_CONFIG": json.dumps(config)},
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
         )
-        for index in range(2)
-    ]
+    return workers
 
 
 @pytest.mark.slow
@@ -101,8 +100,5 @@ def test_two_machines_train_one_model_and_resume(tmp_path):
 def test_script_trains_and_saves_on_one_machine_too(tmp_path):
     script, folder = smaller_script(tmp_path), tmp_path / "run"
     script.write_text(script.read_text().replace("epochs=40", "epochs=1"))
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
-    environment.pop("TF_CONFIG", None)
-    words = [sys.executable, script, tmp_path / "scans.png", folder]
-    subprocess.run(words, env=environment, check=True)
+    python(script, tmp_path / "scans.png", folder)
     assert (folder / "preset" / "weights.npz").exists()

@@ -48,7 +48,7 @@ def assert_close(found, expected, tolerance=1e-5):
 
 @pytest.mark.parametrize(
     ("size", "reflect", "jit"),
-    [((8, 12), False, False), ((2, 4), True, False), ((5, 8), False, True), ((5, 8), True, True)],
+    [((8, 12), False, False), ((2, 4), True, False), ((5, 8), True, True)],
 )
 def test_winograd(size, reflect, jit):
     x, kernel = arrays((2, *size, 40), 48)
@@ -77,13 +77,7 @@ def test_pooling_with_ties():
 
 @pytest.mark.parametrize(
     ("dtype", "channels", "width", "doubled"),
-    [
-        ("float32", 3, 8, False),
-        ("float32", 40, 8, False),
-        ("float32", 40, 6, True),
-        ("bfloat16", 40, 8, False),
-        ("bfloat16", 40, 8, True),
-    ],
+    [("float32", 3, 8, False), ("float32", 40, 6, True), ("bfloat16", 40, 8, False)],
 )
 def test_every_layer_has_a_form(dtype, channels, width, doubled):
     x, _ = arrays((1, 4, width, channels), 1)
@@ -97,12 +91,8 @@ def test_every_layer_has_a_form(dtype, channels, width, doubled):
     assert_close([tf.cast(found, "float32")], [expected], tolerance)
 
 
-def test_model_is_the_same_model():
+def test_decoder_is_the_same_decoder():
+    """Those of encoders are in tests/encoders/test_families.py."""
     model = small_model("relu3_1")
-    x = tf.constant(image(0, (2, 32, 48, 1)))
-    taps = model.encoder.available_taps
-    slow, fast = model.encoder(x, taps=taps), model.encoder.faster()(x, taps=taps)
-    for name in taps:
-        assert_close([fast[name]], [slow[name]], 2e-5)
-    found = model.decoder.faster()(slow["relu3_1"])
-    assert_close([found], [model.decoder(slow["relu3_1"])], 2e-5)
+    features = model.encode(image(0, (2, 32, 48, 1)))
+    assert_close([model.decoder.faster()(features)], [model.decoder(features)], 2e-5)

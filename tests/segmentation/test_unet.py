@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import tfstyle
 from tfstyle.data import LABELS, scan_to_unit, spine_phantom
-from tfstyle.errors import ArgumentError, InputFileError, OutputError
+from tfstyle.errors import ArgumentError
 from tfstyle.segmentation import UNet
 
 
@@ -87,17 +87,10 @@ class TestArchitecture:
 class TestAnySize:
     def test_padded_by_reflection_and_cropped_back(self):
         unet = small()
+        assert unet.segment(noise((1, 1))).shape == (1, 1)
         x = noise((1, 10, 13, 1))
         extended = np.pad(x, ((0, 0), (0, 2), (0, 3), (0, 0)), mode="reflect")
         np.testing.assert_allclose(unet(x), unet(extended)[:, :10, :13], atol=1e-6)
-
-    @pytest.mark.parametrize("size", [(1, 1), (5, 30)])
-    def test_sizes(self, size):
-        unet = small()
-        assert unet(noise((2, *size, 1))).shape == (2, *size, 3)
-        mask = unet.segment(noise(size))
-        assert mask.shape == size
-        assert mask.dtype == np.uint8
 
     def test_segment_is_the_largest_score(self):
         unet, x = small(), noise((5, 12, 10, 1))
@@ -105,10 +98,6 @@ class TestAnySize:
         assert masks.shape == x.shape
         np.testing.assert_array_equal(masks[..., 0], np.argmax(unet(x), axis=-1))
         assert len(np.unique(masks)) > 1
-
-    def test_bad_images(self):
-        with pytest.raises(ArgumentError, match="image: values lie in"):
-            small().segment(noise((8, 8)) * 255)
 
 
 def vertebrae(count, size=64):
@@ -120,55 +109,27 @@ def vertebrae(count, size=64):
     return images, (bone + 2 * (labels == LABELS["canal"])).astype(np.uint8)
 
 
-class TestTraining:
-    @pytest.mark.slow
-    def test_learns_phantoms(self):
-        images, masks = vertebrae(4)
-        keras.utils.set_random_seed(0)
-        unet = UNet(classes=3, depth=2, width=8, normalization="batch", dropout=0.0)
-        unet.compile_default(learning_rate=5e-3, dice=1.0, class_weights={2: 2.0})
-        before = unet.evaluate(images, masks, verbose=0, return_dict=True)
-        assert set(before) == {"loss", "pixel_accuracy", "mean_iou", "dice"}
-        steps = np.tile(np.arange(4), 120)  # 120 steps over the same four images
-        unet.fit(images[steps], masks[steps], batch_size=4, verbose=0)
-        after = unet.evaluate(images, masks, verbose=0, return_dict=True)
-        assert after["loss"] < 0.1 * before["loss"]
-        found = tfstyle.metrics.dice_by_class(masks, unet.segment(images)[..., 0], 3)
-        assert (found > 0.9).all()
-
-    @pytest.mark.slow
-    def test_tf_data_under_a_strategy(self):
-        images, masks = vertebrae(4, 32)
-        data = tf.data.Dataset.from_tensor_slices((images, masks[..., None])).batch(2)
-        with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
-            unet = small()
-            unet.compile_default(ignore_class=255)
-        unet.fit(data, epochs=1, shuffle=False, verbose=0)
-        result = unet.evaluate(data, verbose=0, return_dict=True)
-        assert result["pixel_accuracy"] == pytest.approx(
-            tfstyle.metrics.pixel_accuracy(masks, unet.segment(images)[..., 0], 3), rel=1e-4
-        )
+@pytest.mark.slow
+def test_learns_phantoms():
+    images, masks = vertebrae(4)
+    keras.utils.set_random_seed(0)
+    unet = UNet(classes=3, depth=2, width=8, normalization="batch", dropout=0.0)
+    unet.compile_default(learning_rate=5e-3, dice=1.0, class_weights={2: 2.0})
+    before = unet.evaluate(images, masks, verbose=0, return_dict=True)
+    assert set(before) == {"loss", "pixel_accuracy", "mean_iou", "dice"}
+    steps = np.tile(np.arange(4), 80)  # 80 steps over the same four images
+    unet.fit(images[steps], masks[steps], batch_size=4, verbose=0)
+    after = unet.evaluate(images, masks, verbose=0, return_dict=True)
+    assert after["loss"] < 0.1 * before["loss"]
+    found = tfstyle.metrics.dice_by_class(masks, unet.segment(images)[..., 0], 3)
+    assert (found > 0.9).all()
 
 
-class TestFiles:
-    @pytest.mark.slow
-    def test_loaded_it_goes_on(self, tmp_path):
-        images, masks = vertebrae(2, 32)
-        unet = small(normalization="group", groups=2, depth=1)
-        unet.compile_default(class_weights=[0.5, 1.0, 2.0])
-        unet.fit(images, masks, verbose=0)
-        unet.save(tmp_path / "unet.keras")
-        again = UNet.load(tmp_path / "unet.keras")
-        np.testing.assert_allclose(again(images), unet(images), atol=1e-5)
-        assert again.loss.class_weights == [0.5, 1.0, 2.0]
-        assert int(again.optimizer.iterations.numpy()) == 1
-        again.fit(images, masks, verbose=0)
-
-    def test_bad_files(self, tmp_path):
-        with pytest.raises(InputFileError, match="no such model"):
-            UNet.load(tmp_path / "none.keras")
-        keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(tmp_path / "x.keras")
-        with pytest.raises(InputFileError, match="not a UNet"):
-            UNet.load(tmp_path / "x.keras")
-        with pytest.raises(OutputError, match=r"\.keras"):
-            small().save(tmp_path / "unet.h5")
+def test_loaded_it_goes_on(tmp_path):
+    unet = small()
+    unet.compile_default(class_weights=[0.5, 1.0, 2.0])
+    unet.train_on_batch(noise((1, 8, 8, 1)), np.ones((1, 8, 8), np.uint8))
+    unet.save(tmp_path / "unet.keras")
+    again = UNet.load(tmp_path / "unet.keras")
+    assert again.loss.class_weights == [0.5, 1.0, 2.0]
+    assert int(again.optimizer.iterations.numpy()) == 1

@@ -187,20 +187,10 @@ class TestMeasures:
         assert rows["boundary_mm"][0] == 0
 
 
-class TestInterval:
-    def test_mean_over_patients_not_over_slices(self):
-        found = benefit_summary.interval({"a": np.full((3, 30), 0.1), "b": np.full((3, 5), 0.3)})
-        assert found["folds"] == {"a": 0.1, "b": 0.3}
-        assert found["mean"] == found["low"] == found["high"] == pytest.approx(0.2)
-
-    def test_coverage(self):
-        rng, hits = np.random.default_rng(0), 0
-        for seed in range(60):
-            values = {"a": rng.normal(0, 1, (1, 40)) + rng.normal(0, 0.2, (5, 1))}
-            found = benefit_summary.interval(values, draws=400, seed=seed)
-            hits += found["low"] <= 0 <= found["high"]
-            assert found["high"] - found["low"] < 1.5
-        assert hits >= 48
+def test_mean_over_patients_not_over_slices():
+    found = benefit_summary.interval({"a": np.full((3, 30), 0.1), "b": np.full((3, 5), 0.3)})
+    assert found["folds"] == {"a": 0.1, "b": 0.3}
+    assert found["mean"] == found["low"] == found["high"] == pytest.approx(0.2)
 
 
 @pytest.mark.slow

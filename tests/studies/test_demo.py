@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 
-import numpy as np
 import pydicom
 import pytest
 
@@ -87,12 +86,8 @@ def test_failure_leaves_nothing_behind(tmp_path):
 
 
 def test_real_samples_are_readable_ct():
-    samples = {s.file: s for pair in demo.PAIRS for s in pair}
     assert all(content.file != style.file for content, style in demo.PAIRS)
-    assert len(samples) >= 3
-    for sample in samples.values():
-        scan = read_scan(demo.sample_file(sample.file))
-        assert scan.units == "HU"
-        assert np.ptp(scan.pixels) > 1000
+    for file in {sample.file for pair in demo.PAIRS for sample in pair}:
+        assert read_scan(demo.sample_file(file)).units == "HU"
     with pytest.raises(InputFileError, match="pydicom-data"):
         demo.sample_file("no_such_file.dcm")

@@ -10,7 +10,6 @@ import pytest
 from studies import style_transfer
 from studies.style_transfer import StyleTransferSettings, run_study, write_page
 from tests.models import small_tone
-from tfstyle import metrics
 from tfstyle.errors import ArgumentError
 
 pytestmark = pytest.mark.slow
@@ -64,13 +63,6 @@ def test_page(study, tmp_path):
     assert f"| histogram matching | {row['lpips_to_answer']:.3f} |" in text
     assert "75.0 % of new phantoms" in text
     assert page.with_suffix(".png").is_file()
-
-
-def test_inception_score_is_that_of_the_images(study):
-    images = style_transfer.Images(TINY)
-    p = Brightness().predict(images.answers.reshape(-1, 64, 64, 1)).reshape(2, 2, 2)
-    expected = metrics.conditional_inception_score(p)
-    assert study[1]["rows"][-1]["cis"] == pytest.approx(expected, abs=1e-3)
 
 
 def test_what_cannot_be_run(study):

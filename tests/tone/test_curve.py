@@ -58,17 +58,6 @@ def test_table_is_clipped_and_looked_up_between_its_entries():
     np.testing.assert_allclose(look_up(x, table), np.clip(3 * x - 1, 0, 1), atol=2e-3)
 
 
-def test_each_image_has_its_own_table_or_all_share_one():
-    levels = np.tile(np.linspace(0, 1, 9, dtype=np.float32), (2, 1))
-    values = np.stack([levels[0], 1.0 + 0 * levels[1]])
-    table = tabulate(ToneCurve(levels, values, 0 * values, *[np.zeros((2, 1))] * 3))
-    x = np.full((2, 3, 3, 1), 0.25, np.float32)
-    found = np.asarray(look_up(x, table))
-    np.testing.assert_allclose(found[0], 0.25, atol=1e-6)
-    np.testing.assert_allclose(found[1], 1.0)
-    np.testing.assert_allclose(look_up(x, table[:1]), 0.25, atol=1e-6)
-
-
 def test_arrays_as_in_graphs():
     rng = np.random.default_rng(0)
     levels = np.sort(rng.uniform(0.1, 0.8, (2, 16)), axis=1).astype(np.float32)

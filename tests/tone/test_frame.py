@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from tfstyle.tone.frame import LEAST_SIDE, frame, resample
 
@@ -57,15 +56,3 @@ def test_a_point_does_not_fill_the_frame():
 def test_an_empty_image_is_kept_whole():
     for level in (0.0, 0.3, 1.0):
         np.testing.assert_allclose(frame(np.full((2, 50, 70, 1), level), 32), level, atol=1e-6)
-
-
-def test_one_pixel():
-    np.testing.assert_allclose(frame(np.full((1, 1, 1, 1), 0.7), 16), 0.7, atol=1e-6)
-
-
-def test_sizes_may_be_unknown():
-    image = np.random.default_rng(0).random((2, 60, 90, 1), np.float32)
-    traced = tf.function(
-        lambda x: frame(x, 32), input_signature=[tf.TensorSpec((None, None, None, 1))]
-    )
-    np.testing.assert_allclose(traced(image), frame(image, 32), atol=1e-6)

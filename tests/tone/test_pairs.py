@@ -5,16 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfstyle.data import Scan, Window, body_mask, spine_phantom
+from tfstyle.data import Scan, Window, spine_phantom
 from tfstyle.errors import ArgumentError
 from tfstyle.tone import GrayScale, ViewPool, tone_groups
-from tfstyle.tone.pairs import (
-    PARTNERS,
-    balanced_weights,
-    not_ct,
-    random_scale,
-    tissue_shares,
-)
+from tfstyle.tone.pairs import PARTNERS, balanced_weights, not_ct, tissue_shares
 from tfstyle.tone.views import change_tissues
 
 
@@ -49,17 +43,6 @@ def test_balanced_weights_give_each_tissue_the_same():
     assert (weights[:100] == 0).all()
     assert (weights[hu == 200] == 0).all()  # too few to count
     assert (balanced_weights(hu, np.zeros_like(counted)) == 0).all()
-
-
-def test_random_scales_show_something(phantom):
-    hu = phantom.scan.pixels[0].astype(np.float32)
-    body = body_mask(hu)
-    rng = np.random.default_rng(0)
-    for _ in range(30):
-        gray = random_scale(hu, body, rng)(hu)
-        assert gray.dtype == np.float32
-        assert 0 <= gray.min() <= gray.max() <= 1
-        assert np.ptp(gray[body]) > 0
 
 
 def test_a_view_like_an_image_has_similar_shares_of_tissues():
@@ -123,18 +106,6 @@ def test_groups_are_reproducible_and_scans_can_be_left_out(phantom):
         np.testing.assert_array_equal(one[key], other[key])
     assert list(first.without({"a"}).pools) == ["b"]
     assert list(first.pools) == ["a", "b"]
-
-
-def test_dataset_is_a_batch_of_groups(phantom):
-    data = tone_groups([phantom.scan], batch_size=2, size=32, views=3, images=6)
-    batch = next(iter(data))
-    assert {k: tuple(v.shape) for k, v in batch.items()} == {
-        "images": (2, 6, 32, 32, 1),
-        "right": (2, 6, 32, 32, 2),
-        "weights": (2, 6, 32, 32, 1),
-        "same": (2, 6, 2),
-        "not_ct": (2, 6),
-    }
 
 
 def test_tissues_change_but_keep_their_order():
