@@ -435,6 +435,13 @@ class TestInfo:
         assert status == 0
         assert "slice_thickness_mm: 5" in out
 
+    def test_several_values_of_an_attribute(self, run, tmp_path, ct):
+        dataset = pydicom.dcmread(ct)
+        dataset.ConvolutionKernel = ["Br38f", "3"]
+        dataset.save_as(tmp_path / "two.dcm")
+        _, out, _ = run("info", tmp_path / "two.dcm")
+        assert "kernel: Br38f\\3\n" in out
+
 
 class TestProcess:
     """The command as a process of its own: what only shows there."""
