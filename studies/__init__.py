@@ -2,4 +2,8 @@
 
 import os
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+from tfstyle._private.logs import held_stderr
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+with held_stderr():  # what TensorFlow prints before that level holds
+    import tensorflow  # noqa: F401

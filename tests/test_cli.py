@@ -367,6 +367,13 @@ def test_info_of_a_scan(run, ct):  # without patient data: tests/test_privacy.py
     assert scan["dicom"]["modality"] == "CT"
     assert "slice_thickness_mm: 5" in run("info", ct)[1]
 
+    def test_several_values_of_an_attribute(self, run, tmp_path, ct):
+        dataset = pydicom.dcmread(ct)
+        dataset.ConvolutionKernel = ["Br38f", "3"]
+        dataset.save_as(tmp_path / "two.dcm")
+        _, out, _ = run("info", tmp_path / "two.dcm")
+        assert "kernel: Br38f\\3\n" in out
+
 
 def test_tensorflow_and_pydicom_are_silent(tmp_path, ct, picture):
     dataset = pydicom.dcmread(ct)

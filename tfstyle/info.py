@@ -161,6 +161,8 @@ def _scans(path: Path) -> dict:
 
 def _dicom_facts(file: str) -> dict:
     """Technical attributes of a DICOM series that name nobody."""
+    from pydicom.multival import MultiValue
+
     from tfstyle.data.dicom import damage_is_input_error, read_dataset
 
     keys = {
@@ -182,7 +184,7 @@ def _dicom_facts(file: str) -> dict:
             if tag in ("SliceThickness", "KVP"):
                 facts[key] = float(value)
             else:
-                several = tag == "ImageType" and not isinstance(value, str)
+                several = isinstance(value, MultiValue)  # as in a file: ORIGINAL\\PRIMARY
                 facts[key] = "\\".join(map(str, value)) if several else str(value)
     return {"dicom": facts}
 

@@ -6,11 +6,12 @@ import logging
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+
+from tfstyle._private.logs import held_stderr
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,28 +43,12 @@ def silence(debug: bool = False, quiet: bool = False) -> None:
     # Filters and not levels: some of these packages set their level again when imported.
     for name in NOISY:
         logging.getLogger(name).addFilter(_critical)
-    if "tensorflow" not in sys.modules:
-        _import_tensorflow()
+    with held_stderr():  # its C++ part prints before any log level holds
+        import tensorflow  # noqa: F401
 
 
 def _critical(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.CRITICAL
-
-
-def _import_tensorflow() -> None:
-    """What TensorFlow's C++ part prints at import comes before any log level holds."""
-    with tempfile.TemporaryFile() as noise:
-        stderr = os.dup(2)
-        os.dup2(noise.fileno(), 2)
-        try:
-            import tensorflow  # noqa: F401
-        except ImportError:
-            noise.seek(0)
-            os.write(stderr, noise.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
 
 
 class _LogFormat(logging.Formatter):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
-from tfstyle._private.logs import quiet_tensorflow
+import numpy as np
+
+from tfstyle._private.logs import held_stderr, quiet_tensorflow
 from tfstyle.convert.graph import PlainGraph
 from tfstyle.convert.report import Runner
 from tfstyle.errors import ConversionError, first_line
@@ -46,8 +49,13 @@ def load(path: Path) -> Runner:
     """What runs a model."""
     from ai_edge_litert.interpreter import Interpreter
 
-    run = Interpreter(model_path=str(path)).get_signature_runner()
-    return lambda inputs: run(**inputs)
+    runner = Interpreter(model_path=str(path)).get_signature_runner()
+
+    def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        with held_stderr():  # LiteRT names its delegate at the first call
+            return runner(**inputs)
+
+    return run
 
 
 def _operations(content: bytes) -> Counter[str]:
