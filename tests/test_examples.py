@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted(p.stem for p in (ROOT / "examples").glob("*.py") if p.stem != "picture")
 NEEDS = {
     "convert_and_run": ("ai_edge_litert", "onnxruntime", "tf2onnx"),
-    "serve_and_call": ("tensorflow_serving",),
+    "serve_and_call": ("tensorflow_serving", "grpc_health"),
 }
 SMALLER = {
     "augment_unet": ("EPOCHS, SEEN, UNSEEN = 20,", "EPOCHS, SEEN, UNSEEN = 2,"),

@@ -142,7 +142,10 @@ def require_packages(packages: Mapping[str, str], extra: str, purpose: str) -> N
 
 
 #: What the client, the development server and warm-up records need; for `require_packages`.
-SERVING_PACKAGES = {"tensorflow_serving": "tensorflow-serving-api"}
+SERVING_PACKAGES = {
+    "tensorflow_serving": "tensorflow-serving-api",
+    "grpc_health": "grpcio-health-checking",
+}
 
 
 def first_line(error: BaseException) -> str:

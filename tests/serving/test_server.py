@@ -13,6 +13,7 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import (
     get_model_status_pb2,
     model_service_pb2_grpc,
@@ -103,6 +104,15 @@ def test_status(stubs):
     request.model_spec.name = "other"
     expected = ("NOT_FOUND", "Could not find any versions of model other")
     assert refused(stubs[1].GetModelStatus, request) == expected
+
+
+def test_health(server):
+    with grpc.insecure_channel(server.address) as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check
+        for service in ("", "tensorflow.serving.PredictionService"):
+            answer = check(health_pb2.HealthCheckRequest(service=service), timeout=20)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        assert refused(check, health_pb2.HealthCheckRequest(service="other"))[0] == "NOT_FOUND"
 
 
 # -- wrong values and limits -----------------------------------------------------------------

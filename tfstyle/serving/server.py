@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -104,7 +105,7 @@ def resolve_models(models: str | Path | Mapping[str, str | Path]) -> dict[str, P
 
 
 class DevelopmentServer:
-    """Predict, GetModelMetadata and GetModelStatus of TensorFlow Serving, in this process.
+    """Predict, GetModelMetadata, GetModelStatus and gRPC's health service, in this process.
 
     The graph runs through TensorFlow's session loader, not through the model's Python code, so
     what works here works in TensorFlow Serving; statuses and their words are its own. It listens
@@ -145,6 +146,7 @@ class DevelopmentServer:
         self.limits = limits or Limits()
         self._wanted_port = port
         self._port: int | None = None
+        self._lock = threading.Lock()
 
     @property
     def port(self) -> int:
@@ -172,10 +174,40 @@ class DevelopmentServer:
             InputFileError: A model cannot be loaded.
             ServingError: The port is taken, or the server runs already.
         """
-        import grpc
+        with self._lock:
+            if self._port is not None:
+                raise ServingError(f"the development server already listens on {self.address}")
+            self._start()
+        logger.info("development server listening on %s", self.address)
+        return self
 
-        if self._port is not None:
-            raise ServingError(f"the development server already listens on {self.address}")
+    def stop(self, grace: float = 5.0) -> None:
+        """Refuse new requests, let those in progress finish, and release the models.
+
+        Does nothing when the server is not running.
+
+        Args:
+            grace: Seconds that requests in progress may take; then they are canceled.
+        """
+        with self._lock:
+            if self._port is None:
+                return
+            self._port = None
+            self._health.enter_graceful_shutdown()
+            self._server.stop(grace).wait()
+            self._parts.close()
+        logger.info("development server stopped")
+
+    def __enter__(self) -> DevelopmentServer:
+        return self.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        import grpc
+        from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
         self._servables: dict[str, tuple[int, Servable]] = {}
         with ExitStack() as parts:
             threads = ThreadPoolExecutor(self.limits.running, thread_name_prefix="tfstyle-grpc")
@@ -191,6 +223,10 @@ class DevelopmentServer:
             self._server = grpc.server(threads, maximum_concurrent_rpcs=calls, options=options)
             parts.callback(self._server.stop, None)
             self._server.add_generic_rpc_handlers(self._handlers())
+            self._health = health.HealthServicer()
+            for service in ("", _PREDICTION, _MODELS):
+                self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
             port = _bind(self._server, self._wanted_port)
             for name, path in self.models.items():
                 folder = saved_model_folder(path)
@@ -199,29 +235,6 @@ class DevelopmentServer:
             self._server.start()
             self._parts = parts.pop_all()
         self._port = port
-        logger.info("development server listening on %s", self.address)
-        return self
-
-    def stop(self, grace: float = 5.0) -> None:
-        """Refuse new requests, let those in progress finish, and release the models.
-
-        Does nothing when the server is not running.
-
-        Args:
-            grace: Seconds that requests in progress may take; then they are canceled.
-        """
-        if self._port is None:
-            return
-        self._port = None
-        self._server.stop(grace).wait()
-        self._parts.close()
-        logger.info("development server stopped")
-
-    def __enter__(self) -> DevelopmentServer:
-        return self.start()
-
-    def __exit__(self, *exception: object) -> None:
-        self.stop()
 
     # -- requests --------------------------------------------------------------------------
 
