@@ -341,7 +341,8 @@ def _rounded(value):
 TEXT = """\
 # Is the tone right?
 
-Written by `python benchmarks/truth.py`. For CT the right answer of a style transfer is known: \
+{answer}Written by `python benchmarks/truth.py`. \
+For CT the right answer of a style transfer is known: \
 the content's own HU in the style's gray scale. The error is the mean absolute difference to it \
 in gray levels (black 0, white 1), inside the body and where the content is not clipped, taken \
 for each tissue and averaged over the tissues present, so that bone counts as much as the liver. \
@@ -374,6 +375,21 @@ def tables(result: dict) -> str:
     """The page of a result, in Markdown."""
     title = {**{name: name for name in result["methods"]}, **METHODS, **OWN}
 
+    def answer() -> str:
+        own, other = (
+            result["methods"].get(name, {}).get("all_folds")
+            for name in ("ours", "foreground_histogram_matching")
+        )
+        if not own or not other:
+            return ""
+        return (
+            f"**The tone transfer is off by {own['mean']:.3f} on average ({own['median']:.3f} in "
+            f"the median), histogram matching above the floor by {other['mean']:.3f} "
+            f"({other['median']:.3f}); on {100 * own['worse_than_nothing']:.1f} % of the pairs it "
+            f"is worse than nothing done by more than {HARM}, where that is on "
+            f"{100 * other['worse_than_nothing']:.1f} %.**\n\n"
+        )
+
     def table(head, cells) -> str:
         lines = [f"| | {' | '.join(head)} |", "| --- |" + " ---: |" * len(head)]
         for name, method in result["methods"].items():
@@ -404,6 +420,7 @@ def tables(result: dict) -> str:
         return [number(by[fold]["mean"]) if fold in by else "" for fold in result["folds"]]
 
     return TEXT.format(
+        answer=answer(),
         count=result["settings"]["count"],
         folds=", ".join(result["folds"]),
         whole=table(COLUMNS, whole),

@@ -24,7 +24,7 @@ ROWS = {
     "histogram_matching": "histogram matching",
     "foreground_histogram_matching": "histogram matching above the floor",
     "nyul": "Nyúl's landmarks",
-    "vgg16_ct": "the paper's network, `vgg16_ct`",
+    "vgg16_ct": "the paper's network, on few scans, `vgg16_ct`",
     "ours": "**tone transfer**",
 }
 #: Titles, keys of the figures, and how they are written.
