@@ -139,10 +139,35 @@ def test_links_lead_somewhere():
                 assert anchor in slugs, (name, link)
 
 
-def test_readme_has_the_errors_of_whole_scans():
-    rows = json.loads((ROOT / "benchmarks" / "beyond.json").read_text())["scan_to_scan"]
+def test_readme_has_the_figures_of_whole_scans_and_lesions():
+    result = json.loads((ROOT / "benchmarks" / "beyond.json").read_text())
     for name in ("**tone transfer, one curve**", "histogram matching above the floor"):
-        assert f"{rows[name]['mean']:.3f}" in README
+        assert f"{result['scan_to_scan'][name]['mean']:.3f}" in README
+    ours, matched = (100 * result["lesions"][n]["median"] for n in ("**tone transfer**", name))
+    assert f"keep {ours:.0f} % of" in README
+    assert f"there {matched:.0f} %" in README
+
+
+def test_readme_and_studies_have_the_figures_of_the_benefit():
+    result = json.loads((ROOT / "studies" / "benefit.json").read_text())
+    found = {
+        (side, name): f"{100 * result[side][name]['tone']['mean_iou']['mean']:.0f}"
+        for side in ("test_time", "augmentation")
+        for name in result[side]
+    }
+    told = README.partition("Does it pay?")[2].partition("The whole table")[0]
+    told = re.sub(r"\s+", " ", told)
+    with_style, exact = (found["augmentation", name] for name in ("tone_transfer", "exact"))
+    assert f"{with_style} % mean IoU" in told
+    assert f"scans' own HU ({exact})" in told
+    others = {name for side, name in found if side == "augmentation"}
+    best = max(found["augmentation", n] for n in others if "tone" not in n and n != "exact")
+    assert f"against {best} with the best other" in told
+    assert f"and {found['augmentation', 'none']} without" in told
+    ours, matched = (
+        found["test_time", name] for name in ("tone_transfer", "foreground_histogram_matching")
+    )
+    assert f"At test time {ours}, below histogram matching above the floor ({matched})" in told
 
 
 def test_readme_is_short_and_its_table_is_the_benchmark(monkeypatch):
