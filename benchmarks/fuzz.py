@@ -126,6 +126,7 @@ def work(reader, runs: int, seed: int, scratch: Path, kept: Path) -> None:
         nonlocal idle
         if len(case) < 2:  # libFuzzer begins with a case of its own
             return
+        (kept / "last").write_bytes(case)
         lines.write("begin\n")
         begin, outcome = time.monotonic(), "unexpected"
         try:
@@ -160,7 +161,8 @@ def fuzz(name: str, reader, runs: int, seed: int, kept: Path) -> dict:
         rows = [line.split() for line in lines.read_text().splitlines()] if lines.exists() else []
         count = rows.count(["begin"])
         if ended:
-            print(f"{name}: ends with {ended} at case {count}, see {kept}/log", flush=True)
+            died = (kept / "last").replace(kept / f"died-{count}")
+            print(f"{name}: ends with {ended} at case {count}, see {died} and log", flush=True)
             if count == before:
                 raise SystemExit(f"{name}: ended before its first case")
     done = [(outcome, int(ms), int(used)) for outcome, ms, used in (r for r in rows if r[1:])]

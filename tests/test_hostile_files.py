@@ -8,6 +8,8 @@ import io
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 
 from tests.data.conftest import make_ct, save_nifti, save_segmentation
 from tfstyle import presets
@@ -362,3 +365,16 @@ def test_labels_within_limits(tmp_path):
         match_labels(scan, tmp_path / "a.nii")
     with pytest.raises(InputFileError):
         find_labelled(tmp_path)
+
+
+def test_damaged_jpeg_2000_does_not_end_the_process(tmp_path):
+    """GDCM aborts on this one, found by the fuzzer, so that a process of its own reads it."""
+    dataset = pydicom.dcmread(get_testdata_file("J2K_pixelrep_mismatch.dcm", download=False))
+    sizes = "002900000000020000000200000000000000000000000200000002"  # shifted by a byte
+    stream = bytes.fromhex(f"ff4fff51{sizes}") + bytes(10) + bytes.fromhex("c7d78236bee7008e")
+    dataset.PixelData = encapsulate([stream])
+    dataset.save_as(tmp_path / "damaged.dcm")
+    script = f"from tfstyle.data import read_scan; read_scan({str(tmp_path / 'damaged.dcm')!r})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "damaged.dcm: the pixel data (JPEG 2000" in done.stderr

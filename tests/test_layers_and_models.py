@@ -13,7 +13,7 @@ import pytest
 import tfstyle
 from tests import layer_test
 from tests.layer_test import Case
-from tests.models import image, small_model, small_tone
+from tests.models import image, small_model
 from tests.process import python
 from tfstyle.baselines.contextual_transformation import CascadedRefinement, ContextualTransformation
 from tfstyle.decoder import Decoder
@@ -21,6 +21,7 @@ from tfstyle.encoders import VGG16, ResNet50
 from tfstyle.layers import AdaIN, ChannelAffine, ReflectionPadding2D
 from tfstyle.metrics.perceptual import PerceptualDistance
 from tfstyle.segmentation import UNet
+from tfstyle.tone import ToneTransfer
 
 GRAY = [image(0, (2, 48, 40, 1))]
 PAIR = [*GRAY, image(1, (2, 48, 40, 1))]
@@ -50,7 +51,7 @@ CASES = {
         ),
         GRAY,
     ),
-    "ToneTransfer": Case(small_tone, PAIR, named, half=0.1),
+    "ToneTransfer": Case(ToneTransfer, PAIR, named, half=0.1),
     "PerceptualDistance": Case(lambda: PerceptualDistance("alexnet", None), PAIR, list),
 }
 

@@ -136,7 +136,7 @@ def test_weights_files_of_keras_applications(tmp_path):
         assert encoder.preprocessing == "caffe"
         for a, b in zip(encoder.weights, expected.weights):
             np.testing.assert_array_equal(a, b)
-    with pytest.raises(WeightsError, match=r"mine: has no block1_conv1"):
+    with pytest.raises(WeightsError, match=r"mine: block1_conv1/kernel is missing"):
         copy_application(VGG16(weights=None, depth="relu1_1"), model, "mine")
 
 

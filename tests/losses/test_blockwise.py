@@ -172,7 +172,6 @@ class TestOptions:
             ({"direction": "back"}, "direction"),
             ({"method": "sparse"}, "method"),
             ({"block": 2.5}, "block"),
-            ({"blocks": 2}, "blocks"),
         ],
     )
     def test_bad_options(self, options, word):

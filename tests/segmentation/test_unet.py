@@ -117,7 +117,7 @@ def test_learns_phantoms():
     unet.compile_default(learning_rate=5e-3, dice=1.0, class_weights={2: 2.0})
     before = unet.evaluate(images, masks, verbose=0, return_dict=True)
     assert set(before) == {"loss", "pixel_accuracy", "mean_iou", "dice"}
-    steps = np.tile(np.arange(4), 80)  # 80 steps over the same four images
+    steps = np.tile(np.arange(4), 120)  # 120 steps over the same four images
     unet.fit(images[steps], masks[steps], batch_size=4, verbose=0)
     after = unet.evaluate(images, masks, verbose=0, return_dict=True)
     assert after["loss"] < 0.1 * before["loss"]

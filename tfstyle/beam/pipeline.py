@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -22,6 +21,7 @@ from tfstyle.presets import open_model
 from tfstyle.runs.augment import Augmentation
 from tfstyle.runs.manifest import SETTINGS, failure_row
 from tfstyle.runs.options import AugmentOptions
+from tfstyle.runs.outputs import InThisProcess
 from tfstyle.runs.results import run_tasks
 from tfstyle.runs.scans import StylizedScan, StylizeWork
 from tfstyle.runs.sources import Source, name_of
@@ -62,10 +62,8 @@ def _stylize(
     scans = source.files.read(lazy=True)
     named = [(scan, name_of(scan, source.stem)) for scan in scans]
     tasks = make_tasks(work, named, output)
-    with ThreadPoolExecutor(1) as pool:
-        run = partial(work.run, pool=pool)
-        accounts = run_tasks(tasks, StylizedScan, run, overwrite=overwrite)
-    for task, account in zip(tasks, accounts):
+    run = partial(work.run, pool=InThisProcess())
+    for task, account in zip(tasks, run_tasks(tasks, StylizedScan, run, overwrite=overwrite)):
         # A folder stands for its files, of which there are as many as slices.
         yield {**account.as_dict(), "files": [str(task.target)], "status": "done"}
 

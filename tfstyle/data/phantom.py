@@ -39,7 +39,7 @@ def spine_phantom(
         >>> phantom = spine_phantom(seed=1, size=128)
         >>> phantom.scan.pixels.shape, phantom.mask.shape
         ((1, 128, 128), (1, 128, 128))
-        >>> vertebra = phantom.mask == LABELS["vertebral_body"]
+        >>> vertebra = phantom.mask == tfstyle.data.LABELS["vertebral_body"]
 
     Args:
         seed: Decides anatomy, position, contrast agent, texture and noise.

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from functools import partial
 from pathlib import Path
 
@@ -29,8 +29,21 @@ MANY_SLICES = 32
 MEASURED_SLICES = 16
 
 
+class InThisProcess(Executor):
+    """Runs every call at once, in the thread that submits it: a kill leaves one thing begun."""
+
+    def submit(self, function, /, *arguments, **options) -> Future:
+        """See ``concurrent.futures.Executor.submit``."""
+        future: Future = Future()
+        try:
+            future.set_result(function(*arguments, **options))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
 def start_workers(slices: int, workers: int | None = None) -> Executor:
-    """Processes that decode and write slices, or for 0 workers a thread of this one.
+    """Processes that decode and write slices, or for 0 workers this process itself.
 
     Decoding and writing hold Python's lock, so that threads would only take turns. None chooses by
     the number of slices and of CPUs.
@@ -38,7 +51,7 @@ def start_workers(slices: int, workers: int | None = None) -> Executor:
     if workers is None:
         workers = min(os.cpu_count() or 1, 8) if slices >= MANY_SLICES else 0
     if workers == 0:
-        return ThreadPoolExecutor(1)
+        return InThisProcess()
     from loky import ProcessPoolExecutor
 
     # Unlike multiprocessing's, these processes do not run the caller's main module again.

@@ -94,6 +94,10 @@ class DicomPixels:
         return planes if frames[0].units == "HU" else compact(planes)
 
 
+#: Damaged streams of JPEG 2000 make GDCM end the process; OpenJPEG reads and refuses them all.
+_WITHOUT_GDCM = frozenset(pydicom.uid.JPEG2000TransferSyntaxes)
+
+
 class Stored(NamedTuple):
     """Pixel data as it is in a file (frames, rows, columns), and the bits of and below a value."""
 
@@ -118,7 +122,8 @@ def decode(path: str, dataset: Dataset) -> Stored:
                 raise InputFileError(path, f"lacks {called(keyword)}, and with it its pixels.")
     precision = _precision(path, dataset)
     # What lies beside the stored bits is dealt with in _value_bits, which knows of High Bit.
-    dataset.pixel_array_options(correct_unused_bits=False)
+    plugin = "pylibjpeg" if syntax in _WITHOUT_GDCM else ""
+    dataset.pixel_array_options(correct_unused_bits=False, decoding_plugin=plugin)
     try:
         stored = dataset.pixel_array
     except BaseException as error:  # decoders raise many kinds, one even beside Exception
