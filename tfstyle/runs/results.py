@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tfstyle._private.files import (
     free_name,
     is_inside,
+    is_temporary,
     locked,
     read_json,
     remove,
@@ -173,6 +174,9 @@ def run_tasks(
     for task, account in zip(tasks, found):
         if account is not None:
             log.info("%s: finished by an earlier run, %s", task.scan.name, task.target)
+            if any(map(is_temporary, os.listdir(task.place))):  # it was killed at its very end
+                with suppress(OutputError), locked(task.place):
+                    remove_abandoned(task.place, deep=True)
             results.append(replace(account, source=task.scan.name, resumed=True))
             continue
 
