@@ -161,10 +161,10 @@ def fuzz(name: str, reader, runs: int, seed: int, kept: Path) -> dict:
         rows = [line.split() for line in lines.read_text().splitlines()] if lines.exists() else []
         count = rows.count(["begin"])
         if ended:
-            died = (kept / "last").replace(kept / f"died-{count}")
-            print(f"{name}: ends with {ended} at case {count}, see {died} and log", flush=True)
+            print(f"{name}: ends with {ended} at case {count}, see {kept}", flush=True)
             if count == before:
                 raise SystemExit(f"{name}: ended before its first case")
+            (kept / "last").rename(kept / f"died-{count}")
     done = [(outcome, int(ms), int(used)) for outcome, ms, used in (r for r in rows if r[1:])]
     hangs = len(list(kept.glob("timeout-*")))
     return {
