@@ -46,8 +46,6 @@ METHODS: Mapping[str, str] = {
     "tone_ct": "**tone transfer, `tone_ct`**",
     "answer": "the content under the protocol",
 }
-#: Those that are models of tfstyle.
-PRESETS = ("vgg16_ct", "vgg16_ct_shallow", "tone_ct")
 #: Measures, with their names in tables.
 MEASURES: Mapping[str, str] = {
     "lpips_to_answer": "LPIPS to the answer",
@@ -135,7 +133,8 @@ def _generate(method: str, images: Images, settings: StyleTransferSettings, weig
         trained = [_contextual(name, settings, weights) for name in protocols]
         generated = np.stack([model.stylize(images.contents) for model, _ in trained], axis=1)
         return generated, {"losses": {name: loss for name, (_, loss) in zip(protocols, trained)}}
-    model = tfstyle.from_preset(method) if method in PRESETS else baselines.get(method)
+    released = method in tfstyle.presets.names()
+    model = tfstyle.from_preset(method) if released else baselines.get(method)
     styles = (images.styles[:, p] for p in range(len(protocols)))
     return np.stack([model.stylize(images.contents, style) for style in styles], axis=1), {}
 

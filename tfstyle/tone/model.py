@@ -116,19 +116,6 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         """
         return self.encoder(style, training=False)
 
-    def generate(self, content, style, strength=None):
-        """Generates images of any size; traceable with unknown batch, height and width.
-
-        Args:
-            content: float32 tensor (B, H, W, 1) in [0, 1].
-            style: float32 tensor (B or 1, H', W', 1) in [0, 1].
-            strength: See :meth:`call`.
-
-        Returns:
-            float32 tensor (B, H, W, 1) in [0, 1].
-        """
-        return self.generate_from_code(content, self.code_of(style), strength)
-
     def generate_from_code(self, content, code, strength=None):
         """:meth:`generate` with a code of :meth:`code_of`, B or 1, instead of a style."""
         return self.apply(content, tabulate(self.curve(self.code_of(content), code)), strength)
