@@ -12,8 +12,9 @@ from tfstyle.tone.curve import ToneCurve, evaluate, rising, strictly_rising
 
 #: Knots of a curve; each stands for TOKENS / KNOTS tokens of neighboring gray levels.
 KNOTS = 32
-#: Above this probability that both have one gray scale the content stays as it is. Chosen on the
-#: patients "shoulder" and "head", whose models do not know them, for all others.
+#: Above this probability that both have one gray scale the content stays as it is, and where the
+#: curve changes less than the error that it expects. Chosen on the patients "shoulder" and "head",
+#: whose models do not know them, for all others.
 ALIKE = 0.1
 #: Standard deviation of an image's tokens, below which it shows hardly more than one gray level.
 LEAST_SPREAD = 0.05
@@ -119,7 +120,9 @@ class ToneMatcher(keras.layers.Layer):
     def call(self, inputs):
         content, style = inputs
         curve = self.curve(content, style, self.own(content), self.own(style))
-        same = curve.alike > ALIKE
+        change = ops.mean(ops.abs(curve.values - curve.levels), axis=1, keepdims=True)
+        doubted = change < ops.mean(curve.errors, axis=1, keepdims=True)
+        same = ops.logical_or(curve.alike > ALIKE, doubted)
         return curve._replace(values=ops.where(same, curve.levels, curve.values))
 
     def own(self, tokens):

@@ -195,11 +195,16 @@ def change_tissues(hu: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         nodes[2] = np.clip(nodes[2], nodes[1] + 50, -180)
         nodes = np.maximum.accumulate(nodes + 1e-3 * np.arange(len(nodes)))
         hu = np.interp(hu, NODES, nodes).astype(np.float32)
-    if rng.random() < 0.5:
+    if rng.random() < 0.75:
         rows, columns = hu.shape
-        field = ndimage.zoom(rng.normal(0, 1, (4, 4)), (rows / 4, columns / 4), order=1)
+        parts = 4 if rng.random() < 2 / 3 else int(rng.integers(3, 9))
+        field = ndimage.zoom(rng.normal(0, 1, (parts, parts)), (rows / parts, columns / parts))
+        field = field[:rows, :columns]
         soft = np.clip((hu + 10) / 30, 0, 1) * np.clip((250 - hu) / 80, 0, 1)
-        hu = hu + soft * field[:rows, :columns] * rng.uniform(5, 35)
+        if parts == 4:
+            hu = hu + soft * field * rng.uniform(5, 35)
+        else:  # organs, or all of it, full of contrast agent
+            hu = hu + soft * np.clip(3 * (field - rng.uniform(-2, 1)), 0, 1) * rng.uniform(20, 120)
     if rng.random() < 0.5:
         noise, sigma = rng.normal(0, 1, hu.shape), rng.uniform(0, 1)
         if sigma > 0.3:
