@@ -39,7 +39,6 @@ from studies.benefit_fold import (
     FULL,
     METHODS,
     OWN,
-    WITH_AUGMENTATION,
     Fold,
     Segmenter,
     Settings,
@@ -165,7 +164,7 @@ class Study:
         """Measures by method and domain, and milliseconds a slice by method."""
         squares, masks, method_ms = self.fold(fold).tests
         rows: dict = {}
-        for method in METHODS if condition == "none" else WITH_AUGMENTATION:
+        for method in METHODS:
             every = condition == "none" or method == "nothing"
             for domain in data.DOMAINS if every else data.TONES:
                 found = segmenter.unet.segment(squares[method][domain], batch_size=16)[..., 0]

@@ -45,9 +45,7 @@ CONDITIONS = {
     "tone_transfer+nnunet": "**tone transfer, then nnU-Net's**",
     "exact": "the scan's HU in random gray scales",
 }
-#: What an augmented U-Net is tested with; a plain one with all.
-WITH_AUGMENTATION = ("nothing", "tone_transfer")
-OWN = "tone_transfer"
+OWN, MATCHING = "tone_transfer", "foreground_histogram_matching"
 
 
 @dataclass(frozen=True)

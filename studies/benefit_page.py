@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from studies.benefit_data import CHANGES, TONES
-from studies.benefit_fold import CONDITIONS, METHODS, OWN
+from studies.benefit_fold import CONDITIONS, MATCHING, METHODS, OWN
 from studies.benefit_summary import MEASURES
 from studies.common import markdown, render
 from tfstyle._private.files import write_atomically
@@ -47,7 +47,7 @@ def answer(result: Mapping) -> str:
             f"At test time a plain U-Net reaches {_figure(result['test_time'][OWN])} % mean IoU on "
             "images that the tone transfer brought to its gray scale: "
             f"{_difference(minus['nothing'])} points against nothing, "
-            f"{_difference(minus['foreground_histogram_matching'])} against foreground histogram "
+            f"{_difference(minus[MATCHING])} against foreground histogram "
             f"matching; {_figure(result['test_time'][UPPER])} % is what the scan's own HU allow."
         )
     table = result["augmentation"]
@@ -82,7 +82,7 @@ def _tables(result: Mapping, part: str, names: Mapping[str, str]) -> dict[str, s
         head += ["harmonized as well, mean IoU", "ms an image"]
         for key, row in rows.items():
             row += [_difference(minus[own].get(key)) for own in minus]
-            row += [_figure(result["augmented_and_harmonized"][key])]
+            row += [_figure(result["harmonized"][key][OWN])]
             row += [f"{result['augmentation_ms'][key]:.1f}"]
     domains, folds = ("training", *TONES, *OUTSIDE), [*result["folds"]]
     by_domain = {key: [_figure(table, d) for d in domains] for key, table in tables.items()}
@@ -93,6 +93,20 @@ def _tables(result: Mapping, part: str, names: Mapping[str, str]) -> dict[str, s
         name: markdown(head, [[labels[key], *cells] for key, cells in rows.items()])
         for name, (head, rows) in parts.items()
     }
+
+
+def _harmonized(result: Mapping) -> str:
+    """The table of augmentations by what is done at test time."""
+    found = result["harmonized"]
+    methods = [method for method in METHODS if any(method in row for row in found.values())]
+    head = ["augmentation", *(_name(METHODS, method) for method in methods)]
+    head.append(f"tone transfer − {_name(METHODS, MATCHING)}")
+    rows = []
+    for key, row in found.items():
+        values = [_figure(row[method]) for method in methods]
+        minus = _difference(result["harmonized_minus"][key][MATCHING])
+        rows.append([_name(CONDITIONS, key), *values, minus])
+    return markdown(head, rows)
 
 
 def write(result: Mapping, path: Path) -> None:
@@ -114,6 +128,7 @@ def write(result: Mapping, path: Path) -> None:
         picture=picture.name,
         tests=_tables(result, "test_time", METHODS) if "test_time" in result else None,
         augmentations=_tables(result, "augmentation", CONDITIONS),
+        harmonized=_harmonized(result),
         losses=", ".join(f"{value:.3f}" for value in losses),
         scans="; ".join(f"{fold} ({about['tested']})" for fold, about in folds.items()),
         seen=[fold for fold, about in folds.items() if "saw" in about["tone_transfer"]],

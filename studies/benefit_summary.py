@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from studies.benefit_data import DOMAINS, IGNORE, TONES
-from studies.benefit_fold import CONDITIONS, METHODS, OWN, WITH_AUGMENTATION
+from studies.benefit_fold import CONDITIONS, METHODS, OWN
 from tfstyle import metrics
 from tfstyle.runs import environment
 
@@ -181,8 +181,11 @@ def summarize(study) -> dict:
             for g in GROUPS
         }
     result["augmentation"] = {c: cells.table(c, "nothing") for c in conditions}
-    result["augmented_and_harmonized"] = {
-        c: cells.table(c, WITH_AUGMENTATION[1], ["tone"]) for c in conditions
+    result["harmonized"] = {
+        c: {m: cells.table(c, m, ["tone"]) for m in METHODS} for c in conditions
+    }
+    result["harmonized_minus"] = {
+        c: {m: cells.minus((c, OWN), (c, m)) for m in METHODS if m != OWN} for c in conditions
     }
     result["augmentation_ms"] = {
         c: mean((cell["augmentation_ms"] for cell in own[c]), 2) for c in conditions
