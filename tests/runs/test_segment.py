@@ -162,6 +162,8 @@ def test_command(volume, tmp_path, run_command):
     status, out, _ = run_command(*words, "-o", tmp_path / "out")
     assert status == 0
     assert "label 1: 0.108 ml" in out
+    _, out, _ = run_command(*words, "-o", tmp_path / "out")
+    assert "resumed: made by an earlier run" in out
     words += ["--no-harmonize", "--json", "-o", tmp_path / "one.nii"]
     status, out, _ = run_command(*words)
     assert (status, json.loads(out)["scans"][0]["pixels"]) == (0, {"label 1": truth.sum()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -96,6 +97,15 @@ def test_harmonizes_what_is_not_in_hu():
     assert segmenter.segment(gray, harmonize=False)[2] is None
     with pytest.raises(ArgumentError, match="harmonize: model keeps no style; give a reference"):
         Segmenter(bright())(block(), harmonize=True)
+
+
+def test_low_confidence_is_warned_of(caplog):
+    tone = small_tone()
+    style = tone.encode_style(np.random.default_rng(0).random((32, 32)).astype(np.float32))
+    air = replace(block(), pixels=np.full(block().shape, -1000, np.int16))
+    segmenter = Segmenter(bright(), window=Window(0, 400), tone=tone, style=style)
+    assert segmenter.segment(air, harmonize=True)[2] == 0
+    assert "low confidence (0.00)" in caplog.text
 
 
 @pytest.mark.parametrize("units", ["HU", "gray"])

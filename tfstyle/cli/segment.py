@@ -100,4 +100,7 @@ def _account(result: Any) -> dict[str, str]:
     if result.harmonized:
         confidence = "" if result.confidence is None else f", confidence {result.confidence:.2f}"
         facts["harmonized"] = f"to the gray scale of the training{confidence}"
-    return facts | {"time": f"{result.seconds:.1f} s"}
+    facts["time"] = f"{result.seconds:.1f} s"
+    if result.resumed:
+        facts["resumed"] = "made by an earlier run"
+    return facts

