@@ -50,6 +50,13 @@ def answer(result: Mapping) -> str:
             f"{_difference(minus[MATCHING])} against foreground histogram "
             f"matching; {_figure(result['test_time'][UPPER])} % is what the scan's own HU allow."
         )
+    if "nnunet" in result["harmonized"]:
+        found, minus = (result[key]["nnunet"] for key in ("harmonized", "harmonized_minus"))
+        parts.append(
+            f"One that was trained with nnU-Net's transforms reaches {_figure(found[OWN])} % so: "
+            f"{_difference(minus['nothing'])} points against nothing, "
+            f"{_difference(minus[MATCHING])} against foreground histogram matching."
+        )
     table = result["augmentation"]
     others = [c for c in table if OWN not in c and UPPER not in c.split("+")]
     best = max(others, key=lambda c: table[c]["tone"][IOU]["mean"], default=None)
@@ -100,12 +107,13 @@ def _harmonized(result: Mapping) -> str:
     found = result["harmonized"]
     methods = [method for method in METHODS if any(method in row for row in found.values())]
     head = ["augmentation", *(_name(METHODS, method) for method in methods)]
-    head.append(f"tone transfer − {_name(METHODS, MATCHING)}")
+    others = (MATCHING, "nyul")
+    head += [f"tone transfer − {_name(METHODS, other)}" for other in others]
     rows = []
     for key, row in found.items():
         values = [_figure(row[method]) for method in methods]
-        minus = _difference(result["harmonized_minus"][key][MATCHING])
-        rows.append([_name(CONDITIONS, key), *values, minus])
+        minus = result["harmonized_minus"][key]
+        rows.append([_name(CONDITIONS, key), *values, *(_difference(minus[o]) for o in others)])
     return markdown(head, rows)
 
 

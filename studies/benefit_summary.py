@@ -128,24 +128,36 @@ class Cells(dict[tuple[str, int, str], dict]):
             if fold in rows
         }
 
-    def minus(self, one: tuple[str, str], other: tuple[str, str], group: str = "tone") -> dict:
+    def minus(
+        self,
+        one: tuple[str, str],
+        other: tuple[str, str],
+        group: str = "tone",
+        names: Iterable[str] = MEASURES,
+    ) -> dict:
         """Paired differences of two (condition, method), see :func:`interval`."""
         found = {}
-        for name in MEASURES:
+        for name in names:
             first = self.series(*one, group, name, beside=other[0])
             second = self.series(*other, group, name, beside=one[0])
             found[name] = interval({fold: first[fold] - second[fold] for fold in first})
         return found
 
-    def table(self, condition: str, method: str, groups: Iterable[str] = GROUPS) -> dict:
-        """Mean of every measure in every group, with the mean of each patient."""
+    def table(
+        self,
+        condition: str,
+        method: str,
+        groups: Iterable[str] = GROUPS,
+        names: Sequence[str] = tuple(MEASURES),
+    ) -> dict:
+        """Mean of measures in groups of domains, with the mean of each patient."""
 
         def entry(group: str, name: str) -> dict:
             series = self.series(condition, method, group, name)
             folds = {fold: mean(values, 5) for fold, values in series.items()}
             return {"mean": mean(folds.values(), 5), "folds": folds}
 
-        return {group: {name: entry(group, name) for name in MEASURES} for group in groups}
+        return {group: {name: entry(group, name) for name in names} for group in groups}
 
 
 def summarize(study) -> dict:
@@ -182,10 +194,11 @@ def summarize(study) -> dict:
         }
     result["augmentation"] = {c: cells.table(c, "nothing") for c in conditions}
     result["harmonized"] = {
-        c: {m: cells.table(c, m, ["tone"]) for m in METHODS} for c in conditions
+        c: {m: cells.table(c, m, ["tone"], ["mean_iou"]) for m in METHODS} for c in conditions
     }
     result["harmonized_minus"] = {
-        c: {m: cells.minus((c, OWN), (c, m)) for m in METHODS if m != OWN} for c in conditions
+        c: {m: cells.minus((c, OWN), (c, m), names=["mean_iou"]) for m in METHODS if m != OWN}
+        for c in conditions
     }
     result["augmentation_ms"] = {
         c: mean((cell["augmentation_ms"] for cell in own[c]), 2) for c in conditions

@@ -168,6 +168,11 @@ def test_readme_and_studies_have_the_figures_of_the_benefit():
         found["test_time", name] for name in ("tone_transfer", "foreground_histogram_matching")
     )
     assert f"At test time {ours}, below histogram matching above the floor ({matched})" in told
+    ours, matched = (
+        f"{100 * result['harmonized']['nnunet'][name]['tone']['mean_iou']['mean']:.0f}"
+        for name in ("tone_transfer", "foreground_histogram_matching")
+    )
+    assert f"nnU-Net's transforms, {ours} against {matched}" in told
 
 
 def test_readme_is_short_and_its_table_is_the_benchmark(monkeypatch):
