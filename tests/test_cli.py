@@ -210,7 +210,7 @@ class TestStylize:
         words = ["stylize", ct, "--style", picture, "-o", tmp_path / "out", "--window", "lung"]
         status, out, err = run(*words)
         assert (status, err) == (0, "")
-        for word in ("CT_small", "-1350 … 150 HU", "clipped", "round trip: values", "structure:"):
+        for word in ("CT_small", "-1350 … 150 HU", "clipped", "steps: values", "structure:"):
             assert word in out
         (file,) = (tmp_path / "out").rglob("*.dcm")
         assert pydicom.dcmread(file).ImageType[0] == "DERIVED"

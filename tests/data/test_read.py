@@ -107,7 +107,7 @@ def test_list_of_one_file_and_without_some_folders(tmp_path, non_picture):
     found, _ = list_scans(tmp_path, without=[tmp_path / "masks"])
     places = [os.path.relpath(scan.files[0], tmp_path) for scan in found]
     assert places == ["images/a.png", "masks2/a.png"]
-    ((plan,), _) = list_scans(non_picture("plans/plan.dcm"))
+    ((plan,), _) = list_scans(non_picture("plans/plan.dcm").parent)
     assert plan.read() == []
 
 

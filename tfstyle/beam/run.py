@@ -135,7 +135,7 @@ def stylize_scans(
     here, report = Path.cwd(), progress or _silent
     lines = [
         source_line(replace(source, name=relative_path(source.files.place, here)), here)
-        for _, source in found
+        for source in found
     ]
     report(0, len(lines), "")
     work = replace(StylizeWork.begin(network, styles, chosen), stylizer=None)

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from tfstyle.data.dicom.files import NotDicomError
 from tfstyle.data.dicom.series import load_all, read_dicom, series_keys, series_name
 from tfstyle.data.folders import find_files, look_into
-from tfstyle.data.layouts import NIFTI
 from tfstyle.data.nifti import read_nifti
-from tfstyle.data.png import is_png, read_png
+from tfstyle.data.png import read_png
 from tfstyle.data.privacy import mark_of
 from tfstyle.data.scan import Scan
 from tfstyle.errors import InputFileError
@@ -58,22 +57,10 @@ def read_scans(
         InputFileError: If the path does not exist, holds nothing readable, or a file is damaged.
         ArgumentError: If the units are unknown.
     """
-    path = os.fspath(path)
-    _check_exists(path)
-    lower = path.lower()
-    if os.path.isdir(path):
-        found, by_name = sound_scans(path), series is not None
-        scans = [s for files in found for s in files.read(units=units, lazy=lazy or by_name)]
-        if not scans:
-            raise no_scans(path)
-    elif os.path.getsize(path) == 0:
-        raise InputFileError(path, "the file is empty.")
-    elif lower.endswith(NIFTI):
-        scans = [read_nifti(path, units=units, lazy=lazy)]
-    elif lower.endswith(".png") or is_png(path):
-        scans = [read_png(path, lazy)]
-    else:
-        scans = read_dicom([path], as_given=True, lazy=lazy)
+    found, by_name = sound_scans(path), series is not None
+    scans = [s for files in found for s in files.read(units=units, lazy=lazy or by_name)]
+    if not scans:
+        raise no_scans(path)
     if series is None:
         return scans
     if not (chosen := named(scans, series)):
@@ -102,13 +89,6 @@ def no_scans(path: str | os.PathLike) -> InputFileError:
     return InputFileError(path, problem)
 
 
-def _check_exists(path: str) -> None:
-    if not os.path.exists(path):
-        raise InputFileError(path, "no such file or folder.")
-    if not os.path.isdir(path) and not os.path.isfile(path):  # a pipe would be waited for
-        raise InputFileError(path, "neither a file nor a folder.")
-
-
 @dataclass(frozen=True)
 class ScanFiles:
     """Files that make up a scan, known before they are read.
@@ -118,12 +98,14 @@ class ScanFiles:
         kind: ``"dicom"``, ``"nifti"`` or ``"png"``.
         series: Series Instance UID, with more behind it where several series share it, or "".
         name: Of the scans of a DICOM series; "" for that of its file or folder.
+        given: Whether the file was named itself: scouts are read then, and it must hold a picture.
     """
 
     files: tuple[str, ...]
     kind: str
     series: str = ""
     name: str = ""
+    given: bool = False
 
     @property
     def place(self) -> str:
@@ -141,7 +123,7 @@ class ScanFiles:
         if self.kind == "png":
             return [read_png(self.files[0], lazy)]
         if self.kind == "dicom":
-            return read_dicom(self.files, name=self.name, lazy=lazy)
+            return read_dicom(self.files, name=self.name, as_given=self.given, lazy=lazy)
         return [read_nifti(self.files[0], units=units, lazy=lazy)]
 
 
@@ -161,11 +143,17 @@ def list_scans(
         be read.
 
     Raises:
-        InputFileError: If the folder does not exist or cannot be listed.
+        InputFileError: If the folder does not exist or cannot be listed, or the file is empty.
     """
     folder = os.fspath(folder)
-    _check_exists(folder)
-    files = find_files(folder) if os.path.isdir(folder) else [folder]
+    given = os.path.isfile(folder)
+    if not os.path.exists(folder):
+        raise InputFileError(folder, "no such file or folder.")
+    if not given and not os.path.isdir(folder):  # a pipe would be waited for
+        raise InputFileError(folder, "neither a file nor a folder.")
+    if given and os.path.getsize(folder) == 0:
+        raise InputFileError(folder, "the file is empty.")
+    files = [folder] if given else find_files(folder)
     if without:
         passed = {os.path.realpath(path) for path in without}
         inside = tuple(os.path.join(path, "") for path in passed if os.path.isdir(path))
@@ -190,7 +178,7 @@ def list_scans(
             uid = "/".join(key)
         if names[name] > 1:
             name = f"{name}-{mark_of(uid or members[0])}"
-        scans.append(ScanFiles(tuple(members), "dicom", uid, name))
+        scans.append(ScanFiles(tuple(members), "dicom", uid, name, given))
     return sorted(scans, key=lambda scan: scan.files), damaged
 
 
@@ -200,7 +188,7 @@ def sound_scans(
     """:func:`list_scans` for those who want all: a damaged DICOM file is an InputFileError."""
     scans, damaged = list_scans(folder, without=without)
     for error in damaged:
-        if not isinstance(error, NotDicomError):
+        if not isinstance(error, NotDicomError) or os.path.isfile(folder):
             raise error
         logger.warning("Left out: %s", error)
     return scans

@@ -110,11 +110,6 @@ def relative_path(path: str, root: Path) -> str:
     return Path(os.path.relpath(path, root)).as_posix()
 
 
-def rounded(value: float | None) -> float | None:
-    """A figure as the manifest has it."""
-    return None if value is None else round(value, 6)
-
-
 def _is_done(row: dict) -> bool:
     """Whether a row says, in full, that a result is finished."""
     return (

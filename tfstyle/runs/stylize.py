@@ -17,10 +17,10 @@ from tfstyle.data import Scan, resolve_window
 from tfstyle.data.dicom.deidentify import check_burned_in, new_key
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WorkerError
 from tfstyle.runs.options import StylizeOptions
-from tfstyle.runs.outputs import ending_of, output_kind, start_workers
+from tfstyle.runs.outputs import is_one_file, output_kind, start_workers
 from tfstyle.runs.results import RECORDS, Progress, Task, plan, run_tasks
 from tfstyle.runs.scans import StylizedScan, StylizeWork
-from tfstyle.runs.sources import OnFailure, name_of, read_inputs
+from tfstyle.runs.sources import ENDINGS, OnFailure, name_of, read_inputs
 from tfstyle.stylizers import Stylizer
 
 #: File in RECORDS: the key of new UIDs, while a run with ``deidentify="basic"`` is not finished.
@@ -159,7 +159,8 @@ def make_tasks(
             on_failure(error.path, error)
             continue
         kind = output_kind(scan, options.output_format)
-        wanted.append((scan, name, ending_of(scan, kind), kind, window))
+        ending = ENDINGS[kind] if is_one_file(scan, kind) else ""
+        wanted.append((scan, name, ending, kind, window))
     return plan(output, wanted, _FILES, work.job) if wanted else []
 
 

@@ -30,11 +30,7 @@ class NotDicomError(InputFileError):
 
 
 class NoPictureError(InputFileError):
-    """A DICOM file without a picture; folders leave it out."""
-
-
-class NoSizeError(NoPictureError):
-    """A slice without its size; folders leave it out with a warning."""
+    """A DICOM file without a picture; folders leave it out with a warning."""
 
 
 def is_dicom(path: str | os.PathLike) -> bool:

@@ -17,7 +17,7 @@ from typing import cast
 import numpy as np
 
 from tfstyle._private.files import safe_name
-from tfstyle.data.dicom.files import NoPictureError, NoSizeError, read_dataset
+from tfstyle.data.dicom.files import NoPictureError, read_dataset
 from tfstyle.data.dicom.headers import Frame, Identity, frames_of
 from tfstyle.data.dicom.pixels import DicomPixels, OpenFiles
 from tfstyle.data.dicom.stacks import ORIENTATION, clusters_of, say, stacks_of, unlike
@@ -42,19 +42,16 @@ def read_dicom(
     """
     files = sorted(os.fspath(path) for path in paths)
     found: list[Frame] = []
-    others, lost = 0, []
+    left = []
     for path in files:
         try:
             found += frames_of(path, read_dataset(path, pixels=False))
         except NoPictureError as error:
             if as_given:
                 raise
-            others += 1
-            lost += [error] if isinstance(error, NoSizeError) else []
-    if lost:
-        logger.warning("Left out: %s%s: %s", lost[0].path, _more(len(lost)), lost[0].problem)
-    if found and others > len(lost):
-        logger.warning("Left out: %d DICOM objects without pictures.", others - len(lost))
+            left.append(error)
+    if left:
+        logger.warning("Left out: %s%s: %s", left[0].path, _more(len(left)), left[0].problem)
     scans = scans_of(found, name or series_name(files), as_given=as_given)
     return scans if lazy else load_all(scans)
 

@@ -27,7 +27,8 @@ from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import ArgumentError, OutputError, writing
 
-_LEVELS = 65535
+#: Steps of the stored values.
+LEVELS = 65535
 _WHAT = "Gray scale style transfer"
 
 
@@ -98,10 +99,8 @@ def write_derived_series(
     )
     out = Path(out_dir)
     with writing(out):
-        if out.is_dir() and any(out.iterdir()):
-            raise OutputError(out, "exists and is not empty; choose another folder.")
-        if not out.is_dir() and (out.exists() or out.is_symlink()):
-            raise OutputError(out, "exists and is not a folder; choose another name.")
+        if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
+            raise OutputError(out, "exists and is not an empty folder; choose another name.")
         names = []
         headers: dict[str, Dataset] = {}
         with temporary_beside(out, folder=True) as temporary:
@@ -109,7 +108,7 @@ def write_derived_series(
                 if frame.path not in headers:
                     headers = {frame.path: read_dataset(frame.path, pixels=False)}
                 names.append(series.file_name(number))
-                series.write(frame, image, number, temporary / names[-1], headers[frame.path])
+                series.write(image, temporary / names[-1], frame, number, headers[frame.path])
             os.rename(temporary, out)  # replaces an empty folder
     return [out / name for name in names]
 
@@ -151,7 +150,7 @@ class DerivedSeries:
         if deidentify == "basic":  # the day may be that of the examination
             self.date, self.time, self.key = "", "", uid_key or new_key()
         # What the file will say, at most 16 characters each, decides the stored values.
-        self.slope = format_number_as_ds(window.width / _LEVELS)
+        self.slope = format_number_as_ds(window.width / LEVELS)
         self.intercept = format_number_as_ds(window.lower)
         self.description = (
             f"{DESCRIPTION}. Values are gray levels of the window "
@@ -166,10 +165,10 @@ class DerivedSeries:
 
     def write(
         self,
-        frame: Frame,
         image: np.ndarray,
-        number: int,
         path: str | os.PathLike,
+        frame: Frame,
+        number: int,
         header: Dataset | None = None,
     ) -> None:
         """Writes slice `number`, from 1, of which `header` is the source's data set, if at hand.
@@ -223,10 +222,7 @@ class DerivedSeries:
         fresh = Dataset()
         fresh.update(dataset)
         fresh.file_meta = FileMetaDataset()
-        fresh.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-        fresh.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
         fresh.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        fresh.preamble = b"\0" * 128
         return fresh
 
     def _flatten(self, dataset: Dataset, header: Dataset, frame: Frame) -> None:
@@ -314,7 +310,7 @@ class DerivedSeries:
     def _pixels(self, dataset: Dataset, frame: Frame, image: np.ndarray) -> None:
         values = self.window.lower + image * self.window.width
         stored = np.rint((values - float(self.intercept)) / float(self.slope))
-        stored = np.clip(stored, 0, _LEVELS).astype("<u2")
+        stored = np.clip(stored, 0, LEVELS).astype("<u2")
         dataset.SamplesPerPixel = 1
         dataset.PhotometricInterpretation = "MONOCHROME2"
         dataset.Rows, dataset.Columns = stored.shape
