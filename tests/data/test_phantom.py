@@ -54,9 +54,6 @@ def test_every_structure_has_its_size_and_density(phantoms):
     "arguments",
     [
         {"size": 8},
-        {"slices": 0},
-        {"spacing_mm": 0},
-        {"slice_spacing_mm": -1},
         {"noise_hu": float("nan")},
         {"seed": -1},
     ],

@@ -47,6 +47,17 @@ def write_atomically(path: str | os.PathLike, data: bytes, *, private: bool = Fa
 
 
 @contextmanager
+def reading(path: str | os.PathLike) -> Iterator[None]:
+    """Makes an OSError of an input the InputFileError that it is."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputFileError(path, "no such file.") from None
+    except OSError as error:
+        raise InputFileError(path, f"cannot be read ({error.strerror}).") from error
+
+
+@contextmanager
 def temporary_beside(path: str | os.PathLike, folder: bool = False) -> Iterator[Path]:
     """A new, empty file or folder beside `path`, to be filled and renamed inside the ``with``.
 

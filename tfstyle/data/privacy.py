@@ -14,6 +14,8 @@ from contextlib import contextmanager
 
 import pydicom.config
 
+from tfstyle.errors import TfstyleError
+
 _QUOTED = re.compile(r"""b?(["'])(?:(?!\1).)*(?:\1|$)""")
 
 
@@ -29,6 +31,13 @@ def reason_of(error: BaseException) -> str:
         return text
     text = _QUOTED.sub("…", text).partition(":")[0].strip(" .")
     return text if any(c.isalpha() for c in text) else type(error).__name__
+
+
+def problem_of(error: Exception) -> str:
+    """What is said of any error that one input gave: those of other libraries in few words."""
+    if isinstance(error, (TfstyleError, OSError)):
+        return str(error)
+    return f"{type(error).__name__}: {reason_of(error)}"
 
 
 def mark_of(uid: str) -> str:

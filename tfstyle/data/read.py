@@ -30,11 +30,9 @@ def read_scans(
     """Reads every scan in a file or a tree of folders.
 
     In a folder, DICOM files are grouped by series and sorted by position; each NIfTI and PNG file
-    is a scan of its own. Left out with a warning are label maps, by the names of files or folders
-    in the layouts of TotalSegmentator, nnU-Net, the Medical Segmentation Decathlon, VerSe and BIDS;
-    results of tfstyle in a folder that holds anything else; scout images, and slices of another
-    size or orientation than the rest of their series. A file that is given itself is read under any
-    name. Damaged files are an error.
+    is a scan of its own. Left out with a warning are label maps, by the names of files or folders;
+    results of tfstyle in a folder that holds anything else; scout images, and slices that do not
+    fit their series. A file that is given itself is read under any name. Damage is an error.
 
     Example:
         >>> for scan in read_scans("ct/"):
@@ -47,8 +45,7 @@ def read_scans(
             of one of several scans of a series (``ct_phase2``) gives this one.
         units: For NIfTI, ``"HU"`` or ``"US"`` to decide what the values mean, ``"auto"`` to judge
             by the values.
-        lazy: Leave the pixels until they are asked for, see :class:`tfstyle.data.Scan`; damage of
-            pixels shows then.
+        lazy: Leave the pixels until they are asked for, see :class:`tfstyle.data.Scan`.
 
     Returns:
         At least one scan, sorted by path.
@@ -71,16 +68,13 @@ def read_scans(
 def named(scans: Sequence[Scan], series: str) -> list[Scan]:
     """The scans of a series, by its name, Series Number or UID; or the one scan of a name."""
 
-    def is_meant(scan: Scan) -> bool:
-        if scan.name.removesuffix(f"_{scan.stack}") == series:
-            return True
-        if not scan.frames or not series:
-            return False
-        frame = scan.frames[0]
-        number = series.removeprefix("-").isdecimal() and int(series) == frame.SeriesNumber
-        return number or series == frame.identity[0]
+    def names_of(scan: Scan) -> set[str]:
+        frames = scan.frames[:1] if series else ()
+        known = {name for f in frames for name in (f.identity[0], str(f.SeriesNumber))}
+        return known | {scan.name.removesuffix(f"_{scan.stack}")}
 
-    return list(filter(is_meant, scans)) or [scan for scan in scans if scan.name == series]
+    meant = [scan for scan in scans if series in names_of(scan)]
+    return meant or [scan for scan in scans if scan.name == series]
 
 
 def no_scans(path: str | os.PathLike) -> InputFileError:
@@ -218,7 +212,6 @@ def the_one(scans: Sequence[Scan], path: str | os.PathLike) -> Scan:
         raise no_scans(path)
     if len(scans) > 1:
         listed = ", ".join(f"{scan.name} ({len(scan)} slices)" for scan in scans[:20])
-        more = f" and {len(scans) - 20} more" if len(scans) > 20 else ""
-        what = f"holds {len(scans)} scans, where one is needed: {listed}{more}. Name the series."
-        raise InputFileError(path, what)
+        what = f"holds {len(scans)} scans, where one is needed: {listed}"
+        raise InputFileError(path, f"{what}{', …' * (len(scans) > 20)}. Name the series.")
     return scans[0]

@@ -173,12 +173,9 @@ def resolve_window(spec: WindowSpec, scan: Scan) -> Window:
         return Window(*_two_numbers(spec, spec))
     name = spec.strip().lower().replace("-", "_").replace(" ", "_")
     if name == "auto":
-        if scan.units == "gray":
-            name = "range"
-        elif scan.header_window is not None:
-            name = "header"
-        else:
-            name = spec = "soft_tissue" if scan.units == "HU" else "percentile"
+        other = "soft_tissue" if scan.units == "HU" else "percentile"
+        own = "header" if scan.header_window is not None else other
+        spec = name = "range" if scan.units == "gray" else own
     if name in WINDOWS:
         if scan.units != "HU":
             raise ArgumentError(

@@ -30,7 +30,7 @@ from tfstyle.runs.folder import inside
 from tfstyle.runs.manifest import ManifestFolder, failure_row, relative_path
 from tfstyle.runs.masks import Masks
 from tfstyle.runs.options import AugmentOptions
-from tfstyle.runs.outputs import measure_scan, source_kind, write_generated
+from tfstyle.runs.outputs import source_kind, structure_of, write_generated
 from tfstyle.runs.results import Progress
 from tfstyle.runs.sources import Source, check_places, find_sources
 from tfstyle.style_bank import StyleBank
@@ -87,31 +87,23 @@ def augment_scans(
     ``output/masks/`` under the same names, byte for byte, since no pixel moves.
 
     Style and strength of a copy depend on the seed, on where its source lies in the input folder
-    (for a series on its folder and UID) and on the number of the copy alone: not on the order, the
-    other inputs, `workers`, or interruptions. A scan is never given a style made of its own files.
+    (for a series on its folder and UID) and on the number of the copy alone. A scan is never given
+    a style made of its own files. The same call resumes after an interruption, or with more inputs
+    or copies. An input that cannot be read is noted, and the others continue.
 
-    The same call resumes after an interruption, or with more inputs or copies: what is finished is
-    not done again. Files are either whole or not there. An input that cannot be read is noted in
-    the manifest and the others continue; a later run tries it again.
-
-    ``output/manifest.jsonl`` has one JSON object a line, in the end sorted by source and copy:
+    ``output/manifest.jsonl`` has one JSON object a line:
 
     - ``status``: ``"done"``, ``"failed"`` with its ``reason``, or ``"left out"`` for what holds no
       scan;
     - ``source``, ``part`` (from 0, where a DICOM series repeats its positions), ``parts``,
       ``copy`` (from 1);
     - ``image`` and ``mask``, paths in `output`; ``mask`` is null where there is none;
-    - ``style``, its name in the bank, and ``strength``;
-    - ``window``, center and width through which the scan became gray levels and back;
-    - ``confidence``, how well the style shows what the scan shows, see
-      :meth:`tfstyle.ToneTransfer.confidence`; null for other models;
-    - ``structure``, the structure term of SSIM; ``distance_before`` and ``distance_after``, the
-      Wasserstein distance of the gray levels to those of the style, without and with it: medians
-      over up to 16 slices, null where there is nothing to measure;
+    - ``style``, its name in the bank, ``strength``, and ``window``, center and width;
+    - ``confidence``, see :meth:`tfstyle.ToneTransfer.confidence`; null for other models;
+    - ``structure``, the structure term of SSIM: the median over up to 16 slices, null where there
+      is nothing to measure;
     - ``gated``: true where ``structure`` is below the gate, and the image is the original in its
-      window, written like the others. The scores are those of what was refused.
-
-    Memory holds up to `workers` sources.
+      window.
 
     Args:
         network: The model.
@@ -119,7 +111,7 @@ def augment_scans(
             are left out as by :func:`tfstyle.data.read_scans`.
         output: A new folder, or that of an earlier run.
         styles: The styles, encoded by `network`.
-        workers: Sources that are read and written at the same time.
+        workers: Sources that are read and written at the same time, and that memory holds.
         overwrite: Remove the set that `output` holds and begin again, with any settings.
         progress: Called as ``progress(done, total, label)``, counting images.
         **options: See :class:`~tfstyle.runs.options.AugmentOptions`.
@@ -185,10 +177,10 @@ def account(
     manifest: ManifestFolder, sources: list[Source], options: AugmentOptions, kept: int
 ) -> AugmentedSet:
     """What a run did, by the rows of its manifest, which it sorts."""
-    names = {source.name for source in sources}
+    names, told = {source.name for source in sources}, manifest.tidy()
     rows = [
         row
-        for row in manifest.tidy()
+        for row in told
         if row["status"] == "done" and row["source"] in names and row["copy"] <= options.per_image
     ]
     bare = [row["source"] for row in rows if options.masks is not None and row["mask"] is None]
@@ -197,8 +189,8 @@ def account(
         written=len(rows) - kept,
         kept=kept,
         gated=sum(bool(row.get("gated")) for row in rows),
-        failed=manifest.failed(),
-        left_out=manifest.left_out(),
+        failed={row["source"]: row["reason"] for row in told if row["status"] == "failed"},
+        left_out=tuple(row["source"] for row in told if row["status"] == "left out"),
         without_mask=tuple(dict.fromkeys(bare)),
     )
 
@@ -372,9 +364,7 @@ class Augmentation:
         confidence: float | None = None,
     ) -> dict:
         """Judges and writes one image with its mask; the row of the manifest."""
-        levels, gate = self.styles.quantiles, self.options.gate
-        figures = measure_scan(scan, window, unit, [] if levels is None else [levels[style]])
-        structure = figures["structure"]
+        gate, structure = self.options.gate, structure_of(scan, window, unit)
         gated = gate is not None and structure is not None and structure < gate
         if gated:
             unit = window.to_unit(scan.pixels)
@@ -396,7 +386,7 @@ class Augmentation:
             "mask": mask,
             "style": self.styles.names[style],
             "window": [window.center, window.width],
-            **{key: _rounded(value) for key, value in figures.items()},
+            "structure": _rounded(structure),
             "gated": gated,
             "strength": _rounded(strength),
             "confidence": _rounded(confidence),

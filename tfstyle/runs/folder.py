@@ -34,10 +34,9 @@ log = logging.getLogger(__name__)
 class RunFolder:
     """A folder of one run, whose lock is held inside a ``with`` statement.
 
-    The settings of the run are written when it begins. Each thing that is finished becomes a row of
-    the journal, a file of one JSON object a line. A later run with the same settings finds these
-    rows and does what is missing. One with other settings is refused, but where nothing came of
-    those before, they are replaced.
+    Each thing that is finished becomes a row of the journal, a file of one JSON object a line. A
+    later run with the same settings finds these rows and does what is missing. One with other
+    settings is refused, but where nothing came of those before, they are replaced.
 
     Args:
         path: The folder; made if missing. Else it must be empty, or that of such a run.

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tfstyle.data.privacy import reason_of
-from tfstyle.errors import InputFileError, TfstyleError
+from tfstyle.data.privacy import problem_of
+from tfstyle.errors import InputFileError
 from tfstyle.limits import limits
 from tfstyle.runs.folder import RunFolder
 
@@ -84,23 +84,13 @@ class ManifestFolder(RunFolder):
         self.keep(rows[key] for key in sorted(rows))
         return self.rows
 
-    def failed(self) -> dict[str, str]:
-        """Inputs that failed, and why."""
-        return {row["source"]: row["reason"] for row in self.rows if row["status"] == "failed"}
-
-    def left_out(self) -> tuple[str, ...]:
-        """Inputs that hold no scan."""
-        return tuple(row["source"] for row in self.rows if row["status"] == "left out")
-
 
 def failure_row(name: str, error: Exception, inputs: Path) -> dict:
     """The row of the manifest for an input that cannot be used."""
-    reason = str(error)
+    reason = problem_of(error)
     if isinstance(error, InputFileError):  # relative, as all paths of the manifest
         path = relative_path(error.path, inputs)
         reason = error.problem if path == name else f"{path}: {error.problem}"
-    elif not isinstance(error, (TfstyleError, OSError)):
-        reason = f"{type(error).__name__}: {reason_of(error)}"
     return {"status": "failed", "source": name, "reason": reason}
 
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import struct
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-import nibabel as nib
 
 from tfstyle._private.files import remove, temporary_beside
 from tfstyle.data.dicom import is_dicom
-from tfstyle.data.layouts import is_label_name, key_of, stem_of
-from tfstyle.data.read import find_files
+from tfstyle.data.folders import find_files
+from tfstyle.data.layouts import PICTURES, is_label_name, key_of, stem_of
+from tfstyle.data.read import read_scan
 from tfstyle.errors import InputFileError, writing
 from tfstyle.runs.folder import inside
 from tfstyle.runs.sources import Source
@@ -25,15 +22,10 @@ _NO_MASKS = (".json", ".csv", ".tsv", ".txt", ".md", ".xml")
 
 
 def _shape(path: str | os.PathLike) -> tuple[int, ...] | None:
-    """Voxels along the axes of a NIfTI volume or a PNG picture; None for what is not one."""
-    lower = str(path).lower()
-    with suppress(Exception):  # masks are handed on as they are, readable or not
-        if lower.endswith((".nii", ".nii.gz")):
-            volume: Any = nib.load(path)
-            return tuple(map(int, volume.shape))[:3]
-        if lower.endswith(".png"):
-            with open(path, "rb") as file:  # width and height lead the first chunk
-                return struct.unpack(">II", file.read(24)[16:])
+    """Slices, rows and columns of a NIfTI volume or a PNG picture; None for what is not one."""
+    with suppress(InputFileError):  # masks are handed on as they are, readable or not
+        if str(path).lower().endswith(PICTURES):
+            return read_scan(path, units="US", lazy=True).shape
     return None
 
 

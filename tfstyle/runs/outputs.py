@@ -88,47 +88,33 @@ def finish_slice(
 
 
 def facts_of(
-    generated: np.ndarray,
-    pixels: np.ndarray,
-    window: Window,
-    units: str,
-    styles: Sequence[np.ndarray] | None,
+    generated: np.ndarray, pixels: np.ndarray, window: Window, units: str, measured: bool = True
 ) -> dict[str, float]:
-    """What the window clips of one slice, how near it came to the style, and what structure stayed.
+    """What the window clips of one slice, and if it is to be measured, what structure stayed.
 
-    `pixels` are the content in `units`, `styles` gray levels, of which distances need exactly one;
-    None measures nothing. Gives ``below`` and ``above`` (shares of the pixels), and where they are
-    defined ``distance_before``, ``distance_after`` (of histograms to the style) and ``structure``.
+    `pixels` are the content in `units`. Gives ``below`` and ``above``, shares of the pixels, and
+    ``structure`` where it is defined.
     """
     from tfstyle.data.body import body_mask
     from tfstyle.metrics.preservation import structure_similarity
-    from tfstyle.metrics.style import histogram_distance
 
     found = {
         "below": float(np.mean(pixels < window.lower)),
         "above": float(np.mean(pixels > window.upper)),
     }
-    if styles is None:
-        return found
-    content = window.to_unit(pixels)
-    if min(content.shape) >= 11:
+    if measured and min(pixels.shape) >= 11:
         mask = body_mask(pixels) if units == "HU" else None
-        structure = structure_similarity(content, generated, mask)
+        structure = structure_similarity(window.to_unit(pixels), generated, mask)
         if np.isfinite(structure):
             found["structure"] = structure
-    if len(styles) == 1:
-        found["distance_before"] = histogram_distance(content, styles[0])
-        found["distance_after"] = histogram_distance(generated, styles[0])
     return found
 
 
-def measure_scan(
-    scan: Scan, window: Window, generated: np.ndarray, styles: Sequence[np.ndarray]
-) -> dict[str, Any]:
-    """Medians of :func:`facts_of` over up to ``MEASURED_SLICES`` slices; None where undefined."""
+def structure_of(scan: Scan, window: Window, generated: np.ndarray) -> float | None:
+    """The median structure of up to ``MEASURED_SLICES`` slices; None where it is not defined."""
     measured = measured_slices(len(scan))
-    return medians(
-        [facts_of(generated[i], scan.pixels[i], window, scan.units, styles) for i in measured]
+    return median_structure(
+        [facts_of(generated[i], scan.pixels[i], window, scan.units) for i in measured]
     )
 
 
@@ -137,13 +123,10 @@ def measured_slices(count: int) -> set[int]:
     return set(np.linspace(0, count - 1, MEASURED_SLICES).round().astype(int).tolist())
 
 
-def medians(facts: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Medians over slices of what is measured; None where no slice says it."""
-    found = {}
-    for key in ("distance_before", "distance_after", "structure"):
-        values = [one[key] for one in facts if key in one]
-        found[key] = float(np.median(values)) if values else None
-    return found
+def median_structure(facts: Sequence[dict[str, float]]) -> float | None:
+    """The median over slices; None where no slice says it."""
+    values = [one["structure"] for one in facts if "structure" in one]
+    return float(np.median(values)) if values else None
 
 
 def write_generated(
@@ -189,19 +172,16 @@ def source_kind(scan: Scan) -> str:
     return "nifti" if scan.files and scan.files[0].lower().endswith(NIFTI) else "dicom"
 
 
-def output_kind(scan: Scan, output_format: str) -> str:
-    """What a scan is written as; an ArgumentError if it cannot be written in that format."""
-    source = source_kind(scan)
-    kind = source if output_format == "auto" else output_format
-    if kind == "dicom" and source != "dicom":
+def output_kind(scan: Scan, output_format: str, auto: str) -> str:
+    """What a scan is written as, `auto` by default; an ArgumentError if it cannot be."""
+    kind = auto if output_format == "auto" else output_format
+    if kind.startswith("dicom") and not scan.frames:
         raise ArgumentError(
-            f"output_format: {scan.name} is not a DICOM file, so there is no header to derive one "
-            "from; use 'auto', 'nifti' or 'png'."
+            f"output_format: {scan.name} was not read from DICOM, of which {kind} is derived; use "
+            "'nifti' or 'png'."
         )
-    if kind == "nifti" and source == "png":
-        raise ArgumentError(
-            f"output_format: {scan.name} is a picture without units and geometry; use 'png'."
-        )
+    if kind == "nifti" and scan.units == "gray":
+        raise ArgumentError(f"output_format: {scan.name} is a picture without geometry; use 'png'.")
     return kind
 
 

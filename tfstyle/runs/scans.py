@@ -21,7 +21,6 @@ from tfstyle.runs import outputs
 from tfstyle.runs.folder import files_digest
 from tfstyle.runs.options import StylizeOptions
 from tfstyle.runs.results import Account, Task
-from tfstyle.style_bank import levels_of
 from tfstyle.stylizers import ScanTransfer, Stylizer, encode_style, read_slices
 from tfstyle.tone.model import LOW_CONFIDENCE
 
@@ -42,10 +41,6 @@ class StylizedScan(Account):
         style_windows: Windows of the styles, in their own units.
         confidence: How well the styles show what the scan shows, from 0 to 1, see
             :meth:`tfstyle.ToneTransfer.confidence`; None for models that do not tell.
-        distance_before: Wasserstein distance between the histograms of content and style, the
-            median over up to 16 slices; None for several styles. How near the histograms are says
-            little about how right the gray scale is.
-        distance_after: The same between generated and style.
         structure: Structure term of SSIM between content and generated, the median over up to
             16 slices; None where no slice has anything to compare.
         seconds: Time of the model or the server, without reading and writing.
@@ -58,17 +53,8 @@ class StylizedScan(Account):
     quantization: float
     style_windows: tuple[Window, ...]
     confidence: float | None
-    distance_before: float | None
-    distance_after: float | None
     structure: float | None
     seconds: float
-
-    @classmethod
-    def from_dict(cls, facts: dict) -> StylizedScan:
-        windows = tuple(Window(**one) for one in facts["style_windows"])
-        return super().from_dict(
-            {**facts, "files": tuple(facts["files"]), "style_windows": windows}
-        )
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -79,7 +65,7 @@ class StylizedScan(Account):
 class StylizeWork:
     """What is the same for all scans of a run.
 
-    Codes, gray levels and windows are those of the styles. `model` is its fingerprint, None where
+    Codes and windows are those of the styles. `model` is its fingerprint, None where
     it cannot be told from others; `uid_key`, the key of new UIDs, is new in each run and no part of
     the job.
     """
@@ -87,7 +73,6 @@ class StylizeWork:
     stylizer: Stylizer | None
     options: StylizeOptions
     codes: list[np.ndarray]
-    levels: list[np.ndarray]
     style_windows: tuple[Window, ...]
     model: str | None
     uid_key: str | None = None
@@ -108,7 +93,6 @@ class StylizeWork:
             stylizer=stylizer,
             options=options,
             codes=[code for code, _, _ in taken],
-            levels=[levels_of(images) for _, images, _ in taken],
             style_windows=tuple(window for _, _, window in taken),
             model=stylizer.fingerprint() if hasattr(stylizer, "fingerprint") else None,
         )
@@ -170,8 +154,8 @@ class StylizeWork:
             quantization=outputs.step_of(scan, window, task.kind),
             style_windows=self.style_windows,
             confidence=transfer.confidence,
+            structure=outputs.median_structure(facts),
             seconds=transfer.seconds,
-            **outputs.medians(facts),
         )
 
     def _transfer(self, scan: Scan, window: Window, pool: Executor) -> ScanTransfer:
@@ -217,7 +201,7 @@ class StylizeWork:
                 for i, content, image in zip(part, pixels, generated):
                     if not to:
                         unit[i] = image
-                    details = content, window, scan.units, self.levels if i in measured else None
+                    details = content, window, scan.units, i in measured
                     file = to[i] if to else None
                     working.append(pool.submit(outputs.finish_slice, file, image, *details))
                 advance(len(part))

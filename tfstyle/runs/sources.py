@@ -26,6 +26,11 @@ ENDINGS = {"dicom": "", "nifti": ".nii.gz", "png": ".png"}
 OnFailure = Callable[[str, InputFileError], None]
 
 
+def raising(path: str, error: InputFileError) -> None:
+    """The default: nothing else is done."""
+    raise error
+
+
 @dataclass(frozen=True)
 class Source:
     """One entry of an input, not read yet.
@@ -136,13 +141,13 @@ def read_inputs(
     inputs: Sequence[str | os.PathLike],
     output: Path,
     series: str | None = None,
-    on_failure: OnFailure | None = None,
+    on_failure: OnFailure = raising,
 ) -> list[tuple[Scan, str]]:
     """The scans of all inputs, their pixels not read yet, with the paths of their results.
 
     The paths are in the output, without ending. What tfstyle made in `output` is left out.
-    `on_failure` is called with what cannot be read; without it the error is raised. Raises an
-    ArgumentError for no inputs, an InputFileError if one does not exist or nothing can be read.
+    `on_failure` is called with what cannot be read. Raises an ArgumentError for no inputs, an
+    InputFileError if one does not exist or nothing can be read.
     """
     places = list(map(Path, _without_own_results(inputs, output)))
     if not places:
@@ -158,7 +163,7 @@ def read_inputs(
         what = "no scan that can be read" if series is None else f"no series {series!r}"
         raise InputFileError(", ".join(map(str, places)), f"holds {what}.")
     for problem in failed:
-        if on_failure is None or not scans:
+        if not scans:
             raise problem
         on_failure(problem.path, problem)
     return scans

@@ -21,7 +21,7 @@ from tfstyle import encoders
 from tfstyle._private.versions import package_versions
 from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom
 from tfstyle.errors import ArgumentError, require_packages
-from tfstyle.runs.fit import Backup, fit_resumable, read_history, steps_done
+from tfstyle.runs.fit import Backup, History, fit_resumable, steps_done
 from tfstyle.runs.folder import RunFolder
 from tfstyle.runs.options import TrainingRun
 from tfstyle.style_transfer import StyleTransfer
@@ -57,7 +57,7 @@ class TrainingResult:
     history: Path
     steps: int
     resumed_from: int
-    losses: dict[str, float] = field(default_factory=dict)
+    losses: dict[str, float | None] = field(default_factory=dict)
 
 
 def train(
@@ -137,8 +137,9 @@ def _train(
     if (preset / "preset.json").is_file():
         log.info("%s is finished already", folder)
         Backup.remove(folder / "backup")
-        rows = read_history(history_file)
-        return TrainingResult(preset, history_file, run.epochs * run.steps, run.epochs, _last(rows))
+        done = History(history_file)
+        done.read(run.epochs)
+        return TrainingResult(preset, history_file, run.epochs * run.steps, run.epochs, done.last)
     keras.utils.set_random_seed(run.seed)
     contents, styles = _load_scans(run)
     with strategy.scope():
@@ -161,10 +162,10 @@ def _train(
         extra_callbacks=extra_callbacks,
         verbose=verbose,
     )
-    losses = _last(history.rows)
-    model.save_to_preset(preset, card=_card(run, losses))
+    model.save_to_preset(preset, card=_card(run, history.last))
     Backup.remove(folder / "backup")
-    return TrainingResult(preset, history_file, steps_done(model), history.first_epoch, losses)
+    steps, first = steps_done(model), history.first_epoch
+    return TrainingResult(preset, history_file, steps, first, history.last)
 
 
 def _chosen(run: TrainingRun, names: Sequence[str]) -> dict[str, Any]:
@@ -172,17 +173,16 @@ def _chosen(run: TrainingRun, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _load_scans(run: TrainingRun) -> tuple[list[Scan], list[Scan]]:
-    contents = [scan for path in run.content for scan in _read(path)]
-    styles = [scan for path in run.style for scan in _read(path)] or list(contents)
+    def read(paths: Sequence[str]) -> list[Scan]:
+        # in memory, or on the disk still where a file can be mapped
+        return [scan.load() for path in paths for scan in read_scans(path, lazy=True)]
+
+    contents = read(run.content)
+    styles = read(run.style) or contents
     phantoms = [
         spine_phantom(seed=run.seed + i, size=max(128, run.crop)).scan for i in range(run.phantoms)
     ]
     return contents + phantoms, styles + phantoms
-
-
-def _read(path: str) -> list[Scan]:
-    """Scans in memory, or on the disk still where a file can be mapped."""
-    return [scan.load() for scan in read_scans(path, lazy=True)]
 
 
 def _build(run: TrainingRun) -> StyleTransfer:
@@ -225,7 +225,7 @@ def _weighted(layers: Sequence[str] | None, argument: str) -> dict[str, float] |
     return table
 
 
-def _card(run: TrainingRun, losses: dict[str, float]) -> dict:
+def _card(run: TrainingRun, losses: dict[str, float | None]) -> dict:
     settings = asdict(run)
     # Paths may carry names of patients or machines; a preset travels, so it gets counts alone.
     for key in ("content", "style"):
@@ -255,7 +255,3 @@ def environment() -> dict[str, str | None]:
             if done.returncode == 0:
                 versions["git"] = done.stdout.strip()
     return versions
-
-
-def _last(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    return dict(rows[-1]) if rows else {}

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import JPEG2000
 
 from tests.data.conftest import item
 from tfstyle.data import (
@@ -68,9 +67,7 @@ def test_reads_back_as_generated(series, images, tmp_path, caplog):
     assert [Path(path).read_bytes() for path in series.files] == before
 
 
-@pytest.mark.parametrize(
-    "window", [Window(-873.123456789, 1.0003), Window(1 / 3, 2 / 3 * 1e4), Window(2999, 17)]
-)
+@pytest.mark.parametrize("window", [Window(-873.123456789, 1.0003), Window(1 / 3, 2 / 3 * 1e4)])
 def test_half_a_step_for_every_window(write_ct, tmp_path, window):
     image = np.random.default_rng(0).uniform(-0.1, 1.1, (1, 8, 6))  # beyond is clipped
     files = write_derived_series(read_scan(write_ct()), image, window, tmp_path / "out")
@@ -138,7 +135,6 @@ def test_lossy_source_stays_lossy(write_ct, sample, tmp_path):
     path = write_ct(LossyImageCompression="01", LossyImageCompressionRatio=10)
     (told,) = derived(path, tmp_path / "told")
     assert (told.LossyImageCompression, told.LossyImageCompressionRatio) == ("01", 10)
-    assert pydicom.dcmread(sample("JPEG2000.dcm")).file_meta.TransferSyntaxUID == JPEG2000
     (seen,) = derived(sample("JPEG2000.dcm"), tmp_path / "seen", Window(500, 1000))
     assert seen.LossyImageCompression == "01"
     assert "LossyImageCompression" not in derived(write_ct("plain.dcm"), tmp_path / "plain")[0]
@@ -185,19 +181,6 @@ def test_enhanced_source_becomes_single_frames(enhanced_ct, tmp_path):
     np.testing.assert_array_equal(back.pixels, scan.pixels)
 
 
-def facts(folder):
-    """What the files of a derived series say: place, source frame, tube voltage."""
-    datasets = sorted(map(pydicom.dcmread, folder.glob("*.dcm")), key=lambda d: d.InstanceNumber)
-    return [
-        (
-            float(d.ImagePositionPatient[2]),
-            d.SourceImageSequence[0].ReferencedFrameNumber,
-            d.get("KVP"),
-        )
-        for d in datasets
-    ]
-
-
 @pytest.fixture
 def two_voltages(enhanced_ct):
     """Frames at 0, 3, 6 and 9 mm at 80 kV, then at 6 and 9 mm at 140 kV; frame i holds 1000 + i."""
@@ -210,18 +193,15 @@ def two_voltages(enhanced_ct):
     return path
 
 
-FIRST = [(0, 1, 80), (3, 2, 80), (6, 3, 80), (9, 4, 80)]
-SECOND = [(6, 5, 140), (9, 6, 140)]
-
-
 def test_scans_of_one_file(two_voltages, tmp_path):
-    for number, (scan, expected) in enumerate(zip(read_scans(two_voltages), (FIRST, SECOND))):
-        files = write_derived_series(scan, scan_to_unit(scan, WIDE), WIDE, tmp_path / str(number))
-        assert len(files) == len(expected)
-        assert facts(tmp_path / str(number)) == expected
-        back = read_scan(tmp_path / str(number))
-        np.testing.assert_array_equal(back.pixels, scan.pixels)
-        np.testing.assert_allclose(back.affine, scan.affine)
+    for scan, frames, kvp in zip(read_scans(two_voltages), ([1, 2, 3, 4], [5, 6]), (80, 140)):
+        out = tmp_path / str(kvp)
+        files = write_derived_series(scan, scan_to_unit(scan, WIDE), WIDE, out)
+        found = [pydicom.dcmread(file) for file in files]
+        assert [d.SourceImageSequence[0].ReferencedFrameNumber for d in found] == frames
+        assert {d.KVP for d in found} == {kvp}
+        np.testing.assert_array_equal(read_scan(out).pixels, scan.pixels)
+        np.testing.assert_allclose(read_scan(out).affine, scan.affine)
 
 
 # -- what goes wrong ---------------------------------------------------------------------------

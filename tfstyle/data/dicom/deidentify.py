@@ -16,9 +16,9 @@ from importlib import metadata
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence as DicomSequence
 
 from tfstyle._private.images import one_of
+from tfstyle.data.dicom.files import code
 from tfstyle.errors import InputFileError, require_packages
 
 #: ``keep`` leaves all attributes that describe patient, study, place and staff; ``basic`` is the
@@ -27,8 +27,6 @@ PROFILES = ("keep", "basic")
 
 #: Edition of Table E.1-1, as dicom-anonymizer calls it.
 TABLE = "dicomfields_2026c"
-
-_METHOD = ("113100", "DCM", "Basic Application Confidentiality Profile")
 
 # Free text, dates and names that the table does not list are just as private.
 _TALKATIVE = frozenset({"DA", "DT", "LT", "PN", "ST", "TM", "UC", "UN", "UR", "UT"})
@@ -68,11 +66,8 @@ def new_uid(uid: str, key: str) -> str:
 def check_burned_in(said: str | None, path: str) -> None:
     """Raises an InputFileError if BurnedInAnnotation says that a file's pixels hold text."""
     if str(said or "").strip().upper() == "YES":
-        raise InputFileError(
-            path,
-            "Burned In Annotation (0028,0301) says YES, and text in the pixels is not removed; "
-            "leave the image out, or clean it and set the attribute to NO.",
-        )
+        what = "Burned In Annotation (0028,0301) says YES, and text in the pixels is not removed"
+        raise InputFileError(path, f"{what}; leave the image out, or clean it and say NO.")
 
 
 def deidentify(dataset: Dataset, key: str) -> None:
@@ -102,9 +97,9 @@ def deidentify(dataset: Dataset, key: str) -> None:
         "DICOM PS3.15 Basic Application Confidentiality Profile",
         f"dicom-anonymizer {metadata.version('dicom-anonymizer')}, {TABLE}",
     ]
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = _METHOD
-    dataset.DeidentificationMethodCodeSequence = DicomSequence([item])
+    dataset.DeidentificationMethodCodeSequence = code(
+        "113100", "DCM", "Basic Application Confidentiality Profile"
+    )
     dataset.LongitudinalTemporalInformationModified = "REMOVED"
 
 

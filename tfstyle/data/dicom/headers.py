@@ -20,6 +20,7 @@ from tfstyle.data.dicom.files import (
     meta_of,
     number_of,
     numbers_of,
+    sop_class_of,
     text_of,
 )
 from tfstyle.data.layouts import MARK
@@ -194,7 +195,7 @@ def frames_of(path: str, dataset: Dataset) -> list[Frame]:
 
 def _describe(path: str, dataset: Dataset) -> list[Frame]:
     modality, meta = text_of(dataset, "Modality"), meta_of(dataset)
-    sop_class = text_of(dataset, "SOPClassUID") or text_of(meta, "MediaStorageSOPClassUID")
+    sop_class = sop_class_of(dataset)
     if sop_class == pydicom.uid.MediaStorageDirectoryStorage:
         raise NoPictureError(path, "a DICOMDIR, the index of files. Give the folder that holds it.")
     if "Rows" not in dataset or "Columns" not in dataset or modality in _NOT_PICTURES:

@@ -11,7 +11,7 @@ from pydicom.uid import generate_uid
 
 from tfstyle._private.files import temporary_beside
 from tfstyle.data.dicom import tables
-from tfstyle.data.dicom.files import check_size, meta_of, read_dataset
+from tfstyle.data.dicom.files import check_size, read_dataset, sop_class_of
 from tfstyle.data.layouts import MARK
 from tfstyle.data.privacy import reason_of, values_unsaid
 from tfstyle.data.scan import Scan
@@ -43,8 +43,8 @@ def read_dicom_seg(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
 
     path = os.fspath(path)
     dataset = read_dataset(path, pixels=True)
+    check_size(path, dataset)
     try:
-        check_size(path, dataset)
         with values_unsaid():
             segmentation = hd.seg.Segmentation.from_dataset(dataset, copy=False)
             geometry = segmentation.get_volume_geometry()
@@ -106,11 +106,9 @@ def write_dicom_seg(
         for keyword in _CARRIED:
             header.setdefault(keyword, "")
         # Some exporters leave them to the file's meta information, or out.
-        if not header.get("SOPClassUID"):
-            plain = tables.CT if own[file].Modality == "CT" else tables.SECONDARY_CAPTURE
-            header.SOPClassUID = meta_of(header).get("MediaStorageSOPClassUID") or plain
-        if not header.get("SOPInstanceUID"):
-            header.SOPInstanceUID = own[file].SOPInstanceUID or generate_uid()
+        plain = tables.CT if own[file].Modality == "CT" else tables.SECONDARY_CAPTURE
+        header.SOPClassUID = sop_class_of(header) or plain
+        header.SOPInstanceUID = own[file].SOPInstanceUID or generate_uid()
     if len(files) == 1 and scan.frames[0].NumberOfFrames > 1:
         whole = np.zeros((scan.frames[0].NumberOfFrames, *labels.shape[1:]), np.uint8)
         whole[[frame.index for frame in scan.frames]] = labels

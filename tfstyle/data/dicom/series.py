@@ -20,7 +20,7 @@ from tfstyle._private.files import safe_name
 from tfstyle.data.dicom.files import NoPictureError, read_dataset
 from tfstyle.data.dicom.headers import Frame, Identity, frames_of
 from tfstyle.data.dicom.pixels import DicomPixels, OpenFiles
-from tfstyle.data.dicom.stacks import ORIENTATION, clusters_of, say, stacks_of, unlike
+from tfstyle.data.dicom.stacks import clusters_of, say, stacks_of, unlike
 from tfstyle.data.scan import Scan
 from tfstyle.errors import InputFileError
 
@@ -172,15 +172,14 @@ def _without_odd(clusters: list[list[Frame]], name: str) -> list[list[Frame]]:
     main = max(clusters, key=len, default=[])
     kept = []
     for cluster in clusters:
-        reason = unlike(cluster[0], main[0])
-        if reason == ORIENTATION and len(cluster) > 1:
-            reason = ""
-            what = f"{len(cluster)} images of another orientation ({cluster[0].where})"
-            say(name, f"holds {what}; read as a scan of their own")
-        if reason:
-            _say_odd(cluster, reason, name)
-        else:
-            kept.append(cluster)
+        what = unlike(cluster[0], main[0])
+        if what == "orientation" and len(cluster) > 1:
+            images = f"{len(cluster)} images of another orientation ({cluster[0].where})"
+            say(name, f"holds {images}; read as a scan of their own")
+        elif what:
+            _say_odd(cluster, f"unlike its series in {what}", name)
+            continue
+        kept.append(cluster)
     return kept
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
@@ -19,7 +18,14 @@ from tfstyle._private.files import temporary_beside
 from tfstyle.data.dicom import tables
 from tfstyle.data.dicom.deidentify import check_burned_in, check_profile, new_key, new_uid
 from tfstyle.data.dicom.deidentify import deidentify as deidentify_dataset
-from tfstyle.data.dicom.files import damage_is_input_error, meta_of, read_dataset
+from tfstyle.data.dicom.files import (
+    code,
+    damage_is_input_error,
+    item,
+    meta_of,
+    read_dataset,
+    sop_class_of,
+)
 from tfstyle.data.dicom.headers import Frame, functional_group
 from tfstyle.data.layouts import DESCRIPTION
 from tfstyle.data.nifti import check_unit
@@ -50,9 +56,8 @@ def write_derived_series(
     what was made of what; private attributes, signatures, overlays and thumbnails are left out. A
     frame of an enhanced multi-frame source becomes a single-frame image.
 
-    The pixels are 16-bit stored values whose Rescale Slope and Intercept put 0 at the window's
-    lower and 65535 at its upper end: read back and put through ``window``, they give ``generated``
-    within half a step of 1/65535. They are a picture in the source's scale, not a measurement.
+    The pixels are 16-bit stored values: read back and put through ``window``, they give
+    ``generated`` within half a step of 1/65535. They are a picture, not a measurement.
 
     Example:
         >>> from tfstyle.data import WINDOWS, read_scan
@@ -111,17 +116,6 @@ def write_derived_series(
                 series.write(image, temporary / names[-1], frame, number, headers[frame.path])
             os.rename(temporary, out)  # replaces an empty folder
     return [out / name for name in names]
-
-
-def _item(**attributes: object) -> DicomSequence:
-    item = Dataset()
-    for keyword, value in attributes.items():
-        setattr(item, keyword, value)
-    return DicomSequence([item])
-
-
-def _code(value: str, scheme: str, meaning: str) -> DicomSequence:
-    return _item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
 
 
 class DerivedSeries:
@@ -190,11 +184,11 @@ class DerivedSeries:
             deidentify_dataset(header, self.key)
             uid = new_uid(frame.SOPInstanceUID, self.key)
             frame = dataclasses.replace(frame, SOPInstanceUID=uid)
-        dataset = copy.deepcopy(header)
+        dataset = Dataset()  # a fresh one, so that nothing of the source's encoding is kept
+        dataset.update(copy.deepcopy(header))
         dataset.remove_private_tags()
         unknown = tables.CT if frame.Modality == "CT" else tables.SECONDARY_CAPTURE
-        source_class = header.get("SOPClassUID") or meta_of(header).get("MediaStorageSOPClassUID")
-        source_class = str(source_class or unknown)
+        source_class = sop_class_of(header) or unknown
         enhanced = source_class in tables.ENHANCED_CT
         multi_frame = (
             enhanced or frame.NumberOfFrames > 1 or "SharedFunctionalGroupsSequence" in header
@@ -218,12 +212,9 @@ class DerivedSeries:
         self._identify(dataset, header, frame, number, sop_class)
         self._explain(dataset, header, frame, source_class)
         self._pixels(dataset, frame, image)
-        # A fresh data set, so that nothing of the source's encoding is kept.
-        fresh = Dataset()
-        fresh.update(dataset)
-        fresh.file_meta = FileMetaDataset()
-        fresh.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        return fresh
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        return dataset
 
     def _flatten(self, dataset: Dataset, header: Dataset, frame: Frame) -> None:
         """Moves what the functional groups say of a frame to the top level."""
@@ -280,21 +271,21 @@ class DerivedSeries:
             rest = ["AXIAL", *rest[1:]]
         dataset.ImageType = ["DERIVED", "SECONDARY", *rest]
         dataset.DerivationDescription = self.description
-        dataset.DerivationCodeSequence = _code("STYLE-TRANSFER", "99TFSTYLE", _WHAT)
+        dataset.DerivationCodeSequence = code("STYLE-TRANSFER", "99TFSTYLE", _WHAT)
         if UID(frame.SOPInstanceUID).is_valid:
             number = {"ReferencedFrameNumber": frame.index + 1} if frame.NumberOfFrames > 1 else {}
-            dataset.SourceImageSequence = _item(
+            dataset.SourceImageSequence = item(
                 ReferencedSOPClassUID=source_class,
                 ReferencedSOPInstanceUID=frame.SOPInstanceUID,
                 SpatialLocationsPreserved="YES",
-                PurposeOfReferenceCodeSequence=_code(
+                PurposeOfReferenceCodeSequence=code(
                     "121322", "DCM", "Source image for image processing operation"
                 ),
                 **number,
             )
         when = {"ContributionDateTime": self.date + self.time} if self.date else {}
-        dataset.ContributingEquipmentSequence = _item(
-            PurposeOfReferenceCodeSequence=_code("109103", "DCM", "Modifying Equipment"),
+        dataset.ContributingEquipmentSequence = item(
+            PurposeOfReferenceCodeSequence=code("109103", "DCM", "Modifying Equipment"),
             Manufacturer="tfstyle",
             ManufacturerModelName="tfstyle",
             SoftwareVersions=__version__,
