@@ -43,9 +43,8 @@ def test_mixed_tree(tree):
         read_scan(tree)
     for scan in scans:
         assert repr(read_scan(tree, series=scan.name)) == repr(scan)
-    for path in (tree, tree / "b" / "volume.nii.gz"):
-        with pytest.raises(InputFileError, match="holds no series 'x'"):
-            read_scans(path, series="x")
+    with pytest.raises(InputFileError, match="holds no series 'x'"):
+        read_scans(tree, series="x")
     found, damaged = list_scans(tree)
     assert damaged == []
     assert sorted((scan.kind, len(scan.files), scan.series) for scan in found) == [
@@ -67,8 +66,6 @@ def test_nothing_to_read(tmp_path):
     (tmp_path / "empty.dcm").write_bytes(b"")
     with pytest.raises(InputFileError, match=r"empty\.dcm: the file is empty"):
         read_scans(tmp_path / "empty.dcm")
-    with pytest.raises(InputFileError, match="holds no DICOM, NIfTI or PNG files"):
-        read_scans(tmp_path)
 
 
 @pytest.mark.parametrize(

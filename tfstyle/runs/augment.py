@@ -293,27 +293,22 @@ class Augmentation:
             return
         raise InputFileError(
             self.masks.folder,
-            f"holds no mask for any of the {len(sources)} inputs, of which the first is "
-            f"{sources[0].label}. A mask has the name and subfolder of its input, but for endings "
-            "and words such as _ct, _0000 and _seg. In the folder of the inputs themselves, names "
-            "of masks need such a word: case_seg.nii.gz beside case.nii.gz.",
+            f"holds no mask for any input, such as {sources[0].label}. A mask has the name and "
+            "subfolder of its input, but for endings and words such as _ct, _0000 and _seg; beside "
+            "its input it needs such a word: case_seg.nii.gz beside case.nii.gz.",
         )
 
     def draw(self, name: str, part: int, copy: int, scan: Scan) -> tuple[int, float]:
         """Style and strength of a copy, by what it is and nothing else."""
         own = set(map(os.path.realpath, scan.files))
-        weights = np.array(self.styles.weights)
-        for index, files in enumerate(self.style_files):
-            if files & own:
-                weights[index] = 0.0
+        others = [not files & own for files in self.style_files]
+        weights = np.where(others or True, self.styles.weights, 0.0)  # files may be unknown
         if not weights.any():
             raise ArgumentError(f"styles: all of them are of {name} itself; give others.")
         digest = hashlib.sha256(os.fsencode(f"{part}:{name}")).digest()
         seed = [int(self.options.seed), copy, *np.frombuffer(digest, np.uint32).tolist()]
         rng = np.random.default_rng(seed)
-        shares = np.cumsum(weights / weights.sum())
-        style = int(np.searchsorted(shares, rng.random(), side="right"))
-        style = min(style, int(np.flatnonzero(weights)[-1]))
+        style = int(rng.choice(len(weights), p=weights / weights.sum()))
         low, high = self.options.strength
         return style, low + (high - low) * float(rng.random())
 

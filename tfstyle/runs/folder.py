@@ -93,15 +93,12 @@ class RunFolder:
             self.found = read_json(self.record)
         except FileNotFoundError:
             if not is_unused(self.path):
-                raise OutputError(
-                    self.path,
-                    f"is not empty and holds no {self.what}; choose a new or empty folder.",
-                ) from None
+                problem = f"is not empty and holds no {self.what}; choose another folder."
+                raise OutputError(self.path, problem) from None
             return self._begin()
         except (OSError, ValueError) as error:
-            raise OutputError(
-                self.record, f"cannot be read ({error}); choose another folder."
-            ) from error
+            problem = f"cannot be read ({error}); choose another folder."
+            raise OutputError(self.record, problem) from error
         remove_abandoned(self.path, deep=True)
         before, now = _flat(self.found), _flat(self.settings)
         ours = now.keys() <= before.keys()
@@ -118,10 +115,9 @@ class RunFolder:
             return None
         began = bool(self.rows) if self.came is None else self.came(self)
         if began or not ours:
-            raise ArgumentError(
-                "; ".join(_difference(key, now[key], before.get(key), self.path) for key in changed)
-                + ". Give the same settings to resume that run, or choose another folder."
-            )
+            said = [_difference(key, now[key], before.get(key), self.path) for key in changed]
+            how = "Give the same settings to resume that run, or choose another folder."
+            raise ArgumentError(f"{'; '.join(said)}. {how}")
         self.rows = []
         return self._begin()
 

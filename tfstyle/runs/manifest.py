@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -68,11 +69,9 @@ class ManifestFolder(RunFolder):
     def complete(self, source: str, copies: int) -> bool:
         """Whether every copy of every part of a source is there."""
         done = self.done.get(source, {})
-        return (0, 1) in done and all(
-            (part, copy) in done
-            for part in range(done[0, 1]["parts"])
-            for copy in range(1, copies + 1)
-        )
+        parts = done[0, 1]["parts"] if (0, 1) in done else 0
+        wanted = product(range(parts), range(1, copies + 1))
+        return parts > 0 and all(one in done for one in wanted)
 
     def count(self, sources: Sequence[str], copies: int) -> int:
         """Number of results of some sources."""
@@ -116,5 +115,4 @@ def _is_below(path: object) -> bool:
     """Whether a path of the manifest stays in the output folder."""
     if not isinstance(path, str) or "\0" in path:
         return False
-    parts = PurePosixPath(path)
-    return not parts.is_absolute() and ".." not in parts.parts
+    return not path.startswith("/") and ".." not in PurePosixPath(path).parts

@@ -129,10 +129,7 @@ def _train(
     devices = strategy.num_replicas_in_sync
     log.info("training on %d device(s)", devices)
     if run.batch_size < devices:
-        raise ArgumentError(
-            f"batch_size: {run.batch_size} pairs are too few for {devices} devices; choose "
-            f"{devices} or more."
-        )
+        raise ArgumentError(f"batch_size: must be at least {devices}, one for each device.")
     preset, history_file = folder / "preset", folder / "history.json"
     if (preset / "preset.json").is_file():
         log.info("%s is finished already", folder)
@@ -187,14 +184,10 @@ def _load_scans(run: TrainingRun) -> tuple[list[Scan], list[Scan]]:
 
 def _build(run: TrainingRun) -> StyleTransfer:
     start = None if run.preset is None else StyleTransfer.from_preset(run.preset)
-    if start is None:
-        family, layer = encoders.family(run.encoder), run.layer
-    else:
-        family, layer = type(start.encoder), start.layer
-        if run.layer not in (None, layer):
-            raise ArgumentError(
-                f"layer: {run.preset} works at {layer!r}, which cannot become {run.layer!r}."
-            )
+    family = encoders.family(run.encoder) if start is None else type(start.encoder)
+    layer = run.layer if start is None else start.layer
+    if run.layer not in (None, layer):
+        raise ArgumentError(f"layer: {run.preset} works at {layer!r} and not {run.layer!r}.")
     # Nothing behind the deepest tap is built: those layers are the largest.
     deepest = family.deepest(
         (
@@ -219,9 +212,8 @@ def _weighted(layers: Sequence[str] | None, argument: str) -> dict[str, float] |
         try:
             table[name] = float(weight) if colon else 1.0
         except ValueError:
-            raise ArgumentError(
-                f"{argument}: expected TAP or TAP:WEIGHT such as relu2_1:0.5, received {text!r}."
-            ) from None
+            what = "TAP or TAP:WEIGHT such as relu2_1:0.5"
+            raise ArgumentError(f"{argument}: must be {what}, received {text!r}.") from None
     return table
 
 
@@ -248,10 +240,9 @@ def environment() -> dict[str, str | None]:
     versions = package_versions(("tensorflow", "keras", "numpy", "pydicom"))
     root = Path(__file__).resolve().parents[2]
     if (root / ".git").exists():
-        with suppress(OSError):
-            done = subprocess.run(
-                ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True
-            )
-            if done.returncode == 0:
-                versions["git"] = done.stdout.strip()
+        words = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        with suppress(OSError, subprocess.CalledProcessError):
+            versions["git"] = subprocess.check_output(
+                words, stderr=subprocess.DEVNULL, text=True
+            ).strip()
     return versions
