@@ -208,9 +208,7 @@ def _labelled(scan: Scan, image: str, masks: Sequence[str]) -> LabelledScan:
     mask = np.zeros(scan.shape, np.int32)
     covered = np.zeros(len(scan), bool)
     pictures = [path for path in masks if path.lower().endswith(".png")]
-    for path in masks:
-        if path in pictures:
-            continue
+    for path in [path for path in masks if path not in pictures]:
         labels, inside = mask_on(scan, path)
         if not inside.any():
             raise InputFileError(path, f"lies nowhere on the scan {image}.")
@@ -225,10 +223,8 @@ def mask_on(scan: Scan, path: str) -> tuple[np.ndarray, np.ndarray]:
     """Labels of a NIfTI or DICOM SEG file on the scan's grid, and the slices that it covers."""
     if scan.affine is None:
         raise InputFileError(path, f"{scan.name} has no position in space; use PNG masks.")
-    if path.lower().endswith(NIFTI):
-        labels, affine = read_labels(path)
-    else:
-        labels, affine = read_dicom_seg(path)
+    read = read_labels if path.lower().endswith(NIFTI) else read_dicom_seg
+    labels, affine = read(path)
     if labels.shape == scan.shape and not np.allclose(affine, scan.affine, atol=1e-3):
         what = "and another affine; it is laid on the scan by its affine"
         logger.warning("%s has the size of %s %s.", path, scan.name, what)

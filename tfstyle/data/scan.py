@@ -91,18 +91,15 @@ class Scan:
 
     def _checked(self, pixels: np.ndarray) -> np.ndarray:
         pixels = np.asarray(pixels)
-        needed = ""
-        if pixels.ndim != 3 or pixels.size == 0:
-            needed = "a non-empty array (slices, rows, columns)"
-        elif pixels.dtype.kind not in "iuf":
-            needed = "numbers"
-        elif self.units == "HU" and pixels.dtype != np.int16:
-            needed = "int16 in HU (round and convert them first)"
-        elif not np.isfinite(pixels).all():
-            needed = "without NaN and infinite values"
-        if needed:
-            found = f"{pixels.dtype} of shape {pixels.shape}"
-            raise ArgumentError(f"pixels: must be {needed}, received {found}.")
+        for good, needed in (
+            (pixels.ndim == 3 and pixels.size > 0, "a non-empty array (slices, rows, columns)"),
+            (pixels.dtype.kind in "iuf", "numbers"),
+            (self.units != "HU" or pixels.dtype == np.int16, "int16 in HU (round them first)"),
+            (pixels.dtype.kind != "f" or np.isfinite(pixels).all(), "without NaN and infinity"),
+        ):
+            if not good:
+                found = f"{pixels.dtype} of shape {pixels.shape}"
+                raise ArgumentError(f"pixels: must be {needed}, received {found}.")
         # A read-only view: the caller's own array stays writable, the scan's does not.
         pixels = pixels.view()
         pixels.setflags(write=False)

@@ -301,8 +301,8 @@ class Augmentation:
     def draw(self, name: str, part: int, copy: int, scan: Scan) -> tuple[int, float]:
         """Style and strength of a copy, by what it is and nothing else."""
         own = set(map(os.path.realpath, scan.files))
-        others = [not files & own for files in self.style_files]
-        weights = np.where(others or True, self.styles.weights, 0.0)  # files may be unknown
+        others = [not files & own for files in self.style_files] or [True]  # files may be unknown
+        weights = np.asarray(self.styles.weights) * others
         if not weights.any():
             raise ArgumentError(f"styles: all of them are of {name} itself; give others.")
         digest = hashlib.sha256(os.fsencode(f"{part}:{name}")).digest()

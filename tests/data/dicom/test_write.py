@@ -14,7 +14,6 @@ from tfstyle.data import (
     Scan,
     Window,
     read_scan,
-    read_scans,
     scan_to_unit,
     write_derived_series,
 )
@@ -176,29 +175,6 @@ def test_enhanced_source_becomes_single_frames(enhanced_ct, tmp_path):
     np.testing.assert_array_equal(back.pixels, scan.pixels)
 
 
-@pytest.fixture
-def two_voltages(enhanced_ct):
-    """Frames at 0, 3, 6 and 9 mm at 80 kV, then at 6 and 9 mm at 140 kV; frame i holds 1000 + i."""
-    path = enhanced_ct([0, 3, 6, 9, 6, 9])
-    dataset = pydicom.dcmread(path)
-    for i, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
-        group.PixelValueTransformationSequence[0].RescaleIntercept = -1024
-        group.CTXRayDetailsSequence = [item(KVP=80 if i < 4 else 140)]
-    dataset.save_as(path)
-    return path
-
-
-def test_scans_of_one_file(two_voltages, tmp_path):
-    for scan, frames, kvp in zip(read_scans(two_voltages), ([1, 2, 3, 4], [5, 6]), (80, 140)):
-        out = tmp_path / str(kvp)
-        files = write_derived_series(scan, scan_to_unit(scan, WIDE), WIDE, out)
-        found = [pydicom.dcmread(file) for file in files]
-        assert [d.SourceImageSequence[0].ReferencedFrameNumber for d in found] == frames
-        assert {d.KVP for d in found} == {kvp}
-        np.testing.assert_array_equal(read_scan(out).pixels, scan.pixels)
-        np.testing.assert_allclose(read_scan(out).affine, scan.affine)
-
-
 # -- what goes wrong ---------------------------------------------------------------------------
 
 
@@ -224,8 +200,7 @@ def test_bad_arguments(series, images, tmp_path):
         return write_derived_series(scan, generated, WINDOW, tmp_path / "out", **options)
 
     for options, message in (
-        ({"scan": series.files}, "must be a scan read from DICOM, received tuple"),
-        ({"scan": Scan(series.pixels)}, "received scan without frames"),
+        ({"scan": Scan(series.pixels)}, "scan: must be read from DICOM, received scan"),
         ({"generated": images[:2]}, r"shape \(3, 8, 6\), received \(2, 8, 6\)"),
         ({"generated": np.full_like(images, np.nan)}, "NaN"),
     ):

@@ -88,9 +88,7 @@ def write_dicom_seg(
     lacks what a segmentation must refer to, and OutputError and MissingPackageError.
     """
     if not scan.frames:
-        raise ArgumentError(
-            f"scan: must be read from DICOM for a DICOM SEG, received {scan.name}; write NIfTI."
-        )
+        raise ArgumentError(f"scan: must be read from DICOM, received {scan.name}.")
     labels = np.asarray(labels)
     if labels.shape != scan.shape or labels.dtype != np.uint8:
         found = f"{labels.dtype} {labels.shape}"
@@ -113,7 +111,7 @@ def write_dicom_seg(
         whole = np.zeros((scan.frames[0].NumberOfFrames, *labels.shape[1:]), np.uint8)
         whole[[frame.index for frame in scan.frames]] = labels
         labels = whole
-    names = dict(names or {})
+    names = names or {}
     algorithm = hd.AlgorithmIdentificationSequence(
         model, codes.DCM.ArtificialIntelligence, version or "0"
     )

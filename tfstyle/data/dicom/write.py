@@ -25,6 +25,7 @@ from tfstyle.data.dicom.files import (
     meta_of,
     read_dataset,
     sop_class_of,
+    text_of,
 )
 from tfstyle.data.dicom.headers import Frame, functional_group
 from tfstyle.data.layouts import DESCRIPTION
@@ -91,9 +92,8 @@ def write_derived_series(
             ``"basic"`` refuses.
         OutputError: If the folder is not empty or cannot be written.
     """
-    if not isinstance(scan, Scan) or not scan.frames:
-        what = f"{scan.name} without frames" if isinstance(scan, Scan) else type(scan).__name__
-        raise ArgumentError(f"scan: must be a scan read from DICOM, received {what}.")
+    if not scan.frames:
+        raise ArgumentError(f"scan: must be read from DICOM, received {scan.name}.")
     frames, generated = scan.frames, check_unit(generated, scan.shape)
     series = DerivedSeries(
         window,
@@ -250,10 +250,8 @@ class DerivedSeries:
         dataset.SeriesNumber = frame.SeriesNumber + 1000 if self.number is None else self.number
         if dataset.get("InstanceNumber") is None:
             dataset.InstanceNumber = number
-        text = self.series_description
-        if text is None:
-            source = str(header.get("SeriesDescription") or "").strip()
-            text = f"{source[:54]} (tfstyle)".strip()
+        own = f"{text_of(header, 'SeriesDescription')[:54]} (tfstyle)".strip()
+        text = own if self.series_description is None else self.series_description
         dataset.SeriesDescription = text[:64]
         for what in ("Series", "Content", "InstanceCreation"):
             for kind, value in (("Date", self.date), ("Time", self.time)):
@@ -264,9 +262,8 @@ class DerivedSeries:
 
     def _explain(self, dataset: Dataset, header: Dataset, frame: Frame, source_class: str) -> None:
         """Image Type, what was derived from what, by what, and old losses."""
-        kinds = header.get("ImageType")
-        kinds = [kinds] if isinstance(kinds, str) else list(kinds or [])
-        rest = [str(kind) for kind in kinds[2:]]
+        kinds = header.get("ImageType") or []
+        rest = [] if isinstance(kinds, str) else [str(kind) for kind in kinds[2:]]
         if dataset.SOPClassUID == tables.CT and not (rest and rest[0] in ("AXIAL", "LOCALIZER")):
             rest = ["AXIAL", *rest[1:]]
         dataset.ImageType = ["DERIVED", "SECONDARY", *rest]
@@ -292,7 +289,7 @@ class DerivedSeries:
             ContributionDescription=_WHAT,
             **when,
         )
-        lossy = str(header.get("LossyImageCompression") or "") == "01"
+        lossy = text_of(header, "LossyImageCompression") == "01"
         if lossy or str(meta_of(header).get("TransferSyntaxUID")) in tables.LOSSY_SYNTAXES:
             dataset.LossyImageCompression = "01"
         elif "LossyImageCompression" in dataset:
