@@ -156,7 +156,7 @@ def _segment(
         write_labels(labels, scan, made, description=DESCRIPTION)
     else:
         write_pixels(labels[0][..., None], made, DESCRIPTION)
-    counts = np.bincount(labels.ravel(), minlength=max(1, *model.labels) + 1)
+    counts = np.bincount(labels.ravel(), minlength=max([1, *model.labels]) + 1)
     pixels = {model.labels.get(n, f"label {n}"): int(counts[n]) for n in range(1, len(counts))}
     volume = float(np.prod(scan.spacing)) / 1000
     advance(len(scan))

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import metadata
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
@@ -109,7 +109,7 @@ def _rules() -> dict[tuple, Callable]:
     require_packages({"dicomanonymizer": "dicom-anonymizer"}, "deidentify", "deidentify='basic'")
     from dicomanonymizer import simpledicomanonymizer as theirs
 
-    rules = {}
+    rules: dict[tuple, Callable] = {}
     for tag, action in theirs.initialize_actions(TABLE).items():
         name = action.__name__
         kind = dictionary_VR(tag) if len(tag) == 2 and dictionary_has_tag(tag) else ""
@@ -117,24 +117,22 @@ def _rules() -> dict[tuple, Callable]:
             rules[tag] = _remove  # the package keeps dates, with a dummy
         elif kind in _DATES:
             # Its dummies, of the year 1, are refused by other software.
-            rules[tag] = _set_to("" if name.startswith("empty") else _DATES[kind])
+            value = "" if name.startswith("empty") else _DATES[kind]
+            rules[tag] = partial(_set, value=value)
         elif kind == "UI" or action is theirs.delete_or_empty_or_replace_UID:
             # U, and U* for sequences of references: by new_uid in _apply.
             rules[tag] = lambda dataset, tag: None
         elif kind == "SQ" and action is not theirs.replace:
             # Items of dummies fit no image; images need none of these.
-            rules[tag] = _set_to([]) if action is theirs.empty else _remove
+            rules[tag] = partial(_set, value=[]) if action is theirs.empty else _remove
         else:
-            rules[tag] = _or_remove(action)
+            rules[tag] = partial(_try, action=action)
     return rules
 
 
-def _set_to(value: object) -> Callable:
-    def act(dataset: Dataset, tag: tuple[int, int]) -> None:
-        if tag in dataset:
-            dataset[tag].value = value
-
-    return act
+def _set(dataset: Dataset, tag: tuple[int, int], *, value: object) -> None:
+    if tag in dataset:
+        dataset[tag].value = value
 
 
 def _remove(dataset: Dataset, tag: tuple[int, int]) -> None:
@@ -142,16 +140,12 @@ def _remove(dataset: Dataset, tag: tuple[int, int]) -> None:
         del dataset[tag]
 
 
-def _or_remove(action: Callable) -> Callable:
+def _try(dataset: Dataset, tag: tuple[int, int], *, action: Callable) -> None:
     """The action, but what cannot be replaced, being damaged or of a rare kind, is removed."""
-
-    def act(dataset: Dataset, tag: tuple[int, int]) -> None:
-        try:
-            action(dataset, tag)
-        except Exception:
-            _remove(dataset, tag)
-
-    return act
+    try:
+        action(dataset, tag)
+    except Exception:
+        _remove(dataset, tag)
 
 
 def _apply(dataset: Dataset, key: str, rules: dict[tuple, Callable]) -> None:
