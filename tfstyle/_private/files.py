@@ -63,11 +63,6 @@ def temporary_beside(path: str | os.PathLike, folder: bool = False) -> Iterator[
 
     Its folder is made if need be. It is removed at the end if it still has its temporary name.
     Raises an OSError if it cannot be made.
-
-    Example:
-        >>> with temporary_beside("note.txt") as path:
-        ...     size = path.write_text("whole")
-        ...     os.replace(path, "note.txt")
     """
     parent, name = os.path.split(os.fspath(path))
     name = os.fsencode(name)[:200].decode(errors="ignore")  # names of files end at 255 bytes
@@ -229,12 +224,7 @@ def is_inside(folder: str | os.PathLike, path: str | os.PathLike) -> bool:
 
 
 def safe_name(text: str, otherwise: str = "scan") -> str:
-    """A text as one part of a path: no separators, no control characters, not hidden, no ``..``.
-
-    Example:
-        >>> safe_name("1.2/../../etc")
-        '1.2_.._.._etc'
-    """
+    """A text as one part of a path: no separators, no control characters, not hidden, no ``..``."""
     return re.sub(r"[^\w\-. +,()#=@]", "_", text).strip(". ")[:200] or otherwise
 
 

@@ -41,12 +41,7 @@ def problem_of(error: Exception) -> str:
 
 
 def mark_of(uid: str) -> str:
-    """Eight characters that tell a UID from others and are not part of it.
-
-    Example:
-        >>> mark_of("1.2.840.113619.2")
-        'b195e883'
-    """
+    """Eight characters that tell a UID from others and are not part of it."""
     return hashlib.sha256(uid.encode()).hexdigest()[:8]
 
 

@@ -51,10 +51,6 @@ class RunFolder:
 
     Entering raises an ArgumentError if the folder was begun with other settings, an OutputError if
     another run holds the lock, or it holds something else or cannot be written.
-
-    Example:
-        >>> with RunFolder("out", {"seed": 0}) as run:
-        ...     run.add({"status": "done", "source": "a.png"})
     """
 
     def __init__(
