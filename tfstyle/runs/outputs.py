@@ -76,14 +76,10 @@ def slice_writers(
     return [(f"{number:0{digits}d}.png", write) for number in range(1, len(scan) + 1)]
 
 
-def finish_slice(
-    file: tuple[Writer, Path] | None, image: np.ndarray, *details: Any
-) -> dict[str, float]:
-    """Writes one slice, if it has a file of its own; :func:`facts_of` it. Runs in a worker."""
-    if file is not None:
-        write, path = file
-        with writing(path):
-            write(image, path)
+def finish_slice(write: Writer, path: Path, image: np.ndarray, *details: Any) -> dict[str, float]:
+    """Writes one slice; gives :func:`facts_of` it. Runs in a worker."""
+    with writing(path):
+        write(image, path)
     return facts_of(image, *details)
 
 

@@ -191,6 +191,7 @@ class StylizeWork:
         """
         size, measured = self.options.batch_size, outputs.measured_slices(len(scan))
         unit = np.empty((0,) if to else scan.shape, np.float32)
+        facts: list[dict[str, float]] = []
         working: list[Future] = []
         try:
             for part, pixels in _read_ahead(scan, size, pool):
@@ -199,13 +200,14 @@ class StylizeWork:
                 for future in working[-size:]:
                     future.result()
                 for i, content, image in zip(part, pixels, generated):
-                    if not to:
-                        unit[i] = image
                     details = content, window, scan.units, i in measured
-                    file = to[i] if to else None
-                    working.append(pool.submit(outputs.finish_slice, file, image, *details))
+                    if to:
+                        working.append(pool.submit(outputs.finish_slice, *to[i], image, *details))
+                    else:
+                        unit[i] = image
+                        facts.append(outputs.facts_of(image, *details))
                 advance(len(part))
-            return unit, [future.result() for future in working]
+            return unit, facts + [future.result() for future in working]
         except BaseException:
             for future in working:
                 future.cancel()

@@ -27,7 +27,7 @@ OnFailure = Callable[[str, InputFileError], None]
 
 
 def raising(path: str, error: InputFileError) -> None:
-    """The default: nothing else is done."""
+    """Raises the error: what is done by default."""
     raise error
 
 
