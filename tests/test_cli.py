@@ -180,7 +180,7 @@ class TestErrors:
             (["gone.dcm"], "gone.dcm: no such file"),
             (["letter.dcm"], "letter.dcm: not a DICOM file"),
             (["in.png", "-o", "in.png/below"], "cannot be written"),
-            (["in.png", "-o", "x.jpg"], "not written in this format; give a folder, or a name"),
+            (["in.png", "-o", "x.jpg"], "not written in this format; give a folder"),
             (["in.png", "--server", "127.0.0.1:1"], "127.0.0.1:1"),
         ],
     )
