@@ -170,7 +170,7 @@ def bank_seeds() -> Iterator[Files]:
     from tfstyle import StyleBank
 
     codes = np.random.default_rng(0).random((3, 2, 6), np.float32)
-    bank = StyleBank(codes, names=("a", "b", "c"), quantiles=np.sort(np.ones((3, 256))))
+    bank = StyleBank(codes, names=("a", "b", "c"))
     (data,) = written(lambda folder: bank.save(folder / "case.npz")).values()
     yield from with_members("case.npz", data)
     yield {"case.npz": saved(np.savez, codes=np.array([{"a": 1}], object))}

@@ -153,7 +153,7 @@ def train(name: str, data: Path, output: Path, steps: int) -> Path:
         "data": {scan.name: len(scan) for scan in scans},
         "steps": int(model.optimizer.iterations.numpy()),
         "recipe": {**rules, "windows": WINDOWS},
-        "losses": history.rows[-1] if history.rows else {},
+        "losses": history.last,
         "environment": environment(),
         "limits": "Trained on few scans. Not a medical device, not for diagnosis.",
     }

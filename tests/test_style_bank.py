@@ -10,7 +10,7 @@ from tests.minis import ct_volume
 from tests.models import image, small_model
 from tfstyle.data import read_scan, scan_to_unit, write_png
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
-from tfstyle.style_bank import QUANTILES, StyleBank, join
+from tfstyle.style_bank import StyleBank, join
 
 
 @pytest.fixture
@@ -35,9 +35,6 @@ class TestMaking:
         assert repr(bank) == "StyleBank(2 styles, codes of 2x64)"
         for code, one in zip(bank.codes, images):
             np.testing.assert_allclose(code, model.encode_style(one)[0])
-        assert bank.quantiles.shape == (2, QUANTILES)
-        np.testing.assert_allclose(bank.quantiles[0].mean(), images[0].mean(), atol=2e-3)
-        assert (np.diff(bank.quantiles) >= 0).all()
         assert not bank.codes.flags.writeable
 
     def test_windows_and_slices(self, model, ct, tmp_path):
@@ -92,7 +89,7 @@ class TestMaking:
             ({"names": ["a", "b"]}, "received 2 names"),
             ({"weights": [1, 2]}, r"weights of shape \(2,\)"),
             ({"weights": [0]}, "not all 0"),
-            ({"quantiles": np.zeros((1, 3))}, "quantiles: need the shape"),
+            ({"probe": np.zeros((1, 3))}, "probe: need the shape"),
             ({"files": [(), ()]}, "files: need one entry"),
         ],
     )
@@ -107,7 +104,6 @@ def test_one_style_a_scan_of_what_its_slices_show(tone, tmp_path):
     assert bank.names == ("volume bone", "volume full")
     shown = scan_to_unit(read_scan(volume), "bone")[1:3]
     np.testing.assert_allclose(bank.codes[:1], tone.encode_style(shown, one_code=True), atol=1e-5)
-    assert bank.quantiles.shape == (2, QUANTILES)
     assert StyleBank.from_scans(tone, volume, slices=2).names == ("volume[1]",)
 
 
@@ -117,7 +113,7 @@ class TestFiles:
         first.save(path)
         assert [file.name for file in path.parent.iterdir()] == ["bank.npz"]
         assert str(tmp_path) not in path.read_bytes().decode("latin-1")
-        for name in ("codes", "weights", "quantiles", "probe", "names"):
+        for name in ("codes", "weights", "probe", "names"):
             np.testing.assert_array_equal(getattr(StyleBank.load(path), name), getattr(first, name))
         bank = StyleBank.from_scans(model, [path, folder / "b.png"])
         assert bank.names == ("b", "a", "b-2")
@@ -149,4 +145,3 @@ def test_join_keeps_order_and_weights():
     assert joined.names == ("a", "b", "c")
     np.testing.assert_array_equal(joined.weights, [2, 1, 1])
     np.testing.assert_array_equal(joined.codes[:, 0, 0], [1, 0, 0])
-    assert joined.quantiles is None

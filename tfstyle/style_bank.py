@@ -26,19 +26,16 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 
-#: Gray levels that are kept of each style, at evenly spaced shares of its pixels.
-QUANTILES = 256
-
 #: Slices whose gray levels have a smaller standard deviation show nothing.
 FLAT = 0.01
 
 
 @dataclass(frozen=True, eq=False)
 class StyleBank:
-    """Styles as codes of one model, with what is needed to name, weight and measure them.
+    """Styles as codes of one model, with what is needed to name and weight them.
 
     It holds no image: a code is the mean and standard deviation of each feature channel, or the
-    gray levels and features of some pixels, without their places; quantiles are of gray levels.
+    gray levels and features of some pixels, without their places.
 
     Attributes:
         codes: float32 (N, …), see ``encode_style`` of :class:`tfstyle.ToneTransfer` and
@@ -46,7 +43,6 @@ class StyleBank:
         names: One label a style; equal ones become different by a number. Defaults to
             ``style-0`` ….
         weights: float64 (N,), how often each is drawn, relative to the others. Defaults to equal.
-        quantiles: float32 (N, 256), gray levels in [0, 1], or None where only codes are known.
         probe: float32 code of a fixed test image, by which :meth:`check` knows the encoder again;
             or None.
         files: The files that each style came from, as far as known; not saved.
@@ -63,7 +59,6 @@ class StyleBank:
     codes: np.ndarray
     names: tuple[str, ...] = ()
     weights: np.ndarray | None = None
-    quantiles: np.ndarray | None = None
     probe: np.ndarray | None = None
     files: tuple[tuple[str, ...], ...] = ()
 
@@ -91,12 +86,11 @@ class StyleBank:
             raise ArgumentError(f"files: need one entry for each of {count} styles.")
         found: dict[str, Any] = {"codes": codes, "names": _distinct(names), "weights": weights}
         found["files"] = tuple(tuple(map(str, files)) for files in self.files)
-        for name, shape in (("quantiles", (count, QUANTILES)), ("probe", codes.shape[1:])):
-            value = getattr(self, name)
-            if value is not None:
-                found[name] = value = _numbers(value, name, np.float32)
-                if value.shape != shape:
-                    raise ArgumentError(f"{name}: need the shape {shape}, received {value.shape}.")
+        if self.probe is not None:
+            found["probe"] = probe = _numbers(self.probe, "probe", np.float32)
+            if probe.shape != codes.shape[1:]:
+                what = f"need the shape {codes.shape[1:]}, received {probe.shape}"
+                raise ArgumentError(f"probe: {what}.")
         for name, value in found.items():
             object.__setattr__(self, name, value)
 
@@ -135,7 +129,6 @@ class StyleBank:
             codes=np.concatenate(codes),
             names=tuple(names),
             weights=None if weights is None else np.asarray(weights),
-            quantiles=np.stack([levels_of(image) for image in images]),
             probe=_probe(network),
             files=tuple(map(tuple, files)),
         )
@@ -239,7 +232,7 @@ class StyleBank:
             raise OutputError(path, "style banks end in .npz; choose such a name.")
         about = {"format": FORMAT, "names": self.names}
         arrays: dict[str, Any] = {"about": np.array(json.dumps(about)), "codes": self.codes}
-        for name in ("weights", "quantiles", "probe"):
+        for name in ("weights", "probe"):
             if getattr(self, name) is not None:
                 arrays[name] = getattr(self, name)
         save_npz(path, arrays)
@@ -260,6 +253,7 @@ class StyleBank:
                     path,
                     f"a style bank of format {about['format']!r}, not {FORMAT}; encode it again.",
                 )
+            arrays.pop("quantiles", None)  # of banks of before
             return cls(names=tuple(about["names"]), **arrays)
         except FileNotFoundError:
             raise InputFileError(path, "no such file.") from None
@@ -269,23 +263,16 @@ class StyleBank:
             raise InputFileError(path, f"not a readable style bank ({error}).") from error
 
 
-def levels_of(images: np.ndarray) -> np.ndarray:
-    """Gray levels (256,) at evenly spaced shares of an image's or several images' pixels."""
-    return np.quantile(images, (np.arange(QUANTILES) + 0.5) / QUANTILES).astype(np.float32)
-
-
 def join(banks: Sequence[StyleBank]) -> StyleBank:
     """One bank of the styles of several, in their order; an ArgumentError if they do not fit."""
     if not banks:
         raise ArgumentError("banks: at least one is needed.")
     if len({bank.codes.shape[1:] for bank in banks}) > 1:
         raise ArgumentError("banks: are of different models; encode them with one.")
-    measured = all(bank.quantiles is not None for bank in banks)
     return StyleBank(
         codes=np.concatenate([bank.codes for bank in banks]),
         names=tuple(name for bank in banks for name in bank.names),
         weights=np.concatenate([bank.weights for bank in banks]),
-        quantiles=np.concatenate([bank.quantiles for bank in banks]) if measured else None,
         probe=next((bank.probe for bank in banks if bank.probe is not None), None),
         files=tuple(f for bank in banks for f in bank.files or ((),) * len(bank)),
     )

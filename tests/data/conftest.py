@@ -63,14 +63,15 @@ def change(dataset: Dataset, changes: dict) -> None:
             setattr(dataset, keyword, value)
 
 
-def save_series(folder: Path, planes, **changes) -> list[Dataset]:
-    """Writes stored values (N, H, W), 2 mm apart, under shuffled names; from bottom to top."""
+def save_series(folder: Path, planes, positions=None, **changes) -> list[Dataset]:
+    """Writes stored values (N, H, W), by default 2 mm apart, under shuffled names, in order."""
     folder.mkdir(parents=True, exist_ok=True)
-    order, datasets = np.random.default_rng(1).permutation(len(planes)), []
+    order, datasets = np.random.default_rng(0).permutation(len(planes)), []
     for number, (stored, name) in enumerate(zip(planes, order)):
-        place = {"ImagePositionPatient": [-10.0, -20.0, 2.0 * number], "InstanceNumber": number + 1}
+        z = 2.0 * number if positions is None else float(positions[number])
+        place = {"ImagePositionPatient": [-10.0, -20.0, z], "InstanceNumber": number + 1}
         datasets.append(make_ct(stored, **place, **changes))
-        datasets[-1].filename = str(folder / f"IM{name:03d}.dcm")
+        datasets[-1].filename = str(folder / f"{name:03d}.dcm")
         datasets[-1].save_as(datasets[-1].filename, enforce_file_format=True)
     return datasets
 
@@ -133,19 +134,16 @@ def write_ct(tmp_path):
 
 
 @pytest.fixture
-def write_series(write_ct):
+def write_series(tmp_path):
     """``write_series(positions, folder)`` writes one slice per z in mm, file names shuffled.
 
     Every pixel of a slice holds 1000 + its number, so that a slice is known by its values.
     """
 
     def write(positions, folder="series", **changes) -> list[Path]:
-        order, paths = np.random.default_rng(0).permutation(len(positions)), []
-        for number, z in enumerate(positions):
-            place = {"ImagePositionPatient": [-10.0, -20.0, float(z)], "InstanceNumber": number + 1}
-            name, stored = f"{folder}/{order[number]:03d}.dcm", np.full((8, 6), 1000 + number)
-            paths.append(write_ct(name, stored.astype(np.int16), **place, **changes))
-        return paths
+        planes = [np.full((8, 6), 1000 + n, np.int16) for n in range(len(positions))]
+        written = save_series(tmp_path / folder, planes, positions, **changes)
+        return [Path(dataset.filename) for dataset in written]
 
     return write
 

@@ -6,21 +6,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import tfstyle
 from tests.data.conftest import save_nifti
 from tests.minis import ct_series
 from tfstyle.data import (
-    LABELS,
     LabelledScan,
     Scan,
-    find_labelled,
     labelled_dataset,
     read_labelled,
     read_scan,
-    spine_phantom,
 )
 from tfstyle.errors import ArgumentError, InputFileError
-from tfstyle.segmentation import UNet
 
 
 @pytest.fixture
@@ -48,8 +43,6 @@ class TestReadLabelled:
             np.testing.assert_array_equal(labelled.pixels, scan.pixels)
             np.testing.assert_array_equal(labelled.mask, labels)
             assert labelled.spacing == pytest.approx(scan.spacing)
-        merged = read_labelled(folder, tmp_path / "mask.nii.gz", classes={3: [1]})
-        assert set(np.unique(merged.mask)) == {0, 3}
 
     def test_bad_arguments(self, series, tmp_path):
         folder, _ = series
@@ -106,27 +99,6 @@ class TestDataset:
         assert sorted(np.unique(masks)) == [0, 20]
         np.testing.assert_array_equal(masks[0, :8, 2:14], 20)
         np.testing.assert_array_equal(masks[0, 8:], 0)
-
-    @pytest.mark.slow
-    def test_files_train_a_unet_with_augmentation(self, series, tmp_path):
-        folder, labels = series
-        (tmp_path / "masks").mkdir()
-        nifti(tmp_path / "masks" / "ct.nii.gz", read_scan(folder), labels)
-        records = find_labelled(tmp_path, tmp_path / "masks")
-        data = labelled_dataset(records, "soft_tissue", batch_size=2, size=32, seed=1)
-        augment = tfstyle.StyleAugmentation(styles="batch", p=1.0, gate=None)
-        unet = UNet(classes=2, depth=1, width=4, normalization="batch")
-        unet.compile_default()
-        history = unet.fit(data.map(augment), epochs=2, verbose=0)
-        assert np.isfinite(history.history["loss"]).all()
-        assert augment.counts["stylized"] > 0
-
-    def test_phantoms(self):
-        phantom = spine_phantom(1, size=64, slices=3)
-        bone = LABELS["vertebral_body"]
-        ((images, masks),) = labelled_dataset([phantom], "bone", classes={1: [bone]})
-        assert images.shape == (3, 64, 64, 1)
-        np.testing.assert_array_equal(masks, phantom.mask == bone)
 
     @pytest.mark.parametrize(
         ("options", "message"),

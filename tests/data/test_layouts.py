@@ -62,9 +62,8 @@ def test_label_maps_are_no_scans(tmp_path, caplog, name):
     for path in labels:
         save(tmp_path / path, LABELS, np.uint8)
     assert found(tmp_path) == sorted(images)
-    kind = "a label map" if len(labels) == 1 else "label maps"
-    words = f"({kind} by the names of files or folders)."
-    assert caplog.text.count(words) == 2  # once a reader, not once a file
+    # once a reader, not once a file
+    assert caplog.text.count("label maps by the names of files or folders") == 2
 
 
 def test_pictures_and_dicom_in_folders_of_masks(tmp_path, write_ct):
@@ -85,12 +84,9 @@ def test_what_is_given_itself_is_read(tmp_path):
         assert len(read(tmp_path / "segmentations" / "liver.nii.gz")) == 1
 
 
-@pytest.mark.parametrize("name", ["a_seg.nii.gz", "masks/a.png"])
-def test_nothing_but_label_maps(tmp_path, name):
-    save(tmp_path / "x_seg.nii.gz", LABELS)
-    path = tmp_path / name
-    path.parent.mkdir(exist_ok=True)
-    (save if name.endswith("gz") else lambda p: write_png(np.zeros((4, 4)), p))(path)
+def test_nothing_but_label_maps(tmp_path):
+    for name in ("x_seg.nii.gz", "masks/a.nii.gz"):
+        save(tmp_path / name, LABELS)
     for read in (read_scans, list_scans):
         with pytest.raises(InputFileError, match=r"holds no scans: 2 files such as .* label maps"):
             read(tmp_path)
@@ -108,7 +104,7 @@ def write_result(path):
         nib.save(image, path)
 
 
-@pytest.mark.parametrize("name", ["r.png", "r.nii", "r.nii.gz"])
+@pytest.mark.parametrize("name", ["r.png", "r.nii.gz"])
 def test_results_are_no_scans_of_a_folder(tmp_path, caplog, name):
     write_result(tmp_path / name)
     assert is_result(tmp_path / name)
@@ -129,10 +125,3 @@ def test_results_with_many_references(write_ct):
     }
     assert is_result(write_ct("a.dcm", DerivationDescription=DESCRIPTION, **described))
     assert not is_result(write_ct("b.dcm", DerivationDescription="MPR", **described))
-
-
-@pytest.mark.parametrize("data", [b"", b"\x1f\x8b\x08" + bytes(50)])
-def test_damaged_files_are_no_results(tmp_path, data):
-    (tmp_path / "a.nii.gz").write_bytes(data)
-    assert not is_result(tmp_path / "a.nii.gz")
-    assert not is_result(tmp_path / "none")

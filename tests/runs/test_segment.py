@@ -14,7 +14,7 @@ from tests.minis import ct_volume
 from tests.segmentation.test_scans import bright
 from tfstyle.data import Window, read_scan, write_png
 from tfstyle.data.dicom.segmentation import read_dicom_seg
-from tfstyle.data.masks import mask_on
+from tfstyle.data.labelled import mask_on
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.runs.segment import segment_scans
 from tfstyle.segmentation import Segmenter
@@ -116,18 +116,6 @@ def test_resumes_and_overwrites(segmenter, volume, tmp_path, monkeypatch):
     assert (out / "ct_seg.nii.gz").stat().st_mtime_ns != stamps[0]
 
 
-def test_a_damaged_scan_is_named_and_the_others_are_done(segmenter, volume, tmp_path):
-    path, _ = volume
-    (path.parent / "sub").mkdir()
-    (path.parent / "sub" / "bad.nii").write_bytes(b"no volume")
-    failed = []
-    (done,) = segment_scans(
-        segmenter, [path.parent], tmp_path / "out", on_failure=lambda *what: failed.append(what[0])
-    )
-    assert done.file == str(tmp_path / "out" / "ct_seg.nii.gz")
-    assert failed == [str(path.parent / "sub" / "bad.nii")]
-
-
 def test_what_is_refused(segmenter, volume, tmp_path):
     path, _ = volume
     for options, error, match in (
@@ -135,7 +123,6 @@ def test_what_is_refused(segmenter, volume, tmp_path):
         ({"output_format": "dicom-seg"}, ArgumentError, "was not read from DICOM"),
         ({"output_format": "png"}, ArgumentError, "slices; use 'nifti'"),
         ({"harmonize": True}, ArgumentError, "harmonize: model keeps no style"),
-        ({"batch_size": 0}, ArgumentError, "batch_size: must be at least 1, received 0"),
         ({"spacing": 2.0}, ArgumentError, "has its reference, window and spacing"),
     ):
         with pytest.raises(error, match=match):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,13 +25,13 @@ def test_no_result_lies_in_the_place_or_inside_of_another(wanted):
     sources = []
     for parts, ending in wanted:
         stem = "/".join(parts)
-        one = Source(stem, ScanFiles((stem,), "png"), stem, ending, PurePosixPath(stem))
-        sources.append((Path("/in"), one))
-    results = [one.stem + one.ending for _, one in name_results(sources)]
+        files = ScanFiles((stem,), "png")
+        sources.append(Source(stem, files, stem, ending, PurePosixPath(stem)))
+    results = [one.stem + one.ending for one in name_results(sources)]
     assert len(set(results)) == len(results)
     for one in results:
         assert not any(other.startswith(one + "/") for other in results)
-    for (_, source), result in zip(sources, results):  # only what collides gets a number
+    for source, result in zip(sources, results):  # only what collides gets a number
         own = source.stem + source.ending
         if result != own:
             assert own in results or any(one.startswith(own + "/") for one in results)
@@ -44,4 +44,4 @@ def test_each_input_is_done_once_and_has_a_name_of_its_own(tmp_path):
     inputs = [tmp_path / one for one in ("a/x.png", "b/x.png", "a/x.png", "c", "other/c")]
     found, damaged = find_all(inputs)
     assert not damaged
-    assert [source.stem for _, source in found] == ["x", "x-2", "c/deep/x", "c-2/x"]
+    assert [source.stem for source in found] == ["x", "x-2", "c/deep/x", "c-2/x"]

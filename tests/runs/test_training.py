@@ -17,7 +17,7 @@ import tensorflow as tf
 
 import tfstyle
 from tfstyle.data import write_png
-from tfstyle.errors import ArgumentError, MissingPackageError, TfstyleError, WeightsError
+from tfstyle.errors import ArgumentError, TfstyleError, WeightsError
 from tfstyle.runs import Backup, TrainingRun, environment, train
 
 SMALL = TrainingRun(
@@ -105,7 +105,6 @@ class TestBadInput:
         [
             ({"steps": 0}, "steps: must be a whole number of at least 1"),
             ({"learning_rate": 0.0}, "learning_rate"),
-            ({"phantoms": -1}, "phantoms"),
             ({"phantoms": 0}, "content: give content scans"),
         ],
     )
@@ -113,15 +112,7 @@ class TestBadInput:
         with pytest.raises(ArgumentError, match=message):
             dataclasses.replace(SMALL, **change)
 
-    @pytest.mark.parametrize(
-        "change",
-        [
-            {"encoder": "vgg17"},
-            {"content_loss": "magic"},
-            {"windows": ("bonee",)},
-            {"style_layers": ("relu1_1:much",)},
-        ],
-    )
+    @pytest.mark.parametrize("change", [{"encoder": "vgg17"}, {"style_layers": ("relu1_1:much",)}])
     def test_names(self, change, tmp_path):
         with pytest.raises(TfstyleError):
             train(dataclasses.replace(SMALL, **change), tmp_path / "run")
@@ -180,13 +171,6 @@ def test_tensorboard(tmp_path):
     assert any("loss" in kind for kind in kinds)
 
 
-def test_tensorboard_that_is_not_installed(tmp_path, monkeypatch):
-    monkeypatch.setattr("tfstyle.errors.find_spec", lambda name: None)
-    with pytest.raises(MissingPackageError, match=r"tfstyle\[tensorboard\]"):
-        train(SMALL, tmp_path / "run", tensorboard=True)
-    assert not (tmp_path / "run").exists()
-
-
 def test_goes_on_from_a_preset(finished, tmp_path):
     _, first = finished
     run = dataclasses.replace(SMALL, preset=str(first.preset), layer=None, learning_rate=1e-9)
@@ -198,7 +182,7 @@ def test_goes_on_from_a_preset(finished, tmp_path):
 
     deeper = dataclasses.replace(run, style_layers=("relu2_1",), steps=1, epochs=1)
     assert train(deeper, tmp_path / "deeper").steps == 1
-    with pytest.raises(ArgumentError, match="cannot become"):
+    with pytest.raises(ArgumentError, match="works at"):
         train(dataclasses.replace(run, layer="relu3_1"), tmp_path / "other")
 
 

@@ -47,16 +47,22 @@ def write_atomically(path: str | os.PathLike, data: bytes, *, private: bool = Fa
 
 
 @contextmanager
+def reading(path: str | os.PathLike) -> Iterator[None]:
+    """Makes an OSError of an input the InputFileError that it is."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputFileError(path, "no such file.") from None
+    except OSError as error:
+        raise InputFileError(path, f"cannot be read ({error.strerror}).") from error
+
+
+@contextmanager
 def temporary_beside(path: str | os.PathLike, folder: bool = False) -> Iterator[Path]:
     """A new, empty file or folder beside `path`, to be filled and renamed inside the ``with``.
 
     Its folder is made if need be. It is removed at the end if it still has its temporary name.
     Raises an OSError if it cannot be made.
-
-    Example:
-        >>> with temporary_beside("note.txt") as path:
-        ...     size = path.write_text("whole")
-        ...     os.replace(path, "note.txt")
     """
     parent, name = os.path.split(os.fspath(path))
     name = os.fsencode(name)[:200].decode(errors="ignore")  # names of files end at 255 bytes
@@ -218,12 +224,7 @@ def is_inside(folder: str | os.PathLike, path: str | os.PathLike) -> bool:
 
 
 def safe_name(text: str, otherwise: str = "scan") -> str:
-    """A text as one part of a path: no separators, no control characters, not hidden, no ``..``.
-
-    Example:
-        >>> safe_name("1.2/../../etc")
-        '1.2_.._.._etc'
-    """
+    """A text as one part of a path: no separators, no control characters, not hidden, no ``..``."""
     return re.sub(r"[^\w\-. +,()#=@]", "_", text).strip(". ")[:200] or otherwise
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -21,7 +22,6 @@ from tfstyle.presets import open_model
 from tfstyle.runs.augment import Augmentation
 from tfstyle.runs.manifest import SETTINGS, failure_row
 from tfstyle.runs.options import AugmentOptions
-from tfstyle.runs.outputs import InThisProcess
 from tfstyle.runs.results import run_tasks
 from tfstyle.runs.scans import StylizedScan, StylizeWork
 from tfstyle.runs.sources import Source, name_of
@@ -40,15 +40,7 @@ def start_augmenting(
 ) -> Work:
     """The work of ``augment``; the key of UIDs is read here, since no runner is told."""
     key = read_json(output / SETTINGS).get("uid_key")
-    return partial(_augment, Augmentation(network, output, styles, options, key))
-
-
-def _augment(work: Augmentation, source: Source, done: set[tuple[int, int]]) -> Iterator[dict]:
-    scans = source.files.read()
-    if not scans:
-        yield {"status": "left out", "source": source.name}
-    for facts, scan, image in work.images(source, scans, done):
-        yield work.write(source, facts, scan, *image)
+    return Augmentation(network, output, styles, options, key).rows
 
 
 def start_stylizing(output: Path, work: StylizeWork, overwrite: bool, network: Any) -> Work:
@@ -62,10 +54,11 @@ def _stylize(
     scans = source.files.read(lazy=True)
     named = [(scan, name_of(scan, source.stem)) for scan in scans]
     tasks = make_tasks(work, named, output)
-    run = partial(work.run, pool=InThisProcess())
-    for task, account in zip(tasks, run_tasks(tasks, StylizedScan, run, overwrite=overwrite)):
-        # A folder stands for its files, of which there are as many as slices.
-        yield {**account.as_dict(), "files": [str(task.target)], "status": "done"}
+    with ThreadPoolExecutor(1) as pool:
+        run = partial(work.run, pool=pool)
+        for task, account in zip(tasks, run_tasks(tasks, StylizedScan, run, overwrite=overwrite)):
+            # A folder stands for its files, of which there are as many as slices.
+            yield {**account.as_dict(), "files": [str(task.target)], "status": "done"}
 
 
 class UnusableError(Exception):

@@ -20,7 +20,7 @@ from tfstyle.runs.manifest import relative_path
 from tfstyle.runs.options import AugmentOptions, StylizeOptions
 from tfstyle.runs.results import Progress
 from tfstyle.runs.scans import StylizedScan, StylizeWork
-from tfstyle.runs.sources import OnFailure, check_places, find_all
+from tfstyle.runs.sources import OnFailure, check_places, find_all, raising
 from tfstyle.style_bank import StyleBank
 from tfstyle.style_transfer import StyleTransfer
 from tfstyle.tone import ToneTransfer
@@ -135,7 +135,7 @@ def stylize_scans(
     here, report = Path.cwd(), progress or _silent
     lines = [
         source_line(replace(source, name=relative_path(source.files.place, here)), here)
-        for _, source in found
+        for source in found
     ]
     report(0, len(lines), "")
     work = replace(StylizeWork.begin(network, styles, chosen), stylizer=None)
@@ -150,9 +150,7 @@ def stylize_scans(
         remove(output / BEAM)
     report(len(lines), len(lines), "")
     for problem in failed:
-        if on_failure is None:
-            raise problem
-        on_failure(problem.path, problem)
+        (on_failure or raising)(problem.path, problem)
     return sorted(done, key=lambda one: one.files)
 
 

@@ -179,8 +179,7 @@ def _account(result: Any) -> dict[str, str]:
         "window": f"center {window.center:g}, width {window.width:g}: {window.lower:g} … "
         f"{window.upper:g}{unit}; {result.clipped_below:.1%} of the source's pixels lay below and "
         f"{result.clipped_above:.1%} above, and were clipped",
-        "round trip": f"values in steps of {result.quantization:.3g}{unit}; read back through the "
-        f"window, gray levels differ by at most {result.round_trip:.1e}",
+        "steps": f"values are stored in steps of {result.quantization:.3g}{unit}",
     }
     if result.confidence is not None:
         facts["confidence"] = (

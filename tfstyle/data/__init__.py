@@ -9,9 +9,9 @@ from tfstyle.data.labelled import (
     LabelledFiles,
     LabelledScan,
     find_labelled,
+    merge_classes,
     read_labelled,
 )
-from tfstyle.data.masks import merge_classes
 from tfstyle.data.nifti import match_labels, read_nifti, write_nifti
 from tfstyle.data.phantom import spine_phantom
 from tfstyle.data.png import read_png, write_png

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tfstyle.data.dicom.files import NotDicomError, damage_is_input_error, is_dicom, read_dataset
 from tfstyle.data.dicom.headers import IDENTITY_TAGS, Identity, identity_of, is_own
@@ -58,64 +58,59 @@ def look_into(
 
     Opens each file once, and says what is left out. Label maps are known by the names of NIfTI and
     PNG files and of the folders below `folder`, results of tfstyle by their headers; a folder of
-    nothing but results is read. Raises an InputFileError for label maps and nothing else.
+    nothing but results is read, as is a file in place of the folder. Raises an InputFileError for
+    label maps and nothing else.
     """
     scans: list[tuple[str, str, Identity | None]] = []
     others: list[str] = []
+    results: set[str] = set()
     damaged: list[InputFileError] = []
-    results = set()
     labels = {file for file in files if is_label_path(file[len(folder) :])}
     for path in files:
         lower = path.lower()
-        if path in labels or os.path.basename(lower) == "dicomdir":
+        if path in labels or (path != folder and os.path.basename(lower) == "dicomdir"):
             continue
         if lower.endswith(PICTURES):
             scans.append(("nifti" if lower.endswith(NIFTI) else "png", path, None))
-            if is_result(path):
-                results.add(path)
+            results |= {path} if is_result(path) else set()
             continue
         try:
             dataset = read_dataset(path, pixels=False, tags=IDENTITY_TAGS)
             with damage_is_input_error(path):  # pydicom decodes attributes late
                 scans.append(("dicom", path, identity_of(dataset)))
-                if is_own(dataset):
-                    results.add(path)
+                results |= {path} if is_own(dataset) else set()
         except InputFileError as error:
-            stranger = isinstance(error, NotDicomError)
-            if stranger and is_png(path):
+            if isinstance(error, NotDicomError) and is_png(path):
                 scans.append(("png", path, None))
-            elif stranger and not lower.endswith((".dcm", ".dicom")):
+            elif (
+                isinstance(error, NotDicomError)
+                and path != folder
+                and not lower.endswith((".dcm", ".dicom"))
+            ):
                 others.append(path)
             else:
                 damaged.append(error)
     endings = (*PICTURES, ".dcm", ".dicom", ".ima")
-    maps = sorted(file for file in labels if file.lower().endswith(endings) or is_dicom(file))
+    maps = [file for file in labels if file.lower().endswith(endings) or is_dicom(file)]
     if maps and not (scans or damaged):
         raise InputFileError(
             folder,
             f"holds no scans: {_listed(maps)} are label maps by the names of files or folders. "
             "Give the folder of the images, or such a file itself to read it as a scan.",
         )
-    if maps:
-        kind = "a label map" if len(maps) == 1 else "label maps"
-        what = f"{kind} by the names of files or folders"
-        logger.warning("Left out of %s: %s (%s).", folder, _listed(maps), what)
     images = [one for one in scans if one[1] not in results]
-    if results and images:
-        logger.warning(
-            "Left out of %s: %s, which tfstyle made. To read results, name them or their own "
-            "folder.",
-            folder,
-            _listed(sorted(results)),
-        )
-        scans = images
-    if others and scans:
-        what = "1 file that is" if len(others) == 1 else f"{len(others)} files that are"
-        names = [os.path.relpath(file, folder) for file in others[:5]] + ["…"] * (len(others) > 5)
-        what += f" neither DICOM, NIfTI nor PNG ({', '.join(names)})"
-        logger.warning("Left out of %s: %s.", folder, what)
-    return scans, damaged
+    for left, why in (
+        (maps, "label maps by the names of files or folders"),
+        (
+            results if images else [],
+            "which tfstyle made; to read results, name them or their own folder",
+        ),
+        (others if scans else [], "neither DICOM, NIfTI nor PNG"),
+    ):
+        if left:
+            logger.warning("Left out of %s: %s, %s.", folder, _listed(left), why)
+    return images or scans, damaged
 
 
-def _listed(files: Sequence[str]) -> str:
-    return files[0] if len(files) == 1 else f"{len(files)} files such as {files[0]}"
+def _listed(files: Collection[str]) -> str:
+    return min(files) if len(files) == 1 else f"{len(files)} files such as {min(files)}"

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from tfstyle.data.dicom import damage_is_input_error, is_dicom, read_dataset
-from tfstyle.data.dicom.files import meta_of, text_of
-from tfstyle.data.dicom.segmentation import SEG_CLASSES
+from tfstyle.data.dicom.files import sop_class_of
+from tfstyle.data.dicom.segmentation import SEG_CLASSES, read_dicom_seg
 from tfstyle.data.folders import find_files
-from tfstyle.data.layouts import PICTURES, is_label_name, key_of
-from tfstyle.data.masks import add_pictures, check_classes, mask_on, merge_classes
-from tfstyle.data.nifti import smallest_labels
+from tfstyle.data.layouts import NIFTI, PICTURES, is_label_name, key_of
+from tfstyle.data.nifti import read_labels, resample_labels, smallest_labels
+from tfstyle.data.png import read_png
 from tfstyle.data.read import ScanFiles, read_scan, sound_scans, the_one
 from tfstyle.data.scan import Scan
 from tfstyle.errors import ArgumentError, InputFileError
@@ -74,22 +74,14 @@ class LabelledFiles:
         """The scan's file, or the folder of its series."""
         return self.files.place
 
-    def read(self, classes: Mapping[int, Iterable[int]] | str | None = None) -> LabelledScan:
+    def read(self) -> LabelledScan:
         """Reads the scan, and the mask onto its grid.
 
         NIfTI and DICOM SEG masks are matched by their affines, as :func:`match_labels` does, also
-        where their size is that of the scan; PNG masks by their size, slice by slice.
-
-        Args:
-            classes: What labels become: ``{new: old ones}``, the rest becoming background;
-                ``"foreground"`` for 1 wherever there is a label; None to keep them.
-
-        Raises:
-            InputFileError: A file cannot be read, or a mask does not lie on the scan.
-            ArgumentError: Wrong classes.
+        where their size is that of the scan; PNG masks by their size, slice by slice. Raises an
+        InputFileError if a file cannot be read, or a mask does not lie on the scan.
         """
-        check_classes(classes)
-        return _labelled(the_one(self.files.read(), self.image), self.image, self.masks, classes)
+        return _labelled(the_one(self.files.read(), self.image), self.image, self.masks)
 
 
 def find_labelled(
@@ -114,7 +106,7 @@ def find_labelled(
 
     Example:
         >>> records = find_labelled("images/", "masks/")
-        >>> first = records[0].read(classes="foreground")
+        >>> first = records[0].read()
         >>> first.mask.shape == first.scan.shape
         True
     """
@@ -153,15 +145,13 @@ def read_labelled(
     image: str | os.PathLike,
     mask: str | os.PathLike | Sequence[str | os.PathLike],
     *,
-    classes: Mapping[int, Iterable[int]] | str | None = None,
     series: str | None = None,
 ) -> LabelledScan:
     """Reads one scan with its mask on its grid; for folders see :func:`find_labelled`.
 
     Args:
         image: A NIfTI, PNG or DICOM file, or the folder of a DICOM series.
-        mask: A NIfTI, PNG or DICOM SEG file, or several.
-        classes: See :meth:`LabelledFiles.read`, whose errors are raised.
+        mask: A NIfTI, PNG or DICOM SEG file, or several; see :meth:`LabelledFiles.read`.
         series: See :func:`read_scan`, where the folder holds several.
 
     Example:
@@ -175,30 +165,94 @@ def read_labelled(
         raise ArgumentError("mask: must be at least one file, received none.")
     if folder := next((path for path in paths if os.path.isdir(path)), None):
         raise InputFileError(folder, "is a folder; name the mask's file, or use find_labelled.")
+    return _labelled(read_scan(image, series=series), os.fspath(image), paths)
+
+
+def check_classes(classes: Mapping[int, Iterable[int]] | str | None) -> None:
+    """Raises an ArgumentError for what :func:`merge_classes` cannot use."""
+    mapping = classes if isinstance(classes, Mapping) else {}
+    good = mapping and all(isinstance(k, (int, np.integer)) and 0 < k <= 255 for k in mapping)
+    if not (good or classes is None or (isinstance(classes, str) and classes == "foreground")):
+        raise ArgumentError(
+            'classes: must be None, "foreground" or a mapping from new labels (1 to 255) to old '
+            f"ones, received {classes!r}."
+        )
+
+
+def merge_classes(
+    mask: np.ndarray, classes: Mapping[int, Iterable[int]] | str | None
+) -> np.ndarray:
+    """Gives labels, whole numbers of any shape, new numbers.
+
+    `classes` says what labels become: ``{new: old ones}``, the rest becoming background;
+    ``"foreground"`` for 1 wherever there is a label; None to keep them. Else it raises an
+    ArgumentError.
+
+    Example:
+        >>> merge_classes(np.array([0, 20, 21, 7]), {1: (20, 21)})
+        array([0, 1, 1, 0], dtype=uint8)
+    """
     check_classes(classes)
-    return _labelled(read_scan(image, series=series), os.fspath(image), paths, classes)
+    if classes is None:
+        return mask
+    if isinstance(classes, str):
+        return (mask != 0).astype(np.uint8)
+    merged = np.zeros(mask.shape, np.uint8)
+    for new, old in classes.items():
+        wanted = [int(value) for value in ([old] if isinstance(old, (int, np.integer)) else old)]
+        merged[np.isin(mask, wanted)] = new
+    return merged
 
 
-def _labelled(
-    scan: Scan,
-    image: str,
-    masks: Sequence[str],
-    classes: Mapping[int, Iterable[int]] | str | None,
-) -> LabelledScan:
+def _labelled(scan: Scan, image: str, masks: Sequence[str]) -> LabelledScan:
     mask = np.zeros(scan.shape, np.int32)
     covered = np.zeros(len(scan), bool)
     pictures = [path for path in masks if path.lower().endswith(".png")]
-    for path in masks:
-        if path in pictures:
-            continue
+    for path in [path for path in masks if path not in pictures]:
         labels, inside = mask_on(scan, path)
         if not inside.any():
             raise InputFileError(path, f"lies nowhere on the scan {image}.")
         mask = np.where(labels != 0, labels, mask)
         covered |= inside
     if pictures:
-        add_pictures(scan, image, pictures, mask, covered)
-    return LabelledScan(scan, smallest_labels(merge_classes(mask, classes)), covered)
+        _add_pictures(scan, image, pictures, mask, covered)
+    return LabelledScan(scan, smallest_labels(mask), covered)
+
+
+def mask_on(scan: Scan, path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of a NIfTI or DICOM SEG file on the scan's grid, and the slices that it covers."""
+    if scan.affine is None:
+        raise InputFileError(path, f"{scan.name} has no position in space; use PNG masks.")
+    read = read_labels if path.lower().endswith(NIFTI) else read_dicom_seg
+    labels, affine = read(path)
+    if labels.shape == scan.shape and not np.allclose(affine, scan.affine, atol=1e-3):
+        what = "and another affine; it is laid on the scan by its affine"
+        logger.warning("%s has the size of %s %s.", path, scan.name, what)
+    return resample_labels(scan, labels, affine)
+
+
+def _add_pictures(
+    scan: Scan, image: str, pictures: Sequence[str], mask: np.ndarray, covered: np.ndarray
+) -> None:
+    """Lays PNG masks on the slices whose files have their names."""
+    by_name = {key_of(os.path.basename(path)): path for path in pictures}
+    names = [key_of(os.path.basename(file)) for file in scan.files]
+    if len(pictures) == 1 and len(scan) == 1:
+        slices = [(0, pictures[0])]
+    else:
+        slices = [(i, by_name[name]) for i, name in enumerate(names) if name in by_name]
+        if len(names) != len(scan) or len(slices) != len(pictures):
+            problem = f"{len(pictures)} PNG masks do not fit {len(scan)} slices of {image} by name."
+            raise InputFileError(pictures[0], problem)
+    for number, path in slices:
+        labels = read_png(path).pixels[0]
+        if labels.shape != mask.shape[1:]:
+            (h, w), (rows, columns) = labels.shape, mask.shape[1:]
+            raise InputFileError(path, f"has {h} x {w} pixels, the slice {rows} x {columns}.")
+        # Pictures of two levels are drawn black and white.
+        white = np.isin(labels, (0, 255)).all()
+        mask[number] = labels > 0 if white else labels
+        covered[number] = True
 
 
 def _masks_of(
@@ -235,5 +289,4 @@ def _is_mask(file: str, alone: bool) -> bool:
 def _is_segmentation(file: str) -> bool:
     dataset = read_dataset(file, pixels=False, tags=["SOPClassUID"])
     with damage_is_input_error(file):
-        stated = text_of(dataset, "SOPClassUID")
-        return (stated or text_of(meta_of(dataset), "MediaStorageSOPClassUID")) in SEG_CLASSES
+        return sop_class_of(dataset) in SEG_CLASSES

@@ -8,8 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfstyle._private.images import checked_whole
-from tfstyle.data.labelled import LabelledFiles, LabelledScan
-from tfstyle.data.masks import check_classes, merge_classes
+from tfstyle.data.labelled import LabelledFiles, LabelledScan, check_classes, merge_classes
 from tfstyle.data.windows import WindowSpec, resolve_window
 from tfstyle.errors import ArgumentError
 
@@ -48,7 +47,7 @@ def labelled_dataset(
         size: Side of the images in pixels. Slices are scaled to fit, masks by the nearest pixel,
             and padded with black and background. Without it slices keep their size, and the
             smaller ones of a batch are padded at the bottom and on the right.
-        classes: See :meth:`tfstyle.data.LabelledFiles.read`.
+        classes: See :func:`tfstyle.data.merge_classes`.
         seed: Of the order, another one in each pass. Without it slices come in the order of the
             records, for a test.
 

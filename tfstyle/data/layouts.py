@@ -47,12 +47,7 @@ _NUMBERED = re.compile(
 
 
 def stem_of(name: str) -> str:
-    """A file's name without the ending of an image.
-
-    Example:
-        >>> stem_of("case_0000.nii.gz")
-        'case_0000'
-    """
+    """A file's name without the ending of an image."""
     ending = next((ending for ending in _ENDINGS if name.lower().endswith(ending)), "")
     return name[: len(name) - len(ending)]
 
@@ -70,22 +65,12 @@ def key_of(name: str) -> str:
 
 
 def is_label_name(path: str | os.PathLike) -> bool:
-    """Whether a file is a label map by its name.
-
-    Example:
-        >>> [is_label_name(name) for name in ("sub-1_dseg.nii.gz", "sub-1_ct.nii.gz")]
-        [True, False]
-    """
+    """Whether a file is a label map by its name."""
     return _LABEL_NAME.search(stem_of(os.path.basename(os.fspath(path)))) is not None
 
 
 def is_label_path(path: str) -> bool:
-    """Whether a file is a label map by its path in a data set: its name, or that of a folder.
-
-    Example:
-        >>> is_label_path("s0001/segmentations/sacrum.nii.gz"), is_label_path("imagesTr/a.nii.gz")
-        (True, False)
-    """
+    """Whether a file is a label map by its path in a data set: its name, or that of a folder."""
     *folders, name = path.strip(os.sep).split(os.sep)
     return any(map(_LABEL_FOLDER.fullmatch, folders)) or (
         name.lower().endswith(PICTURES) and is_label_name(name)

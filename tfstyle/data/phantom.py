@@ -59,8 +59,7 @@ def spine_phantom(
     """
     rows, columns = (size, size) if isinstance(size, (int, np.integer)) else size
     for name, value, low, high in (
-        ("size", min(rows, columns), 16, 4096),
-        ("size", max(rows, columns), 16, 4096),
+        *(("size", side, 16, 4096) for side in (rows, columns)),
         ("slices", slices, 1, 2**31),
         ("spacing_mm", spacing_mm, 0.05, 50),
         ("slice_spacing_mm", slice_spacing_mm, 0.05, 50),
@@ -86,13 +85,8 @@ def spine_phantom(
         pixels[i], mask[i] = canvas.scan(noise), canvas.labels
     affine = np.diag([slice_spacing_mm, spacing, spacing, 1.0])[[2, 1, 0, 3]]
     affine[:3, 3] = center[0] - (columns - 1) / 2 * spacing, center[1] - (rows - 1) / 2 * spacing, 0
-    scan = Scan(
-        pixels=pixels,
-        spacing=(float(slice_spacing_mm), spacing, spacing),
-        units="HU",
-        name=f"phantom-{seed}",
-        affine=affine,
-    )
+    spacings = float(slice_spacing_mm), spacing, spacing
+    scan = Scan(pixels, spacings, name=f"phantom-{seed}", affine=affine)
     return LabelledScan(scan, mask, np.ones(slices, bool))
 
 

@@ -115,22 +115,17 @@ def pair_dataset(
         return image, style.draw(rng)[0], np.float32(0)
 
     def pair(number: tf.Tensor) -> dict[str, tf.Tensor]:
-        images = tf.numpy_function(draw, [number], [tf.float32] * 3, stateful=False)
-        shape = (crop, crop, 1)
-        element = {
-            name: tf.ensure_shape(image, shape)
-            for name, image in zip(("content", "style"), images[:2], strict=True)
-        }
+        drawn = tf.numpy_function(draw, [number], [tf.float32] * 3, stateful=False)
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("content", "style"), (crop, crop, 1))
         if same_place:
-            element["paired"] = tf.ensure_shape(images[2], ())
-        return element
+            shapes["paired"] = ()
+        return {
+            name: tf.ensure_shape(value, shape)
+            for value, (name, shape) in zip(drawn, shapes.items())
+        }
 
-    numbers = tf.data.Dataset.counter(start=start * batch_size)
-    data = numbers.shard(workers, worker).map(pair)
-    data = data.batch(batch_size // workers, drop_remainder=True)
-    options = tf.data.Options()
-    options.deterministic = True
-    return data.with_options(options).prefetch(2)
+    numbers = tf.data.Dataset.counter(start=start * batch_size).shard(workers, worker)
+    return numbers.map(pair).batch(batch_size // workers, drop_remainder=True).prefetch(2)
 
 
 def _as_scan(name: str, item: Scan | np.ndarray) -> tuple[Scan, bool]:
@@ -176,10 +171,8 @@ class _Source:
         flips: bool,
         min_body: float,
     ):
-        if isinstance(scans, (Scan, np.ndarray)):
-            scans = [scans]
-        if isinstance(windows, (str, Window)):
-            windows = [windows]
+        scans = [scans] if isinstance(scans, (Scan, np.ndarray)) else scans
+        windows = [windows] if isinstance(windows, (str, Window)) else windows
         if len(scans) == 0:
             raise ArgumentError(f"{name}: at least one scan is needed.")
         self.crop, self.jitter, self.rescale = crop, jitter, rescale
@@ -189,9 +182,8 @@ class _Source:
             scan, is_unit = _as_scan(name, item)
             shown = [Window(0.5, 1.0)] if is_unit else [one for _, one in suitable(windows, scan)]
             self.scans.append((scan.pixels, shown))
-        chances = np.array(
-            [len(pixels) for pixels, _ in self.scans] if weights is None else weights, np.float64
-        )
+        counts = [len(pixels) for pixels, _ in self.scans]
+        chances = np.array(counts if weights is None else weights, np.float64)
         if chances.shape != (len(self.scans),):
             raise ArgumentError(f"{name}: {len(self.scans)} scans, but {chances.size} weights.")
         if not (np.isfinite(chances).all() and (chances >= 0).all() and chances.sum() > 0):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tfstyle._private.files import read_limited, safe_name, write_atomically
+from tfstyle._private.files import read_limited, reading, safe_name, write_atomically
 from tfstyle.data.scan import Scan
 from tfstyle.errors import ArgumentError, InputFileError
 from tfstyle.limits import check
@@ -54,14 +54,16 @@ class PngPixels:
 
     def __init__(self, path: str):
         self.path = path
-        self.shape, self._bits = _size(path, _bytes(path, 33))
+        with reading(path), open(path, "rb") as file:
+            self.shape, self._bits = _size(path, file.read(33))
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
         """The picture, uint8 or uint16 (1, rows, columns)."""
         import tensorflow as tf
 
         path, kind = self.path, tf.uint16 if self._bits == 16 else tf.uint8
-        data = _bytes(path)
+        with reading(path):
+            data = read_limited(path, "file_bytes")
         if _size(path, data) != (self.shape, self._bits):
             raise InputFileError(path, "changed while it was read.")
         try:
@@ -77,20 +79,8 @@ class PngPixels:
         return np.ascontiguousarray(image[None, ..., 0])
 
 
-def _bytes(path: str, count: int = -1) -> bytes:
-    try:
-        if count < 0:
-            return read_limited(path, "file_bytes")
-        with open(path, "rb") as file:
-            return file.read(count)
-    except FileNotFoundError:
-        raise InputFileError(path, "no such file.") from None
-    except OSError as error:
-        raise InputFileError(path, f"cannot be read ({error.strerror}).") from error
-
-
 def _size(path: str, data: bytes) -> tuple[tuple[int, int, int], int]:
-    """Shape of the scan, and bits a sample, by the first bytes of a file."""
+    """Shape of the pixels and bits a sample, by the header of a file."""
     if data[:8] != _SIGNATURE or len(data) < 33 or data[12:16] != b"IHDR":
         raise InputFileError(path, "not a PNG file.")
     columns, rows, bits = struct.unpack(">IIB", data[16:25])

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 
 import pydicom.config
 
+from tfstyle.errors import TfstyleError
+
 _QUOTED = re.compile(r"""b?(["'])(?:(?!\1).)*(?:\1|$)""")
 
 
@@ -31,13 +33,15 @@ def reason_of(error: BaseException) -> str:
     return text if any(c.isalpha() for c in text) else type(error).__name__
 
 
-def mark_of(uid: str) -> str:
-    """Eight characters that tell a UID from others and are not part of it.
+def problem_of(error: Exception) -> str:
+    """What is said of any error that one input gave: those of other libraries in few words."""
+    if isinstance(error, (TfstyleError, OSError)):
+        return str(error)
+    return f"{type(error).__name__}: {reason_of(error)}"
 
-    Example:
-        >>> mark_of("1.2.840.113619.2")
-        'b195e883'
-    """
+
+def mark_of(uid: str) -> str:
+    """Eight characters that tell a UID from others and are not part of it."""
     return hashlib.sha256(uid.encode()).hexdigest()[:8]
 
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from tfstyle.data.dicom.files import NotDicomError
 from tfstyle.data.dicom.series import load_all, read_dicom, series_keys, series_name
 from tfstyle.data.folders import find_files, look_into
-from tfstyle.data.layouts import NIFTI
 from tfstyle.data.nifti import read_nifti
-from tfstyle.data.png import is_png, read_png
+from tfstyle.data.png import read_png
 from tfstyle.data.privacy import mark_of
 from tfstyle.data.scan import Scan
 from tfstyle.errors import InputFileError
@@ -31,11 +30,9 @@ def read_scans(
     """Reads every scan in a file or a tree of folders.
 
     In a folder, DICOM files are grouped by series and sorted by position; each NIfTI and PNG file
-    is a scan of its own. Left out with a warning are label maps, by the names of files or folders
-    in the layouts of TotalSegmentator, nnU-Net, the Medical Segmentation Decathlon, VerSe and BIDS;
-    results of tfstyle in a folder that holds anything else; scout images, and slices of another
-    size or orientation than the rest of their series. A file that is given itself is read under any
-    name. Damaged files are an error.
+    is a scan of its own. Left out with a warning are label maps, by the names of files or folders;
+    results of tfstyle in a folder that holds anything else; scout images, and slices that do not
+    fit their series. A file that is given itself is read under any name. Damage is an error.
 
     Example:
         >>> for scan in read_scans("ct/"):
@@ -48,8 +45,7 @@ def read_scans(
             of one of several scans of a series (``ct_phase2``) gives this one.
         units: For NIfTI, ``"HU"`` or ``"US"`` to decide what the values mean, ``"auto"`` to judge
             by the values.
-        lazy: Leave the pixels until they are asked for, see :class:`tfstyle.data.Scan`; damage of
-            pixels shows then.
+        lazy: Leave the pixels until they are asked for, see :class:`tfstyle.data.Scan`.
 
     Returns:
         At least one scan, sorted by path.
@@ -58,22 +54,10 @@ def read_scans(
         InputFileError: If the path does not exist, holds nothing readable, or a file is damaged.
         ArgumentError: If the units are unknown.
     """
-    path = os.fspath(path)
-    _check_exists(path)
-    lower = path.lower()
-    if os.path.isdir(path):
-        found, by_name = sound_scans(path), series is not None
-        scans = [s for files in found for s in files.read(units=units, lazy=lazy or by_name)]
-        if not scans:
-            raise no_scans(path)
-    elif os.path.getsize(path) == 0:
-        raise InputFileError(path, "the file is empty.")
-    elif lower.endswith(NIFTI):
-        scans = [read_nifti(path, units=units, lazy=lazy)]
-    elif lower.endswith(".png") or is_png(path):
-        scans = [read_png(path, lazy)]
-    else:
-        scans = read_dicom([path], as_given=True, lazy=lazy)
+    found, by_name = sound_scans(path), series is not None
+    scans = [s for files in found for s in files.read(units=units, lazy=lazy or by_name)]
+    if not scans:
+        raise no_scans(path)
     if series is None:
         return scans
     if not (chosen := named(scans, series)):
@@ -84,29 +68,19 @@ def read_scans(
 def named(scans: Sequence[Scan], series: str) -> list[Scan]:
     """The scans of a series, by its name, Series Number or UID; or the one scan of a name."""
 
-    def is_meant(scan: Scan) -> bool:
-        if scan.name.removesuffix(f"_{scan.stack}") == series:
-            return True
-        if not scan.frames or not series:
-            return False
-        frame = scan.frames[0]
-        number = series.removeprefix("-").isdecimal() and int(series) == frame.SeriesNumber
-        return number or series == frame.identity[0]
+    def names_of(scan: Scan) -> set[str]:
+        frames = scan.frames[:1] if series else ()
+        known = {name for f in frames for name in (f.identity[0], str(f.SeriesNumber))}
+        return known | {scan.name.removesuffix(f"_{scan.stack}")}
 
-    return list(filter(is_meant, scans)) or [scan for scan in scans if scan.name == series]
+    meant = [scan for scan in scans if series in names_of(scan)]
+    return meant or [scan for scan in scans if scan.name == series]
 
 
 def no_scans(path: str | os.PathLike) -> InputFileError:
     """The error for a folder or file without a scan."""
     problem = "holds no DICOM, NIfTI or PNG files with scans; scouts are read by their file alone."
     return InputFileError(path, problem)
-
-
-def _check_exists(path: str) -> None:
-    if not os.path.exists(path):
-        raise InputFileError(path, "no such file or folder.")
-    if not os.path.isdir(path) and not os.path.isfile(path):  # a pipe would be waited for
-        raise InputFileError(path, "neither a file nor a folder.")
 
 
 @dataclass(frozen=True)
@@ -118,12 +92,14 @@ class ScanFiles:
         kind: ``"dicom"``, ``"nifti"`` or ``"png"``.
         series: Series Instance UID, with more behind it where several series share it, or "".
         name: Of the scans of a DICOM series; "" for that of its file or folder.
+        given: Whether the file was named itself: scouts are read then, and it must hold a picture.
     """
 
     files: tuple[str, ...]
     kind: str
     series: str = ""
     name: str = ""
+    given: bool = False
 
     @property
     def place(self) -> str:
@@ -141,7 +117,7 @@ class ScanFiles:
         if self.kind == "png":
             return [read_png(self.files[0], lazy)]
         if self.kind == "dicom":
-            return read_dicom(self.files, name=self.name, lazy=lazy)
+            return read_dicom(self.files, name=self.name, as_given=self.given, lazy=lazy)
         return [read_nifti(self.files[0], units=units, lazy=lazy)]
 
 
@@ -161,11 +137,17 @@ def list_scans(
         be read.
 
     Raises:
-        InputFileError: If the folder does not exist or cannot be listed.
+        InputFileError: If the folder does not exist or cannot be listed, or the file is empty.
     """
     folder = os.fspath(folder)
-    _check_exists(folder)
-    files = find_files(folder) if os.path.isdir(folder) else [folder]
+    given = os.path.isfile(folder)
+    if not os.path.exists(folder):
+        raise InputFileError(folder, "no such file or folder.")
+    if not given and not os.path.isdir(folder):  # a pipe would be waited for
+        raise InputFileError(folder, "neither a file nor a folder.")
+    if given and os.path.getsize(folder) == 0:
+        raise InputFileError(folder, "the file is empty.")
+    files = [folder] if given else find_files(folder)
     if without:
         passed = {os.path.realpath(path) for path in without}
         inside = tuple(os.path.join(path, "") for path in passed if os.path.isdir(path))
@@ -190,7 +172,7 @@ def list_scans(
             uid = "/".join(key)
         if names[name] > 1:
             name = f"{name}-{mark_of(uid or members[0])}"
-        scans.append(ScanFiles(tuple(members), "dicom", uid, name))
+        scans.append(ScanFiles(tuple(members), "dicom", uid, name, given))
     return sorted(scans, key=lambda scan: scan.files), damaged
 
 
@@ -200,7 +182,7 @@ def sound_scans(
     """:func:`list_scans` for those who want all: a damaged DICOM file is an InputFileError."""
     scans, damaged = list_scans(folder, without=without)
     for error in damaged:
-        if not isinstance(error, NotDicomError):
+        if not isinstance(error, NotDicomError) or os.path.isfile(folder):
             raise error
         logger.warning("Left out: %s", error)
     return scans
@@ -230,7 +212,6 @@ def the_one(scans: Sequence[Scan], path: str | os.PathLike) -> Scan:
         raise no_scans(path)
     if len(scans) > 1:
         listed = ", ".join(f"{scan.name} ({len(scan)} slices)" for scan in scans[:20])
-        more = f" and {len(scans) - 20} more" if len(scans) > 20 else ""
-        what = f"holds {len(scans)} scans, where one is needed: {listed}{more}. Name the series."
-        raise InputFileError(path, what)
+        what = f"holds {len(scans)} scans, where one is needed: {listed}"
+        raise InputFileError(path, f"{what}{', …' * (len(scans) > 20)}. Name the series.")
     return scans[0]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -92,18 +91,15 @@ class Scan:
 
     def _checked(self, pixels: np.ndarray) -> np.ndarray:
         pixels = np.asarray(pixels)
-        needed = ""
-        if pixels.ndim != 3 or pixels.size == 0:
-            needed = "a non-empty array (slices, rows, columns)"
-        elif pixels.dtype.kind not in "iuf":
-            needed = "numbers"
-        elif self.units == "HU" and pixels.dtype != np.int16:
-            needed = "int16 in HU (round and convert them first)"
-        elif not np.isfinite(pixels).all():
-            needed = "without NaN and infinite values"
-        if needed:
-            found = f"{pixels.dtype} of shape {pixels.shape}"
-            raise ArgumentError(f"pixels: must be {needed}, received {found}.")
+        for good, needed in (
+            (pixels.ndim == 3 and pixels.size > 0, "a non-empty array (slices, rows, columns)"),
+            (pixels.dtype.kind in "iuf", "numbers"),
+            (self.units != "HU" or pixels.dtype == np.int16, "int16 in HU (round them first)"),
+            (pixels.dtype.kind != "f" or np.isfinite(pixels).all(), "without NaN and infinity"),
+        ):
+            if not good:
+                found = f"{pixels.dtype} of shape {pixels.shape}"
+                raise ArgumentError(f"pixels: must be {needed}, received {found}.")
         # A read-only view: the caller's own array stays writable, the scan's does not.
         pixels = pixels.view()
         pixels.setflags(write=False)
@@ -149,7 +145,7 @@ class Scan:
         return self if self.loaded else replace(self, pixels=self._source.read(range(len(self))))
 
     def __getitem__(self, index: int | slice) -> Scan:
-        """A scan of the chosen slices, with its affine and files kept in step.
+        """A scan of the chosen slices, in memory, with its affine and files kept in step.
 
         Raises an IndexError for a number beyond the slices, an ArgumentError for none of them.
         """
@@ -168,9 +164,7 @@ class Scan:
             affine = affine @ move
         return replace(
             self,
-            pixels=cast("np.ndarray", _Part(self._source, chosen))
-            if self.by_slice
-            else self.pixels[index],
+            pixels=self._source.read(chosen) if self.by_slice else self.pixels[index],
             spacing=(self.spacing[0] * abs(step), self.spacing[1], self.spacing[2]),
             affine=affine,
             files=self.files[index] if len(self.files) == count else self.files,
@@ -196,19 +190,3 @@ def upright(scan: Scan, images: np.ndarray) -> np.ndarray:
         return images
     down, across = (-1 if scan.affine[w, axis] < 0 else 1 for axis, w in ((1, 1), (2, 0)))
     return images[..., ::down, ::across]
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Some slices of pixels that are read one by one."""
-
-    whole: Any
-    chosen: range
-    by_slice = True
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return len(self.chosen), *self.whole.shape[1:]
-
-    def read(self, indices: Sequence[int]) -> np.ndarray:
-        return self.whole.read([self.chosen[i] for i in indices])

@@ -45,10 +45,9 @@ class Window:
         except (TypeError, ValueError):
             center = width = float("nan")
         if not np.isfinite(center) or not np.isfinite(width) or width <= 0:
-            raise ArgumentError(
-                "window: must have a finite center and a width above 0, received center "
-                f"{self.center!r} and width {self.width!r}."
-            )
+            found = f"center {self.center!r} and width {self.width!r}"
+            what = "a finite center and a width above 0"
+            raise ArgumentError(f"window: must have {what}, received {found}.")
         object.__setattr__(self, "center", center)
         object.__setattr__(self, "width", width)
 
@@ -173,18 +172,13 @@ def resolve_window(spec: WindowSpec, scan: Scan) -> Window:
         return Window(*_two_numbers(spec, spec))
     name = spec.strip().lower().replace("-", "_").replace(" ", "_")
     if name == "auto":
-        if scan.units == "gray":
-            name = "range"
-        elif scan.header_window is not None:
-            name = "header"
-        else:
-            name = spec = "soft_tissue" if scan.units == "HU" else "percentile"
+        other = "soft_tissue" if scan.units == "HU" else "percentile"
+        own = "header" if scan.header_window is not None else other
+        spec = name = "range" if scan.units == "gray" else own
     if name in WINDOWS:
         if scan.units != "HU":
-            raise ArgumentError(
-                f"window: {spec!r} is in Hounsfield units, but {scan.name} is in units "
-                f"{scan.units!r}; use 'percentile', 'range' or 'CENTER,WIDTH'."
-            )
+            what = f"{spec!r} is in Hounsfield units, but {scan.name} is in {scan.units}"
+            raise ArgumentError(f"window: {what}; use 'percentile', 'range' or 'CENTER,WIDTH'.")
         return WINDOWS[name]
     if name == "header":
         if scan.header_window is None:
@@ -228,9 +222,8 @@ def _two_numbers(values: Sequence, spec: object) -> tuple[float, float]:
     try:
         first, second = map(float, values)
     except (TypeError, ValueError):
-        raise ArgumentError(
-            f"window: must be a name, a Window or two numbers (center, width), received {spec!r}."
-        ) from None
+        what = "a name, a Window or two numbers (center, width)"
+        raise ArgumentError(f"window: must be {what}, received {spec!r}.") from None
     return first, second
 
 

@@ -20,27 +20,22 @@ if TYPE_CHECKING:
     from tfstyle.runs.training import TrainingResult, environment, train
 
 _PLACES = {
-    "AugmentedSet": "augment",
-    "Backup": "fit",
-    "PreparedSet": "prepare",
-    "SegmentedScan": "segment",
-    "StylizedScan": "scans",
-    "TrainingResult": "training",
-    "TrainingRun": "options",
-    "augment_scans": "augment",
-    "environment": "training",
-    "fit_resumable": "fit",
-    "prepare_scans": "prepare",
-    "segment_scans": "segment",
-    "stylize_scans": "stylize",
-    "train": "training",
+    "augment": ("AugmentedSet", "augment_scans"),
+    "fit": ("Backup", "fit_resumable"),
+    "options": ("TrainingRun",),
+    "prepare": ("PreparedSet", "prepare_scans"),
+    "scans": ("StylizedScan",),
+    "segment": ("SegmentedScan", "segment_scans"),
+    "stylize": ("stylize_scans",),
+    "training": ("TrainingResult", "environment", "train"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+    for place, names in _PLACES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{place}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

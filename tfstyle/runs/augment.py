@@ -10,9 +10,9 @@ import hashlib
 import hmac
 import json
 import os
-from collections import deque
-from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,15 +27,10 @@ from tfstyle.data.dicom.deidentify import new_key
 from tfstyle.data.scan import upright
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.runs.folder import inside
-from tfstyle.runs.manifest import (
-    ManifestFolder,
-    failure_row,
-    relative_path,
-    rounded,
-)
+from tfstyle.runs.manifest import ManifestFolder, failure_row, relative_path
 from tfstyle.runs.masks import Masks
 from tfstyle.runs.options import AugmentOptions
-from tfstyle.runs.outputs import measure_scan, source_kind, write_generated
+from tfstyle.runs.outputs import source_kind, structure_of, write_generated
 from tfstyle.runs.results import Progress
 from tfstyle.runs.sources import Source, check_places, find_sources
 from tfstyle.style_bank import StyleBank
@@ -92,31 +87,23 @@ def augment_scans(
     ``output/masks/`` under the same names, byte for byte, since no pixel moves.
 
     Style and strength of a copy depend on the seed, on where its source lies in the input folder
-    (for a series on its folder and UID) and on the number of the copy alone: not on the order, the
-    other inputs, `workers`, or interruptions. A scan is never given a style made of its own files.
+    (for a series on its folder and UID) and on the number of the copy alone. A scan is never given
+    a style made of its own files. The same call resumes after an interruption, or with more inputs
+    or copies. An input that cannot be read is noted, and the others continue.
 
-    The same call resumes after an interruption, or with more inputs or copies: what is finished is
-    not done again. Files are either whole or not there. An input that cannot be read is noted in
-    the manifest and the others continue; a later run tries it again.
-
-    ``output/manifest.jsonl`` has one JSON object a line, in the end sorted by source and copy:
+    ``output/manifest.jsonl`` has one JSON object a line:
 
     - ``status``: ``"done"``, ``"failed"`` with its ``reason``, or ``"left out"`` for what holds no
       scan;
     - ``source``, ``part`` (from 0, where a DICOM series repeats its positions), ``parts``,
       ``copy`` (from 1);
     - ``image`` and ``mask``, paths in `output`; ``mask`` is null where there is none;
-    - ``style``, its name in the bank, and ``strength``;
-    - ``window``, center and width through which the scan became gray levels and back;
-    - ``confidence``, how well the style shows what the scan shows, see
-      :meth:`tfstyle.ToneTransfer.confidence`; null for other models;
-    - ``structure``, the structure term of SSIM; ``distance_before`` and ``distance_after``, the
-      Wasserstein distance of the gray levels to those of the style, without and with it: medians
-      over up to 16 slices, null where there is nothing to measure;
+    - ``style``, its name in the bank, ``strength``, and ``window``, center and width;
+    - ``confidence``, see :meth:`tfstyle.ToneTransfer.confidence`; null for other models;
+    - ``structure``, the structure term of SSIM: the median over up to 16 slices, null where there
+      is nothing to measure;
     - ``gated``: true where ``structure`` is below the gate, and the image is the original in its
-      window, written like the others. The scores are those of what was refused.
-
-    Memory holds up to ``workers + 1`` sources, and the images that wait to be written.
+      window.
 
     Args:
         network: The model.
@@ -124,7 +111,7 @@ def augment_scans(
             are left out as by :func:`tfstyle.data.read_scans`.
         output: A new folder, or that of an earlier run.
         styles: The styles, encoded by `network`.
-        workers: Threads that read and write beside the model.
+        workers: Sources that are read and written at the same time, and that memory holds.
         overwrite: Remove the set that `output` holds and begin again, with any settings.
         progress: Called as ``progress(done, total, label)``, counting images.
         **options: See :class:`~tfstyle.runs.options.AugmentOptions`.
@@ -190,10 +177,10 @@ def account(
     manifest: ManifestFolder, sources: list[Source], options: AugmentOptions, kept: int
 ) -> AugmentedSet:
     """What a run did, by the rows of its manifest, which it sorts."""
-    names = {source.name for source in sources}
+    names, told = {source.name for source in sources}, manifest.tidy()
     rows = [
         row
-        for row in manifest.tidy()
+        for row in told
         if row["status"] == "done" and row["source"] in names and row["copy"] <= options.per_image
     ]
     bare = [row["source"] for row in rows if options.masks is not None and row["mask"] is None]
@@ -202,8 +189,8 @@ def account(
         written=len(rows) - kept,
         kept=kept,
         gated=sum(bool(row.get("gated")) for row in rows),
-        failed=manifest.failed(),
-        left_out=manifest.left_out(),
+        failed={row["source"]: row["reason"] for row in told if row["status"] == "failed"},
+        left_out=tuple(row["source"] for row in told if row["status"] == "left out"),
         without_mask=tuple(dict.fromkeys(bare)),
     )
 
@@ -216,61 +203,42 @@ def _run(
     workers: int,
     progress: Progress | None,
 ) -> None:
-    """Does what is missing: the model here, reading before it and writing after it in threads."""
+    """Does what is missing, several sources side by side; the model has one of them at a time."""
     copies = work.options.per_image
     todo = [source for source in sources if not manifest.complete(source.name, copies)]
     total, done = len(sources) * copies, 0
-    reading: deque[tuple[Source, Future]] = deque()
-    writing: deque[tuple[Source, Future]] = deque()
+    counting, stopping = threading.Lock(), threading.Event()
 
     def report(label: str, count: int) -> None:
         nonlocal done
-        done += count
-        if progress is not None:
-            progress(done, total, label)
+        with counting:
+            done += count
+            if progress is not None:
+                progress(done, total, label)
 
-    def write(*arguments: Any) -> None:
-        manifest.add(work.write(*arguments))
-
-    def collect(most: int) -> None:
-        while len(writing) > most:
-            source, written = writing.popleft()
-            try:
-                written.result()
-            except OutputError:
-                raise
-            except Exception as error:  # any failure of one source, and the others continue
-                manifest.add(failure_row(source.name, error, inputs))
-
-    def process(source: Source, read: Future) -> None:
-        left, there = copies, set(manifest.done.get(source.name, ()))
+    def do(source: Source) -> None:
+        left = copies
         try:
-            scans = read.result()
-            if not scans:
-                manifest.add({"status": "left out", "source": source.name})
-            for facts, scan, image in work.images(source, scans, there):
-                writing.append((source, pool.submit(write, source, facts, scan, *image)))
-                collect(2 * workers)
-                if facts["part"] == 0:
+            for row in work.rows(source, manifest.done.get(source.name, ())):
+                manifest.add(row)
+                if row.get("part") == 0:
                     left -= 1
                     report(source.name, 1)
+                if stopping.is_set():
+                    return
         except OutputError:
             raise
-        except Exception as error:
+        except Exception as error:  # any failure of one source, and the others continue
             manifest.add(failure_row(source.name, error, inputs))
         report(source.name, left)
 
     report("", total - len(todo) * copies)
     with ThreadPoolExecutor(workers) as pool:
         try:
-            for source in todo:
-                reading.append((source, pool.submit(source.files.read)))
-                if len(reading) > workers:
-                    process(*reading.popleft())
-            while reading:
-                process(*reading.popleft())
-            collect(0)
+            for finished in as_completed([pool.submit(do, source) for source in todo]):
+                finished.result()
         except BaseException:  # what is being written is finished; what waits is not begun
+            stopping.set()
             pool.shutdown(cancel_futures=True)
             raise
 
@@ -316,6 +284,7 @@ class Augmentation:
         self.masks: Masks | None = None
         if self.options.masks is not None:
             self.masks = Masks(self.options.masks, dicom=self.options.deidentify == "keep")
+        self._turn = threading.Lock()
         self.style_files = [set(map(os.path.realpath, files)) for files in self.styles.files]
 
     def check_masks(self, sources: list[Source]) -> None:
@@ -324,50 +293,49 @@ class Augmentation:
             return
         raise InputFileError(
             self.masks.folder,
-            f"holds no mask for any of the {len(sources)} inputs, of which the first is "
-            f"{sources[0].label}. A mask has the name and subfolder of its input, but for endings "
-            "and words such as _ct, _0000 and _seg. In the folder of the inputs themselves, names "
-            "of masks need such a word: case_seg.nii.gz beside case.nii.gz.",
+            f"holds no mask for any input, such as {sources[0].label}. A mask has the name and "
+            "subfolder of its input, but for endings and words such as _ct, _0000 and _seg; beside "
+            "its input it needs such a word: case_seg.nii.gz beside case.nii.gz.",
         )
 
     def draw(self, name: str, part: int, copy: int, scan: Scan) -> tuple[int, float]:
         """Style and strength of a copy, by what it is and nothing else."""
         own = set(map(os.path.realpath, scan.files))
-        weights = np.array(self.styles.weights)
-        for index, files in enumerate(self.style_files):
-            if files & own:
-                weights[index] = 0.0
+        others = [not files & own for files in self.style_files] or [True]  # files may be unknown
+        weights = np.asarray(self.styles.weights) * others
         if not weights.any():
             raise ArgumentError(f"styles: all of them are of {name} itself; give others.")
         digest = hashlib.sha256(os.fsencode(f"{part}:{name}")).digest()
         seed = [int(self.options.seed), copy, *np.frombuffer(digest, np.uint32).tolist()]
         rng = np.random.default_rng(seed)
-        shares = np.cumsum(weights / weights.sum())
-        style = int(np.searchsorted(shares, rng.random(), side="right"))
-        style = min(style, int(np.flatnonzero(weights)[-1]))
+        style = int(rng.choice(len(weights), p=weights / weights.sum()))
         low, high = self.options.strength
         return style, low + (high - low) * float(rng.random())
 
-    def images(
-        self, source: Source, scans: Sequence[Scan], there: Collection[tuple[int, int]]
-    ) -> Iterator[tuple[dict, Scan, tuple]]:
-        """What is missing of a source: facts, scan, and what :meth:`generate` gives of it."""
+    def rows(self, source: Source, there: Collection[tuple[int, int]]) -> Iterator[dict]:
+        """Does what is missing of a source, of which some (part, copy) are there.
+
+        Gives rows of the manifest. Threads take turns with the model.
+        """
+        there = set(there)
+        scans = source.files.read()
+        if not scans:
+            yield {"status": "left out", "source": source.name}
         for part, scan in enumerate(scans):
             window = resolve_window(self.options.window, scan)
             for copy in range(1, self.options.per_image + 1):
                 if (part, copy) not in there:
                     facts = {"part": part, "parts": len(scans), "copy": copy}
-                    yield facts, scan, self.generate(source, facts, scan, window)
+                    style, strength = self.draw(source.name, part, copy, scan)
+                    with self._turn:
+                        unit, confidence = self.generate(scan, window, style, strength)
+                    found = unit, window, style, strength, confidence
+                    yield self.write(source, facts, scan, *found)
 
     def generate(
-        self, source: Source, facts: dict, scan: Scan, window: Window
-    ) -> tuple[np.ndarray, Window, int, float, float | None]:
-        """One image of a scan through its window; `facts` are its ``part`` and ``copy``.
-
-        Gives the slices, float32 (slices, rows, columns) in [0, 1], the window, the number of the
-        style, the strength, and the confidence.
-        """
-        style, strength = self.draw(source.name, facts["part"], facts["copy"], scan)
+        self, scan: Scan, window: Window, style: int, strength: float
+    ) -> tuple[np.ndarray, float | None]:
+        """Slices, float32 (slices, rows, columns) in [0, 1], and the confidence."""
         unit = window.to_unit(scan.pixels)[..., None]
         transfer = ScanTransfer(
             self.network,
@@ -377,7 +345,7 @@ class Augmentation:
             strength,
             batch_size=self.options.batch_size,
         )
-        return transfer(unit)[..., 0], window, style, strength, transfer.confidence
+        return transfer(unit)[..., 0], transfer.confidence
 
     def write(
         self,
@@ -391,14 +359,12 @@ class Augmentation:
         confidence: float | None = None,
     ) -> dict:
         """Judges and writes one image with its mask; the row of the manifest."""
-        levels, gate = self.styles.quantiles, self.options.gate
-        figures = measure_scan(scan, window, unit, [] if levels is None else [levels[style]])
-        structure = figures["structure"]
+        gate, structure = self.options.gate, structure_of(scan, window, unit)
         gated = gate is not None and structure is not None and structure < gate
         if gated:
             unit = window.to_unit(scan.pixels)
-        name = source.stem + (f"_{scan.stack}" if facts["parts"] > 1 else "")
-        name += f"-{facts['copy']}"
+        stem = source.stem + (f"_{scan.stack}" if facts["parts"] > 1 else "")
+        name = f"{stem}-{facts['copy']}"
         target = inside(self.output, self.output / "images" / f"{name}{source.ending}")
         mask = None
         if self.masks is not None:
@@ -415,10 +381,12 @@ class Augmentation:
             "mask": mask,
             "style": self.styles.names[style],
             "window": [window.center, window.width],
-            "structure": rounded(structure),
-            "distance_before": rounded(figures["before"]),
-            "distance_after": rounded(figures["after"]),
+            "structure": _rounded(structure),
             "gated": gated,
-            "strength": round(strength, 6),
-            "confidence": rounded(confidence),
+            "strength": _rounded(strength),
+            "confidence": _rounded(confidence),
         }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)

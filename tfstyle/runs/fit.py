@@ -85,10 +85,8 @@ def fit_resumable(
 class Backup(keras.callbacks.Callback):
     """Keeps the model and its optimizer after each epoch, until the preset is written.
 
-    ``keras.callbacks.BackupAndRestore`` writes over the weights of the epoch before, and the
-    epoch's number after them: a process killed in between has no backup, or trains one epoch
-    twice, and a full disk ends it by a fault in HDF5. Here one file is replaced as a whole, and the
-    optimizer's own counter in it tells the epoch.
+    One file is replaced as a whole, and the optimizer's own counter in it tells the epoch: of what
+    ``keras.callbacks.BackupAndRestore`` writes, a process killed in between leaves a part.
 
     Args:
         folder: Where the backup lies.
@@ -140,31 +138,33 @@ class History(keras.callbacks.Callback):
     def __init__(self, path: Path):
         super().__init__()
         self.path = path
-        self.rows: list[dict[str, float]] = []
+        self.terms: dict[str, list[float | None]] = {}
         self.first_epoch = 0
+
+    @property
+    def last(self) -> dict[str, float | None]:
+        """Terms of the last epoch."""
+        return {term: values[-1] for term, values in self.terms.items() if values}
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self.first_epoch = self.model._initial_epoch or 0
-        self.rows = read_history(self.path)[: self.first_epoch]
+        self.read(self.first_epoch)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        del self.rows[epoch:]
-        self.rows.append({key: float(value) for key, value in (logs or {}).items()})
-        terms = {key for row in self.rows for key in row}
-        columns = {term: [row.get(term) for row in self.rows] for term in sorted(terms)}
-        write_atomically(self.path, (json.dumps(columns, indent=2) + "\n").encode())
+        for term, value in (logs or {}).items():
+            before = self.terms.get(term, [])[:epoch]
+            self.terms[term] = before + [None] * (epoch - len(before)) + [float(value)]
+        text = json.dumps(self.terms, indent=2, sort_keys=True)
+        write_atomically(self.path, f"{text}\n".encode())
+
+    def read(self, epochs: int) -> None:
+        """Takes up so many epochs of the file; none where it cannot be read."""
+        try:
+            self.terms = {term: values[:epochs] for term, values in read_json(self.path).items()}
+        except (OSError, ValueError, AttributeError, TypeError):
+            self.terms = {}
 
 
 def steps_done(model: keras.Model) -> int:
     """Steps of training in all, over every restart."""
     return int(model.optimizer.iterations.numpy())
-
-
-def read_history(path: Path) -> list[dict[str, float]]:
-    """The terms of each epoch; none where they cannot be read."""
-    try:
-        columns = read_json(path)
-        length = max((len(column) for column in columns.values()), default=0)
-        return [{key: column[i] for key, column in columns.items()} for i in range(length)]
-    except (OSError, ValueError, AttributeError, TypeError, IndexError, KeyError):
-        return []

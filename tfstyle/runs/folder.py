@@ -34,10 +34,9 @@ log = logging.getLogger(__name__)
 class RunFolder:
     """A folder of one run, whose lock is held inside a ``with`` statement.
 
-    The settings of the run are written when it begins. Each thing that is finished becomes a row of
-    the journal, a file of one JSON object a line. A later run with the same settings finds these
-    rows and does what is missing. One with other settings is refused, but where nothing came of
-    those before, they are replaced.
+    Each thing that is finished becomes a row of the journal, a file of one JSON object a line. A
+    later run with the same settings finds these rows and does what is missing. One with other
+    settings is refused, but where nothing came of those before, they are replaced.
 
     Args:
         path: The folder; made if missing. Else it must be empty, or that of such a run.
@@ -52,10 +51,6 @@ class RunFolder:
 
     Entering raises an ArgumentError if the folder was begun with other settings, an OutputError if
     another run holds the lock, or it holds something else or cannot be written.
-
-    Example:
-        >>> with RunFolder("out", {"seed": 0}) as run:
-        ...     run.add({"status": "done", "source": "a.png"})
     """
 
     def __init__(
@@ -94,15 +89,12 @@ class RunFolder:
             self.found = read_json(self.record)
         except FileNotFoundError:
             if not is_unused(self.path):
-                raise OutputError(
-                    self.path,
-                    f"is not empty and holds no {self.what}; choose a new or empty folder.",
-                ) from None
+                problem = f"is not empty and holds no {self.what}; choose another folder."
+                raise OutputError(self.path, problem) from None
             return self._begin()
         except (OSError, ValueError) as error:
-            raise OutputError(
-                self.record, f"cannot be read ({error}); choose another folder."
-            ) from error
+            problem = f"cannot be read ({error}); choose another folder."
+            raise OutputError(self.record, problem) from error
         remove_abandoned(self.path, deep=True)
         before, now = _flat(self.found), _flat(self.settings)
         ours = now.keys() <= before.keys()
@@ -119,10 +111,9 @@ class RunFolder:
             return None
         began = bool(self.rows) if self.came is None else self.came(self)
         if began or not ours:
-            raise ArgumentError(
-                "; ".join(_difference(key, now[key], before.get(key), self.path) for key in changed)
-                + ". Give the same settings to resume that run, or choose another folder."
-            )
+            said = [_difference(key, now[key], before.get(key), self.path) for key in changed]
+            how = "Give the same settings to resume that run, or choose another folder."
+            raise ArgumentError(f"{'; '.join(said)}. {how}")
         self.rows = []
         return self._begin()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tfstyle.data.privacy import reason_of
-from tfstyle.errors import InputFileError, TfstyleError
+from tfstyle.data.privacy import problem_of
+from tfstyle.errors import InputFileError
 from tfstyle.limits import limits
 from tfstyle.runs.folder import RunFolder
 
@@ -68,11 +69,9 @@ class ManifestFolder(RunFolder):
     def complete(self, source: str, copies: int) -> bool:
         """Whether every copy of every part of a source is there."""
         done = self.done.get(source, {})
-        return (0, 1) in done and all(
-            (part, copy) in done
-            for part in range(done[0, 1]["parts"])
-            for copy in range(1, copies + 1)
-        )
+        parts = done[0, 1]["parts"] if (0, 1) in done else 0
+        wanted = product(range(parts), range(1, copies + 1))
+        return parts > 0 and all(one in done for one in wanted)
 
     def count(self, sources: Sequence[str], copies: int) -> int:
         """Number of results of some sources."""
@@ -84,23 +83,13 @@ class ManifestFolder(RunFolder):
         self.keep(rows[key] for key in sorted(rows))
         return self.rows
 
-    def failed(self) -> dict[str, str]:
-        """Inputs that failed, and why."""
-        return {row["source"]: row["reason"] for row in self.rows if row["status"] == "failed"}
-
-    def left_out(self) -> tuple[str, ...]:
-        """Inputs that hold no scan."""
-        return tuple(row["source"] for row in self.rows if row["status"] == "left out")
-
 
 def failure_row(name: str, error: Exception, inputs: Path) -> dict:
     """The row of the manifest for an input that cannot be used."""
-    reason = str(error)
+    reason = problem_of(error)
     if isinstance(error, InputFileError):  # relative, as all paths of the manifest
         path = relative_path(error.path, inputs)
         reason = error.problem if path == name else f"{path}: {error.problem}"
-    elif not isinstance(error, (TfstyleError, OSError)):
-        reason = f"{type(error).__name__}: {reason_of(error)}"
     return {"status": "failed", "source": name, "reason": reason}
 
 
@@ -108,11 +97,6 @@ def relative_path(path: str, root: Path) -> str:
     """A path in the input folder, or beside the one input file, as the manifest has it."""
     root = root if root.is_dir() else root.parent
     return Path(os.path.relpath(path, root)).as_posix()
-
-
-def rounded(value: float | None) -> float | None:
-    """A figure as the manifest has it."""
-    return None if value is None else round(value, 6)
 
 
 def _is_done(row: dict) -> bool:
@@ -131,5 +115,4 @@ def _is_below(path: object) -> bool:
     """Whether a path of the manifest stays in the output folder."""
     if not isinstance(path, str) or "\0" in path:
         return False
-    parts = PurePosixPath(path)
-    return not parts.is_absolute() and ".." not in parts.parts
+    return not path.startswith("/") and ".." not in PurePosixPath(path).parts

@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import struct
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-import nibabel as nib
 
 from tfstyle._private.files import remove, temporary_beside
 from tfstyle.data.dicom import is_dicom
-from tfstyle.data.layouts import is_label_name, key_of, stem_of
-from tfstyle.data.read import find_files
+from tfstyle.data.folders import find_files
+from tfstyle.data.layouts import PICTURES, is_label_name, key_of, stem_of
+from tfstyle.data.read import read_scan
 from tfstyle.errors import InputFileError, writing
 from tfstyle.runs.folder import inside
 from tfstyle.runs.sources import Source
@@ -25,15 +22,10 @@ _NO_MASKS = (".json", ".csv", ".tsv", ".txt", ".md", ".xml")
 
 
 def _shape(path: str | os.PathLike) -> tuple[int, ...] | None:
-    """Voxels along the axes of a NIfTI volume or a PNG picture; None for what is not one."""
-    lower = str(path).lower()
-    with suppress(Exception):  # masks are handed on as they are, readable or not
-        if lower.endswith((".nii", ".nii.gz")):
-            volume: Any = nib.load(path)
-            return tuple(map(int, volume.shape))[:3]
-        if lower.endswith(".png"):
-            with open(path, "rb") as file:  # width and height lead the first chunk
-                return struct.unpack(">II", file.read(24)[16:])
+    """Slices, rows and columns of a NIfTI volume or a PNG picture; None for what is not one."""
+    with suppress(InputFileError):  # masks are handed on as they are, readable or not
+        if str(path).lower().endswith(PICTURES):
+            return read_scan(path, units="US", lazy=True).shape
     return None
 
 
@@ -42,7 +34,7 @@ class Masks:
 
     def __init__(self, folder: str | os.PathLike, dicom: bool):
         self.folder, self.dicom = Path(folder), dicom
-        self.names: dict[PurePosixPath, list[dict[str, list[str]]]] = {}
+        self.names: dict[PurePosixPath, dict[str, list[str]]] = {}
 
     def hand_on(self, image: Source, output: Path, stem: str) -> str | None:
         """Copies the mask of an input to `output`, under the name `stem`.
@@ -55,11 +47,9 @@ class Masks:
         if not self.dicom:
             for file in find_files(source) if source.is_dir() else [source]:
                 if is_dicom(file) or str(file).lower().endswith((".dcm", ".dicom")):
-                    raise InputFileError(
-                        file,
-                        "a DICOM mask names its patient, and masks are copied as they are; convert "
-                        "it to NIfTI or PNG, or use deidentify='keep'.",
-                    )
+                    what = "a DICOM mask names its patient, and masks are copied as they are"
+                    how = "convert it to NIfTI or PNG, or use deidentify='keep'."
+                    raise InputFileError(file, f"{what}; {how}")
         if len(image.files.files) == 1 and source.is_file():
             shape, own = _shape(image.files.files[0]), _shape(source)
             if shape and own and shape != own:
@@ -87,33 +77,23 @@ class Masks:
 
     def _find(self, image: Source) -> Path | None:
         """The mask of an input: of its name, but for the ending, or for words such as ``_seg``."""
-        label = image.label
+        label, name = image.label, image.label.name
         place = self.folder / label.parent
-        if label.parent not in self.names:
-            # By name, by stem, and by what images and masks have in common.
-            tables: list[dict[str, list[str]]] = [{}, {}, {}]
-            for name in sorted(os.listdir(place)) if place.is_dir() else []:
-                if not name.startswith(".") and not name.lower().endswith(_NO_MASKS):
-                    for table, key in zip(tables, (name, stem_of(name), key_of(name))):
-                        table.setdefault(key, []).append(name)
-            self.names[label.parent] = tables
-        names, stems, keys = self.names[label.parent]
-        name, stem = label.name, stem_of(label.name)
+        if label.parent not in self.names:  # names by what images and masks have in common
+            table = self.names[label.parent] = {}
+            for one in sorted(os.listdir(place)) if place.is_dir() else []:
+                if not one.startswith(".") and not one.lower().endswith(_NO_MASKS):
+                    table.setdefault(key_of(one), []).append(one)
         # Among the inputs themselves, a mask is known by its name alone.
         own = os.path.dirname(image.files.place)
         beside = os.path.realpath(own) == os.path.realpath(place)
-        for table, key in (
-            (names, name),
-            (stems, stem),
-            (keys, key_of(name)),
-            # nnU-Net has one mask for the channels case_0000, case_0001, …
-            (stems, re.sub(r"_\d{4}$", "", stem)),
-        ):
-            fitting = [one for one in table.get(key, []) if not beside or is_label_name(one)]
-            if len(fitting) > 1:
-                raise InputFileError(
-                    place, f"holds several masks for {label}: {', '.join(fitting)}."
-                )
-            if fitting:
-                return place / fitting[0]
+        # nnU-Net has one mask for the channels case_0000, case_0001, …
+        for key in (key_of(name), re.sub(r"_\d{4}$", "", stem_of(name))):
+            alike = self.names[label.parent].get(key, [])
+            fitting = [one for one in alike if not beside or is_label_name(one)]
+            near = [one for one in fitting if stem_of(one) == stem_of(name)]
+            if found := [one for one in near if one == name] or near or fitting:
+                if len(found) > 1:
+                    raise InputFileError(place, f"holds several masks for {label}: {found}.")
+                return place / found[0]
         return None

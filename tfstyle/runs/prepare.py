@@ -14,11 +14,11 @@ import nibabel as nib
 
 from tfstyle._private.files import write_atomically
 from tfstyle.data.nifti import image_of
-from tfstyle.data.privacy import reason_of
+from tfstyle.data.privacy import problem_of
 from tfstyle.data.read import ScanFiles, list_scans
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import resolve_window
-from tfstyle.errors import InputFileError, TfstyleError
+from tfstyle.errors import InputFileError
 from tfstyle.runs.folder import RunFolder, files_digest
 
 
@@ -110,7 +110,13 @@ def prepare_scans(
             if number in before:
                 continue
             row: dict = {"source": number, "files": [], "slices": 0, "bytes": 0}
-            for part, scan in enumerate(_read(source, failed), 1):
+            try:
+                scans = source.read()
+            except Exception as error:  # any failure of one input, and the others continue
+                path = getattr(error, "path", source.files[0])
+                failed[path] = getattr(error, "problem", problem_of(error))
+                continue
+            for part, scan in enumerate(scans, 1):
                 name = f"scan-{number:05d}{f'-{part}' if part > 1 else ''}.nii"
                 data = _image(scan).to_bytes()
                 write_atomically(output / name, data)
@@ -120,27 +126,16 @@ def prepare_scans(
             if row["files"]:
                 run.add(row)
         count = {key: sum(row[key] for row in run.rows) for key in ("slices", "bytes")}
-        scans = sum(len(row["files"]) for row in run.rows)
+        written = sum(len(row["files"]) for row in run.rows)
         resumed = sum(len(row["files"]) for row in run.rows if row["source"] in before)
-    if not scans:
+    if not written:
         first = next(iter(failed.items()), None)
         detail = f" The first of {len(failed)} failures: {': '.join(first)}" if first else ""
         what = ", ".join(map(str, inputs))
         raise InputFileError(what, f"holds no scan that can be read.{detail}")
     if progress is not None:
         progress(len(sources), len(sources), "")
-    return PreparedSet(str(output), scans, **count, resumed=resumed, failed=failed)
-
-
-def _read(source: ScanFiles, failed: dict[str, str]) -> list[Scan]:
-    """The scans of a source; none, and the reason in `failed`, if it cannot be read."""
-    try:
-        return source.read()
-    except Exception as error:  # any failure of one input, and the others continue
-        known = isinstance(error, (TfstyleError, OSError))
-        reason = str(error) if known else f"{type(error).__name__}: {reason_of(error)}"
-        failed[getattr(error, "path", source.files[0])] = getattr(error, "problem", reason)
-        return []
+    return PreparedSet(str(output), written, **count, resumed=resumed, failed=failed)
 
 
 def _image(scan: Scan) -> nib.Nifti1Image:

@@ -28,7 +28,7 @@ from tfstyle.data import Scan, Window
 from tfstyle.data.layouts import is_result
 from tfstyle.errors import InputFileError, OutputError, writing
 from tfstyle.runs.folder import inside
-from tfstyle.runs.sources import OnFailure
+from tfstyle.runs.sources import OnFailure, raising
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -73,14 +73,21 @@ class Account:
     @classmethod
     def from_dict(cls, facts: dict) -> Self:
         """What :meth:`as_dict` gave, also after a way through JSON."""
-        facts = {key: facts[key] for key in (field.name for field in fields(cls))}
-        facts["window"], facts["size"] = Window(**facts["window"]), tuple(facts["size"])
-        return cls(**facts)
+        return cls(**{field.name: _as_it_was(facts[field.name]) for field in fields(cls)})
 
     @property
     def paths(self) -> tuple[str, ...]:
         """The files written."""
         raise TypeError(f"{type(self).__name__} must define paths.")
+
+
+def _as_it_was(value: Any) -> Any:
+    """Tuples and windows of JSON's lists and objects."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_as_it_was, value))
+    if isinstance(value, dict) and value.keys() == {"center", "width"}:
+        return Window(**value)
+    return value
 
 
 @dataclass(frozen=True)
@@ -129,23 +136,15 @@ def plan(
         return tasks
     scan, _, _, kind, window = wanted[0]
     fitting = files.get(kind, ())
-    other = "give a folder, or choose another format."
     for wrong, problem in (
-        (
-            not lower.endswith((*known, ".dcm")),
-            "results are not written in this format; give a folder, or a name that ends in "
-            f"{', '.join(known)}.",
-        ),
-        (len(wanted) > 1, f"is one file, but there are {len(wanted)} scans; give a folder."),
-        (not fitting, f"a DICOM series is written into a folder; {other}"),
-        (not lower.endswith(fitting), f"the name does not end in {' or '.join(fitting)}; {other}"),
-        (
-            kind == "png" and len(scan) > 1,
-            f"is one picture, but {scan.name} has {len(scan)} slices; give a folder.",
-        ),
+        (not lower.endswith((*known, ".dcm")), "results are not written in this format"),
+        (len(wanted) > 1, f"is one file, but there are {len(wanted)} scans"),
+        (not fitting, "a DICOM series is written into a folder"),
+        (not lower.endswith(fitting), f"the name does not end in {' or '.join(fitting)}"),
+        (kind == "png" and len(scan) > 1, f"is one picture, but {scan.name} has more slices"),
     ):
         if wrong:
-            raise OutputError(output, problem)
+            raise OutputError(output, f"{problem}; give a folder, or choose another format.")
     # Beside one file, nothing is kept for a later run.
     return [Task(scan, kind, window, output.parent, output)]
 
@@ -157,14 +156,14 @@ def run_tasks(
     *,
     overwrite: bool,
     progress: Progress | None = None,
-    on_failure: OnFailure | None = None,
+    on_failure: OnFailure = raising,
 ) -> list[Any]:
     """Does what no earlier run has finished; gives an account for each task but those that failed.
 
     `kind` is the class of the accounts. `work` goes from a task, an empty folder and ``advance``, a
     function that is told how many slices are done, to what was made in the folder and the account.
-    See :func:`tfstyle.runs.stylize_scans` for the other arguments. Raises an InputFileError for a
-    damaged scan without `on_failure`, an OutputError if a result is there or cannot be written.
+    See :func:`tfstyle.runs.stylize_scans` for the other arguments. Raises an OutputError if a
+    result is there or cannot be written.
     """
     found = [finished(task, kind) for task in tasks]
     _check_free([task for task, account in zip(tasks, found) if account is None], overwrite)
@@ -190,8 +189,6 @@ def run_tasks(
         try:
             results.append(publish(task, partial(work, advance=advance)))
         except InputFileError as error:
-            if on_failure is None:
-                raise
             on_failure(error.path, error)
             advance(before + len(task.scan) - done)
         else:
@@ -230,13 +227,12 @@ def finished(task: Task, kind: type[Account]) -> Any:
         if task.job is None or (record := read_json(task.place / RECORD))["job"] != task.job:
             return None
         account = kind.from_dict(record["result"])
-        ours = all(
-            is_inside(task.output, os.path.abspath(file)) and os.path.isfile(file)
-            for file in account.paths
-        )
+        files = [Path(os.path.abspath(file)) for file in account.paths]
+        ours = all(is_inside(task.output, file) and file.is_file() for file in files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
-    return account if ours and isinstance(account.slices, int) else None
+    whole = isinstance(account.slices, int) and isinstance(account.window, Window)
+    return account if ours and whole else None
 
 
 def _check_free(tasks: Sequence[Task], overwrite: bool) -> None:

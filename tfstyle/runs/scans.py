@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +21,6 @@ from tfstyle.runs import outputs
 from tfstyle.runs.folder import files_digest
 from tfstyle.runs.options import StylizeOptions
 from tfstyle.runs.results import Account, Task
-from tfstyle.style_bank import levels_of
 from tfstyle.stylizers import ScanTransfer, Stylizer, encode_style, read_slices
 from tfstyle.tone.model import LOW_CONFIDENCE
 
@@ -41,15 +38,9 @@ class StylizedScan(Account):
         clipped_above: Share of the source's pixels above the window, which became white.
         quantization: Distance between two neighboring values that the output can hold, in
             `units`.
-        round_trip: Largest difference between the generated gray levels and those read back
-            from the written files through `window`, in [0, 1].
         style_windows: Windows of the styles, in their own units.
         confidence: How well the styles show what the scan shows, from 0 to 1, see
             :meth:`tfstyle.ToneTransfer.confidence`; None for models that do not tell.
-        distance_before: Wasserstein distance between the histograms of content and style, the
-            median over up to 16 slices; None for several styles. How near the histograms are says
-            little about how right the gray scale is.
-        distance_after: The same between generated and style.
         structure: Structure term of SSIM between content and generated, the median over up to
             16 slices; None where no slice has anything to compare.
         seconds: Time of the model or the server, without reading and writing.
@@ -60,20 +51,10 @@ class StylizedScan(Account):
     clipped_below: float
     clipped_above: float
     quantization: float
-    round_trip: float
     style_windows: tuple[Window, ...]
     confidence: float | None
-    distance_before: float | None
-    distance_after: float | None
     structure: float | None
     seconds: float
-
-    @classmethod
-    def from_dict(cls, facts: dict) -> StylizedScan:
-        windows = tuple(Window(**one) for one in facts["style_windows"])
-        return super().from_dict(
-            {**facts, "files": tuple(facts["files"]), "style_windows": windows}
-        )
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -84,7 +65,7 @@ class StylizedScan(Account):
 class StylizeWork:
     """What is the same for all scans of a run.
 
-    Codes, gray levels and windows are those of the styles. `model` is its fingerprint, None where
+    Codes and windows are those of the styles. `model` is its fingerprint, None where
     it cannot be told from others; `uid_key`, the key of new UIDs, is new in each run and no part of
     the job.
     """
@@ -92,7 +73,6 @@ class StylizeWork:
     stylizer: Stylizer | None
     options: StylizeOptions
     codes: list[np.ndarray]
-    levels: list[np.ndarray]
     style_windows: tuple[Window, ...]
     model: str | None
     uid_key: str | None = None
@@ -113,7 +93,6 @@ class StylizeWork:
             stylizer=stylizer,
             options=options,
             codes=[code for code, _, _ in taken],
-            levels=[levels_of(images) for _, images, _ in taken],
             style_windows=tuple(window for _, _, window in taken),
             model=stylizer.fingerprint() if hasattr(stylizer, "fingerprint") else None,
         )
@@ -146,34 +125,36 @@ class StylizeWork:
         The task has the window of the scan, `pool` reads and writes slices, and `advance` is told
         how many slices are done.
         """
-        assert task.window is not None
-        one_file = task.kind == "nifti" or (task.kind == "png" and len(task.scan) == 1)
+        window, one_file = task.window, outputs.is_one_file(task.scan, task.kind)
+        assert window is not None
         scan = task.scan if task.scan.by_slice and not one_file else task.scan.load()
-        transfer = self._transfer(scan, task.window, pool)
+        transfer = self._transfer(scan, window, pool)
         if one_file:
             made, files = folder / task.target.name, [task.target]
-            facts = self._one_file(scan, task, made, transfer, advance)
+            unit, facts = self._generate(scan, window, transfer, pool, advance)
+            outputs.write_generated(scan, unit, window, task.kind, made)
         else:
             made = folder / "slices"
             made.mkdir()
-            names, facts = self._slices(scan, task, made, transfer, pool, advance)
-            files = [task.target / name for name in names]
+            writers = outputs.slice_writers(
+                scan, window, task.kind, self.options.deidentify, self.uid_key
+            )
+            files = [task.target / name for name, _ in writers]
+            to = [(write, made / name) for name, write in writers]
+            _, facts = self._generate(scan, window, transfer, pool, advance, to)
         return made, StylizedScan(
             source=scan.name,
             slices=len(scan),
             size=(scan.shape[1], scan.shape[2]),
-            window=task.window,
+            window=window,
             files=tuple(map(str, files)),
             units=scan.units,
             clipped_below=float(np.mean([one["below"] for one in facts])),
             clipped_above=float(np.mean([one["above"] for one in facts])),
-            quantization=max(one["step"] for one in facts),
-            round_trip=max(one["error"] for one in facts),
+            quantization=outputs.step_of(scan, window, task.kind),
             style_windows=self.style_windows,
             confidence=transfer.confidence,
-            distance_before=outputs.median(facts, "before"),
-            distance_after=outputs.median(facts, "after"),
-            structure=outputs.median(facts, "structure"),
+            structure=outputs.median_structure(facts),
             seconds=transfer.seconds,
         )
 
@@ -189,96 +170,59 @@ class StylizeWork:
             self.options.batch_size,
         )
         if transfer.confidence is not None and transfer.confidence < LOW_CONFIDENCE:
+            what = "the style shows little that is comparable with it; choose another slice or scan"
             log.warning(
-                "%s: low confidence (%.2f): the style shows little that is comparable with it; "
-                "choose another slice or scan as style.",
-                scan.name,
-                transfer.confidence,
+                "%s: low confidence (%.2f): %s as style.", scan.name, transfer.confidence, what
             )
         return transfer
 
-    def _slices(
+    def _generate(
         self,
         scan: Scan,
-        task: Task,
-        folder: Path,
+        window: Window,
         transfer: ScanTransfer,
         pool: Executor,
         advance: Callable[[int], None],
-    ) -> tuple[list[str], list[dict]]:
-        """Makes a file a slice; their names, and what is known of them."""
-        window = task.window
-        assert window is not None
-        if task.kind == "dicom":
-            names, writers = outputs.dicom_slices(
-                scan.frames, window, self.options.deidentify, self.uid_key
-            )
-        else:
-            names, writers = outputs.png_slices(len(scan), window, outputs.picture_bits(scan))
-        measured = outputs.measured_slices(len(scan))
-        writing: list[Future] = []
+        to: Sequence[tuple[outputs.Writer, Path]] = (),
+    ) -> tuple[np.ndarray, list[dict[str, float]]]:
+        """Generated images in [0, 1], and what is known of each.
+
+        With `to`, what writes each slice and where, none are kept.
+        """
+        size, measured = self.options.batch_size, outputs.measured_slices(len(scan))
+        unit = np.empty((0,) if to else scan.shape, np.float32)
+        facts: list[dict[str, float]] = []
+        working: list[Future] = []
         try:
-            for wanted, pixels in _read_ahead(scan, self._parts(len(scan)), pool):
+            for part, pixels in _read_ahead(scan, size, pool):
                 generated = transfer(window.to_unit(pixels)[..., None])[..., 0]
                 # What is written lags behind by one part at most, and so does the memory.
-                for future in writing[-self.options.batch_size :]:
+                for future in working[-size:]:
                     future.result()
-                for i, content, image in zip(wanted, pixels, generated):
-                    details = (content, window, scan.units, self.levels if i in measured else None)
-                    task_of_slice = writers[i], image, folder / names[i], details
-                    writing.append(pool.submit(outputs.finish_slice, *task_of_slice))
-                advance(len(wanted))
-            return names, [future.result() for future in writing]
+                for i, content, image in zip(part, pixels, generated):
+                    details = content, window, scan.units, i in measured
+                    if to:
+                        working.append(pool.submit(outputs.finish_slice, *to[i], image, *details))
+                    else:
+                        unit[i] = image
+                        facts.append(outputs.facts_of(image, *details))
+                advance(len(part))
+            return unit, facts + [future.result() for future in working]
         except BaseException:
-            for future in writing:
+            for future in working:
                 future.cancel()
-            wait([future for future in writing if not future.cancelled()], timeout=60)
+            wait([future for future in working if not future.cancelled()], timeout=60)
             raise
 
-    def _parts(self, count: int) -> list[list[int]]:
-        """Slices to do, call by call."""
-        size = self.options.batch_size
-        return [list(range(i, min(i + size, count))) for i in range(0, count, size)]
 
-    def _one_file(
-        self,
-        scan: Scan,
-        task: Task,
-        made: Path,
-        transfer: ScanTransfer,
-        advance: Callable[[int], None],
-    ) -> list[dict]:
-        """Makes one file of all slices; what is known of each."""
-        window = task.window
-        assert window is not None
-        unit = np.empty(scan.pixels.shape, np.float32)
-        for wanted in self._parts(len(scan)):
-            unit[wanted] = transfer(window.to_unit(scan.pixels[wanted])[..., None])[..., 0]
-            advance(len(wanted))
-        step, error = outputs.write_file(scan, unit, window, task.kind, made)
-        measured = outputs.measured_slices(len(scan))
-        facts: list[dict] = []
-        for i, image in enumerate(unit):
-            levels = self.levels if i in measured else None
-            own = outputs.facts_of(image, scan.pixels[i], window, scan.units, levels)
-            facts.append({"step": step, "error": error} | own)
-        return facts
-
-
-def _read_ahead(
-    scan: Scan, parts: Sequence[list[int]], pool: Executor
-) -> Iterator[tuple[list[int], np.ndarray]]:
-    """The parts with their pixels; while one is in use, the next is read."""
+def _read_ahead(scan: Scan, size: int, pool: Executor) -> Iterator[tuple[range, np.ndarray]]:
+    """Parts of so many slices with their pixels; while one is in use, the next is read."""
+    parts = [range(i, min(i + size, len(scan))) for i in range(0, len(scan), size)]
     if not scan.by_slice:
         for part in parts:
-            yield part, scan.pixels[part]
+            yield part, scan.pixels[part.start : part.stop]
         return
-    reading: deque[list[Future]] = deque()
-    try:
-        for k, part in enumerate(parts):
-            for ordered in parts[k + len(reading) : k + 2]:
-                reading.append([pool.submit(read_frame, scan.frames[i]) for i in ordered])
-            yield part, np.stack([future.result() for future in reading.popleft()])
-    finally:
-        for future in chain(*reading):
-            future.cancel()
+    following = [pool.submit(read_frame, scan.frames[i]) for i in parts[0]]
+    for part, after in zip(parts, [*parts[1:], range(0)]):
+        reading, following = following, [pool.submit(read_frame, scan.frames[i]) for i in after]
+        yield part, np.stack([future.result() for future in reading])

@@ -19,8 +19,9 @@ from tfstyle.data.nifti import write_labels
 from tfstyle.data.png import write_pixels
 from tfstyle.errors import ArgumentError
 from tfstyle.runs.folder import files_digest
+from tfstyle.runs.outputs import output_kind
 from tfstyle.runs.results import Account, Progress, Task, plan, run_tasks
-from tfstyle.runs.sources import OnFailure, read_inputs
+from tfstyle.runs.sources import OnFailure, raising, read_inputs
 from tfstyle.segmentation.scans import Segmenter
 
 FORMATS = ("auto", "nifti", "dicom-seg", "png")
@@ -111,11 +112,14 @@ def segment_scans(
         model = Segmenter.open(model, reference=reference, window=window, spacing_mm=spacing)
     elif (reference, window, spacing) != (None, None, None):
         raise ArgumentError("model: a Segmenter has its reference, window and spacing already.")
+    on_failure = on_failure or raising
     found = read_inputs(inputs, Path(output), series, on_failure)
     wanted = []
     for scan, name in found:
         model.harmonizes(scan, harmonize)  # refused before any work
-        kind = _kind(scan, output_format)
+        kind = output_kind(scan, output_format, "png" if scan.units == "gray" else "nifti")
+        if kind == "png" and len(scan) > 1:
+            raise ArgumentError(f"output_format: {scan.name} has many slices; use 'nifti'.")
         wanted.append((scan, f"{name}_seg", _FILES[kind][0], kind, None))
 
     def job(scan: Scan, kind: str, window: Window | None) -> str:
@@ -152,11 +156,8 @@ def _segment(
         write_labels(labels, scan, made, description=DESCRIPTION)
     else:
         write_pixels(labels[0][..., None], made, DESCRIPTION)
-    counts = np.bincount(labels.ravel())
-    numbers = range(1, max(len(counts), *(number + 1 for number in model.labels), 2))
-    pixels = {
-        model.labels.get(n, f"label {n}"): int(counts[n]) if n < len(counts) else 0 for n in numbers
-    }
+    counts = np.bincount(labels.ravel(), minlength=max([1, *model.labels]) + 1)
+    pixels = {model.labels.get(n, f"label {n}"): int(counts[n]) for n in range(1, len(counts))}
     volume = float(np.prod(scan.spacing)) / 1000
     advance(len(scan))
     return made, SegmentedScan(
@@ -173,21 +174,3 @@ def _segment(
         else {name: round(count * volume, 3) for name, count in pixels.items()},
         seconds=seconds,
     )
-
-
-def _kind(scan: Scan, output_format: str) -> str:
-    """What the mask of a scan is written as."""
-    picture = scan.units == "gray"
-    kind = output_format
-    if kind == "auto":
-        kind = "png" if picture else "nifti"
-    if kind == "dicom-seg" and not scan.frames:
-        raise ArgumentError(
-            f"output_format: {scan.name} was not read from DICOM, which a DICOM SEG refers to; use "
-            "'nifti' or 'png'."
-        )
-    if kind == "nifti" and picture:
-        raise ArgumentError(f"output_format: {scan.name} is a picture without geometry; use 'png'.")
-    if kind == "png" and len(scan) > 1:
-        raise ArgumentError(f"output_format: {scan.name} has {len(scan)} slices; use 'nifti'.")
-    return kind

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from tfstyle._private.files import free_name, is_inside
-from tfstyle.data.layouts import is_result
+from tfstyle.data.layouts import is_result, stem_of
 from tfstyle.data.privacy import mark_of
-from tfstyle.data.read import ScanFiles, list_scans, named, no_scans, read_scans
+from tfstyle.data.read import ScanFiles, list_scans, named, no_scans
 from tfstyle.data.scan import Scan
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
 from tfstyle.runs.manifest import relative_path
@@ -24,6 +24,11 @@ ENDINGS = {"dicom": "", "nifti": ".nii.gz", "png": ".png"}
 
 #: Called as ``on_failure(path, error)`` with an input that cannot be read; the others continue.
 OnFailure = Callable[[str, InputFileError], None]
+
+
+def raising(path: str, error: InputFileError) -> None:
+    """Raises the error: what is done by default."""
+    raise error
 
 
 @dataclass(frozen=True)
@@ -71,40 +76,35 @@ def find_sources(
     root = inputs if inputs.is_dir() else inputs.parent
     places = [relative_path(files.place, root) for files in found]
     series = Counter(place for files, place in zip(found, places) if len(files.files) > 1)
-    sources: list[Source] = []
-    taken: set[str] = set()
+    sources = []
     for files, place in zip(found, places):
-        path = PurePosixPath(place)
         if len(files.files) > 1:
-            name = f"{place}#{mark_of(files.series)}" if files.series else place
+            mark = mark_of(files.series)
+            name = f"{place}#{mark}" if files.series else place
             stem = place if place != "." else root.resolve().name or "series"
             if series[place] > 1:
-                stem += f"-{mark_of(files.series)}"
-            path = PurePosixPath(stem)
-            ending = ""
+                stem += f"-{mark}"
+            label, ending = stem, ""
         else:
-            name = place
-            stem, ending = _split_ending(place)
-            ending = {"dicom": "", "png": ".png"}.get(files.kind, ending)
-        label = free_name(stem, taken, ending)
-        taken.add(label + ending)
-        sources.append(Source(name, files, label, ending, path))
-    return sources, damaged
+            name, label, stem = place, place, stem_of(place)
+            ending = place[len(stem) :] if files.kind == "nifti" else ENDINGS[files.kind]
+        sources.append(Source(name, files, stem, ending, PurePosixPath(label)))
+    return name_results(sources), damaged
 
 
 def find_all(
     inputs: Sequence[Path], output_format: str = "auto"
-) -> tuple[list[tuple[Path, Source]], list[InputFileError]]:
-    """The sources of several inputs, each with the input that it is of, and errors.
+) -> tuple[list[Source], list[InputFileError]]:
+    """The sources of several inputs, and errors.
 
     A source that is given twice counts once. Where several folders are given, results lie in a
     folder of the name of each. There is an error for each DICOM file whose header cannot be read,
     and for each of several inputs that holds nothing to read. Raises an InputFileError if an input
     does not exist, or the only one holds nothing to read.
     """
-    known: dict[tuple[str, ...], tuple[Path, Source]] = {}
+    known: dict[tuple[str, ...], Source] = {}
     damaged: list[InputFileError] = []
-    roots: set[str] = set()
+    labels: set[str] = set()
     several = sum(root.is_dir() for root in set(inputs)) > 1
     for root in dict.fromkeys(inputs):
         try:
@@ -113,30 +113,27 @@ def find_all(
             if len(inputs) == 1 or not root.exists():
                 raise
             found, errors = [], [error]
-        damaged.extend(errors)
+        damaged += errors
         label = ""
         if several and root.is_dir():
-            label = free_name(root.resolve().name or "input", roots)
-            roots.add(label)
+            label = free_name(root.resolve().name or "input", labels)
+            labels.add(label)
         for one in found:
-            if label:
-                whole = os.path.realpath(one.files.place) == os.path.realpath(root)
-                one = one if whole else replace(one, stem=f"{label}/{one.stem}")
-            if one.files.files not in known:
-                kind = one.files.kind if output_format == "auto" else output_format
-                one = replace(one, ending=ENDINGS[kind])
-                known[one.files.files] = root, one
+            whole = os.path.realpath(one.files.place) == os.path.realpath(root)
+            stem = f"{label}/{one.stem}" if label and not whole else one.stem
+            ending = ENDINGS[one.files.kind if output_format == "auto" else output_format]
+            known.setdefault(one.files.files, replace(one, stem=stem, ending=ending))
     return name_results(list(known.values())), damaged
 
 
-def name_results(sources: Sequence[tuple[Path, Source]]) -> list[tuple[Path, Source]]:
+def name_results(sources: Sequence[Source]) -> list[Source]:
     """Gives sources stems under which no result lies in the place, or inside, of another."""
-    taken = {str(path) for _, one in sources for path in PurePosixPath(one.stem).parents}
+    taken = {str(path) for one in sources for path in PurePosixPath(one.stem).parents}
     named = []
-    for root, source in sources:
-        label = free_name(source.stem, taken, source.ending)
-        taken.add(label + source.ending)
-        named.append((root, replace(source, stem=label)))
+    for source in sources:
+        stem = free_name(source.stem, taken, source.ending)
+        taken.add(stem + source.ending)
+        named.append(replace(source, stem=stem))
     return named
 
 
@@ -144,30 +141,29 @@ def read_inputs(
     inputs: Sequence[str | os.PathLike],
     output: Path,
     series: str | None = None,
-    on_failure: OnFailure | None = None,
+    on_failure: OnFailure = raising,
 ) -> list[tuple[Scan, str]]:
     """The scans of all inputs, their pixels not read yet, with the paths of their results.
 
     The paths are in the output, without ending. What tfstyle made in `output` is left out.
-    `on_failure` is called with what cannot be read; without it the error is raised. Raises an
-    ArgumentError for no inputs, an InputFileError if one does not exist or nothing can be read.
+    `on_failure` is called with what cannot be read. Raises an ArgumentError for no inputs, an
+    InputFileError if one does not exist or nothing can be read.
     """
     places = list(map(Path, _without_own_results(inputs, output)))
     if not places:
         raise ArgumentError("inputs: at least one input scan is needed.")
     sources, failed = find_all(places)
-    scans = []
-    for root, source in sources:
+    scans: list[tuple[Scan, str]] = []
+    for source in sources:
         try:
-            for scan in _scans_of(root, source, series):
-                scans.append((scan, name_of(scan, source.stem)))
+            scans += [(scan, name_of(scan, source.stem)) for scan in _scans_of(source, series)]
         except InputFileError as error:
             failed.append(error)
     if not scans and not failed:
         what = "no scan that can be read" if series is None else f"no series {series!r}"
         raise InputFileError(", ".join(map(str, places)), f"holds {what}.")
     for problem in failed:
-        if on_failure is None or not scans:
+        if not scans:
             raise problem
         on_failure(problem.path, problem)
     return scans
@@ -178,10 +174,8 @@ def name_of(scan: Scan, stem: str) -> str:
     return f"{stem}_{scan.stack}" if scan.stack else stem
 
 
-def _scans_of(root: Path, source: Source, series: str | None) -> list[Scan]:
+def _scans_of(source: Source, series: str | None) -> list[Scan]:
     """The scans of a source that `series` means; by the name of the result too."""
-    if not root.is_dir():
-        return read_scans(root, series=series, lazy=True)
     scans, name = source.files.read(lazy=True), PurePosixPath(source.stem).name
     if series is None or series == name:
         return scans
@@ -202,11 +196,3 @@ def _without_own_results(
         return inputs
     log.warning("Left out: %s, which tfstyle made.", ", ".join(map(str, own)))
     return [path for path in inputs if path not in own]
-
-
-def _split_ending(path: str) -> tuple[str, str]:
-    """The path without the endings of image files, and the ending; others are part of the name."""
-    for ending in (".nii.gz", ".nii", ".png", ".dcm", ".dicom"):
-        if path.lower().endswith(ending) and not path.lower().endswith("/" + ending):
-            return path[: -len(ending)], path[-len(ending) :]
-    return path, ""

@@ -6,9 +6,10 @@ The command ``tfstyle stylize`` is a thin layer over :func:`stylize_scans`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from tfstyle._private.files import write_atomically
 from tfstyle.data import Scan, resolve_window
 from tfstyle.data.dicom.deidentify import check_burned_in, new_key
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WorkerError
+from tfstyle.runs.folder import inside
 from tfstyle.runs.options import StylizeOptions
-from tfstyle.runs.outputs import ending_of, output_kind, start_workers
+from tfstyle.runs.outputs import is_one_file, output_kind, source_kind, start_workers
 from tfstyle.runs.results import RECORDS, Progress, Task, plan, run_tasks
 from tfstyle.runs.scans import StylizedScan, StylizeWork
-from tfstyle.runs.sources import OnFailure, name_of, read_inputs
+from tfstyle.runs.sources import ENDINGS, OnFailure, name_of, raising, read_inputs
 from tfstyle.stylizers import Stylizer
 
 #: File in RECORDS: the key of new UIDs, while a run with ``deidentify="basic"`` is not finished.
@@ -48,15 +50,13 @@ def stylize_scans(
     A DICOM series becomes a folder with a derived series, NIfTI a ``.nii.gz`` in the source's
     units, PNG a PNG of the source's depth; each at the place and with the name that its source has
     in the input folder. The generated gray levels go back to the source's units through the window
-    of the content: they show as generated in that window, and are no measurement. Results that lie
-    among the inputs are left out.
+    of the content: they show as generated in that window, and are no measurement.
 
-    The slices of a DICOM series are read, generated and written at the same time, by several
-    processes where there are many, and a series of any length takes the memory of some dozens of
-    slices. Results appear when they are whole. A run that was stopped, even killed, resumes when it
-    is started again: scans that the same model, options and styles made of the same files stay.
-    Records of them lie in the hidden folder ``.tfstyle`` of the output. There are none for an
-    output that is one file, nor for a served model.
+    A series of any length takes the memory of some dozens of slices. Results appear when they are
+    whole. A run that was stopped, even killed, resumes when it is started again: scans that the
+    same model, options and styles made of the same files stay, by records in the hidden folder
+    ``.tfstyle`` of the output. There are none for an output that is one file, nor for a served
+    model.
 
     Args:
         stylizer: A :class:`tfstyle.ToneTransfer`, which gives every scan one curve; a
@@ -68,6 +68,7 @@ def stylize_scans(
             :class:`tfstyle.ToneTransfer` looks at up to 16 slices of each, evenly spread, other
             models at one. May be empty for a baseline that needs none.
         output: Folder for the results; for one input that gives one file, that file's name.
+            Results of earlier runs in it are not taken for inputs.
         series: Only this series of the inputs, see :func:`tfstyle.data.read_scans`.
         workers: Processes that read and write slices; 0 does all in this process, None chooses by
             the number of slices and of CPUs.
@@ -97,28 +98,20 @@ def stylize_scans(
     """
     if workers is not None and workers < 0:
         raise ArgumentError(f"workers: must be at least 0, received {workers}.")
-    chosen = StylizeOptions(**options)
+    chosen, on_failure = StylizeOptions(**options), on_failure or raising
     work = StylizeWork.begin(stylizer, styles, chosen)
     found = read_inputs(inputs, Path(output), series, on_failure)
     tasks = make_tasks(work, found, Path(output), on_failure)
     key = None
     if chosen.deidentify == "basic" and any(task.kind == "dicom" for task in tasks):
-        key = tasks[0].output / RECORDS / UID_KEY
-
-    def stylize(
-        task: Task, folder: Path, advance: Callable[[int], None]
-    ) -> tuple[Path, StylizedScan]:
-        nonlocal work
-        if key is not None and work.uid_key is None:
-            work = replace(work, uid_key=_uid_key(key))
-        return work.run(task, folder, pool, advance)
-
+        key = inside(tasks[0].output, tasks[0].output / RECORDS / UID_KEY)
+        work = replace(work, uid_key=_uid_key(key))
     with start_workers(sum(len(task.scan) for task in tasks), workers) as pool:
         try:
             results = run_tasks(
                 tasks,
                 StylizedScan,
-                stylize,
+                partial(work.run, pool=pool),
                 overwrite=overwrite,
                 progress=progress,
                 on_failure=on_failure,
@@ -137,7 +130,7 @@ def make_tasks(
     work: StylizeWork,
     found: Sequence[tuple[Scan, str]],
     output: Path,
-    on_failure: OnFailure | None = None,
+    on_failure: OnFailure = raising,
 ) -> list[Task]:
     """What there is to do, checked before any work.
 
@@ -154,12 +147,11 @@ def make_tasks(
         try:
             window = resolve_window(options.window, scan)
         except InputFileError as error:
-            if on_failure is None or len(found) == 1:
-                raise
             on_failure(error.path, error)
             continue
-        kind = output_kind(scan, options.output_format)
-        wanted.append((scan, name, ending_of(scan, kind), kind, window))
+        kind = output_kind(scan, options.output_format, source_kind(scan))
+        ending = ENDINGS[kind] if is_one_file(scan, kind) else ""
+        wanted.append((scan, name, ending, kind, window))
     return plan(output, wanted, _FILES, work.job) if wanted else []
 
 

@@ -21,7 +21,7 @@ from tfstyle import encoders
 from tfstyle._private.versions import package_versions
 from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom
 from tfstyle.errors import ArgumentError, require_packages
-from tfstyle.runs.fit import Backup, fit_resumable, read_history, steps_done
+from tfstyle.runs.fit import Backup, History, fit_resumable, steps_done
 from tfstyle.runs.folder import RunFolder
 from tfstyle.runs.options import TrainingRun
 from tfstyle.style_transfer import StyleTransfer
@@ -57,7 +57,7 @@ class TrainingResult:
     history: Path
     steps: int
     resumed_from: int
-    losses: dict[str, float] = field(default_factory=dict)
+    losses: dict[str, float | None] = field(default_factory=dict)
 
 
 def train(
@@ -129,16 +129,14 @@ def _train(
     devices = strategy.num_replicas_in_sync
     log.info("training on %d device(s)", devices)
     if run.batch_size < devices:
-        raise ArgumentError(
-            f"batch_size: {run.batch_size} pairs are too few for {devices} devices; choose "
-            f"{devices} or more."
-        )
+        raise ArgumentError(f"batch_size: must be at least {devices}, one for each device.")
     preset, history_file = folder / "preset", folder / "history.json"
     if (preset / "preset.json").is_file():
         log.info("%s is finished already", folder)
         Backup.remove(folder / "backup")
-        rows = read_history(history_file)
-        return TrainingResult(preset, history_file, run.epochs * run.steps, run.epochs, _last(rows))
+        done = History(history_file)
+        done.read(run.epochs)
+        return TrainingResult(preset, history_file, run.epochs * run.steps, run.epochs, done.last)
     keras.utils.set_random_seed(run.seed)
     contents, styles = _load_scans(run)
     with strategy.scope():
@@ -161,10 +159,10 @@ def _train(
         extra_callbacks=extra_callbacks,
         verbose=verbose,
     )
-    losses = _last(history.rows)
-    model.save_to_preset(preset, card=_card(run, losses))
+    model.save_to_preset(preset, card=_card(run, history.last))
     Backup.remove(folder / "backup")
-    return TrainingResult(preset, history_file, steps_done(model), history.first_epoch, losses)
+    steps, first = steps_done(model), history.first_epoch
+    return TrainingResult(preset, history_file, steps, first, history.last)
 
 
 def _chosen(run: TrainingRun, names: Sequence[str]) -> dict[str, Any]:
@@ -172,29 +170,24 @@ def _chosen(run: TrainingRun, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _load_scans(run: TrainingRun) -> tuple[list[Scan], list[Scan]]:
-    contents = [scan for path in run.content for scan in _read(path)]
-    styles = [scan for path in run.style for scan in _read(path)] or list(contents)
+    def read(paths: Sequence[str]) -> list[Scan]:
+        # in memory, or on the disk still where a file can be mapped
+        return [scan.load() for path in paths for scan in read_scans(path, lazy=True)]
+
+    contents = read(run.content)
+    styles = read(run.style) or contents
     phantoms = [
         spine_phantom(seed=run.seed + i, size=max(128, run.crop)).scan for i in range(run.phantoms)
     ]
     return contents + phantoms, styles + phantoms
 
 
-def _read(path: str) -> list[Scan]:
-    """Scans in memory, or on the disk still where a file can be mapped."""
-    return [scan.load() for scan in read_scans(path, lazy=True)]
-
-
 def _build(run: TrainingRun) -> StyleTransfer:
     start = None if run.preset is None else StyleTransfer.from_preset(run.preset)
-    if start is None:
-        family, layer = encoders.family(run.encoder), run.layer
-    else:
-        family, layer = type(start.encoder), start.layer
-        if run.layer not in (None, layer):
-            raise ArgumentError(
-                f"layer: {run.preset} works at {layer!r}, which cannot become {run.layer!r}."
-            )
+    family = encoders.family(run.encoder) if start is None else type(start.encoder)
+    layer = run.layer if start is None else start.layer
+    if run.layer not in (None, layer):
+        raise ArgumentError(f"layer: {run.preset} works at {layer!r} and not {run.layer!r}.")
     # Nothing behind the deepest tap is built: those layers are the largest.
     deepest = family.deepest(
         (
@@ -219,13 +212,12 @@ def _weighted(layers: Sequence[str] | None, argument: str) -> dict[str, float] |
         try:
             table[name] = float(weight) if colon else 1.0
         except ValueError:
-            raise ArgumentError(
-                f"{argument}: expected TAP or TAP:WEIGHT such as relu2_1:0.5, received {text!r}."
-            ) from None
+            what = "TAP or TAP:WEIGHT such as relu2_1:0.5"
+            raise ArgumentError(f"{argument}: must be {what}, received {text!r}.") from None
     return table
 
 
-def _card(run: TrainingRun, losses: dict[str, float]) -> dict:
+def _card(run: TrainingRun, losses: dict[str, float | None]) -> dict:
     settings = asdict(run)
     # Paths may carry names of patients or machines; a preset travels, so it gets counts alone.
     for key in ("content", "style"):
@@ -248,14 +240,9 @@ def environment() -> dict[str, str | None]:
     versions = package_versions(("tensorflow", "keras", "numpy", "pydicom"))
     root = Path(__file__).resolve().parents[2]
     if (root / ".git").exists():
-        with suppress(OSError):
-            done = subprocess.run(
-                ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True
-            )
-            if done.returncode == 0:
-                versions["git"] = done.stdout.strip()
+        words = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        with suppress(OSError, subprocess.CalledProcessError):
+            versions["git"] = subprocess.check_output(
+                words, stderr=subprocess.DEVNULL, text=True
+            ).strip()
     return versions
-
-
-def _last(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    return dict(rows[-1]) if rows else {}

@@ -21,7 +21,6 @@ DERIVED = ["DERIVED", "SECONDARY", "AXIAL"]
         ({"WindowCenter": None}, None),
         ({"VOILUTFunction": "LINEAR_EXACT", "WindowCenter": 40, "WindowWidth": 400},
          Window(40, 400)),
-        ({"WindowCenter": 40, "WindowWidth": 1}, None),
         ({"PhotometricInterpretation": "MONOCHROME1", "Modality": "DX", "WindowCenter": 1050.5,
           "WindowWidth": 101}, Window(-1050, 100)),
     ],
@@ -34,7 +33,6 @@ def test_windows(write_ct, changes, window):
     ("changes", "units"),
     [
         ({"ImageType": DERIVED, "RescaleType": "US"}, "US"),
-        ({"ImageType": DERIVED, "RescaleType": "HU"}, "HU"),
         ({"RescaleType": "US"}, "HU"),  # PS3.3 C.8.2.1: originals are in HU
         ({"Modality": "MR"}, "US"),
     ],
@@ -70,9 +68,7 @@ def spoil(path, keyword, text):
 @pytest.mark.parametrize(
     ("keyword", "text", "named"),
     [
-        ("RescaleIntercept", "-1024,", r"Rescale Intercept \(0028,1052\) is not a number"),
         ("RescaleSlope", "1,0", r"Rescale Slope \(0028,1053\) is not a number"),
-        ("PixelSpacing", "0,5\\0,5", r"Pixel Spacing \(0028,0030\) is not two"),
         ("PixelSpacing", "0.5", r"Pixel Spacing \(0028,0030\) is not two"),
     ],
 )
@@ -81,14 +77,6 @@ def test_malformed_numbers(write_ct, keyword, text, named):
     spoil(path, keyword, text)
     with pytest.raises(InputFileError, match=rf"ct\.dcm: {named}"):
         read_scan(path)
-
-
-def test_malformed_place(write_series, caplog):
-    paths = write_series([0, 2, 4])
-    for path in paths:
-        spoil(path, "ImagePositionPatient", "1\\0\\x")
-    assert len(read_scan(paths[0].parent)) == 3
-    assert "has no Image Position (Patient); sorted by Instance Number" in caplog.text
 
 
 def test_enhanced_multi_frame(enhanced_ct):

@@ -87,8 +87,6 @@ def study(write_series, tmp_path):
     ("series", "slices"),
     [
         ("1", 3),  # of two folders
-        ("02", 3),
-        ("22", 5),
         ("1.2.3.12", 3),
         ("s22", 5),
     ],
@@ -97,16 +95,10 @@ def test_series(study, series, slices):
     assert len(read_scan(study, series=series)) == slices
 
 
-@pytest.mark.parametrize("series", ["3", "1.2.3", ""])
+@pytest.mark.parametrize("series", ["3", ""])
 def test_no_such_series(study, series):
     with pytest.raises(InputFileError, match="holds no series"):
         read_scans(study, series=series)
-
-
-def test_blank_series_uids_are_grouped_by_folder(write_series, tmp_path):
-    write_series([0, 2], "a", SeriesInstanceUID="")
-    write_series([0, 2, 4], "b", SeriesInstanceUID="")
-    assert [len(scan) for scan in read_scans(tmp_path)] == [2, 3]
 
 
 def test_two_patients_with_one_series_uid(write_series, tmp_path, caplog):
@@ -141,12 +133,11 @@ def test_one_difference_makes_two_scans_and_blanks_none(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"stored": np.zeros((4, 4), np.int16)}, "4 x 4 pixels, unlike the 8 x 6"),
-        ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "another orientation"),
-        ({"ImageOrientationPatient": None}, "has no orientation, unlike its series"),
-        ({"PixelSpacing": [1, 1]}, "another pixel spacing"),
-        ({"ImagePositionPatient": None}, "has no position"),
-        ({"Modality": "OT"}, "other units"),
+        ({"stored": np.zeros((4, 4), np.int16)}, "unlike its series in size"),
+        ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "unlike its series in orientation"),
+        ({"PixelSpacing": [1, 1]}, "unlike its series in pixel spacing"),
+        ({"ImagePositionPatient": None}, "unlike its series in position"),
+        ({"Modality": "OT"}, "unlike its series in units"),
         ({"ImageType": SCOUT}, "a scout image (Image Type LOCALIZER)"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "a color image"),
     ],

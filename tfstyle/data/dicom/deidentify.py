@@ -11,14 +11,14 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import metadata
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence as DicomSequence
 
 from tfstyle._private.images import one_of
+from tfstyle.data.dicom.files import code
 from tfstyle.errors import InputFileError, require_packages
 
 #: ``keep`` leaves all attributes that describe patient, study, place and staff; ``basic`` is the
@@ -27,8 +27,6 @@ PROFILES = ("keep", "basic")
 
 #: Edition of Table E.1-1, as dicom-anonymizer calls it.
 TABLE = "dicomfields_2026c"
-
-_METHOD = ("113100", "DCM", "Basic Application Confidentiality Profile")
 
 # Free text, dates and names that the table does not list are just as private.
 _TALKATIVE = frozenset({"DA", "DT", "LT", "PN", "ST", "TM", "UC", "UN", "UR", "UT"})
@@ -68,11 +66,8 @@ def new_uid(uid: str, key: str) -> str:
 def check_burned_in(said: str | None, path: str) -> None:
     """Raises an InputFileError if BurnedInAnnotation says that a file's pixels hold text."""
     if str(said or "").strip().upper() == "YES":
-        raise InputFileError(
-            path,
-            "Burned In Annotation (0028,0301) says YES, and text in the pixels is not removed; "
-            "leave the image out, or clean it and set the attribute to NO.",
-        )
+        what = "Burned In Annotation (0028,0301) says YES, and text in the pixels is not removed"
+        raise InputFileError(path, f"{what}; leave the image out, or clean it and say NO.")
 
 
 def deidentify(dataset: Dataset, key: str) -> None:
@@ -102,9 +97,9 @@ def deidentify(dataset: Dataset, key: str) -> None:
         "DICOM PS3.15 Basic Application Confidentiality Profile",
         f"dicom-anonymizer {metadata.version('dicom-anonymizer')}, {TABLE}",
     ]
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = _METHOD
-    dataset.DeidentificationMethodCodeSequence = DicomSequence([item])
+    dataset.DeidentificationMethodCodeSequence = code(
+        "113100", "DCM", "Basic Application Confidentiality Profile"
+    )
     dataset.LongitudinalTemporalInformationModified = "REMOVED"
 
 
@@ -114,7 +109,7 @@ def _rules() -> dict[tuple, Callable]:
     require_packages({"dicomanonymizer": "dicom-anonymizer"}, "deidentify", "deidentify='basic'")
     from dicomanonymizer import simpledicomanonymizer as theirs
 
-    rules = {}
+    rules: dict[tuple, Callable] = {}
     for tag, action in theirs.initialize_actions(TABLE).items():
         name = action.__name__
         kind = dictionary_VR(tag) if len(tag) == 2 and dictionary_has_tag(tag) else ""
@@ -122,24 +117,22 @@ def _rules() -> dict[tuple, Callable]:
             rules[tag] = _remove  # the package keeps dates, with a dummy
         elif kind in _DATES:
             # Its dummies, of the year 1, are refused by other software.
-            rules[tag] = _set_to("" if name.startswith("empty") else _DATES[kind])
+            value = "" if name.startswith("empty") else _DATES[kind]
+            rules[tag] = partial(_set, value=value)
         elif kind == "UI" or action is theirs.delete_or_empty_or_replace_UID:
             # U, and U* for sequences of references: by new_uid in _apply.
             rules[tag] = lambda dataset, tag: None
         elif kind == "SQ" and action is not theirs.replace:
             # Items of dummies fit no image; images need none of these.
-            rules[tag] = _set_to([]) if action is theirs.empty else _remove
+            rules[tag] = partial(_set, value=[]) if action is theirs.empty else _remove
         else:
-            rules[tag] = _or_remove(action)
+            rules[tag] = partial(_try, action=action)
     return rules
 
 
-def _set_to(value: object) -> Callable:
-    def act(dataset: Dataset, tag: tuple[int, int]) -> None:
-        if tag in dataset:
-            dataset[tag].value = value
-
-    return act
+def _set(dataset: Dataset, tag: tuple[int, int], *, value: object) -> None:
+    if tag in dataset:
+        dataset[tag].value = value
 
 
 def _remove(dataset: Dataset, tag: tuple[int, int]) -> None:
@@ -147,16 +140,12 @@ def _remove(dataset: Dataset, tag: tuple[int, int]) -> None:
         del dataset[tag]
 
 
-def _or_remove(action: Callable) -> Callable:
+def _try(dataset: Dataset, tag: tuple[int, int], *, action: Callable) -> None:
     """The action, but what cannot be replaced, being damaged or of a rare kind, is removed."""
-
-    def act(dataset: Dataset, tag: tuple[int, int]) -> None:
-        try:
-            action(dataset, tag)
-        except Exception:
-            _remove(dataset, tag)
-
-    return act
+    try:
+        action(dataset, tag)
+    except Exception:
+        _remove(dataset, tag)
 
 
 def _apply(dataset: Dataset, key: str, rules: dict[tuple, Callable]) -> None:

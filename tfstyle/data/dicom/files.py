@@ -18,8 +18,10 @@ import numpy as np
 import pydicom
 from pydicom.datadict import dictionary_description
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import Tag
 
+from tfstyle._private.files import reading
 from tfstyle.data.privacy import reason_of, values_unsaid
 from tfstyle.errors import InputFileError, TfstyleError
 from tfstyle.limits import check
@@ -30,11 +32,7 @@ class NotDicomError(InputFileError):
 
 
 class NoPictureError(InputFileError):
-    """A DICOM file without a picture; folders leave it out."""
-
-
-class NoSizeError(NoPictureError):
-    """A slice without its size; folders leave it out with a warning."""
+    """A DICOM file without a picture; folders leave it out with a warning."""
 
 
 def is_dicom(path: str | os.PathLike) -> bool:
@@ -63,23 +61,18 @@ def read_dataset(path: str, *, pixels: bool, tags: list[str] | None = None) -> D
         InputFileError: If the file is missing, damaged, or is not a DICOM file.
     """
     options: dict[str, Any] = {} if pixels else {"stop_before_pixels": True, "specific_tags": tags}
-    try:
-        with damage_is_input_error(path), _Bounded(path) as file:
-            head = file.peek()
-            if head[128:132] == b"DICM":
-                return pydicom.dcmread(file, **options)
-            if not _ELEMENT.match(head):
-                raise NotDicomError(path, _NOT_DICOM)
-            if not pixels and tags is not None:
-                options["specific_tags"] = [*tags, *_TELLING]
-            dataset = pydicom.dcmread(file, force=True, **options)
-            if not any(dataset.get(keyword) for keyword in _TELLING):
-                raise NotDicomError(path, _NOT_DICOM)
-            return dataset
-    except FileNotFoundError:
-        raise InputFileError(path, "no such file.") from None
-    except OSError as error:
-        raise InputFileError(path, f"cannot be read ({error.strerror}).") from error
+    with reading(path), damage_is_input_error(path), _Bounded(path) as file:
+        head = file.peek()
+        if head[128:132] == b"DICM":
+            return pydicom.dcmread(file, **options)
+        if not _ELEMENT.match(head):
+            raise NotDicomError(path, _NOT_DICOM)
+        if not pixels and tags is not None:
+            options["specific_tags"] = [*tags, *_TELLING]
+        dataset = pydicom.dcmread(file, force=True, **options)
+        if not any(dataset.get(keyword) for keyword in _TELLING):
+            raise NotDicomError(path, _NOT_DICOM)
+        return dataset
 
 
 _NOT_DICOM = "not a DICOM file (no 'DICM' prefix). Give a DICOM, NIfTI or PNG file."
@@ -166,6 +159,24 @@ def integer_of(dataset: Dataset, keyword: str, default: int = 0) -> int:
 def meta_of(dataset: Dataset) -> Dataset:
     """The file meta group, empty where there is none."""
     return getattr(dataset, "file_meta", None) or Dataset()
+
+
+def sop_class_of(dataset: Dataset) -> str:
+    """The SOP class, which some exporters leave to the file meta group, or ""."""
+    return text_of(dataset, "SOPClassUID") or text_of(meta_of(dataset), "MediaStorageSOPClassUID")
+
+
+def item(**attributes: object) -> DicomSequence:
+    """A sequence of one item."""
+    dataset = Dataset()
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
+    return DicomSequence([dataset])
+
+
+def code(value: str, scheme: str, meaning: str) -> DicomSequence:
+    """A code as a sequence of one item (PS3.3 8.8)."""
+    return item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
 
 
 def check_size(path: str, dataset: Dataset) -> None:

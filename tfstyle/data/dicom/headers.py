@@ -13,7 +13,6 @@ from pydicom.dataset import Dataset
 from tfstyle.data.dicom import tables
 from tfstyle.data.dicom.files import (
     NoPictureError,
-    NoSizeError,
     called,
     check_size,
     damage_is_input_error,
@@ -21,6 +20,7 @@ from tfstyle.data.dicom.files import (
     meta_of,
     number_of,
     numbers_of,
+    sop_class_of,
     text_of,
 )
 from tfstyle.data.layouts import MARK
@@ -195,19 +195,13 @@ def frames_of(path: str, dataset: Dataset) -> list[Frame]:
 
 def _describe(path: str, dataset: Dataset) -> list[Frame]:
     modality, meta = text_of(dataset, "Modality"), meta_of(dataset)
-    sop_class = text_of(dataset, "SOPClassUID") or text_of(meta, "MediaStorageSOPClassUID")
+    sop_class = sop_class_of(dataset)
     if sop_class == pydicom.uid.MediaStorageDirectoryStorage:
-        raise NoPictureError(
-            path,
-            "a DICOMDIR, the index of DICOM files that lie beside and below it. Give the folder "
-            "that holds it.",
-        )
+        raise NoPictureError(path, "a DICOMDIR, the index of files. Give the folder that holds it.")
     if "Rows" not in dataset or "Columns" not in dataset or modality in _NOT_PICTURES:
-        if modality in ("CT", "MR", "PT"):
-            problem = f"a {modality} file without Rows and Columns; it may be cut short."
-            raise NoSizeError(path, problem)
         what = modality or pydicom.uid.UID(sop_class).name or "unknown object"
-        raise NoPictureError(path, f"a DICOM file without a picture to read ({what}).")
+        problem = f"a DICOM file ({what}) without Rows and Columns of a picture to read."
+        raise NoPictureError(path, problem)
     check_size(path, dataset)
     count = max(1, integer_of(dataset, "NumberOfFrames", 1))
     # Frames beyond those that have functional groups of their own are alike.

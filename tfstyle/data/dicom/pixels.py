@@ -6,7 +6,6 @@ import re
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pydicom
@@ -44,7 +43,7 @@ class OpenFiles:
     """DICOM files in use: those of several frames, by path, are decoded once."""
 
     def __init__(self) -> None:
-        self._decoded: dict[str, tuple[Dataset, Stored]] = {}
+        self._decoded: dict[str, tuple[Dataset, np.ndarray, int]] = {}
 
     def plane(self, frame: Frame) -> np.ndarray:
         """Pixels (rows, columns) of one frame: int16 HU, or float64 in other units."""
@@ -52,16 +51,16 @@ class OpenFiles:
         if found is None:
             dataset = read_dataset(frame.path, pixels=True)
             with damage_is_input_error(frame.path):
-                found = dataset, decode(frame.path, dataset)
+                found = dataset, *decode(frame.path, dataset)
             if frame.NumberOfFrames > 1:
                 self._decoded[frame.path] = found
-        dataset, stored = found
-        if frame.index >= len(stored.cells):
+        dataset, cells, bits = found
+        if frame.index >= len(cells):
             raise InputFileError(frame.path, f"lacks some of its {frame.NumberOfFrames} frames.")
-        if stored.cells[frame.index].shape != frame.shape:
+        if cells[frame.index].shape != frame.shape:
             raise InputFileError(frame.where, "changed while it was read.")
         with damage_is_input_error(frame.path):
-            return _values_of(frame, dataset, stored)
+            return _values_of(frame, dataset, cells[frame.index], bits)
 
 
 @dataclass(frozen=True)
@@ -98,16 +97,11 @@ class DicomPixels:
 _WITHOUT_GDCM = frozenset(pydicom.uid.JPEG2000TransferSyntaxes)
 
 
-class Stored(NamedTuple):
-    """Pixel data as it is in a file (frames, rows, columns), and the bits of and below a value."""
+def decode(path: str, dataset: Dataset) -> tuple[np.ndarray, int]:
+    """Pixel data as it is in a file (frames, rows, columns), and how many bits hold a value.
 
-    cells: np.ndarray
-    bits: int
-    below: int
-
-
-def decode(path: str, dataset: Dataset) -> Stored:
-    """Decodes the pixel data of a file; an InputFileError where that cannot be done."""
+    Raises an InputFileError where it cannot be decoded.
+    """
     if not any(k in dataset for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise InputFileError(path, "has no pixel data; the file may be cut short.")
     if getattr(dataset, "file_meta", None) is None:
@@ -116,12 +110,15 @@ def decode(path: str, dataset: Dataset) -> Stored:
     if syntax is None:  # no preamble: implicit little endian is the default, PS3.5 section 10
         syntax = dataset.file_meta.TransferSyntaxUID = _native_syntax(path, dataset)
     check_size(path, dataset)
-    if "PixelData" in dataset:
-        for keyword in _REQUIRED:
-            if dataset.get(keyword) in (None, ""):
-                raise InputFileError(path, f"lacks {called(keyword)}, and with it its pixels.")
-    precision = _precision(path, dataset)
-    # What lies beside the stored bits is dealt with in _value_bits, which knows of High Bit.
+    for keyword in _REQUIRED if "PixelData" in dataset else ():
+        if dataset.get(keyword) in (None, ""):
+            raise InputFileError(path, f"lacks {called(keyword)}, and with it its pixels.")
+    bits = integer_of(dataset, "BitsStored")
+    if integer_of(dataset, "HighBit", bits - 1) != bits - 1:
+        what = f"{called('HighBit')} is not one less than Bits Stored, as it must be"
+        raise InputFileError(path, f"{what}; shift the values and mend the attribute.")
+    _check_codestreams(path, dataset)
+    # What lies beside the stored bits is dealt with in _values_of.
     plugin = "pylibjpeg" if syntax in _WITHOUT_GDCM else ""
     dataset.pixel_array_options(correct_unused_bits=False, decoding_plugin=plugin)
     try:
@@ -129,11 +126,21 @@ def decode(path: str, dataset: Dataset) -> Stored:
     except BaseException as error:  # decoders raise many kinds, one even beside Exception
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
-        raise _undecodable(path, syntax, error) from None
+        name = getattr(syntax, "name", "") or "unknown transfer syntax"
+        hint = "convert it to Explicit VR Little Endian, for example with gdcmconv --raw"
+        if syntax == pydicom.uid.JPEGExtended12Bit:
+            hint = "JPEG of 12 bits needs pylibjpeg-libjpeg (GPL): pip install 'tfstyle[libjpeg]'"
+        raise InputFileError(
+            path,
+            f"the pixel data ({name}) cannot be decoded ({reason_of(error)}): it is truncated or "
+            f"damaged, or of a kind that is not read; {hint}.",
+        ) from None
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     if rows < 1 or columns < 1 or stored.size == 0 or stored.size % (rows * columns):
         raise InputFileError(path, f"the pixel data does not fit {rows} rows x {columns} columns.")
-    return Stored(stored.reshape(-1, rows, columns), *_value_bits(dataset, stored, precision))
+    total = 8 * stored.dtype.itemsize
+    whole = stored.dtype.kind in "iu" and 0 < bits < total
+    return stored.reshape(-1, rows, columns), bits if whole else total
 
 
 def _native_syntax(path: str, dataset: Dataset) -> pydicom.uid.UID:
@@ -147,27 +154,6 @@ def _native_syntax(path: str, dataset: Dataset) -> pydicom.uid.UID:
     return pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
 
 
-def _undecodable(path: str, syntax: pydicom.uid.UID, error: BaseException) -> InputFileError:
-    """The error for pixels that no decoder could read."""
-    name, text = getattr(syntax, "name", "") or "unknown transfer syntax", str(error)
-    if syntax == pydicom.uid.JPEGExtended12Bit and "12-bit" in text and "pylibjpeg" not in text:
-        problem = (
-            "12-bit JPEG needs a decoder that is not installed, pylibjpeg-libjpeg (GPL): "
-            "pip install 'tfstyle[libjpeg]', or decompress the file."
-        )
-    elif isinstance(error, NotImplementedError):
-        problem = (
-            "this kind is not read; convert the file to Explicit VR Little Endian, for example "
-            "with gdcmconv --raw."
-        )
-    else:
-        problem = (
-            "cannot be decoded: it is truncated or damaged, or compressed in an unusual way "
-            f"({reason_of(error)})."
-        )
-    return InputFileError(path, f"the pixel data ({name}): {problem}")
-
-
 _CODESTREAMS = {
     *pydicom.uid.JPEGTransferSyntaxes,
     *pydicom.uid.JPEGLSTransferSyntaxes,
@@ -175,40 +161,35 @@ _CODESTREAMS = {
 }
 
 
-def _precision(path: str, dataset: Dataset) -> int | None:
-    """Bits a sample of a compressed picture by its own header; None for other pixel data.
+def _check_codestreams(path: str, dataset: Dataset) -> None:
+    """Refuses compressed pictures whose own header has another size than the file's.
 
-    Decoders take memory and time by that header, not by Rows and Columns; an InputFileError if the
-    two differ.
+    Decoders take memory and time by that header, not by Rows and Columns.
     """
     if dataset.file_meta.TransferSyntaxUID not in _CODESTREAMS:
-        return None
+        return
     rows, columns = int(dataset.Rows), int(dataset.Columns)
-    count, bits = max(1, integer_of(dataset, "NumberOfFrames", 1)), []
+    count = max(1, integer_of(dataset, "NumberOfFrames", 1))
     try:
-        pictures = [
-            picture_size(frame)
-            for frame in pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=count)
-        ]
+        pictures = pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=count)
+        sizes = [picture_size(picture) for picture in pictures]
     except Exception as error:
         reason = reason_of(error)
         raise InputFileError(path, f"the pixel data is truncated or damaged ({reason}).") from None
-    for size in pictures:
-        if size is None or size[:2] != (rows, columns):
+    for size in sizes:
+        if size != (rows, columns):
             found = "of no known size" if size is None else f"of {size[0]} x {size[1]} pixels"
             what = f"holds a compressed picture {found}, but names {rows} rows x {columns} columns."
             raise InputFileError(path, what)
-        bits.append(size[2])
-    return max(bits, default=None)
 
 
 #: Headers with the size of a picture, from their marker on: SIZ of JPEG 2000, SOF of the others.
-_SIZ = re.compile(rb"\xff\x4f\xff\x51.{4}(.{16}).{18}(.)", re.S)
+_SIZ = re.compile(rb"\xff\x4f\xff\x51.{4}(.{16})", re.S)
 _SOF = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 
 
-def picture_size(data: bytes) -> tuple[int, int, int] | None:
-    """Rows, columns and bits a sample of a JPEG, JPEG-LS or JPEG 2000 picture, by its first header.
+def picture_size(data: bytes) -> tuple[int, int] | None:
+    """Rows and columns of a JPEG, JPEG-LS or JPEG 2000 picture, by its first header.
 
     None where it is none of them, or names them twice and not alike.
 
@@ -218,7 +199,7 @@ def picture_size(data: bytes) -> tuple[int, int, int] | None:
         if (header := _SIZ.search(data)) is None:
             return None
         x, y, x0, y0 = struct.unpack(">4I", header[1])
-        return y - y0, x - x0, (header[2][0] & 0x7F) + 1
+        return y - y0, x - x0
     sizes, position = set(), 2
     while position + 4 <= len(data):
         first, marker = data[position : position + 2]
@@ -228,28 +209,11 @@ def picture_size(data: bytes) -> tuple[int, int, int] | None:
             position += 2
         else:
             if marker in _SOF:
-                bits, *size = struct.unpack(
-                    ">BHH", data[position + 4 : position + 9].ljust(5, b"\0")
-                )
-                sizes.add((*size, bits))
+                sizes.add(struct.unpack(">HH", data[position + 5 : position + 9].ljust(4, b"\0")))
             if marker == 0xDA and sizes:  # the scan begins: coded values follow
                 break
             position += 2 + max(2, int.from_bytes(data[position + 2 : position + 4], "big"))
     return sizes.pop() if len(sizes) == 1 else None
-
-
-def _value_bits(dataset: Dataset, stored: np.ndarray, precision: int | None) -> tuple[int, int]:
-    """How many bits of a cell are used, and how many lie unused below them (PS3.5 8.1.1)."""
-    total = 8 * stored.dtype.itemsize
-    bits = integer_of(dataset, "BitsStored", total)
-    if stored.dtype.kind not in "iu" or not 0 < bits < total:
-        return total, 0
-    high_bit = integer_of(dataset, "HighBit", bits - 1)
-    # A codestream of as many bits as are stored holds the value, one of more bits the cell, as
-    # native and RLE data do.
-    if precision is not None and precision <= high_bit:
-        return bits, 0
-    return bits, max(0, min(high_bit + 1, total) - bits)
 
 
 def _padding(dataset: Dataset, *candidates: np.ndarray) -> np.ndarray | None:
@@ -281,18 +245,16 @@ def _rescale(frame: Frame) -> tuple[float, float]:
     return frame.RescaleSlope or 1.0, frame.RescaleIntercept or 0.0
 
 
-def _values_of(frame: Frame, dataset: Dataset, stored: Stored) -> np.ndarray:
-    """One frame's cells (rows, columns) to HU int16, or float64 in other units."""
-    cells = values = stored.cells[frame.index]
+def _values_of(frame: Frame, dataset: Dataset, cells: np.ndarray, bits: int) -> np.ndarray:
+    """One frame's cells (rows, columns), of so many bits used, to HU int16, or float64."""
     if cells.dtype.kind == "f" and not np.isfinite(cells).all():
         raise InputFileError(frame.where, "the pixel data holds NaN or infinite values.")
-    total = 8 * cells.dtype.itemsize
-    if stored.bits < total:
-        # Without the bits beside it, which old files use for overlays: to the upper end and down
-        # again, which extends the sign.
-        values = (cells << (total - stored.bits - stored.below)) >> (total - stored.bits)
+    # Without the bits above, which old files use for overlays: to the upper end and down again,
+    # which extends the sign.
+    above = 8 * cells.dtype.itemsize - bits
+    values = (cells << above) >> above if above else cells
     # Some files pad with values that have more bits than Bits Stored.
-    padding = _padding(dataset, values, *([] if stored.below else [cells]))
+    padding = _padding(dataset, values, cells)
     if dataset.get("ModalityLUTSequence") and frame.RescaleSlope is None:
         try:
             values = pydicom.pixels.apply_modality_lut(values, dataset).astype(np.float64)

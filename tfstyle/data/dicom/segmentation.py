@@ -11,7 +11,7 @@ from pydicom.uid import generate_uid
 
 from tfstyle._private.files import temporary_beside
 from tfstyle.data.dicom import tables
-from tfstyle.data.dicom.files import check_size, meta_of, read_dataset
+from tfstyle.data.dicom.files import check_size, read_dataset, sop_class_of
 from tfstyle.data.layouts import MARK
 from tfstyle.data.privacy import reason_of, values_unsaid
 from tfstyle.data.scan import Scan
@@ -43,8 +43,8 @@ def read_dicom_seg(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
 
     path = os.fspath(path)
     dataset = read_dataset(path, pixels=True)
+    check_size(path, dataset)
     try:
-        check_size(path, dataset)
         with values_unsaid():
             segmentation = hd.seg.Segmentation.from_dataset(dataset, copy=False)
             geometry = segmentation.get_volume_geometry()
@@ -88,9 +88,7 @@ def write_dicom_seg(
     lacks what a segmentation must refer to, and OutputError and MissingPackageError.
     """
     if not scan.frames:
-        raise ArgumentError(
-            f"scan: must be read from DICOM for a DICOM SEG, received {scan.name}; write NIfTI."
-        )
+        raise ArgumentError(f"scan: must be read from DICOM, received {scan.name}.")
     labels = np.asarray(labels)
     if labels.shape != scan.shape or labels.dtype != np.uint8:
         found = f"{labels.dtype} {labels.shape}"
@@ -106,16 +104,14 @@ def write_dicom_seg(
         for keyword in _CARRIED:
             header.setdefault(keyword, "")
         # Some exporters leave them to the file's meta information, or out.
-        if not header.get("SOPClassUID"):
-            plain = tables.CT if own[file].Modality == "CT" else tables.SECONDARY_CAPTURE
-            header.SOPClassUID = meta_of(header).get("MediaStorageSOPClassUID") or plain
-        if not header.get("SOPInstanceUID"):
-            header.SOPInstanceUID = own[file].SOPInstanceUID or generate_uid()
+        plain = tables.CT if own[file].Modality == "CT" else tables.SECONDARY_CAPTURE
+        header.SOPClassUID = sop_class_of(header) or plain
+        header.SOPInstanceUID = own[file].SOPInstanceUID or generate_uid()
     if len(files) == 1 and scan.frames[0].NumberOfFrames > 1:
         whole = np.zeros((scan.frames[0].NumberOfFrames, *labels.shape[1:]), np.uint8)
         whole[[frame.index for frame in scan.frames]] = labels
         labels = whole
-    names = dict(names or {})
+    names = names or {}
     algorithm = hd.AlgorithmIdentificationSequence(
         model, codes.DCM.ArtificialIntelligence, version or "0"
     )

@@ -17,10 +17,10 @@ from typing import cast
 import numpy as np
 
 from tfstyle._private.files import safe_name
-from tfstyle.data.dicom.files import NoPictureError, NoSizeError, read_dataset
+from tfstyle.data.dicom.files import NoPictureError, read_dataset
 from tfstyle.data.dicom.headers import Frame, Identity, frames_of
 from tfstyle.data.dicom.pixels import DicomPixels, OpenFiles
-from tfstyle.data.dicom.stacks import ORIENTATION, clusters_of, say, stacks_of, unlike
+from tfstyle.data.dicom.stacks import clusters_of, say, stacks_of, unlike
 from tfstyle.data.scan import Scan
 from tfstyle.errors import InputFileError
 
@@ -42,19 +42,16 @@ def read_dicom(
     """
     files = sorted(os.fspath(path) for path in paths)
     found: list[Frame] = []
-    others, lost = 0, []
+    left = []
     for path in files:
         try:
             found += frames_of(path, read_dataset(path, pixels=False))
         except NoPictureError as error:
             if as_given:
                 raise
-            others += 1
-            lost += [error] if isinstance(error, NoSizeError) else []
-    if lost:
-        logger.warning("Left out: %s%s: %s", lost[0].path, _more(len(lost)), lost[0].problem)
-    if found and others > len(lost):
-        logger.warning("Left out: %d DICOM objects without pictures.", others - len(lost))
+            left.append(error)
+    if left:
+        logger.warning("Left out: %s%s: %s", left[0].path, _more(len(left)), left[0].problem)
     scans = scans_of(found, name or series_name(files), as_given=as_given)
     return scans if lazy else load_all(scans)
 
@@ -175,15 +172,14 @@ def _without_odd(clusters: list[list[Frame]], name: str) -> list[list[Frame]]:
     main = max(clusters, key=len, default=[])
     kept = []
     for cluster in clusters:
-        reason = unlike(cluster[0], main[0])
-        if reason == ORIENTATION and len(cluster) > 1:
-            reason = ""
-            what = f"{len(cluster)} images of another orientation ({cluster[0].where})"
-            say(name, f"holds {what}; read as a scan of their own")
-        if reason:
-            _say_odd(cluster, reason, name)
-        else:
-            kept.append(cluster)
+        what = unlike(cluster[0], main[0])
+        if what == "orientation" and len(cluster) > 1:
+            images = f"{len(cluster)} images of another orientation ({cluster[0].where})"
+            say(name, f"holds {images}; read as a scan of their own")
+        elif what:
+            _say_odd(cluster, f"unlike its series in {what}", name)
+            continue
+        kept.append(cluster)
     return kept
 
 

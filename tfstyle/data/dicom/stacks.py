@@ -42,28 +42,20 @@ def clusters_of(frames: Sequence[Frame]) -> list[list[Frame]]:
     return clusters
 
 
-#: What :func:`unlike` says of frames that may be a stack of their own.
-ORIENTATION = "another orientation than its series"
-
-
 def unlike(frame: Frame, other: Frame) -> str:
-    """What a frame has unlike another one of its series, "" where they may be of one stack."""
+    """In what a frame is unlike another one of its series, "" where they may be of one stack."""
     if frame.shape != other.shape:
-        return (
-            f"{frame.Rows} x {frame.Columns} pixels, unlike the {other.Rows} x {other.Columns} of "
-            "its series"
-        )
+        return "size"
     if not np.allclose(frame.PixelSpacing, other.PixelSpacing, rtol=1e-3):
-        return "another pixel spacing than its series"
-    for keyword in ("ImagePositionPatient", "ImageOrientationPatient"):
-        if (getattr(frame, keyword) is None) != (getattr(other, keyword) is None):
-            return f"has no {keyword[5:-7].lower()}, unlike its series"
+        return "pixel spacing"
     if (frame.units, frame.scout, frame.inverted) != (other.units, other.scout, other.inverted):
-        return "other units than its series"
+        return "units"
+    if (frame.ImagePositionPatient is None) != (other.ImagePositionPatient is None):
+        return "position"
     one, two = frame.ImageOrientationPatient, other.ImageOrientationPatient
-    if one is not None and two is not None and not np.allclose(one, two, atol=2e-3):
-        return ORIENTATION
-    return ""
+    if one is None or two is None:
+        return "" if one is two else "position"
+    return "" if np.allclose(one, two, atol=2e-3) else "orientation"
 
 
 def stacks_of(frames: Sequence[Frame], name: str) -> list[tuple[list[Frame], tuple[str, ...]]]:
@@ -124,16 +116,12 @@ def _places(frames: list[Frame], name: str) -> tuple[list[float] | None, list[Fr
         apart = len({id(frame.contrasts) for frame in frames}) == len(frames)
         if positions.any() or not apart:
             return _snapped((positions @ frames[0].normal).tolist()), frames
-        problem = "has Image Position (Patient) 0\\0\\0 in all its images"
         frames = [replace(frame, ImagePositionPatient=None) for frame in frames]
-    else:
-        what = "Position" if frames[0].ImagePositionPatient is None else "Orientation"
-        problem = f"has no Image {what} (Patient)"
     numbers, how = [frame.InstanceNumber for frame in frames], "Instance Number"
     if None in numbers or len({f.path for f in frames}) > len(set(numbers)):
         how = "file name"
         frames = sorted(frames, key=lambda frame: (_natural(frame.path), frame.index))
-    say(name, f"{problem}; sorted by {how}")
+    say(name, f"does not say where its images lie (Image Position, Orientation); sorted by {how}")
     return None, frames
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 from pydicom.valuerep import format_number_as_ds
 
@@ -19,7 +18,15 @@ from tfstyle._private.files import temporary_beside
 from tfstyle.data.dicom import tables
 from tfstyle.data.dicom.deidentify import check_burned_in, check_profile, new_key, new_uid
 from tfstyle.data.dicom.deidentify import deidentify as deidentify_dataset
-from tfstyle.data.dicom.files import damage_is_input_error, meta_of, read_dataset
+from tfstyle.data.dicom.files import (
+    code,
+    damage_is_input_error,
+    item,
+    meta_of,
+    read_dataset,
+    sop_class_of,
+    text_of,
+)
 from tfstyle.data.dicom.headers import Frame, functional_group
 from tfstyle.data.layouts import DESCRIPTION
 from tfstyle.data.nifti import check_unit
@@ -27,7 +34,8 @@ from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
 from tfstyle.errors import ArgumentError, OutputError, writing
 
-_LEVELS = 65535
+#: Steps of the stored values.
+LEVELS = 65535
 _WHAT = "Gray scale style transfer"
 
 
@@ -49,9 +57,8 @@ def write_derived_series(
     what was made of what; private attributes, signatures, overlays and thumbnails are left out. A
     frame of an enhanced multi-frame source becomes a single-frame image.
 
-    The pixels are 16-bit stored values whose Rescale Slope and Intercept put 0 at the window's
-    lower and 65535 at its upper end: read back and put through ``window``, they give ``generated``
-    within half a step of 1/65535. They are a picture in the source's scale, not a measurement.
+    The pixels are 16-bit stored values: read back and put through ``window``, they give
+    ``generated`` within half a step of 1/65535. They are a picture, not a measurement.
 
     Example:
         >>> from tfstyle.data import WINDOWS, read_scan
@@ -85,9 +92,8 @@ def write_derived_series(
             ``"basic"`` refuses.
         OutputError: If the folder is not empty or cannot be written.
     """
-    if not isinstance(scan, Scan) or not scan.frames:
-        what = f"{scan.name} without frames" if isinstance(scan, Scan) else type(scan).__name__
-        raise ArgumentError(f"scan: must be a scan read from DICOM, received {what}.")
+    if not scan.frames:
+        raise ArgumentError(f"scan: must be read from DICOM, received {scan.name}.")
     frames, generated = scan.frames, check_unit(generated, scan.shape)
     series = DerivedSeries(
         window,
@@ -98,10 +104,8 @@ def write_derived_series(
     )
     out = Path(out_dir)
     with writing(out):
-        if out.is_dir() and any(out.iterdir()):
-            raise OutputError(out, "exists and is not empty; choose another folder.")
-        if not out.is_dir() and (out.exists() or out.is_symlink()):
-            raise OutputError(out, "exists and is not a folder; choose another name.")
+        if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
+            raise OutputError(out, "exists and is not an empty folder; choose another name.")
         names = []
         headers: dict[str, Dataset] = {}
         with temporary_beside(out, folder=True) as temporary:
@@ -109,20 +113,9 @@ def write_derived_series(
                 if frame.path not in headers:
                     headers = {frame.path: read_dataset(frame.path, pixels=False)}
                 names.append(series.file_name(number))
-                series.write(frame, image, number, temporary / names[-1], headers[frame.path])
+                series.write(image, temporary / names[-1], frame, number, headers[frame.path])
             os.rename(temporary, out)  # replaces an empty folder
     return [out / name for name in names]
-
-
-def _item(**attributes: object) -> DicomSequence:
-    item = Dataset()
-    for keyword, value in attributes.items():
-        setattr(item, keyword, value)
-    return DicomSequence([item])
-
-
-def _code(value: str, scheme: str, meaning: str) -> DicomSequence:
-    return _item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
 
 
 class DerivedSeries:
@@ -151,7 +144,7 @@ class DerivedSeries:
         if deidentify == "basic":  # the day may be that of the examination
             self.date, self.time, self.key = "", "", uid_key or new_key()
         # What the file will say, at most 16 characters each, decides the stored values.
-        self.slope = format_number_as_ds(window.width / _LEVELS)
+        self.slope = format_number_as_ds(window.width / LEVELS)
         self.intercept = format_number_as_ds(window.lower)
         self.description = (
             f"{DESCRIPTION}. Values are gray levels of the window "
@@ -166,10 +159,10 @@ class DerivedSeries:
 
     def write(
         self,
-        frame: Frame,
         image: np.ndarray,
-        number: int,
         path: str | os.PathLike,
+        frame: Frame,
+        number: int,
         header: Dataset | None = None,
     ) -> None:
         """Writes slice `number`, from 1, of which `header` is the source's data set, if at hand.
@@ -191,11 +184,11 @@ class DerivedSeries:
             deidentify_dataset(header, self.key)
             uid = new_uid(frame.SOPInstanceUID, self.key)
             frame = dataclasses.replace(frame, SOPInstanceUID=uid)
-        dataset = copy.deepcopy(header)
+        dataset = Dataset()  # a fresh one, so that nothing of the source's encoding is kept
+        dataset.update(copy.deepcopy(header))
         dataset.remove_private_tags()
         unknown = tables.CT if frame.Modality == "CT" else tables.SECONDARY_CAPTURE
-        source_class = header.get("SOPClassUID") or meta_of(header).get("MediaStorageSOPClassUID")
-        source_class = str(source_class or unknown)
+        source_class = sop_class_of(header) or unknown
         enhanced = source_class in tables.ENHANCED_CT
         multi_frame = (
             enhanced or frame.NumberOfFrames > 1 or "SharedFunctionalGroupsSequence" in header
@@ -219,15 +212,9 @@ class DerivedSeries:
         self._identify(dataset, header, frame, number, sop_class)
         self._explain(dataset, header, frame, source_class)
         self._pixels(dataset, frame, image)
-        # A fresh data set, so that nothing of the source's encoding is kept.
-        fresh = Dataset()
-        fresh.update(dataset)
-        fresh.file_meta = FileMetaDataset()
-        fresh.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-        fresh.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-        fresh.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        fresh.preamble = b"\0" * 128
-        return fresh
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        return dataset
 
     def _flatten(self, dataset: Dataset, header: Dataset, frame: Frame) -> None:
         """Moves what the functional groups say of a frame to the top level."""
@@ -263,10 +250,8 @@ class DerivedSeries:
         dataset.SeriesNumber = frame.SeriesNumber + 1000 if self.number is None else self.number
         if dataset.get("InstanceNumber") is None:
             dataset.InstanceNumber = number
-        text = self.series_description
-        if text is None:
-            source = str(header.get("SeriesDescription") or "").strip()
-            text = f"{source[:54]} (tfstyle)".strip()
+        own = f"{text_of(header, 'SeriesDescription')[:54]} (tfstyle)".strip()
+        text = own if self.series_description is None else self.series_description
         dataset.SeriesDescription = text[:64]
         for what in ("Series", "Content", "InstanceCreation"):
             for kind, value in (("Date", self.date), ("Time", self.time)):
@@ -277,35 +262,34 @@ class DerivedSeries:
 
     def _explain(self, dataset: Dataset, header: Dataset, frame: Frame, source_class: str) -> None:
         """Image Type, what was derived from what, by what, and old losses."""
-        kinds = header.get("ImageType")
-        kinds = [kinds] if isinstance(kinds, str) else list(kinds or [])
-        rest = [str(kind) for kind in kinds[2:]]
+        kinds = header.get("ImageType") or []
+        rest = [] if isinstance(kinds, str) else [str(kind) for kind in kinds[2:]]
         if dataset.SOPClassUID == tables.CT and not (rest and rest[0] in ("AXIAL", "LOCALIZER")):
             rest = ["AXIAL", *rest[1:]]
         dataset.ImageType = ["DERIVED", "SECONDARY", *rest]
         dataset.DerivationDescription = self.description
-        dataset.DerivationCodeSequence = _code("STYLE-TRANSFER", "99TFSTYLE", _WHAT)
+        dataset.DerivationCodeSequence = code("STYLE-TRANSFER", "99TFSTYLE", _WHAT)
         if UID(frame.SOPInstanceUID).is_valid:
             number = {"ReferencedFrameNumber": frame.index + 1} if frame.NumberOfFrames > 1 else {}
-            dataset.SourceImageSequence = _item(
+            dataset.SourceImageSequence = item(
                 ReferencedSOPClassUID=source_class,
                 ReferencedSOPInstanceUID=frame.SOPInstanceUID,
                 SpatialLocationsPreserved="YES",
-                PurposeOfReferenceCodeSequence=_code(
+                PurposeOfReferenceCodeSequence=code(
                     "121322", "DCM", "Source image for image processing operation"
                 ),
                 **number,
             )
         when = {"ContributionDateTime": self.date + self.time} if self.date else {}
-        dataset.ContributingEquipmentSequence = _item(
-            PurposeOfReferenceCodeSequence=_code("109103", "DCM", "Modifying Equipment"),
+        dataset.ContributingEquipmentSequence = item(
+            PurposeOfReferenceCodeSequence=code("109103", "DCM", "Modifying Equipment"),
             Manufacturer="tfstyle",
             ManufacturerModelName="tfstyle",
             SoftwareVersions=__version__,
             ContributionDescription=_WHAT,
             **when,
         )
-        lossy = str(header.get("LossyImageCompression") or "") == "01"
+        lossy = text_of(header, "LossyImageCompression") == "01"
         if lossy or str(meta_of(header).get("TransferSyntaxUID")) in tables.LOSSY_SYNTAXES:
             dataset.LossyImageCompression = "01"
         elif "LossyImageCompression" in dataset:
@@ -314,7 +298,7 @@ class DerivedSeries:
     def _pixels(self, dataset: Dataset, frame: Frame, image: np.ndarray) -> None:
         values = self.window.lower + image * self.window.width
         stored = np.rint((values - float(self.intercept)) / float(self.slope))
-        stored = np.clip(stored, 0, _LEVELS).astype("<u2")
+        stored = np.clip(stored, 0, LEVELS).astype("<u2")
         dataset.SamplesPerPixel = 1
         dataset.PhotometricInterpretation = "MONOCHROME2"
         dataset.Rows, dataset.Columns = stored.shape
