@@ -68,7 +68,7 @@ def augment(
         style_slices: Slices of each style scan, evenly spread, each of them a style. Defaults to
             one style a scan, of up to 16 slices for a ToneTransfer, else of the middle one.
         save_bank: File (.npz) in which to keep the encoded styles; they hold no images.
-        workers: Threads that read and write beside the model.
+        workers: Sources that are worked on at the same time, in threads.
     """
     from tfstyle.style_bank import StyleBank
 

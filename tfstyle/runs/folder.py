@@ -169,7 +169,7 @@ def inside(folder: Path, path: Path) -> Path:
 def files_digest(files: Iterable[str | os.PathLike], *facts: Any) -> str:
     """A digest of names, sizes and times of files, and of what else is to be told apart."""
     known = [
-        (os.fspath(file), status.st_size, status.st_mtime_ns)
+        (os.path.abspath(file), status.st_size, status.st_mtime_ns)
         for file, status in ((file, os.stat(file)) for file in files)
     ]
     return hashlib.sha256(json.dumps([facts, known]).encode()).hexdigest()
