@@ -18,7 +18,7 @@ from pydicom.data import get_testdata_file
 
 import tfstyle
 from tests.process import ROOT, python
-from tfstyle import cli, presets
+from tfstyle import cli
 from tfstyle.data import LABELS, read_scan, write_png
 from tfstyle.errors import ArgumentError, WeightsError
 
@@ -102,9 +102,6 @@ class TestHelp:
         assert shared
         assert all(mine == yours for mine, yours in shared.values()), shared
 
-    def test_default_preset_is_that_of_the_library(self):
-        assert cli.options.DEFAULT_PRESET == presets.DEFAULT
-
     def test_version(self, run):
         assert run("--version") == (0, f"tfstyle {tfstyle.__version__}\n", "")
 
@@ -140,9 +137,6 @@ class TestUsage:
         assert (status, out, err.count("\n")) == (2, "", 1)
         assert err.startswith("tfstyle: error: ")
         assert message in err
-
-    def test_nothing_gives_the_help(self, run):
-        assert run()[::2] == (2, "")
 
     def test_lists_with_a_negative_center(self):
         words = ["train", "-o", "x", "--content", "a", "b", "--windows", "bone", "-600,1500"]
@@ -352,11 +346,6 @@ class TestPhantom:
         mask = np.asarray(nib.load(tmp_path / "p" / "phantom_5_mask.nii.gz").dataobj)
         assert LABELS["vertebral_body"] in mask
         assert mask.dtype == np.uint8
-
-    def test_refused(self, run, tmp_path, picture):
-        status, _, err = run("phantom", tmp_path)
-        assert status == 1
-        assert "not empty" in err
 
 
 def test_info_of_a_scan(run, ct):  # without patient data: tests/test_privacy.py

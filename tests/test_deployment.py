@@ -15,7 +15,6 @@ import yaml
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from tests.models import SIGNATURES
 from tfstyle.cli import parse
 from tfstyle.serving.launch import IMAGE
 
@@ -165,34 +164,7 @@ def test_deployment():
     assert "replicas" not in deployment["spec"]
 
 
-def test_readme_of_serving_names_what_is_there():
-    text = (SERVING / "README.md").read_text()
-    for name in re.findall(r"^\| `([a-zA-Z./]+)` \|", text, re.M):
-        assert (SERVING / name).exists(), name
-    assert set(re.findall(r"--([a-z]+_[a-z_]+)", text)) <= FLAGS
-    assert all(signature.removesuffix("_strength") in text for signature in SIGNATURES)
-
-
 # -- training ----------------------------------------------------------------------------------
-
-
-def test_names_and_numbers_of_the_training_fit():
-    train, service = named(TRAINING, "Job", "tfstyle-train"), named(TRAINING, "Service")
-    spec, (pod, container) = train["spec"], pod_of(train)
-    environment = {entry["name"]: entry["value"] for entry in container["env"]}
-    assert spec["completionMode"] == "Indexed"
-    assert spec["completions"] == spec["parallelism"] == int(environment["WORKERS"])
-    # The names of an Indexed Job's pods are those of the job, in the pods' subdomain.
-    assert train["metadata"]["name"] == pod["subdomain"] == environment["NAME"]
-    assert service["metadata"]["name"] == pod["subdomain"]
-    assert service["spec"]["clusterIP"] == "None"
-    for job in (train, named(TRAINING, "Job", "tfstyle-prepare")):
-        # podFailurePolicy is for pods that are not restarted in place.
-        assert pod_of(job)[0]["restartPolicy"] == "Never"
-        rules = job["spec"]["podFailurePolicy"]["rules"]
-        (codes,) = [rule["onExitCodes"] for rule in rules if "onExitCodes" in rule]
-        assert codes["containerName"] == pod_of(job)[1]["name"]
-        assert 2 in codes["values"]
 
 
 def test_script_makes_what_a_worker_reads(tmp_path):

@@ -136,10 +136,3 @@ class TestSigterm:
             assert run(*words) == (status, "tfstyle: interrupted\n")
         assert (Path(words[-1]) / "backup" / "state.npz").exists()
         assert run(*words)[0] == 0
-
-    def test_in_another_thread(self, run, commands):
-        found = []
-        thread = threading.Thread(target=lambda: found.append(run(*commands["prepare"])[0]))
-        thread.start()
-        thread.join()
-        assert found == [0]

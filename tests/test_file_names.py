@@ -80,15 +80,3 @@ def test_stylize_and_prepare(run, places, tmp_path, encoding):
     assert run(encoding, "prepare", folder, "-o", prepared)[::2] == (0, "")
     same = read_png(folder / f"{CAFE}.png").pixels
     np.testing.assert_array_equal(read_scan(prepared).pixels, same)
-
-
-def test_what_is_printed_of_names_is_the_names(run, places, tmp_path):
-    """No markup, no emoji, no underscore lost."""
-    (folder, _, style), name = places, "a[bold]b__c:smile:_"
-    source = shutil.copy(folder / f"{CAFE}.png", tmp_path / f"{name}.png")
-    status, printed, _ = run("utf-8", "stylize", source, "--style", style, "-o", tmp_path / "o")
-    assert status == 0
-    (file,) = (tmp_path / "o").glob("*.png")
-    assert str(file) in printed
-    status, printed, _ = run("utf-8", "phantom", tmp_path / name, "--size", "64")
-    assert printed == f"Wrote 3 files to {tmp_path / name}.\n"

@@ -26,22 +26,17 @@ from pydicom.encaps import encapsulate
 
 from tests.data.conftest import make_ct, save_nifti, save_segmentation
 from tfstyle import presets
-from tfstyle._private.files import read_json
 from tfstyle.data import (
-    find_labelled,
     list_scans,
-    match_labels,
     read_scan,
     read_scans,
-    resolve_window,
-    write_nifti,
     write_png,
 )
 from tfstyle.data.dicom import picture_size, pixels, read_frame
 from tfstyle.data.dicom.segmentation import read_dicom_seg
 from tfstyle.data.png import read_png
 from tfstyle.encoders.weights import load_arrays, load_npz
-from tfstyle.errors import InputFileError, OutputError, WeightsError
+from tfstyle.errors import InputFileError, WeightsError
 from tfstyle.limits import limited
 from tfstyle.segmentation import UNet
 from tfstyle.style_bank import StyleBank
@@ -97,12 +92,6 @@ class TestSizes:
         with peak(20), pytest.raises(InputFileError, match=f"a.dcm: .*{message}"):
             read_scans(path)
 
-    def test_compressed_dicom_with_absurd_frames(self, tmp_path):
-        dataset = pydicom.dcmread(get_testdata_file("MR_small_RLE.dcm"))
-        dataset.NumberOfFrames = 60_000
-        with pytest.raises(InputFileError, match="too small for them"):
-            read_scans(save(dataset, tmp_path / "a.dcm"))
-
     @pytest.mark.parametrize("name", ["MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm"])
     def test_compressed_picture_that_is_larger_than_it_says(self, tmp_path, name):
         path = get_testdata_file(name)
@@ -123,15 +112,6 @@ class TestSizes:
         path = save(dataset, tmp_path / "a.dcm")
         with pytest.raises(InputFileError, match=f"picture of {said} pixels, but names 64 rows"):
             read_scans(path)
-
-    def test_sizes_of_jpeg(self):
-        start = b"\xff\xd8\xff\xe0\x00\x04ab"
-        frame = b"\xff\xc0\x00\x0b\x08\x00\x10\x00\x20\x01\x01\x11\x00"
-        assert picture_size(start + frame + b"\xff\xda\x00\x02")[:2] == (16, 32)
-        other = frame.replace(b"\x00\x10", b"\xff\xff")
-        assert picture_size(start + frame + other + b"\xff\xda\x00\x02") is None
-        assert picture_size(b"\x00\x01") is None
-        assert picture_size(b"") is None
 
     def test_frames_at_one_place_are_decoded_once(self, tmp_path, monkeypatch):
         count = 300
@@ -270,10 +250,6 @@ class TestBombs:
         ):
             presets.card(tmp_path)
 
-    def test_text_without_end(self):
-        with limited(text_bytes=100), pytest.raises(InputFileError, match="more than 100 bytes"):
-            read_json("/dev/zero")
-
 
 class Harmful:
     """Leaves a file behind when it is unpickled."""
@@ -341,30 +317,6 @@ def test_limits_hold_for_one_slice_too(tmp_path):
     save(ct(Rows=60000, Columns=60000), path)  # changed since its header was read
     with pytest.raises(InputFileError, match="60000 x 60000 pixels, above"):
         read_frame(frame)
-
-
-def test_place_that_nifti_cannot_hold(tmp_path):
-    changes = {"ImagePositionPatient": ["1e300"] * 3, "PixelSpacing": ["1e300", "1e-300"]}
-    scan, out = read_scan(save(ct(**changes), tmp_path / "a")), tmp_path / "a.nii"
-    with pytest.raises(OutputError, match="does not fit NIfTI"):
-        write_nifti(np.zeros((1, 6, 8)), scan, resolve_window("range", scan), out)
-    assert not out.exists()
-
-
-@pytest.mark.parametrize("kind", [np.int8, np.uint32])
-def test_values_without_room_for_air(tmp_path, kind):
-    values = np.array([0, 1, 100, np.iinfo(kind).max], kind).reshape(4, 1, 1)
-    nib.save(nib.Nifti1Image(values, np.diag([-1.0, -1, 1, 1])), tmp_path / "a.nii")
-    scan = read_scan(tmp_path / "a.nii", units="HU")
-    assert sorted(scan.pixels.ravel()) == [0, 1, 100, min(np.iinfo(kind).max, 32767)]
-
-
-def test_labels_within_limits(tmp_path):
-    scan = read_scan(save_volume(tmp_path / "a.nii"))
-    with limited(scan_pixels=7), pytest.raises(InputFileError, match="scan_pixels"):
-        match_labels(scan, tmp_path / "a.nii")
-    with pytest.raises(InputFileError):
-        find_labelled(tmp_path)
 
 
 def test_damaged_jpeg_2000_does_not_end_the_process(tmp_path):

@@ -150,11 +150,3 @@ class TestReleased:
         assert ours < 0.08
         assert ours < 0.3 * nothing
         assert np.median(structures) > 0.8
-
-    def test_card(self):
-        for name in presets.names():
-            card, folder = presets.card(name), presets.folder(name)
-            assert "not for diagnosis" in card["limits"].lower()
-            most = 12e6 if name == "vgg16_ct" else 1.1e6  # VGG16 down to relu4_1, and its mirror
-            assert sum(p.stat().st_size for p in folder.iterdir()) < most
-            assert (folder / "README.md").is_file()

@@ -78,11 +78,6 @@ class TestMaking:
         with pytest.raises(InputFileError, match=r"black\.png: shows nothing"):
             StyleBank.from_scans(model, tmp_path / "black.png")
 
-    def test_equal_names_become_different(self, model):
-        bank = StyleBank(np.ones((3, 2, 65)), names=["a", "a", "a-2"])
-        assert bank.names == ("a", "a-2", "a-2-2")
-        assert StyleBank(np.ones((2, 2, 65))).names == ("style-0", "style-1")
-
     @pytest.mark.parametrize(
         ("options", "message"),
         [

@@ -22,12 +22,3 @@ def test_pairs_spread_over_all_slices():
             assert one.min() >= 0
             assert one.max() <= 1
     assert len({content.tobytes() for content, _ in pairs}) == 5
-
-
-def test_packaged_scans_are_ct(monkeypatch):
-    scans = samples.find_scans(())
-    assert scans
-    assert all(one.units == "HU" for one in scans)
-    monkeypatch.setattr("tfstyle.data.extra_ct.extra_ct", lambda: [])
-    (scan,) = samples.find_scans(())  # without pydicom-data
-    assert scan.pixels.shape == (1, 128, 128)

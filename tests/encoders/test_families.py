@@ -149,23 +149,11 @@ def test_seed_says_the_random_weights():
     np.testing.assert_array_equal(*weights)
 
 
-def test_layers_of_another_family():
-    with pytest.raises(ArgumentError, match=r"conv9_block1_out.*VGG16.*: relu1_1, "):
-        VGG16(weights=None, depth="conv9_block1_out")
-
-
 def test_torch_preprocessing_is_torchvisions():
     encoder = VGG16(weights=None, depth="relu1_1", preprocessing="torch")
     x = images()
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     np.testing.assert_allclose(encoder.preprocess(tf.constant(x)), (x - mean) / std, atol=1e-5)
-
-
-def test_cut_encoder_builds_nothing_behind_the_tap():
-    encoder = VGG16(weights=None, depth="relu2_1")
-    assert encoder.available_taps == ("relu1_1", "relu1_2", "relu2_1")
-    with pytest.raises(ArgumentError, match=r"'relu3_1'.*'relu2_1'.*depth"):
-        encoder(images(), taps=["relu3_1"])
 
 
 def test_weights_that_cannot_be_had_or_do_not_fit(tmp_path):

@@ -10,7 +10,6 @@ import pytest
 import tensorflow as tf
 
 from tests.process import python
-from tfstyle.errors import ArgumentError
 from tfstyle.losses import ContextualLoss, contextual_loss, contextual_similarity
 
 
@@ -164,25 +163,6 @@ class TestOptions:
         assert float(loss(x, g)) == pytest.approx(float(np.mean(both)))
         again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss))
         assert float(again(x, g)) == pytest.approx(float(loss(x, g)))
-
-    @pytest.mark.parametrize(
-        ("options", "word"),
-        [
-            ({"distance": "l1"}, "distance"),
-            ({"direction": "back"}, "direction"),
-            ({"method": "sparse"}, "method"),
-            ({"block": 2.5}, "block"),
-        ],
-    )
-    def test_bad_options(self, options, word):
-        g, x = random_features(20, 4, 4)
-        with pytest.raises(ArgumentError, match=word):
-            contextual_loss(g, x, **options)
-
-    def test_places_need_maps_of_one_size(self):
-        (g, _), (_, x) = random_features(21, 4, 4), random_features(22, 4, 5)
-        with pytest.raises(ArgumentError, match="spatial_weight"):
-            contextual_loss(g, x, spatial_weight=0.5)
 
 
 MEMORY = """

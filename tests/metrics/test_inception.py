@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tfstyle import metrics
-from tfstyle.errors import ArgumentError, WeightsError
+from tfstyle.errors import ArgumentError
 from tfstyle.metrics import inception
 
 
@@ -96,17 +96,3 @@ class TestClassifier:
         rgb = keras.applications.inception_v3.preprocess_input(np.repeat(x * 255, 3, -1))
         features = classifier.inception(rgb, training=False)
         np.testing.assert_allclose(classifier(x), classifier.head(features), atol=1e-5)
-
-    @pytest.mark.parametrize(
-        ("options", "error", "message"),
-        [
-            ({"domains": ["one"]}, ArgumentError, "domains"),
-            ({"domains": ["a", "a"]}, ArgumentError, "domains"),
-            ({"size": 74}, ArgumentError, "size"),
-            ({"dropout": 1}, ArgumentError, "dropout"),
-            ({"weights": "none.h5"}, WeightsError, r"none\.h5"),
-        ],
-    )
-    def test_bad_arguments(self, options, error, message):
-        with pytest.raises(error, match=message):
-            metrics.DomainClassifier(**{"domains": ["a", "b"], "weights": None, **options})

@@ -16,7 +16,7 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from tfstyle.errors import ArgumentError, InputFileError, ServingError
+from tfstyle.errors import ServingError
 from tfstyle.serving import Client, ServerInfo, serve
 from tfstyle.serving.launch import IMAGE
 
@@ -138,18 +138,6 @@ def test_port_of_another_program_is_not_shared(sum_folder, fake):
         with pytest.raises(ServingError, match=f"port {port} is taken"):
             serve(sum_folder, port)
     assert calls() == []
-
-
-def test_wrong_arguments(sum_folder, tmp_path):
-    for options, message in (
-        ({"backend": "embedded"}, "backend: must"),
-        ({"grace": -1}, "grace: must"),
-        ({"port": -1}, "port: must"),
-    ):
-        with pytest.raises(ArgumentError, match=message):
-            serve(sum_folder, **options)
-    with pytest.raises(InputFileError, match="has no model"):
-        serve(tmp_path)
 
 
 @pytest.mark.parametrize("how", ["event", "signal"])

@@ -58,19 +58,3 @@ def test_rows_page_and_going_on(extractors, tmp_path, monkeypatch):
     assert again["rows"] == result["rows"]
     with pytest.raises(ArgumentError, match="rows of other settings"):
         extractors.main([*words(), "--set", "crop=32"])
-
-
-def test_random_weights_are_not_ranked(extractors):
-    def row(name, weights, structure, edges, ratio):
-        figures = zip(
-            ("structure", "edge_displacement_mm", "style_distance_ratio"), (structure, edges, ratio)
-        )
-        return {"encoder": name, "weights": weights, **{k: {"median": v} for k, v in figures}}
-
-    rows = [
-        row("a", "ImageNet", 0.8, 0.5, 0.3),
-        row("b", extractors.RANDOM, 0.99, 0.0, 0.0),
-        row("c", "ImageNet", 0.9, 0.2, 0.2),
-    ]
-    ranked = [(r["encoder"], rank) for r, rank in extractors.ranked(rows)]
-    assert ranked == [("c", pytest.approx(1.0)), ("a", pytest.approx(2.0)), ("b", None)]

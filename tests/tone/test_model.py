@@ -208,23 +208,6 @@ def test_a_straight_line_is_found_and_a_point_has_slope_one():
     np.testing.assert_allclose(straight(x, x + 0.1, alone), x + 0.1, atol=1e-5)
 
 
-def test_images_without_anything_alike_give_numbers(model, images):
-    matcher = model.matcher
-    codes = model.encode_style(images[0][:1])
-    opposite = codes * np.where(np.arange(codes.shape[-1]) < 2, 1, -1).astype(np.float32)
-    sharpness = float(matcher.sharpness)
-    try:
-        matcher.sharpness.assign(6.0)
-        assert all(np.isfinite(part).all() for part in matcher((codes, opposite)))
-    finally:
-        matcher.sharpness.assign(sharpness)
-
-
-def test_compiled_by_xla(model, images):
-    compiled = tf.function(model.generate, jit_compile=True)
-    np.testing.assert_allclose(compiled(*images), model.stylize(*images), atol=1e-4)
-
-
 def test_preset(model, images, tmp_path):
     content, style = images
     folder = model.save_to_preset(tmp_path / "mine", card={"steps": 5})
