@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import gzip
 import importlib
 import json
 import logging
@@ -26,6 +27,7 @@ import shutil
 import sys
 import tempfile
 import warnings
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,10 +57,21 @@ def files_of(case: bytes, sets: list[dict[str, bytes]]) -> dict[str, bytes]:
     return {**files, sorted(files)[case[1] % len(files)]: case[2:]}
 
 
+def place(files: dict[str, bytes], folder: Path) -> None:
+    """Writes files into a folder: ``a.npz!b`` into an archive, ``a.gz!`` as a packed stream."""
+    for name, data in files.items():
+        name, packed, member = name.partition("!")
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if member:
+            with zipfile.ZipFile(path, "a") as archive:
+                archive.writestr(member, data)
+        else:
+            path.write_bytes(gzip.compress(data, 1) if packed else data)
+
+
 def run_case(read, files: dict[str, bytes], root: Path) -> str:
     """Reads a case in new folders of `root`: read, refused or outside."""
-    from fuzz_readers import place
-
     from tfstyle.errors import TfstyleError
 
     case, out = root / "a" / "b" / "in", root / "a" / "b" / "out"  # a few .. do not leave them
@@ -210,9 +223,10 @@ def main(arguments: list[str] | None = None, module: str = "fuzz_readers") -> in
     }
     output.write_text(json.dumps(report, indent=1) + "\n")
     if output == Path(__file__).resolve().with_suffix(".json"):
-        page, marks = ROOT / "docs" / "limits.md", "<!-- fuzz -->\n{}\n<!-- /fuzz -->"
-        new = marks.format(table(report))
-        page.write_text(re.sub(marks.format(".*"), lambda _: new, page.read_text(), flags=re.S))
+        from studies import common
+
+        page = ROOT / "docs" / "limits.md"
+        page.write_text(common.filled(page.read_text(), "fuzz", table(report)))
     print(json.dumps(report["total"]))
     return int(any(total[key] for key in BAD))
 

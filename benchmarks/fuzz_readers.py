@@ -48,19 +48,6 @@ class Reader(NamedTuple):
     read: Callable[[Path, Path], object]
 
 
-def place(files: Files, folder: Path) -> None:
-    """Writes files into a folder, archives and streams packed."""
-    for name, data in files.items():
-        name, packed, member = name.partition("!")
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if member:
-            with zipfile.ZipFile(path, "a") as archive:
-                archive.writestr(member, data)
-        else:
-            path.write_bytes(gzip.compress(data, 1) if packed else data)
-
-
 def written(write: Callable[[Path], object], name: str = "") -> Files:
     """What a function writes into a folder, or to a file of this name there."""
     with tempfile.TemporaryDirectory() as folder:

@@ -154,5 +154,5 @@ def test_readme_is_short_and_its_table_is_the_benchmark(monkeypatch):
     truth = json.loads(readme_table.TRUTH.read_text())
     assert len(README.splitlines()) <= 200
     assert readme_table.filled(README, truth) == README
-    with pytest.raises(SystemExit, match="marks"):
+    with pytest.raises(ValueError, match="marks"):
         readme_table.filled("no marks", truth)

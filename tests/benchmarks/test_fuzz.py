@@ -15,8 +15,8 @@ from tests.process import python
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 #: Counts its calls in a file, for a new process goes on where the one before died.
 BROKEN = """
-import os, pathlib, time
-import fuzz, fuzz_readers
+import os, pathlib, time, types
+import fuzz
 from tfstyle.errors import TfstyleError
 
 fuzz.SECONDS = 10
@@ -38,7 +38,8 @@ def read(folder, out):
     if number % 2:
         raise TfstyleError("refused")
 
-READERS = {"broken": fuzz_readers.Reader(20, lambda: [{"case": b"abc"}], read)}
+one = types.SimpleNamespace(runs=20, seeds=lambda: [{"case": b"abc"}], read=read)
+READERS = {"broken": one}
 """
 
 
@@ -79,11 +80,11 @@ def test_readers_read_what_they_start_from(modules, tmp_path, monkeypatch):
 
 def test_a_case_stands_in_place_of_one_part_of_its_set(modules, tmp_path):
     """Archives are packed after the change, so that they can be opened."""
-    fuzz, readers = modules
+    fuzz, _ = modules
     sets = [{"x": b""}, {"a.npz!b": b"1", "a.npz!c": b"2", "d.gz!": b"3", "e": b"4"}]
     files = fuzz.files_of(bytes([3, 1]) + b"changed", sets)
     assert files == {**sets[1], "a.npz!c": b"changed"}
-    readers.place(files, tmp_path)
+    fuzz.place(files, tmp_path)
     with zipfile.ZipFile(tmp_path / "a.npz") as archive:
         assert [archive.read(name) for name in "bc"] == [b"1", b"changed"]
     assert gzip.decompress((tmp_path / "d.gz").read_bytes()) == b"3"

@@ -51,22 +51,6 @@ def scans(modules):
     return found
 
 
-def test_scans_of_packages(modules, tmp_path):
-    pytest.importorskip("data_store", reason="pydicom-data is not installed")
-    scans = modules[0].load_scans(None)
-    assert {*scans} == {*modules[0].PACKAGED}
-    for scan in scans.values():
-        assert scan.hu.dtype == np.int16
-        assert scan.hu.shape == scan.body.shape
-        assert scan.body.any()
-        assert scan.packaged
-    # The table lies behind the patient, below in the picture.
-    below = np.nonzero(scans["pancreas"].hu[0][:, 200:300].max(axis=1) > -500)[0].max()
-    assert below > np.nonzero(scans["pancreas"].body[0])[0].max() + 20
-    with pytest.raises(ValueError, match="holds no folder with a scan"):
-        modules[0].load_scans(tmp_path / "none")
-
-
 class TestPairs:
     def draw(self, modules, scans, *rest, **options):
         return list(modules[1].draw_pairs(scans, *rest, **options))
@@ -180,7 +164,7 @@ def test_committed_page_is_the_json(modules):
     truth = modules[2]
     result = json.loads((BENCHMARKS / "truth.json").read_text())
     page = BENCHMARKS.parent / "docs" / "results" / "truth.md"
-    assert page.read_text(encoding="utf-8") == truth.tables(result)
+    assert page.read_text(encoding="utf-8") == truth.page(result)
 
 
 def test_beyond_measures_whole_scans_turned_slices_and_confidence(modules, monkeypatch, tmp_path):
