@@ -23,7 +23,7 @@ def test_grid_layout():
 
 def test_writes_png_and_summary(tmp_path):
     model = small_model("relu1_1")
-    model.compile(content_layers=["relu1_1"], style_layers=["relu1_1"])
+    model.compile(content_layers=["relu1_1"], style_layers=["relu1_1"], jit_compile=False)
     content, style = image(0, (2, 16, 16, 1)), image(1, (2, 16, 16, 1))
     data = tf.data.Dataset.from_tensors({"content": content, "style": style})
     callback = StyleImages(content, style, tmp_path / "grids", tmp_path / "logs")

@@ -67,13 +67,12 @@ def test_augment(run, places, tmp_path):
     assert os.fsencode(done["image"]) == b"images/caf\xe9-1.png"
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
-def test_stylize_and_prepare(run, places, tmp_path, encoding):
-    folder, _, style = places
+def test_stylize_and_prepare(run, places, tmp_path):
+    (folder, _, style), encoding = places, "ascii"
     out = tmp_path / f"out-{CAFE}"
     status, printed, complaints = run(encoding, "stylize", folder, "--style", style, "-o", out)
     assert (status, complaints) == (0, "")
-    assert ("…" if encoding == "utf-8" else r"\u2026") in printed
+    assert r"\u2026" in printed
     assert r"out-caf\udce9/caf\udce9.png" in printed
     assert len(os.listdir(out)) == 2  # with the record
     prepared = tmp_path / f"prepared-{CAFE}"

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.process import python
 from tfstyle._private.files import (
     is_temporary,
     is_unused,
@@ -110,24 +109,12 @@ def test_lock_is_held_until_its_process_is_killed(tmp_path):
     assert os.listdir(folder) == []
 
 
-def test_no_module_needs_what_windows_lacks():
-    code = (
-        "import sys\n"
-        "for name in ('fcntl', 'resource', 'pwd', 'grp', 'termios'):\n"
-        "    sys.modules[name] = None\n"
-        "import tfstyle._private.files, tfstyle.runs.folder, tfstyle.runs.manifest, tfstyle.cli\n"
-    )
-    python("-c", code)
-
-
 @pytest.mark.parametrize(
     ("error", "words"),
     [
         (OSError(errno.ENOSPC, "x"), "the disk is full"),
         (OSError(errno.EDQUOT, "x"), "the quota is used up"),
-        (OSError(errno.EACCES, "x"), "permission denied"),
         (OSError("write failed, errno = 28, error message = 'No space left on device'"), "is full"),
-        (RuntimeError("/out/x; Read-only file system"), "is read-only"),
     ],
 )
 def test_storage_errors_say_what_to_do(error, words):

@@ -21,21 +21,17 @@ ONE_NAN = CONTENT.copy()
 ONE_NAN[1, 3, 4] = np.nan
 
 
-def compiled(jit_compile=False):
+@pytest.fixture(scope="module")
+def model():
     model = small_model("relu1_1")
     model.compile(
         keras.optimizers.SGD(0.0),
         content_loss="mse",
         content_layers=["relu1_1"],
         style_layers=["relu1_1"],
-        jit_compile=jit_compile,
+        jit_compile=False,
     )
     return model
-
-
-@pytest.fixture(scope="module")
-def model():
-    return compiled()
 
 
 def loss(model, *arguments):
@@ -85,18 +81,13 @@ def ragged():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({**PAIR, "content": 255 * CONTENT}, "content: values must lie between 0 and 1; apply a w"),
         ({**PAIR, "style": 2000 * STYLE - 1000}, r"style: values.*window.* \[-\d+\] \[\d+\]"),
         ({**PAIR, "content": ONE_NAN}, "content: holds NaN or infinite values"),
         ({**PAIR, "style": (255 * STYLE).astype(np.uint8)}, "style: must be float.*uint8"),
-        ({**PAIR, "content": CONTENT[..., 0]}, r"content: must be \(B, H, W, 1\)"),
         ({**PAIR, "content": np.repeat(CONTENT, 3, -1)}, r"content: must be \(B, H, W, 1\)"),
         (ragged(), "content: must be a dense tensor, received a RaggedTensor"),
-        ({**PAIR, "content": tf.sparse.from_dense(CONTENT)}, "content: must be a dense.*Sparse"),
-        ({"content": CONTENT}, "'content' and 'style'.*received 'content'"),
         ({**PAIR, "mask": CONTENT}, "may hold 'paired', received 'content', 'style', 'mask'"),
         ((PAIR, STYLE), "x, y, sample_weight: give content as x"),
-        ((CONTENT, STYLE, np.ones(4)), "samples have no weights"),
         (CONTENT, "'content' and 'style', or the two in a list"),
     ],
 )
@@ -109,16 +100,6 @@ def test_bad_values_in_every_method(model):
     for method in ("fit", "predict", "train_on_batch", "test_on_batch", "predict_on_batch"):
         with pytest.raises(ArgumentError, match="content: values must lie"):
             getattr(model, method)({**PAIR, "content": HALF})
-
-
-def test_what_xla_compiles_stands_behind_the_check():
-    model = compiled(jit_compile=True)
-    before = model.get_weights()
-    with pytest.raises(ArgumentError, match="content: values must lie"):
-        model.fit({**PAIR, "content": HALF}, verbose=0)
-    for old, new in zip(before, model.get_weights()):
-        np.testing.assert_array_equal(old, new)
-    assert loss(model, PAIR) == pytest.approx(loss(compiled(), PAIR), rel=1e-4)
 
 
 def test_other_models():

@@ -32,7 +32,7 @@ from tfstyle.data import (
     read_scans,
     write_png,
 )
-from tfstyle.data.dicom import picture_size, pixels, read_frame
+from tfstyle.data.dicom import picture_size, read_frame
 from tfstyle.data.dicom.segmentation import read_dicom_seg
 from tfstyle.data.png import read_png
 from tfstyle.encoders.weights import load_arrays, load_npz
@@ -79,7 +79,6 @@ class TestSizes:
                 {"Rows": 65535, "Columns": 65535},
                 "65535 x 65535 pixels, above the limit of 67108864",
             ),
-            ({"NumberOfFrames": 2**31 - 1}, "2147483647 frames, above the limit of 65536 "),
             (
                 {"Rows": 8192, "Columns": 8192, "NumberOfFrames": 9},
                 "9 frames of 8192 x 8192 pixels, above the limit of 536870912 ",
@@ -112,24 +111,6 @@ class TestSizes:
         path = save(dataset, tmp_path / "a.dcm")
         with pytest.raises(InputFileError, match=f"picture of {said} pixels, but names 64 rows"):
             read_scans(path)
-
-    def test_frames_at_one_place_are_decoded_once(self, tmp_path, monkeypatch):
-        count = 300
-        dataset = ct(NumberOfFrames=count, PixelData=bytes(96 * count), Modality="MR")
-        path = save(dataset, tmp_path / "a.dcm")
-        decoded = []
-        decode = pixels.decode
-        monkeypatch.setattr(pixels, "decode", lambda *a: decoded.append(1) or decode(*a))
-        assert len(read_scans(path)) == count
-        assert len(decoded) == 1
-
-    def test_series_that_is_too_large_together(self, tmp_path):
-        for number in range(5):
-            changes = {"ImagePositionPatient": [0, 0, number], "SOPInstanceUID": f"1.2.{number}"}
-            save(ct(**changes), tmp_path / f"{number}.dcm")
-        assert len(read_scan(tmp_path)) == 5
-        with limited(scan_pixels=200), pytest.raises(InputFileError, match="first of 5 slices"):
-            read_scan(tmp_path)
 
     def test_nifti_header(self, tmp_path):
         header = nib.Nifti1Image(np.zeros((2, 2, 2), np.int16), np.eye(4)).to_bytes()
@@ -191,14 +172,13 @@ class TestBombs:
         assert (found, len(damaged)) == ([], 1)
         assert read_scan(path).pixels.shape == (1, 6, 8)
 
-    @pytest.mark.parametrize("bomb", ["extension", "negative extension", "offset"])
+    @pytest.mark.parametrize("bomb", ["extension", "offset"])
     def test_gzipped_nifti(self, tmp_path, bomb):
         raw = bytearray(nib.Nifti1Image(np.ones((2, 2, 2), np.int16), np.eye(4)).to_bytes())
         size = 50 * 2**20
-        offset = {"extension": 0.0, "negative extension": 352.0, "offset": float(size)}[bomb]
         raw[348] = 1
-        raw[108:112] = struct.pack("<f", offset)
-        raw[352:352] = struct.pack("<ii", -16 if bomb.startswith("neg") else size, 6)
+        raw[108:112] = struct.pack("<f", float(size) if bomb == "offset" else 0.0)
+        raw[352:352] = struct.pack("<ii", size, 6)
         path = tmp_path / "a.nii.gz"
         path.write_bytes(gzip.compress(bytes(raw) + bytes(size), 1))
         with limited(text_bytes=2**20), peak(10):

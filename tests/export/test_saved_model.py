@@ -10,7 +10,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 import tfstyle
 from tests.minis import MeanTone
 from tests.models import SIGNATURE_INPUTS, SIGNATURES
-from tfstyle.errors import ArgumentError, MissingPackageError, OutputError
+from tfstyle.errors import ArgumentError, OutputError
 from tfstyle.export import (
     export_stylize,
     list_versions,
@@ -175,16 +175,6 @@ def test_warm_up_requests_are_tensorflow_servings(saved_model, servable):
         assert np.isfinite(answer).all()
         found.add(name)
     assert found == SIGNATURES
-
-
-def test_warm_up_requests_need_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setattr("tfstyle.errors.find_spec", lambda name: None)
-    with pytest.raises(MissingPackageError, match=r"warm_up_size.* pip install 'tfstyle\[serving"):
-        export_stylize(Stand(keep), tmp_path)
-    assert visible(tmp_path) == []
-    folder = export_stylize(Stand(keep), tmp_path, warm_up_size=0)
-    assert folder == tmp_path / "1"
-    assert not (folder / "assets.extra" / "tf_serving_warmup_requests").exists()
 
 
 class WrongCode(MeanTone):

@@ -119,9 +119,8 @@ class TestEqualsDense:
 
 
 class TestDegenerate:
-    @pytest.mark.parametrize("method", ["blockwise", "dense"])
     @pytest.mark.parametrize("case", ["identical", "zeros", "one zero", "ties"])
-    def test_finite(self, case, method):
+    def test_finite(self, case):
         g, x = random_features(7, 6, 7, channels=5)
         if case == "identical":
             g = x
@@ -131,8 +130,9 @@ class TestDegenerate:
             g[:, 2, 3], x[:, 2, 3] = x[0].mean((0, 1)), x[0].mean((0, 1))
         else:
             g[:, 3:], x[:, 3:6] = g[:, :3], x[:, :3]
-        for value in value_and_gradients(g, x, method=method, block=8):
-            assert np.isfinite(value).all()
+        for method in ("blockwise", "dense"):
+            for value in value_and_gradients(g, x, method=method, block=8):
+                assert np.isfinite(value).all()
 
     def test_identical_maps_match_in_full(self):
         x = next(random_features(8, 9, 9))

@@ -32,12 +32,8 @@ class TestScores:
         assert metrics.conditional_inception_score(sure) == pytest.approx(np.log(3))
 
     def test_bad_input(self):
-        with pytest.raises(ArgumentError, match="sum to 1"):
-            metrics.inception_score([[0.5, 0.2]])
         with pytest.raises(ArgumentError, match="at least 2 styles"):
             metrics.conditional_inception_score(probabilities((4, 1, 3)))
-        with pytest.raises(ArgumentError, match="classes"):
-            metrics.inception_score([1.0])
 
 
 def small_inception(size, weights):

@@ -14,10 +14,8 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import get_model_status_pb2, predict_pb2
 
-from tests.minis import NoCodes
 from tests.models import SIGNATURES
 from tfstyle.errors import ArgumentError, ServingError
-from tfstyle.export import export_stylize
 from tfstyle.serving import AsyncClient, Client, DevelopmentServer, Limits
 
 GOOD = np.full((8, 8), 0.5)
@@ -109,18 +107,6 @@ def test_codes_and_blends(client, model, random):
     for weights, share in ((None, 0.5), ([3, 1], 0.75)):
         found = client.stylize(content, [styles[0], code], strength, style_weights=weights)
         same(found, share * one + (1 - share) * other)
-
-
-def test_a_model_exported_without_codes(tmp_path, random):
-    export_stylize(NoCodes(), tmp_path / "stylize", warm_up_size=0)
-    content = random.random((3, 10, 10, 1), dtype=np.float32)
-    with (
-        DevelopmentServer(tmp_path, port=0) as server,
-        Client(server.address, max_request_pixels=100) as client,
-    ):
-        assert client.stylize(content, GOOD).shape == content.shape
-        with pytest.raises(ServingError, match="encode_style"):
-            client.encode_style(GOOD)
 
 
 # -- wrong values: nothing is sent, as no server is there ----------------------------------------

@@ -146,13 +146,6 @@ def test_bad_inputs_name_the_input(stubs, inputs, details):
     assert stubs[0].Predict(predict_request(), timeout=20).outputs  # the server continues
 
 
-def test_message_over_the_limit(stubs):
-    inputs = {"content": np.zeros((1, 600, 600, 1), np.float32), "style": GOOD}
-    code, details = refused(stubs[0].Predict, predict_request(inputs))
-    assert code == "RESOURCE_EXHAUSTED"
-    assert "larger than max" in details
-
-
 # -- concurrency, with a servable that loads in no time -----------------------------------------
 
 
