@@ -170,7 +170,8 @@ class TestTraining:
             # The usual 2**15 takes some steps to come down.
             optimizer = keras.optimizers.Adam()
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0)
-            model.compile(optimizer, content_layers=["relu1_2"], style_layers=["relu1_1"])
+            layers = {"content_layers": ["relu1_2"], "style_layers": ["relu1_1"]}
+            model.compile(optimizer, jit_compile=False, **layers)
             losses = model.losses_of(image(0, (2, 16, 16, 1)), image(1, (2, 16, 16, 1)))
             before = [np.array(v) for v in model.trainable_variables]
             history = model.fit(pairs().take(2), verbose=0).history
@@ -187,6 +188,7 @@ class TestSaving:
     def test_loaded_it_goes_on(self, tmp_path):
         model = small_model("relu1_2")
         settings = {"content_layers": ["relu1_2"], "style_layers": {"relu1_1": 0.3}}
+        settings["jit_compile"] = False
         model.compile(optimizer=keras.optimizers.Adam(1e-4), style_weight=2.5, **settings)
         model.fit(pairs(), steps_per_epoch=2, verbose=0)
         model.save(tmp_path / "model.keras")
