@@ -20,8 +20,6 @@ Figures go to ``beyond.json``, the page to ``../docs/results/beyond.md``.
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import os
 import sys
@@ -39,8 +37,8 @@ from ct_scans import ScanRecord, load_scans  # noqa: E402
 from pydicom.data import get_testdata_file  # noqa: E402
 from scipy import ndimage  # noqa: E402
 
+from studies import common  # noqa: E402
 from tfstyle import StyleTransfer, baselines  # noqa: E402
-from tfstyle._private.files import write_atomically  # noqa: E402
 from tfstyle.data import read_scan, scan_to_unit  # noqa: E402
 from tfstyle.metrics import tone_error  # noqa: E402
 from tfstyle.runs import environment  # noqa: E402
@@ -214,90 +212,15 @@ def figures(rows: dict[str, list[float]]) -> dict[str, dict[str, float]]:
     }
 
 
-TEXT = """\
-# Whole scans, turned slices, lesions, images not of CT
-
-Written by `python benchmarks/beyond.py`. Each patient is measured with a model that has not seen
-it, as in [Is the tone right?](truth.md), where the error is explained.
-
-## One curve for a scan
-
-{scans} pairs of {slices} slices of one patient and {slices} of another, in random gray scales;
-patients with so many slices: {patients}.
-
-| | mean error | median |
-| --- | ---: | ---: |
-{scan_to_scan}
-
-## Slices that are not upright
-
-{pairs} pairs. Commands turn slices of files upright; arrays are taken as they are.
-
-| | mean error | median |
-| --- | ---: | ---: |
-{turned}
-
-## Is a lesion still seen
-
-Disks of {radius} pixels' radius, {contrast:.0f} HU above or below the soft tissue round them, are
-planted into contents. The share of their contrast-to-noise ratio that is left, in {lesions} pairs
-whose right answer keeps {kept:.0f} % or more of it:
-
-| | median | 10 % have less than | lost (less than half) |
-| --- | ---: | ---: | ---: |
-{lesion_rows}
-
-## Images that are not CT
-
-Each as the content, with CT of {pairs} pairs as the style. Below {low} commands and the log warn.
-The training shows inverted CT, CT with its tissues in another order, and noise as what to doubt;
-it shows no image of another modality.
-
-| | median confidence | warned of |
-| --- | ---: | ---: |
-{confidence}
-"""
-
-
-def page(result: dict) -> str:
-    """The page of a result, in Markdown."""
-
-    def table(part: str) -> str:
-        return "\n".join(
-            f"| {name} | {row['mean']:.3f} | {row['median']:.3f} |"
-            for name, row in result[part].items()
-        )
-
-    lesion_rows = "\n".join(
-        f"| {name} | {row['median']:.2f} | {row['percentile_10']:.2f} | {100 * row['lost']:.0f} % |"
-        for name, row in result["lesions"].items()
-    )
-    confidence = "\n".join(
-        f"| {name} | {row['median']:.2f} | {100 * row['warned']:.0f} % |"
-        for name, row in result["confidence"].items()
-    )
-    return TEXT.format(
-        scans=result["settings"]["scans"] * len(result["settings"]["patients"]),
-        slices=SLICES,
-        patients=", ".join(result["settings"]["patients"]),
-        pairs=result["settings"]["pairs"] * result["settings"]["folds"],
-        low=LOW_CONFIDENCE,
-        scan_to_scan=table("scan_to_scan"),
-        turned=table("turned"),
-        confidence=confidence,
-        radius=RADIUS,
-        contrast=CONTRAST,
-        kept=100 * LEAST_KEPT,
-        lesions=result["settings"]["lesions"],
-        lesion_rows=lesion_rows,
-    )
+def write_page(result: dict, path: Path) -> None:
+    """Writes the page of a result."""
+    facts = {"radius": RADIUS, "contrast": CONTRAST, "kept": LEAST_KEPT, "low": LOW_CONFIDENCE}
+    common.write_page(path, "beyond.md", **result, **facts, slices=SLICES)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measures all folds; writes the figures and the page."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.parser(__doc__)
     parser.add_argument("--data", type=Path, help="folder of the real CT; packages alone without")
     parser.add_argument("--models", type=Path, required=True, help="folder with fold-PATIENT/")
     parser.add_argument("--scans", type=int, default=40, help="pairs of scans a fold (default: 40)")
@@ -307,7 +230,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--output", type=Path, default=Path(__file__).resolve().with_suffix(".json")
     )
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results" / "beyond.md")
-    options = parser.parse_args(arguments)
+    options = common.parse(parser, arguments)
     logging.getLogger("tfstyle").setLevel(logging.ERROR)
     scans, foreign = load_scans(options.data), foreign_images()
     folds = options.folds or sorted({scan.group for scan in scans.values()})
@@ -349,8 +272,8 @@ def main(arguments: list[str] | None = None) -> None:
     for name, values in parts["lesions"].items():
         shares = {"percentile_10": np.percentile(values, 10), "lost": np.mean(np.less(values, 0.5))}
         result["lesions"][name] |= {key: round(float(value), 4) for key, value in shares.items()}
-    write_atomically(options.output, (json.dumps(result, indent=1) + "\n").encode())
-    write_atomically(options.page, page(result).encode())
+    common.write_study(options.output, result)
+    write_page(result, options.page)
 
 
 if __name__ == "__main__":

@@ -52,18 +52,7 @@ def new_errors(source: Sequence[str], derived: Sequence[str]) -> list[str]:
 
 
 def check(path: Path, out: Path) -> dict[str, list[str]]:
-    """Derives an image of a file in every profile.
-
-    Args:
-        path: A DICOM file.
-        out: A folder to write to.
-
-    Returns:
-        Errors of ``"source"``, of each profile's first file, and ``"new …"`` ones.
-
-    Raises:
-        TfstyleError: If the file cannot be read.
-    """
+    """Derives an image of a file in every profile; errors of each, and ``"new …"`` ones."""
     scan = read_scan(path)
     window = resolve_window("auto", scan)
     unit = scan_to_unit(scan, window)

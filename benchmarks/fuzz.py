@@ -14,45 +14,41 @@ does the rest. The cases that fail and the log are kept in ``runs/fuzz``.
 from __future__ import annotations
 
 import argparse
+import collections
+import gzip
 import importlib
 import json
 import logging
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import sys
 import tempfile
-import time
 import warnings
-from importlib import metadata
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
+#: Settings of ``tfstyle.limits``, low ones.
 LIMITS = {
-    "TFSTYLE_LIMIT_PICTURE_PIXELS": "1Mi",
-    "TFSTYLE_LIMIT_SCAN_PIXELS": "8Mi",
-    "TFSTYLE_LIMIT_FILE_BYTES": "64Mi",
-    "TFSTYLE_LIMIT_TEXT_BYTES": "1Mi",
-    "TFSTYLE_LIMIT_MANIFEST_BYTES": "1Mi",
-    "TFSTYLE_LIMIT_FRAMES": "4096",
-}
+    f"TFSTYLE_LIMIT_{name}": limit
+    for limit, names in {
+        "1Mi": ("PICTURE_PIXELS", "TEXT_BYTES", "MANIFEST_BYTES"),
+        "8Mi": ("SCAN_PIXELS",), "64Mi": ("FILE_BYTES",), "4096": ("FRAMES",),
+    }.items()
+    for name in names
+}  # fmt: skip
 MEMORY = 2**30  # bytes above what the process has after its first case
 SECONDS = 60  # by the clock; a case that takes longer hangs
-OUTCOMES = ("read", "refused", "unexpected", "outside")
-BAD = ("unexpected", "outside", "crashes", "hangs")
+GOOD, BAD = ("read", "refused"), ("unexpected", "outside", "crashes", "hangs")
 #: libFuzzer's dictionary: what a program may not expect.
-WORDS = (
-    "null", "NaN", "1e999", "-1", "[]", "{}", "../../x", "/x", "ReadFile", "WriteFile", "PyFunc",
-    "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90",
-    "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.2",
-)  # fmt: skip
-PACKAGES = (
-    "atheris", "highdicom", "keras", "nibabel", "numpy", "pydicom", "pylibjpeg-openjpeg",
-    "pylibjpeg-rle", "python-gdcm", "tensorflow", "tfstyle",
-)  # fmt: skip
+WORDS = ("null", "NaN", "1e999", "-1", "[]", "../../x", "/x", "WriteFile", "1.2.840.10008.1.2.2")
+
+PACKAGES = ("atheris", "highdicom", "nibabel", "pylibjpeg-openjpeg", "pylibjpeg-rle", "python-gdcm")
 
 
 def files_of(case: bytes, sets: list[dict[str, bytes]]) -> dict[str, bytes]:
@@ -61,10 +57,21 @@ def files_of(case: bytes, sets: list[dict[str, bytes]]) -> dict[str, bytes]:
     return {**files, sorted(files)[case[1] % len(files)]: case[2:]}
 
 
+def place(files: dict[str, bytes], folder: Path) -> None:
+    """Writes files into a folder: ``a.npz!b`` into an archive, ``a.gz!`` as a packed stream."""
+    for name, data in files.items():
+        name, packed, member = name.partition("!")
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if member:
+            with zipfile.ZipFile(path, "a") as archive:
+                archive.writestr(member, data)
+        else:
+            path.write_bytes(gzip.compress(data, 1) if packed else data)
+
+
 def run_case(read, files: dict[str, bytes], root: Path) -> str:
     """Reads a case in new folders of `root`: read, refused or outside."""
-    from fuzz_readers import place
-
     from tfstyle.errors import TfstyleError
 
     case, out = root / "a" / "b" / "in", root / "a" / "b" / "out"  # a few .. do not leave them
@@ -76,66 +83,60 @@ def run_case(read, files: dict[str, bytes], root: Path) -> str:
     before, outcome = {*root.rglob("*")}, "read"
     try:
         read(case, out)
-    except TfstyleError as error:
+    except TfstyleError:
         outcome = "refused"
-        str(error)
     strays = {path for path in root.rglob("*") if out not in path.parents} - before
     if strays:
         print(f"outside: {sorted(strays)}", flush=True)
     return "outside" if strays else outcome
 
 
-def prepare(reader, scratch: Path) -> list[dict[str, bytes]]:
-    """What a process imports and sets before its first case; the sets of the reader."""
+def reader_of(module: str, name: str, scratch: Path):
+    """What a process imports and sets before its first case: the reader, and its sets."""
     import atheris
 
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     with atheris.instrument_imports(include=["tfstyle", "pydicom", "nibabel"]):
-        for name in reader.modules:
-            importlib.import_module(f"tfstyle.{name}")
+        reader = importlib.import_module(module).READERS[name]
     os.environ.update(LIMITS, HOME=str(scratch), TMPDIR=str(scratch))
     tempfile.tempdir = None
-    return [*reader.seeds()]
+    return reader.read, [*reader.seeds()]
 
 
 def memory(key: str) -> int:
     """Bytes of this process, now (VmSize) or at most (VmHWM)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+    return 1024 * int(re.search(rf"{key}:\s*(\d+)", Path("/proc/self/status").read_text())[1])
 
 
-def work(reader, runs: int, seed: int, scratch: Path, kept: Path) -> None:
+def work(module: str, name: str, runs: int, seed: int, scratch: Path, kept: Path) -> None:
     """Runs cases until all are done, or the process dies; a line at the start and end of each."""
     log = os.open(kept / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)
     import atheris
 
-    sets, idle = prepare(reader, scratch), 0
-    corpus, words = kept / "corpus", kept / "words"
-    if not corpus.exists():
-        corpus.mkdir()
-        words.write_text("".join(f'"{word}"\n' for word in WORDS))
-        for number, files in enumerate(sets):
-            for part, name in enumerate(sorted(files)):
-                (corpus / f"{number:03d}-{part}").write_bytes(bytes([number, part]) + files[name])
-    lines = (kept / "cases").open("a", buffering=1)
+    (read, sets), idle = reader_of(module, name, scratch), 0
+    corpus, words, lines = kept / "corpus", kept / "words", (kept / "cases").open("a", buffering=1)
+    corpus.mkdir(exist_ok=True)
+    words.write_text("".join(f'"{word}"\n' for word in WORDS))
+    for number, files in enumerate(sets):
+        for part, file in enumerate(sorted(files)):
+            (corpus / f"{number:03d}-{part}").write_bytes(bytes([number, part]) + files[file])
 
     def run(case: bytes) -> None:
         nonlocal idle
         if len(case) < 2:  # libFuzzer begins with a case of its own
             return
         (kept / "last").write_bytes(case)
-        lines.write("begin\n")
-        begin, outcome = time.monotonic(), "unexpected"
+        lines.write("cases 0\n")
+        outcome = "unexpected"
         try:
-            outcome = run_case(reader.read, files_of(case, sets), scratch / "box")
+            outcome = run_case(read, files_of(case, sets), scratch / "box")
             if outcome == "outside":
                 raise RuntimeError(outcome)
         finally:
-            ms = int(1000 * (time.monotonic() - begin))
-            lines.write(f"{outcome} {ms} {memory('VmHWM') - idle if idle else 0}\n")
+            lines.write(f"{outcome} {memory('VmHWM') - idle if idle else 0}\n")
         if not idle:  # what is imported late is there now
             idle, space = memory("VmHWM"), memory("VmSize") + MEMORY
             resource.setrlimit(resource.RLIMIT_AS, (space, space))
@@ -146,37 +147,29 @@ def work(reader, runs: int, seed: int, scratch: Path, kept: Path) -> None:
     atheris.Fuzz()
 
 
-def fuzz(name: str, reader, runs: int, seed: int, kept: Path) -> dict:
+def fuzz(module: str, name: str, runs: int, seed: int, kept: Path) -> dict[str, float]:
     """All cases of one reader, no matter how often its process dies."""
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(parents=True)
-    begin, count, ended, lines = time.monotonic(), 0, None, kept / "cases"
-    while ended != 0 and count < runs:
+    counts, ended, rows = collections.Counter(), None, []
+    while ended != 0 and counts["cases"] < runs:
+        before = counts["cases"]
         with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
-            rest = reader, runs - count, seed + count, Path(scratch), kept
-            process = multiprocessing.get_context("fork").Process(target=work, args=rest)
+            rest = module, name, runs - before, seed + before, Path(scratch), kept
+            process = multiprocessing.get_context("spawn").Process(target=work, args=rest)
             process.start()
             process.join()
-        before, ended = count, process.exitcode
-        rows = [line.split() for line in lines.read_text().splitlines()] if lines.exists() else []
-        count = rows.count(["begin"])
+        ended, rows = process.exitcode, [r.split() for r in (kept / "cases").open()]
+        counts = collections.Counter(row[0] for row in rows)
         if ended:
-            print(f"{name}: ends with {ended} at case {count}, see {kept}", flush=True)
-            if count == before:
+            print(f"{name}: ends with {ended} at case {counts['cases']}, see {kept}", flush=True)
+            if counts["cases"] == before:
                 raise SystemExit(f"{name}: ended before its first case")
-            (kept / "last").rename(kept / f"died-{count}")
-    done = [(outcome, int(ms), int(used)) for outcome, ms, used in (r for r in rows if r[1:])]
-    hangs = len(list(kept.glob("timeout-*")))
-    return {
-        "cases": count,
-        **{outcome: sum(row[0] == outcome for row in done) for outcome in OUTCOMES},
-        "crashes": count - len(done) - hangs,
-        "hangs": hangs,
-        "slowest_ms": max(row[1] for row in done),
-        "memory_mb": round(max(row[2] for row in done) / 2**20, 1),
-        "corpus": len(list((kept / "corpus").iterdir())),
-        "seconds": round(time.monotonic() - begin, 1),
-    }
+            (kept / "last").rename(kept / f"died-{counts['cases']}")
+    counts["hangs"] = len([*kept.glob("timeout-*")])
+    counts["crashes"] = 2 * counts["cases"] - len(rows) - counts["hangs"]
+    used = max(int(row[1]) for row in rows)
+    return {key: counts[key] for key in ("cases", *GOOD, *BAD)} | {"memory_mb": round(used / 2**20)}
 
 
 def table(report: dict) -> str:
@@ -190,38 +183,35 @@ def table(report: dict) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None, readers: dict | None = None) -> int:
-    """Runs what the command line says; 1 if anything failed."""
-    if readers is None:
-        from fuzz_readers import READERS as readers  # noqa: N811
+def main(arguments: list[str] | None = None, module: str = "fuzz_readers") -> int:
+    """Runs what the command line says on the ``READERS`` of a module; 1 if anything failed."""
+    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
+    os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, help="cases of each reader, instead of its own number")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--reader", action="append", choices=list(readers), help="only this one")
+    parser.add_argument("--reader", action="append", help="only this one")
     parser.add_argument("--case", type=Path, help="read this case and show what happens")
     parser.add_argument("--keep", type=Path, default=Path("runs/fuzz"), help="what fails, and logs")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args(arguments)
-    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
-    os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
-    output, names = options.output.resolve(), options.reader or list(readers)
-    if options.case is not None:
+    if options.case:
         case, scratch = options.case.read_bytes(), Path(tempfile.mkdtemp())
-        sets = prepare(readers[names[0]], scratch)
-        print(run_case(readers[names[0]].read, files_of(case, sets), scratch / "box"))
+        read, sets = reader_of(module, options.reader[0], scratch)
+        print(run_case(read, files_of(case, sets), scratch / "box"))
         return 0
-    found = {}
-    for name in names:
-        kept, reader = options.keep.resolve() / name.replace(" ", "-"), readers[name]
-        found[name] = fuzz(name, reader, options.runs or reader.runs, options.seed, kept)
+    from tfstyle._private.versions import package_versions
+    from tfstyle.runs import environment
+
+    readers, output = importlib.import_module(module).READERS, options.output.resolve()
+    # With --reader the figures of other readers stay.
+    found = json.loads(output.read_text())["readers"] if options.reader and output.exists() else {}
+    for name in options.reader or readers:
+        kept, runs = options.keep.resolve() / name.replace(" ", "-"), readers[name].runs
+        found[name] = fuzz(module, name, options.runs or runs, options.seed, kept)
         print(name, json.dumps(found[name]), flush=True)
-    if options.reader and output.exists():  # the figures of other readers stay
-        found = {**json.loads(output.read_text())["readers"], **found}
     found = {name: found[name] for name in readers if name in found}
-    total = {
-        key: sum(row[key] for row in found.values()) for key in ("cases", "read", "refused", *BAD)
-    }
-    versions = {name: metadata.version(name) for name in PACKAGES}
+    total = {key: sum(row[key] for row in found.values()) for key in ("cases", *GOOD, *BAD)}
     report = {
         "command": f"python benchmarks/fuzz.py --seed {options.seed}",
         "limits": LIMITS,
@@ -229,14 +219,14 @@ def main(arguments: list[str] | None = None, readers: dict | None = None) -> int
         "time_limit_s": SECONDS,
         "total": {**total, "memory_mb": max(row["memory_mb"] for row in found.values())},
         "readers": found,
-        "environment": {"python": sys.version.split()[0], **versions},
+        "environment": {**environment(), **package_versions(PACKAGES)},
     }
     output.write_text(json.dumps(report, indent=1) + "\n")
     if output == Path(__file__).resolve().with_suffix(".json"):
+        from studies import common
+
         page = ROOT / "docs" / "limits.md"
-        before, rest = page.read_text().split("<!-- fuzz -->")
-        after = rest.partition("<!-- /fuzz -->")[2]
-        page.write_text(f"{before}<!-- fuzz -->\n{table(report)}\n<!-- /fuzz -->{after}")
+        page.write_text(common.filled(page.read_text(), "fuzz", table(report)))
     print(json.dumps(report["total"]))
     return int(any(total[key] for key in BAD))
 

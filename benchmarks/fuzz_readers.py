@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import json
 import pickle
-import pkgutil
 import shutil
 import tempfile
 import zipfile
@@ -15,72 +15,58 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import keras
+import nibabel as nib
 import numpy as np
+import pydicom
+import tensorflow as tf
+from highdicom.seg import Segmentation, SegmentDescription
+from PIL import Image
+from pydicom.data import get_testdata_file, get_testdata_files
+from pydicom.sr.codedict import codes
 
-#: Files by name; ``a.npz/b`` is the member b of an archive, ``a.gz/`` what is packed in a stream.
+from tfstyle import StyleBank, presets
+from tfstyle.data import WINDOWS, Scan, match_labels, read_png, read_scan, read_scans
+from tfstyle.data.dicom.segmentation import read_dicom_seg
+from tfstyle.data.nifti import resample_labels
+from tfstyle.encoders.weights import load_arrays
+from tfstyle.export import Servable, read_metadata
+from tfstyle.export.saved_model import graph_operations
+from tfstyle.runs.manifest import ManifestFolder
+from tfstyle.runs.outputs import write_generated
+from tfstyle.segmentation import UNet
+
+#: Files by path; ``a.npz!b`` is the member b of an archive, ``a.gz!`` what is packed in a stream.
 Files = dict[str, bytes]
 
 
 class Reader(NamedTuple):
-    """A reader.
-
-    Attributes:
-        runs: Cases.
-        seeds: Gives the sets of files to start from, 256 at most.
-        read: Reads a set: its folder, output folder.
-        modules: Of tfstyle, imported before, so that no case waits for them.
-    """
+    """Number of cases; what gives at most 256 sets of files; what reads one, with its outputs."""
 
     runs: int
     seeds: Callable[[], Iterator[Files]]
     read: Callable[[Path, Path], object]
-    modules: tuple[str, ...] = ("export.servable", "presets", "runs.augment", "segmentation")
 
 
-def place(files: Files, folder: Path) -> None:
-    """Writes files into a folder, archives and streams packed."""
-    for name, data in files.items():
-        path, packed, member = name.partition("/")
-        if not packed:
-            (folder / path).write_bytes(data)
-        elif not member:
-            (folder / path).write_bytes(gzip.compress(data, 1))
-        else:
-            with zipfile.ZipFile(folder / path, "a") as archive:
-                archive.writestr(member, data)
-
-
-def with_members(name: str, data: bytes) -> Iterator[Files]:
-    """An archive as it is, and by its members."""
-    yield {name: data}
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        yield {f"{name}/{member}": archive.read(member) for member in archive.namelist()}
-
-
-def reads(name: str, file: str = "") -> Callable[[Path, Path], object]:
-    """What calls a function with a file of the case."""
-    return lambda folder, out: pkgutil.resolve_name(name)(folder / file)
-
-
-def written(write: Callable[[Path], object]) -> Files:
-    """What a function writes into a folder."""
+def written(write: Callable[[Path], object], name: str = "") -> Files:
+    """What a function writes into a folder, or to a file of this name there."""
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder))
-        return {path.name: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+        root = Path(folder)
+        write(root / name)
+        files = (path for path in root.rglob("*") if path.is_file())
+        return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
 
-def saved(write: Callable, *given, **named) -> bytes:
-    """What a function writes into an open file."""
-    buffer = io.BytesIO()
-    write(buffer, *given, **named)
-    return buffer.getvalue()
+def with_members(files: Files) -> Iterator[Files]:
+    """An archive as it is, and by its members."""
+    yield files
+    ((name, data),) = files.items()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        yield {f"{name}!{member}": archive.read(member) for member in archive.namelist()}
 
 
-def series() -> Iterator:
+def series() -> Iterator[pydicom.Dataset]:
     """Slices of a CT of 12 x 10 pixels."""
-    import pydicom
-    from pydicom.data import get_testdata_file
-
     for number in range(3):
         dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm", download=False))
         del dataset[0x00431029:0x7FE00000]
@@ -91,27 +77,19 @@ def series() -> Iterator:
         yield dataset
 
 
-def scan():
-    from tfstyle.data import Scan
-
-    affine = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]], float)
-    return Scan(np.zeros((3, 12, 10), np.int16), (2.0, 1.0, 1.0), affine=affine)
+AFFINE = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]], float)
+SCAN = Scan(np.zeros((3, 12, 10), np.int16), (2.0, 1.0, 1.0), affine=AFFINE)
 
 
 def dicom_seeds() -> Iterator[Files]:
     """A series, and the small test files of pydicom and pydicom-data."""
-    from pydicom.data import get_testdata_files
-
-    yield {f"{number}.dcm": saved(dataset.save_as) for number, dataset in enumerate(series())}
+    yield written(lambda folder: [d.save_as(folder / f"{d.SOPInstanceUID}.dcm") for d in series()])
     for file in sorted(map(Path, get_testdata_files("*.dcm"))):
         if file.is_file() and file.stat().st_size <= 2**16:
             yield {"case.dcm": file.read_bytes()}
 
 
 def read_dicom(folder: Path, out: Path) -> None:
-    from tfstyle.data import WINDOWS, read_scans
-    from tfstyle.runs.outputs import write_generated
-
     window = WINDOWS["full"]
     for lazy in (True, False):
         scans = [scan.load() for scan in read_scans(folder, lazy=lazy)]
@@ -121,59 +99,42 @@ def read_dicom(folder: Path, out: Path) -> None:
 
 def seg_seeds() -> Iterator[Files]:
     """Segmentations of a series as highdicom writes them."""
-    from highdicom.seg import Segmentation, SegmentDescription
-    from pydicom.sr.codedict import codes
-
     mask = np.zeros((3, 12, 10), np.uint8)
     mask[1:, 3:9, 2:7] = 1
     about = SegmentDescription(1, "segment", codes.SCT.Tissue, codes.SCT.Bone, "MANUAL")
     for kind in ("BINARY", "FRACTIONAL", "LABELMAP"):
         pixels = mask.astype(np.float32) if kind == "FRACTIONAL" else mask
         names = ("1.2.7", 1, "1.2.8", 1, "tfstyle", "fuzz", "1", "0")
-        yield {"case.dcm": saved(Segmentation([*series()], pixels, kind, [about], *names).save_as)}
-
-
-def read_seg(folder: Path, out: Path) -> None:
-    from tfstyle.data.dicom.segmentation import read_dicom_seg
-    from tfstyle.data.nifti import resample_labels
-
-    resample_labels(scan(), *read_dicom_seg(folder / "case.dcm"))
+        one = Segmentation([*series()], pixels, kind, [about], *names)
+        yield written(one.save_as, "case.dcm")
 
 
 def nifti_seeds() -> Iterator[Files]:
-    import nibabel as nib
-
     hu = np.random.default_rng(0).integers(0, 1500, (5, 6, 4))
     for kind, dtype in ((nib.Nifti1Image, np.int16), (nib.Nifti2Image, ">i2")):
         data = kind(hu.astype(dtype), np.diag([-1.0, -1, 2, 1])).to_bytes()
         packed = gzip.compress(data, 1)
-        yield from ({"case.nii": data}, {"case.nii.gz/": data}, {"case.nii.gz": packed})
+        yield from ({"case.nii": data}, {"case.nii.gz!": data}, {"case.nii.gz": packed})
 
 
 def read_nifti(folder: Path, out: Path) -> None:
-    from tfstyle.data import match_labels, read_scan
-
     (file,) = folder.iterdir()
     read_scan(file)
-    match_labels(scan(), file)
+    match_labels(SCAN, file)
 
 
 def png_seeds() -> Iterator[Files]:
-    from PIL import Image
-
     gray = Image.fromarray((np.arange(70).reshape(7, 10) * 3).astype(np.uint8))
     for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
-        yield {"case.png": saved(gray.convert(mode).save, "png", icc_profile=bytes(300))}
+        save = functools.partial(gray.convert(mode).save, icc_profile=bytes(300))
+        yield written(save, "case.png")
 
 
 def bank_seeds() -> Iterator[Files]:
-    from tfstyle import StyleBank
-
     codes = np.random.default_rng(0).random((3, 2, 6), np.float32)
     bank = StyleBank(codes, names=("a", "b", "c"))
-    (data,) = written(lambda folder: bank.save(folder / "case.npz")).values()
-    yield from with_members("case.npz", data)
-    yield {"case.npz": saved(np.savez, codes=np.array([{"a": 1}], object))}
+    yield from with_members(written(bank.save, "case.npz"))
+    yield written(functools.partial(np.savez, codes=np.array([{"a": 1}], object)), "case.npz")
 
 
 def weight_seeds() -> Iterator[Files]:
@@ -183,40 +144,30 @@ def weight_seeds() -> Iterator[Files]:
     yield {"case.pickle": b"cposix\nsystem\n(S'touch elsewhere'\ntR."}
 
 
-def read_weights(folder: Path, out: Path) -> None:
-    from tfstyle.encoders.weights import load_arrays
-
-    load_arrays((folder / "case.pickle").read_bytes())
-
-
 def preset_seeds() -> Iterator[Files]:
-    from tfstyle import presets
-
     folder = presets.folder("vgg16_ct_shallow")
-    yield {name: (folder / name).read_bytes() for name in ("preset.json", "weights.npz")}
+    yield {name: (folder / name).read_bytes() for name in (presets.CONFIG, presets.WEIGHTS)}
+
+
+RUN = {"seed": 1, "per_image": 2, "model": "x"}
 
 
 def run_seeds() -> Iterator[Files]:
-    row = {"status": "done", "source": "a.nii.gz", "part": 0, "parts": 1, "copy": 1, "mask": None,
-           "image": "images/a-1.nii.gz", "style": "s", "strength": 0.5, "window": [40.0, 400.0],
-           "structure": 0.9}  # fmt: skip
-    rows = "".join(json.dumps({**row, "copy": i}) + "\n" for i in (1, 2))
-    settings = json.dumps({"seed": 1, "per_image": 2, "model": "x"})
-    yield {"manifest.jsonl": rows.encode(), "settings.json": settings.encode()}
+    row = {"status": "done", "source": "a.nii.gz", "part": 0, "parts": 1, "mask": None,
+           "image": "images/a-1.nii.gz", "window": [40.0, 400.0], "structure": 0.9}  # fmt: skip
+    rows = "".join(json.dumps({**row, "copy": copy}) + "\n" for copy in (1, 2))
+    yield {"manifest.jsonl": rows.encode(), "settings.json": json.dumps(RUN).encode()}
 
 
 def read_run(folder: Path, out: Path) -> None:
-    from tfstyle.runs.manifest import ManifestFolder
-
     shutil.copytree(folder, out, dirs_exist_ok=True)
-    with ManifestFolder(out, {"seed": 1, "per_image": 2, "model": "x"}) as manifest:
+    with ManifestFolder(out, RUN) as manifest:
         manifest.complete("a.nii.gz", 2)
         manifest.count({"a.nii.gz"}, 2)
 
 
 def model_seeds() -> Iterator[Files]:
     """A small SavedModel with a variable, a function and the server's checks."""
-    import tensorflow as tf
 
     def generate(content):
         tf.debugging.assert_all_finite(content, "content")
@@ -228,57 +179,35 @@ def model_seeds() -> Iterator[Files]:
     signatures = {"stylize": tf.function(generate, input_signature=[given])}
     files = written(lambda folder: tf.saved_model.save(model, str(folder), signatures=signatures))
     facts = {"format": "tfstyle-servable/1", "signatures": {"a": {}}, "operations": ["Add"]}
-    yield {**files, "tfstyle.json": json.dumps(facts).encode()}
-
-
-def model_in(folder: Path, out: Path) -> Path:
-    for file in folder.iterdir():
-        part = {"tfstyle.json": "assets.extra"}.get(file.name, "")
-        target = out / "1" / ("variables" if file.name.startswith("variables") else part)
-        target.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, target)
-    return out / "1"
+    yield {**files, "assets.extra/tfstyle.json": json.dumps(facts).encode()}
 
 
 def read_model(folder: Path, out: Path) -> None:
-    from tfstyle.export import read_metadata
-    from tfstyle.export.saved_model import graph_operations
-
-    path = model_in(folder, out)
-    graph_operations(path)
-    read_metadata(path)
-
-
-def load_model(folder: Path, out: Path) -> None:
-    from tfstyle.export import Servable
-
-    Servable(model_in(folder, out), threads=1).close()
+    graph_operations(folder)
+    read_metadata(folder)
 
 
 def keras_seeds() -> Iterator[Files]:
     """A small U-Net, and an archive with a Lambda layer."""
-    import keras
-
-    from tfstyle.segmentation import UNet
-
     twice = keras.layers.Lambda(lambda x: x * 2, output_shape=(4,))
     for model in (UNet(2, depth=1, width=2), keras.Sequential([keras.Input((4,)), twice])):
-        (data,) = written(lambda folder, model=model: model.save(folder / "case.keras")).values()
-        yield from with_members("case.keras", data)
+        yield from with_members(written(model.save, "case.keras"))
 
 
 READERS = {
     "dicom": Reader(2_000, dicom_seeds, read_dicom),
-    "dicom-seg": Reader(500, seg_seeds, read_seg),
+    "dicom-seg": Reader(
+        500, seg_seeds, lambda case, out: resample_labels(SCAN, *read_dicom_seg(case / "case.dcm"))
+    ),
     "nifti": Reader(2_500, nifti_seeds, read_nifti),
-    "png": Reader(2_500, png_seeds, reads("tfstyle.data:read_png", "case.png")),
-    "style banks": Reader(2_000, bank_seeds, reads("tfstyle:StyleBank.load", "case.npz")),
-    "weights": Reader(2_000, weight_seeds, read_weights),
-    "presets": Reader(60, preset_seeds, reads("tfstyle.presets:load")),
+    "png": Reader(2_500, png_seeds, lambda case, out: read_png(case / "case.png")),
+    "style banks": Reader(2_000, bank_seeds, lambda case, out: StyleBank.load(case / "case.npz")),
+    "weights": Reader(
+        2_000, weight_seeds, lambda case, out: load_arrays((case / "case.pickle").read_bytes())
+    ),
+    "presets": Reader(60, preset_seeds, lambda case, out: presets.load(case)),
     "runs": Reader(1_000, run_seeds, read_run),
     "model folders": Reader(500, model_seeds, read_model),
-    "models loaded": Reader(60, model_seeds, load_model),
-    "keras archives": Reader(
-        40, keras_seeds, reads("tfstyle.segmentation:UNet.load", "case.keras")
-    ),
+    "models loaded": Reader(60, model_seeds, lambda case, out: Servable(case, threads=1).close()),
+    "keras archives": Reader(40, keras_seeds, lambda case, out: UNet.load(case / "case.keras")),
 }

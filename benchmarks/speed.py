@@ -16,10 +16,7 @@ series of another length tells whether memory grows with it.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import re
 import resource
 import sys
 import tempfile
@@ -31,8 +28,11 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from studies import common
+from tfstyle.runs import environment
 
 #: Variants of the layer.
 AUGMENTATIONS = {
@@ -143,60 +143,26 @@ def series(data: Path, count: int) -> dict:
     }
 
 
-def tables(result: dict) -> str:
-    """The tables in Markdown, sizes as columns."""
-    texts = {
-        "stylize": "A call with one image",
-        "augmentation": f"An image in a batch of {result['batch']}",
-    }
-    parts = []
-    for part, text in texts.items():
-        rows = result[part]
-        heads = [f"{size}x{size}: ms | CPU ms" for size in rows]
-        lines = [f"| | {' | '.join(heads)} |", "| --- |" + " ---: |" * 2 * len(rows)]
-        for name in next(iter(rows.values())):
-            cells = [f"{rows[s][name]['ms']:.1f} | {rows[s][name]['cpu_ms']:.1f}" for s in rows]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-        parts.append(
-            f"{text}, {result['threads']} threads, load average {result['load_average']}:\n\n"
-            + "\n".join(lines)
-        )
-    if result["series"]:
-        lines = ["| slices | s | slices a second | outside the network | MB |"]
-        lines += ["| ---: |" + " ---: |" * 4]
-        form = "| {slices} | {seconds} | {slices_per_second} | {share_outside_network:.1%} | "
-        lines += [form.format(**row) + f"{row['memory_mb']} |" for row in result["series"]]
-        text = "A series of 512x512 slices from JPEG 2000 to derived DICOM:\n\n"
-        parts.append(text + "\n".join(lines))
-    return "\n\n".join(parts)
-
-
 def filled(page: str, result: dict) -> str:
     """The text of ``README.md`` with the tables of a result."""
-    new = f"<!-- speed -->\n{tables(result)}\n<!-- /speed -->"
-    return re.sub("<!-- speed -->.*<!-- /speed -->", lambda _: new, page, flags=re.S)
+    return common.filled(page, "speed", common.render("speed.md", **result))
 
 
 def main() -> None:
     """Measures; writes ``speed.json`` and the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.parser(__doc__)
+    parser.set_defaults(threads=2)
     parser.add_argument("--data", type=Path, help="folder of the real CT, for the series")
     parser.add_argument("--slices", type=int, nargs="+", default=[100, 300], help="of the series")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--batch", type=int, default=8, help="of the augmentation")
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    options = common.parse(parser, None)
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
-        os.environ[name] = str(options.threads)  # before TensorFlow is imported
+        os.environ[name] = str(options.threads)  # of the processes that follow
     rows = []
     for count in options.slices if options.data else ():
         with ProcessPoolExecutor(1, get_context("spawn")) as alone:
             rows.append(alone.submit(series, options.data, count).result())
-    from tfstyle.runs import environment
-
     result = {
         "stylize": {
             str(size): measured(stylizing(size), 1, options.rounds) for size in (256, 512, 1024)
@@ -211,10 +177,10 @@ def main() -> None:
         "environment": environment(),
     }
     own = Path(__file__).resolve()
-    own.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    common.write_study(own.with_suffix(".json"), result)
     page = own.with_name("README.md")
     page.write_text(filled(page.read_text(encoding="utf-8"), result), encoding="utf-8")
-    print(tables(result))
+    print(page)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from ct_pairs import SIZE, Pair, draw_pairs  # noqa: E402
 from ct_scans import ScanRecord, load_scans  # noqa: E402
 from keras import ops  # noqa: E402
 
+from studies import common  # noqa: E402
 from tfstyle import StyleTransfer, baselines  # noqa: E402
 from tfstyle._private.files import write_atomically  # noqa: E402
 from tfstyle.errors import TfstyleError  # noqa: E402
@@ -338,102 +339,15 @@ def _rounded(value):
     return value if value is None or isinstance(value, int) else round(float(value), 4)
 
 
-TEXT = """\
-# Is the tone right?
-
-{answer}Written by `python benchmarks/truth.py`. \
-For CT the right answer of a style transfer is known: \
-the content's own HU in the style's gray scale. The error is the mean absolute difference to it \
-in gray levels (black 0, white 1), inside the body and where the content is not clipped, taken \
-for each tissue and averaged over the tissues present, so that bone counts as much as the liver. \
-The older figure, the distance to the histogram of the style image, depends on how much air, fat \
-and bone that image happens to show: an image can have the style's histogram and every tissue in \
-the wrong gray.
-
-{count} pairs a fold; a fold leaves one patient out ({folds}): its slices are the contents, those \
-of all others the styles, in different fields of view, windows, powers and depths, 15 % of them \
-in one and the same gray scale. Presets of tfstyle were trained on some of these patients.
-
-{whole}
-
-Mean error by tissue:
-
-{tissues}
-
-Mean error by the patient left out:
-
-{patients}
-"""
-COLUMNS = (
-    "median", "mean", "90 %", "better than histogram matching", "worse than nothing by 0.02",
-    "same gray scale, median", "structure in the body", "structure where the answer shows it",
-    "all pixels, mean",
-)  # fmt: skip
-
-
-def tables(result: dict) -> str:
+def page(result: dict) -> str:
     """The page of a result, in Markdown."""
-    title = {**{name: name for name in result["methods"]}, **METHODS, **OWN}
-
-    def answer() -> str:
-        own, other = (
-            result["methods"].get(name, {}).get("all_folds")
-            for name in ("ours", "foreground_histogram_matching")
-        )
-        if not own or not other:
-            return ""
-        return (
-            f"**The tone transfer is off by {own['mean']:.3f} on average ({own['median']:.3f} in "
-            f"the median), histogram matching above the floor by {other['mean']:.3f} "
-            f"({other['median']:.3f}); on {100 * own['worse_than_nothing']:.1f} % of the pairs it "
-            f"is worse than nothing done by more than {HARM}, where that is on "
-            f"{100 * other['worse_than_nothing']:.1f} %.**\n\n"
-        )
-
-    def table(head, cells) -> str:
-        lines = [f"| | {' | '.join(head)} |", "| --- |" + " ---: |" * len(head)]
-        for name, method in result["methods"].items():
-            lines.append(f"| {title[name]} | {' | '.join(cells(name, method))} |")
-        return "\n".join(lines)
-
-    def number(value: float | None) -> str:
-        return "–" if value is None else f"{value:.3f}"
-
-    def whole(name, method):
-        of = method["all_folds"]
-        shares = {f"better_than_{MATCHING}": MATCHING, "worse_than_nothing": NOTHING}
-        keys = ("same_scale_median", "structure_mean", "structure_shown_mean", "all_pixels_mean")
-        return [
-            *(number(of[key]) for key in ("median", "mean", "percentile_90")),
-            *(
-                f"{100 * of[key]:.0f} %" if key in of and name != itself else ""
-                for key, itself in shares.items()
-            ),
-            *(number(of[key]) for key in keys),
-        ]
-
-    def tissues(name, method):
-        return [number(method["all_folds"]["tissues"][tissue]) for tissue in TISSUES]
-
-    def patients(name, method):
-        by = method["by_fold"]
-        return [number(by[fold]["mean"]) if fold in by else "" for fold in result["folds"]]
-
-    return TEXT.format(
-        answer=answer(),
-        count=result["settings"]["count"],
-        folds=", ".join(result["folds"]),
-        whole=table(COLUMNS, whole),
-        tissues=table([tissue.replace("_", " ") for tissue in TISSUES], tissues),
-        patients=table([*result["folds"]], patients),
-    )
+    titles = {**METHODS, **OWN}
+    return common.render("truth.md", **result, titles=titles, tissues=TISSUES, harm=HARM) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs what is missing; writes the figures and the page."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.parser(__doc__)
     parser.add_argument("--data", type=Path, help="folder of the real CT; packages alone without")
     parser.add_argument("--pairs", type=int, default=200, help="of each fold (default: 200)")
     parser.add_argument("--seed", type=int, default=0)
@@ -456,7 +370,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--output", type=Path, default=Path(__file__).resolve().with_suffix(".json")
     )
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results" / "truth.md")
-    options = parser.parse_args(arguments)
+    options = common.parse(parser, arguments)
     if "classical" in options.methods:
         options.methods = [*dict.fromkeys([*CLASSICAL, *options.methods])]
         options.methods.remove("classical")
@@ -487,10 +401,10 @@ def main(arguments: list[str] | None = None) -> None:
         },
         "environment": environment(),
     }
-    write_atomically(options.output, (json.dumps(result, indent=1) + "\n").encode())
-    page = tables(result)
-    write_atomically(options.page, page.encode())
-    print(page)
+    common.write_study(options.output, result)
+    text = page(result)
+    write_atomically(options.page, text.encode())
+    print(text)
 
 
 if __name__ == "__main__":

@@ -30,12 +30,14 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import keras
 import numpy as np
 import tensorflow as tf
 from readme_table import presets_text
 
+from studies import common
 from tfstyle import StyleTransfer, encoders, presets
 from tfstyle._private.files import write_atomically
 from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom
@@ -211,40 +213,6 @@ _ABOUT: dict[str, dict] = {
         **_VGG,
     },
 }
-_CARD = """\
-# Model card: {name}
-
-Written by `python scripts/train_release.py cards`.
-
-| | |
-| --- | --- |
-| Task | {description} |
-| Input, output | gray images in [0, 1], any size |
-| Encoder's weights | {weights} |
-| Training | {training}, {steps} |
-| Data | {data} |
-| License | {licence} |
-
-## What it is worth
-
-Mean absolute difference to the right answer (the content's own HU in the style's gray scale) in \
-gray levels, tissues weighed alike, from `benchmarks/truth.json`:
-
-| | mean | median | 90 % | better than histogram matching | structure kept |
-| --- | ---: | ---: | ---: | ---: | ---: |
-{rows}
-
-## Limits
-
-- Not a medical device, not for diagnosis.
-- Trained on few scans.
-{limits}
-"""
-
-
-def figures_of(truth: Mapping, row: str) -> dict | None:
-    """The figures over all folds of a row of ``benchmarks/truth.json``; None where it has none."""
-    return truth["methods"].get(row, {}).get("all_folds")
 
 
 def summary(figures: Mapping | None) -> str:
@@ -258,28 +226,6 @@ def summary(figures: Mapping | None) -> str:
     )
 
 
-def card_text(name: str, about: Mapping, card: Mapping, truth: Mapping) -> str:
-    """``README.md`` of a preset: what it is, and what it is worth."""
-
-    def line(words: str, row: str) -> str:
-        figures = figures_of(truth, row)
-        if figures is None:
-            return f"| {words} | not measured yet | | | | |"
-        cells = [f"{figures[key]:.3f}" for key in ("mean", "median", "percentile_90")]
-        better = 100 * figures["better_than_histogram_matching"]
-        cells.append("" if row == "histogram_matching" else f"{better:.0f} %")
-        return f"| {words} | {' | '.join(cells)} | {figures['structure_mean']:.3f} |"
-
-    rows = (f"**{name}**", about["row"]), ("histogram matching", "histogram_matching")
-    limits = "\n".join(f"- {limit}" for limit in about["limits"])
-    return _CARD.format(
-        **{**about, "limits": limits},
-        name=name,
-        steps=f"{card['steps']} steps" if card.get("steps") else "see there",
-        rows="\n".join(line(*row) for row in (*rows, ("nothing done", "nothing"))),
-    )
-
-
 def write_cards(truth: Path = ROOT / "benchmarks" / "truth.json") -> None:
     """Writes the cards of all released presets, and the table of them, from ``truth.json``."""
     result = json.loads(truth.read_text())
@@ -288,15 +234,15 @@ def write_cards(truth: Path = ROOT / "benchmarks" / "truth.json") -> None:
         config = json.loads((home / presets.CONFIG).read_text())
         about = {**_ABOUT[name]}
         about["description"] = about["description"].format(layer=config["config"].get("layer"))
-        figures = figures_of(result, about["row"])
+        figures = result["methods"].get(about["row"], {}).get("all_folds")
         config["card"]["about"] = {
             **{key: about[key] for key in ("description", "weights", "data", "licence")},
             "figures": summary(figures),
         }
         config["card"]["figures"] = figures
         write_atomically(home / presets.CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-        text = card_text(name, about, config["card"], result)
-        write_atomically(home / "README.md", text.encode())
+        facts = {"name": name, "about": about, "card": config["card"], **result}
+        common.write_page(home / "README.md", "model_card.md", **facts)
     table = presets.folder(presets.DEFAULT).parent / "README.md"
     write_atomically(table, presets_text().encode())
 

@@ -13,7 +13,6 @@ bank of slices of the scans not left out), and all nnU-Net's intensity transform
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
 import json
@@ -158,21 +157,19 @@ def release(recipe: Settings, unet: UNet, planes: Mapping[str, list], figures: M
     home = ROOT / "tfstyle" / "presets" / NAME
     unet.save_to_preset(home, card=card)
     save_npz(home / "style_code.npz", {"code": reference_code(recipe, planes["torso"])})
-    write_atomically(home / "README.md", f"{common.render('unet_spine.md', **card)}\n".encode())
+    common.write_page(home / "README.md", "unet_spine.md", **card)
     write_atomically(home.parent / "README.md", presets_text().encode())
     return home
 
 
 def main() -> None:
     """Trains and measures what is missing."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the real CT")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / NAME)
     parser.add_argument("--steps", type=int, default=RECIPE.steps)
     parser.add_argument("--no-release", action="store_true", help="write no preset and no figures")
-    options = parser.parse_args()
+    options = common.parse(parser, None)
     recipe = dataclasses.replace(RECIPE, steps=options.steps)
     planes = data.labelled_planes(options.data, recipe.spacing_mm, recipe.every)
     scans = data.load_scans(options.data)

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -144,8 +145,10 @@ def titled(
     return figure, axes
 
 
-def save_small(figure: Figure, path: Path, dpi: float, colors: np.ndarray) -> None:
-    """Writes a figure as a PNG of few colors, float (N, 3) in [0, 1], so that it stays small."""
+def save_small(figure: Figure, path: Path, dpi: float, colors: np.ndarray | None = None) -> None:
+    """Writes a figure as a small PNG of few colors, float (N, 3) in [0, 1], by default grays."""
+    if colors is None:
+        colors = np.repeat(np.linspace(0, 1, 64)[:, None], 3, axis=1)
     buffer, palette = io.BytesIO(), Image.new("P", (1, 1))
     figure.savefig(buffer, format="png", dpi=dpi)
     palette.putpalette(np.rint(255 * colors).astype(np.uint8).tobytes())
@@ -155,12 +158,40 @@ def save_small(figure: Figure, path: Path, dpi: float, colors: np.ndarray) -> No
     few.save(path, optimize=True)
 
 
+def reduced(image: np.ndarray, longest: int) -> np.ndarray:
+    """An image (H, W) by area averaging, float32, no side longer than this."""
+    picture, scale = Image.fromarray(image.astype(np.float32)), longest / max(image.shape)
+    if scale < 1:
+        height, width = (max(1, round(side * scale)) for side in image.shape)
+        picture = picture.resize((width, height), Image.Resampling.BOX)
+    return np.asarray(picture)
+
+
 def data_uri(unit: np.ndarray) -> str:
     """An image (H, W) or (H, W, 3) in [0, 1] as the source of a picture inside a page."""
     buffer = io.BytesIO()
     levels = np.rint(np.clip(unit, 0, 1) * 255).astype(np.uint8)
     Image.fromarray(levels).save(buffer, "png", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def filled(text: str, mark: str, new: str) -> str:
+    """A text with something new between ``<!-- mark -->`` and ``<!-- /mark -->``.
+
+    Raises:
+        ValueError: if the marks are not there once.
+    """
+    pattern = rf"(<!-- {mark} -->\n).*?(\n<!-- /{mark} -->)"
+    text, count = re.subn(pattern, lambda found: found[1] + new + found[2], text, flags=re.S)
+    if count != 1:
+        raise ValueError(f"needs the marks <!-- {mark} --> and <!-- /{mark} --> once.")
+    return text
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Writes a page of the folder ``templates``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, f"{render(template, **values)}\n".encode())
 
 
 def render(template: str, **values: Any) -> str:
@@ -173,4 +204,4 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     pages.filters["uri"] = data_uri
-    return pages.get_template(template).render(**values)
+    return pages.get_template(template).render(**values).rstrip("\n")

@@ -44,7 +44,6 @@ from tfstyle.data import WINDOWS, Scan, Window, body_mask, read_scans
 from tfstyle.data.extra_ct import extra_ct
 from tfstyle.encoders import IMAGE_TAP, Encoder
 from tfstyle.errors import WeightsError
-from tfstyle.layers import reduce_size
 from tfstyle.runs import Backup, environment, fit_resumable
 
 LOSSES = ("contextual", "mse")
@@ -206,11 +205,6 @@ def row_of(
     }
 
 
-def reduced(image: np.ndarray, size: int) -> np.ndarray:
-    """An image (H, W) by area averaging, no side longer than `size`."""
-    return np.asarray(reduce_size(image[None, ..., None].astype(np.float32), size))[0, ..., 0]
-
-
 def slice_pairs(
     scan: Scan, count: int, seed: int = 7
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -254,9 +248,9 @@ def measure(model: StyleTransfer, scan: Scan, settings: Settings) -> dict:
     """Preservation and style over the test pairs: median, quartiles and mean of each figure."""
     rows, seconds = [], []
     for i, content, style in slice_pairs(scan, settings.pairs):
-        x, y = reduced(content, settings.size), reduced(style, settings.size)
+        x, y = common.reduced(content, settings.size), common.reduced(style, settings.size)
         spacing = scan.spacing[-1] * content.shape[1] / x.shape[1]
-        body = body_mask(reduced(scan.pixels[i], settings.size))
+        body = body_mask(common.reduced(scan.pixels[i], settings.size))
         begin = time.perf_counter()
         generated = model.stylize(x, y)
         seconds.append(time.perf_counter() - begin)
@@ -280,7 +274,7 @@ def ranked(rows: Sequence[dict]) -> list[tuple[dict, float | None]]:
 
 def draw(rows: Sequence[dict], loss: str, size: int, path: Path) -> None:
     """The grid of a content loss: content, style, and what each extractor generates."""
-    pairs = [tuple(reduced(image, size) for image in pair) for pair in readme_pairs()]
+    pairs = [tuple(common.reduced(image, size) for image in pair) for pair in readme_pairs()]
     columns = [("content", [x for x, _ in pairs]), ("style", [y for _, y in pairs])]
     for row in (row for row in rows if row["content_loss"] == loss):
         model = StyleTransfer.load(row["model"])
@@ -330,7 +324,8 @@ def study(options: argparse.Namespace, settings: Settings, command: str) -> None
     rows, name = result["rows"], output.stem
     for loss in options.losses:
         draw(rows, loss, min(settings.size, 256), pages / f"{name}_{loss}.png")
-    page = common.render(
+    common.write_page(
+        pages / f"{name}.md",
         "extractors.md",
         command=command,
         name=name,
@@ -338,7 +333,6 @@ def study(options: argparse.Namespace, settings: Settings, command: str) -> None
         losses={row["content_loss"] for row in rows},
         ranked=ranked(rows),
     )
-    (pages / f"{name}.md").write_text(page)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -32,7 +32,7 @@ from tfstyle.data.extra_ct import extra_ct
 from tfstyle.data.scan import upright
 from tfstyle.encoders import ENCODERS, Encoder
 from tfstyle.errors import InputFileError
-from tfstyle.layers import moments, reduce_size
+from tfstyle.layers import moments
 from tfstyle.runs import environment
 
 #: Protocols of ``tfstyle.data.PROTOCOLS`` under which a CT is shown where no styles are given.
@@ -71,7 +71,7 @@ def write_features(
     elif scan.units == "HU":
         part = dataclasses.replace(scan, pixels=scan.pixels[numbers], files=())
         for protocol in CT_PROTOCOLS:
-            batches[protocol] = np.asarray(reduce_size(apply_protocol(part, protocol, 0), SIZE))
+            batches[protocol] = _reduced(apply_protocol(part, protocol, 0))
     rows = _taps(network, names, images, batches)
     origin = {
         None: "RANDOM WEIGHTS, not trained",
@@ -219,8 +219,7 @@ def draw_sheet(
     for axis, (text, picture) in shown:
         axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
         axis.set_title(str(text), fontsize=7, color="0.4")
-    grays = np.repeat(np.linspace(0, 1, 49)[:, None], 3, axis=1)
-    common.save_small(figure, output, 110, grays)
+    common.save_small(figure, output, 110)
 
 
 def _spread(count: int) -> list[int]:
@@ -240,7 +239,11 @@ def _unit(scan: Scan, numbers: Sequence[int], window: Window) -> np.ndarray:
             f"slices of {images.shape[2]} x {images.shape[1]} pixels are too small for feature "
             f"maps; both sides must be at least {LEAST}.",
         )
-    return np.asarray(reduce_size(images, SIZE))
+    return _reduced(images)
+
+
+def _reduced(images: np.ndarray) -> np.ndarray:
+    return np.stack([common.reduced(image[..., 0], SIZE) for image in images])[..., None]
 
 
 def _moments(features: np.ndarray) -> np.ndarray:

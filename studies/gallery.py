@@ -24,7 +24,6 @@ from matplotlib import colormaps
 
 import tfstyle
 from studies import common
-from tfstyle._private.files import write_atomically
 from tfstyle.data import WINDOWS
 from tfstyle.metrics import tone_error
 from tfstyle.tone.model import LOW_CONFIDENCE
@@ -172,18 +171,19 @@ def _square(image: np.ndarray) -> np.ndarray:
     return np.pad(image, [(gap // 2, gap - gap // 2) for gap in spare])
 
 
-def page(rows: Sequence[Row], pictures: Path, missing: Sequence[str]) -> str:
-    """Writes the pictures; returns the page in Markdown."""
+def write_page(rows: Sequence[Row], folder: Path, missing: Sequence[str]) -> None:
+    """Writes the page and its pictures."""
     parts = []
     for part, found in chosen(rows).items():
         title, text = PARTS[part]
         names = []
         for number, start in enumerate(range(0, len(found), ROWS), 1):
             names.append(f"{part}-{number}.png")
-            draw(found[start : start + ROWS], pictures / names[-1])
+            draw(found[start : start + ROWS], folder / "gallery" / names[-1])
         parts.append({"title": title, "text": text, "pictures": names, "rows": found})
     errors = np.array([row.error for row in rows])
-    return common.render(
+    common.write_page(
+        folder / "gallery.md",
         "gallery.md",
         parts=parts,
         side=_side,
@@ -253,8 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(fold, f"median error {np.median([row.error for row in found]):.3f}", flush=True)
         rows += found
     folder = options.docs / "results"
-    text = page(rows, folder / "gallery", missing)
-    write_atomically(folder / "gallery.md", text.encode())
+    write_page(rows, folder, missing)
     print(folder / "gallery.md")
 
 

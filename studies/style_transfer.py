@@ -27,7 +27,6 @@ import numpy as np
 import tfstyle
 from studies import common
 from tfstyle import baselines, metrics
-from tfstyle._private.files import write_atomically
 from tfstyle.baselines import ContextualTransformation
 from tfstyle.data import apply_protocol, pair_dataset, spine_phantom
 from tfstyle.encoders import VGG16
@@ -204,31 +203,6 @@ def _measure(generated, images: Images, classifier, weights: str | None) -> dict
     return {name: round(float(v), 4) for name, v in zip(MEASURES, values)}
 
 
-PAGE = """\
-# Between protocols: the paper's Table 1
-
-Written by `python -m studies.style_transfer`; figures in `studies/style_transfer.json`.
-
-{contents} phantoms of the lumbar spine under the protocol `standard` get the gray scale of other
-phantoms under {protocols}.
-Nearest to the answer, the content under that protocol, is {first}; then {second}.
-
-A protocol also has noise and sharpness, which a curve of gray levels does not give. Lower LPIPS to
-the answer (AlexNet) is better. LPIPS between styles and the conditional inception score say how far
-results differ by style: the answer's own figures are the goal, not the highest ones. The classifier
-tells {accuracy:.1f} % of new phantoms' protocols apart; the score is at most {most:.2f}.
-
-{table}
-
-![{alt}](style_transfer.png)
-
-Trained here: the contextual transformation, one generator for each protocol on phantoms under it,
-{steps} steps each; its mean losses by sixths of them are in the JSON. It knows the protocols, the
-other methods meet them in one style image each. The presets were trained on CT and some phantoms of
-another seed.
-"""
-
-
 def write_page(result: dict, output: Path, page: Path) -> None:
     """The table and a figure of one content: styles, and what each method makes of it."""
     settings = StyleTransferSettings(
@@ -243,24 +217,19 @@ def write_page(result: dict, output: Path, page: Path) -> None:
         title = "\n".join(textwrap.wrap(words, 24))
         rows.append([(title, images.contents[0, ..., 0]), *(("", x) for x in np.load(file))])
     figure, _ = common.titled(rows, (1.5, 1.65), 7)
-    colors = np.repeat(np.linspace(0, 1, 64)[:, None], 3, axis=1)
-    common.save_small(figure, page.with_suffix(".png"), 110, colors)
+    common.save_small(figure, page.with_suffix(".png"), 110)
     table = [[METHODS[r["method"]], *(f"{r[m]:.3f}" for m in MEASURES)] for r in result["rows"]]
     others = [row for row in result["rows"] if row["method"] != "answer"]
     near = sorted(others, key=lambda row: row["lpips_to_answer"])[:2]
-    first, second = (f"{METHODS[r['method']]} (LPIPS {r['lpips_to_answer']:.3f})" for r in near)
-    text = PAGE.format(
-        first=first,
-        second=second,
-        contents=settings.contents,
-        protocols=", ".join(f"`{name}`" for name in protocols),
-        accuracy=100 * result["classifier"]["accuracy"],
+    common.write_page(
+        page,
+        "style_transfer.md",
+        settings=settings,
+        near=[f"{METHODS[r['method']]} (LPIPS {r['lpips_to_answer']:.3f})" for r in near],
+        accuracy=result["classifier"]["accuracy"],
         most=np.log(len(protocols)),
         table=common.markdown(["", *MEASURES.values()], table),
-        alt="One content: styles in the first row, then what each method makes of it",
-        steps=settings.contextual_steps,
     )
-    write_atomically(page, text.encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

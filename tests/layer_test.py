@@ -115,17 +115,7 @@ def half_precision(layer, case: Case) -> None:
     assert_close(found, run(layer, case), case.half)
 
 
-def channels_first(layer, case: Case) -> None:
-    """Keras's global image format changes nothing: images have their channels last."""
-    expected = run(layer, case)
-    keras.config.set_image_data_format("channels_first")
-    try:
-        assert_close(run(case.made_like(layer), case), expected)
-    finally:
-        keras.config.set_image_data_format("channels_last")
-
-
-CHECKS = (config, symbolic, unknown_sizes, half_precision, channels_first)
+CHECKS = (config, symbolic, unknown_sizes, half_precision)
 
 
 def check_export(case: Case, folder) -> None:

@@ -48,16 +48,6 @@ class MeanTone:
         return np.asarray(self.generate(batch, style, np.float32(strength))).reshape(content.shape)
 
 
-class NoCodes:
-    """A model that cannot keep a style."""
-
-    def __init__(self):
-        self.tone = MeanTone()
-
-    def generate(self, content, style, strength=None):
-        return self.tone.generate(content, style, strength)
-
-
 def ct_series(folder: Path, slices: int = 2, uid: str | None = None) -> str:
     """A series of one CT slice again and again, 2 mm apart; gives its UID.
 

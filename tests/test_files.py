@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.process import python
 from tfstyle._private.files import (
     is_temporary,
     is_unused,
@@ -32,11 +31,6 @@ class TestWriting:
         umask = os.umask(0)
         os.umask(umask)
         assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~umask
-
-    def test_long_name(self, tmp_path):
-        name = "ä" * 127
-        write(tmp_path / name, b"one")
-        assert os.listdir(tmp_path) == [name]
 
     def test_failure_leaves_the_old_file_alone(self, tmp_path, monkeypatch):
         write(tmp_path / "a", b"one")
@@ -115,24 +109,12 @@ def test_lock_is_held_until_its_process_is_killed(tmp_path):
     assert os.listdir(folder) == []
 
 
-def test_no_module_needs_what_windows_lacks():
-    code = (
-        "import sys\n"
-        "for name in ('fcntl', 'resource', 'pwd', 'grp', 'termios'):\n"
-        "    sys.modules[name] = None\n"
-        "import tfstyle._private.files, tfstyle.runs.folder, tfstyle.runs.manifest, tfstyle.cli\n"
-    )
-    python("-c", code)
-
-
 @pytest.mark.parametrize(
     ("error", "words"),
     [
         (OSError(errno.ENOSPC, "x"), "the disk is full"),
         (OSError(errno.EDQUOT, "x"), "the quota is used up"),
-        (OSError(errno.EACCES, "x"), "permission denied"),
         (OSError("write failed, errno = 28, error message = 'No space left on device'"), "is full"),
-        (RuntimeError("/out/x; Read-only file system"), "is read-only"),
     ],
 )
 def test_storage_errors_say_what_to_do(error, words):
@@ -143,9 +125,3 @@ def test_storage_errors_say_what_to_do(error, words):
     assert "\n" not in str(found)
     other = pickle.loads(pickle.dumps(found))  # as from a process that writes slices
     assert (type(other), str(other)) == (type(found), str(found))
-
-
-def test_other_errors_keep_their_reason():
-    found = OutputError.of("/out/x", NotADirectoryError(20, "Not a directory"))
-    assert type(found) is OutputError
-    assert str(found) == "/out/x: cannot be written (Not a directory)."

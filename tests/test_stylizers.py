@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from tests.minis import ct_series
-from tests.models import small_tone
 from tfstyle.data import WINDOWS, read_scan
 from tfstyle.errors import ArgumentError, ServingError
-from tfstyle.stylizers import ScanTransfer, encode_style, style_images
+from tfstyle.stylizers import encode_style, style_images
 
 
 def test_slices_of_a_style_scan(tmp_path):
@@ -21,22 +20,6 @@ def test_slices_of_a_style_scan(tmp_path):
         assert window == WINDOWS["bone"]
     with pytest.raises(ArgumentError, match=r"5 slices, 0 to 4"):
         style_images(tmp_path, index=5)
-
-
-def test_no_more_than_sixteen_slices_are_read_beforehand():
-    asked = []
-
-    def read(indices):
-        asked.extend(indices)
-        return np.random.default_rng(0).random((len(indices), 16, 16, 1), np.float32)
-
-    style = np.random.default_rng(1).random((16, 16), np.float32)
-    ScanTransfer(small_tone(), 300, read, style)
-    assert len(asked) == 16
-    assert set(np.diff(asked)) <= {18, 19}
-    asked.clear()
-    ScanTransfer(Recorder(None), 300, read, style)
-    assert not asked
 
 
 class Recorder:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfstyle.baselines import CascadedRefinement, ContextualTransformation, get
 from tfstyle.data import pair_dataset, spine_phantom
 from tfstyle.encoders import VGG16
-from tfstyle.errors import ArgumentError, InputFileError
+from tfstyle.errors import InputFileError
 from tfstyle.export import export_stylize
 from tfstyle.losses import ContextualLoss
 
@@ -76,17 +76,6 @@ class TestTraining:
         assert set(history) == {"loss", "content_loss", "style_loss"}
         assert history["loss"][-1] < history["loss"][0]
         assert int(model.optimizer.iterations.numpy()) == 15
-
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            ({"content_layers": "relu9_9"}, "unknown layer 'relu9_9'"),
-            ({"style_layers": ["relu3_1"]}, "style_layers: 'relu3_1' lies behind 'relu2_1'"),
-        ],
-    )
-    def test_bad_layers(self, options, message):
-        with pytest.raises(ArgumentError, match=message):
-            small().compile(**{**LAYERS, **options})
 
 
 def test_features_are_refined_from_small_to_full_size():

@@ -81,9 +81,3 @@ def test_several_levels_one_after_the_other():
     expected = WCT(shallow).stylize(first, style, 0.8)
     both = WCT([deep, shallow])
     np.testing.assert_allclose(both.stylize(content, style, 0.8), expected, atol=2e-5)
-
-
-def test_released_preset():
-    content, style = 0.2 + 0.5 * image(0, (64, 64)), 0.5 * image(1, (64, 64))
-    generated = WCT().stylize(content, style)
-    assert abs(generated.mean() - style.mean()) < 0.5 * abs(content.mean() - style.mean())

@@ -13,16 +13,16 @@ import pytest
 from tests.process import python
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-#: What each call of the reader does, in a new process where the one before died.
-READ = """
-import os, pathlib, sys, time
-sys.path.insert(0, {benchmarks!r})
-import atheris, fuzz, fuzz_readers
+#: Counts its calls in a file, for a new process goes on where the one before died.
+BROKEN = """
+import os, pathlib, time, types
+import fuzz
 from tfstyle.errors import TfstyleError
 
-@atheris.instrument_func
+fuzz.SECONDS = 10
+
 def read(folder, out):
-    calls = pathlib.Path({counter!r})
+    calls = pathlib.Path(__file__).with_name("calls")
     number = len(calls.read_bytes())
     calls.write_bytes(bytes(number + 1))
     if number == 3:
@@ -38,9 +38,8 @@ def read(folder, out):
     if number % 2:
         raise TfstyleError("refused")
 
-fuzz.SECONDS = 10
-reader = fuzz_readers.Reader(20, lambda: [{{"case": b"abc"}}], read, modules=())
-sys.exit(fuzz.main(["--output", {output!r}, "--keep", {keep!r}], {{"broken": reader}}))
+one = types.SimpleNamespace(runs=20, seeds=lambda: [{"case": b"abc"}], read=read)
+READERS = {"broken": one}
 """
 
 
@@ -53,36 +52,39 @@ def modules(monkeypatch):
 @pytest.mark.slow
 def test_what_goes_wrong_is_counted(tmp_path):
     pytest.importorskip("atheris")
-    script, counter, output = (tmp_path / name for name in ("broken.py", "calls", "r.json"))
-    counter.write_bytes(b"")
-    places = {"counter": counter, "output": output, "keep": tmp_path, "benchmarks": BENCHMARKS}
-    script.write_text(READ.format(**{name: str(path) for name, path in places.items()}))
-    python(script, status=1)
+    (tmp_path / "broken.py").write_text(BROKEN)
+    (tmp_path / "calls").write_bytes(b"")
+    output = tmp_path / "r.json"
+    code = (
+        f"import sys; sys.path[:0] = {[str(BENCHMARKS), str(tmp_path)]}; import fuzz; "
+        f"sys.exit(fuzz.main(['--output', '{output}', '--keep', '{tmp_path}'], 'broken'))"
+    )
+    python("-c", code, status=1)
     row = json.loads(output.read_text())["readers"]["broken"]
     bad = {key: row[key] for key in ("unexpected", "outside", "crashes", "hangs")}
     assert bad == {"unexpected": 2, "outside": 1, "crashes": 1, "hangs": 1}
     assert row["read"] + row["refused"] == row["cases"] - 5
-    assert row["cases"] == len(counter.read_bytes())
+    assert row["cases"] == len((tmp_path / "calls").read_bytes())
     log = (tmp_path / "broken" / "log").read_text()
     assert "KeyError: 'x'" in log
     assert "MemoryError" in log
 
 
-@pytest.mark.parametrize("name", ["dicom", "dicom-seg", "nifti", "png", "runs"])
-def test_readers_read_what_they_start_from(modules, name, tmp_path, monkeypatch):
+def test_readers_read_what_they_start_from(modules, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where a case is read
     fuzz, readers = modules
-    reader = readers.READERS[name]
-    assert fuzz.run_case(reader.read, next(reader.seeds()), tmp_path / "box") == "read"
+    for name in ("dicom", "dicom-seg", "nifti", "png", "runs", "model folders"):
+        reader = readers.READERS[name]
+        assert fuzz.run_case(reader.read, next(reader.seeds()), tmp_path / "box") == "read", name
 
 
 def test_a_case_stands_in_place_of_one_part_of_its_set(modules, tmp_path):
     """Archives are packed after the change, so that they can be opened."""
-    fuzz, readers = modules
-    sets = [{"x": b""}, {"a.npz/b": b"1", "a.npz/c": b"2", "d.gz/": b"3", "e": b"4"}]
+    fuzz, _ = modules
+    sets = [{"x": b""}, {"a.npz!b": b"1", "a.npz!c": b"2", "d.gz!": b"3", "e": b"4"}]
     files = fuzz.files_of(bytes([3, 1]) + b"changed", sets)
-    assert files == {**sets[1], "a.npz/c": b"changed"}
-    readers.place(files, tmp_path)
+    assert files == {**sets[1], "a.npz!c": b"changed"}
+    fuzz.place(files, tmp_path)
     with zipfile.ZipFile(tmp_path / "a.npz") as archive:
         assert [archive.read(name) for name in "bc"] == [b"1", b"changed"]
     assert gzip.decompress((tmp_path / "d.gz").read_bytes()) == b"3"

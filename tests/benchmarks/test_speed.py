@@ -21,20 +21,6 @@ def speed(monkeypatch):
     return importlib.import_module("speed")
 
 
-def test_tables(speed):
-    row = {"tone transfer": {"ms": 12.345, "cpu_ms": 20.0}}
-    result = {"stylize": {"256": row}, "augmentation": {"128": row}, "batch": 8, "threads": 1}
-    result["series"] = [{"slices": 9, "seconds": 3, "slices_per_second": 3.0, "memory_mb": 7}]
-    result["series"][0]["share_outside_network"] = 0.25
-    page = speed.filled(
-        "a\n<!-- speed -->\nold\n<!-- /speed -->\nb", {**result, "load_average": 2.5}
-    )
-    assert "An image in a batch of 8, 1 threads, load average 2.5:" in page
-    assert page.count("| tone transfer | 12.3 | 20.0 |") == 2
-    assert "| 9 | 3 | 3.0 | 25.0% | 7 |" in page
-    assert "old" not in page
-
-
 def test_a_series_of_any_length_is_one_scan(speed, tmp_path):
     source = tmp_path / "source"
     source.mkdir()

@@ -51,22 +51,6 @@ def scans(modules):
     return found
 
 
-def test_scans_of_packages(modules, tmp_path):
-    pytest.importorskip("data_store", reason="pydicom-data is not installed")
-    scans = modules[0].load_scans(None)
-    assert {*scans} == {*modules[0].PACKAGED}
-    for scan in scans.values():
-        assert scan.hu.dtype == np.int16
-        assert scan.hu.shape == scan.body.shape
-        assert scan.body.any()
-        assert scan.packaged
-    # The table lies behind the patient, below in the picture.
-    below = np.nonzero(scans["pancreas"].hu[0][:, 200:300].max(axis=1) > -500)[0].max()
-    assert below > np.nonzero(scans["pancreas"].body[0])[0].max() + 20
-    with pytest.raises(ValueError, match="holds no folder with a scan"):
-        modules[0].load_scans(tmp_path / "none")
-
-
 class TestPairs:
     def draw(self, modules, scans, *rest, **options):
         return list(modules[1].draw_pairs(scans, *rest, **options))
@@ -98,11 +82,6 @@ class TestPairs:
             np.testing.assert_array_equal(a.style, b.style)
             assert a.content.shape != c.content.shape or (a.content != c.content).any()
         assert {pair.style_id for pair in whole} <= {"anna", "carla"}
-
-    @pytest.mark.parametrize("groups", [{"dora"}, {"anna", "berta", "carla"}])
-    def test_bad_groups(self, modules, scans, groups):
-        with pytest.raises(ValueError, match="held_out_groups"):
-            self.draw(modules, scans, groups, 1)
 
 
 class TestStudy:
@@ -180,16 +159,12 @@ class TestStudy:
         run("--methods", "nothing", *words)
         assert path.read_text() != before
 
-    def test_unknown_fold(self, run):
-        with pytest.raises(SystemExit, match="--folds: must be some of"):
-            run("--folds", "dora")
-
 
 def test_committed_page_is_the_json(modules):
     truth = modules[2]
     result = json.loads((BENCHMARKS / "truth.json").read_text())
     page = BENCHMARKS.parent / "docs" / "results" / "truth.md"
-    assert page.read_text(encoding="utf-8") == truth.tables(result)
+    assert page.read_text(encoding="utf-8") == truth.page(result)
 
 
 def test_beyond_measures_whole_scans_turned_slices_and_confidence(modules, monkeypatch, tmp_path):
@@ -205,12 +180,11 @@ def test_beyond_measures_whole_scans_turned_slices_and_confidence(modules, monke
         assert (np.diff(right[mask][order]) >= 0).all()
     monkeypatch.setattr(beyond, "load_scans", lambda data: scans)
     monkeypatch.setattr(beyond, "foreign_images", lambda: {"MR": np.eye(32, dtype=np.float32)})
-    for name in scans:
-        (tmp_path / f"fold-{name}").mkdir()
-        ToneTransfer().save(tmp_path / f"fold-{name}" / "ours.keras")
+    (tmp_path / "fold-anna").mkdir()
+    ToneTransfer().save(tmp_path / "fold-anna" / "ours.keras")
     output, page = tmp_path / "beyond.json", tmp_path / "beyond.md"
     options = f"--models {tmp_path} --output {output} --page {page} --pairs 1 --scans 1"
-    beyond.main(options.split())
+    beyond.main([*options.split(), "--folds", "anna"])
     result = json.loads(output.read_text())
     assert [len(result[p]) for p in ("scan_to_scan", "turned", "confidence")] == [5, 5, 4]
     text = page.read_text()

@@ -173,14 +173,6 @@ def test_generates_what_python_does(session, model, random, signature, content, 
     )
 
 
-def test_strength(session, model, random):
-    content = random.random((1, 20, 30, 1), dtype=np.float32)
-    style = random.random((1, 12, 14, 1), dtype=np.float32)
-    inputs = {"content": content, "style": style, "strength": np.float32(0.25)}
-    generated = session.run("stylize_strength", inputs)["generated"]
-    np.testing.assert_allclose(generated, model.stylize(content, style, 0.25), rtol=0, atol=1e-5)
-
-
 def test_the_graph_refuses_what_is_not_gray_itself(session, random):
     content = random.random((1, 8, 8, 1), dtype=np.float32)
     broken = content.copy()

@@ -15,17 +15,15 @@ from tests.process import python
 HERE = Path(__file__).parent
 
 
-def lines(script: str, *words: object) -> list[dict]:
+def lines(script: str) -> list[dict]:
     """What a script prints in JSON."""
-    return [json.loads(line) for line in python(HERE / script, *words).splitlines()]
+    return [json.loads(line) for line in python(HERE / script).splitlines()]
 
 
 # A batch of five is 3 + 2; the first three pairs are marked "paired", so the shares of the
 # replicas differ in that too.
-@pytest.mark.parametrize("mode", ["plain", "compiled"])
-def test_style_transfer(mode):
-    (found,) = lines("style_replicas.py", mode)
-    assert len(found["errors"]) > 0
+def test_style_transfer():
+    (found,) = lines("style_replicas.py")
     assert max(found["errors"]) <= 1e-5
     assert found["alone"]["paired_loss"] > 0
     assert found["together"] == pytest.approx(found["alone"], rel=1e-5, abs=1e-7)
@@ -37,13 +35,6 @@ def test_tone_transfer():
     assert found["two"]["errors"] == pytest.approx(found["one"]["errors"], rel=1e-4)
     assert found["cosine"] > 0.9999
     assert found["length"] == pytest.approx(1, abs=1e-3)
-
-
-def test_metrics():
-    found = lines("metric_replicas.py")
-    assert len(found) == 5
-    for row in found:
-        assert row["two"] == pytest.approx(row["one"], rel=1e-4), row
 
 
 def test_style_augmentation():

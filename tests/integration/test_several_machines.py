@@ -17,7 +17,7 @@ import pytest
 
 import tfstyle
 from tests.models import image
-from tests.process import ROOT, python
+from tests.process import ROOT
 from tfstyle.data import write_png
 
 SCRIPT = ROOT / "training" / "several_machines.py"
@@ -94,11 +94,3 @@ def test_two_machines_train_one_model_and_resume(tmp_path):
     )
     assert np.isfinite(after).all()
     assert not np.allclose(before, after, atol=1e-3)
-
-
-@pytest.mark.slow
-def test_script_trains_and_saves_on_one_machine_too(tmp_path):
-    script, folder = smaller_script(tmp_path), tmp_path / "run"
-    script.write_text(script.read_text().replace("epochs=40", "epochs=1"))
-    python(script, tmp_path / "scans.png", folder)
-    assert (folder / "preset" / "weights.npz").exists()

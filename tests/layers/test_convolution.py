@@ -48,7 +48,7 @@ def assert_close(found, expected, tolerance=1e-5):
 
 @pytest.mark.parametrize(
     ("size", "reflect", "jit"),
-    [((8, 12), False, False), ((2, 4), True, False), ((5, 8), True, True)],
+    [((8, 12), False, False), ((5, 8), True, True)],
 )
 def test_winograd(size, reflect, jit):
     x, kernel = arrays((2, *size, 40), 48)
@@ -59,7 +59,7 @@ def test_winograd(size, reflect, jit):
     assert_close(value_and_gradients(function, x, kernel), expected)
 
 
-@pytest.mark.parametrize(("size", "jit"), [((7, 3), False), ((1, 5), False), ((8, 12), True)])
+@pytest.mark.parametrize(("size", "jit"), [((1, 5), False), ((8, 12), True)])
 def test_upsampled(size, jit):
     x, kernel = arrays((2, *size, 20), 12)
     function = tf.function(upsampled_convolution, jit_compile=jit)

@@ -8,7 +8,6 @@ import pytest
 import tensorflow as tf
 
 from tfstyle import losses
-from tfstyle.errors import ArgumentError
 
 
 def features(seed, shape=(2, 5, 6, 7)):
@@ -48,14 +47,6 @@ class TestContextual:
         np.testing.assert_allclose(value, contextual_reference(g, x, *options), rtol=1e-4)
         value = losses.contextual_loss(g, x, *options, method="blockwise", block=8)
         np.testing.assert_allclose(value, contextual_reference(g, x, *options), rtol=1e-4)
-
-    @pytest.mark.parametrize(
-        ("options", "word"),
-        [({"bandwidth": 0}, "bandwidth"), ({"spatial_weight": 1.0}, "spatial_weight")],
-    )
-    def test_bad_arguments(self, options, word):
-        with pytest.raises(ArgumentError, match=word):
-            losses.contextual_loss(features(0), features(1), **options)
 
 
 def test_moments_equation():
@@ -103,14 +94,10 @@ def test_total_variation():
     np.testing.assert_allclose(losses.total_variation_loss(np.ones((2, 4, 4, 1))), [0, 0])
 
 
-@pytest.mark.parametrize(
-    "name", ["contextual_loss", "mse_loss", "moments_loss", "gram_loss", "total_variation_loss"]
-)
-def test_compiled_equals_eager(name):
-    function = getattr(losses, name)
-    arguments = (features(0),) if name == "total_variation_loss" else (features(0), features(1))
-    compiled = tf.function(function, jit_compile=True)(*map(tf.constant, arguments))
-    np.testing.assert_allclose(compiled, function(*arguments), rtol=1e-4)
+def test_compiled_equals_eager():
+    for function in (losses.contextual_loss, losses.moments_loss):
+        compiled = tf.function(function, jit_compile=True)(features(0), features(1))
+        np.testing.assert_allclose(compiled, function(features(0), features(1)), rtol=1e-4)
 
 
 def test_half_precision_is_accumulated_in_single():

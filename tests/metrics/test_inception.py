@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tfstyle import metrics
-from tfstyle.errors import ArgumentError, WeightsError
+from tfstyle.errors import ArgumentError
 from tfstyle.metrics import inception
 
 
@@ -32,12 +32,8 @@ class TestScores:
         assert metrics.conditional_inception_score(sure) == pytest.approx(np.log(3))
 
     def test_bad_input(self):
-        with pytest.raises(ArgumentError, match="sum to 1"):
-            metrics.inception_score([[0.5, 0.2]])
         with pytest.raises(ArgumentError, match="at least 2 styles"):
             metrics.conditional_inception_score(probabilities((4, 1, 3)))
-        with pytest.raises(ArgumentError, match="classes"):
-            metrics.inception_score([1.0])
 
 
 def small_inception(size, weights):
@@ -96,17 +92,3 @@ class TestClassifier:
         rgb = keras.applications.inception_v3.preprocess_input(np.repeat(x * 255, 3, -1))
         features = classifier.inception(rgb, training=False)
         np.testing.assert_allclose(classifier(x), classifier.head(features), atol=1e-5)
-
-    @pytest.mark.parametrize(
-        ("options", "error", "message"),
-        [
-            ({"domains": ["one"]}, ArgumentError, "domains"),
-            ({"domains": ["a", "a"]}, ArgumentError, "domains"),
-            ({"size": 74}, ArgumentError, "size"),
-            ({"dropout": 1}, ArgumentError, "dropout"),
-            ({"weights": "none.h5"}, WeightsError, r"none\.h5"),
-        ],
-    )
-    def test_bad_arguments(self, options, error, message):
-        with pytest.raises(error, match=message):
-            metrics.DomainClassifier(**{"domains": ["a", "b"], "weights": None, **options})

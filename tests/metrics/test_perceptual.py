@@ -83,16 +83,9 @@ class TestDistance:
         assert np.isfinite(gradient.numpy()).all()
         assert np.abs(gradient.numpy()).max() > 0
 
-    @pytest.mark.parametrize(
-        "shapes", [((1, 40, 40, 3),) * 2, ((1, 30, 40, 1),) * 2, ((1, 40, 40, 1), (1, 40, 41, 1))]
-    )
-    def test_bad_images(self, shapes):
-        with pytest.raises(ArgumentError, match="at least 31"):
-            metrics.lpips(*(np.zeros(s, np.float32) for s in shapes), weights=None)
-
     def test_bad_arguments(self, tmp_path):
-        with pytest.raises(ArgumentError, match="one of alexnet, vgg16"):
-            metrics.PerceptualDistance("squeeze")
+        with pytest.raises(ArgumentError, match="at least 31"):
+            metrics.lpips(*(np.zeros((1, 30, 40, 1), np.float32),) * 2, weights=None)
         path = tmp_path / "weights.npz"
         save_npz(path, {"AlexNet_0/Conv_0/kernel": np.zeros((3, 3, 3, 64), np.float32)})
         with pytest.raises(WeightsError, match=r"weights\.npz: AlexNet_0/Conv_0/kernel has shape"):

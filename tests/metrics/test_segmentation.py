@@ -52,9 +52,7 @@ class TestFunctions:
         ("truth", "prediction", "message"),
         [
             (TRUTH, PREDICTION[:1], "do not fit"),
-            (TRUTH.T, PREDICTION.T.astype(float), "last axis of 4"),
             (TRUTH + 3, PREDICTION, "y_true: must hold whole numbers from 0 to 3"),
-            (TRUTH, PREDICTION - 1, "y_pred: must hold"),
         ],
     )
     def test_bad_input(self, truth, prediction, message):
@@ -71,16 +69,14 @@ PAIRS = [
 
 class TestMetrics:
     @pytest.mark.parametrize(("metric", "function"), PAIRS)
-    @pytest.mark.parametrize("kind", ["classes", "scores"])
-    def test_all_pixels_together(self, metric, function, kind):
+    def test_all_pixels_together(self, metric, function):
         rng = np.random.default_rng(0)
         truth, prediction = rng.integers(0, 4, (2, 3, 6, 5))
         metric = metric(4)
         for i in range(3):  # batches of different content
             given = prediction[i : i + 1]
             metric.update_state(
-                truth[i : i + 1, ..., None].astype(np.float32),
-                given.astype(np.uint8) if kind == "classes" else scores(given),
+                truth[i : i + 1, ..., None].astype(np.float32), scores(given) if i else given
             )
         assert float(metric.result()) == pytest.approx(function(truth, prediction, 4), rel=1e-6)
         metric.reset_state()

@@ -16,7 +16,7 @@ P = np.exp(LOGITS) / np.exp(LOGITS).sum(-1, keepdims=True)
 CROSS = -np.log(np.take_along_axis(P, TRUTH[..., None].astype(int), -1))[..., 0]
 
 
-@pytest.mark.parametrize("truth", [TRUTH, TRUTH[..., None], TRUTH.astype(np.float32)])
+@pytest.mark.parametrize("truth", [TRUTH, TRUTH[..., None].astype(np.float32)])
 def test_cross_entropy(truth):
     expected = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(TRUTH, LOGITS)
     assert float(SegmentationLoss()(truth, LOGITS)) == pytest.approx(float(expected), rel=1e-6)
@@ -65,7 +65,6 @@ def test_config():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"class_weights": [-1.0]}, "class_weights"),
         ({"class_weights": [1] * 4}, "4 given for 3 classes"),
         ({"dice": -1}, "dice"),
     ],

@@ -13,9 +13,8 @@ import pytest
 import tfstyle
 from studies import common
 from tests.data.conftest import save_nifti
-from tests.models import small_tone
 from tfstyle import presets
-from tfstyle.data import Scan, Window, spine_phantom, write_png
+from tfstyle.data import Scan, Window, spine_phantom
 from tfstyle.errors import ArgumentError, InputFileError, WeightsError
 from tfstyle.segmentation import Segmenter, UNet
 
@@ -84,8 +83,7 @@ def test_spacing_of_the_training():
     assert np.mean(labels == (scan.pixels > 0)) > 0.97
 
 
-def test_harmonizes_what_is_not_in_hu():
-    tone = small_tone()
+def test_harmonizes_what_is_not_in_hu(tone):
     style = tone.encode_style(np.random.default_rng(0).random((32, 32)).astype(np.float32))
     segmenter = Segmenter(bright(), tone=tone, style=style)
     gray = block(units="US")
@@ -99,8 +97,7 @@ def test_harmonizes_what_is_not_in_hu():
         Segmenter(bright())(block(), harmonize=True)
 
 
-def test_low_confidence_is_warned_of(caplog):
-    tone = small_tone()
+def test_low_confidence_is_warned_of(tone, caplog):
     style = tone.encode_style(np.random.default_rng(0).random((32, 32)).astype(np.float32))
     air = replace(block(), pixels=np.full(block().shape, -1000, np.int16))
     segmenter = Segmenter(bright(), window=Window(0, 400), tone=tone, style=style)
@@ -108,14 +105,10 @@ def test_low_confidence_is_warned_of(caplog):
     assert "low confidence (0.00)" in caplog.text
 
 
-@pytest.mark.parametrize("units", ["HU", "gray"])
-def test_reference(units, tmp_path):
+def test_reference(tmp_path):
     bright().save(tmp_path / "model.keras")
-    image = np.random.default_rng(0).random((32, 32)).astype(np.float32)
-    if units == "gray":
-        write_png(image, path := tmp_path / "reference.png")
-    else:
-        path = save_nifti(tmp_path / "ct.nii.gz", image[..., None] * 800 - 200)
+    image = np.random.default_rng(0).random((32, 32, 1)).astype(np.float32)
+    path = save_nifti(tmp_path / "ct.nii.gz", image * 800 - 200)
     segmenter = Segmenter.open(tmp_path / "model.keras", reference=path, window="bone")
     assert segmenter.style.shape == (1, *segmenter.tone.code_shape)
     assert segmenter.harmonizes(block(units="US"))
@@ -124,19 +117,12 @@ def test_reference(units, tmp_path):
 def test_what_cannot_be_opened(tmp_path):
     with pytest.raises(WeightsError, match=r"holds a ToneTransfer, not a UNet; .*unet_spine"):
         Segmenter.open("tone_ct")
-    with pytest.raises(WeightsError, match="no 'unet_knee'"):
-        Segmenter.open("unet_knee")
     with pytest.raises(InputFileError, match="no such model file"):
         Segmenter.open(tmp_path / "none.keras")
     colors = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Dense(2)])
     colors.save(tmp_path / "colors.keras")
     with pytest.raises(ArgumentError, match="gray images"):
         Segmenter.open(tmp_path / "colors.keras")
-    small_tone().save(tmp_path / "tone.keras")
-    with pytest.raises(ArgumentError, match="received a ToneTransfer"):
-        Segmenter.open(tmp_path / "tone.keras")
-    with pytest.raises(ArgumentError, match="spacing_mm: must be above 0, received 0"):
-        Segmenter(bright(), spacing_mm=0)
 
 
 @pytest.mark.parametrize(
@@ -145,9 +131,8 @@ def test_what_cannot_be_opened(tmp_path):
         (bright(size=16), r"takes images of 16 x 16 pixels, but slices have 20 x 24; .*spacing"),
         (keras.layers.MaxPooling2D(), r"must give \(B, H, W, classes\)"),
         (keras.layers.Rescaling(4.0, -2.0), "end it with a sigmoid"),
-        (keras.layers.Rescaling(np.nan), "NaN or infinite"),
     ],
-    ids=["too small", "other size", "logits of one class", "NaN"],
+    ids=["too small", "other size", "logits of one class"],
 )
 def test_models_of_other_outputs(model, match):
     if not isinstance(model, keras.Model):
@@ -204,4 +189,3 @@ def test_preset_of_ones_own(tmp_path):
         unet.probabilities(image[None, ..., None]),
         atol=5e-3,
     )
-    assert Segmenter.open(tmp_path / "own", window="bone", spacing_mm=2).window == "bone"

@@ -14,10 +14,8 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import get_model_status_pb2, predict_pb2
 
-from tests.minis import NoCodes
 from tests.models import SIGNATURES
 from tfstyle.errors import ArgumentError, ServingError
-from tfstyle.export import export_stylize
 from tfstyle.serving import AsyncClient, Client, DevelopmentServer, Limits
 
 GOOD = np.full((8, 8), 0.5)
@@ -30,10 +28,8 @@ def same(found, expected):
 @pytest.mark.parametrize(
     ("content", "style"),
     [
-        ((1, 1), (1, 1)),
         ((1, 40), (30, 1)),
         ((3, 15, 22, 1), (1, 11, 12, 1)),
-        ((2, 16, 16, 1), (18, 24)),
     ],
 )
 def test_round_trip_equals_the_model_in_process(client, model, random, content, style):
@@ -95,9 +91,12 @@ def test_the_limit_of_a_message(models_folder, model, random):
             client.stylize(random.random((200, 200)), GOOD)  # one image: not halved for ever
 
 
-@pytest.mark.parametrize("strength", [1.0, 0.5])
-def test_codes_and_blends(client, model, random, strength):
-    content, styles = random.random((14, 12)), [random.random((9, 8)), random.random((7, 7))]
+def test_codes_and_blends(client, model, random):
+    strength, content, styles = (
+        0.5,
+        random.random((14, 12)),
+        [random.random((9, 8)), random.random((7, 7))],
+    )
     code = client.encode_style(styles[1])
     assert code.shape == (1, 2, 3)
     generated = client.stylize(content, code, strength)
@@ -110,32 +109,15 @@ def test_codes_and_blends(client, model, random, strength):
         same(found, share * one + (1 - share) * other)
 
 
-def test_a_model_exported_without_codes(tmp_path, random):
-    export_stylize(NoCodes(), tmp_path / "stylize", warm_up_size=0)
-    content = random.random((3, 10, 10, 1), dtype=np.float32)
-    with (
-        DevelopmentServer(tmp_path, port=0) as server,
-        Client(server.address, max_request_pixels=100) as client,
-    ):
-        assert client.stylize(content, GOOD).shape == content.shape
-        with pytest.raises(ServingError, match="encode_style"):
-            client.encode_style(GOOD)
-
-
 # -- wrong values: nothing is sent, as no server is there ----------------------------------------
 
 
 @pytest.mark.parametrize(
     ("content", "style", "options", "message"),
     [
-        (np.full((8, 8), np.nan), GOOD, {}, "content: holds NaN"),
         (GOOD * 2000, GOOD, {}, r"content: values lie in \[1000, 1000\], not in \[0, 1\]"),
-        (np.zeros((8, 8, 3)), GOOD, {}, r"content: shape \(8, 8, 3\)"),
         (GOOD, np.zeros((2, 8, 8, 1)), {}, "style: batch of 2 for 1 contents"),
-        (GOOD, np.full((1, 2, 5), np.nan), {}, "style: must be a finite style code"),
         (GOOD, [GOOD], {"style_weights": [1, 2]}, "style_weights: need 1"),
-        (GOOD, GOOD, {"style_weights": [1]}, "style_weights: need a list"),
-        (GOOD, GOOD, {"strength": float("nan")}, "strength"),
         (GOOD, GOOD, {"timeout": 0}, "timeout: must be a number of seconds above 0"),
     ],
 )
@@ -147,12 +129,8 @@ def test_wrong_values_are_not_sent(content, style, options, message):
 @pytest.mark.parametrize(
     ("argument", "values"),
     [
-        ("target", ["", "grpc://", "http://127.0.0.1:8501", 8500]),
-        ("model_name", [""]),
-        ("timeout", [0, float("inf")]),
-        ("max_request_pixels", [0]),
-        ("retries", [-1, 5, 1.5]),
-        ("version", [-1]),
+        ("target", ["grpc://", "http://127.0.0.1:8501", 8500]),
+        ("retries", [-1, 1.5]),
         ("headers", [{"a": 1}]),
     ],
 )
@@ -184,22 +162,12 @@ def test_unknown_model_and_version(server):
         with pytest.raises(ServingError, match="does not have the model 'nothing'") as caught:
             client.stylize(GOOD, GOOD)
         assert caught.value.code == "NOT_FOUND"
-        with pytest.raises(ServingError, match="Could not find any versions of model nothing"):
-            client.status()
-    for version, said in (
-        ({"version": 9}, "'stylize' version 9"),
-        ({"version_label": "a b/c"}, "Unrecognized servable version label: a b/c"),
+    label, said = "a b/c", "Unrecognized servable version label: a b/c"
+    with (
+        Client(server.address, version_label=label) as client,
+        pytest.raises(ServingError, match=said),
     ):
-        with Client(server.address, **version) as client, pytest.raises(ServingError, match=said):
-            client.stylize(GOOD, GOOD)
-
-
-def test_an_answer_of_another_model(sum_folder, monkeypatch):
-    with Client("127.0.0.1:1") as client:
-        monkeypatch.setattr(client, "predict", lambda *a, **k: {"mask": np.zeros(1)})
-        for call in (lambda: client.stylize(GOOD, GOOD), lambda: client.encode_style(GOOD)):
-            with pytest.raises(ServingError, match=r"not a stylize servable.*'mask'"):
-                call()
+        client.stylize(GOOD, GOOD)
 
 
 def test_no_server():
@@ -258,10 +226,9 @@ def failing(code, times):
     return answer
 
 
-@pytest.mark.parametrize("side", [8, 700])  # also far above gRPC's own buffer for retries
-def test_unavailable_is_tried_again(side):
+def test_unavailable_is_tried_again():
     with answering(failing("UNAVAILABLE", 2)) as (address, calls), Client(address) as client:
-        image = np.zeros((1, side, side, 1), np.float32)
+        image = np.zeros((1, 700, 700, 1), np.float32)  # far above gRPC's own buffer for retries
         assert client.predict({"content": image})["y"].shape == (3,)
         assert len(calls) == 3
 
@@ -269,10 +236,8 @@ def test_unavailable_is_tried_again(side):
 @pytest.mark.parametrize(
     ("code", "retries", "attempts", "message"),
     [
-        ("UNAVAILABLE", 0, 1, "no server can be reached"),
         ("UNAVAILABLE", 2, 3, "no server can be reached"),
         ("INVALID_ARGUMENT", 2, 1, "why"),  # nothing else is tried again
-        ("INTERNAL", 2, 1, "why"),
     ],
 )
 def test_retries_end(code, retries, attempts, message):

@@ -11,7 +11,6 @@ import pytest
 from studies import demo
 from tests.models import small_model
 from tfstyle.data import read_scan
-from tfstyle.errors import InputFileError, OutputError
 
 pytestmark = pytest.mark.slow
 CHEST = ("thorax", "CT_small.dcm", "a thoracic vertebra")
@@ -65,28 +64,3 @@ def test_files(finished):
     for name in ("stylize", "unet"):
         assert (finished / "saved_models" / name / "1" / "saved_model.pb").is_file()
     assert [path.name for path in finished.parent.iterdir()] == ["demo"]
-
-
-def test_what_is_not_a_demo_stays(tmp_path):
-    (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(OutputError, match="no earlier demo"):
-        demo.run_demo(tmp_path, model=object())
-    assert (tmp_path / "letter.txt").read_text() == "dear"
-
-
-def test_failure_leaves_nothing_behind(tmp_path):
-    class Broken:
-        def stylize(self, *args, **kwargs):
-            raise RuntimeError("broken")
-
-    with pytest.raises(RuntimeError, match="broken"):
-        demo.run_demo(tmp_path / "demo", model=Broken(), pairs=PAIRS)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_real_samples_are_readable_ct():
-    assert all(content.file != style.file for content, style in demo.PAIRS)
-    for file in {sample.file for pair in demo.PAIRS for sample in pair}:
-        assert read_scan(demo.sample_file(file)).units == "HU"
-    with pytest.raises(InputFileError, match="pydicom-data"):
-        demo.sample_file("no_such_file.dcm")

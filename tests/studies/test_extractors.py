@@ -26,16 +26,15 @@ def extractors(monkeypatch, tmp_path):
 
 def words(*more):
     options = "--data . --set crop=16 batch_size=1 epochs=1 steps=1 size=48 pairs=2 xla=false"
-    options += " --only vgg16 --weights vgg16=none --output study.json --pages pages"
+    options += " --only vgg16 --weights vgg16=none --losses mse --output study.json --pages pages"
     return [*options.split(), *more]
 
 
 @pytest.mark.slow
 def test_rows_page_and_going_on(extractors, tmp_path, monkeypatch):
-    extractors.main(words("--losses", "mse"))
     extractors.main(words())
     result = json.loads((tmp_path / "study.json").read_text())
-    assert [row["content_loss"] for row in result["rows"]] == ["contextual", "mse"]
+    assert [row["content_loss"] for row in result["rows"]] == ["mse"]
     assert result["ranking"] == []
     assert result["command"].startswith("python -m studies.extractors --data DATA --set crop=16")
     for row in result["rows"]:
@@ -45,9 +44,8 @@ def test_rows_page_and_going_on(extractors, tmp_path, monkeypatch):
         assert row["losses"]["loss"] > 0
     page = (tmp_path / "pages" / "study.md").read_text()
     assert "| – | `vgg16` | mse | random weights |" in page
-    for loss in ("contextual", "mse"):
-        assert (tmp_path / "pages" / f"study_{loss}.png").stat().st_size > 1000
-        assert f"(study_{loss}.png)" in page
+    assert (tmp_path / "pages" / "study_mse.png").stat().st_size > 1000
+    assert "(study_mse.png)" in page
 
     def fail(*arguments, **options):
         raise AssertionError("trained again")
@@ -58,19 +56,3 @@ def test_rows_page_and_going_on(extractors, tmp_path, monkeypatch):
     assert again["rows"] == result["rows"]
     with pytest.raises(ArgumentError, match="rows of other settings"):
         extractors.main([*words(), "--set", "crop=32"])
-
-
-def test_random_weights_are_not_ranked(extractors):
-    def row(name, weights, structure, edges, ratio):
-        figures = zip(
-            ("structure", "edge_displacement_mm", "style_distance_ratio"), (structure, edges, ratio)
-        )
-        return {"encoder": name, "weights": weights, **{k: {"median": v} for k, v in figures}}
-
-    rows = [
-        row("a", "ImageNet", 0.8, 0.5, 0.3),
-        row("b", extractors.RANDOM, 0.99, 0.0, 0.0),
-        row("c", "ImageNet", 0.9, 0.2, 0.2),
-    ]
-    ranked = [(r["encoder"], rank) for r, rank in extractors.ranked(rows)]
-    assert ranked == [("c", pytest.approx(1.0)), ("a", pytest.approx(2.0)), ("b", None)]

@@ -10,7 +10,6 @@ import pytest
 from studies import style_transfer
 from studies.style_transfer import StyleTransferSettings, run_study, write_page
 from tests.models import small_tone
-from tfstyle.errors import ArgumentError
 
 pytestmark = pytest.mark.slow
 TINY = StyleTransferSettings(
@@ -63,11 +62,6 @@ def test_page(study, tmp_path):
     assert f"| histogram matching | {row['lpips_to_answer']:.3f} |" in text
     assert "75.0 % of new phantoms" in text
     assert page.with_suffix(".png").is_file()
-
-
-def test_what_cannot_be_run(study):
-    with pytest.raises(ArgumentError, match="other settings"):
-        run_study(study[2])
 
 
 def test_committed_page_is_the_json():

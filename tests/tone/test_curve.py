@@ -10,7 +10,6 @@ from tfstyle.tone.curve import (
     evaluate,
     look_up,
     rising,
-    strictly_rising,
     tabulate,
 )
 
@@ -27,12 +26,6 @@ def test_rising_is_between_the_curves_below_and_above():
     np.testing.assert_allclose(found[0], [0.1, 0.4, 0.4, 0.45, 0.9], atol=1e-6)
     np.testing.assert_allclose(found[1], 3.0)
     np.testing.assert_allclose(rising(found), found)
-
-
-def test_equal_levels_are_moved_apart():
-    levels = np.asarray(strictly_rising(np.zeros((1, 8), np.float32)))
-    assert (np.diff(levels) > 0).all()
-    assert levels.max() < 1e-3
 
 
 def test_evaluate_is_piecewise_linear():
