@@ -1,4 +1,4 @@
-"""Encoders against keras.applications, tap by tap, and the rules that all seven keep."""
+"""All seven encoders against keras.applications, tap by tap, and the rules that all keep."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def randomize(model):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vgg16", "vgg19", "resnet50", "densenet121"])
+@pytest.mark.parametrize("name", ENCODERS)
 def test_every_tap_is_that_of_keras_applications(name):
     keras.utils.set_random_seed(1)
     model = getattr(keras.applications, ENCODERS[name].__name__)(include_top=False, weights=None)

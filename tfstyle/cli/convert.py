@@ -12,7 +12,7 @@ from tfstyle.cli.output import console, print_facts, progress
 EXAMPLES = """Examples:
   tfstyle convert saved_models/stylize --to tflite --size 256 -o stylize.tflite
   tfstyle convert saved_models/stylize --to onnx -o stylize.onnx
-  tfstyle convert saved_models/unet --to tflite --precision float16 -o half.tflite"""
+  tfstyle convert saved_models/unet --to tflite --precision float16 -o u.tflite"""
 
 
 def convert(
