@@ -32,6 +32,13 @@ class Stylizer(Protocol):
         """See :meth:`tfstyle.StyleTransfer.stylize`."""
 
 
+#: Why a scan comes out as it is, and what to do.
+ONE_GRAY_SCALE = (
+    "content and style have the same gray scale already; where both are in HU, give the style "
+    "another window than the content's."
+)
+
+
 class ScanTransfer:
     """A model on the slices of one scan: a ``ToneTransfer`` by one curve, others slice by slice.
 
@@ -44,6 +51,7 @@ class ScanTransfer:
         confidence: How well the styles show what the scan shows, from 0 to 1; None for models
             that do not tell.
         seconds: Time in the model so far.
+        changed: Whether any generated image differs from its content so far.
     """
 
     def __init__(
@@ -61,6 +69,7 @@ class ScanTransfer:
         self.curve: ToneCurve | None = None
         self.confidence: float | None = None
         self.seconds = 0.0
+        self.changed = False
         self._tone = stylizer if isinstance(stylizer, ToneTransfer) else None
         if self._tone is not None:
             images = showing(read(evenly(slices, SLICES).tolist()))
@@ -83,6 +92,7 @@ class ScanTransfer:
                 batch_size=self.batch_size,
             )
         self.seconds += time.perf_counter() - begin
+        self.changed = self.changed or not np.allclose(generated, content, atol=1e-4)
         return generated
 
 

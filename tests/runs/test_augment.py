@@ -11,7 +11,7 @@ import pytest
 from pydicom.uid import generate_uid
 
 from tests.minis import contents, ct_series, ct_volume, rows_of
-from tests.models import image, small_model, small_tone
+from tests.models import expect_error, image, small_model, small_tone
 from tfstyle.data import read_scan, scan_to_unit, write_png
 from tfstyle.data.privacy import mark_of
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
@@ -156,6 +156,16 @@ class TestSet:
             assert {**row, "gated": False} == other  # the scores of what was refused
             same = read_scan(tmp_path / "out" / row["image"]).pixels
             assert (same == read_scan(pictures / row["source"]).pixels).all() == row["gated"]
+
+    def test_images_that_have_the_gray_scale_already_are_told(self, pictures, tmp_path, caplog):
+        tone = small_tone()
+        bank = StyleBank.encode(tone, [image(7, (24, 20))])
+        done = augment_scans(tone, pictures, tmp_path / "a", bank, gate=None)
+        assert (done.written, done.unchanged) == (3, 0)
+        expect_error(tone, 1.0)
+        done = augment_scans(tone, pictures, tmp_path / "b", bank, gate=None)
+        assert (done.written, done.unchanged) == (3, 3)
+        assert "3 of 3 images are as they were: content and style have the same" in caplog.text
 
     def test_own_style_is_not_drawn(self, model, augment, pictures, tmp_path):
         augment(styles=StyleBank.from_scans(model, pictures), per_image=8)

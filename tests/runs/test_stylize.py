@@ -225,6 +225,8 @@ class TestOneCurve:
         finally:
             tone.matcher.out.bias.assign(bias)
         assert "the style shows little that is comparable with it" in caplog.text
+        # Where a greater error is expected than there is change.
+        assert caplog.text.count("series: nothing is changed: content and style have") == 1
 
 
 class TestNames:

@@ -104,6 +104,8 @@ def augment(
             "there before": result.kept,
             "gated": f"{result.gated}, kept as they were",
         }
+        if result.unchanged:
+            facts["unchanged"] = f"{result.unchanged}, whose style has their gray scale"
         if result.left_out:
             facts["left out"] = f"{len(result.left_out)}, which hold no scan"
         if result.without_mask:

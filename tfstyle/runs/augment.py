@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import logging
 import os
 import threading
 from collections.abc import Collection, Iterator
@@ -35,8 +36,10 @@ from tfstyle.runs.results import Progress
 from tfstyle.runs.sources import Source, check_places, find_sources
 from tfstyle.style_bank import StyleBank
 from tfstyle.style_transfer import StyleTransfer
-from tfstyle.stylizers import ScanTransfer
+from tfstyle.stylizers import ONE_GRAY_SCALE, ScanTransfer
 from tfstyle.tone import ToneTransfer
+
+log = logging.getLogger(__name__)
 
 _FORMAT = 1
 
@@ -50,6 +53,7 @@ class AugmentedSet:
         written: Images written by this run.
         kept: Images that an earlier run had finished.
         gated: Of all these, those that are the original, since too little structure was kept.
+        unchanged: Of all these, those whose style has the gray scale that they have already.
         failed: Inputs that could not be read, and why.
         left_out: Inputs that hold no scan: scout images, reports, label maps.
         without_mask: Inputs for which there was no mask.
@@ -59,6 +63,7 @@ class AugmentedSet:
     written: int
     kept: int
     gated: int
+    unchanged: int
     failed: dict[str, str]
     left_out: tuple[str, ...]
     without_mask: tuple[str, ...]
@@ -103,7 +108,8 @@ def augment_scans(
     - ``structure``, the structure term of SSIM: the median over up to 16 slices, null where there
       is nothing to measure;
     - ``gated``: true where ``structure`` is below the gate, and the image is the original in its
-      window.
+      window;
+    - ``changed``: false where the style has the gray scale that the image has already.
 
     Args:
         network: The model.
@@ -183,12 +189,16 @@ def account(
         for row in told
         if row["status"] == "done" and row["source"] in names and row["copy"] <= options.per_image
     ]
+    unchanged = sum(row.get("changed") is False for row in rows)
+    if unchanged:
+        log.warning("%d of %d images are as they were: %s", unchanged, len(rows), ONE_GRAY_SCALE)
     bare = [row["source"] for row in rows if options.masks is not None and row["mask"] is None]
     return AugmentedSet(
         manifest=str(manifest.journal),
         written=len(rows) - kept,
         kept=kept,
         gated=sum(bool(row.get("gated")) for row in rows),
+        unchanged=unchanged,
         failed={row["source"]: row["reason"] for row in told if row["status"] == "failed"},
         left_out=tuple(row["source"] for row in told if row["status"] == "left out"),
         without_mask=tuple(dict.fromkeys(bare)),
@@ -328,14 +338,16 @@ class Augmentation:
                     facts = {"part": part, "parts": len(scans), "copy": copy}
                     style, strength = self.draw(source.name, part, copy, scan)
                     with self._turn:
-                        unit, confidence = self.generate(scan, window, style, strength)
+                        unit, confidence, facts["changed"] = self.generate(
+                            scan, window, style, strength
+                        )
                     found = unit, window, style, strength, confidence
                     yield self.write(source, facts, scan, *found)
 
     def generate(
         self, scan: Scan, window: Window, style: int, strength: float
-    ) -> tuple[np.ndarray, float | None]:
-        """Slices, float32 (slices, rows, columns) in [0, 1], and the confidence."""
+    ) -> tuple[np.ndarray, float | None, bool]:
+        """Slices, float32 (slices, rows, columns) in [0, 1]; confidence; whether they changed."""
         unit = window.to_unit(scan.pixels)[..., None]
         transfer = ScanTransfer(
             self.network,
@@ -345,7 +357,7 @@ class Augmentation:
             strength,
             batch_size=self.options.batch_size,
         )
-        return transfer(unit)[..., 0], transfer.confidence
+        return transfer(unit)[..., 0], transfer.confidence, transfer.changed or strength == 0
 
     def write(
         self,

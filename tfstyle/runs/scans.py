@@ -21,7 +21,7 @@ from tfstyle.runs import outputs
 from tfstyle.runs.folder import files_digest
 from tfstyle.runs.options import StylizeOptions
 from tfstyle.runs.results import Account, Task
-from tfstyle.stylizers import ScanTransfer, Stylizer, encode_style, read_slices
+from tfstyle.stylizers import ONE_GRAY_SCALE, ScanTransfer, Stylizer, encode_style, read_slices
 from tfstyle.tone.model import LOW_CONFIDENCE
 
 log = logging.getLogger(__name__)
@@ -142,6 +142,8 @@ class StylizeWork:
             files = [task.target / name for name, _ in writers]
             to = [(write, made / name) for name, write in writers]
             _, facts = self._generate(scan, window, transfer, pool, advance, to)
+        if self.options.strength > 0 and not transfer.changed:
+            log.warning("%s: nothing is changed: %s", scan.name, ONE_GRAY_SCALE)
         return made, StylizedScan(
             source=scan.name,
             slices=len(scan),
