@@ -8,7 +8,8 @@ U-Nets learn the spine in one gray scale (a window) on labelled CT, one patient 
 and are tested on that patient in random gray scales, in inverted ones, and after changes of the
 scanner that are not tone (:mod:`studies.benefit_data`). At test time a plain U-Net gets the images
 as they are, or in its own gray scale again by each of ``METHODS``. As augmentation, U-Nets are
-trained with each of ``CONDITIONS`` and get the images as they are.
+trained with each of ``CONDITIONS`` and get the images as they are, and in random gray scales also
+what each of ``METHODS`` makes of them.
 
 ``--models`` is a folder with ``fold-PATIENT/ours.keras``, tone transfers trained without that
 patient (``scripts/train_tone.py``); where one is missing the preset is used, and the record says

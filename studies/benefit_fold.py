@@ -45,7 +45,7 @@ CONDITIONS = {
     "tone_transfer+nnunet": "**tone transfer, then nnU-Net's**",
     "exact": "the scan's HU in random gray scales",
 }
-OWN, MATCHING = "tone_transfer", "foreground_histogram_matching"
+OWN = "tone_transfer"
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,8 @@ class ScanTransfer:
         confidence: How well the styles show what the scan shows, from 0 to 1; None for models
             that do not tell.
         seconds: Time in the model so far.
-        changed: Whether any generated image differs from its content so far.
+        changed: Whether any generated image differs from its content so far; true for strength 0,
+            which shall change none.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class ScanTransfer:
         self.curve: ToneCurve | None = None
         self.confidence: float | None = None
         self.seconds = 0.0
-        self.changed = False
+        self.changed = strength == 0
         self._tone = stylizer if isinstance(stylizer, ToneTransfer) else None
         if self._tone is not None:
             images = showing(read(evenly(slices, SLICES).tolist()))

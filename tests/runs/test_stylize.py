@@ -13,6 +13,7 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from tests.minis import ct_series, ct_volume
+from tests.models import expect_error
 from tests.process import python
 from tfstyle import baselines
 from tfstyle.data import WINDOWS, read_scan, scan_to_unit, write_png
@@ -219,7 +220,7 @@ class TestOneCurve:
         bias = tone.matcher.out.bias.numpy()
         try:
             for level, warned in ((-6.0, False), (0.5, True)):
-                tone.matcher.out.bias.assign([*bias[:-1], level])
+                expect_error(tone, level)
                 assert (run(f"{warned}").confidence < 0.5) == warned
                 assert ("series: low confidence" in caplog.text) == warned
         finally:

@@ -357,7 +357,7 @@ class Augmentation:
             strength,
             batch_size=self.options.batch_size,
         )
-        return transfer(unit)[..., 0], transfer.confidence, transfer.changed or strength == 0
+        return transfer(unit)[..., 0], transfer.confidence, transfer.changed
 
     def write(
         self,

@@ -142,7 +142,7 @@ class StylizeWork:
             files = [task.target / name for name, _ in writers]
             to = [(write, made / name) for name, write in writers]
             _, facts = self._generate(scan, window, transfer, pool, advance, to)
-        if self.options.strength > 0 and not transfer.changed:
+        if not transfer.changed:
             log.warning("%s: nothing is changed: %s", scan.name, ONE_GRAY_SCALE)
         return made, StylizedScan(
             source=scan.name,
