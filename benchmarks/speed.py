@@ -5,9 +5,11 @@
     python benchmarks/speed.py --data DATA     # speed.json, tables in README.md
 
 What is compared takes turns, call by call, in one process; figures are medians of the clock, and of
-CPU time, which is what to read where other work shares the machine. Images are noise, smoothed. A
-style is ``new``, an image of the content's size, or ``stored``, a code; histogram matching always
-sees the image. ``StyleAugmentation`` runs in a ``tf.function``, as in a ``tf.data`` pipeline.
+CPU time, which is what to read where other work shares the machine. Content and style are two CT
+slices of pydicom-data, an abdomen in the soft tissue window and a head in the bone window, every
+second pixel at 256x256, pixels doubled at 1024x1024. A style is ``new``, an image of the content's
+size, or ``stored``, a code; histogram matching always sees the image. ``StyleAugmentation`` runs in
+a ``tf.function``, as in a ``tf.data`` pipeline, on noise, smoothed.
 
 With ``--data`` the 20 slices of ``DATA/torso_dicom``, 512x512 in JPEG 2000, are repeated along the
 axis, pixels as they are, and stylized to derived DICOM by one curve, in a process of its own. A
@@ -29,10 +31,14 @@ from pathlib import Path
 import numpy as np
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT)]
 
-from studies import common
-from tfstyle.runs import environment
+from ct_scans import load_scans  # noqa: E402
+
+from studies import common  # noqa: E402
+from tfstyle.data import WINDOWS  # noqa: E402
+from tfstyle.runs import environment  # noqa: E402
 
 #: Variants of the layer.
 AUGMENTATIONS = {
@@ -52,20 +58,38 @@ def images(size: int, count: int, seed: int) -> np.ndarray:
     return grain.astype(np.float32)
 
 
-def stylizing(size: int) -> dict[str, Callable[[], object]]:
-    """Calls that stylize one image."""
+def slices(size: int) -> list[np.ndarray]:
+    """The two CT slices (size, size) in [0, 1]."""
+    scans = load_scans(None)
+    shown = [
+        WINDOWS[window].to_unit(scans[name].hu[0])
+        for name, window in (("pancreas", "soft_tissue"), ("head", "bone"))
+    ]
+    return [
+        np.kron(image, np.ones((size // 512,) * 2, np.float32))
+        if size > 512
+        else np.ascontiguousarray(image[:: 512 // size, :: 512 // size])
+        for image in shown
+    ]
+
+
+def stylizing(size: int, rounds: int) -> dict[str, dict]:
+    """Figures of stylizing one image: the tone transfer beside histogram matching, the others."""
     import tfstyle
 
-    content, style = images(size, 1, 0), images(size, 1, 1)[0]
+    content, style = slices(size)
     matching = tfstyle.baselines.get("histogram_matching")
     calls = {"histogram matching": lambda: matching.stylize(content, style)}
+    figures = {}
     presets = {"tone transfer": None, "the paper's network, `vgg16_ct`": "vgg16_ct"}
     for name, preset in presets.items():
         model = tfstyle.from_preset(preset)
         code = model.encode_style(style)
         calls[f"{name}, new style"] = lambda m=model: m.stylize(content, style)
         calls[f"{name}, stored style"] = lambda m=model, c=code: m.stylize(content, c)
-    return calls
+        figures |= measured(calls, 1, rounds)
+        calls = {}
+    return figures
 
 
 def augmenting(size: int, batch: int) -> dict[str, Callable[[], object]]:
@@ -154,7 +178,7 @@ def main() -> None:
     parser.set_defaults(threads=2)
     parser.add_argument("--data", type=Path, help="folder of the real CT, for the series")
     parser.add_argument("--slices", type=int, nargs="+", default=[100, 300], help="of the series")
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--batch", type=int, default=8, help="of the augmentation")
     options = common.parse(parser, None)
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
@@ -164,9 +188,7 @@ def main() -> None:
         with ProcessPoolExecutor(1, get_context("spawn")) as alone:
             rows.append(alone.submit(series, options.data, count).result())
     result = {
-        "stylize": {
-            str(size): measured(stylizing(size), 1, options.rounds) for size in (256, 512, 1024)
-        },
+        "stylize": {str(size): stylizing(size, options.rounds) for size in (256, 512, 1024)},
         "augmentation": {
             str(size): measured(augmenting(size, options.batch), options.batch, options.rounds)
             for size in (128, 256)
