@@ -45,6 +45,10 @@ from tfstyle.runs import environment  # noqa: E402
 from tfstyle.tone import ToneTransfer  # noqa: E402
 from tfstyle.tone.model import LOW_CONFIDENCE  # noqa: E402
 
+MATCHING = {
+    "histogram matching": "histogram_matching",
+    "histogram matching above the floor": "foreground_histogram_matching",
+}
 #: Slices of a scan, and least slices of one that takes part.
 SLICES = 8
 #: Share of the pairs of scans in one gray scale, and least share of a body that a window shows.
@@ -101,15 +105,14 @@ def scan_pairs(
 
 def scan_to_scan(model: ToneTransfer, scans, patient: str, count: int) -> dict[str, list[float]]:
     """Balanced tone errors of whole scans, by method."""
-    matching = [baselines.get(f"{kind}histogram_matching") for kind in ("", "foreground_")]
+    matching = {name: baselines.get(baseline) for name, baseline in MATCHING.items()}
     found: dict[str, list[float]] = {}
     for content, style, right, hu, mask in scan_pairs(scans, patient, count):
         code = model.encode_style(style[..., None], one_code=True)
         flat, flat_style = content.reshape(-1, content.shape[2]), style.reshape(-1, style.shape[2])
         generated = {
             "nothing done": content,
-            "histogram matching": matching[0].stylize(flat, flat_style),
-            "histogram matching above the floor": matching[1].stylize(flat, flat_style),
+            **{name: method.stylize(flat, flat_style) for name, method in matching.items()},
             "tone transfer, a curve a slice": model.stylize(content[..., None], code),
             "**tone transfer, one curve**": model.stylize(content[..., None], code, one_curve=True),
         }
@@ -204,12 +207,16 @@ def confidences(model: ToneTransfer, pairs, foreign: dict) -> dict[str, list[flo
     return found
 
 
-def figures(rows: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Mean and median of each row, rounded."""
-    return {
-        name: {"mean": round(float(np.mean(v)), 4), "median": round(float(np.median(v)), 4)}
-        for name, v in rows.items()
-    }
+def figures(part: str, rows: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Mean and median of each row, and what its part of the page shows beside them."""
+    found = {name: {"mean": np.mean(v), "median": np.median(v)} for name, v in rows.items()}
+    for name, values in rows.items():
+        if part == "confidence":
+            found[name]["warned"] = np.mean(np.less(values, LOW_CONFIDENCE))
+        if part == "lesions":
+            found[name]["percentile_10"] = np.percentile(values, 10)
+            found[name]["lost"] = np.mean(np.less(values, 0.5))
+    return common.rounded(found)
 
 
 def write_page(result: dict, path: Path) -> None:
@@ -220,26 +227,19 @@ def write_page(result: dict, path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measures all folds; writes the figures and the page."""
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, __file__)
     parser.add_argument("--data", type=Path, help="folder of the real CT; packages alone without")
     parser.add_argument("--models", type=Path, required=True, help="folder with fold-PATIENT/")
     parser.add_argument("--scans", type=int, default=40, help="pairs of scans a fold (default: 40)")
     parser.add_argument("--pairs", type=int, default=40, help="pairs of a fold (default: 40)")
     parser.add_argument("--folds", nargs="+", metavar="PATIENT", help="default: all")
-    parser.add_argument(
-        "--output", type=Path, default=Path(__file__).resolve().with_suffix(".json")
-    )
-    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results" / "beyond.md")
     options = common.parse(parser, arguments)
     logging.getLogger("tfstyle").setLevel(logging.ERROR)
     scans, foreign = load_scans(options.data), foreign_images()
     folds = options.folds or sorted({scan.group for scan in scans.values()})
     parts: dict[str, dict] = {"scan_to_scan": {}, "turned": {}, "lesions": {}, "confidence": {}}
     methods = {
-        "histogram matching": baselines.get("histogram_matching").stylize,
-        "histogram matching above the floor": baselines.get(
-            "foreground_histogram_matching"
-        ).stylize,
+        **{name: baselines.get(baseline).stylize for name, baseline in MATCHING.items()},
         "the paper's network, `vgg16_ct`": StyleTransfer.from_preset("vgg16_ct").stylize,
         "the same, `vgg16_ct_shallow`": StyleTransfer.from_preset("vgg16_ct_shallow").stylize,
     }
@@ -257,21 +257,15 @@ def main(arguments: list[str] | None = None) -> None:
         for part, rows in measured.items():
             for name, values in rows.items():
                 parts[part].setdefault(name, []).extend(values)
-        print(fold, {part: figures(rows) for part, rows in measured.items()}, flush=True)
+        print(fold, {part: figures(part, rows) for part, rows in measured.items()}, flush=True)
     result = {
         "settings": {
             "scans": options.scans, "pairs": options.pairs, "folds": len(folds),
             "patients": patients, "lesions": len(parts["lesions"].get("**tone transfer**", ())),
         },
-        **{part: figures(rows) for part, rows in parts.items()},
+        **{part: figures(part, rows) for part, rows in parts.items()},
         "environment": environment(),
     }  # fmt: skip
-    for name, values in parts["confidence"].items():
-        warned = float(np.mean(np.array(values) < LOW_CONFIDENCE))
-        result["confidence"][name]["warned"] = round(warned, 4)
-    for name, values in parts["lesions"].items():
-        shares = {"percentile_10": np.percentile(values, 10), "lost": np.mean(np.less(values, 0.5))}
-        result["lesions"][name] |= {key: round(float(value), 4) for key, value in shares.items()}
     common.write_study(options.output, result)
     write_page(result, options.page)
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from ct_scans import ScanRecord
-from PIL import Image
 
+from studies import common
 from tfstyle.data.windows import WINDOWS, Window
 
 #: Longest side of a picture.
@@ -176,15 +176,7 @@ def draw_view(
     if rng.random() < MARGIN:
         pad = [tuple(int(n) for n in rng.uniform(0, 0.3, 2) * side) for side in hu.shape]
         hu, body = np.pad(hu, pad, constant_values=-1000.0), np.pad(body, pad)
-    scale = size / max(hu.shape)
-    if scale < 1:
-        height, width = (max(1, round(side * scale)) for side in hu.shape)
-        hu = np.asarray(Image.fromarray(hu).resize((width, height), Image.Resampling.BOX))
-        share = Image.fromarray(body.astype(np.float32)).resize(
-            (width, height), Image.Resampling.BOX
-        )
-        body = np.asarray(share) > 0.5
-    return hu, body
+    return common.reduced(hu, size), common.reduced(body, size) > 0.5
 
 
 def _part(side: int, rng: np.random.Generator) -> slice:

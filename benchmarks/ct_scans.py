@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from tfstyle.data import Scan, body_mask, read_scans
+from tfstyle.data.scan import upright
 from tfstyle.errors import InputFileError
 
 #: CT in the packages: id, package and file. Each is another patient.
@@ -115,12 +116,13 @@ def _packaged(package: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / "data"
 
 
+def oriented(scan: Scan, volume: np.ndarray) -> np.ndarray:
+    """A volume on the grid of a scan with slices upward, rows to the back, columns to the left."""
+    up = -1 if scan.affine is not None and scan.affine[2, 0] < 0 else 1
+    return upright(scan, volume)[::up]
+
+
 def _record(scan: Scan, name: str, group: str, packaged: bool = False) -> ScanRecord:
-    pixels = scan.pixels
-    if scan.affine is not None:  # axes of the affine: slices up, rows to the back, columns left
-        for axis, world in enumerate((2, 1, 0)):
-            if scan.affine[world, axis] < 0:
-                pixels = np.flip(pixels, axis)
-    hu = np.ascontiguousarray(pixels.clip(*HU_RANGE), np.int16)
+    hu = np.ascontiguousarray(oriented(scan, scan.pixels).clip(*HU_RANGE), np.int16)
     body = np.stack([body_mask(one, scan.spacing[1:]) for one in hu])
     return ScanRecord(name, group, hu, body, scan.spacing, packaged)

@@ -23,13 +23,15 @@ Rows are kept by fold and method under ``--work``; what is there is not computed
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,7 +40,7 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT)]
 import numpy as np  # noqa: E402
 from ct_pairs import SIZE, Pair, draw_pairs  # noqa: E402
 from ct_scans import ScanRecord, load_scans  # noqa: E402
-from keras import ops  # noqa: E402
+from keras import ops, saving  # noqa: E402
 
 from studies import common  # noqa: E402
 from tfstyle import StyleTransfer, baselines  # noqa: E402
@@ -80,8 +82,11 @@ CLASSICAL = tuple(METHODS)[:7]
 HARM = 0.02
 
 
-def method(name: str) -> Stylize:
-    """The function of content and style behind a name of :data:`METHODS`."""
+@functools.cache
+def method(name: str) -> Stylize | None:
+    """The function of content and style behind a name of :data:`METHODS`; none is the answer."""
+    if name == ANSWER:
+        return None
     if name == NOTHING:
         return lambda content, style: content
     if name == "mean_and_spread_foreground":
@@ -91,28 +96,18 @@ def method(name: str) -> Stylize:
     return baselines.get(name).stylize
 
 
-class Part:
-    """What a tone transfer does without a part of it, behind the same call.
-
-    Args:
-        model: The model.
-        name: Of what is left.
-        curve: From the codes of content and style to a :class:`tfstyle.tone.ToneCurve`.
-    """
-
-    def __init__(self, model: ToneTransfer, name: str, curve: Callable):
-        self.model = model
-        self.curve = model.traced(name, curve, model.code_spec, model.code_spec)
-
-    def stylize(self, content: np.ndarray, style: np.ndarray) -> np.ndarray:
-        """As ``ToneTransfer.stylize``, for one image."""
-        codes = (self.model.encode_style(image) for image in (content, style))
-        return self.model.apply_curve(content, self.curve(*codes))
-
-
-def parts_of(model: ToneTransfer) -> dict[str, Part]:
-    """A model without each of its parts; nothing is trained again."""
+def parts_of(model: ToneTransfer) -> dict[str, SimpleNamespace]:
+    """A model without each of its parts, behind the same call; nothing is trained again."""
     matcher = model.matcher
+
+    def part(name: str, curve: Callable) -> SimpleNamespace:
+        traced = model.traced(name, curve, model.code_spec, model.code_spec)
+
+        def stylize(content: np.ndarray, style: np.ndarray) -> np.ndarray:
+            codes = (model.encode_style(image) for image in (content, style))
+            return model.apply_curve(content, traced(*codes))
+
+        return SimpleNamespace(stylize=stylize)
 
     def whole(content, style):
         return matcher.curve(content, style, matcher.own(content), matcher.own(style))
@@ -130,22 +125,19 @@ def parts_of(model: ToneTransfer) -> dict[str, Part]:
 
         return curve
 
-    sides = {
-        "ours_without_weighing": lambda forward, closest, backward: forward[..., :1],
-        "ours_without_content_side": lambda forward, closest, backward: (
-            backward[..., 1:] / ops.maximum(backward[..., :1], 1e-6)
+    curves = {
+        "ours_without_alike": without_alike,
+        "ours_without_weighing": from_evidence(lambda forward, _, backward: forward[..., :1]),
+        "ours_without_content_side": from_evidence(
+            lambda forward, _, backward: backward[..., 1:] / ops.maximum(backward[..., :1], 1e-6)
         ),
     }
-    found = {name: Part(model, name, from_evidence(gray)) for name, gray in sides.items()}
-    name = "ours_without_alike"
-    return {name: Part(model, name, without_alike), **found}
+    return {name: part(name, curve) for name, curve in curves.items()}
 
 
 def keras_models(folder: Path) -> dict[str, object]:
     """Every ``NAME.keras`` of a folder, by NAME."""
-    import keras
-
-    found = {path.stem: keras.saving.load_model(path) for path in sorted(folder.glob("*.keras"))}
+    found = {path.stem: saving.load_model(path) for path in sorted(folder.glob("*.keras"))}
     if isinstance(found.get("ours"), ToneTransfer):
         found |= parts_of(found["ours"])
     return found
@@ -162,21 +154,16 @@ def digest_of(folder: Path, name: str) -> str:
 
 
 def measure(pair: Pair, generated: np.ndarray) -> dict[str, float]:
-    """Errors of one generated image, and the structure it kept.
+    """Errors of one generated image, and the structure it kept inside the body.
 
-    ``structure`` is that inside the body; ``structure_shown`` that where the right answer is
-    neither black nor white: where the style's window clips, structure is rightly lost.
+    ``structure_shown`` is that where the right answer is neither black nor white: where the style's
+    window clips, structure is rightly lost.
     """
     scores = tone_error(pair.right, generated, pair.hu, pair.mask)
     scores["structure"] = structure_similarity(pair.content, generated, pair.body)
     shown = pair.mask & (pair.right > 0) & (pair.right < 1)
     scores["structure_shown"] = structure_similarity(pair.content, generated, shown)
     return scores
-
-
-def score(pairs: Iterable[Pair], stylize: Stylize | None) -> list[dict[str, float]]:
-    """One row a pair; the right answer itself without a method."""
-    return [measure(p, p.right if stylize is None else stylize(p.content, p.style)) for p in pairs]
 
 
 class Study:
@@ -190,26 +177,26 @@ class Study:
     def __init__(self, scans: dict[str, ScanRecord], options: argparse.Namespace):
         self.scans, self.options = scans, options
         self.settings = {"count": options.pairs, "seed": options.seed, "size": options.size}
-        self.groups = sorted({scan.group for scan in scans.values()})
-        self.folds = options.folds or self.groups
-        if unknown := sorted({*self.folds} - {*self.groups}):
-            raise SystemExit(f"--folds: must be some of {self.groups}, received {unknown}.")
-        self._loaded: dict[str, Stylize | None] = {ANSWER: None}
-        self._digests: dict[str, str] = {}
+        groups = sorted({scan.group for scan in scans.values()})
+        self.folds = options.folds or groups
+        if unknown := sorted({*self.folds} - {*groups}):
+            raise SystemExit(f"--folds: must be some of {groups}, received {unknown}.")
 
     def pairs(self, fold: str, **which: int) -> list[Pair]:
         """The pairs of a fold, or with ``count`` and ``start`` some of them."""
         return list(draw_pairs(self.scans, {fold}, **{**self.settings, **which}))
 
-    def digest(self, fold: str) -> str:
-        """Changes with the settings, the scans and the way pairs are drawn."""
-        if fold not in self._digests:
+    @functools.cached_property
+    def digests(self) -> dict[str, str]:
+        """By fold what changes with the settings, the scans and the way pairs are drawn."""
+        found = {}
+        for fold in self.folds:
             digest = hashlib.sha256(json.dumps(self.settings).encode())
             for pair in self.pairs(fold, count=3):
                 for image in (pair.content, pair.style, pair.right, pair.hu, pair.mask):
                     digest.update(np.ascontiguousarray(image).tobytes())
-            self._digests[fold] = digest.hexdigest()[:16]
-        return self._digests[fold]
+            found[fold] = digest.hexdigest()[:16]
+        return found
 
     def own(self, fold: str) -> dict[str, Stylize]:
         """Models trained without the patient of the fold."""
@@ -225,12 +212,6 @@ class Study:
             load = getattr(importlib.import_module(module), function)
         return {name: model.stylize for name, model in load(folder).items()}
 
-    def method(self, name: str) -> Stylize | None:
-        """A method by name, loaded once."""
-        if name not in self._loaded:
-            self._loaded[name] = method(name)
-        return self._loaded[name]
-
     def path(self, fold: str, name: str) -> Path:
         """File of a fold's row."""
         return self.options.work / "rows" / fold / f"{name}.json"
@@ -239,39 +220,32 @@ class Study:
         """Computes what is missing."""
         for fold in self.folds:
             pairs: list[Pair] = []
-            folder = (self.options.models or Path()) / f"fold-{fold}"
-            key = {"digest": self.digest(fold)}
+            key = {"digest": self.digests[fold]}
             for name in self.options.methods:
-                if not self._fresh(fold, name, key):
-                    self._fill(fold, name, key, pairs, lambda name=name: self.method(name))
+                self._fill(fold, name, key, pairs)
             for name, stylize in self.own(fold).items():
-                key = {"digest": self.digest(fold), "model": digest_of(folder, name)}
-                if not self._fresh(fold, name, key):
-                    self._fill(fold, name, key, pairs, lambda stylize=stylize: stylize)
+                digest = digest_of(self.options.models / f"fold-{fold}", name)
+                self._fill(fold, name, {**key, "model": digest}, pairs, stylize)
 
-    def _fresh(self, fold: str, name: str, key: dict) -> bool:
+    def _fill(self, fold, name, key, pairs, stylize=None) -> None:
+        """Measures a method unless its file is fresh, with `pairs` of the fold once drawn."""
         path = self.path(fold, name)
-        if name in self.options.again or not path.is_file():
-            return False
-        return json.loads(path.read_text())["key"] == key
-
-    def _fill(self, fold, name, key, pairs, stylize) -> None:
+        again = name in self.options.again or not path.is_file()
+        if not again and json.loads(path.read_text())["key"] == key:
+            return
         try:
-            function = stylize()
+            stylize = stylize or method(name)
         except TfstyleError as error:
             print(f"{name}: left out, {error}", flush=True)
             return
-        if not pairs:
-            pairs += self.pairs(fold)
-        rows = score(pairs, function)
+        pairs.extend(() if pairs else self.pairs(fold))
+        rows = [measure(p, stylize(p.content, p.style) if stylize else p.right) for p in pairs]
         facts = [
             {"content": p.content_id, "style": p.style_id, "same_scale": p.same_scale}
             | {"content_scale": str(p.content_scale), "style_scale": str(p.style_scale)}
             for p in pairs
         ]
         text = json.dumps({"key": key, "pairs": facts, "rows": rows})
-        path = self.path(fold, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text.encode())
         median = np.nanmedian([row["balanced"] for row in rows])
         print(f"fold {fold}, {name}: median error {median:.3f}", flush=True)
@@ -282,7 +256,7 @@ class Study:
         for fold in self.folds:
             for path in sorted(self.path(fold, "x").parent.glob("*.json")):
                 kept = json.loads(path.read_text())
-                if kept["key"]["digest"] == self.digest(fold):
+                if kept["key"]["digest"] == self.digests[fold]:
                     columns = {k: np.array([r[k] for r in kept["rows"]]) for k in kept["rows"][0]}
                     columns["same_scale"] = np.array([p["same_scale"] for p in kept["pairs"]])
                     found.setdefault(fold, {})[path.stem] = columns
@@ -324,19 +298,13 @@ def summary(rows: dict[str, dict[str, dict]], name: str) -> dict:
     nothing = column("balanced", NOTHING)
     if nothing is not None:
         figures["worse_than_nothing"] = np.mean(error > nothing + HARM)
-    return _rounded(figures)
+    return common.rounded(figures)
 
 
 def _mean(values: np.ndarray) -> float | None:
     """Mean of the numbers that are not NaN; None where all are."""
     there = values[~np.isnan(values)]
     return float(there.mean()) if there.size else None
-
-
-def _rounded(value):
-    if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
-    return value if value is None or isinstance(value, int) else round(float(value), 4)
 
 
 def page(result: dict) -> str:
@@ -347,7 +315,7 @@ def page(result: dict) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs what is missing; writes the figures and the page."""
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, __file__)
     parser.add_argument("--data", type=Path, help="folder of the real CT; packages alone without")
     parser.add_argument("--pairs", type=int, default=200, help="of each fold (default: 200)")
     parser.add_argument("--seed", type=int, default=0)
@@ -366,10 +334,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--again", nargs="+", default=[], metavar="NAME", help="compute again")
     parser.add_argument("--list", action="store_true", help="shows the folds and ends")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "truth")
-    parser.add_argument(
-        "--output", type=Path, default=Path(__file__).resolve().with_suffix(".json")
-    )
-    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results" / "truth.md")
     options = common.parse(parser, arguments)
     if "classical" in options.methods:
         options.methods = [*dict.fromkeys([*CLASSICAL, *options.methods])]

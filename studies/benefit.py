@@ -176,7 +176,7 @@ class Study:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, __file__)
     add = parser.add_argument
     add("--data", type=Path, required=True, help="folder of the labelled CT")
     add("--models", type=Path, help="folder with fold-PATIENT/ours.keras")
@@ -186,8 +186,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--conditions", nargs="+", default=list(CONDITIONS), help="default: all")
     common.add_settings(parser, "of benefit_fold.Settings")
     add("--work", type=Path, help="default: runs/benefit, with --full runs/benefit_full")
-    add("--output", type=Path, default=common.FOLDER / "benefit.json")
-    add("--page", type=Path, default=common.ROOT / "docs" / "results" / "benefit.md")
     options = common.parse(parser, arguments)
     logging.getLogger("tfstyle.tone").setLevel(logging.ERROR)  # doubts, slice by slice
     settings = dataclasses.replace(FULL if options.full else Settings(), **dict(options.set))

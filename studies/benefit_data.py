@@ -19,7 +19,7 @@ from PIL import Image
 from scipy import ndimage
 
 from tfstyle.data import LABELS, Protocol, apply_protocol, body_mask, spine_phantom
-from tfstyle.data.nifti import match_labels, read_nifti
+from tfstyle.data.nifti import match_labels
 from tfstyle.data.read import read_scan
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
@@ -27,9 +27,16 @@ from tfstyle.data.windows import Window
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 from ct_pairs import draw_scale, draw_view
-from ct_scans import ScanRecord
+from ct_scans import ScanRecord, oriented
 from ct_scans import load_scans as load_scans
 
+#: Labelled scans: files of the scan and of the labels, first and last label of the spine, and how
+#: many mm higher the labels lie than they say: ``torso``'s affine is that of a file cut below.
+LABELLED = {
+    "torso": ("ct.nii.gz", "labels.nii.gz", (25, 50), 246),
+    "torso_dicom": ("", "labels.nii.gz", (25, 50), 0),
+    "vertebra": ("ct.nii.gz", "vertebrae.nii.gz", (1, 255), 0),
+}
 #: True class of pixels that count neither in training nor in tests.
 IGNORE = 255
 #: Padding beyond a scan, HU.
@@ -55,11 +62,10 @@ CROP = 0.3
 #: What is tested: the training gray scale, random ones, inverted ones, and the changes.
 DOMAINS = ("training", *TONES, "inverted", *CHANGES)
 
-Tone = Callable[[np.ndarray], np.ndarray]
-
-
 #: Slices of a test scan that share a gray scale, about.
 SLICES = 8
+
+Tone = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,37 +122,26 @@ def labelled_planes(data: str | Path, spacing_mm: float, every: int = 2) -> dict
     Raises:
         InputFileError: a file that is missing or cannot be read.
     """
-    data = Path(data)
-    torso = read_nifti(data / "torso" / "ct.nii.gz", units="HU")
-    # The label map's affine is that of a file cut below: it lies 246 mm higher than it says.
-    labels, covered = match_labels(torso, data / "torso" / "labels.nii.gz", offset_mm=(0, 0, 246))
-    found = {"torso": _planes(torso, "torso", _spine(labels), np.flatnonzero(covered), spacing_mm)}
-    dicom = read_scan(data / "torso_dicom")
-    labels, covered = match_labels(dicom, data / "torso_dicom" / "labels.nii.gz")
-    where = np.flatnonzero(covered)
-    found["torso_dicom"] = _planes(dicom, "torso_dicom", _spine(labels), where, spacing_mm)
-    vertebra = read_nifti(data / "vertebra" / "ct.nii.gz", units="HU")
-    labels, covered = match_labels(vertebra, data / "vertebra" / "vertebrae.nii.gz")
-    where = np.flatnonzero(covered)[::every]
-    found["vertebra"] = _planes(vertebra, "vertebra", labels > 0, where, spacing_mm)
+    found = {}
+    for name, (file, label_file, (first, last), higher) in LABELLED.items():
+        folder = Path(data) / name
+        scan = read_scan(folder / file)
+        labels, covered = match_labels(scan, folder / label_file, offset_mm=(0, 0, higher))
+        spine = (labels >= first) & (labels <= last)
+        step = every if name == "vertebra" else 1
+        found[name] = _planes(scan, name, spine, covered, spacing_mm, step)
     return found
 
 
-def _spine(labels: np.ndarray) -> np.ndarray:
-    return (labels >= 25) & (labels <= 50)
-
-
 def _planes(
-    scan: Scan, name: str, spine: np.ndarray, where: Sequence[int], spacing_mm: float
+    scan: Scan, name: str, spine: np.ndarray, covered: np.ndarray, spacing_mm: float, every: int = 1
 ) -> list[Plane]:
-    pixels, spine = scan.pixels, spine.astype(np.uint8)
-    for axis, world in enumerate((2, 1, 0)):  # slices up, rows to the back, columns to the left
-        if scan.affine is not None and scan.affine[world, axis] < 0:
-            pixels, spine = np.flip(pixels, axis), np.flip(spine, axis)
-            where = len(pixels) - 1 - np.asarray(where) if axis == 0 else where
+    """Every so many of the slices of a scan that its labels cover."""
+    volumes = scan.pixels, spine.astype(np.uint8), covered[:, None, None]
+    pixels, spine, covered = (oriented(scan, volume) for volume in volumes)
     reach = round((THICK / scan.spacing[0] - 1) / 2)
     planes = []
-    for number in sorted(int(n) for n in where):
+    for number in np.flatnonzero(covered).tolist()[::every]:
         hu = pixels[number].astype(np.float32).clip(-1024, 3071)
         near = pixels[max(0, number - reach) : number + reach + 1]
         thick = near.astype(np.float32).clip(-1024, 3071).mean(axis=0)

@@ -25,12 +25,20 @@ FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """A command line that shows the module's text, with ``--threads``."""
+def parser(description: str, file: str | None = None) -> argparse.ArgumentParser:
+    """A command line that shows the module's text, with ``--threads``.
+
+    With the module's `file` also with ``--output``, by default the JSON file beside it, and
+    ``--page``, by default that of its name in ``docs/results``.
+    """
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--threads", type=int, default=1, help="of TensorFlow (default: 1)")
+    if file is not None:
+        own = Path(file).resolve()
+        made.add_argument("--output", type=Path, default=own.with_suffix(".json"))
+        made.add_argument("--page", type=Path, default=ROOT / "docs" / "results" / f"{own.stem}.md")
     return made
 
 
@@ -60,13 +68,12 @@ def model_without(models: Path | None, patient: str) -> Path | None:
     return file if models is not None and file.is_file() else None
 
 
-def read_study(output: Path, settings: Mapping, empty: Mapping) -> dict:
-    """What a study has so far.
+def read_study(output: Path, settings: Mapping) -> dict:
+    """The ``"settings"`` and ``"rows"`` that a study has so far.
 
     Args:
         output: The JSON file; its folder is made if missing.
         settings: Settings of the study; those of the file must be the same.
-        empty: A study without rows.
 
     Raises:
         OutputError: The file holds something else.
@@ -75,15 +82,12 @@ def read_study(output: Path, settings: Mapping, empty: Mapping) -> dict:
     settings = json.loads(json.dumps(settings))
     output.parent.mkdir(parents=True, exist_ok=True)
     if not output.exists():
-        return {"settings": settings, **json.loads(json.dumps(empty))}
+        return {"settings": settings, "rows": []}
     try:
         result = json.loads(output.read_text())
-        before = dict(result["settings"])
-        missing = empty.keys() - result.keys()
+        before, _ = dict(result["settings"]), result["rows"]
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(output, "holds something else; choose another name.") from error
-    if missing:
-        raise OutputError(output, f"holds no {', '.join(sorted(missing))}; choose another name.")
     changed = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
     if changed:
         raise ArgumentError(
@@ -98,31 +102,31 @@ def write_study(output: Path, result: Mapping) -> None:
     write_atomically(output, (json.dumps(result, indent=1) + "\n").encode())
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, all columns but the first on the right."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def rounded(value: Any, digits: int = 4) -> Any:
+    """Numbers, or those in a dictionary, as JSON shows them; whole ones and None as they are."""
+    if isinstance(value, dict):
+        return {key: rounded(one, digits) for key, one in value.items()}
+    return value if value is None or isinstance(value, int) else round(float(value), digits)
 
 
 def grid(rows: Sequence[Sequence[np.ndarray]], side: int = 384, gap: int = 8) -> np.ndarray:
     """Images in rows and columns, each scaled to fit a black square by nearest pixels.
 
     Args:
-        rows: Rows of float images (H, W) in [0, 1].
+        rows: Rows of float images (H, W) in [0, 1], all of one length.
         side: Side of the squares in pixels.
         gap: Pixels between them, white.
 
     Returns:
         float32 image in [0, 1].
     """
-    step, columns = side + gap, max(map(len, rows))
-    canvas = Image.new("F", (columns * step - gap, len(rows) * step - gap), 1.0)
-    for r, row in enumerate(rows):
-        for c, unit in enumerate(row):
-            tile = Image.fromarray(np.asarray(unit, np.float32))
-            tile = ImageOps.pad(tile, (side, side), Image.Resampling.NEAREST, color=0)
-            canvas.paste(tile, (c * step, r * step))
-    return np.asarray(canvas)
+
+    def tile(unit: np.ndarray) -> np.ndarray:
+        picture = Image.fromarray(np.asarray(unit, np.float32))
+        picture = ImageOps.pad(picture, (side, side), Image.Resampling.NEAREST, color=0)
+        return np.pad(picture, (0, gap), constant_values=1)
+
+    return np.block([[tile(unit) for unit in row] for row in rows])[:-gap, :-gap]
 
 
 def titled(

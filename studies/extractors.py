@@ -297,7 +297,7 @@ def study(options: argparse.Namespace, settings: Settings, command: str) -> None
     """Makes the rows that are missing; writes JSON after each, figures and page at the end."""
     output, pages = options.output, options.pages
     described = {**dataclasses.asdict(settings), "recipe": RECIPE}
-    result = common.read_study(output, described, {"rows": []})
+    result = common.read_study(output, described)
     rows = {(row["encoder"], row["content_loss"]): row for row in result["rows"]}
     shown = {scan.name for scan in extra_ct()}
     scans = [scan for scan in release.training_scans(options.data) if scan.name not in shown]

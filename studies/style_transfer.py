@@ -100,7 +100,7 @@ def run_study(
 
     `weights` are those of LPIPS, and of the VGG16 that trains the contextual transformation.
     """
-    result = common.read_study(output, dataclasses.asdict(settings), {"rows": []})
+    result = common.read_study(output, dataclasses.asdict(settings))
     images = Images(settings)
     classifier, accuracy = train_classifier(settings, output)
     result["classifier"] = {"accuracy": accuracy}
@@ -200,14 +200,12 @@ def _measure(generated, images: Images, classifier, weights: str | None) -> dict
         (probabilities.argmax(axis=2) == np.arange(styles)).mean(),
         np.asarray(metrics.structure_scores(repeated, flat)).mean(),
     )
-    return {name: round(float(v), 4) for name, v in zip(MEASURES, values)}
+    return common.rounded(dict(zip(MEASURES, values)))
 
 
 def write_page(result: dict, output: Path, page: Path) -> None:
     """The table and a figure of one content: styles, and what each method makes of it."""
-    settings = StyleTransferSettings(
-        **{key: tuple(v) if isinstance(v, list) else v for key, v in result["settings"].items()}
-    )
+    settings = StyleTransferSettings(**result["settings"])
     images, protocols = Images(settings), settings.protocols
     rows = [[("content", images.contents[0, ..., 0])]]
     rows[0] += [(f"style, {name}", images.styles[0, p, ..., 0]) for p, name in enumerate(protocols)]
@@ -218,28 +216,15 @@ def write_page(result: dict, output: Path, page: Path) -> None:
         rows.append([(title, images.contents[0, ..., 0]), *(("", x) for x in np.load(file))])
     figure, _ = common.titled(rows, (1.5, 1.65), 7)
     common.save_small(figure, page.with_suffix(".png"), 110)
-    table = [[METHODS[r["method"]], *(f"{r[m]:.3f}" for m in MEASURES)] for r in result["rows"]]
-    others = [row for row in result["rows"] if row["method"] != "answer"]
-    near = sorted(others, key=lambda row: row["lpips_to_answer"])[:2]
-    common.write_page(
-        page,
-        "style_transfer.md",
-        settings=settings,
-        near=[f"{METHODS[r['method']]} (LPIPS {r['lpips_to_answer']:.3f})" for r in near],
-        accuracy=result["classifier"]["accuracy"],
-        most=np.log(len(protocols)),
-        table=common.markdown(["", *MEASURES.values()], table),
-    )
+    names = {"methods": METHODS, "measures": MEASURES}
+    common.write_page(page, "style_transfer.md", **result, **names, most=np.log(len(protocols)))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs what the JSON file lacks."""
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, __file__)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     common.add_settings(parser, "settings, as contents=2")
-    parser.add_argument("--output", type=Path, default=common.FOLDER / "style_transfer.json")
-    page = common.ROOT / "docs" / "results" / "style_transfer.md"
-    parser.add_argument("--page", type=Path, default=page)
     options = common.parse(parser, arguments)
     settings = StyleTransferSettings(**dict(options.set))
     result = run_study(options.output, methods=options.methods, settings=settings)

@@ -101,7 +101,7 @@ class TestData:
         pixels[1, 3:9, 4:16] = 300
         affine = np.diag([-3.0, 3.0, -3.0, 1.0])[[2, 1, 0, 3]]
         scan = Scan(pixels, spacing=(3.0, 3.0, 3.0), units="HU", name="x", affine=affine)
-        (plane,) = data._planes(scan, "x", pixels > 0, [1], 3.0)
+        (plane,) = data._planes(scan, "x", pixels > 0, np.arange(4) == 1, 3.0)
         assert plane.number == 2
         np.testing.assert_array_equal(plane.hu, pixels[1, :, ::-1])
         np.testing.assert_array_equal(plane.mask == 1, pixels[1, :, ::-1] > 0)
