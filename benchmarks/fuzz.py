@@ -14,7 +14,6 @@ does the rest. The cases that fail and the log are kept in ``runs/fuzz``.
 from __future__ import annotations
 
 import argparse
-import collections
 import gzip
 import importlib
 import json
@@ -35,16 +34,18 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 #: Settings of ``tfstyle.limits``, low ones.
 LIMITS = {
-    f"TFSTYLE_LIMIT_{name}": limit
-    for limit, names in {
-        "1Mi": ("PICTURE_PIXELS", "TEXT_BYTES", "MANIFEST_BYTES"),
-        "8Mi": ("SCAN_PIXELS",), "64Mi": ("FILE_BYTES",), "4096": ("FRAMES",),
-    }.items()
-    for name in names
-}  # fmt: skip
+    "TFSTYLE_LIMIT_PICTURE_PIXELS": "1Mi",
+    "TFSTYLE_LIMIT_TEXT_BYTES": "1Mi",
+    "TFSTYLE_LIMIT_MANIFEST_BYTES": "1Mi",
+    "TFSTYLE_LIMIT_SCAN_PIXELS": "8Mi",
+    "TFSTYLE_LIMIT_FILE_BYTES": "64Mi",
+    "TFSTYLE_LIMIT_FRAMES": "4096",
+}
 MEMORY = 2**30  # bytes above what the process has after its first case
 SECONDS = 60  # by the clock; a case that takes longer hangs
-GOOD, BAD = ("read", "refused"), ("unexpected", "outside", "crashes", "hangs")
+#: What the process of a reader counts, at last bytes; what follows from it; and what is bad.
+COUNTS = ("cases", "read", "refused", "unexpected", "outside", "memory")
+BAD = ("unexpected", "outside", "crashes", "hangs")
 #: libFuzzer's dictionary: what a program may not expect.
 WORDS = ("null", "NaN", "1e999", "-1", "[]", "../../x", "/x", "WriteFile", "1.2.840.10008.1.2.2")
 
@@ -109,15 +110,15 @@ def memory(key: str) -> int:
     return 1024 * int(re.search(rf"{key}:\s*(\d+)", Path("/proc/self/status").read_text())[1])
 
 
-def work(module: str, name: str, runs: int, seed: int, scratch: Path, kept: Path) -> None:
-    """Runs cases until all are done, or the process dies; a line at the start and end of each."""
+def work(module: str, name: str, runs: int, seed: int, scratch: Path, kept: Path, counts) -> None:
+    """Runs and counts cases until all are done, or the process dies."""
     log = os.open(kept / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)
     import atheris
 
     (read, sets), idle = reader_of(module, name, scratch), 0
-    corpus, words, lines = kept / "corpus", kept / "words", (kept / "cases").open("a", buffering=1)
+    corpus, words = kept / "corpus", kept / "words"
     corpus.mkdir(exist_ok=True)
     words.write_text("".join(f'"{word}"\n' for word in WORDS))
     for number, files in enumerate(sets):
@@ -129,14 +130,15 @@ def work(module: str, name: str, runs: int, seed: int, scratch: Path, kept: Path
         if len(case) < 2:  # libFuzzer begins with a case of its own
             return
         (kept / "last").write_bytes(case)
-        lines.write("cases 0\n")
+        counts[0] += 1
         outcome = "unexpected"
         try:
             outcome = run_case(read, files_of(case, sets), scratch / "box")
             if outcome == "outside":
                 raise RuntimeError(outcome)
         finally:
-            lines.write(f"{outcome} {memory('VmHWM') - idle if idle else 0}\n")
+            counts[COUNTS.index(outcome)] += 1
+            counts[-1] = max(counts[-1], memory("VmHWM") - idle if idle else 0)
         if not idle:  # what is imported late is there now
             idle, space = memory("VmHWM"), memory("VmSize") + MEMORY
             resource.setrlimit(resource.RLIMIT_AS, (space, space))
@@ -147,40 +149,36 @@ def work(module: str, name: str, runs: int, seed: int, scratch: Path, kept: Path
     atheris.Fuzz()
 
 
-def fuzz(module: str, name: str, runs: int, seed: int, kept: Path) -> dict[str, float]:
+def fuzz(module: str, name: str, runs: int, seed: int, kept: Path) -> dict[str, int]:
     """All cases of one reader, no matter how often its process dies."""
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(parents=True)
-    counts, ended, rows = collections.Counter(), None, []
-    while ended != 0 and counts["cases"] < runs:
-        before = counts["cases"]
+    spawn = multiprocessing.get_context("spawn")
+    counts, ended = spawn.RawArray("q", len(COUNTS)), None
+    while ended != 0 and counts[0] < runs:
+        before = counts[0]
         with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
-            rest = module, name, runs - before, seed + before, Path(scratch), kept
-            process = multiprocessing.get_context("spawn").Process(target=work, args=rest)
+            rest = module, name, runs - before, seed + before, Path(scratch), kept, counts
+            process = spawn.Process(target=work, args=rest)
             process.start()
             process.join()
-        ended, rows = process.exitcode, [r.split() for r in (kept / "cases").open()]
-        counts = collections.Counter(row[0] for row in rows)
+        ended = process.exitcode
         if ended:
-            print(f"{name}: ends with {ended} at case {counts['cases']}, see {kept}", flush=True)
-            if counts["cases"] == before:
+            print(f"{name}: ends with {ended} at case {counts[0]}, see {kept}", flush=True)
+            if counts[0] == before:
                 raise SystemExit(f"{name}: ended before its first case")
-            (kept / "last").rename(kept / f"died-{counts['cases']}")
-    counts["hangs"] = len([*kept.glob("timeout-*")])
-    counts["crashes"] = 2 * counts["cases"] - len(rows) - counts["hangs"]
-    used = max(int(row[1]) for row in rows)
-    return {key: counts[key] for key in ("cases", *GOOD, *BAD)} | {"memory_mb": round(used / 2**20)}
+            (kept / "last").rename(kept / f"died-{counts[0]}")
+    hangs, (cases, *outcomes, used) = len([*kept.glob("timeout-*")]), counts
+    row = {"cases": cases, **dict(zip(COUNTS[1:-1], outcomes))}
+    row |= {"crashes": cases - sum(outcomes) - hangs, "hangs": hangs}
+    return {**row, "memory_mb": round(used / 2**20)}
 
 
 def table(report: dict) -> str:
     """The report in Markdown, as docs/limits.md shows it."""
-    head = "reader | cases | read | refused | other errors | crashes | hangs | files elsewhere"
-    lines = [f"| {head} | memory, MB |", "| --- |" + " ---: |" * 8]
-    keys = ("cases", "read", "refused", "unexpected", "crashes", "hangs", "outside")
-    for name, row in {**report["readers"], "all": report["total"]}.items():
-        figures = [f"{row[key]:,}".replace(",", " ") for key in keys]
-        lines.append(f"| {name} | {' | '.join(figures)} | {row['memory_mb']:.0f} |")
-    return "\n".join(lines)
+    from studies import common
+
+    return common.render("fuzz.md", rows={**report["readers"], "all": report["total"]})
 
 
 def main(arguments: list[str] | None = None, module: str = "fuzz_readers") -> int:
@@ -211,7 +209,7 @@ def main(arguments: list[str] | None = None, module: str = "fuzz_readers") -> in
         found[name] = fuzz(module, name, options.runs or runs, options.seed, kept)
         print(name, json.dumps(found[name]), flush=True)
     found = {name: found[name] for name in readers if name in found}
-    total = {key: sum(row[key] for row in found.values()) for key in ("cases", *GOOD, *BAD)}
+    total = {key: sum(row[key] for row in found.values()) for key in (*COUNTS[:-3], *BAD)}
     report = {
         "command": f"python benchmarks/fuzz.py --seed {options.seed}",
         "limits": LIMITS,
