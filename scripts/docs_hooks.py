@@ -161,20 +161,12 @@ def _entry(module: str, name: str) -> str:
     return f"::: {place}\n    options:\n      heading: {name}\n      toc_label: {name}\n"
 
 
-_TREE: list[griffe.Object] = []
-
-
 def _defined(module: str, name: str) -> str | None:
-    """Path of the definition of a public name, found without importing it."""
-    if not _TREE:
-        loaded = griffe.load("tfstyle", search_paths=[ROOT], allow_inspection=False)
-        _TREE.append(loaded)  # type: ignore[arg-type]
-    places = [found for found in _walk(_TREE[0]) if name in found.members]
-    places = [found for found in places if not found.members[name].is_alias]
-    places.sort(key=lambda found: (not found.path.startswith(module), len(found.path), found.path))
-    return f"{places[0].path}.{name}" if places else None
-
-
-def _walk(module: griffe.Object) -> list[griffe.Object]:
-    inner = [m for m in module.members.values() if not m.is_alias and m.is_module]
-    return [module, *(found for one in inner for found in _walk(one))]  # type: ignore[arg-type]
+    """Path of the definition of a public name, None where no source assigns it."""
+    thing = getattr(importlib.import_module(module), name)
+    if hasattr(thing, "__qualname__"):
+        return f"{thing.__module__}.{thing.__qualname__}"
+    for place in sorted(place for place in sys.modules if place.startswith(module)):
+        if re.search(rf"^{name}\b.*=", inspect.getsource(sys.modules[place]), re.M):
+            return f"{place}.{name}"
+    return None
