@@ -38,19 +38,12 @@ LEAST_SIDE = 48
 
 @dataclass(frozen=True)
 class GrayScale:
-    """From HU to gray levels: window, then a power, then perhaps 8 bits.
+    """From HU to gray levels: window, then a power, then perhaps 8 bits."""
 
-    Attributes:
-        name: Of the window in the table, or its middle and width.
-        window: The window.
-        gamma: Exponent, 1 for none.
-        eight_bit: Whether gray levels are those of a picture of 8 bits.
-    """
-
-    name: str
+    name: str  # of the window in the table, or its middle and width
     window: Window
-    gamma: float = 1.0
-    eight_bit: bool = False
+    gamma: float = 1.0  # exponent, 1 for none
+    eight_bit: bool = False  # whether gray levels are those of a picture of 8 bits
 
     def __call__(self, hu: np.ndarray) -> np.ndarray:
         """Gray levels float32 in [0, 1] of an array in HU."""
@@ -68,28 +61,15 @@ class GrayScale:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """One question and its answer; all arrays of the content have one shape (H, W).
+    """One question and its answer; all arrays but that of the style have one shape (H, W)."""
 
-    Attributes:
-        content: float32 in [0, 1].
-        style: float32 (H', W') in [0, 1].
-        right: the content's HU in the style's gray scale, float32 in [0, 1].
-        hu: the content in HU, float32.
-        body: bool, inside the body.
-        mask: bool, the pixels that count: inside the body, and content neither 0 nor 1.
-        content_id: scan of the content.
-        style_id: scan of the style.
-        content_scale: gray scale of the content.
-        style_scale: gray scale of the style.
-    """
-
-    content: np.ndarray = field(repr=False)
-    style: np.ndarray = field(repr=False)
-    right: np.ndarray = field(repr=False)
-    hu: np.ndarray = field(repr=False)
-    body: np.ndarray = field(repr=False)
-    mask: np.ndarray = field(repr=False)
-    content_id: str
+    content: np.ndarray = field(repr=False)  # float32 in [0, 1]
+    style: np.ndarray = field(repr=False)  # float32 (H', W') in [0, 1]
+    right: np.ndarray = field(repr=False)  # float32 in [0, 1], the HU in the style's gray scale
+    hu: np.ndarray = field(repr=False)  # float32, the content in HU
+    body: np.ndarray = field(repr=False)  # bool, inside the body
+    mask: np.ndarray = field(repr=False)  # bool, what counts: in the body, content neither 0 nor 1
+    content_id: str  # scan of the content
     style_id: str
     content_scale: GrayScale
     style_scale: GrayScale

@@ -47,23 +47,17 @@ HU_RANGE = (-1024, 3071)
 
 @dataclass(frozen=True, eq=False)
 class ScanRecord:
-    """One scan in radiological orientation.
+    """One scan in radiological orientation: slices upward, rows to the back, columns to the left.
 
     Attributes:
-        id: Its name.
-        group: The patient; scans of one group are left out together.
-        hu: int16 (N, H, W) in HU, N at least 1; columns run to the patient's left, rows to the
-            back, slices upward.
-        body: bool (N, H, W), see :func:`tfstyle.data.body_mask`.
-        spacing: mm between slices, rows and columns.
         packaged: Whether a package carries it, so that pictures of it may be shown.
     """
 
     id: str
-    group: str
-    hu: np.ndarray = field(repr=False)
-    body: np.ndarray = field(repr=False)
-    spacing: tuple[float, float, float]
+    group: str  # the patient; scans of one group are left out together
+    hu: np.ndarray = field(repr=False)  # int16 (N, H, W) in HU, N at least 1
+    body: np.ndarray = field(repr=False)  # bool (N, H, W), see tfstyle.data.body_mask
+    spacing: tuple[float, float, float]  # mm between slices, rows and columns
     packaged: bool = False
 
 

@@ -58,28 +58,20 @@ def pairs() -> dict[str, tuple[np.ndarray, np.ndarray]]:
         scan = read_scan(get_testdata_file(file))
         return scan_to_unit(scan, resolve_window(window, scan)).astype(np.float32)[:1]
 
-    small = {name: slices("CT_small.dcm", name) for name in ("bone", "soft_tissue")}
-    large = {name: slices("693_UNCI.dcm", name) for name in ("bone", "soft_tissue", "lung")}
-    noise = np.random.RandomState(1).uniform(-0.1, 0.1, large["bone"].shape).astype(np.float32)
+    small = [slices("CT_small.dcm", name) for name in ("bone", "soft_tissue")]
+    bone, soft, lung = (slices("693_UNCI.dcm", name) for name in ("bone", "soft_tissue", "lung"))
+    noise = np.random.RandomState(1).uniform(-0.1, 0.1, bone.shape).astype(np.float32)
+    noisy = np.clip(bone + noise, 0, 1)
     shifts = [(i, j) for i in (-2, 0, 2) for j in (-2, 0, 2)]
-    blurred = sum(np.roll(large["soft_tissue"], shift, (1, 2)) for shift in shifts) / 9
-    noisy = np.clip(large["bone"] + noise, 0, 1)
-
-    def part(images: np.ndarray, top: int, bottom: int, left: int, right: int) -> np.ndarray:
-        return images[:, top:bottom, left:right]
-
-    small_part = part(small["soft_tissue"], 40, 77, 30, 90)
+    blurred = sum(np.roll(soft, shift, (1, 2)) for shift in shifts) / 9
+    small_part = small[1][:, 40:77, 30:90]
     return {
-        "two windows, 128x128": (small["bone"], small["soft_tissue"]),
+        "two windows, 128x128": (small[0], small[1]),
         "gamma, 37x60": (small_part, small_part**2),
-        "noise, 97x131": tuple(part(x, 200, 297, 180, 311) for x in (large["bone"], noisy)),
-        "blur, 256x256": tuple(
-            part(x, 128, 384, 128, 384) for x in (large["soft_tissue"], blurred)
-        ),
-        "two windows, 512x512": (large["lung"], large["soft_tissue"]),
-        "shift by a pixel, 200x333": tuple(
-            part(large["bone"], 150, 350, left, left + 333) for left in (90, 91)
-        ),
+        "noise, 97x131": tuple(x[:, 200:297, 180:311] for x in (bone, noisy)),
+        "blur, 256x256": tuple(x[:, 128:384, 128:384] for x in (soft, blurred)),
+        "two windows, 512x512": (lung, soft),
+        "shift by a pixel, 200x333": (bone[:, 150:350, 90:423], bone[:, 150:350, 91:424]),
     }
 
 
@@ -144,10 +136,8 @@ def reference(network: str, arrays: dict[str, np.ndarray], heads_of_package: boo
             layer.weight.copy_(tensor(f"{backbone}/Conv_{i}/kernel", 3, 2, 0, 1))
             layer.bias.copy_(tensor(f"{backbone}/Conv_{i}/bias"))
         for i, head in enumerate(model.lins):
-            weight, own = (
-                head.model[-1].weight,
-                tensor(f"NetLinLayer_{i}/Conv_0/kernel", 3, 2, 0, 1),
-            )
+            weight = head.model[-1].weight
+            own = tensor(f"NetLinLayer_{i}/Conv_0/kernel", 3, 2, 0, 1)
             differences.append(float((weight - own).abs().max()))
             if not heads_of_package:
                 weight.copy_(own)

@@ -61,15 +61,10 @@ def images(size: int, count: int, seed: int) -> np.ndarray:
 def slices(size: int) -> list[np.ndarray]:
     """The two CT slices (size, size) in [0, 1]."""
     scans = load_scans(None)
-    shown = [
-        WINDOWS[window].to_unit(scans[name].hu[0])
-        for name, window in (("pancreas", "soft_tissue"), ("head", "bone"))
-    ]
+    step, pixel = max(512 // size, 1), np.ones((max(size // 512, 1),) * 2, np.float32)
     return [
-        np.kron(image, np.ones((size // 512,) * 2, np.float32))
-        if size > 512
-        else np.ascontiguousarray(image[:: 512 // size, :: 512 // size])
-        for image in shown
+        np.kron(WINDOWS[window].to_unit(scans[name].hu[0])[::step, ::step], pixel)
+        for name, window in (("pancreas", "soft_tissue"), ("head", "bone"))
     ]
 
 

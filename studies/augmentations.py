@@ -10,7 +10,7 @@ computed on z-scores and given back the image's mean and deviation. Those of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -22,7 +22,6 @@ from tfstyle.baselines import ForegroundHistogramMatching
 from tfstyle.segmentation import UNet
 
 Generator = np.random.Generator
-ImageAugmentation = Callable[..., np.ndarray]
 
 #: Share of the images that are changed, where a paper names none.
 P = 0.75
@@ -202,17 +201,9 @@ def histogram_matching(
 
 
 #: Augmentations of an image by itself: ``function(image, rng)``.
-IMAGE_AUGMENTATIONS: Mapping[str, ImageAugmentation] = {
-    "nnunet": nnunet,
-    "bezier": bezier,
-    "gin_ipa": gin_ipa,
-    "randconv": randconv,
-}
+IMAGE_AUGMENTATIONS = {f.__name__: f for f in (nnunet, bezier, gin_ipa, randconv)}
 #: Augmentations by an image of another scan: ``function(image, rng, style)``.
-BANK_AUGMENTATIONS: Mapping[str, ImageAugmentation] = {
-    "fda": fda,
-    "histogram_matching": histogram_matching,
-}
+BANK_AUGMENTATIONS = {f.__name__: f for f in (fda, histogram_matching)}
 
 
 @keras.saving.register_keras_serializable(package="tfstyle_studies")
@@ -233,12 +224,10 @@ class MixStyle(keras.layers.Layer):
     def call(self, x, training=None):
         if not training or self.p == 0:
             return x
-        count = ops.shape(x)[0]
-        share = keras.random.beta(
-            (count, 1, 1, 1), self.alpha, self.alpha, seed=self.seed_generator
-        )
-        applied = keras.random.uniform((), seed=self.seed_generator) < self.p
-        order = ops.argsort(keras.random.uniform((count,), seed=self.seed_generator))
+        count, seed = ops.shape(x)[0], self.seed_generator
+        share = keras.random.beta((count, 1, 1, 1), self.alpha, self.alpha, seed=seed)
+        applied = keras.random.uniform((), seed=seed) < self.p
+        order = ops.argsort(keras.random.uniform((count,), seed=seed))
         mean, variance = ops.moments(x, axes=(1, 2), keepdims=True)
         deviation = ops.sqrt(variance + 1e-6)
         mean, deviation = ops.stop_gradient(mean), ops.stop_gradient(deviation)

@@ -8,13 +8,15 @@ One scan is one patient. Fields of view differ: whole cross-sections, and a crop
 
 from __future__ import annotations
 
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from ct_pairs import draw_scale, draw_view
+from ct_scans import ScanRecord, oriented
+from ct_scans import load_scans as load_scans
 from PIL import Image
 from scipy import ndimage
 
@@ -23,12 +25,6 @@ from tfstyle.data.nifti import match_labels
 from tfstyle.data.read import read_scan
 from tfstyle.data.scan import Scan
 from tfstyle.data.windows import Window
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-
-from ct_pairs import draw_scale, draw_view
-from ct_scans import ScanRecord, oriented
-from ct_scans import load_scans as load_scans
 
 #: Labelled scans: files of the scan and of the labels, first and last label of the spine, and how
 #: many mm higher the labels lie than they say: ``torso``'s affine is that of a file cut below.
@@ -70,25 +66,15 @@ Tone = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """One axial slice.
+    """One axial slice."""
 
-    Attributes:
-        scan: The scan, or ``"phantom"``.
-        number: Of the slice.
-        hu: float32 (H, W).
-        thick: float32 (H, W), the mean over :data:`THICK` mm of slices.
-        mask: uint8 (H, W), 1 for spine, or :data:`IGNORE`.
-        body: bool (H, W).
-        spacing: mm between pixels.
-    """
-
-    scan: str
+    scan: str  # or "phantom"
     number: int
-    hu: np.ndarray = field(repr=False)
-    thick: np.ndarray = field(repr=False)
-    mask: np.ndarray = field(repr=False)
-    body: np.ndarray = field(repr=False)
-    spacing: float
+    hu: np.ndarray = field(repr=False)  # float32 (H, W)
+    thick: np.ndarray = field(repr=False)  # float32 (H, W), the mean over THICK mm of slices
+    mask: np.ndarray = field(repr=False)  # uint8 (H, W), 1 for spine, or IGNORE
+    body: np.ndarray = field(repr=False)  # bool (H, W)
+    spacing: float  # mm between pixels
 
     def grid(self, size: int, warp: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Rows and columns of a square round the body's center, warped by a 2×2 matrix."""

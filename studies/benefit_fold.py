@@ -50,37 +50,21 @@ OWN = "tone_transfer"
 
 @dataclass(frozen=True)
 class Settings:
-    """What all cells have in common.
+    """What all cells have in common."""
 
-    Attributes:
-        size: Side of the squares in pixels.
-        spacing_mm: Pixel spacing.
-        width: Of the U-Net.
-        depth: Of the U-Net.
-        steps: Training steps.
-        batch_size: Images a step.
-        learning_rate: Adam's at the start; it falls to 0 along a cosine.
-        phantoms: Phantoms trained on beside the scans.
-        every: Take every so many slices of ``vertebra``.
-        styles: Slices of each scan that are the style at test time.
-        bank: Images of other scans, for augmentation.
-        p: Share of the images that the tone transfer augments.
-        seed: Of gray scales and bank.
-    """
-
-    size: int = 96
-    spacing_mm: float = 2.5
-    width: int = 16
+    size: int = 96  # side of the squares in pixels
+    spacing_mm: float = 2.5  # of the pixels
+    width: int = 16  # of the U-Net
     depth: int = 3
-    steps: int = 300
+    steps: int = 300  # of training
     batch_size: int = 4
-    learning_rate: float = 2e-3
-    phantoms: int = 24
-    every: int = 2
-    styles: int = 8
-    bank: int = 60
-    p: float = 0.75
-    seed: int = 0
+    learning_rate: float = 2e-3  # Adam's at the start; it falls to 0 along a cosine
+    phantoms: int = 24  # trained on beside the scans
+    every: int = 2  # of so many slices of `vertebra` one is taken
+    styles: int = 8  # slices of each scan that are the style at test time
+    bank: int = 60  # images of other scans, for augmentation
+    p: float = 0.75  # share of the images that the tone transfer augments
+    seed: int = 0  # of gray scales and bank
 
 
 FULL = Settings(size=128, spacing_mm=2.0, width=32, depth=4, steps=1000, batch_size=8, every=1)

@@ -18,10 +18,6 @@ OUTSIDE = ("inverted", *CHANGES)
 IOU = "mean_iou"
 
 
-def _name(names: Mapping[str, str], key: str) -> str:
-    return names.get(key, key).replace("*", "")
-
-
 def write(result: Mapping, path: Path) -> None:
     """Writes the page and its figure beside it.
 
@@ -29,9 +25,6 @@ def write(result: Mapping, path: Path) -> None:
         result: Of :func:`studies.benefit_summary.summarize`.
         path: The Markdown file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture = path.with_suffix(".png")
-    draw(result, picture)
     folds = result["folds"]
     losses = result["loss"].get("none") or next(iter(result["loss"].values()))
     others = {c: t for c, t in result["augmentation"].items() if not {OWN, UPPER} & {*c.split("+")}}
@@ -45,11 +38,12 @@ def write(result: Mapping, path: Path) -> None:
         domains=("training", *TONES, *OUTSIDE),
         outside=OUTSIDE,
         own=OWN,
-        picture=picture.name,
+        picture=path.with_suffix(".png").name,
         losses=", ".join(f"{value:.3f}" for value in losses),
         scans="; ".join(f"{fold} ({about['tested']})" for fold, about in folds.items()),
         seen=[fold for fold, about in folds.items() if "saw" in about["tone_transfer"]],
     )
+    draw(result, path.with_suffix(".png"))
 
 
 def draw(result: Mapping, path: Path) -> None:
@@ -58,9 +52,8 @@ def draw(result: Mapping, path: Path) -> None:
     if "test_time" in result:
         sides.insert(0, ("at test time", METHODS, result["test_time"]))
     figure = Figure(figsize=(6 * len(sides), 4.2), layout="constrained")
-    for axes, (title, names, tables) in zip(
-        figure.subplots(1, len(sides), squeeze=False)[0], sides
-    ):
+    columns = figure.subplots(1, len(sides), squeeze=False)[0]
+    for axes, (title, names, tables) in zip(columns, sides):
         order = sorted(tables, key=lambda key: tables[key]["tone"][IOU]["mean"])
         for row, key in enumerate(order):
             entry = tables[key]["tone"][IOU]
@@ -69,7 +62,8 @@ def draw(result: Mapping, path: Path) -> None:
             for mark, (fold, value) in zip("osD^v", entry["folds"].items()):
                 label = fold if row == 0 else None
                 axes.plot(100 * value, row, mark, color="black", markersize=4, label=label)
-        axes.set_yticks(range(len(order)), [_name(names, key) for key in order], fontsize=8)
+        ticks = [names.get(key, key).replace("*", "") for key in order]
+        axes.set_yticks(range(len(order)), ticks, fontsize=8)
         axes.set_xlabel("mean IoU in random gray scales, %")
         axes.set_title(title)
         axes.spines[["top", "right"]].set_visible(False)

@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -115,14 +115,17 @@ def run_demo(
     preset: str | None = None,
     pairs: Sequence[tuple[Sample, Sample]] = PAIRS,
     segmented: Sequence[Sample] = SEGMENTED,
-    progress: Callable[[str], None] = print,
 ) -> Path:
     """Runs the whole path once and writes a page about it, whose path is returned.
 
     The output folder of an earlier demo is replaced, any other must be empty or new. `model` is
-    used instead of the preset; `progress` is called with a sentence before each part.
+    used instead of the preset.
     """
     begin, output = time.perf_counter(), Path(output)
+
+    def progress(text: str) -> None:
+        print(f"[{time.perf_counter() - begin:5.1f} s] {text}", flush=True)
+
     earlier = not output.exists() or (output / MARKER).is_file()
     if not earlier and (output.is_file() or any(output.iterdir())):
         raise OutputError(output, "exists and holds no earlier demo; choose another.")
@@ -134,15 +137,13 @@ def run_demo(
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as temporary:
         work = Path(temporary, output.name)
-        for name in ("input", "png"):
-            (work / name).mkdir(parents=True)
+        (work / "input").mkdir(parents=True)
         for file in {sample.file for pair in pairs for sample in pair}:
             shutil.copyfile(sample_file(file), work / "input" / file)
         progress("stylizing real CT slices, writing derived DICOM")
         made = [stylize(work, model, *pair) for pair in pairs]
         for pair in made:
-            target = work / "png" / f"{pair.name}.png"
-            write_png(pair.generated, target, description=DESCRIPTION)
+            write_png(pair.generated, work / "png" / f"{pair.name}.png", description=DESCRIPTION)
         rows = [[p.content_image, p.style_image, p.generated, p.right] for p in made]
         write_png(common.grid(rows), work / "png" / "grid.png", description=PICTURE)
         progress("finding the spine")
@@ -169,7 +170,9 @@ def run_demo(
         if output.exists():
             shutil.rmtree(output)
         os.replace(work, output)
-    return output / "index.html"
+    page = output / "index.html"
+    progress(f"done: open {page.resolve()} in a browser")
+    return page
 
 
 def sample_file(name: str) -> Path:
@@ -183,14 +186,9 @@ def sample_file(name: str) -> Path:
 def stylize(work: Path, model, content: Sample, style: Sample) -> Pair:
     """Stylizes one slice, writes the derived DICOM file and reads it back."""
     content_file, style_file = (work / "input" / s.file for s in (content, style))
-    (account,) = stylize_scans(
-        model,
-        [content_file],
-        [style_file],
-        work / "dicom" / f"{content.label}-as-{style.label}",
-        window=content.window,
-        style_window=style.window,
-    )
+    target = work / "dicom" / f"{content.label}-as-{style.label}"
+    windows = {"window": content.window, "style_window": style.window}
+    (account,) = stylize_scans(model, [content_file], [style_file], target, **windows)
     scan, style_scan = read_scan(content_file), read_scan(style_file)
     hu = upright(scan, scan.pixels[0].astype(np.float32))
     content_window, style_window = account.window, account.style_windows[0]
@@ -213,12 +211,8 @@ def segment(segmenter: Segmenter, sample: Sample) -> Segmented:
     scan = read_scan(sample_file(sample.file))
     unit = WINDOWS[sample.window].to_unit(scan.pixels)
     # Gray levels whose window nobody knows, as of a secondary capture.
-    gray = replace(
-        scan,
-        pixels=np.rint(4095 * unit).astype(np.int16),
-        units="US",
-        header_window=Window(2047.5, 4095),
-    )
+    stored = np.rint(4095 * unit).astype(np.int16)
+    gray = replace(scan, pixels=stored, units="US", header_window=Window(2047.5, 4095))
     masks = [segmenter(gray, harmonize=False), segmenter(gray, harmonize=True), segmenter(scan)]
     agreement = [dice(masks[-1], mask, 2, target_classes=[1]) for mask in masks[:-1]]
     image, own = (upright(scan, one[0]) for one in (unit, segmenter.window.to_unit(scan.pixels)))
@@ -242,12 +236,11 @@ def serve_and_compare(models: Path, model, unet, pairs: Sequence[Pair]) -> dict:
         Client(server.address, "unet", timeout=120.0) as segmenting,
     ):
         client.stylize(pairs[0].content_image, pairs[0].style_image)  # the first call is slow
-        for pair in pairs:
+        for images in ((pair.content_image, pair.style_image) for pair in pairs):
             begin = time.perf_counter()
-            answer = client.stylize(pair.content_image, pair.style_image)
+            answer = client.stylize(*images)
             seconds = time.perf_counter() - begin
-            local = model.stylize(pair.content_image, pair.style_image)
-            difference = float(np.abs(answer - local).max())
+            difference = float(np.abs(answer - model.stylize(*images)).max())
             calls.append({"difference": difference, "seconds": round(seconds, 3)})
         image = pairs[0].content_image[None, ..., None]
         mask = segmenting.predict({"image": image}, "segment")["mask"]
@@ -311,17 +304,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", default="demo", help="folder (default: %(default)s)")
     parser.add_argument("--preset", help="default: the default preset")
     options = parser.parse_args(arguments)
-    begin = time.perf_counter()
-
-    def progress(text: str) -> None:
-        print(f"[{time.perf_counter() - begin:5.1f} s] {text}", flush=True)
-
     try:
-        page = run_demo(options.output, preset=options.preset, progress=progress)
+        run_demo(options.output, preset=options.preset)
     except TfstyleError as error:
         print(f"demo: error: {error}", file=sys.stderr)
         return 1
-    progress(f"done: open {page.resolve()} in a browser")
     return 0
 
 

@@ -24,11 +24,11 @@ from pathlib import Path
 import keras
 import numpy as np
 from matplotlib.figure import Figure
+from pydicom.data import get_testdata_file
 
 from studies import common
 from tfstyle import encoders
 from tfstyle.data import Scan, Window, apply_protocol, read_scan, resolve_window
-from tfstyle.data.extra_ct import extra_ct
 from tfstyle.data.scan import upright
 from tfstyle.encoders import ENCODERS, Encoder
 from tfstyle.errors import InputFileError
@@ -268,8 +268,8 @@ def _stretched(maps: np.ndarray) -> np.ndarray:
 
 def _packaged() -> Scan:
     """The slices of pydicom-data as one scan; the one in the middle is on the sheet."""
-    scans = {Path(scan.files[0]).name: _turned(scan).pixels for scan in extra_ct()}
-    pixels = np.concatenate([scans[name] for name in SLICES])
+    scans = (_turned(read_scan(get_testdata_file(name))) for name in SLICES)
+    pixels = np.concatenate([scan.pixels for scan in scans])
     return Scan(pixels, (5.0, 0.7, 0.7), name="pydicom-data")
 
 

@@ -13,13 +13,14 @@ which was trained on these scans, and the page says so. Pairs are drawn as in
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
 import numpy as np
+from ct_pairs import GrayScale, Pair, draw_pairs
+from ct_scans import ScanRecord, load_scans
 from matplotlib import colormaps
 
 import tfstyle
@@ -27,11 +28,6 @@ from studies import common
 from tfstyle.data import WINDOWS
 from tfstyle.metrics import tone_error
 from tfstyle.tone.model import LOW_CONFIDENCE
-
-sys.path.insert(0, str(common.ROOT / "benchmarks"))
-
-from ct_pairs import GrayScale, Pair, draw_pairs
-from ct_scans import ScanRecord, load_scans
 
 NAMES = {
     "chest_crop": "chest, GE",
