@@ -21,29 +21,26 @@ Figures go to ``beyond.json``, the page to ``../docs/results/beyond.md``.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT)]
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np  # noqa: E402
-from ct_pairs import Pair, draw_pairs, draw_scale  # noqa: E402
-from ct_scans import ScanRecord, load_scans  # noqa: E402
-from pydicom.data import get_testdata_file  # noqa: E402
-from scipy import ndimage  # noqa: E402
+import numpy as np
+from ct_pairs import Pair, draw_pairs, draw_scale
+from ct_scans import ScanRecord, load_scans
+from pydicom.data import get_testdata_file
+from scipy import ndimage
 
-from studies import common  # noqa: E402
-from tfstyle import StyleTransfer, baselines  # noqa: E402
-from tfstyle.data import read_scan, scan_to_unit  # noqa: E402
-from tfstyle.metrics import tone_error  # noqa: E402
-from tfstyle.runs import environment  # noqa: E402
-from tfstyle.tone import ToneTransfer  # noqa: E402
-from tfstyle.tone.model import LOW_CONFIDENCE  # noqa: E402
+from studies import common
+from tfstyle import StyleTransfer, baselines
+from tfstyle.data import read_scan, scan_to_unit
+from tfstyle.metrics import tone_error
+from tfstyle.runs import environment
+from tfstyle.tone import ToneTransfer
+from tfstyle.tone.model import LOW_CONFIDENCE
 
 MATCHING = {
     "histogram matching": "histogram_matching",
@@ -136,12 +133,7 @@ def turned(model: ToneTransfer, pairs) -> dict[str, list[float]]:
 
 
 def planted(pair: Pair, rng: np.random.Generator) -> tuple[np.ndarray, ...] | None:
-    """HU with a disk in soft tissue, the disk, and the ring round it; None where there is no room.
-
-    Args:
-        pair: Its content gets the disk.
-        rng: Source of randomness.
-    """
+    """HU with a disk in soft tissue, the disk, and the ring round it; None without room for it."""
     rows, columns = np.indices(pair.hu.shape)
     smooth = ndimage.uniform_filter(pair.hu, 2 * RADIUS + 1)
     soft = pair.mask & (smooth > SOFT[0]) & (smooth < SOFT[1])

@@ -86,7 +86,6 @@ def draw_pairs(
     count: int,
     seed: int = 0,
     size: int = SIZE,
-    start: int = 0,
 ) -> Iterator[Pair]:
     """Pairs of one fold: contents of the patients left out, styles of all others.
 
@@ -101,7 +100,6 @@ def draw_pairs(
         count: Number of pairs.
         seed: Of the draws.
         size: Longest side of the pictures; larger ones are reduced by averaging HU.
-        start: Number of the first pair.
 
     Raises:
         ValueError: if no scan belongs to the groups, or all do.
@@ -112,7 +110,7 @@ def draw_pairs(
     if not inside or not outside:
         raise ValueError(f"held_out_groups: must be some of the groups, received {held_out}.")
     fold = zlib.crc32(" ".join(held_out).encode())
-    for number in range(start, start + count):
+    for number in range(count):
         rng = np.random.default_rng([seed, fold, number])
         pair = None
         while pair is None:

@@ -28,17 +28,14 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import numpy as np
+from ct_scans import load_scans
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT)]
-
-from ct_scans import load_scans  # noqa: E402
-
-from studies import common  # noqa: E402
-from tfstyle.data import WINDOWS  # noqa: E402
-from tfstyle.runs import environment  # noqa: E402
+from studies import common
+from tfstyle.data import WINDOWS
+from tfstyle.runs import environment
 
 #: Variants of the layer.
 AUGMENTATIONS = {

@@ -27,30 +27,27 @@ import functools
 import hashlib
 import importlib
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT)]
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np  # noqa: E402
-from ct_pairs import SIZE, Pair, draw_pairs  # noqa: E402
-from ct_scans import ScanRecord, load_scans  # noqa: E402
-from keras import ops, saving  # noqa: E402
+import numpy as np
+from ct_pairs import SIZE, Pair, draw_pairs
+from ct_scans import ScanRecord, load_scans
+from keras import ops, saving
 
-from studies import common  # noqa: E402
-from tfstyle import StyleTransfer, baselines  # noqa: E402
-from tfstyle._private.files import write_atomically  # noqa: E402
-from tfstyle.errors import TfstyleError  # noqa: E402
-from tfstyle.metrics import TISSUES, structure_similarity, tone_error  # noqa: E402
-from tfstyle.runs import environment  # noqa: E402
-from tfstyle.tone import ToneTransfer  # noqa: E402
-from tfstyle.tone.curve import rising  # noqa: E402
-from tfstyle.tone.matching import by_knot  # noqa: E402
+from studies import common
+from tfstyle import StyleTransfer, baselines
+from tfstyle._private.files import write_atomically
+from tfstyle.errors import TfstyleError
+from tfstyle.metrics import TISSUES, structure_similarity, tone_error
+from tfstyle.runs import environment
+from tfstyle.tone import ToneTransfer
+from tfstyle.tone.curve import rising
+from tfstyle.tone.matching import by_knot
 
 Stylize = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -76,8 +73,6 @@ OWN = {
     "ours_without_weighing": "the expectation alone, not weighed along the gray scale",
     "ours_without_content_side": "evidence from the style's side alone",
 }
-#: The rows that cost next to nothing.
-CLASSICAL = tuple(METHODS)[:7]
 #: More than this worse than nothing done counts as harm.
 HARM = 0.02
 
@@ -183,7 +178,7 @@ class Study:
             raise SystemExit(f"--folds: must be some of {groups}, received {unknown}.")
 
     def pairs(self, fold: str, **which: int) -> list[Pair]:
-        """The pairs of a fold, or with ``count`` and ``start`` some of them."""
+        """The pairs of a fold, or with ``count`` the first of them."""
         return list(draw_pairs(self.scans, {fold}, **{**self.settings, **which}))
 
     @functools.cached_property
@@ -321,23 +316,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=SIZE, help=f"longest side (default: {SIZE})")
     parser.add_argument("--folds", nargs="+", metavar="PATIENT", help="default: all")
-    parser.add_argument(
-        "--methods",
-        nargs="*",
-        choices=[*METHODS, "classical"],
-        metavar="NAME",
-        default=list(METHODS),
-        help=f"of {', '.join(METHODS)}, or classical for the first seven (default: all)",
-    )
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS))
     parser.add_argument("--models", type=Path, help="folder with fold-PATIENT/NAME.keras")
     parser.add_argument("--load", metavar="MODULE:FUNCTION", help="loads the models of a fold")
     parser.add_argument("--again", nargs="+", default=[], metavar="NAME", help="compute again")
     parser.add_argument("--list", action="store_true", help="shows the folds and ends")
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "truth")
+    parser.add_argument("--work", type=Path, default=common.ROOT / "runs" / "truth")
     options = common.parse(parser, arguments)
-    if "classical" in options.methods:
-        options.methods = [*dict.fromkeys([*CLASSICAL, *options.methods])]
-        options.methods.remove("classical")
     study = Study(load_scans(options.data), options)
     if options.list:
         for scan in study.scans.values():

@@ -102,9 +102,7 @@ def bezier(image: np.ndarray, rng: Generator, p: float = 0.9, falling: float = 0
     return np.interp(image, np.sort(x), y).astype(np.float32)
 
 
-def gin(
-    x: np.ndarray, rng: Generator, alpha: float | None = None, layers: int = 4, channels: int = 2
-) -> np.ndarray:
+def gin(x: np.ndarray, rng: Generator) -> np.ndarray:
     """Global intensity non-linear augmentation of z-scores: a random shallow network, blended.
 
     ``y = α·net(x) + (1 − α)·x``, brought to the Frobenius norm of x; α is uniform in [0, 1].
@@ -112,10 +110,8 @@ def gin(
     Reference: Ouyang et al., "Causality-inspired single-source domain generalization for medical
     image segmentation", IEEE TMI 42:4 (2023), equations 2 and 3.
     """
-    alpha = rng.random() if alpha is None else alpha
-    planes = [x]
-    for layer in range(layers):
-        size = 1 if layer == layers - 1 else channels
+    alpha, planes, sizes = rng.random(), [x], (2, 2, 2, 1)
+    for layer, size in enumerate(sizes, 1):
         side = int(rng.choice([1, 3]))
         kernels = rng.normal(size=(size, len(planes), side, side))
         shifts = rng.normal(size=size)
@@ -123,13 +119,13 @@ def gin(
             sum(ndimage.convolve(p, k, mode="constant") for p, k in zip(planes, own)) + shift
             for own, shift in zip(kernels, shifts)
         ]
-        if layer < layers - 1:
+        if layer < len(sizes):
             planes = [np.where(p > 0, p, 0.01 * p) for p in planes]
     mixed = alpha * planes[0] + (1.0 - alpha) * x
     return mixed * np.linalg.norm(x) / (np.linalg.norm(mixed) + 1e-5)
 
 
-def gin_ipa(image: np.ndarray, rng: Generator, alpha: float | None = None) -> np.ndarray:
+def gin_ipa(image: np.ndarray, rng: Generator) -> np.ndarray:
     """GIN twice, blended by a smooth random map (interventional pseudo-correlation, IPA).
 
     The map is a cubic spline through 4×4 random values in [0, 1]. The consistency loss between two
@@ -138,16 +134,14 @@ def gin_ipa(image: np.ndarray, rng: Generator, alpha: float | None = None) -> np
     Reference: as :func:`gin`, equation 5.
     """
     x, mean, deviation = _scores(image)
-    first, second = gin(x, rng, alpha), gin(x, rng, alpha)
+    first, second = gin(x, rng), gin(x, rng)
     zoom = [n / 4 for n in x.shape]
     share = ndimage.zoom(rng.random((4, 4)), zoom, order=3, mode="nearest", grid_mode=True)
     share = share.clip(0.0, 1.0)
     return _unit(share * first + (1.0 - share) * second, mean, deviation)
 
 
-def randconv(
-    image: np.ndarray, rng: Generator, p: float = 0.5, alpha: float | None = None
-) -> np.ndarray:
+def randconv(image: np.ndarray, rng: Generator, p: float = 0.5) -> np.ndarray:
     """One random convolution of 1, 3, 5 or 7 pixels, mixed with the image: ``RC_mix``.
 
     ``y = α·x + (1 − α)·(w * x)``, w normal with the variance 1/k², α uniform in [0, 1]; on
@@ -160,7 +154,7 @@ def randconv(
         return image
     x, mean, deviation = _scores(image)
     side = int(rng.choice([1, 3, 5, 7]))
-    alpha = rng.random() if alpha is None else alpha
+    alpha = rng.random()
     kernel = rng.normal(0.0, 1.0 / side, (side, side))
     changed = ndimage.convolve(x, kernel, mode="constant")
     return _unit(alpha * x + (1.0 - alpha) * changed, mean, deviation)

@@ -35,15 +35,7 @@ import numpy as np
 
 from studies import benefit_data as data
 from studies import benefit_page, benefit_summary, common
-from studies.benefit_fold import (
-    CONDITIONS,
-    FULL,
-    METHODS,
-    OWN,
-    Fold,
-    Segmenter,
-    Settings,
-)
+from studies.benefit_fold import CONDITIONS, FULL, METHODS, OWN, Fold, Segmenter, Settings
 from studies.benefit_summary import measure
 from tfstyle import presets
 from tfstyle._private.files import write_atomically
@@ -71,11 +63,8 @@ class Study:
     def fold(self, name: str) -> Fold:
         """A fold, made once."""
         if name not in self._folds:
-            settings = self.settings
-            phantoms = data.phantom_planes(settings.phantoms, settings.size, settings.spacing_mm)
-            self._folds[name] = Fold(
-                name, self.planes, phantoms, self.scans, settings, self.model_file(name)
-            )
+            model = self.model_file(name)
+            self._folds[name] = Fold(name, self.planes, self.scans, self.settings, model)
         return self._folds[name]
 
     def path(self, fold: str, seed: int, condition: str) -> Path:
@@ -190,8 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("tfstyle.tone").setLevel(logging.ERROR)  # doubts, slice by slice
     settings = dataclasses.replace(FULL if options.full else Settings(), **dict(options.set))
     options.seeds = options.seeds or (5 if options.full else 3)
-    work = common.ROOT / "runs" / ("benefit_full" if options.full else "benefit")
-    options.work = options.work or work
+    name = "benefit_full" if options.full else "benefit"
+    options.work = options.work or common.ROOT / "runs" / name
     study = Study(options, settings)
     study.run()
     result = benefit_summary.summarize(study)

@@ -1,7 +1,7 @@
 """Slices of labelled CT, gray scales drawn at random, and changes of the scanner.
 
     planes = labelled_planes("DATA", spacing_mm=2.5, every=2)      # {"torso": [Plane, ...], ...}
-    gray = draw_tone("sigmoid", rng)(plane.hu)
+    gray = draw_tone("sigmoid", rng, plane.hu, plane.body)(plane.hu)
 
 One scan is one patient. Fields of view differ: whole cross-sections, and a crop round a vertebra.
 """
@@ -167,12 +167,7 @@ def training_tone(hu: np.ndarray) -> np.ndarray:
     return TRAINING_WINDOW.to_unit(hu)
 
 
-def draw_tone(
-    kind: str,
-    rng: np.random.Generator,
-    hu: np.ndarray | None = None,
-    body: np.ndarray | None = None,
-) -> Tone:
+def draw_tone(kind: str, rng: np.random.Generator, hu: np.ndarray, body: np.ndarray) -> Tone:
     """A random gray scale of 8 bits.
 
     ``"window"`` is that of ``benchmarks/ct_pairs.py``; the others bend a random window (middle −100
@@ -192,7 +187,7 @@ def draw_tone(
         kind = str(rng.choice(TONES))
     for _ in range(100):
         tone = _draw(kind, rng)
-        if hu is None or not body.any():
+        if not body.any():
             break
         gray = tone(hu[body])
         if np.mean((gray > 0.5 / 255) & (gray < 254.5 / 255)) >= SHOWN:

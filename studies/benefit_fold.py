@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,16 +143,16 @@ class Fold:
     Args:
         name: The patient.
         planes: All labelled slices by scan.
-        phantoms: Phantoms to train on.
         scans: All scans, for the bank.
         settings: Of the study.
         model: A ``.keras`` file trained without the patient; with another file the preset is taken.
     """
 
-    def __init__(self, name, planes, phantoms, scans, settings: Settings, model: Path):
+    def __init__(self, name, planes, scans, settings: Settings, model: Path):
         self.name, self.settings, self.scans = name, settings, scans
         self.tested = planes[name]
-        self.trained = [p for other in planes if other != name for p in planes[other]] + phantoms
+        self.trained = [p for other in planes if other != name for p in planes[other]]
+        self.trained += data.phantom_planes(settings.phantoms, settings.size, settings.spacing_mm)
         self.unseen = model.suffix == ".keras"
         self.model = keras.saving.load_model(model) if self.unseen else ToneTransfer.from_preset()
         #: Slices of each scan that is trained on, in the gray scale of the training.
@@ -161,10 +162,7 @@ class Fold:
             self.references.append(np.stack([data.training_tone(own[n].hu) for n in chosen]))
         self.about = {
             "tested": f"{len(self.tested)} slices",
-            "trained": {
-                scan: sum(p.scan == scan for p in self.trained)
-                for scan in sorted({p.scan for p in self.trained})
-            },
+            "trained": dict(sorted(Counter(p.scan for p in self.trained).items())),
             "reference": f"{settings.styles} slices of each scan that is trained on",
             "tone_transfer": "trained without the patient"
             if self.unseen

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from scipy import ndimage
 
+from studies import common
 from studies.benefit_data import DOMAINS, IGNORE, TONES
 from studies.benefit_fold import CONDITIONS, METHODS, OWN
 from tfstyle import metrics
@@ -23,6 +24,8 @@ MEASURES = {
 }
 #: What is averaged: random gray scales together, and each domain by itself.
 GROUPS: Mapping[str, Sequence[str]] = {"tone": TONES} | {name: (name,) for name in DOMAINS}
+#: Draws of the bootstrap.
+DRAWS = 4000
 
 #: Values by patient: float64 (seeds, slices).
 Series = dict[str, np.ndarray]
@@ -71,7 +74,7 @@ def measure(masks: np.ndarray, found: np.ndarray, spacing_mm: float) -> dict[str
     return rows
 
 
-def interval(differences: Series, draws: int = 4000, seed: int = 0) -> dict:
+def interval(differences: Series) -> dict:
     """Mean over patients, and its 95 % bootstrap interval.
 
     Slices of each patient and seeds of each patient are drawn again with replacement; the patients
@@ -79,23 +82,19 @@ def interval(differences: Series, draws: int = 4000, seed: int = 0) -> dict:
 
     Args:
         differences: By patient, an array (seeds, slices).
-        draws: Of the bootstrap.
-        seed: Of the draws.
 
     Returns:
         ``"mean"``, ``"low"``, ``"high"``, and ``"folds"``, the mean of each patient.
     """
-    rng = np.random.default_rng(seed)
-    total = np.zeros(draws)
+    rng = np.random.default_rng(0)
+    total = np.zeros(DRAWS)
     for values in differences.values():
-        seeds, slices = (rng.multinomial(n, np.full(n, 1 / n), draws) / n for n in values.shape)
+        seeds, slices = (rng.multinomial(n, np.full(n, 1 / n), DRAWS) / n for n in values.shape)
         total += np.einsum("rs,sn,rn->r", seeds, values, slices) / len(differences)
     low, high = np.percentile(total, [2.5, 97.5])
-    means = {fold: float(values.mean()) for fold, values in differences.items()}
-    figures = {"mean": np.mean([*means.values()]), "low": low, "high": high}
-    return {key: round(float(value), 5) for key, value in figures.items()} | {
-        "folds": {fold: round(mean, 5) for fold, mean in means.items()}
-    }
+    means = {fold: values.mean() for fold, values in differences.items()}
+    figures = {"mean": np.mean([*means.values()]), "low": low, "high": high, "folds": means}
+    return common.rounded(figures, 5)
 
 
 def mean(values: Iterable[float], digits: int) -> float:

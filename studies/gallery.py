@@ -213,10 +213,10 @@ def readme_rows(scans: dict[str, ScanRecord], model) -> list[Row]:
         mask = body & (content > 0) & (content < 1)
         ids = (content_id, style_id)
         row = measured(Pair(content, style, right, hu, body, mask, *ids, *scales), model)
-        own = (_framed(image, body) for image in (content, right, hu, body, mask, row.generated))
-        content, right, hu, body, mask, generated = own
-        pair = Pair(content, _framed(style, style_body), right, hu, body, mask, *ids, *scales)
-        rows.append(replace(row, pair=pair, generated=generated))
+        shown = {"content": content, "right": right, "body": body, "mask": mask}
+        cut = {name: _framed(image, body) for name, image in shown.items()}
+        pair = replace(row.pair, style=_framed(style, style_body), **cut)
+        rows.append(replace(row, pair=pair, generated=_framed(row.generated, body)))
     return rows
 
 
