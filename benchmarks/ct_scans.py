@@ -22,22 +22,22 @@ Decided by looking, and by the figures given here:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from pydicom.data import get_testdata_file
 
 from tfstyle.data import Scan, body_mask, read_scans
 from tfstyle.data.scan import upright
 from tfstyle.errors import InputFileError
 
-#: CT in the packages: id, package and file. Each is another patient.
+#: CT in the packages: id and file. Each is another patient.
 PACKAGED = {
-    "chest_crop": ("pydicom", "CT_small.dcm"),  # GE
-    "head_base": ("pydicom", "J2K_pixelrep_mismatch.dcm"),  # Hitachi, gantry tilted
-    "head": ("pydicom-data", "693_J2KR.dcm"),  # CQ500
-    "spine_crop": ("pydicom-data", "bad_sequence.dcm"),  # Siemens
-    "pancreas": ("pydicom-data", "explicit_VR-UN.dcm"),  # NIH Pancreas-CT
+    "chest_crop": "CT_small.dcm",  # GE
+    "head_base": "J2K_pixelrep_mismatch.dcm",  # Hitachi, gantry tilted
+    "head": "693_J2KR.dcm",  # CQ500
+    "spine_crop": "bad_sequence.dcm",  # Siemens
+    "pancreas": "explicit_VR-UN.dcm",  # NIH Pancreas-CT
 }
 #: Folders of DATA that show a patient of another one; see above.
 SAME = {"pulmonary": "aorta"}
@@ -61,12 +61,11 @@ class ScanRecord:
     packaged: bool = False
 
 
-def load_scans(data: str | Path | None, packages: bool = True) -> dict[str, ScanRecord]:
+def load_scans(data: str | Path | None) -> dict[str, ScanRecord]:
     """All scans by id, in a fixed order.
 
     Args:
         data: Folder with one folder a scan, or None for the packages alone.
-        packages: Whether to add the CT of pydicom and pydicom-data.
 
     Raises:
         InputFileError: if `data` is missing, a folder in it holds no CT in HU, or a package is not
@@ -86,8 +85,8 @@ def load_scans(data: str | Path | None, packages: bool = True) -> dict[str, Scan
             for number, scan in enumerate(scans):
                 name = folder.name if len(scans) == 1 else f"{folder.name}_{number}"
                 records[name] = _record(scan, name, folder.name)
-    for name, (package, file) in PACKAGED.items() if packages else ():
-        (scan,) = _read(_packaged(package) / file)
+    for name, file in PACKAGED.items():
+        (scan,) = _read(packaged_file(file))
         records[name] = _record(scan, name, name, packaged=True)
     return records
 
@@ -99,15 +98,12 @@ def _read(path: Path) -> list[Scan]:
     return scans
 
 
-def _packaged(package: str) -> Path:
-    if package == "pydicom":
-        import pydicom
-
-        return Path(pydicom.__file__).parent / "data" / "test_files"
-    spec = find_spec("data_store")
-    if spec is None or not spec.submodule_search_locations:
-        raise InputFileError(package, "is not installed; install it: pip install pydicom-data.")
-    return Path(next(iter(spec.submodule_search_locations))) / "data"
+def packaged_file(name: str) -> Path:
+    """A file of pydicom's test data, without any download; an InputFileError if it is not there."""
+    found = get_testdata_file(name, download=False)
+    if found is None:
+        raise InputFileError(name, "is part of pydicom-data; install it: pip install pydicom-data.")
+    return Path(str(found))
 
 
 def oriented(scan: Scan, volume: np.ndarray) -> np.ndarray:

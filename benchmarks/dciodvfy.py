@@ -38,9 +38,7 @@ _UID = re.compile(r"<[0-9]+\.[0-9.]{8,}>")
 
 def errors_of(file: Path) -> list[str]:
     """The lines of dciodvfy that begin with Error."""
-    run = subprocess.run(
-        [PROGRAM, str(file)], capture_output=True, text=True, errors="replace", check=False
-    )
+    run = subprocess.run([PROGRAM, file], capture_output=True, text=True, errors="replace")
     lines = (run.stderr + run.stdout).splitlines()
     return [" ".join(line.split()) for line in lines if line.startswith("Error")]
 

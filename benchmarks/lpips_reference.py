@@ -174,10 +174,7 @@ def main() -> None:
         "python": platform.python_version(),
         "pydicom-data": metadata.version("pydicom-data"),
         "means": {name: [float(x.mean()) for x in pair] for name, pair in images.items()},
-        "heads": {},
-        "published": {},
-        "lpips": {},
-        "random_weights": {},
+        **{part: {} for part in ("heads", "published", "lpips", "random_weights")},
     }
     for network in NETWORKS:
         arrays = load_npz(lpips_weights(network))

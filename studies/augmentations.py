@@ -10,8 +10,6 @@ computed on z-scores and given back the image's mean and deviation. Those of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import keras
 import numpy as np
 from keras import ops
@@ -161,11 +159,7 @@ def randconv(image: np.ndarray, rng: Generator, p: float = 0.5) -> np.ndarray:
 
 
 def fda(
-    image: np.ndarray,
-    rng: Generator,
-    style: np.ndarray,
-    p: float = P,
-    betas: Sequence[float] = (0.01, 0.05, 0.09),
+    image: np.ndarray, rng: Generator, style: np.ndarray, p: float = P, betas=(0.01, 0.05, 0.09)
 ) -> np.ndarray:
     """Fourier domain adaptation: the amplitudes of the lowest frequencies from another image.
 

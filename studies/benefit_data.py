@@ -133,16 +133,12 @@ def _planes(
         thick = near.astype(np.float32).clip(-1024, 3071).mean(axis=0)
         body = body_mask(hu, scan.spacing[1:])
         shape = [max(1, round(n * s / spacing_mm)) for n, s in zip(hu.shape, scan.spacing[1:])]
-        resized = [_resize(image, shape) for image in (hu, thick)]
+        # bilinear, over all pixels that an output pixel covers
+        pictures = (Image.fromarray(image) for image in (hu, thick))
+        resized = [np.array(p.resize(shape[::-1], Image.Resampling.BILINEAR)) for p in pictures]
         mask, body = (_nearest(image, shape) for image in (spine[number], body))
         planes.append(Plane(name, number, *resized, mask, body, spacing_mm))
     return planes
-
-
-def _resize(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Bilinear, over all pixels that an output pixel covers."""
-    size = (shape[1], shape[0])
-    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
 def _nearest(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:

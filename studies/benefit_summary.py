@@ -29,6 +29,8 @@ DRAWS = 4000
 
 #: Values by patient: float64 (seeds, slices).
 Series = dict[str, np.ndarray]
+#: Condition of the training, and method at test time.
+Way = tuple[str, str]
 
 
 def boundary_distance(truth: np.ndarray, found: np.ndarray, spacing_mm: float) -> float:
@@ -128,13 +130,9 @@ class Cells(dict[tuple[str, int, str], dict]):
         }
 
     def minus(
-        self,
-        one: tuple[str, str],
-        other: tuple[str, str],
-        group: str = "tone",
-        names: Iterable[str] = MEASURES,
+        self, one: Way, other: Way, group: str = "tone", names: Iterable[str] = MEASURES
     ) -> dict:
-        """Paired differences of two (condition, method), see :func:`interval`."""
+        """Paired differences of two ways, see :func:`interval`."""
         found = {}
         for name in names:
             first = self.series(*one, group, name, beside=other[0])
@@ -143,16 +141,12 @@ class Cells(dict[tuple[str, int, str], dict]):
         return found
 
     def table(
-        self,
-        condition: str,
-        method: str,
-        groups: Iterable[str] = GROUPS,
-        names: Sequence[str] = tuple(MEASURES),
+        self, way: Way, groups: Iterable[str] = GROUPS, names: Iterable[str] = MEASURES
     ) -> dict:
         """Mean of measures in groups of domains, with the mean of each patient."""
 
         def entry(group: str, name: str) -> dict:
-            series = self.series(condition, method, group, name)
+            series = self.series(*way, group, name)
             folds = {fold: mean(values, 5) for fold, values in series.items()}
             return {"mean": mean(folds.values(), 5), "folds": folds}
 
@@ -183,17 +177,16 @@ def summarize(study) -> dict:
     }
     if "none" in conditions:
         timed = [cell["method_ms"] for cell in cells.values()]
-        result["test_time"] = {m: cells.table("none", m) for m in METHODS}
-        result["method_ms"] = {
-            m: round(float(np.median([t[m] for t in timed])), 2) for m in METHODS
-        }
+        result["test_time"] = {m: cells.table(("none", m)) for m in METHODS}
+        medians = {m: np.median([t[m] for t in timed]) for m in METHODS}
+        result["method_ms"] = common.rounded(medians, 2)
         result["test_time_minus"] = {
             g: {m: cells.minus(("none", OWN), ("none", m), g) for m in METHODS if m != OWN}
             for g in GROUPS
         }
-    result["augmentation"] = {c: cells.table(c, "nothing") for c in conditions}
+    result["augmentation"] = {c: cells.table((c, "nothing")) for c in conditions}
     result["harmonized"] = {
-        c: {m: cells.table(c, m, ["tone"], ["mean_iou"]) for m in METHODS} for c in conditions
+        c: {m: cells.table((c, m), ["tone"], ["mean_iou"]) for m in METHODS} for c in conditions
     }
     result["harmonized_minus"] = {
         c: {m: cells.minus((c, OWN), (c, m), names=["mean_iou"]) for m in METHODS if m != OWN}

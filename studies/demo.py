@@ -20,14 +20,14 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from pydicom.data import get_testdata_file
+from ct_scans import packaged_file
 
 from studies import common
 from tfstyle import presets
 from tfstyle.data import WINDOWS, Window, body_mask, read_scan, write_png
 from tfstyle.data.layouts import DESCRIPTION, PICTURE
 from tfstyle.data.scan import upright
-from tfstyle.errors import InputFileError, OutputError, TfstyleError
+from tfstyle.errors import OutputError, TfstyleError
 from tfstyle.export import export_stylize, export_unet
 from tfstyle.metrics import dice, tone_error
 from tfstyle.runs import StylizedScan, environment, stylize_scans
@@ -139,7 +139,7 @@ def run_demo(
         work = Path(temporary, output.name)
         (work / "input").mkdir(parents=True)
         for file in {sample.file for pair in pairs for sample in pair}:
-            shutil.copyfile(sample_file(file), work / "input" / file)
+            shutil.copyfile(packaged_file(file), work / "input" / file)
         progress("stylizing real CT slices, writing derived DICOM")
         made = [stylize(work, model, *pair) for pair in pairs]
         for pair in made:
@@ -175,14 +175,6 @@ def run_demo(
     return page
 
 
-def sample_file(name: str) -> Path:
-    """Path of a file of pydicom's test data, without any download."""
-    found = get_testdata_file(name, download=False)
-    if found is None:
-        raise InputFileError(name, "is part of pydicom-data; install it: pip install pydicom-data.")
-    return Path(str(found))
-
-
 def stylize(work: Path, model, content: Sample, style: Sample) -> Pair:
     """Stylizes one slice, writes the derived DICOM file and reads it back."""
     content_file, style_file = (work / "input" / s.file for s in (content, style))
@@ -208,7 +200,7 @@ def stylize(work: Path, model, content: Sample, style: Sample) -> Pair:
 
 def segment(segmenter: Segmenter, sample: Sample) -> Segmented:
     """Finds the spine in a slice as it is, harmonized, and in its own HU."""
-    scan = read_scan(sample_file(sample.file))
+    scan = read_scan(packaged_file(sample.file))
     unit = WINDOWS[sample.window].to_unit(scan.pixels)
     # Gray levels whose window nobody knows, as of a secondary capture.
     stored = np.rint(4095 * unit).astype(np.int16)

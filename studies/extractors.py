@@ -164,9 +164,8 @@ def row_of(
 ) -> dict:  # fmt: skip
     """Trains and measures one row, or returns the one that is there."""
     family = encoders.ENCODERS[name]
-    depth = family.deepest(
-        [family.default_layer, *family.default_content_layers, *family.default_style_layers]
-    )
+    taps = [family.default_layer, *family.default_content_layers, *family.default_style_layers]
+    depth = family.deepest(taps)
     keras.utils.set_random_seed(settings.seed)
     encoder, weights = encoder_with_weights(name, source, depth)
     if done is not None and done["weights"] == weights:
@@ -205,17 +204,14 @@ def row_of(
     }
 
 
-def slice_pairs(
-    scan: Scan, count: int, seed: int = 7
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+def slice_pairs(scan: Scan, count: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Slices in different windows that differ in gray scale: number, content, style."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(7)
     names = sorted(release.WINDOWS)
     while count:
         i, j = rng.choice(len(scan), 2, replace=False)
-        window, other = (
-            Window(*release.WINDOWS[name]) for name in rng.choice(names, 2, replace=False)
-        )
+        chosen = rng.choice(names, 2, replace=False)
+        window, other = (Window(*release.WINDOWS[name]) for name in chosen)
         content, style = window.to_unit(scan.pixels[i]), other.to_unit(scan.pixels[j])
         if metrics.histogram_distance(content, style) >= NEAR:
             count -= 1

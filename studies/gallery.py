@@ -182,7 +182,8 @@ def write_page(rows: Sequence[Row], folder: Path, missing: Sequence[str]) -> Non
         folder / "gallery.md",
         "gallery.md",
         parts=parts,
-        side=_side,
+        names=NAMES,
+        scale=scale_text,
         missing=[NAMES[name] for name in missing],
         patients=len(NAMES),
         largest=LARGEST_ERROR,
@@ -194,10 +195,6 @@ def write_page(rows: Sequence[Row], folder: Path, missing: Sequence[str]) -> Non
         low=LOW_CONFIDENCE,
         unsure=sum(row.confidence < LOW_CONFIDENCE for row in rows),
     )
-
-
-def _side(name: str, scale: GrayScale) -> str:
-    return f"{NAMES[name]}; {scale_text(scale)}".replace("\n", ", ")
 
 
 def readme_rows(scans: dict[str, ScanRecord], model) -> list[Row]:
