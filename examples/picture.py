@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
 from pydicom.data import get_testdata_file
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
 
 from tfstyle.data import read_scan, scan_to_unit
 from tfstyle.data.scan import upright
@@ -40,9 +37,8 @@ def save_row(name: str, images: dict[str, np.ndarray], classes: int | None = Non
     """
     rows = 1 if len(images) <= 5 else 2
     columns = -(-len(images) // rows)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(2.6 * columns, 3.1 * rows), squeeze=False, layout="constrained"
-    )
+    figure = Figure((2.6 * columns, 3.1 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis, (title, image) in zip(axes.flat, images.items()):
         image = np.squeeze(image)
         if np.issubdtype(image.dtype, np.integer):
@@ -55,6 +51,5 @@ def save_row(name: str, images: dict[str, np.ndarray], classes: int | None = Non
     OUT.mkdir(exist_ok=True)
     path = OUT / f"{name}.png"
     figure.savefig(path, dpi=110)
-    plt.close(figure)
     print(f"wrote {path}")
     return path
