@@ -1,7 +1,5 @@
 """Settings for all tests: CPU only, quiet, few threads. Runs before TensorFlow is imported."""
 
-from __future__ import annotations
-
 import logging
 import os
 

@@ -1,7 +1,5 @@
 """Models of a few operations that export and load in no time; small scans, and what runs made."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

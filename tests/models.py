@@ -1,7 +1,5 @@
 """Small untrained models for tests."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 

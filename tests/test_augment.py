@@ -1,7 +1,5 @@
 """StyleAugmentation alone, in tf.data, in models, and saved."""
 
-from __future__ import annotations
-
 import json
 import zipfile
 

@@ -1,7 +1,5 @@
 """Grids of images while training."""
 
-from __future__ import annotations
-
 import numpy as np
 import tensorflow as tf
 

@@ -1,7 +1,5 @@
 """The command: parsing, printing, exit status. The work itself is tested with the library."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import os

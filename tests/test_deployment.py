@@ -1,7 +1,5 @@
 """The files in serving/ and training/: what reads them understands them, and their parts fit."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -77,9 +75,6 @@ def test_manifests_fit_the_schema_and_each_other(folder):
             assert claim is None or claim["claimName"] in {*claims, "tfstyle-scans"}
 
 
-# -- serving -----------------------------------------------------------------------------------
-
-
 def models(text: str) -> dict:
     config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
     return {entry.name: entry for entry in config.model_config_list.config}
@@ -139,9 +134,6 @@ def test_deployment():
     assert models(data["models.config"]) == models((SERVING / "stylize.config").read_text())
     text = (SERVING / "monitoring.config").read_text()
     assert data["monitoring.config"].split() == re.sub("#.*", "", text).split()
-
-
-# -- training ----------------------------------------------------------------------------------
 
 
 def test_script_makes_what_a_worker_reads(tmp_path):

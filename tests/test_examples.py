@@ -1,7 +1,5 @@
 """Each script in examples/ runs, with less training than it has, and draws its picture."""
 
-from __future__ import annotations
-
 import importlib
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Kills are in tests/integration/test_killed.py.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

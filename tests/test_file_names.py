@@ -1,7 +1,5 @@
 """Names of files in any bytes, and output in encodings that lack characters of the messages."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """Files and folders that are whole or not there, and what killed processes leave."""
 
-from __future__ import annotations
-
 import errno
 import os
 import pickle

@@ -1,7 +1,5 @@
 """What `fit` and its kin take, and what they refuse with a clear word."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 import pytest

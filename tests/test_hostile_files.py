@@ -1,7 +1,5 @@
 """Files made to harm: bombs, absurd sizes, paths that lead elsewhere, pickles, code."""
 
-from __future__ import annotations
-
 import copy
 import gzip
 import io
@@ -26,12 +24,7 @@ from pydicom.encaps import encapsulate
 
 from tests.data.conftest import make_ct, save_nifti, save_segmentation
 from tfstyle import presets
-from tfstyle.data import (
-    list_scans,
-    read_scan,
-    read_scans,
-    write_png,
-)
+from tfstyle.data import list_scans, read_scan, read_scans, write_png
 from tfstyle.data.dicom import picture_size, read_frame
 from tfstyle.data.dicom.segmentation import read_dicom_seg
 from tfstyle.data.png import read_png

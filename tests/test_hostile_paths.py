@@ -1,7 +1,5 @@
 """Paths made to harm: names, links and records that lead elsewhere."""
 
-from __future__ import annotations
-
 import json
 import os
 import zipfile

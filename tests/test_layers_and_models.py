@@ -1,7 +1,5 @@
 """The layer test over every layer and model, and their loading in a new process."""
 
-from __future__ import annotations
-
 import functools
 import re
 from pathlib import Path

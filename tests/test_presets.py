@@ -1,7 +1,5 @@
 """Preset folders: plain files, checked before use; and the released preset itself."""
 
-from __future__ import annotations
-
 import importlib
 import json
 from pathlib import Path

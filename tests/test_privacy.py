@@ -1,7 +1,5 @@
 """No value of a header in what tfstyle writes, prints, logs or raises."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

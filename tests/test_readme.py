@@ -1,7 +1,5 @@
 """What the README and the pages of docs/ state as fact."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import re

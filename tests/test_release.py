@@ -1,7 +1,5 @@
 """The cards of released presets: what they say is what the benchmark measured."""
 
-from __future__ import annotations
-
 import importlib
 import json
 from pathlib import Path

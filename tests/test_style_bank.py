@@ -1,7 +1,5 @@
 """Style banks: made, checked, joined, saved."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from pydicom.data import get_testdata_file

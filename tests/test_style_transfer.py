@@ -1,7 +1,5 @@
 """The model: shapes, strength, blending, training, saving; bad input."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """All baselines behind one call: names, checks, shapes, ranges."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 import pytest

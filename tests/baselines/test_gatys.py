@@ -1,7 +1,5 @@
 """Gatys' method: its equations in NumPy, L-BFGS, what it promises."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """The fuzzing sees what goes wrong; and what the committed report says."""
 
-from __future__ import annotations
-
 import gzip
 import importlib
 import json

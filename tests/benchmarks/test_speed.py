@@ -1,7 +1,5 @@
 """The tables of speed: of given figures, and on the page those of the committed ones."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import shutil

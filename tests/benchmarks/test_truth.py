@@ -1,7 +1,5 @@
 """The benchmark of the right answer: scans, pairs, rows that stay, figures, tables."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 import json

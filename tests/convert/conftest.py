@@ -1,7 +1,5 @@
 """Small exported models for all tests of conversion, and the CT slice that pydicom carries."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What holds for TFLite and ONNX alike; each test runs for both."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 

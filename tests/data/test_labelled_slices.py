@@ -1,20 +1,12 @@
 """One scan with its mask in one call, and batches for a segmenter."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.data.conftest import save_nifti
 from tests.minis import ct_series
-from tfstyle.data import (
-    LabelledScan,
-    Scan,
-    labelled_dataset,
-    read_labelled,
-    read_scan,
-)
+from tfstyle.data import LabelledScan, Scan, labelled_dataset, read_labelled, read_scan
 from tfstyle.errors import ArgumentError, InputFileError
 
 

@@ -4,15 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tfstyle.data import (
-    WINDOWS,
-    Scan,
-    Window,
-    match_labels,
-    read_nifti,
-    read_scan,
-    write_nifti,
-)
+from tfstyle.data import WINDOWS, Scan, Window, match_labels, read_nifti, read_scan, write_nifti
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
 
 # A volume that knows its own place: value = 100 x left + 10 x posterior + superior + offset,
@@ -131,9 +123,6 @@ def test_no_nifti_or_cut_short(save, tmp_path):
         read_nifti(tmp_path / "none.nii")
 
 
-# -- labels ------------------------------------------------------------------------------------
-
-
 def test_labels_that_cover_some_slices(save):
     scan = read_scan(save(volume("RAS")))
     part = volume("LPS").slicer[:, :, 2:4]
@@ -167,9 +156,6 @@ def test_bad_labels(save):
         match_labels(Scan(scan.pixels), save(volume(), "l.nii"))
     whole = nib.Nifti1Image(np.full((3, 3, 3), 300, np.float32), np.eye(4))
     assert match_labels(scan, save(whole, "l.nii"))[0].dtype == np.int16
-
-
-# -- writing -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -108,9 +108,6 @@ def test_list_of_one_file_and_without_some_folders(tmp_path, non_picture):
     assert plan.read() == []
 
 
-# -- lazy scans --------------------------------------------------------------------------------
-
-
 def test_lazy_scans_equal_those_in_memory(write_series, write_ct, enhanced_ct, tmp_path):
     write_series([4, 0, 2], "ct")
     write_series([0, 2], "mr", SeriesInstanceUID="1.2.3", Modality="MR")

@@ -1,7 +1,5 @@
 """A small exported model of each class for the tests of export."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

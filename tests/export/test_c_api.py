@@ -4,8 +4,6 @@
 the signatures in that MetaGraphDef, and ``TF_SessionRun`` feeds and fetches them.
 """
 
-from __future__ import annotations
-
 import ctypes
 from pathlib import Path
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +9,7 @@ import tfstyle
 from tests.minis import MeanTone
 from tests.models import SIGNATURE_INPUTS, SIGNATURES
 from tfstyle.errors import ArgumentError, OutputError
-from tfstyle.export import (
-    export_stylize,
-    list_versions,
-    read_metadata,
-)
+from tfstyle.export import export_stylize, list_versions, read_metadata
 from tfstyle.export.saved_model import graph_operations
 
 
@@ -110,11 +104,7 @@ def rounding(model) -> float:
 
 
 @pytest.mark.parametrize(
-    ("content", "style"),
-    [
-        ((1, 1, 1, 1), (1, 30, 20, 1)),
-        ((2, 16, 33, 1), (2, 5, 40, 1)),
-    ],
+    ("content", "style"), [((1, 1, 1, 1), (1, 30, 20, 1)), ((2, 16, 33, 1), (2, 5, 40, 1))]
 )
 def test_servable_equals_the_model(model, servable, random, content, style):
     content = random.random(content, dtype=np.float32)

@@ -1,7 +1,5 @@
 """Export of the U-Net as a servable."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """Prints what StyleAugmentation counts on two virtual CPUs, as JSON."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Trains one step on one and on two virtual CPUs; prints the differences as JSON."""
 
-from __future__ import annotations
-
 import json
 
 import keras

@@ -3,8 +3,6 @@
 Each script has a process of its own, since TensorFlow fixes its devices when it starts.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

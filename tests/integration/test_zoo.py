@@ -1,7 +1,5 @@
 """StyleTransfer with encoders of other families: trains, stylizes, comes back from files."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 

@@ -1,7 +1,5 @@
 """Trains a tone transfer on one and on two virtual CPUs; prints what came out, as JSON."""
 
-from __future__ import annotations
-
 import json
 
 import keras

@@ -1,7 +1,5 @@
 """The blockwise contextual loss against dense matrices in float64, value and gradient."""
 
-from __future__ import annotations
-
 import sys
 
 import keras

@@ -1,7 +1,5 @@
 """Inception scores by their equations, and the classifier behind them."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """LPIPS against values of the authors' PyTorch package (benchmarks/lpips_reference.py)."""
 
-from __future__ import annotations
-
 import json
 import runpy
 from pathlib import Path

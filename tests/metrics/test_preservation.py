@@ -1,7 +1,5 @@
 """Structure and edges against their definitions."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Segmentation metrics: functions by hand, Keras metrics against functions and against Keras."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """Distances of histograms against their definition and SciPy."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.stats import wasserstein_distance

@@ -1,7 +1,5 @@
 """The tone error against its definition."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 import pytest

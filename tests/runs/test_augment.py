@@ -1,7 +1,5 @@
 """Augmented sets on disk: what is written, where, and what happens when something goes wrong."""
 
-from __future__ import annotations
-
 import shutil
 
 import nibabel as nib

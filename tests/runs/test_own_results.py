@@ -1,7 +1,5 @@
 """An output folder inside the input: results are not taken for scans by the next run."""
 
-from __future__ import annotations
-
 import shutil
 
 import pytest

@@ -1,7 +1,5 @@
 """Whole scans in, whole scans out, with a stand-in for the model."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whole scans through a segmentation model: geometry, gray scales, and what is refused."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace

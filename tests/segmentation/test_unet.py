@@ -1,7 +1,5 @@
 """The U-Net: architecture, any size, training on phantoms, files, export."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """Models that export in no time, and one development server for all tests of serving."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

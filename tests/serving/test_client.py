@@ -1,7 +1,5 @@
 """The client, blocking and for asyncio, with the development server at the other end."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time
@@ -26,11 +24,7 @@ def same(found, expected):
 
 
 @pytest.mark.parametrize(
-    ("content", "style"),
-    [
-        ((1, 40), (30, 1)),
-        ((3, 15, 22, 1), (1, 11, 12, 1)),
-    ],
+    ("content", "style"), [((1, 40), (30, 1)), ((3, 15, 22, 1), (1, 11, 12, 1))]
 )
 def test_round_trip_equals_the_model_in_process(client, model, random, content, style):
     content, style = random.random(content), random.random(style)
@@ -40,9 +34,6 @@ def test_round_trip_equals_the_model_in_process(client, model, random, content, 
     own = style.reshape((-1, *style.shape[-3:-1], 1)) if style.ndim > 2 else style
     same(generated, model.stylize(batch, own).reshape(content.shape))
     assert generated.flags.writeable
-
-
-# -- chunks by size, codes and blends -----------------------------------------------------------
 
 
 def record(client, monkeypatch):
@@ -109,9 +100,6 @@ def test_codes_and_blends(client, model, random):
         same(found, share * one + (1 - share) * other)
 
 
-# -- wrong values: nothing is sent, as no server is there ----------------------------------------
-
-
 @pytest.mark.parametrize(
     ("content", "style", "options", "message"),
     [
@@ -140,9 +128,6 @@ def test_wrong_settings(argument, values):
             Client(**{argument: value})
     with pytest.raises(ArgumentError, match="version_label"):
         Client(version=1, version_label="stable")
-
-
-# -- answers and errors --------------------------------------------------------------------------
 
 
 def test_status_and_metadata(client):
@@ -176,9 +161,6 @@ def test_no_server():
             client.stylize(GOOD, GOOD)
         with pytest.raises(ServingError, match=r"no server answered within 0\.2 s"):
             client.wait_until_ready(0.2)
-
-
-# -- retries, deadlines, headers and credentials, with a server of the tests' own -----------------
 
 
 @contextmanager
@@ -287,9 +269,6 @@ def test_credentials():
         client.status(timeout=20)
     assert caught.value.code == "UNAVAILABLE"
     assert calls == []
-
-
-# -- coroutines ------------------------------------------------------------------------------------
 
 
 def test_coroutines(server, model, random):

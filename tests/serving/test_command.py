@@ -1,7 +1,5 @@
 """``tfstyle stylize --server`` and the options of ``tfstyle serve``."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """``serve``: which server it starts, how it tells, and how it ends."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Feature maps, the two figures of a tap, and the contact sheet."""
 
-from __future__ import annotations
-
 import json
 import re
 

@@ -3,8 +3,6 @@
 What it bears as a Keras model is in tests/test_layers_and_models.py.
 """
 
-from __future__ import annotations
-
 import logging
 
 import keras
@@ -37,7 +35,6 @@ def images():
     return content, style
 
 
-# -- what is generated -----------------------------------------------------------------------
 def test_shapes_follow_the_content(model, images):
     content, style = images
     for one in (content[0], content[0, ..., 0], content):
@@ -141,7 +138,6 @@ def test_low_confidence_is_warned_of(model, images, caplog):
     assert "low confidence" in caplog.text
 
 
-# -- tokens ----------------------------------------------------------------------------------
 def test_tokens_rise_and_reach_rare_gray_levels(images):
     gray = np.sort(np.concatenate([np.zeros(3000), RNG.uniform(0.4, 0.5, 900), np.full(60, 0.95)]))
     chosen = np.asarray(spread_tokens(gray[None].astype(np.float32), 256))[0]
@@ -210,7 +206,6 @@ def test_preset(model, images, tmp_path):
         StyleTransfer.from_preset(folder)
 
 
-# -- training --------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def groups():
     scans = [spine_phantom(size=64, slices=2, seed=seed).scan for seed in (0, 1)]

@@ -55,12 +55,7 @@ def test_compressed_without_its_transfer_syntax(sample, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"\x08\x00\x08\x00hello, these are not elements",
-        bytes(4000),
-    ],
+    "content", [b"", b"\x08\x00\x08\x00hello, these are not elements", bytes(4000)]
 )
 def test_other_files_are_not_taken_for_dicom(tmp_path, content):
     (tmp_path / "file").write_bytes(content)

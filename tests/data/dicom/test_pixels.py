@@ -111,9 +111,6 @@ def test_float_pixels(write_ct):
         read_scan(path)
 
 
-# -- Bits Allocated, Bits Stored (PS3.5 8.1.1) -------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("allocated", "stored", "signed", "syntax"),
     [(16, 12, False, None), (16, 13, True, RLELossless), (32, 12, True, None)],
@@ -147,9 +144,6 @@ def test_codestreams_of_12_bits(write_ct, tmp_path, syntax, signed, stored):
     dataset.BitsStored, dataset.HighBit = stored, stored - 1
     dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
     np.testing.assert_array_equal(read_scan(tmp_path / "a.dcm").pixels[0], values)
-
-
-# -- what cannot be decoded --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,6 @@ def test_gantry_tilt(write_ct, tmp_path, caplog):
     assert "15.0 degrees" in caplog.text
 
 
-# -- one series of several ---------------------------------------------------------------------
-
-
 @pytest.fixture
 def study(write_series, tmp_path):
     """Series 1, 2, 12 and 22 with UIDs that end in other numbers."""
@@ -127,9 +124,6 @@ def test_one_difference_makes_two_scans_and_blanks_none(
     assert len(read_scan(tmp_path / "one")) == 5
 
 
-# -- what does not fit -------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -170,9 +164,6 @@ def test_copies_of_a_file(write_series, tmp_path, caplog):
     (tmp_path / "series" / "copy.dcm").write_bytes(paths[0].read_bytes())
     assert len(read_scan(tmp_path)) == 2
     assert "is a copy of" in caplog.text
-
-
-# -- what a folder holds beside DICOM ----------------------------------------------------------
 
 
 def test_dicomdir(tmp_path, write_series):
