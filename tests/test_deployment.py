@@ -13,10 +13,10 @@ import yaml
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
+from tests.process import ROOT
 from tfstyle.cli import parse
 from tfstyle.serving.launch import IMAGE
 
-ROOT = Path(__file__).resolve().parent.parent
 SERVING, TRAINING = ROOT / "serving", ROOT / "training"
 VERSION = kubernetes_validate.latest_version()
 #: Flags of tensorflow_model_server that are used here.

@@ -80,17 +80,14 @@ def test_small_and_flat_shapes(save, tmp_path, shape):
 COLORS = np.zeros((3, 3, 3), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
+def test_unusable_values(save):
+    for values, message in (
         (np.float32([0, np.nan, np.inf, 1]).reshape(2, 2, 1), "2 of 4 voxels are NaN or infinite"),
         (COLORS, "one gray value a voxel"),
         (np.zeros((4, 4, 4, 3), np.int16), r"ct\.nii\.gz: a 4-D image of shape \(4, 4, 4, 3\)"),
-    ],
-)
-def test_unusable_values(save, values, message):
-    with pytest.raises(InputFileError, match=message):
-        read_scan(save(nib.Nifti1Image(values, np.eye(4))))
+    ):
+        with pytest.raises(InputFileError, match=message):
+            read_scan(save(nib.Nifti1Image(values, np.eye(4))))
 
 
 @pytest.mark.parametrize(("code", "said"), [(0, 1), (1, 0)])
@@ -206,18 +203,15 @@ def test_written_in_other_units_is_float(tmp_path):
     np.testing.assert_allclose(back.pixels, unit, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("name", "change", "error", "message"),
-    [
+def test_write_errors(tmp_path):
+    (tmp_path / "file").touch()
+    scan = Scan(np.zeros((2, 3, 4), np.int16))
+    for name, change, error, message in (
         ("file/out.nii", 1, OutputError, "/file: is a file, where a folder is needed"),
         ("out.img", 1, ArgumentError, r"end in \.nii"),
         ("out.nii", np.ones((2, 1, 1, 1)), ArgumentError, r"shape \(2, 3, 4\), received \(2, 2, 3"),
         ("out.nii", np.nan, ArgumentError, "NaN"),
-    ],
-)
-def test_write_errors(tmp_path, name, change, error, message):
-    (tmp_path / "file").touch()
-    scan = Scan(np.zeros((2, 3, 4), np.int16))
-    with pytest.raises(error, match=message):
-        write_nifti(np.zeros((2, 3, 4)) * change, scan, WINDOWS["bone"], tmp_path / name)
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    ):
+        with pytest.raises(error, match=message):
+            write_nifti(np.zeros((2, 3, 4)) * change, scan, WINDOWS["bone"], tmp_path / name)
+        assert [p.name for p in tmp_path.iterdir()] == ["file"]

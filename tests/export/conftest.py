@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import tfstyle
@@ -27,8 +26,3 @@ def servable(saved_model: Path) -> Iterator[Servable]:
     """The export, loaded once for the tests that run its graph in this process."""
     with Servable(saved_model) as servable:
         yield servable
-
-
-@pytest.fixture
-def random() -> np.random.Generator:
-    return np.random.default_rng(20)

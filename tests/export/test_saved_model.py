@@ -6,7 +6,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 import tfstyle
-from tests.minis import MeanTone
+from tests.minis import MeanTone, visible
 from tests.models import SIGNATURE_INPUTS, SIGNATURES
 from tfstyle.errors import ArgumentError, OutputError
 from tfstyle.export import export_stylize, list_versions, read_metadata
@@ -22,10 +22,6 @@ class Stand:
 
 def keep(content, style, strength):
     return content
-
-
-def visible(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir()) if folder.exists() else []
 
 
 def test_layout_is_tensorflow_servings(saved_model):
@@ -55,9 +51,6 @@ def test_signatures_have_dynamic_sizes(model, servable):
                 assert info.tensor_shape.unknown_rank
             else:
                 assert [d.size for d in info.tensor_shape.dim] == sizes[key]
-
-
-# fmt: on
 
 
 def test_graph_holds_core_operations_alone(saved_model):
@@ -135,19 +128,20 @@ def test_codes_stand_for_styles(model, servable, random):
             np.testing.assert_allclose(generated, expected, rtol=0, atol=rounding(model))
 
 
-@pytest.mark.parametrize(
-    ("count", "value", "message"),
-    [
-        (1, np.nan, "code : Tensor had NaN"),
-        (3, 1.0, "code: must hold one code, or as many as content"),
-        (0, 1.0, "code: is empty"),
-    ],
-)
-def test_the_graph_refuses_bad_codes_itself(model, servable, count, value, message):
-    content = np.zeros((2, 8, 8, 1), np.float32)
-    code = np.full((count, *model.code_shape), value, np.float32)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        servable.run("stylize_with_code", {"content": content, "code": code})
+def test_the_graph_refuses_bad_values_itself(model, servable, random):
+    content = random.random((2, 8, 8, 1), dtype=np.float32)
+    broken = np.where(content == content.max(), np.float32(np.nan), content)
+    code = np.ones((3, *model.code_shape), np.float32)
+    for name, inputs, message in (
+        ("stylize", {"content": broken, "style": content}, "content: holds NaN"),
+        ("encode_style", {"style": 2000 * content - 1000}, "style: .* between 0 and 1; apply a w"),
+        ("stylize_with_code", {"code": code[:1] * np.nan}, "code : Tensor had NaN"),
+        ("stylize_with_code", {"code": code}, "code: must hold one code, or as many as content"),
+        ("stylize_with_code", {"code": code[:0]}, "code: is empty"),
+    ):
+        given = {"content": content, **inputs} if "code" in inputs else inputs
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            servable.run(name, given)
 
 
 def test_warm_up_requests_are_tensorflow_servings(saved_model, servable):

@@ -39,11 +39,6 @@ def client(server: DevelopmentServer) -> Iterator[Client]:
         yield client
 
 
-@pytest.fixture
-def random() -> np.random.Generator:
-    return np.random.default_rng(20)
-
-
 NUMBERS = Tensor(("batch", "size"), "numbers", "1", (None, None))
 AMOUNT = Tensor("scalar, [1] or [batch]", "what is added", "1", (None, None))
 

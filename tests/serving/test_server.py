@@ -68,18 +68,15 @@ def test_predict_with_the_plain_stubs(stubs, model, random, signature):
     np.testing.assert_allclose(generated, model.stylize(content, style), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("spec", "code", "details"),
-    [
+def test_model_spec_errors_as_tensorflow_serving_words_them(stubs):
+    for spec, code, details in (
         ({"name": ""}, "INVALID_ARGUMENT", "ModelSpec has no name specified."),
         ({"name": "other"}, "NOT_FOUND", "Servable not found for request: Latest(other)"),
         ({"version": 2}, "NOT_FOUND", "Servable not found for request: Specific(stylize, 2)"),
         ({"version_label": "s"}, "INVALID_ARGUMENT", "Unrecognized servable version label: s"),
         ({"signature_name": "s"}, "FAILED_PRECONDITION", 'Serving signature key "s" not found.'),
-    ],
-)
-def test_model_spec_errors_as_tensorflow_serving_words_them(stubs, spec, code, details):
-    assert refused(stubs[0].Predict, predict_request(**spec)) == (code, details)
+    ):
+        assert refused(stubs[0].Predict, predict_request(**spec)) == (code, details)
 
 
 def test_health(server):

@@ -80,22 +80,12 @@ def study(write_series, tmp_path):
     return tmp_path / "study"
 
 
-@pytest.mark.parametrize(
-    ("series", "slices"),
-    [
-        ("1", 3),  # of two folders
-        ("1.2.3.12", 3),
-        ("s22", 5),
-    ],
-)
-def test_series(study, series, slices):
-    assert len(read_scan(study, series=series)) == slices
-
-
-@pytest.mark.parametrize("series", ["3", ""])
-def test_no_such_series(study, series):
-    with pytest.raises(InputFileError, match="holds no series"):
-        read_scans(study, series=series)
+def test_series(study):
+    for series, slices in (("1", 3), ("1.2.3.12", 3), ("s22", 5)):  # the first of two folders
+        assert len(read_scan(study, series=series)) == slices
+    for series in ("3", ""):
+        with pytest.raises(InputFileError, match="holds no series"):
+            read_scans(study, series=series)
 
 
 def test_two_patients_with_one_series_uid(write_series, tmp_path, caplog):
