@@ -78,7 +78,10 @@ def times(output: Path) -> dict[str, int]:
     }
 
 
-@pytest.mark.parametrize("command", ["train", "stylize", "augment", "export", "prepare"])
+TRAIN = pytest.param("train", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("command", [TRAIN, "stylize", "augment", "export", "prepare"])
 def test_full_disk(run, commands, monkeypatch, command):
     words = commands[command]
     output = Path(words[words.index("-o") + 1]) if "-o" in words else Path(words[2])
@@ -117,6 +120,7 @@ class TestSigterm:
         assert run(*commands["stylize"]) == (143, "tfstyle: interrupted\n")
         assert signal.getsignal(signal.SIGTERM) == before
 
+    @pytest.mark.slow
     def test_training_stops_between_two_steps(self, run, commands, monkeypatch):
         write = train.training_progress
 
