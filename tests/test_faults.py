@@ -78,10 +78,7 @@ def times(output: Path) -> dict[str, int]:
     }
 
 
-TRAIN = pytest.param("train", marks=pytest.mark.slow)
-
-
-@pytest.mark.parametrize("command", [TRAIN, "stylize", "augment", "export", "prepare"])
+@pytest.mark.parametrize("command", ["train", "stylize", "augment", "export", "prepare"])
 def test_full_disk(run, commands, monkeypatch, command):
     words = commands[command]
     output = Path(words[words.index("-o") + 1]) if "-o" in words else Path(words[2])

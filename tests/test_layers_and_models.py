@@ -73,6 +73,7 @@ def test_layer(made, name, check):
     check(made(name), CASES[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["StyleTransfer", "ToneTransfer", "UNet"])
 def test_export(name, tmp_path):
     layer_test.check_export(CASES[name], tmp_path / "exported")

@@ -14,6 +14,7 @@ print(found == [True] * 4, keras.saving.get_registered_name(tfstyle.StyleAugment
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "imports",
     [
@@ -35,6 +36,7 @@ def test_packages_load_no_tensorflow_and_start_nothing():
     python("-c", code)
 
 
+@pytest.mark.integration
 def test_keras_without_tensorflow_is_left_alone():
     code = (
         "import sys, tfstyle; sys.modules['tfstyle.augment'] = None\n"

@@ -9,8 +9,10 @@ import tfstyle
 from tests.models import small_model, small_tone
 from tfstyle.export import Servable, export_stylize
 
+TONE = pytest.param(small_tone, marks=pytest.mark.slow)
 
-@pytest.fixture(scope="session", params=[small_model, small_tone], ids=["style", "tone"])
+
+@pytest.fixture(scope="session", params=[small_model, TONE], ids=["style", "tone"])
 def model(request: pytest.FixtureRequest) -> tfstyle.StyleTransfer | tfstyle.ToneTransfer:
     return request.param()
 
