@@ -1,7 +1,5 @@
 """Marked values in every attribute of the basic profile, and a search for them in outputs."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import re

@@ -1,12 +1,15 @@
 """Settings for all tests: CPU only, quiet, few threads. Runs before TensorFlow is imported."""
 
-from __future__ import annotations
-
+import importlib
 import logging
 import os
 
 import hypothesis
+import numpy as np
 import pytest
+from pydicom.data import get_testdata_file
+
+from tests.process import ROOT
 
 # A busy machine is slow, which is no fault.
 hypothesis.settings.register_profile("tfstyle", deadline=None)
@@ -58,6 +61,26 @@ def run_command(capsys):
         return status, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def random():
+    """A generator of random numbers, in every test the same."""
+    return np.random.default_rng(20)
+
+
+@pytest.fixture(scope="session")
+def ct():
+    """The path of a CT slice that pydicom's wheel holds."""
+    return get_testdata_file("CT_small.dcm", download=False)
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """``script(name)`` gives a module of benchmarks/ or scripts/."""
+    for folder in ("benchmarks", "scripts"):
+        monkeypatch.syspath_prepend(str(ROOT / folder))
+    return importlib.import_module
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """The layer test: what every layer and model of the package has to bear, as those of Keras do."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

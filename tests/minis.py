@@ -1,7 +1,5 @@
 """Models of a few operations that export and load in no time; small scans, and what runs made."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path
@@ -48,22 +46,28 @@ class MeanTone:
         return np.asarray(self.generate(batch, style, np.float32(strength))).reshape(content.shape)
 
 
-def ct_series(folder: Path, slices: int = 2, uid: str | None = None) -> str:
+def ct_slice(path: Path, uid: str | None = None, number: int = 0) -> Path:
+    """A CT slice, of a series of its own unless it is told one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm", download=False))
+    dataset.SeriesInstanceUID = uid or generate_uid()
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset.InstanceNumber = number + 1
+    x, y, _ = dataset.ImagePositionPatient
+    dataset.ImagePositionPatient = [x, y, 2.0 * number]
+    dataset.SliceLocation = 2.0 * number
+    dataset.save_as(path)
+    return path
+
+
+def ct_series(folder: Path, slices: int = 2) -> str:
     """A series of one CT slice again and again, 2 mm apart; gives its UID.
 
     The order of the files' names is not that of the positions.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    uid = uid or generate_uid()
-    for i in range(slices):
-        dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm", download=False))
-        dataset.SeriesInstanceUID = uid
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-        dataset.InstanceNumber = i + 1
-        x, y, _ = dataset.ImagePositionPatient
-        dataset.ImagePositionPatient = [x, y, 2.0 * i]
-        dataset.SliceLocation = 2.0 * i
-        dataset.save_as(folder / f"{uid[-6:]}-{9 - i}.dcm")
+    uid = generate_uid()
+    for number in range(slices):
+        ct_slice(folder / f"{uid[-6:]}-{9 - number}.dcm", uid, number)
     return uid
 
 
@@ -85,6 +89,11 @@ def contents(folder: str | Path) -> dict[str, str]:
         for path in sorted(Path(folder).rglob("*"))
         if path.is_file()
     }
+
+
+def visible(folder: Path) -> list[str]:
+    """The names of what a folder holds, sorted; none where there is no folder."""
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
 def rows_of(folder: str | Path) -> list[dict]:

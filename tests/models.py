@@ -1,7 +1,5 @@
 """Small untrained models for tests."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 
@@ -33,13 +31,18 @@ def small_model(layer: str = "relu2_1", depth: str | None = None, seed: int = 0)
     return model
 
 
-def small_tone(seed: int = 0):
-    """A small untrained ToneTransfer that changes gray levels, other ones for other styles."""
-    keras.utils.set_random_seed(seed)
+def tone_of_few_weights():
+    """A ToneTransfer as it is before training."""
     encoder = tfstyle.tone.ToneEncoder(
         channels=(8, 16, 16, 24), width=16, features=8, working_size=48, name="encoder"
     )
-    model = tfstyle.ToneTransfer(encoder, tfstyle.tone.ToneMatcher(16, 1, name="matcher"))
+    return tfstyle.ToneTransfer(encoder, tfstyle.tone.ToneMatcher(16, 1, name="matcher"))
+
+
+def small_tone(seed: int = 0):
+    """A small untrained ToneTransfer that changes gray levels, other ones for other styles."""
+    keras.utils.set_random_seed(seed)
+    model = tone_of_few_weights()
     rng = np.random.default_rng(seed)
     for variable in model.matcher.trainable_variables:
         variable.assign(variable + 0.05 * rng.normal(size=variable.shape).astype(np.float32))

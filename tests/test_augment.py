@@ -1,7 +1,5 @@
 """StyleAugmentation alone, in tf.data, in models, and saved."""
 
-from __future__ import annotations
-
 import json
 import zipfile
 
@@ -287,17 +285,14 @@ class TestSaving:
 
 
 class TestErrors:
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
+    def test_arguments(self, model, bank):
+        for options, message in (
             ({"strength": (0.9, 0.1)}, r"strength: must be \(low, high\)"),
             ({"value_range": (1, 1)}, "value_range: black must lie below white"),
             ({"styles": np.zeros((2, 3))}, "codes: need the shape"),
-        ],
-    )
-    def test_arguments(self, model, bank, options, message):
-        with pytest.raises(ArgumentError, match=message):
-            StyleAugmentation(model, **{"styles": bank, **options})
+        ):
+            with pytest.raises(ArgumentError, match=message):
+                StyleAugmentation(model, **{"styles": bank, **options})
 
     def test_styles_of_another_model(self, model, bank):
         with pytest.raises(WeightsError, match="9 columns, those of the model 2 and 64"):
@@ -305,17 +300,14 @@ class TestErrors:
         with pytest.raises(WeightsError, match="another encoder"):
             StyleAugmentation(small_model("relu1_1", seed=1), bank)
 
-    @pytest.mark.parametrize(
-        ("images", "options", "message"),
-        [
+    def test_images(self, model, bank):
+        for images, options, message in (
             (np.zeros((1, 16, 16, 1), np.uint8), {}, "say what is black and white"),
             (np.zeros((1, 10, 16, 1)), {"gate": 0.5}, "at least 11 rows"),
             (np.zeros((16, 16, 1)), {"styles": "batch"}, "needs a batch"),
-        ],
-    )
-    def test_images(self, model, bank, images, options, message):
-        with pytest.raises(ArgumentError, match=message):
-            always(model, **{"styles": bank, **options})(images)
+        ):
+            with pytest.raises(ArgumentError, match=message):
+                always(model, **{"styles": bank, **options})(images)
 
 
 class TestToneTransfer:

@@ -1,7 +1,5 @@
 """Grids of images while training."""
 
-from __future__ import annotations
-
 import numpy as np
 import tensorflow as tf
 
@@ -28,10 +26,8 @@ def test_writes_png_and_summary(tmp_path):
     data = tf.data.Dataset.from_tensors({"content": content, "style": style})
     callback = StyleImages(content, style, tmp_path / "grids", tmp_path / "logs")
     model.fit(data, epochs=2, verbose=0, callbacks=[callback])
-    assert sorted(p.name for p in (tmp_path / "grids").iterdir()) == [
-        "epoch_0001.png",
-        "epoch_0002.png",
-    ]
+    names = sorted(p.name for p in (tmp_path / "grids").iterdir())
+    assert names == ["epoch_0001.png", "epoch_0002.png"]
     grid = tf.io.decode_png((tmp_path / "grids" / "epoch_0002.png").read_bytes()).numpy()
     np.testing.assert_array_equal(grid, image_grid(content, style, model.stylize(content, style)))
     (events,) = (tmp_path / "logs").iterdir()

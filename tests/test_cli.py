@@ -1,7 +1,5 @@
 """The command: parsing, printing, exit status. The work itself is tested with the library."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import os
@@ -14,7 +12,6 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from pydicom.data import get_testdata_file
 
 from tests.process import ROOT, python
 from tfstyle import cli
@@ -45,11 +42,6 @@ def picture(tmp_path):
     path = tmp_path / "in.png"
     write_png(np.linspace(0, 1, 30 * 20).reshape(30, 20), path)
     return path
-
-
-@pytest.fixture
-def ct():
-    return get_testdata_file("CT_small.dcm")
 
 
 @pytest.fixture
@@ -112,21 +104,18 @@ class TestHelp:
 
 
 class TestUsage:
-    @pytest.mark.parametrize(
-        ("words", "message"),
-        [
+    def test_one_line_and_status_2(self, run):
+        for words, message in (
             (["dance"], "dance"),
             (["stylize", "a.dcm", "-o", "out", "--styl", "b.dcm"], "--style"),
             (["stylize", "a", "-o", "out", "--style", "b", "c"], "c: not expected here; give all"),
             (["train", "-o", "x", "--phantoms=1", "--batch-size=0"], "at least 1, received 0"),
             (["export", "--preset", "a", "--model", "b"], "leave out one of the two"),
-        ],
-    )
-    def test_one_line_and_status_2(self, run, words, message):
-        status, out, err = run(*words)
-        assert (status, out, err.count("\n")) == (2, "", 1)
-        assert err.startswith("tfstyle: error: ")
-        assert message in err
+        ):
+            status, out, err = run(*words)
+            assert (status, out, err.count("\n")) == (2, "", 1)
+            assert err.startswith("tfstyle: error: ")
+            assert message in err
 
     def test_lists_with_a_negative_center(self):
         words = ["train", "-o", "x", "--content", "a", "b", "--windows", "bone", "-600,1500"]
@@ -245,20 +234,17 @@ class TestMethods:
         a, b = (read_scan(tmp_path / f"{floor}.png").pixels for floor in ("0.01", "0.5"))
         assert (a != b).any()
 
-    @pytest.mark.parametrize(
-        ("words", "message"),
-        [
+    def test_bad_usage(self, run, picture, tmp_path):
+        for words, message in (
             (["--method", "cyclegan"], "method: must be one of adain_mse"),
             (["--method", "contextual_transformation"], "is trained for one target domain"),
             (["--method", "nyul", "--set", "floor"], "must be NAME=VALUE, received 'floor'"),
             (["--style", "x.png", "--set", "seed=3"], "--set: sets options of another --method"),
-        ],
-    )
-    def test_bad_usage(self, run, picture, tmp_path, words, message):
-        status, out, err = run("stylize", picture, "-o", tmp_path / "o.png", *words)
-        assert (status, out) == (2, "")
-        assert message in err
-        assert err.count("\n") == 1
+        ):
+            status, out, err = run("stylize", picture, "-o", tmp_path / "o.png", *words)
+            assert (status, out) == (2, "")
+            assert message in err
+            assert err.count("\n") == 1
 
 
 def test_export_of_a_unet(run, tmp_path, monkeypatch):
@@ -316,6 +302,7 @@ def test_info_of_a_scan(run, ct):  # without patient data: tests/test_privacy.py
     assert "slice_thickness_mm: 5" in run("info", ct)[1]
 
 
+@pytest.mark.slow
 def test_tensorflow_and_pydicom_are_silent(tmp_path, ct, picture):
     dataset = pydicom.dcmread(ct)
     dataset.StudyID = "longer than sixteen characters"

@@ -1,7 +1,5 @@
 """The files in serving/ and training/: what reads them understands them, and their parts fit."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -15,10 +13,10 @@ import yaml
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
+from tests.process import ROOT
 from tfstyle.cli import parse
 from tfstyle.serving.launch import IMAGE
 
-ROOT = Path(__file__).resolve().parent.parent
 SERVING, TRAINING = ROOT / "serving", ROOT / "training"
 VERSION = kubernetes_validate.latest_version()
 #: Flags of tensorflow_model_server that are used here.
@@ -75,9 +73,6 @@ def test_manifests_fit_the_schema_and_each_other(folder):
         for volume in pod["volumes"]:
             claim = volume.get("persistentVolumeClaim")
             assert claim is None or claim["claimName"] in {*claims, "tfstyle-scans"}
-
-
-# -- serving -----------------------------------------------------------------------------------
 
 
 def models(text: str) -> dict:
@@ -139,9 +134,6 @@ def test_deployment():
     assert models(data["models.config"]) == models((SERVING / "stylize.config").read_text())
     text = (SERVING / "monitoring.config").read_text()
     assert data["monitoring.config"].split() == re.sub("#.*", "", text).split()
-
-
-# -- training ----------------------------------------------------------------------------------
 
 
 def test_script_makes_what_a_worker_reads(tmp_path):

@@ -3,8 +3,6 @@
 Kills are in tests/integration/test_killed.py.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
@@ -119,6 +117,7 @@ class TestSigterm:
         assert run(*commands["stylize"]) == (143, "tfstyle: interrupted\n")
         assert signal.getsignal(signal.SIGTERM) == before
 
+    @pytest.mark.slow
     def test_training_stops_between_two_steps(self, run, commands, monkeypatch):
         write = train.training_progress
 

@@ -1,7 +1,5 @@
 """Files and folders that are whole or not there, and what killed processes leave."""
 
-from __future__ import annotations
-
 import errno
 import os
 import pickle
@@ -109,19 +107,16 @@ def test_lock_is_held_until_its_process_is_killed(tmp_path):
     assert os.listdir(folder) == []
 
 
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
+def test_storage_errors_say_what_to_do():
+    for error, words in (
         (OSError(errno.ENOSPC, "x"), "the disk is full"),
         (OSError(errno.EDQUOT, "x"), "the quota is used up"),
         (OSError("write failed, errno = 28, error message = 'No space left on device'"), "is full"),
-    ],
-)
-def test_storage_errors_say_what_to_do(error, words):
-    found = OutputError.of("/out/x", error)
-    assert isinstance(found, StorageError)
-    assert str(found).startswith("/out/x: cannot be written: ")
-    assert words in str(found)
-    assert "\n" not in str(found)
-    other = pickle.loads(pickle.dumps(found))  # as from a process that writes slices
-    assert (type(other), str(other)) == (type(found), str(found))
+    ):
+        found = OutputError.of("/out/x", error)
+        assert isinstance(found, StorageError)
+        assert str(found).startswith("/out/x: cannot be written: ")
+        assert words in str(found)
+        assert "\n" not in str(found)
+        other = pickle.loads(pickle.dumps(found))  # as from a process that writes slices
+        assert (type(other), str(other)) == (type(found), str(found))

@@ -1,7 +1,5 @@
 """Files made to harm: bombs, absurd sizes, paths that lead elsewhere, pickles, code."""
 
-from __future__ import annotations
-
 import copy
 import gzip
 import io
@@ -26,12 +24,7 @@ from pydicom.encaps import encapsulate
 
 from tests.data.conftest import make_ct, save_nifti, save_segmentation
 from tfstyle import presets
-from tfstyle.data import (
-    list_scans,
-    read_scan,
-    read_scans,
-    write_png,
-)
+from tfstyle.data import list_scans, read_scan, read_scans, write_png
 from tfstyle.data.dicom import picture_size, read_frame
 from tfstyle.data.dicom.segmentation import read_dicom_seg
 from tfstyle.data.png import read_png
@@ -75,14 +68,8 @@ class TestSizes:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            (
-                {"Rows": 65535, "Columns": 65535},
-                "65535 x 65535 pixels, above the limit of 67108864",
-            ),
-            (
-                {"Rows": 8192, "Columns": 8192, "NumberOfFrames": 9},
-                "9 frames of 8192 x 8192 pixels, above the limit of 536870912 ",
-            ),
+            ({"Rows": 65535, "Columns": 65535}, r"65535 x 65535 pixels, .* \(picture_pixels\)"),
+            ({"Rows": 8192, "Columns": 8192, "NumberOfFrames": 9}, r"9 frames .* \(scan_pixels\)"),
             ({"NumberOfFrames": 60_000}, "names 60000 frames of 6 x 8 pixels and is too small"),
         ],
     )
@@ -215,20 +202,17 @@ class TestBombs:
         with limited(file_bytes=2**20), pytest.raises(InputFileError, match="unpacks to"):
             UNet.load(path)
 
-    @pytest.mark.parametrize(
-        ("text", "message"),
-        [
+    def test_texts(self, tmp_path):
+        for text, message in (
             (b'{"format": 1, "config": "' + b"x" * 2**20 + b'"}', "text_bytes"),
             (DEEP.encode(), "nested too deeply"),
-        ],
-    )
-    def test_texts(self, tmp_path, text, message):
-        (tmp_path / "preset.json").write_bytes(text)
-        with (
-            limited(text_bytes=2**20),
-            pytest.raises(WeightsError, match=rf"preset\.json: .*{message}"),
         ):
-            presets.card(tmp_path)
+            (tmp_path / "preset.json").write_bytes(text)
+            with (
+                limited(text_bytes=2**20),
+                pytest.raises(WeightsError, match=rf"preset\.json: .*{message}"),
+            ):
+                presets.card(tmp_path)
 
 
 class Harmful:

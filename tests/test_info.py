@@ -1,7 +1,5 @@
 """Facts for `tfstyle info` that need no scan and no weights."""
 
-from __future__ import annotations
-
 import json
 
 from tests.models import small_model, small_tone

@@ -1,7 +1,5 @@
 """The limits as settings."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -1,10 +1,6 @@
 """Preset folders: plain files, checked before use; and the released preset itself."""
 
-from __future__ import annotations
-
-import importlib
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +14,13 @@ from tfstyle.errors import OutputError, WeightsError
 from .models import image, small_model
 
 
+@pytest.fixture(scope="module")
+def model():
+    return small_model("relu2_1", depth="relu3_1")
+
+
 @pytest.fixture
-def saved(tmp_path):
-    model = small_model("relu2_1", depth="relu3_1")
+def saved(model, tmp_path):
     return model, model.save_to_preset(tmp_path / "preset", card={"steps": 3})
 
 
@@ -96,15 +96,14 @@ def test_folders_that_cannot_be_written(saved, tmp_path):
     assert [p.name for p in other.iterdir()] == ["precious"]
 
 
-def test_table_is_complete_and_in_the_readme(monkeypatch):
+def test_table_is_complete_and_in_the_readme(script):
     table = presets.table()
     assert tuple(table) == presets.names()
     for name, row in table.items():
         assert all(row.values()), name
         assert row["class"] in presets.CLASSES
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
-    script = importlib.import_module("readme_table")
-    assert script.PRESETS.read_text() == script.presets_text()
+    readme_table = script("readme_table")
+    assert readme_table.PRESETS.read_text() == readme_table.presets_text()
 
 
 @pytest.mark.parametrize("name", presets.names())
@@ -117,9 +116,8 @@ def test_every_weight_of_a_release_is_used_as_it_is(name):
 
 
 class TestReleased:
-    """The default preset on phantoms, whose anatomy it meets here for the first time."""
-
     def test_is_right_and_keeps_the_structure(self):
+        """The default preset on phantoms, whose anatomy it meets here for the first time."""
         model = tfstyle.from_preset()
         errors, structures = [], []
         windows = [Window(400, 1500), Window(40, 400), Window(-600, 1500), Window(500, 1000)]

@@ -1,13 +1,9 @@
 """No value of a header in what tfstyle writes, prints, logs or raises."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os
 import shutil
-import subprocess
-import sys
 import traceback
 import warnings
 from pathlib import Path
@@ -23,7 +19,7 @@ from tests.data.conftest import change
 from tfstyle.cli import main
 from tfstyle.data import find_labelled, list_scans, read_scan, read_scans, write_png
 from tfstyle.data.dicom import frames_of, read_dataset
-from tfstyle.data.privacy import values_unsaid
+from tfstyle.data.privacy import reason_of, values_unsaid
 from tfstyle.errors import InputFileError, TfstyleError
 from tfstyle.runs import augment_scans, stylize_scans
 from tfstyle.runs.stylize import RECORDS, UID_KEY
@@ -99,7 +95,7 @@ def damaged(archive, tmp_path):
 
 class TestStylize:
     def test_basic(self, archive, stylize, tmp_path, spoken):
-        done = stylize(deidentify="basic", workers=2)
+        done = stylize(deidentify="basic")
         assert len(done) == 2
         texts = [json.dumps(one.as_dict()) for one in done]
         assert leaks(archive[1], tmp_path / "out", spoken(), *texts) == []
@@ -154,6 +150,7 @@ class TestStylize:
             stylize(source=tmp_path / "in", deidentify="basic", output_format="png")
         assert not (tmp_path / "out").exists()
 
+    @pytest.mark.slow
     def test_damaged_slice_in_a_worker(self, archive, stylize, damaged, tmp_path, spoken):
         os.truncate(path := damaged("1.dcm"), path.stat().st_size - 9000)
         with pytest.raises(InputFileError, match=r"1\.dcm: .*(truncated|cut short)") as info:
@@ -167,16 +164,15 @@ def everything(error: BaseException) -> str:
 
 
 class TestCommand:
-    def test_stylize(self, archive, style, tmp_path):
+    @pytest.mark.slow
+    def test_stylize(self, archive, style, tmp_path, capfd):
         folder, canaries = archive
-        command = ["stylize", folder, "--style", style, "-o", tmp_path / "o", "--debug", "--json"]
-        command += ["--method", "histogram_matching", "--deidentify", "basic", "--workers", "1"]
-        run = subprocess.run(
-            [sys.executable, "-m", "tfstyle", *command], capture_output=True, check=False
-        )
-        assert run.returncode == 0, run.stderr
-        assert len(json.loads(run.stdout)["scans"]) == 2
-        assert leaks(canaries, run.stdout, run.stderr, tmp_path / "o") == []
+        words = ["stylize", folder, "--style", style, "-o", tmp_path / "o", "--debug", "--json"]
+        words += ["--method", "histogram_matching", "--deidentify", "basic", "--workers", "1"]
+        assert main([*map(str, words)]) == 0
+        said = capfd.readouterr()
+        assert len(json.loads(said.out)["scans"]) == 2
+        assert leaks(canaries, *said, tmp_path / "o") == []
 
     def test_info(self, archive, capfd):
         folder, canaries = archive
@@ -293,3 +289,23 @@ class Copies:
 
     def stylize(self, content, style, **options):
         return content
+
+
+def test_reason():
+    for error, said in (
+        (ValueError("could not convert to float: 'DOE'"), "could not convert to float"),
+        (ValueError('Value "DOE" is not valid'), "Value … is not valid"),
+        (KeyError("DOE"), "KeyError"),
+        (ImportError("No module named 'a'"), "No module named 'a'"),
+        (EOFError("Unexpected end. Read 0 bytes."), "Unexpected end. Read 0 bytes"),
+    ):
+        assert reason_of(error) == said
+
+
+def test_pydicom_is_left_as_it_was():
+    before = pydicom.config.settings.reading_validation_mode
+    with values_unsaid():
+        with values_unsaid():
+            assert pydicom.config.settings.reading_validation_mode == pydicom.config.IGNORE
+        assert pydicom.config.settings.reading_validation_mode == pydicom.config.IGNORE
+    assert pydicom.config.settings.reading_validation_mode == before

@@ -1,7 +1,5 @@
 """The files around the package: workflows, templates, version, documentation."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from types import ModuleType

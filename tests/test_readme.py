@@ -1,20 +1,16 @@
 """What the README and the pages of docs/ state as fact."""
 
-from __future__ import annotations
-
-import importlib
 import json
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
+from tests.process import ROOT
 from tfstyle.cli import parse
 from tfstyle.data import WINDOWS
 from tfstyle.errors import ArgumentError
 
-ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
@@ -60,20 +56,18 @@ def test_python_examples_compile():
         compile(block, name, "exec")
 
 
-@pytest.mark.parametrize(
-    ("page", "file"),
-    [
+def test_snippets_taken_from_files_are_what_the_files_have():
+    for page, file in (
         ("docs/examples.md", "examples/serve_and_call.py"),
         ("docs/examples.md", "examples/convert_and_run.py"),
         ("docs/several-machines.md", "training/several_machines.py"),
-    ],
-)
-def test_snippets_taken_from_files_are_what_the_files_have(page, file):
-    source = (ROOT / file).read_text(encoding="utf-8")
-    after = PAGES[page].split(f"../{file})", 1)[1]
-    assert re.search(r"```python\n(.*?)```", after, re.S)[1].rstrip() in source
+    ):
+        source = (ROOT / file).read_text(encoding="utf-8")
+        after = PAGES[page].split(f"../{file})", 1)[1]
+        assert re.search(r"```python\n(.*?)```", after, re.S)[1].rstrip() in source
 
 
+@pytest.mark.slow
 def test_augmentation_example_runs_as_it_stands(capsys):
     pytest.importorskip("data_store", reason="needs pydicom-data")
     (block,) = (b for n, b in blocks("python") if n == "README.md" and "StyleAugmentation" in b)
@@ -153,9 +147,8 @@ def test_readme_and_studies_have_the_figures_of_the_benefit():
     assert f"nnU-Net's transforms, {ours} against {matched}" in told
 
 
-def test_readme_is_short_and_its_table_is_the_benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    readme_table = importlib.import_module("readme_table")
+def test_readme_is_short_and_its_table_is_the_benchmark(script):
+    readme_table = script("readme_table")
     truth = json.loads(readme_table.TRUTH.read_text())
     assert len(README.splitlines()) <= 200
     assert readme_table.filled(README, truth) == README

@@ -1,7 +1,5 @@
 """Images and masks of an augmented set share their voxels, in every order of axes and layout."""
 
-from __future__ import annotations
-
 import nibabel as nib
 import numpy as np
 import pytest
@@ -35,10 +33,7 @@ def write_case(path, mask_path, codes="LPS", dtype=np.int16, forms=(1, 1)):
 
 @pytest.mark.parametrize(
     ("codes", "dtype", "forms", "end"),
-    [
-        ("PIR", np.float32, (0, 2), ".nii"),
-        ("SAL", np.float32, (2, 4), ".nii.gz"),
-    ],
+    [("PIR", np.float32, (0, 2), ".nii"), ("SAL", np.float32, (2, 4), ".nii.gz")],
 )
 def test_mask_by_index(model, bank, tone, tmp_path, codes, dtype, forms, end):
     write_case(tmp_path / "in" / f"a{end}", tmp_path / "m" / f"a{end}", codes, dtype, forms)

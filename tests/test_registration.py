@@ -14,6 +14,7 @@ print(found == [True] * 4, keras.saving.get_registered_name(tfstyle.StyleAugment
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "imports",
     [
@@ -25,6 +26,17 @@ def test_any_order(imports):
     assert python("-c", f"{imports}\n{CHECK}") == "True tfstyle>StyleAugmentation\n"
 
 
+def test_packages_load_no_tensorflow_and_start_nothing():
+    code = (
+        "import sys, threading, tfstyle.data, tfstyle.export, tfstyle.serving, tfstyle.convert\n"
+        "tfstyle.data.read_scans\n"
+        "assert not {'tensorflow', 'grpc', 'tensorflow_serving'} & set(sys.modules)\n"
+        "assert threading.active_count() == 1"
+    )
+    python("-c", code)
+
+
+@pytest.mark.integration
 def test_keras_without_tensorflow_is_left_alone():
     code = (
         "import sys, tfstyle; sys.modules['tfstyle.augment'] = None\n"

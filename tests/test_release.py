@@ -1,16 +1,9 @@
 """The cards of released presets: what they say is what the benchmark measured."""
 
-from __future__ import annotations
-
-import importlib
 import json
-from pathlib import Path
-
-import pytest
 
 from tfstyle import presets
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 FIGURES = {
     "pairs": 4,
     "mean": 0.0912,
@@ -21,19 +14,10 @@ FIGURES = {
 }
 
 
-@pytest.fixture
-def release(monkeypatch):
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    return importlib.import_module("train_release")
-
-
-@pytest.fixture
-def truth():
+def test_cards_are_written_into_each_preset_and_the_table(script, tmp_path, monkeypatch):
+    release = script("train_release")
     nothing = {**FIGURES, "mean": 0.25, "better_than_histogram_matching": 0.4}
-    return {"methods": {"ours": {"all_folds": FIGURES}, "nothing": {"all_folds": nothing}}}
-
-
-def test_cards_are_written_into_each_preset_and_the_table(release, truth, tmp_path, monkeypatch):
+    truth = {"methods": {"ours": {"all_folds": FIGURES}, "nothing": {"all_folds": nothing}}}
     for name in ("vgg16_ct", presets.DEFAULT):
         folder = tmp_path / name
         folder.mkdir()

@@ -1,10 +1,7 @@
 """Style banks: made, checked, joined, saved."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
-from pydicom.data import get_testdata_file
 
 from tests.minis import ct_volume
 from tests.models import image, small_model
@@ -20,11 +17,6 @@ def folder(tmp_path):
     write_png(image(1, (20, 30)), path / "b.png")
     write_png(image(2, (20, 20)), path / "deeper" / "a.png")
     return path
-
-
-@pytest.fixture
-def ct():
-    return get_testdata_file("CT_small.dcm")
 
 
 class TestMaking:
@@ -75,18 +67,15 @@ class TestMaking:
         with pytest.raises(InputFileError, match=r"black\.png: shows nothing"):
             StyleBank.from_scans(model, tmp_path / "black.png")
 
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
+    def test_bad_values(self):
+        for options, message in (
             ({"codes": np.ones((2, 65))}, "codes: need the shape"),
             ({"codes": np.full((1, 2, 65), np.nan)}, "codes: holds NaN"),
             ({"names": ["a", "b"]}, "received 2 names"),
             ({"weights": [0]}, "not all 0"),
-        ],
-    )
-    def test_bad_values(self, options, message):
-        with pytest.raises(ArgumentError, match=message):
-            StyleBank(**{"codes": np.ones((1, 2, 65)), **options})
+        ):
+            with pytest.raises(ArgumentError, match=message):
+                StyleBank(**{"codes": np.ones((1, 2, 65)), **options})
 
 
 def test_one_style_a_scan_of_what_its_slices_show(tone, tmp_path):

@@ -1,14 +1,12 @@
 """The model: shapes, strength, blending, training, saving; bad input."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import tfstyle
-from tfstyle.encoders import VGG16, VGG19
+from tfstyle.encoders import VGG16, VGG19, ResNet50
 from tfstyle.errors import ArgumentError, InputFileError
 from tfstyle.losses import ContextualLoss
 from tfstyle.style_transfer import LOSS_TERMS, StyleTransfer
@@ -60,20 +58,18 @@ class TestStylize:
         expected = model.stylize(contents, [styles[0], styles[1]])
         np.testing.assert_allclose(blend, expected, atol=1e-5)
 
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
+    def test_bad_input(self, model):
+        good = {"content": np.zeros((8, 8)), "style": np.zeros((8, 8))}
+        for change, message in (
             ({"style": np.zeros((1, 2, 8))}, r"style: must be .* style code .*\(B, 2, 256\)"),
             ({"style": np.zeros((2, 2, 256))}, "style: batch of 2 for 1"),
             ({"content": np.zeros((0, 4))}, "content: is empty"),
             ({"content": np.full((8, 8), -1000.0)}, r"content: values lie in.*window"),
             ({"strength": float("nan")}, "strength"),
             ({"style": [np.zeros((8, 8))] * 2, "style_weights": [1, -1]}, "style_weights"),
-        ],
-    )
-    def test_bad_input(self, model, arguments, message):
-        with pytest.raises(ArgumentError, match=message):
-            model.stylize(**{"content": np.zeros((8, 8)), "style": np.zeros((8, 8)), **arguments})
+        ):
+            with pytest.raises(ArgumentError, match=message):
+                model.stylize(**{**good, **change})
 
 
 class TestConstruction:
@@ -198,6 +194,21 @@ class TestSaving:
         assert int(again.optimizer.iterations.numpy()) == 2
         assert again.get_compile_config()["style_weight"] == 2.5
         assert again.get_compile_config()["style_layers"] == {"relu1_1": 0.3}
+
+    def test_another_family_of_encoders(self, tmp_path):
+        """With batch normalization and shortcuts: trained, it comes back from a preset."""
+        layer, (pair,) = "conv2_block1_out", pairs().take(1)
+        encoder = ResNet50(weights=None, depth=layer)
+        model = StyleTransfer(encoder, layer=layer)
+        frozen, before = encoder.get_weights(), model.decoder.get_weights()
+        layers = {"content_layers": [layer], "style_layers": [encoder.taps_table[0].name, layer]}
+        model.compile("adam", content_loss="mse", run_eagerly=True, **layers)
+        assert np.isfinite(model.train_on_batch(pair)).all()
+        assert not np.array_equal(before[-2], model.decoder.get_weights()[-2])
+        for a, b in zip(frozen, encoder.get_weights()):
+            np.testing.assert_array_equal(a, b)
+        again = StyleTransfer.from_preset(model.save_to_preset(tmp_path / "preset", half=False))
+        np.testing.assert_allclose(again(pair), model(pair), atol=1e-5 * np.abs(model(pair)).max())
 
     def test_bad_files(self, tmp_path):
         (tmp_path / "damaged.keras").write_bytes(b"not a zip")

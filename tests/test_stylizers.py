@@ -1,7 +1,5 @@
 """Models on whole scans: what they take from style scans, served models, one curve for a scan."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Histogram matching, mean and spread, and Nyúl's landmarks against their equations."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Contextual transformation: the equation, training with fit, saving, exporting."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 import pytest

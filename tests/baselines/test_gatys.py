@@ -1,7 +1,5 @@
 """Gatys' method: its equations in NumPy, L-BFGS, what it promises."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 import pytest
@@ -59,6 +57,7 @@ class TestEquations:
         found = gatys.loss(images[0], gatys.features(images[1]), [(1.0, gatys.features(images[2]))])
         assert float(found) == pytest.approx(expected, rel=1e-4)
 
+    @pytest.mark.slow
     def test_layers_of_the_papers(self):
         gatys = Gatys("vgg19", weights=None)
         assert gatys.content_layers == {"relu4_2": 1.0}

@@ -1,7 +1,5 @@
 """Whitening and coloring against equations 2 to 4 of Li et al. (2017), with SciPy's roots."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.linalg import pinvh, sqrtm

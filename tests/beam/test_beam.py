@@ -1,7 +1,5 @@
 """Pipelines on Beam's local runner: the result of one process, retries, kills."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import signal
@@ -19,11 +17,7 @@ from tests.models import image, small_model
 from tfstyle import beam
 from tfstyle.cli import main
 from tfstyle.data import write_png
-from tfstyle.errors import (
-    ArgumentError,
-    StorageError,
-    WorkerError,
-)
+from tfstyle.errors import ArgumentError, StorageError, WorkerError
 from tfstyle.runs import augment_scans, stylize_scans
 from tfstyle.style_bank import StyleBank
 

@@ -1,18 +1,14 @@
 """The fuzzing sees what goes wrong; and what the committed report says."""
 
-from __future__ import annotations
-
 import gzip
-import importlib
 import json
 import zipfile
-from pathlib import Path
 
 import pytest
 
-from tests.process import python
+from tests.process import ROOT, python
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 #: Counts its calls in a file, for a new process goes on where the one before died.
 BROKEN = """
 import os, pathlib, time, types
@@ -44,9 +40,8 @@ READERS = {"broken": one}
 
 
 @pytest.fixture
-def modules(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return [importlib.import_module(name) for name in ("fuzz", "fuzz_readers")]
+def modules(script):
+    return script("fuzz"), script("fuzz_readers")
 
 
 @pytest.mark.slow

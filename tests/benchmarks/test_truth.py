@@ -1,19 +1,15 @@
 """The benchmark of the right answer: scans, pairs, rows that stay, figures, tables."""
 
-from __future__ import annotations
-
 import dataclasses
-import importlib
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.process import ROOT
 from tfstyle.data.windows import Window
 from tfstyle.tone import ToneTransfer
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 OWN = """
 class Halfway:
     def stylize(self, content, style):
@@ -25,9 +21,8 @@ def load(folder):
 
 
 @pytest.fixture
-def modules(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return [importlib.import_module(name) for name in ("ct_scans", "ct_pairs", "truth")]
+def modules(script):
+    return [script(name) for name in ("ct_scans", "ct_pairs", "truth")]
 
 
 def patient(seed: int, size: int = 96, slices: int = 2) -> np.ndarray:
@@ -160,13 +155,15 @@ class TestStudy:
 
 def test_committed_page_is_the_json(modules):
     truth = modules[2]
-    result = json.loads((BENCHMARKS / "truth.json").read_text())
-    page = BENCHMARKS.parent / "docs" / "results" / "truth.md"
+    result = json.loads((ROOT / "benchmarks" / "truth.json").read_text())
+    page = ROOT / "docs" / "results" / "truth.md"
     assert page.read_text(encoding="utf-8") == truth.page(result)
 
 
-def test_beyond_measures_whole_scans_turned_slices_and_confidence(modules, monkeypatch, tmp_path):
-    beyond = importlib.import_module("beyond")
+def test_beyond_measures_whole_scans_turned_slices_and_confidence(
+    modules, script, monkeypatch, tmp_path
+):
+    beyond = script("beyond")
     scans = {}
     for seed, name in enumerate(("anna", "berta")):
         hu = patient(seed, size=48, slices=8)
@@ -193,8 +190,8 @@ def test_beyond_measures_whole_scans_turned_slices_and_confidence(modules, monke
         assert f"| {name} | {row['median']:.2f} | {100 * row['warned']:.0f} % |" in text
 
 
-def test_lesions_that_a_method_keeps_and_loses(modules):
-    beyond, pairs = importlib.import_module("beyond"), modules[1]
+def test_lesions_that_a_method_keeps_and_loses(modules, script):
+    beyond, pairs = script("beyond"), modules[1]
     window = Window(40, 400)
     hu = np.full((64, 64), 50, np.float32) + np.random.default_rng(0).normal(0, 5, (64, 64))
     scale, every = pairs.GrayScale("soft tissue", window), np.ones(hu.shape, bool)

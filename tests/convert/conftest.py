@@ -1,13 +1,10 @@
 """Small exported models for all tests of conversion, and the CT slice that pydicom carries."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from pydicom.data import get_testdata_file
 
 from tests.models import image, small_model
 from tfstyle.convert import conversion
@@ -56,11 +53,6 @@ def blur(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def servable(saved_model: Path):
     with Servable(saved_model / "1") as servable:
         yield servable
-
-
-@pytest.fixture(scope="session")
-def ct() -> str:
-    return get_testdata_file("CT_small.dcm", download=False)
 
 
 @pytest.fixture(autouse=True)

@@ -1,15 +1,12 @@
 """What holds for TFLite and ONNX alike; each test runs for both."""
 
-from __future__ import annotations
-
 import hashlib
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.minis import MeanTone
+from tests.minis import MeanTone, visible
 from tests.models import image, small_tone
 from tfstyle.convert import conversion
 from tfstyle.errors import (
@@ -67,10 +64,6 @@ def convert(target, saved_model, ct, tmp_path):
 def load(target, tmp_path):
     """Loads the model as its users do, with neither tfstyle nor TensorFlow."""
     return lambda: TARGETS[target][0](tmp_path / f"model.{target}")
-
-
-def visible(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir())
 
 
 def test_float32_with_a_report_beside_it(convert, load, servable, target, tmp_path):
@@ -157,6 +150,7 @@ def tone(tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_tone_transfer(convert, load, tone):
     model, folder = tone
     convert(source=folder, signature="stylize_with_code_strength", size=None)
@@ -180,20 +174,17 @@ def test_any_saved_model_converts(convert, blur, load, ct):
 
 
 @once
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
+def test_bad_arguments(convert, tmp_path):
+    for options, error, message in (
         ({"to": "onnx", "precision": "float16"}, ArgumentError, "must be one of float32"),
         ({"to": "trt"}, ArgumentError, "to: must be one of tflite, onnx, received 'trt'"),
         ({"signature": "other"}, ArgumentError, r"'other'.*stylize_strength"),
         ({"source": "/nowhere"}, InputFileError, "no such folder"),
         ({"compare": ["/nowhere"]}, InputFileError, "/nowhere"),
-    ],
-)
-def test_bad_arguments(convert, tmp_path, options, error, message):
-    with pytest.raises(error, match=message):
-        convert(**options)
-    assert visible(tmp_path) == []
+    ):
+        with pytest.raises(error, match=message):
+            convert(**options)
+        assert visible(tmp_path) == []
 
 
 @once

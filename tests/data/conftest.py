@@ -200,18 +200,6 @@ def enhanced_ct(tmp_path):
 
 
 @pytest.fixture
-def non_picture(write_ct):
-    """Writes a DICOM object without pixels, such as an RT structure set."""
-
-    def write(name="rtstruct.dcm") -> Path:
-        gone = dict.fromkeys(("Rows", "Columns", "PixelData"))
-        changes = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.3", "Modality": "RTSTRUCT"}
-        return write_ct(name, SeriesInstanceUID=SERIES + ".9", **changes, **gone)
-
-    return write
-
-
-@pytest.fixture
 def edit_dicom():
     """Changes attributes of a written file in place."""
 

@@ -1,7 +1,5 @@
 """Data sets with masks: kinds of masks, their place on the scan."""
 
-from __future__ import annotations
-
 import sys
 
 import numpy as np

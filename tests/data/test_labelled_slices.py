@@ -1,20 +1,12 @@
 """One scan with its mask in one call, and batches for a segmenter."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.data.conftest import save_nifti
 from tests.minis import ct_series
-from tfstyle.data import (
-    LabelledScan,
-    Scan,
-    labelled_dataset,
-    read_labelled,
-    read_scan,
-)
+from tfstyle.data import LabelledScan, Scan, labelled_dataset, read_labelled, read_scan
 from tfstyle.errors import ArgumentError, InputFileError
 
 
@@ -100,13 +92,10 @@ class TestDataset:
         np.testing.assert_array_equal(masks[0, :8, 2:14], 20)
         np.testing.assert_array_equal(masks[0, 8:], 0)
 
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
+    def test_bad_arguments(self):
+        for options, message in (
             ({"records": []}, "records: must be at least one"),
             ({"size": 2.5}, "size: must be a whole number of at least 1, received 2.5"),
-        ],
-    )
-    def test_bad_arguments(self, options, message):
-        with pytest.raises(ArgumentError, match=message):
-            labelled_dataset(**{"records": [labelled(hu(4, 4, 0))], **options})
+        ):
+            with pytest.raises(ArgumentError, match=message):
+                labelled_dataset(**{"records": [labelled(hu(4, 4, 0))], **options})

@@ -1,7 +1,5 @@
 """Which files of a data set are scans: label maps and results of tfstyle are not."""
 
-from __future__ import annotations
-
 import nibabel as nib
 import numpy as np
 import pytest
@@ -90,9 +88,6 @@ def test_nothing_but_label_maps(tmp_path):
     for read in (read_scans, list_scans):
         with pytest.raises(InputFileError, match=r"holds no scans: 2 files such as .* label maps"):
             read(tmp_path)
-
-
-# -- results -----------------------------------------------------------------------------------
 
 
 def write_result(path):

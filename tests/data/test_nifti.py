@@ -4,15 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tfstyle.data import (
-    WINDOWS,
-    Scan,
-    Window,
-    match_labels,
-    read_nifti,
-    read_scan,
-    write_nifti,
-)
+from tfstyle.data import WINDOWS, Scan, Window, match_labels, read_nifti, read_scan, write_nifti
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
 
 # A volume that knows its own place: value = 100 x left + 10 x posterior + superior + offset,
@@ -88,17 +80,14 @@ def test_small_and_flat_shapes(save, tmp_path, shape):
 COLORS = np.zeros((3, 3, 3), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
+def test_unusable_values(save):
+    for values, message in (
         (np.float32([0, np.nan, np.inf, 1]).reshape(2, 2, 1), "2 of 4 voxels are NaN or infinite"),
         (COLORS, "one gray value a voxel"),
         (np.zeros((4, 4, 4, 3), np.int16), r"ct\.nii\.gz: a 4-D image of shape \(4, 4, 4, 3\)"),
-    ],
-)
-def test_unusable_values(save, values, message):
-    with pytest.raises(InputFileError, match=message):
-        read_scan(save(nib.Nifti1Image(values, np.eye(4))))
+    ):
+        with pytest.raises(InputFileError, match=message):
+            read_scan(save(nib.Nifti1Image(values, np.eye(4))))
 
 
 @pytest.mark.parametrize(("code", "said"), [(0, 1), (1, 0)])
@@ -129,9 +118,6 @@ def test_no_nifti_or_cut_short(save, tmp_path):
         read_scan(path)
     with pytest.raises(InputFileError, match="no such file"):
         read_nifti(tmp_path / "none.nii")
-
-
-# -- labels ------------------------------------------------------------------------------------
 
 
 def test_labels_that_cover_some_slices(save):
@@ -167,9 +153,6 @@ def test_bad_labels(save):
         match_labels(Scan(scan.pixels), save(volume(), "l.nii"))
     whole = nib.Nifti1Image(np.full((3, 3, 3), 300, np.float32), np.eye(4))
     assert match_labels(scan, save(whole, "l.nii"))[0].dtype == np.int16
-
-
-# -- writing -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -220,18 +203,15 @@ def test_written_in_other_units_is_float(tmp_path):
     np.testing.assert_allclose(back.pixels, unit, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("name", "change", "error", "message"),
-    [
+def test_write_errors(tmp_path):
+    (tmp_path / "file").touch()
+    scan = Scan(np.zeros((2, 3, 4), np.int16))
+    for name, change, error, message in (
         ("file/out.nii", 1, OutputError, "/file: is a file, where a folder is needed"),
         ("out.img", 1, ArgumentError, r"end in \.nii"),
         ("out.nii", np.ones((2, 1, 1, 1)), ArgumentError, r"shape \(2, 3, 4\), received \(2, 2, 3"),
         ("out.nii", np.nan, ArgumentError, "NaN"),
-    ],
-)
-def test_write_errors(tmp_path, name, change, error, message):
-    (tmp_path / "file").touch()
-    scan = Scan(np.zeros((2, 3, 4), np.int16))
-    with pytest.raises(error, match=message):
-        write_nifti(np.zeros((2, 3, 4)) * change, scan, WINDOWS["bone"], tmp_path / name)
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    ):
+        with pytest.raises(error, match=message):
+            write_nifti(np.zeros((2, 3, 4)) * change, scan, WINDOWS["bone"], tmp_path / name)
+        assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -56,9 +56,6 @@ def test_bad_arguments():
             spine_phantom(**{"seed": 0, "size": 32, name: value})
 
 
-# -- protocols ---------------------------------------------------------------------------------
-
-
 def test_protocols_differ_in_gray_scale(phantoms):
     body = phantoms[0].mask[0] == LABELS["soft_tissue"]
     histograms = []

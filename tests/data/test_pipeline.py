@@ -194,9 +194,8 @@ def test_windows_that_do_not_suit_are_passed_over(scans, caplog):
         pair_dataset([*scans, picture], windows=("bone", "lung"))
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_bad_arguments(scans):
+    for options, message in (
         ({"crop": 8.5}, "crop: must be"),
         ({"start": -1}, "start: must be"),
         ({"batch_size": 3, "shard": (0, 2)}, "shard: must be"),
@@ -207,8 +206,6 @@ def test_windows_that_do_not_suit_are_passed_over(scans, caplog):
         ({"weights": (0, 0, 0)}, "weights must be at least 0 and not all 0"),
         ({"style_scans": []}, "style_scans: at least one scan"),
         ({"style_scans": [flat(1.5)]}, r"must lie in \[0, 1\]"),
-    ],
-)
-def test_bad_arguments(scans, options, message):
-    with pytest.raises(ArgumentError, match=message):
-        pair_dataset(scans, **{"batch_size": 4, **options})
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            pair_dataset(scans, **{"batch_size": 4, **options})

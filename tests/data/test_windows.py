@@ -35,10 +35,7 @@ def test_from_linear_equals_the_older_function(center, width):
     np.testing.assert_allclose(Window.from_linear(center, width).to_unit(x), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("center", "width"),
-    [(0, 0), (np.nan, 10), ("wide", 10)],
-)
+@pytest.mark.parametrize(("center", "width"), [(0, 0), (np.nan, 10), ("wide", 10)])
 def test_bad_windows(center, width):
     with pytest.raises(ArgumentError, match="width above 0"):
         Window(center, width)

@@ -1,7 +1,5 @@
 """All seven encoders against keras.applications, tap by tap, and the rules that all keep."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import keras

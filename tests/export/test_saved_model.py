@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -8,14 +6,10 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 import tfstyle
-from tests.minis import MeanTone
+from tests.minis import MeanTone, visible
 from tests.models import SIGNATURE_INPUTS, SIGNATURES
 from tfstyle.errors import ArgumentError, OutputError
-from tfstyle.export import (
-    export_stylize,
-    list_versions,
-    read_metadata,
-)
+from tfstyle.export import export_stylize, list_versions, read_metadata
 from tfstyle.export.saved_model import graph_operations
 
 
@@ -28,10 +22,6 @@ class Stand:
 
 def keep(content, style, strength):
     return content
-
-
-def visible(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir()) if folder.exists() else []
 
 
 def test_layout_is_tensorflow_servings(saved_model):
@@ -61,9 +51,6 @@ def test_signatures_have_dynamic_sizes(model, servable):
                 assert info.tensor_shape.unknown_rank
             else:
                 assert [d.size for d in info.tensor_shape.dim] == sizes[key]
-
-
-# fmt: on
 
 
 def test_graph_holds_core_operations_alone(saved_model):
@@ -110,11 +97,7 @@ def rounding(model) -> float:
 
 
 @pytest.mark.parametrize(
-    ("content", "style"),
-    [
-        ((1, 1, 1, 1), (1, 30, 20, 1)),
-        ((2, 16, 33, 1), (2, 5, 40, 1)),
-    ],
+    ("content", "style"), [((1, 1, 1, 1), (1, 30, 20, 1)), ((2, 16, 33, 1), (2, 5, 40, 1))]
 )
 def test_servable_equals_the_model(model, servable, random, content, style):
     content = random.random(content, dtype=np.float32)
@@ -145,19 +128,20 @@ def test_codes_stand_for_styles(model, servable, random):
             np.testing.assert_allclose(generated, expected, rtol=0, atol=rounding(model))
 
 
-@pytest.mark.parametrize(
-    ("count", "value", "message"),
-    [
-        (1, np.nan, "code : Tensor had NaN"),
-        (3, 1.0, "code: must hold one code, or as many as content"),
-        (0, 1.0, "code: is empty"),
-    ],
-)
-def test_the_graph_refuses_bad_codes_itself(model, servable, count, value, message):
-    content = np.zeros((2, 8, 8, 1), np.float32)
-    code = np.full((count, *model.code_shape), value, np.float32)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        servable.run("stylize_with_code", {"content": content, "code": code})
+def test_the_graph_refuses_bad_values_itself(model, servable, random):
+    content = random.random((2, 8, 8, 1), dtype=np.float32)
+    broken = np.where(content == content.max(), np.float32(np.nan), content)
+    code = np.ones((3, *model.code_shape), np.float32)
+    for name, inputs, message in (
+        ("stylize", {"content": broken, "style": content}, "content: holds NaN"),
+        ("encode_style", {"style": 2000 * content - 1000}, "style: .* between 0 and 1; apply a w"),
+        ("stylize_with_code", {"code": code[:1] * np.nan}, "code : Tensor had NaN"),
+        ("stylize_with_code", {"code": code}, "code: must hold one code, or as many as content"),
+        ("stylize_with_code", {"code": code[:0]}, "code: is empty"),
+    ):
+        given = {"content": content, **inputs} if "code" in inputs else inputs
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            servable.run(name, given)
 
 
 def test_warm_up_requests_are_tensorflow_servings(saved_model, servable):

@@ -1,11 +1,8 @@
-from __future__ import annotations
-
 import shutil
 
 import pytest
 
 from tests.minis import empty_versions
-from tests.process import python
 from tfstyle.errors import InputFileError
 from tfstyle.export import Servable, saved_model_folder
 
@@ -43,12 +40,3 @@ def test_closing(saved_model):
     servable.close()  # a second time does nothing
     with pytest.raises(RuntimeError, match="is closed"):
         servable.run("stylize", {})
-
-
-def test_importing_the_packages_starts_nothing():
-    code = (
-        "import sys, threading, tfstyle.export, tfstyle.serving, tfstyle.convert; "
-        "assert not {'tensorflow', 'grpc', 'tensorflow_serving'} & set(sys.modules); "
-        "assert threading.active_count() == 1"
-    )
-    python("-c", code)

@@ -6,8 +6,6 @@ survive a fork once it has run anything.
     python killed_commands.py COMMAND POINTS
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

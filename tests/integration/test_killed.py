@@ -1,7 +1,5 @@
 """Commands that are killed before a file operation, and given again."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

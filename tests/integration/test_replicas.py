@@ -1,9 +1,8 @@
 """Results do not depend on the number of devices that share a batch.
 
-Each script has a process of its own, since TensorFlow fixes its devices when it starts.
+Each case has a process of its own, since TensorFlow fixes its devices when it starts, and numbers
+what they tell each other once a process.
 """
-
-from __future__ import annotations
 
 import json
 from pathlib import Path
@@ -12,25 +11,22 @@ import pytest
 
 from tests.process import python
 
-HERE = Path(__file__).parent
 
-
-def lines(script: str) -> list[dict]:
-    """What a script prints in JSON."""
-    return [json.loads(line) for line in python(HERE / script).splitlines()]
+def results(case: str) -> dict:
+    return json.loads(python(Path(__file__).with_name("replicas.py"), case))
 
 
 # A batch of five is 3 + 2; the first three pairs are marked "paired", so the shares of the
 # replicas differ in that too.
 def test_style_transfer():
-    (found,) = lines("style_replicas.py")
+    found = results("style_transfer")
     assert max(found["errors"]) <= 1e-5
     assert found["alone"]["paired_loss"] > 0
     assert found["together"] == pytest.approx(found["alone"], rel=1e-5, abs=1e-7)
 
 
 def test_tone_transfer():
-    (found,) = lines("tone_replicas.py")
+    found = results("tone_transfer")
     assert found["two"]["replicas"] == 2
     assert found["two"]["errors"] == pytest.approx(found["one"]["errors"], rel=1e-4)
     assert found["cosine"] > 0.9999
@@ -38,7 +34,7 @@ def test_tone_transfer():
 
 
 def test_style_augmentation():
-    (found,) = lines("augmentation_replicas.py")
+    found = results("style_augmentation")
     # 10 images in batches of 4: two of 2 + 2, and one of 1 + 1; p = 0.5, two epochs.
     assert found["model"] == {"seen": 20, "stylized": 10, "gated": 0}
     assert found["draws differ"]

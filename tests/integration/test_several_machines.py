@@ -1,7 +1,5 @@
 """The script of the guide on several machines, as two processes on the loopback."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Convolutions with fewer products against the plain ones, in value and gradient."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 import pytest
@@ -47,8 +45,7 @@ def assert_close(found, expected, tolerance=1e-5):
 
 
 @pytest.mark.parametrize(
-    ("size", "reflect", "jit"),
-    [((8, 12), False, False), ((5, 8), True, True)],
+    ("size", "reflect", "jit"), [((8, 12), False, False), ((5, 8), True, True)]
 )
 def test_winograd(size, reflect, jit):
     x, kernel = arrays((2, *size, 40), 48)

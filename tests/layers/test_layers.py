@@ -1,7 +1,5 @@
 """AdaIN against its equation, padding by reflection."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import tensorflow as tf

@@ -1,7 +1,5 @@
 """Every loss against its equation, written out in float64 NumPy."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 import pytest

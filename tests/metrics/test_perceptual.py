@@ -1,24 +1,20 @@
 """LPIPS against values of the authors' PyTorch package (benchmarks/lpips_reference.py)."""
 
-from __future__ import annotations
-
 import json
 import runpy
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.process import ROOT
 from tfstyle import metrics
 from tfstyle.encoders.weights import lpips_weights, save_npz
 from tfstyle.errors import ArgumentError, WeightsError
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 NETWORKS = ("alexnet", "vgg16")
-
-
 SCRIPT = runpy.run_path(str(BENCHMARKS / "lpips_reference.py"))
 VALUES = json.loads((BENCHMARKS / "lpips_reference.json").read_text())
 

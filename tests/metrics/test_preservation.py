@@ -1,11 +1,15 @@
-"""Structure and edges against their definitions."""
-
-from __future__ import annotations
+"""Structure, edges and distances of histograms against their definitions and SciPy."""
 
 import numpy as np
 import pytest
+from scipy.stats import wasserstein_distance
 
-from tfstyle.metrics import edge_displacement, structure_similarity
+from tfstyle.metrics import (
+    edge_displacement,
+    histogram_distance,
+    structure_similarity,
+    style_distance_ratio,
+)
 
 
 def noise(seed, shape=(24, 30)):
@@ -79,3 +83,20 @@ class TestEdges:
         y = np.tile(1 / (1 + np.exp(21.0 - np.arange(48.0)[:, None])), (1, 40))
         assert edge_displacement(x, y, (2.0, 0.5)) == pytest.approx(2.0, rel=0.05)
         assert np.isnan(edge_displacement(x, y, mask=np.zeros_like(x, bool)))
+
+
+class TestHistograms:
+    def test_shift_and_different_sizes(self):
+        x = np.random.default_rng(0).random((24, 30))
+        assert histogram_distance(x, x + 0.125) == pytest.approx(0.125)
+        assert histogram_distance(np.zeros(10), np.ones(25)) == pytest.approx(1.0)
+        assert histogram_distance(x, np.tile(x, (1, 3))) == pytest.approx(0, abs=1e-12)
+        y = np.random.default_rng(1).random(50)
+        assert histogram_distance(x, y) == pytest.approx(wasserstein_distance(x.ravel(), y))
+
+    def test_ratio(self):
+        content, style = np.zeros((4, 4)), np.ones((4, 4))
+        assert style_distance_ratio(content, style, style) == 0
+        assert style_distance_ratio(content, style, content) == 1
+        assert style_distance_ratio(content, style, style * 0.75) == pytest.approx(0.25)
+        assert style_distance_ratio(style, style, content) == np.inf

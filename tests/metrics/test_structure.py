@@ -1,7 +1,5 @@
 """The structure term in the graph against its definition in NumPy."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import tensorflow as tf

@@ -1,7 +1,5 @@
 """The folder of a run: settings, journal, lock, resuming and beginning again."""
 
-from __future__ import annotations
-
 import json
 import threading
 

@@ -1,7 +1,5 @@
 """An output folder inside the input: results are not taken for scans by the next run."""
 
-from __future__ import annotations
-
 import shutil
 
 import pytest
@@ -23,15 +21,10 @@ def folder(tmp_path):
     return place
 
 
-@pytest.fixture
-def style(tmp_path):
-    write_png(0.5 * image(5, (24, 24)), tmp_path / "style.png")
-    return [tmp_path / "style.png"]
-
-
 @pytest.mark.parametrize("deidentify", ["keep", "basic"])
-def test_stylize_twice(model, folder, style, caplog, deidentify):
-    options = {"deidentify": deidentify}
+def test_stylize_twice(model, folder, tmp_path, caplog, deidentify):
+    style, options = [tmp_path / "style.png"], {"deidentify": deidentify}
+    write_png(0.5 * image(5, (24, 24)), style[0])
     first = stylize_scans(model, [folder], style, folder / "out", **options)
     assert len(first) == 3
     again = stylize_scans(model, [folder], style, folder / "out", **options)

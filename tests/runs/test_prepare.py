@@ -1,7 +1,5 @@
 """Scans as uncompressed NIfTI: what is written, read back, mapped, resumed and refused."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

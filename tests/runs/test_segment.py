@@ -1,7 +1,5 @@
 """Scans in, masks out: files, geometry, resuming, and the command."""
 
-from __future__ import annotations
-
 import json
 
 import nibabel as nib

@@ -1,7 +1,5 @@
 """The sources of several inputs, and the names of their results."""
 
-from __future__ import annotations
-
 from pathlib import PurePosixPath
 
 from hypothesis import given

@@ -1,7 +1,5 @@
 """The segmentation loss by hand and against Keras."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 import pytest
@@ -64,10 +62,7 @@ def test_config():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [
-        ({"class_weights": [1] * 4}, "4 given for 3 classes"),
-        ({"dice": -1}, "dice"),
-    ],
+    [({"class_weights": [1] * 4}, "4 given for 3 classes"), ({"dice": -1}, "dice")],
 )
 def test_bad_arguments(options, message):
     with pytest.raises(ArgumentError, match=message):

@@ -1,7 +1,5 @@
 """Models that export in no time, and one development server for all tests of serving."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,11 +37,6 @@ def server(models_folder: Path) -> Iterator[DevelopmentServer]:
 def client(server: DevelopmentServer) -> Iterator[Client]:
     with Client(server.address) as client:
         yield client
-
-
-@pytest.fixture
-def random() -> np.random.Generator:
-    return np.random.default_rng(20)
 
 
 NUMBERS = Tensor(("batch", "size"), "numbers", "1", (None, None))

@@ -1,7 +1,5 @@
 """The client, blocking and for asyncio, with the development server at the other end."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time
@@ -26,11 +24,7 @@ def same(found, expected):
 
 
 @pytest.mark.parametrize(
-    ("content", "style"),
-    [
-        ((1, 40), (30, 1)),
-        ((3, 15, 22, 1), (1, 11, 12, 1)),
-    ],
+    ("content", "style"), [((1, 40), (30, 1)), ((3, 15, 22, 1), (1, 11, 12, 1))]
 )
 def test_round_trip_equals_the_model_in_process(client, model, random, content, style):
     content, style = random.random(content), random.random(style)
@@ -40,9 +34,6 @@ def test_round_trip_equals_the_model_in_process(client, model, random, content, 
     own = style.reshape((-1, *style.shape[-3:-1], 1)) if style.ndim > 2 else style
     same(generated, model.stylize(batch, own).reshape(content.shape))
     assert generated.flags.writeable
-
-
-# -- chunks by size, codes and blends -----------------------------------------------------------
 
 
 def record(client, monkeypatch):
@@ -109,40 +100,29 @@ def test_codes_and_blends(client, model, random):
         same(found, share * one + (1 - share) * other)
 
 
-# -- wrong values: nothing is sent, as no server is there ----------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("content", "style", "options", "message"),
-    [
+def test_wrong_values_are_not_sent():
+    """No server is there."""
+    for content, style, options, message in (
         (GOOD * 2000, GOOD, {}, r"content: values lie in \[1000, 1000\], not in \[0, 1\]"),
         (GOOD, np.zeros((2, 8, 8, 1)), {}, "style: batch of 2 for 1 contents"),
         (GOOD, [GOOD], {"style_weights": [1, 2]}, "style_weights: need 1"),
         (GOOD, GOOD, {"timeout": 0}, "timeout: must be a number of seconds above 0"),
-    ],
-)
-def test_wrong_values_are_not_sent(content, style, options, message):
-    with Client("127.0.0.1:1") as client, pytest.raises(ArgumentError, match=message):
-        client.stylize(content, style, **options)
+    ):
+        with Client("127.0.0.1:1") as client, pytest.raises(ArgumentError, match=message):
+            client.stylize(content, style, **options)
 
 
-@pytest.mark.parametrize(
-    ("argument", "values"),
-    [
+def test_wrong_settings():
+    for argument, values in (
         ("target", ["grpc://", "http://127.0.0.1:8501", 8500]),
         ("retries", [-1, 1.5]),
         ("headers", [{"a": 1}]),
-    ],
-)
-def test_wrong_settings(argument, values):
-    for value in values:
-        with pytest.raises(ArgumentError, match=f"{argument}: must"):
-            Client(**{argument: value})
+    ):
+        for value in values:
+            with pytest.raises(ArgumentError, match=f"{argument}: must"):
+                Client(**{argument: value})
     with pytest.raises(ArgumentError, match="version_label"):
         Client(version=1, version_label="stable")
-
-
-# -- answers and errors --------------------------------------------------------------------------
 
 
 def test_status_and_metadata(client):
@@ -176,9 +156,6 @@ def test_no_server():
             client.stylize(GOOD, GOOD)
         with pytest.raises(ServingError, match=r"no server answered within 0\.2 s"):
             client.wait_until_ready(0.2)
-
-
-# -- retries, deadlines, headers and credentials, with a server of the tests' own -----------------
 
 
 @contextmanager
@@ -233,22 +210,19 @@ def test_unavailable_is_tried_again():
         assert len(calls) == 3
 
 
-@pytest.mark.parametrize(
-    ("code", "retries", "attempts", "message"),
-    [
+def test_retries_end():
+    for code, retries, attempts, message in (
         ("UNAVAILABLE", 2, 3, "no server can be reached"),
         ("INVALID_ARGUMENT", 2, 1, "why"),  # nothing else is tried again
-    ],
-)
-def test_retries_end(code, retries, attempts, message):
-    with (
-        answering(failing(code, 99)) as (address, calls),
-        Client(address, retries=retries) as client,
-        pytest.raises(ServingError, match=message) as caught,
     ):
-        client.predict({})
-    assert caught.value.code == code
-    assert len(calls) == attempts
+        with (
+            answering(failing(code, 99)) as (address, calls),
+            Client(address, retries=retries) as client,
+            pytest.raises(ServingError, match=message) as caught,
+        ):
+            client.predict({})
+        assert caught.value.code == code
+        assert len(calls) == attempts
 
 
 def test_deadline_covers_all_attempts():
@@ -287,9 +261,6 @@ def test_credentials():
         client.status(timeout=20)
     assert caught.value.code == "UNAVAILABLE"
     assert calls == []
-
-
-# -- coroutines ------------------------------------------------------------------------------------
 
 
 def test_coroutines(server, model, random):

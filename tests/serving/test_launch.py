@@ -1,7 +1,5 @@
 """``serve``: which server it starts, how it tells, and how it ends."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -16,11 +14,11 @@ import pytest
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
+from tests.process import ROOT
 from tfstyle.errors import ServingError
 from tfstyle.serving import Client, ServerInfo, serve
 from tfstyle.serving.launch import IMAGE
 
-ROOT = Path(__file__).parents[2]
 SUM = {"x": np.ones((1, 2), np.float32), "amount": np.float32(1)}
 
 

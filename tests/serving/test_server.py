@@ -1,7 +1,5 @@
 """The development server: protocol, wrong values, limits, concurrency and its end."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import sys
@@ -14,11 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from tensorflow_serving.apis import (
-    model_service_pb2_grpc,
-    predict_pb2,
-    prediction_service_pb2_grpc,
-)
+from tensorflow_serving.apis import model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc
 
 from tests.minis import empty_versions
 from tfstyle.errors import ArgumentError, InputFileError, ServingError
@@ -58,9 +52,6 @@ def refused(method, request):
     return caught.value.code().name, caught.value.details()
 
 
-# -- protocol ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("signature", ["", "stylize"])
 def test_predict_with_the_plain_stubs(stubs, model, random, signature):
     content = random.random((2, 13, 21, 1), dtype=np.float32)
@@ -77,18 +68,15 @@ def test_predict_with_the_plain_stubs(stubs, model, random, signature):
     np.testing.assert_allclose(generated, model.stylize(content, style), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("spec", "code", "details"),
-    [
+def test_model_spec_errors_as_tensorflow_serving_words_them(stubs):
+    for spec, code, details in (
         ({"name": ""}, "INVALID_ARGUMENT", "ModelSpec has no name specified."),
         ({"name": "other"}, "NOT_FOUND", "Servable not found for request: Latest(other)"),
         ({"version": 2}, "NOT_FOUND", "Servable not found for request: Specific(stylize, 2)"),
         ({"version_label": "s"}, "INVALID_ARGUMENT", "Unrecognized servable version label: s"),
         ({"signature_name": "s"}, "FAILED_PRECONDITION", 'Serving signature key "s" not found.'),
-    ],
-)
-def test_model_spec_errors_as_tensorflow_serving_words_them(stubs, spec, code, details):
-    assert refused(stubs[0].Predict, predict_request(**spec)) == (code, details)
+    ):
+        assert refused(stubs[0].Predict, predict_request(**spec)) == (code, details)
 
 
 def test_health(server):
@@ -98,9 +86,6 @@ def test_health(server):
             answer = check(health_pb2.HealthCheckRequest(service=service), timeout=20)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
         assert refused(check, health_pb2.HealthCheckRequest(service="other"))[0] == "NOT_FOUND"
-
-
-# -- wrong values and limits -----------------------------------------------------------------
 
 
 def tensor(shape, content=b""):
@@ -144,9 +129,6 @@ def test_bad_inputs_name_the_input(stubs, inputs, details):
     assert details in received
     assert "{{" not in received  # TensorFlow names the nodes of its graph
     assert stubs[0].Predict(predict_request(), timeout=20).outputs  # the server continues
-
-
-# -- concurrency, with a servable that loads in no time -----------------------------------------
 
 
 class Gate:
@@ -205,9 +187,6 @@ def test_unexpected_failure_is_internal_and_the_server_goes_on(sum_folder, monke
         np.testing.assert_array_equal(client.predict(SUM)["y"], [[3, 3]])
 
 
-# -- start and stop ----------------------------------------------------------------------------
-
-
 def test_start_and_stop(sum_folder):
     server = DevelopmentServer(sum_folder, port=0)
     with pytest.raises(ServingError, match="not running"):
@@ -253,9 +232,6 @@ def test_wrong_arguments(sum_folder):
     for field in fields(Limits):
         with pytest.raises(ArgumentError, match=f"{field.name}: must"):
             Limits(**{field.name: 1.5})
-
-
-# -- which models ------------------------------------------------------------------------------
 
 
 def test_models_as_a_user_would_name_them(tmp_path, monkeypatch):

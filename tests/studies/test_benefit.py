@@ -1,7 +1,5 @@
 """The study of the benefit: augmentations, data, measures, intervals, and a tiny run of it all."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 

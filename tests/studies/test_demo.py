@@ -1,7 +1,5 @@
 """The demo from end to end, with a small untrained model in place of the preset."""
 
-from __future__ import annotations
-
 import json
 import re
 

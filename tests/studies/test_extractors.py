@@ -1,7 +1,5 @@
 """The extractor study in its smallest form: rows, marks, ranking, page, and resuming."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

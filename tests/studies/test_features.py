@@ -1,13 +1,10 @@
 """Feature maps, the two figures of a tap, and the contact sheet."""
 
-from __future__ import annotations
-
 import json
 import re
 
 import numpy as np
 import pytest
-from pydicom.data import get_testdata_file
 
 from studies import common, features
 from tests.models import image
@@ -48,25 +45,16 @@ def test_fisher_ratio():
 
 
 @pytest.mark.slow
-class TestCommand:
-    def run(self, *words):
-        features.main([str(word) for word in words])
-
-    def test_ct(self, tmp_path, capsys):
-        words = [get_testdata_file("CT_small.dcm"), "--sheet", tmp_path / "a.png"]
-        words += ["--weights", "none", "--encoder", "vgg16", "--taps", "relu2_1", "relu1_1"]
-        self.run(*words)
-        result = json.loads((tmp_path / "a.json").read_text())
-        assert (result["encoder"], result["weights"]) == ("VGG16", "random")
-        assert result["protocols"] == dict.fromkeys(features.CT_PROTOCOLS, 1)
-        assert [(row["name"], row["stride"]) for row in result["taps"]] == [
-            ("relu1_1", 1),
-            ("relu2_1", 2),
-        ]
-        assert all(0 < row["gradient_r2"] < 1 for row in result["taps"])
-        assert "relu2_1 128 2 0." in capsys.readouterr().out
-        self.run(*words)  # random weights of the same seed
-        assert json.loads((tmp_path / "a.json").read_text())["taps"] == result["taps"]
+def test_command(ct, tmp_path, capsys):
+    words = [ct, "--sheet", str(tmp_path / "a.png"), "--weights", "none"]
+    features.main([*words, "--encoder", "vgg16", "--taps", "relu2_1", "relu1_1"])
+    result = json.loads((tmp_path / "a.json").read_text())
+    assert (result["encoder"], result["weights"]) == ("VGG16", "random")
+    assert result["protocols"] == dict.fromkeys(features.CT_PROTOCOLS, 1)
+    found = [(row["name"], row["stride"]) for row in result["taps"]]
+    assert found == [("relu1_1", 1), ("relu2_1", 2)]
+    assert all(0 < row["gradient_r2"] < 1 for row in result["taps"])
+    assert "relu2_1 128 2 0." in capsys.readouterr().out
 
 
 def test_figures_in_the_text_and_the_sheet():

@@ -1,7 +1,5 @@
 """The gallery: which pairs it shows, and what it writes."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The style transfer study with small random networks: table, resuming, page."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

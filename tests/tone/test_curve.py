@@ -1,17 +1,8 @@
 """Tone curves: monotone, straight beyond their ends, applied through a table."""
 
-from __future__ import annotations
-
 import numpy as np
 
-from tfstyle.tone.curve import (
-    ToneCurve,
-    apply_curve,
-    evaluate,
-    look_up,
-    rising,
-    tabulate,
-)
+from tfstyle.tone.curve import ToneCurve, apply_curve, evaluate, look_up, rising, tabulate
 
 
 def curve(levels, values):

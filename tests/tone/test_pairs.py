@@ -1,7 +1,5 @@
 """Training pairs: right answers are right, weights balance the tissues."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -7,13 +7,7 @@ from pydicom.data import get_testdata_file
 
 from tests.canaries import leaks, plant
 from tfstyle.data import read_scan, resolve_window, scan_to_unit, write_derived_series
-from tfstyle.data.dicom.deidentify import (
-    PROFILES,
-    check_profile,
-    deidentify,
-    new_key,
-    new_uid,
-)
+from tfstyle.data.dicom.deidentify import PROFILES, check_profile, deidentify, new_key, new_uid
 from tfstyle.errors import InputFileError, MissingPackageError
 
 #: Geometry, technique and window stay.

@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset
 from tfstyle.data import list_scans, read_scan, write_derived_series
 from tfstyle.data.dicom import is_dicom, read_dataset
 from tfstyle.data.windows import WINDOWS
+from tfstyle.errors import InputFileError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
@@ -54,14 +55,18 @@ def test_compressed_without_its_transfer_syntax(sample, tmp_path):
         read_scan(path)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
+def test_other_files_are_not_taken_for_dicom(tmp_path):
+    path = tmp_path / "notes.dcm"
+    alike = b"\x08\x00\x05\x00CS\x02\x00IS" * 9  # begins as a DICOM file may
+    for content in (
         b"",
+        b"hello, this is not an image" * 20,
         b"\x08\x00\x08\x00hello, these are not elements",
+        alike,
         bytes(4000),
-    ],
-)
-def test_other_files_are_not_taken_for_dicom(tmp_path, content):
-    (tmp_path / "file").write_bytes(content)
-    assert not is_dicom(tmp_path / "file")
+    ):
+        path.write_bytes(content)
+        assert is_dicom(path) == (content is alike)
+        message = "not a DICOM file" if content else "the file is empty"
+        with pytest.raises(InputFileError, match=rf"notes\.dcm: {message}"):
+            read_scan(path)

@@ -29,16 +29,13 @@ def test_windows(write_ct, changes, window):
     assert read_scan(write_ct(**changes)).header_window == window
 
 
-@pytest.mark.parametrize(
-    ("changes", "units"),
-    [
+def test_units(write_ct):
+    for changes, units in (
         ({"ImageType": DERIVED, "RescaleType": "US"}, "US"),
         ({"RescaleType": "US"}, "HU"),  # PS3.3 C.8.2.1: originals are in HU
         ({"Modality": "MR"}, "US"),
-    ],
-)
-def test_units(write_ct, changes, units):
-    assert read_scan(write_ct(**changes)).units == units
+    ):
+        assert read_scan(write_ct(**changes)).units == units
 
 
 def test_missing_pixel_spacing_is_said_once_a_scan(write_series, write_ct, tmp_path, caplog):
@@ -65,18 +62,15 @@ def spoil(path, keyword, text):
     path.write_bytes(raw.replace(head + b"LO", head + b"DS"))
 
 
-@pytest.mark.parametrize(
-    ("keyword", "text", "named"),
-    [
+def test_malformed_numbers(write_ct):
+    for keyword, text, named in (
         ("RescaleSlope", "1,0", r"Rescale Slope \(0028,1053\) is not a number"),
         ("PixelSpacing", "0.5", r"Pixel Spacing \(0028,0030\) is not two"),
-    ],
-)
-def test_malformed_numbers(write_ct, keyword, text, named):
-    path = write_ct()
-    spoil(path, keyword, text)
-    with pytest.raises(InputFileError, match=rf"ct\.dcm: {named}"):
-        read_scan(path)
+    ):
+        path = write_ct()
+        spoil(path, keyword, text)
+        with pytest.raises(InputFileError, match=rf"ct\.dcm: {named}"):
+            read_scan(path)
 
 
 def test_enhanced_multi_frame(enhanced_ct):

@@ -111,7 +111,7 @@ def test_phases_and_echoes_together(write, tmp_path):
     assert [values(scan)[0] for scan in scans] == [110, 120, 210, 220]
     assert all(len(scan) == 5 for scan in scans)
     assert [scan.stack for scan in scans] == [
-        *("phase1_echo1", "phase1_echo2", "phase2_echo1", "phase2_echo2"),
+        *("phase1_echo1", "phase1_echo2", "phase2_echo1", "phase2_echo2")
     ]
     assert values(read_scan(tmp_path, series="study_phase2_echo1")) == values(scans[2])
     with pytest.raises(InputFileError, match=r"study_phase1_echo2 \(5 slices\)"):
@@ -143,24 +143,13 @@ def test_one_image_sent_twice_under_another_uid(write, tmp_path):
     assert len(second) == 1
 
 
-def test_orientations_are_scans_of_their_own(write_ct, tmp_path, caplog):
-    for i in range(4):
-        write_ct(
-            f"a{i}.dcm", np.full((4, 4), 100 + i, np.int16), ImagePositionPatient=[0, 0, 5 * i]
-        )
-    for i in range(3):
-        write_ct(
-            f"b{i}.dcm",
-            np.full((4, 4), 200 + i, np.int16),
-            ImageOrientationPatient=[1, 0, 0, 0, 0, -1],
-            ImagePositionPatient=[0, 5 * i, 0],
-        )
+def test_orientations_are_scans_of_their_own(write, tmp_path, caplog):
+    coronal = {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}
+    others = [(200 + i, 0, {"ImagePositionPatient": [0, 5 * i, 0], **coronal}) for i in range(3)]
+    write([(100 + i, 5 * i, {}) for i in range(4)] + others)
     assert [values(s) for s in read_scans(tmp_path)] == [[100, 101, 102, 103], [200, 201, 202]]
     assert "3 images of another orientation" in caplog.text
     assert [s.stack for s in read_scans(tmp_path)] == ["plane1", "plane2"]
-
-
-# -- order without positions ---------------------------------------------------------------------
 
 
 def bare(tmp_path, write_ct, count=12, *, without=(), **attributes):

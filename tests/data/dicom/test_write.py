@@ -9,14 +9,7 @@ import pydicom
 import pytest
 
 from tests.data.conftest import item
-from tfstyle.data import (
-    WINDOWS,
-    Scan,
-    Window,
-    read_scan,
-    scan_to_unit,
-    write_derived_series,
-)
+from tfstyle.data import WINDOWS, Scan, Window, read_scan, scan_to_unit, write_derived_series
 from tfstyle.data.layouts import DESCRIPTION
 from tfstyle.errors import ArgumentError, InputFileError, OutputError
 
@@ -159,9 +152,6 @@ def test_what_takes_no_16_bits_or_frames_is_secondary_capture(
         assert dataset.SourceImageSequence[0].ReferencedSOPClassUID.name == f"{source} Storage"
 
 
-# -- multi-frame sources -----------------------------------------------------------------------
-
-
 def test_enhanced_source_becomes_single_frames(enhanced_ct, tmp_path):
     path = enhanced_ct([4, 0, 2])
     found = derived(path, tmp_path / "out", WIDE)
@@ -173,9 +163,6 @@ def test_enhanced_source_becomes_single_frames(enhanced_ct, tmp_path):
     assert back.spacing == scan.spacing
     np.testing.assert_allclose(back.affine, scan.affine)
     np.testing.assert_array_equal(back.pixels, scan.pixels)
-
-
-# -- what goes wrong ---------------------------------------------------------------------------
 
 
 def test_nothing_is_left_after_a_failure(series, images, tmp_path, monkeypatch):
