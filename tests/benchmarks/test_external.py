@@ -43,3 +43,9 @@ def test_page_is_that_of_the_committed_figures(external):
     result = json.loads((ROOT / "benchmarks" / "external.json").read_text())
     page = (ROOT / "docs" / "results" / "external.md").read_text(encoding="utf-8")
     assert external.page(result) == page
+    ours, matched = (
+        f"{result['methods'][name]['all']['mean']:.3f}"
+        for name in ("tone_ct", "foreground_histogram_matching")
+    )
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"the preset itself has {ours}, histogram matching above the floor {matched}." in readme
