@@ -84,10 +84,10 @@ def load_scans(data: str | Path | None) -> dict[str, ScanRecord]:
             scans = _read(nifti if nifti.is_file() else folder)
             for number, scan in enumerate(scans):
                 name = folder.name if len(scans) == 1 else f"{folder.name}_{number}"
-                records[name] = _record(scan, name, folder.name)
+                records[name] = record(scan, name, folder.name)
     for name, file in PACKAGED.items():
         (scan,) = _read(packaged_file(file))
-        records[name] = _record(scan, name, name, packaged=True)
+        records[name] = record(scan, name, name, packaged=True)
     return records
 
 
@@ -112,7 +112,8 @@ def oriented(scan: Scan, volume: np.ndarray) -> np.ndarray:
     return upright(scan, volume)[::up]
 
 
-def _record(scan: Scan, name: str, group: str, packaged: bool = False) -> ScanRecord:
+def record(scan: Scan, name: str, group: str, packaged: bool = False) -> ScanRecord:
+    """What is measured of a scan, in radiological orientation."""
     hu = np.ascontiguousarray(oriented(scan, scan.pixels).clip(*HU_RANGE), np.int16)
     body = np.stack([body_mask(one, scan.spacing[1:]) for one in hu])
     return ScanRecord(name, group, hu, body, scan.spacing, packaged)

@@ -188,7 +188,9 @@ _ABOUT: dict[str, dict] = {
         "training": "`python scripts/train_tone.py`",
         "limits": (
             "CT alone; a low confidence warns of many other images, see `docs/results/beyond.md`.",
-            "Figures are those of models trained in the same way without the patient measured.",
+            "Figures are those of models trained in the same way, but for the averaging of the "
+            "weights, without the patient measured. The preset itself is measured on patients of "
+            "other collections in `docs/results/external.md`.",
         ),
     },
     "vgg16_ct": {
