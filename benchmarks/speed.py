@@ -57,10 +57,10 @@ def images(size: int, count: int, seed: int) -> np.ndarray:
 
 def slices(size: int) -> list[np.ndarray]:
     """The two CT slices (size, size) in [0, 1]."""
-    scans = load_scans(None)
-    step, pixel = max(512 // size, 1), np.ones((max(size // 512, 1),) * 2, np.float32)
+    scans, step = load_scans(None), max(512 // size, 1)
+    doubled = np.ones((max(size // 512, 1),) * 2, np.float32)
     return [
-        np.kron(WINDOWS[window].to_unit(scans[name].hu[0])[::step, ::step], pixel)
+        np.kron(WINDOWS[window].to_unit(scans[name].hu[0])[::step, ::step], doubled)
         for name, window in (("pancreas", "soft_tissue"), ("head", "bone"))
     ]
 

@@ -28,7 +28,7 @@ import hashlib
 import importlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,8 +39,9 @@ from ct_pairs import SIZE, Pair, draw_pairs
 from ct_scans import ScanRecord, load_scans
 from keras import ops, saving
 
+import tfstyle
 from studies import common
-from tfstyle import StyleTransfer, baselines
+from tfstyle import baselines, presets
 from tfstyle._private.files import write_atomically
 from tfstyle.errors import TfstyleError
 from tfstyle.metrics import TISSUES, structure_similarity, tone_error
@@ -86,8 +87,8 @@ def method(name: str) -> Stylize | None:
         return lambda content, style: content
     if name == "mean_and_spread_foreground":
         return baselines.get("mean_and_spread", foreground=True).stylize
-    if name in ("vgg16_ct", "vgg16_ct_shallow"):
-        return StyleTransfer.from_preset(name).stylize
+    if name in presets.names():
+        return tfstyle.from_preset(name).stylize
     return baselines.get(name).stylize
 
 
@@ -257,6 +258,27 @@ class Study:
                     found.setdefault(fold, {})[path.stem] = columns
         return found
 
+    def result(self, known: Iterable[str]) -> dict:
+        """The figures of all rows that there are, in the order of those that are known."""
+        rows = self.rows()
+        found = {name for fold in rows.values() for name in fold}
+        names = [name for name in known if name in found] + sorted(found - {*known})
+        return {
+            "settings": self.settings,
+            "folds": {
+                fold: {s.id: len(s.hu) for s in self.scans.values() if s.group == fold}
+                for fold in self.folds
+            },
+            "methods": {
+                name: {
+                    "all_folds": summary(rows, name),
+                    "by_fold": {f: summary({f: rows[f]}, name) for f in rows if name in rows[f]},
+                }
+                for name in names
+            },
+            "environment": environment(),
+        }
+
 
 def summary(rows: dict[str, dict[str, dict]], name: str) -> dict:
     """The figures of a method over the folds that have it.
@@ -329,27 +351,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"fold-{scan.group}: {scan.id}, {' x '.join(map(str, scan.hu.shape))}")
         return
     study.run()
-    rows = study.rows()
-    found = {name for fold in rows.values() for name in fold}
-    known = {**METHODS, **OWN}
-    names = [name for name in known if name in found] + sorted(found - {*known})
-    result = {
-        "settings": study.settings,
-        "folds": {
-            fold: {s.id: len(s.hu) for s in study.scans.values() if s.group == fold}
-            for fold in study.folds
-        },
-        "methods": {
-            name: {
-                "all_folds": summary(rows, name),
-                "by_fold": {
-                    fold: summary({fold: rows[fold]}, name) for fold in rows if name in rows[fold]
-                },
-            }
-            for name in names
-        },
-        "environment": environment(),
-    }
+    result = study.result({**METHODS, **OWN})
     common.write_study(options.output, result)
     text = page(result)
     write_atomically(options.page, text.encode())

@@ -19,12 +19,7 @@ IOU = "mean_iou"
 
 
 def write(result: Mapping, path: Path) -> None:
-    """Writes the page and its figure beside it.
-
-    Args:
-        result: Of :func:`studies.benefit_summary.summarize`.
-        path: The Markdown file.
-    """
+    """Writes the page of what :func:`studies.benefit_summary.summarize` gives, and its figure."""
     folds = result["folds"]
     losses = result["loss"].get("none") or next(iter(result["loss"].values()))
     others = {c: t for c, t in result["augmentation"].items() if not {OWN, UPPER} & {*c.split("+")}}

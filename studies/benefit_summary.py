@@ -80,13 +80,8 @@ def interval(differences: Series) -> dict:
     """Mean over patients, and its 95 % bootstrap interval.
 
     Slices of each patient and seeds of each patient are drawn again with replacement; the patients
-    are those that there are, each with the same weight.
-
-    Args:
-        differences: By patient, an array (seeds, slices).
-
-    Returns:
-        ``"mean"``, ``"low"``, ``"high"``, and ``"folds"``, the mean of each patient.
+    are those that there are, each with the same weight. Each has an array (seeds, slices); the
+    result has ``"mean"``, ``"low"``, ``"high"``, and ``"folds"``, the mean of each patient.
     """
     rng = np.random.default_rng(0)
     total = np.zeros(DRAWS)
