@@ -52,8 +52,8 @@ def loggers_as_before():
 
 
 @pytest.fixture
-def run_command(capsys):
-    """``run_command(*words)`` gives the status of a command, its stdout and stderr."""
+def run(capsys):
+    """``run(*words)`` gives the status of a command, its stdout and stderr."""
     from tfstyle import cli
 
     def run(*words: object) -> tuple[int, str, str]:

@@ -12,19 +12,12 @@ import tensorflow as tf
 
 @dataclass(frozen=True)
 class Case:
-    """A layer or model under test.
-
-    Args:
-        make: Makes it, without arguments.
-        inputs: float32 arrays (B, H, W, C).
-        pack: Makes the call's argument of them, or a tuple of several arguments.
-        half: Largest difference of results in mixed half precision.
-    """
+    """A layer or model under test."""
 
     make: Callable[[], keras.layers.Layer]
-    inputs: Sequence[np.ndarray]
-    pack: Callable = itemgetter(0)
-    half: float = 0.02
+    inputs: Sequence[np.ndarray]  # float32 (B, H, W, C)
+    pack: Callable = itemgetter(0)  # makes the call's argument of them, or a tuple of several
+    half: float = 0.02  # largest difference of results in mixed half precision
 
     def call(self, layer, arrays):
         """The layer's result for arrays, tensors or symbols."""

@@ -13,10 +13,8 @@ def test_grid_layout():
     grid = image_grid(a, b, gap=1)
     assert grid.shape == (7, 9, 1)
     assert grid.dtype == np.uint8
-    assert (grid[:3, :4] == 0).all()
-    assert (grid[4:, 5:] == 128).all()
-    assert (grid[3] == 255).all()
-    assert (grid[:, 4] == 255).all()
+    for part, level in ((grid[:3, :4], 0), (grid[4:, 5:], 128), (grid[3], 255), (grid[:, 4], 255)):
+        assert (part == level).all()
 
 
 def test_writes_png_and_summary(tmp_path):

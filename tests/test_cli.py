@@ -44,11 +44,6 @@ def picture(tmp_path):
     return path
 
 
-@pytest.fixture
-def run(run_command):
-    return run_command
-
-
 class TestHelp:
     @pytest.mark.parametrize("command", cli.COMMANDS)
     def test_each_option_is_told_and_each_example_is_a_command(self, run, monkeypatch, command):

@@ -19,13 +19,6 @@ from tfstyle.serving.launch import IMAGE
 
 SERVING, TRAINING = ROOT / "serving", ROOT / "training"
 VERSION = kubernetes_validate.latest_version()
-#: Flags of tensorflow_model_server that are used here.
-FLAGS = {
-    "allow_version_labels_for_unavailable_models", "batching_parameters_file", "enable_batching",
-    "enable_grpc_healthcheck_service", "model_config_file", "model_config_file_poll_wait_seconds",
-    "monitoring_config_file", "port", "rest_api_port", "rest_api_timeout_in_ms", "ssl_config_file",
-    "tensorflow_inter_op_parallelism", "tensorflow_intra_op_parallelism",
-}  # fmt: skip
 
 
 def manifests(folder: Path) -> list[dict]:
@@ -37,11 +30,8 @@ def manifests(folder: Path) -> list[dict]:
 
 def named(folder: Path, kind: str, name: str | None = None) -> dict:
     """The one manifest of a kind, and of a name where there are several."""
-    (found,) = (
-        document
-        for document in manifests(folder)
-        if document["kind"] == kind and name in (None, document["metadata"]["name"])
-    )
+    documents = [document for document in manifests(folder) if document["kind"] == kind]
+    (found,) = [one for one in documents if name in (None, one["metadata"]["name"])]
     return found
 
 
@@ -86,7 +76,6 @@ def flags(arguments: list[str]) -> dict[str, str | None]:
         match = re.fullmatch(r"--([a-z_]+)(?:=(.*))?", argument)
         assert match, argument
         found[match[1]] = match[2]
-    assert set(found) <= FLAGS
     return found
 
 

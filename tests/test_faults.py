@@ -19,15 +19,14 @@ from tfstyle.segmentation import UNet
 
 
 @pytest.fixture
-def run(model, monkeypatch, run_command):
+def run(model, monkeypatch, run):
     """Runs a command with a small model; returns status and messages."""
     monkeypatch.setattr(cli, "silence", lambda **_: None)
     load = presets.open_model
     monkeypatch.setattr(
         presets, "open_model", lambda source, cls=None: load(source, cls) if cls else model
     )
-
-    return lambda *words: run_command(*words)[::2]
+    return lambda *words: run(*words)[::2]
 
 
 @pytest.fixture

@@ -128,6 +128,6 @@ def test_damaged_files_are_named_and_left_out(source, tmp_path):
         prepare_scans([tmp_path / "nowhere"], tmp_path / "other")
 
 
-def test_command(source, tmp_path, run_command):
-    status, out, _ = run_command("prepare", source, "-o", tmp_path / "out", "--json")
+def test_command(source, tmp_path, run):
+    status, out, _ = run("prepare", source, "-o", tmp_path / "out", "--json")
     assert (status, json.loads(out)["slices"]) == (0, 18)

@@ -140,18 +140,18 @@ def test_what_is_refused(segmenter, volume, tmp_path):
     assert taken.read_bytes() == b"precious"
 
 
-def test_command(volume, tmp_path, run_command):
+def test_command(volume, tmp_path, run):
     path, truth = volume
     bright().save(tmp_path / "own.keras")
     words = ["segment", path, "--model", tmp_path / "own.keras", "--window", "0,400"]
-    status, out, _ = run_command(*words, "-o", tmp_path / "out")
+    status, out, _ = run(*words, "-o", tmp_path / "out")
     assert status == 0
     assert "label 1: 0.108 ml" in out
-    _, out, _ = run_command(*words, "-o", tmp_path / "out")
+    _, out, _ = run(*words, "-o", tmp_path / "out")
     assert "resumed: made by an earlier run" in out
     words += ["--no-harmonize", "--json", "-o", tmp_path / "one.nii"]
-    status, out, _ = run_command(*words)
+    status, out, _ = run(*words)
     assert (status, json.loads(out)["scans"][0]["pixels"]) == (0, {"label 1": truth.sum()})
-    status, _, err = run_command(*words)
+    status, _, err = run(*words)
     assert status == 1
     assert "exists already" in err
