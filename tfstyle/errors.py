@@ -22,12 +22,7 @@ class ArgumentError(TfstyleError):
 
 
 class _PathError(TfstyleError):
-    """An error about a file or folder.
-
-    Args:
-        path: The file or folder.
-        problem: What is wrong and what to do, without the path.
-    """
+    """An error about a file or folder; `problem` says what is wrong and what to do."""
 
     def __init__(self, path: object, problem: str):
         self.path = str(path)
@@ -48,10 +43,9 @@ class OutputError(_PathError):
 
     @staticmethod
     def of(path: object, error: BaseException) -> OutputError:
-        """The error for a write that the system refused; says what to do where that is known.
+        """The error for a write that failed by an OSError, or by what a library made of one.
 
-        `error` is an OSError, or what a library made of one. It is a :class:`StorageError` where
-        the place takes no more.
+        It is a :class:`StorageError`, which says what to do, where the place takes no more.
         """
         number = getattr(error, "errno", None)
         if number is None:  # h5py and TensorFlow keep it in their messages alone

@@ -14,8 +14,6 @@ from dataclasses import dataclass, fields
 
 from tfstyle.errors import ArgumentError, InputFileError
 
-PREFIX = "TFSTYLE_LIMIT_"
-
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -56,7 +54,6 @@ class Limits:
 
 
 _NAMES = tuple(field.name for field in fields(Limits))
-_DEFAULTS = Limits()
 
 
 def limits() -> Limits:
@@ -65,20 +62,17 @@ def limits() -> Limits:
     Raises:
         ArgumentError: A variable holds no whole number.
     """
-    found = {}
-    for name in _NAMES:
-        text = os.environ.get(variable(name))
-        if text is not None:
-            found[name] = _number(variable(name), text)
-    return Limits(**found) if found else _DEFAULTS
+    said = [name for name in _NAMES if variable(name) in os.environ]
+    return Limits(**{name: _number(variable(name)) for name in said})
 
 
 def variable(name: str) -> str:
     """Name of the environment variable of a limit."""
-    return PREFIX + name.upper()
+    return f"TFSTYLE_LIMIT_{name.upper()}"
 
 
-def _number(name: str, text: str) -> int:
+def _number(name: str) -> int:
+    text = os.environ[name]
     match = re.fullmatch(r"(\d{1,18})\s*([kmgt]?)(i?b?)", text.strip().lower())
     if match is None:
         raise ArgumentError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import secrets
@@ -34,11 +35,7 @@ _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}\.tfstyle$")
 
 
 def write_atomically(path: str | os.PathLike, data: bytes, *, private: bool = False) -> None:
-    """Writes a file under a temporary name beside it, then renames it.
-
-    With `private`, nobody but the user may read it. Raises an OutputError if it cannot be written,
-    a StorageError where the disk is full or takes no writes.
-    """
+    """Writes a file whole, with `private` for the user alone; an OutputError if it cannot be."""
     with writing(path), temporary_beside(path) as temporary:
         if private:
             temporary.chmod(0o600)
@@ -59,10 +56,9 @@ def reading(path: str | os.PathLike) -> Iterator[None]:
 
 @contextmanager
 def temporary_beside(path: str | os.PathLike, folder: bool = False) -> Iterator[Path]:
-    """A new, empty file or folder beside `path`, to be filled and renamed inside the ``with``.
+    """A new, empty file or folder beside `path`, removed at the end if it has not been renamed.
 
-    Its folder is made if need be. It is removed at the end if it still has its temporary name.
-    Raises an OSError if it cannot be made.
+    The folder that it lies in is made if need be. Raises an OSError if it cannot be made.
     """
     parent, name = os.path.split(os.fspath(path))
     name = os.fsencode(name)[:200].decode(errors="ignore")  # names of files end at 255 bytes
@@ -77,10 +73,7 @@ def temporary_beside(path: str | os.PathLike, folder: bool = False) -> Iterator[
 
 @contextmanager
 def locked(folder: str | os.PathLike) -> Iterator[None]:
-    """Makes a folder if need be, and keeps others that ask for the same out inside the ``with``.
-
-    Raises an OutputError if it cannot be made, or another process is writing it.
-    """
+    """Makes a folder if need be, and locks it; an OutputError if it cannot be, or is locked."""
     lock = FileLock(Path(folder, LOCK), timeout=0)
     try:
         os.makedirs(folder, exist_ok=True)
@@ -127,10 +120,7 @@ def remove_abandoned(folder: str | os.PathLike, deep: bool = False) -> None:
 
 
 def read_limited(path: str | os.PathLike, limit: str = "text_bytes") -> bytes:
-    """The content of a file of limited size; `limit` is a field of :class:`tfstyle.limits.Limits`.
-
-    Raises an OSError if it cannot be read, an InputFileError if it is larger.
-    """
+    """The content of a file; an InputFileError above `limit` of the `Limits`, or an OSError."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         check(path, limit, size, f"a file of {size} bytes")
@@ -151,10 +141,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """The content of a JSON file.
-
-    Raises an OSError if it cannot be read, a ValueError if it is not JSON or is too large.
-    """
+    """The content of a JSON file; an OSError, or a ValueError if it is not JSON or too large."""
     return parse_json(read_limited(path).decode("utf-8"))
 
 
@@ -167,36 +154,30 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     import numpy as np
 
     check_zip(path)
-    arrays = {}
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 with archive.open(member) as file:
-                    version = np.lib.format.read_magic(file)
-                    read = {
-                        (1, 0): np.lib.format.read_array_header_1_0,
-                        (2, 0): np.lib.format.read_array_header_2_0,
-                    }[version]
-                    shape, _, kind = read(file)
-                    size = kind.itemsize
-                    for length in shape:
-                        size *= length
+                    shape, _, kind = readers[np.lib.format.read_magic(file)](file)
+                    size = kind.itemsize * math.prod(shape)
                     if kind.hasobject or not 0 <= size <= member.file_size:
                         raise ValueError(f"{member.filename}: objects, or cut short")
         with np.load(path, allow_pickle=False) as archive:
-            for name in archive.files:
-                arrays[name] = archive[name]
+            return dict(archive)
     except InputFileError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy raise many kinds on damaged files
         raise ValueError(f"damaged or no plain arrays: {error or type(error).__name__}") from error
-    return arrays
 
 
 def check_zip(path: str | os.PathLike) -> None:
-    """Refuses a ZIP archive whose members would be too large, or lie elsewhere, when unpacked.
+    """An InputFileError for a ZIP archive too large, or leading elsewhere, when unpacked.
 
-    Raises a FileNotFoundError, an InputFileError, or a ValueError for what is not a ZIP archive.
+    Raises a FileNotFoundError, and a ValueError for what is no ZIP archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -209,18 +190,16 @@ def check_zip(path: str | os.PathLike) -> None:
     check(path, "file_bytes", size, f"unpacks to {size} bytes")
     for member in members:
         if not is_inside(".", member.filename):
-            raise InputFileError(
-                path, f"its member {member.filename!r} leads out of it; do not use this file."
-            )
+            problem = f"its member {member.filename!r} leads out of it; do not use this file."
+            raise InputFileError(path, problem)
 
 
 def is_inside(folder: str | os.PathLike, path: str | os.PathLike) -> bool:
     """Whether a path, absolute or from the folder, lies in it once links are resolved."""
     try:
-        inside = Path(folder, path).resolve().is_relative_to(Path(folder).resolve())
+        return Path(folder, path).resolve().is_relative_to(Path(folder).resolve())
     except (OSError, ValueError, RuntimeError):  # a loop of links, a zero byte
         return False
-    return inside
 
 
 def safe_name(text: str, otherwise: str = "scan") -> str:

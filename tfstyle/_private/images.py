@@ -25,10 +25,7 @@ WINDOW = "apply a window first (tfstyle.data.windows)."
 
 
 def as_batch(image: npt.ArrayLike, argument: str) -> tuple[np.ndarray, tuple[int, ...]]:
-    """An image (H, W), (H, W, 1) or (B, H, W, 1) as float32 (B, H, W, 1), and the shape it had.
-
-    Raises an ArgumentError for what is of another shape, empty, not finite or not in [0, 1].
-    """
+    """An image (H, W), (H, W, 1) or (B, H, W, 1) as float32 (B, H, W, 1), and the shape it had."""
     try:
         array = np.asarray(image, dtype=np.float32)
     except (TypeError, ValueError) as error:
@@ -63,11 +60,7 @@ def check_range(array: np.ndarray, argument: str, remedy: str = WINDOW) -> None:
 
 
 def gray_tensor(images: Any, argument: str) -> tf.Tensor:
-    """A batch of gray images as a float32 tensor (B, H, W, 1), in eager code and in graphs.
-
-    Raises an ArgumentError for ragged or sparse batches, integers and wrong shapes, and in eager
-    code for NaN and values outside [0, 1]; a graph has an assertion, see :func:`checked_gray`.
-    """
+    """A batch of gray images as a float32 tensor (B, H, W, 1), as :func:`checked_gray` has it."""
     import tensorflow as tf
 
     if isinstance(images, (tf.RaggedTensor, tf.SparseTensor)):
@@ -99,9 +92,8 @@ def gray_tensor(images: Any, argument: str) -> tf.Tensor:
 def checked_gray(images: tf.Tensor, argument: str, remedy: str = WINDOW) -> tf.Tensor:
     """The images, float of any shape, if they are finite and in [0, 1]; else an ArgumentError.
 
-    In a graph they stand behind an assertion, which fails as ``tf.errors.InvalidArgumentError``
-    when the graph runs; XLA compiles no assertions, so that the check belongs in front of what it
-    compiles.
+    In a graph they stand behind an assertion, an InvalidArgumentError when the graph runs. XLA
+    compiles none, so that the check belongs in front of what it compiles.
     """
     import tensorflow as tf
 
@@ -128,9 +120,8 @@ def pair_of(inputs: Any) -> tuple[Any, Any]:
         return inputs["content"], inputs["style"]
     if isinstance(inputs, (list, tuple)) and len(inputs) == 2:
         return inputs[0], inputs[1]
-    received = (
-        ", ".join(map(repr, inputs)) if isinstance(inputs, Mapping) else type(inputs).__name__
-    )
+    mapping = isinstance(inputs, Mapping)
+    received = ", ".join(map(repr, inputs)) if mapping else type(inputs).__name__
     raise ArgumentError(
         "inputs: must be a dictionary with 'content' and 'style', or the two in a list, received "
         f"{received}."
@@ -176,30 +167,23 @@ def check_style_count(count: int, contents: int, argument: str = "style") -> Non
 
 
 def named_styles(style: Any, style_weights: Sequence[float] | None) -> list[tuple[float, Any, str]]:
-    """One style, or a list to blend, as (weight, style, name in errors); weights sum to 1.
-
-    Raises an ArgumentError for an empty list, and weights that are negative, all 0 or not one each.
-    """
-    if isinstance(style, (list, tuple)):
-        weights = _blend_weights(style_weights, len(style))
-        return [(w, one, f"style[{i}]") for i, (w, one) in enumerate(zip(weights, style))]
-    if style_weights is not None:
-        raise ArgumentError("style_weights: need a list of styles to blend.")
-    return [(1.0, style, "style")]
-
-
-def _blend_weights(weights: Sequence[float] | None, count: int) -> list[float]:
-    """Weights of several styles, equal ones by default, divided by their sum."""
-    if count == 0:
+    """One style, or a list to blend, as (weight, style, name in errors); weights sum to 1."""
+    if not isinstance(style, (list, tuple)):
+        if style_weights is not None:
+            raise ArgumentError("style_weights: need a list of styles to blend.")
+        return [(1.0, style, "style")]
+    if not style:
         raise ArgumentError("style: the list of styles is empty.")
-    values = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
+    count = len(style)
+    values = np.ones(count) if style_weights is None else np.asarray(style_weights, np.float64)
     if values.shape != (count,) or not np.isfinite(values).all() or (values < 0).any():
         raise ArgumentError(
-            f"style_weights: need {count} finite weights of at least 0, received {weights!r}."
+            f"style_weights: need {count} finite weights of at least 0, received {style_weights!r}."
         )
     if values.sum() == 0:
         raise ArgumentError("style_weights: must not all be 0.")
-    return (values / values.sum()).tolist()
+    weights = (values / values.sum()).tolist()
+    return [(w, one, f"style[{i}]") for i, (w, one) in enumerate(zip(weights, style))]
 
 
 def one_of(name: str, value: Any, known: Iterable[str | None]) -> None:

@@ -17,11 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def find_files(folder: str | os.PathLike) -> list[str]:
-    """All regular files below a folder, sorted; hidden ones left out, linked folders once.
-
-    ``follow_links`` of :class:`tfstyle.limits.Limits` says whether links may lead out of it. Raises
-    an InputFileError if the folder cannot be listed, or holds more files than the limit.
-    """
+    """All regular files below a folder, sorted; hidden ones left out, linked folders once."""
     folder = os.fspath(folder)
     files: list[str] = []
     seen: set[tuple[int, int]] = set()
@@ -56,10 +52,8 @@ def look_into(
 ) -> tuple[list[tuple[str, str, Identity | None]], list[InputFileError]]:
     """Kind (dicom, nifti, png), path and identity (of DICOM) of what may be a scan; and damage.
 
-    Opens each file once, and says what is left out. Label maps are known by the names of NIfTI and
-    PNG files and of the folders below `folder`, results of tfstyle by their headers; a folder of
-    nothing but results is read, as is a file in place of the folder. Raises an InputFileError for
-    label maps and nothing else.
+    Label maps, known by their names, and results of tfstyle, known by their headers, are left out;
+    a folder of nothing but results is read. An InputFileError for label maps and nothing else.
     """
     scans: list[tuple[str, str, Identity | None]] = []
     others: list[str] = []
@@ -74,6 +68,7 @@ def look_into(
             scans.append(("nifti" if lower.endswith(NIFTI) else "png", path, None))
             results |= {path} if is_result(path) else set()
             continue
+        named = path == folder or lower.endswith((".dcm", ".dicom"))
         try:
             dataset = read_dataset(path, pixels=False, tags=IDENTITY_TAGS)
             with damage_is_input_error(path):  # pydicom decodes attributes late
@@ -82,11 +77,7 @@ def look_into(
         except InputFileError as error:
             if isinstance(error, NotDicomError) and is_png(path):
                 scans.append(("png", path, None))
-            elif (
-                isinstance(error, NotDicomError)
-                and path != folder
-                and not lower.endswith((".dcm", ".dicom"))
-            ):
+            elif isinstance(error, NotDicomError) and not named:
                 others.append(path)
             else:
                 damaged.append(error)

@@ -39,10 +39,7 @@ _GEOMETRY = (
 
 
 def _header(path: str, *, say: bool = False) -> nib.Nifti1Header:
-    """The header of NIfTI-1 or NIfTI-2, without extensions, which may be of any kind and size.
-
-    With `say`, a missing size of voxels is logged.
-    """
+    """The header of NIfTI-1 or NIfTI-2; with `say`, a missing size of voxels is logged."""
     kinds = (nib.Nifti1Header, nib.Nifti2Header)
     try:
         with nib.openers.ImageOpener(path) as file:
@@ -74,9 +71,8 @@ def _header(path: str, *, say: bool = False) -> nib.Nifti1Header:
 class NiftiPixels:
     """The voxels of a file in the order of a scan's axes: superior, posterior, left.
 
-    ``affine`` takes these axes to patient coordinates. ``units`` and ``window`` are what tfstyle
-    noted in the header, or "" until the values are seen, and None. Raises an InputFileError if the
-    header is damaged, or the volume is not 3-D or above the limits.
+    ``units`` and ``window`` are what tfstyle noted in the header, or "" until the values are seen,
+    and None.
     """
 
     by_slice = False
@@ -106,10 +102,7 @@ class NiftiPixels:
         self.shape = tuple(self._own[i] for i in np.argsort(self._change[:, 0]))
 
     def voxels(self, mapped: bool = False) -> np.ndarray:
-        """The voxels of any numeric type, (slices, rows, columns); on the disk still if `mapped`.
-
-        Those of files that are compressed or scaled are in memory all the same.
-        """
+        """Voxels (slices, rows, columns); with `mapped` on the disk, unless packed or scaled."""
         try:
             with np.errstate(all="ignore"):  # what is too large for the scale becomes infinite
                 proxy = nib.arrayproxy.ArrayProxy(self.path, self.header, mmap=mapped)

@@ -1,8 +1,4 @@
-"""Synthetic axial CT of the lumbar spine in HU with exact masks.
-
-Everything is drawn by formula from a seed: a body on a table, with skin, fat, muscle, vessels,
-organs, and a lumbar vertebra with its processes round the spinal canal. No data are used.
-"""
+"""Synthetic axial CT of the lumbar spine in HU with exact masks, drawn by formula from a seed."""
 
 from __future__ import annotations
 

@@ -123,11 +123,8 @@ def write_pixels(pixels: np.ndarray, path: str | os.PathLike, description: str =
 
     with tf.device("CPU"):
         data = tf.io.encode_png(pixels).numpy()
-    write_atomically(path, described(data, description) if description else data)
-
-
-def described(png: bytes, description: str) -> bytes:
-    """A PNG file with a text chunk ``Description`` behind its header (PNG section 11.3.3)."""
-    chunk = b"tEXtDescription\0" + description.encode("latin-1", "replace")
-    size, checksum = struct.pack(">I", len(chunk) - 4), struct.pack(">I", zlib.crc32(chunk))
-    return png[:33] + size + chunk + checksum + png[33:]
+    if description:  # a text chunk behind the header, PNG section 11.3.3
+        chunk = b"tEXtDescription\0" + description.encode("latin-1", "replace")
+        size, checksum = struct.pack(">I", len(chunk) - 4), struct.pack(">I", zlib.crc32(chunk))
+        data = data[:33] + size + chunk + checksum + data[33:]
+    write_atomically(path, data)

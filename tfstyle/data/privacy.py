@@ -1,8 +1,4 @@
-"""What may be said of a file: nothing that its header says of the patient.
-
-Messages of other libraries quote the values that they stumble over, and a damaged header may hold
-anything anywhere. What tfstyle logs, raises and writes down goes through here.
-"""
+"""What may be said of a file: not the values that messages of other libraries quote."""
 
 from __future__ import annotations
 

@@ -109,10 +109,9 @@ class ScanFiles:
         return os.path.commonpath([os.path.dirname(file) for file in self.files])
 
     def read(self, *, units: str = "auto", lazy: bool = False) -> list[Scan]:
-        """Reads the files as :func:`read_scans` reads a folder, whose errors it raises.
+        """Reads the files as :func:`read_scans` does: one scan, or several of a DICOM series.
 
-        Gives one scan, several where a DICOM series repeats its positions, or none where the files
-        turn out to be scout images or objects without pictures.
+        There are none where the files turn out to be scout images or objects without pictures.
         """
         if self.kind == "png":
             return [read_png(self.files[0], lazy)]

@@ -68,8 +68,7 @@ def test_half_a_step_for_every_window(write_ct, tmp_path, window):
 
 
 def test_identity_and_description(series, images, tmp_path):
-    options = {"series_description": "Mine", "series_number": 77}
-    files = write_derived_series(series, images, WINDOW, tmp_path / "out", **options)
+    files = write_derived_series(series, images, WINDOW, tmp_path / "out")
     sources = [pydicom.dcmread(path) for path in series.files]
     found = [pydicom.dcmread(path) for path in files]
     assert len({d.SeriesInstanceUID for d in found} | {s.SeriesInstanceUID for s in sources}) == 2
@@ -83,7 +82,8 @@ def test_identity_and_description(series, images, tmp_path):
         ):
             assert dataset[keyword].value == source[keyword].value
         assert dataset.ImageType == ["DERIVED", "SECONDARY", "AXIAL"]
-        assert (dataset.SeriesDescription, dataset.SeriesNumber) == ("Mine", 77)
+        assert dataset.SeriesNumber == source.SeriesNumber + 1000
+        assert dataset.SeriesDescription == "(tfstyle)"
         assert (dataset.RescaleType, dataset.VOILUTFunction) == ("HU", "LINEAR_EXACT")
         assert (dataset.WindowCenter, dataset.WindowWidth) == (40, 400)
         assert dataset.DerivationDescription.startswith(f"{DESCRIPTION}. Values are gray levels")

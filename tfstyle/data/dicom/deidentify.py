@@ -1,8 +1,7 @@
 """Profiles for what derived DICOM carries of the patient: all, or what DICOM PS3.15 leaves.
 
-The rules of the Basic Application Level Confidentiality Profile (PS3.15 Annex E, Table E.1-1) come
-from the package dicom-anonymizer. It sees the top level alone, so it is called on every item of
-every sequence; unique identifiers, and what the table does not list, are dealt with here.
+The rules of Table E.1-1 come from the package dicom-anonymizer, which sees the top level alone and
+is called on every item; UIDs, and what the table does not list, are dealt with here.
 """
 
 from __future__ import annotations
@@ -52,10 +51,7 @@ def new_key() -> str:
 
 
 def new_uid(uid: str, key: str) -> str:
-    """The UID below 2.25 (PS3.5 B.2) that stands for another one under a key, always the same.
-
-    Those of the standard (``1.2.840.10008.…``) and empty ones stay.
-    """
+    """The UID below 2.25 (PS3.5 B.2) for another one under a key; those of the standard stay."""
     uid = str(uid)
     if not uid or uid.startswith(_REGISTERED):
         return uid

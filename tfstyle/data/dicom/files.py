@@ -36,10 +36,7 @@ class NoPictureError(InputFileError):
 
 
 def is_dicom(path: str | os.PathLike) -> bool:
-    """Whether a file begins as DICOM does: with preamble and prefix (PS3.10 7.1), or without.
-
-    Many exporters leave them out; such a file begins with elements of group 0002 or 0008.
-    """
+    """Whether a file begins as DICOM does: with preamble and prefix (PS3.10 7.1), or an element."""
     try:
         with open(path, "rb") as file:
             head = file.read(132)
@@ -48,18 +45,15 @@ def is_dicom(path: str | os.PathLike) -> bool:
     return head[128:] == b"DICM" or _ELEMENT.match(head) is not None
 
 
-#: A first element of group 0002 or 0008 (PS3.5 7.1): explicit, big endian, implicit.
+#: A first element of group 0002 or 0008 (PS3.5 7.1), where exporters leave the prefix out:
+#: explicit, big endian, implicit.
 _ELEMENT = re.compile(
     rb"([\x02\x08]\0..[A-Z]{2}|\0[\x02\x08]..[A-Z]{2}|[\x02\x08]\0....\0\0)", re.S
 )
 
 
 def read_dataset(path: str, *, pixels: bool, tags: list[str] | None = None) -> Dataset:
-    """Reads a file, with its pixels or without, then perhaps some attributes alone.
-
-    Raises:
-        InputFileError: If the file is missing, damaged, or is not a DICOM file.
-    """
+    """Reads a file, or its attributes alone, or some of them; an InputFileError if it cannot."""
     options: dict[str, Any] = {} if pixels else {"stop_before_pixels": True, "specific_tags": tags}
     with reading(path), damage_is_input_error(path), _Bounded(path) as file:
         head = file.peek()
@@ -102,10 +96,7 @@ class _Bounded(io.BufferedReader):
 
 @contextmanager
 def damage_is_input_error(path: str) -> Iterator[None]:
-    """Makes InputFileError of what pydicom raises on damaged attributes, which it decodes late.
-
-    The error has no cause: that would quote the attribute.
-    """
+    """Makes InputFileError of what pydicom raises on damaged attributes, which it decodes late."""
     try:
         with values_unsaid():
             yield
@@ -116,7 +107,7 @@ def damage_is_input_error(path: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # of the system, not of pydicom
-        reason = reason_of(error)
+        reason = reason_of(error)  # and no cause, which would quote the attribute
         raise InputFileError(path, f"the DICOM file is damaged or cut short ({reason}).") from None
 
 
@@ -138,8 +129,7 @@ def numbers_of(dataset: Dataset, keyword: str) -> list[float]:
         value = dataset.get(keyword)
         if value is None or isinstance(value, (str, bytes)):
             return []
-        values = list(value) if isinstance(value, Iterable) else [value]
-        numbers = [float(v) for v in values]
+        numbers = [float(v) for v in (value if isinstance(value, Iterable) else [value])]
     except (TypeError, ValueError, OverflowError):
         return []
     return numbers if np.isfinite(numbers).all() else []
@@ -180,10 +170,7 @@ def code(value: str, scheme: str, meaning: str) -> DicomSequence:
 
 
 def check_size(path: str, dataset: Dataset) -> None:
-    """Refuses pictures that are too large by their header, before anything is decoded.
-
-    That is above the limits, or with more frames than the file has room for.
-    """
+    """Refuses pictures that are above the limits, or larger than their file, by their header."""
     rows, columns = integer_of(dataset, "Rows"), integer_of(dataset, "Columns")
     frames = max(1, integer_of(dataset, "NumberOfFrames", 1))
     size = f"{rows} x {columns} pixels"

@@ -67,11 +67,8 @@ Identity = tuple[str, str, str, str, str]
 class Frame:
     """One slice of one DICOM file, described by its header; the pixels are read later.
 
-    Attributes in capitals are those of DICOM, of this frame where it has its own: None where they
-    are missing, but "" for texts, 0 for SeriesNumber, CT for the Modality of a CT class, and the
-    file meta group's UID for SOPInstanceUID. ImagePositionPatient is float64 (3,) in mm,
-    ImageOrientationPatient unit vectors along rows and columns, float64 (6,), PixelSpacing mm
-    between rows and between columns, 1 where they are missing.
+    Attributes in capitals are those of DICOM, of this frame where it has its own, with defaults
+    where they are missing. ImageOrientationPatient holds unit vectors along rows and columns.
 
     Attributes:
         path: The file.
@@ -153,10 +150,7 @@ def _numbers(path: str, dataset: Dataset, keyword: str, count: int) -> list[floa
 
 
 def functional_group(dataset: Dataset, index: int, name: str) -> Dataset:
-    """The item of a functional group macro that holds for a frame (PS3.3 C.7.6.16).
-
-    The per-frame item, else the shared one, else the data set itself.
-    """
+    """What PS3.3 C.7.6.16 says of a frame: its own item, else the shared one, else the data set."""
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
     shared = dataset.get("SharedFunctionalGroupsSequence") or []
     groups = [*per_frame[index : index + 1], *shared[:1]]

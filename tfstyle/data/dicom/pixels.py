@@ -80,10 +80,7 @@ class DicomPixels:
         return all(frame.NumberOfFrames == 1 for frame in self.frames)
 
     def read(self, indices: Iterable[int], files: OpenFiles | None = None) -> np.ndarray:
-        """Pixels (slices, rows, columns): int16 HU, else the smallest type that fits.
-
-        Raises an InputFileError if a file is damaged, or the pixels are more than the limit.
-        """
+        """Pixels (slices, rows, columns): int16 HU, else the smallest type that fits."""
         frames = [self.frames[i] for i in indices]
         _, rows, columns = self.shape
         what = f"the first of {len(frames)} slices of {rows} x {columns} pixels"
@@ -98,10 +95,7 @@ _WITHOUT_GDCM = frozenset(pydicom.uid.JPEG2000TransferSyntaxes)
 
 
 def decode(path: str, dataset: Dataset) -> tuple[np.ndarray, int]:
-    """Pixel data as it is in a file (frames, rows, columns), and how many bits hold a value.
-
-    Raises an InputFileError where it cannot be decoded.
-    """
+    """Pixel data as it is in a file (frames, rows, columns), and how many bits hold a value."""
     if not any(k in dataset for k in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise InputFileError(path, "has no pixel data; the file may be cut short.")
     if getattr(dataset, "file_meta", None) is None:
@@ -162,10 +156,7 @@ _CODESTREAMS = {
 
 
 def _check_codestreams(path: str, dataset: Dataset) -> None:
-    """Refuses compressed pictures whose own header has another size than the file's.
-
-    Decoders take memory and time by that header, not by Rows and Columns.
-    """
+    """Refuses compressed pictures of another size by their own header, which decoders go by."""
     if dataset.file_meta.TransferSyntaxUID not in _CODESTREAMS:
         return
     rows, columns = int(dataset.Rows), int(dataset.Columns)
@@ -189,9 +180,7 @@ _SOF = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 
 
 def picture_size(data: bytes) -> tuple[int, int] | None:
-    """Rows and columns of a JPEG, JPEG-LS or JPEG 2000 picture, by its first header.
-
-    None where it is none of them, or names them twice and not alike.
+    """Rows and columns of a JPEG, JPEG-LS or JPEG 2000 picture; None where it is none or unsure.
 
     References: ISO/IEC 10918-1 (ITU-T T.81) B.2.2, ISO/IEC 14495-1 C.2.2, 15444-1 A.5.1.
     """

@@ -1,9 +1,4 @@
-"""Reading DICOM series as scans in Hounsfield units.
-
-Slices are grouped by series and sorted by their position along the slice normal, Image Position
-(Patient) (0020,0032) and Image Orientation (Patient) (0020,0037), never by file name where there is
-anything better. Single-frame and enhanced multi-frame objects give the same scans.
-"""
+"""Reading DICOM series as scans: slices grouped, and sorted by position along their normal."""
 
 from __future__ import annotations
 
@@ -36,9 +31,8 @@ def read_dicom(
 ) -> list[Scan]:
     """Reads the files of one series, in any order, as :func:`scans_of` gives them.
 
-    `name` is that of the scans, by default of the file or folder. With `as_given` these very files
-    were asked for: scouts are read like slices, and an object without a picture is an
-    InputFileError, as is any file that cannot be used.
+    With `as_given` these very files were asked for: scouts are read like slices, and an object
+    without a picture is an InputFileError.
     """
     files = sorted(os.fspath(path) for path in paths)
     found: list[Frame] = []
@@ -68,11 +62,10 @@ def load_all(scans: Iterable[Scan]) -> list[Scan]:
 
 
 def scans_of(frames: list[Frame], name: str, *, as_given: bool = False) -> list[Scan]:
-    """The scans that the frames of a series make up; pixels come when asked.
+    """The lazy scans that the frames of a series make up: one, several, or none.
 
-    One, several where the series repeats its positions or holds several orientations, or none. What
-    does not fit (scouts, color pictures, slices of another size or pixel spacing, a single slice of
-    another orientation) is left out with a warning in the log that names it.
+    There are several where the series repeats its positions or holds several orientations. What
+    does not fit (scouts, color pictures, other sizes) is left out with a warning that names it.
     """
     if not frames:
         return []
@@ -119,9 +112,8 @@ def _scan(frames: list[Frame], name: str, stack: str) -> Scan:
 def series_keys(files: Sequence[tuple[str, Identity]]) -> list[tuple[str, ...]]:
     """One key a file, by its path and identity, the same for files of one series.
 
-    Equal Series Instance UIDs, with which keys begin, do not suffice: study, frame of reference and
-    patient must not differ either. What a file leaves empty counts as that of its series where
-    there is but one; the folder counts where the UID is blank.
+    It begins with the Series Instance UID, or the folder where that is blank; study, frame of
+    reference and patient must not differ either, but may be left empty by some of the files.
     """
     starts = [(uid, "" if uid else os.path.dirname(path)) for path, (uid, *_) in files]
     keys: list[tuple[str, ...]] = list(starts)

@@ -1,8 +1,4 @@
-"""Which frames of a series belong together.
-
-A stack is one image a place. Where a series holds several, they are told apart by what their
-headers say of phase, echo, acquisition and the like, never by what lies next.
-"""
+"""Which frames of a series belong together: stacks of one image a place, told by their headers."""
 
 from __future__ import annotations
 
@@ -59,11 +55,10 @@ def unlike(frame: Frame, other: Frame) -> str:
 
 
 def stacks_of(frames: Sequence[Frame], name: str) -> list[tuple[list[Frame], tuple[str, ...]]]:
-    """Sorts frames of one series, size and orientation along their normal.
+    """Sorts frames of one series, size and orientation along their normal, into stacks.
 
-    Gives stacks, several where places repeat, each with what tells it apart, such as
-    ``("phase1", "echo2")``: numbers and no values of the header, which may be private. Raises an
-    InputFileError if several images at one place cannot be told apart.
+    There are several where places repeat, each with what tells it apart, such as ``("phase1",
+    "echo2")``: numbers and no values of the header, which may be private.
     """
     frames = _without_copies(frames, name)
     places, frames = _places(frames, name)
@@ -104,10 +99,7 @@ def _order(frame: Frame) -> tuple:
 
 
 def _places(frames: list[Frame], name: str) -> tuple[list[float] | None, list[Frame]]:
-    """Places along the stack, equal ones exactly so, and the frames in some order.
-
-    Frames whose positions cannot be right come back without.
-    """
+    """Places along the stack, equal ones exactly so, or None; and the frames in some order."""
     if len(frames) == 1:
         return None, frames
     if all(frame.placed for frame in frames):
@@ -212,10 +204,7 @@ def _sortable(value: object) -> tuple:
 
 
 def _ranked(items: list[_Item], repeated: int) -> list[list[_Item]]:
-    """Stacks of images that Instance Number alone tells apart; an InputFileError if it does not.
-
-    A few images too many, sent twice say, make a stack of their own.
-    """
+    """Stacks that Instance Number alone tells apart, or a few images too many, sent twice say."""
     counts = Counter(place for place, _ in items)
     items = sorted(items, key=lambda item: (item[0], _order(item[1])))
     numbered = len({(frame.InstanceNumber, frame.index) for _, frame in items}) == len(items)
@@ -223,8 +212,11 @@ def _ranked(items: list[_Item], repeated: int) -> list[list[_Item]]:
     spare = sum(count > 1 for count in counts.values())
     if not regular and spare > max(1, len(counts) // 10):
         first, second = next((a, b) for a, b in pairwise(items) if a[0] == b[0])
-        what = f"lies at the place of {first[1].where}, as others of its series do, and nothing in"
-        what += " the headers (phase, echo, acquisition, …) says which belong together. "
-        raise InputFileError(second[1].where, f"{what}Put the files of each scan into a folder.")
+        raise InputFileError(
+            second[1].where,
+            f"lies at the place of {first[1].where}, as others of its series do, and nothing in "
+            "the headers (phase, echo, acquisition, …) says which belong together. "
+            "Put the files of each scan into a folder.",
+        )
     places = [list(there) for _, there in groupby(items, key=lambda item: item[0])]
     return [[there[rank] for there in places if rank < len(there)] for rank in range(repeated)]

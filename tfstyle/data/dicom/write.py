@@ -45,17 +45,16 @@ def write_derived_series(
     window: Window,
     out_dir: str | os.PathLike,
     *,
-    series_description: str | None = None,
-    series_number: int | None = None,
     deidentify: str = "keep",
     uid_key: str | None = None,
 ) -> list[Path]:
     r"""Writes generated images as a new series of derived images (DICOM PS3.3 C.7.6.1.1.3).
 
-    Patient, study and geometry are those of the source. Series and SOP Instance UIDs are new, Image
-    Type begins with ``DERIVED\SECONDARY``, Derivation Description and Source Image Sequence say
-    what was made of what; private attributes, signatures, overlays and thumbnails are left out. A
-    frame of an enhanced multi-frame source becomes a single-frame image.
+    Patient, study and geometry are those of the source. Series and SOP Instance UIDs are new, the
+    Series Number is the source's plus 1000, its description ends in "(tfstyle)", Image Type begins
+    with ``DERIVED\SECONDARY``, Derivation Description and Source Image Sequence say what was made
+    of what; private attributes, signatures, overlays and thumbnails are left out. A frame of an
+    enhanced multi-frame source becomes a single-frame image.
 
     The pixels are 16-bit stored values: read back and put through ``window``, they give
     ``generated`` within half a step of 1/65535. They are a picture, not a measurement.
@@ -73,9 +72,6 @@ def write_derived_series(
         window: The window through which the source became [0, 1].
         out_dir: Folder to make, with ``IM_0001.dcm`` and so on. It appears when complete; an
             existing one must be empty.
-        series_description: Series Description (0008,103E). Defaults to the source's with
-            "(tfstyle)".
-        series_number: Series Number (0020,0011). Defaults to the source's plus 1000.
         deidentify: ``"keep"`` carries the source's attributes of patient, study, place and staff;
             ``"basic"`` applies :mod:`tfstyle.data.dicom.deidentify` and leaves out when the
             images were made.
@@ -95,13 +91,7 @@ def write_derived_series(
     if not scan.frames:
         raise ArgumentError(f"scan: must be read from DICOM, received {scan.name}.")
     frames, generated = scan.frames, check_unit(generated, scan.shape)
-    series = DerivedSeries(
-        window,
-        series_description=series_description,
-        series_number=series_number,
-        deidentify=deidentify,
-        uid_key=uid_key,
-    )
+    series = DerivedSeries(window, deidentify=deidentify, uid_key=uid_key)
     out = Path(out_dir)
     with writing(out):
         if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
@@ -119,24 +109,11 @@ def write_derived_series(
 
 
 class DerivedSeries:
-    """What all images of a derived series share, and how one of them is written.
+    """What all images of a derived series share, and how one is written; pickles for workers."""
 
-    Takes arguments of :func:`write_derived_series`, and pickles, so that several processes can
-    write one series. Raises an ArgumentError for unknown `deidentify`.
-    """
-
-    def __init__(
-        self,
-        window: Window,
-        *,
-        series_description: str | None = None,
-        series_number: int | None = None,
-        deidentify: str = "keep",
-        uid_key: str | None = None,
-    ):
+    def __init__(self, window: Window, *, deidentify: str = "keep", uid_key: str | None = None):
         check_profile(deidentify)
-        self.window, self.number = window, series_number
-        self.series_description = series_description
+        self.window = window
         self.uid, self.study_uid, self.place_uid = (generate_uid(prefix=None) for _ in range(3))
         now = datetime.datetime.now()
         self.date, self.time = now.strftime("%Y%m%d"), now.strftime("%H%M%S.%f")
@@ -165,11 +142,7 @@ class DerivedSeries:
         number: int,
         header: Dataset | None = None,
     ) -> None:
-        """Writes slice `number`, from 1, of which `header` is the source's data set, if at hand.
-
-        Raises an InputFileError if the source cannot be read, an OSError if the file cannot be
-        written.
-        """
+        """Writes slice `number`, from 1; `header` is the source's data set, if at hand."""
         if header is None:
             header = read_dataset(frame.path, pixels=False)
         with damage_is_input_error(frame.path):
@@ -247,12 +220,11 @@ class DerivedSeries:
             dataset.setdefault("PatientOrientation", None)
         if sop_class == tables.CT:
             dataset.setdefault("KVP", None)
-        dataset.SeriesNumber = frame.SeriesNumber + 1000 if self.number is None else self.number
+        dataset.SeriesNumber = frame.SeriesNumber + 1000
         if dataset.get("InstanceNumber") is None:
             dataset.InstanceNumber = number
-        own = f"{text_of(header, 'SeriesDescription')[:54]} (tfstyle)".strip()
-        text = own if self.series_description is None else self.series_description
-        dataset.SeriesDescription = text[:64]
+        described = text_of(header, "SeriesDescription")[:54]
+        dataset.SeriesDescription = f"{described} (tfstyle)".strip()
         for what in ("Series", "Content", "InstanceCreation"):
             for kind, value in (("Date", self.date), ("Time", self.time)):
                 if value:
