@@ -9,7 +9,6 @@ from collections.abc import Collection, Sequence
 from tfstyle.data.dicom.files import NotDicomError, damage_is_input_error, is_dicom, read_dataset
 from tfstyle.data.dicom.headers import IDENTITY_TAGS, Identity, identity_of, is_own
 from tfstyle.data.layouts import NIFTI, PICTURES, is_label_path, is_result
-from tfstyle.data.png import is_png
 from tfstyle.errors import InputFileError
 from tfstyle.limits import check, limits
 
@@ -75,9 +74,7 @@ def look_into(
                 scans.append(("dicom", path, identity_of(dataset)))
                 results |= {path} if is_own(dataset) else set()
         except InputFileError as error:
-            if isinstance(error, NotDicomError) and is_png(path):
-                scans.append(("png", path, None))
-            elif isinstance(error, NotDicomError) and not named:
+            if isinstance(error, NotDicomError) and not named:
                 others.append(path)
             else:
                 damaged.append(error)

@@ -145,18 +145,15 @@ def read_nifti(path: str | os.PathLike, *, units: str = "auto", lazy: bool = Fal
     """Reads a 3-D NIfTI volume as axial slices.
 
     Slices go from inferior to superior, rows from anterior to posterior, columns from the patient's
-    right to left. NIfTI does not say what its values mean: files written by tfstyle say it in their
-    description; of others a volume with values of -50 or lower that spans at least 200 counts as
-    Hounsfield units, and any other is of unspecified units. HU below -1500, which mark padding,
-    become -1024. Files of :func:`tfstyle.runs.prepare_scans` have the scan's window, in ``cal_min``
-    and ``cal_max``.
+    right to left. Files written by tfstyle say what their values mean, and some their window; of
+    others a volume with values of -50 or lower that spans at least 200 counts as Hounsfield units,
+    any other as of unspecified units. HU below -1500, which mark padding, become -1024.
 
     Args:
         path: A ``.nii`` or ``.nii.gz`` file; a single slice or trailing axes of length 1 will do.
         units: ``"HU"`` or ``"US"`` to decide what the values are, ``"auto"`` to judge by them.
         lazy: Keep no pixels until they are asked for. Then a file that is not compressed is mapped
-            into memory, as far as its type allows, and takes an open file. To judge by the values
-            takes reading them.
+            into memory, as far as its type allows. To judge by the values takes reading them.
 
     Returns:
         The scan; int16 in HU, else the smallest of int16, int32 and float32 that fits.

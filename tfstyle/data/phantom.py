@@ -98,9 +98,8 @@ def write_phantoms(
     """Draws spine phantoms of the seeds from `seed` on into a new or empty folder.
 
     Gives the files, three for each: ``phantom_<seed>.nii.gz`` (HU), ``phantom_<seed>_mask.nii.gz``
-    (see :data:`tfstyle.data.LABELS`) and ``phantom_<seed>.png``, under a protocol of
-    :data:`tfstyle.data.PROTOCOLS`. Raises an ArgumentError for what cannot be drawn, an OutputError
-    if the folder is not empty or cannot be written.
+    (:data:`LABELS`) and ``phantom_<seed>.png``, under a protocol of :data:`PROTOCOLS`. Raises an
+    ArgumentError, or an OutputError if the folder is not empty or cannot be written.
 
     Example:
         >>> write_phantoms("phantoms", count=2)[0].name

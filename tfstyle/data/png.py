@@ -18,15 +18,6 @@ from tfstyle.limits import check
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-def is_png(path: str | os.PathLike) -> bool:
-    """Whether a file begins as PNG does."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(_SIGNATURE)) == _SIGNATURE
-    except OSError:
-        return False
-
-
 def read_png(path: str | os.PathLike, lazy: bool = False) -> Scan:
     """Reads a gray PNG as a scan of one slice; equal color channels and opaque alpha will do.
 

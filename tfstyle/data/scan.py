@@ -48,9 +48,7 @@ class Scan:
             end of its name too; "" for the only one.
 
     Raises:
-        ArgumentError: If pixels are not a non-empty numeric 3-D array, the spacing is not three
-            positive numbers, the units are unknown, the affine is not a finite 4x4 matrix, or
-            there are frames and not one a slice. Of pixels read later when they are read.
+        ArgumentError: If an attribute is not as above; for pixels that are read later, then.
     """
 
     pixels: np.ndarray
@@ -181,11 +179,7 @@ class Scan:
 
 
 def upright(scan: Scan, images: np.ndarray) -> np.ndarray:
-    """Slices (…, rows, columns) of a scan as viewers show axial ones: to the back and the left.
-
-    Some scanners and converters store slices upside down; a network that has learned on upright
-    ones errs on them. Gives a view, flipped where the scan's affine asks for it.
-    """
+    """Slices (…, rows, columns) as viewers show axial ones, in a view flipped by the affine."""
     if scan.affine is None:
         return images
     down, across = (-1 if scan.affine[w, axis] < 0 else 1 for axis, w in ((1, 1), (2, 0)))

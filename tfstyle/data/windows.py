@@ -1,8 +1,7 @@
 """Gray-scale windows: the only place where Hounsfield units become [0, 1] and back.
 
-A window is the VOI function ``LINEAR_EXACT`` of DICOM PS3.3 C.11.2.1.3.2. Windows of a DICOM
-header are by default of the older function ``LINEAR`` (C.11.2.1.2.1), which the reader turns into
-the equal exact window with :meth:`Window.from_linear`.
+A window is the VOI function ``LINEAR_EXACT`` of DICOM PS3.3 C.11.2.1.3.2; of ``LINEAR``
+(C.11.2.1.2.1), the default of DICOM headers, :meth:`Window.from_linear` makes the equal one.
 """
 
 from __future__ import annotations

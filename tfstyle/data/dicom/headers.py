@@ -69,23 +69,10 @@ class Frame:
 
     Attributes in capitals are those of DICOM, of this frame where it has its own, with defaults
     where they are missing. ImageOrientationPatient holds unit vectors along rows and columns.
-
-    Attributes:
-        path: The file.
-        index: Frame number in the file, from 0.
-        identity: Series, study, frame of reference and patient; see :func:`identity_of`.
-        spaced: Whether PixelSpacing, or ImagerPixelSpacing, is known.
-        step: mm between slices by the header (spacing or thickness), or None.
-        units: "HU" or "US".
-        window: First window of the header, or None.
-        color: Whether the pixels are colors (several samples, or a palette).
-        inverted: Whether low values are bright, MONOCHROME1.
-        scout: Whether Image Type says LOCALIZER.
-        contrasts: What may tell it from other images at its place, by name.
     """
 
     path: str
-    index: int = 0
+    index: int = 0  # in the file
     NumberOfFrames: int = 1
     identity: Identity = ("", "", "", "", "")
     SOPInstanceUID: str = ""
@@ -100,13 +87,14 @@ class Frame:
     RescaleSlope: float | None = None
     RescaleIntercept: float | None = None
     BurnedInAnnotation: str = ""
-    spaced: bool = True
-    step: float | None = None
+    spaced: bool = True  # whether PixelSpacing, or ImagerPixelSpacing, is known
+    step: float | None = None  # mm between slices by the header
     units: str = "US"
-    window: Window | None = None
+    window: Window | None = None  # the first one
     color: bool = False
-    inverted: bool = False
-    scout: bool = False
+    inverted: bool = False  # MONOCHROME1
+    scout: bool = False  # LOCALIZER
+    #: What may tell it from other images at its place, by name.
     contrasts: dict[str, tuple] = field(default_factory=dict)
 
     @property
