@@ -69,7 +69,7 @@ def read_dataset(path: str, *, pixels: bool, tags: list[str] | None = None) -> D
         return dataset
 
 
-_NOT_DICOM = "not a DICOM file (no 'DICM' prefix), and no .nii, .nii.gz or .png by its name."
+_NOT_DICOM = "not a DICOM file (no 'DICM' prefix). Give one, or .nii, .nii.gz or .png by its name."
 #: One of them is in any data set of an image or a report.
 _TELLING = ["SOPClassUID", "Modality", "Rows", "SeriesInstanceUID"]
 
