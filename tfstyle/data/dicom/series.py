@@ -29,49 +29,29 @@ def read_dicom(
     as_given: bool = False,
     lazy: bool = False,
 ) -> list[Scan]:
-    """Reads the files of one series, in any order, as :func:`scans_of` gives them.
+    """Reads the files of one series, in any order: one scan, several, or none.
 
+    There are several where the series repeats its positions or holds several orientations. What
+    does not fit (scouts, color pictures, other sizes) is left out with a warning that names it.
     With `as_given` these very files were asked for: scouts are read like slices, and an object
     without a picture is an InputFileError.
     """
     files = sorted(os.fspath(path) for path in paths)
-    found: list[Frame] = []
+    name = name or series_name(files)
+    frames: list[Frame] = []
     left = []
     for path in files:
         try:
-            found += frames_of(path, read_dataset(path, pixels=False))
+            frames += frames_of(path, read_dataset(path, pixels=False))
         except NoPictureError as error:
             if as_given:
                 raise
             left.append(error)
     if left:
         logger.warning("Left out: %s%s: %s", left[0].path, _more(len(left)), left[0].problem)
-    scans = scans_of(found, name or series_name(files), as_given=as_given)
-    return scans if lazy else load_all(scans)
-
-
-def load_all(scans: Iterable[Scan]) -> list[Scan]:
-    """Scans with their pixels in memory; a DICOM file of several of them is decoded once."""
-    files = OpenFiles()
-    return [
-        replace(scan, pixels=DicomPixels(scan.frames).read(range(len(scan)), files))
-        if scan.frames
-        else scan.load()
-        for scan in scans
-    ]
-
-
-def scans_of(frames: list[Frame], name: str, *, as_given: bool = False) -> list[Scan]:
-    """The lazy scans that the frames of a series make up: one, several, or none.
-
-    There are several where the series repeats its positions or holds several orientations. What
-    does not fit (scouts, color pictures, other sizes) is left out with a warning that names it.
-    """
-    if not frames:
-        return []
-    if not as_given:
+    if frames and not as_given:
         frames = _fitting(frames, name)
-    elif frames[0].color:
+    elif frames and frames[0].color:
         problem = "a color image; scans have one gray value a pixel. Give the gray original."
         raise InputFileError(frames[0].where, problem)
     clusters = _without_odd(clusters_of(frames), name)
@@ -84,7 +64,18 @@ def scans_of(frames: list[Frame], name: str, *, as_given: bool = False) -> list[
             taken[label] += 1
             again = f"-{taken[label]}" if taken[label] > 1 else ""
             scans.append(_scan(stack, name, label + again))
-    return scans
+    return scans if lazy else load_all(scans)
+
+
+def load_all(scans: Iterable[Scan]) -> list[Scan]:
+    """Scans with their pixels in memory; a DICOM file of several of them is decoded once."""
+    files = OpenFiles()
+    return [
+        replace(scan, pixels=DicomPixels(scan.frames).read(range(len(scan)), files))
+        if scan.frames
+        else scan.load()
+        for scan in scans
+    ]
 
 
 def _scan(frames: list[Frame], name: str, stack: str) -> Scan:
