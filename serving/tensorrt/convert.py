@@ -12,9 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tfstyle.convert.comparison import find_scans, measure_difference, signature_inputs
 from tfstyle.convert.graph import chosen_signature, plain_graph
-from tfstyle.convert.report import measure_difference
-from tfstyle.convert.samples import find_scans, image_pairs, signature_inputs
 from tfstyle.errors import TfstyleError
 from tfstyle.export import Servable, saved_model_folder
 
@@ -29,9 +28,9 @@ def convert(options: argparse.Namespace) -> dict:
     folder = saved_model_folder(options.saved_model)
     signature = options.signature or chosen_signature(folder)
     graph = plain_graph(folder, signature, options.size)
-    pairs = image_pairs(find_scans(options.compare), 6, options.size)
+    scans = find_scans(options.compare)
     with Servable(folder) as servable, tempfile.TemporaryDirectory() as work:
-        samples = signature_inputs(servable, graph.inputs, pairs)
+        samples = signature_inputs(servable, graph.inputs, scans, 6, options.size)
         graph.save(Path(work))
         converter = trt_convert.TrtGraphConverterV2(
             input_saved_model_dir=work,

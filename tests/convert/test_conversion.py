@@ -75,7 +75,7 @@ def test_float32_with_a_report_beside_it(convert, load, servable, target, tmp_pa
     np.testing.assert_allclose(load()(given)["generated"], expected, rtol=0, atol=1e-4)
     assert visible(tmp_path) == [path.name, f"{path.name}.json"]
     stored = json.loads(path.with_name(f"{path.name}.json").read_text())
-    assert stored == json.loads(report.to_json())
+    assert stored == report.as_dict()
     content = path.read_bytes()
     assert stored["model"]["bytes"] == len(content)
     assert stored["model"]["sha256"] == hashlib.sha256(content).hexdigest()
@@ -85,13 +85,9 @@ def test_float32_with_a_report_beside_it(convert, load, servable, target, tmp_pa
     assert "CT_small" not in json.dumps(stored)  # names of files may be those of patients
 
 
-def test_free_sizes(convert, load, servable, target):
+def test_free_sizes(convert, load, servable):
     report = convert(size=None)
     assert report.difference.max_difference < 1e-4
-    operations = report.model["operations"]
-    if target == "tflite":  # none of TensorFlow's
-        assert not [n for n in operations if n.startswith(("CUSTOM", "DELEGATE", "MIRROR_PAD"))]
-    assert operations[{"tflite": "CONV_2D", "onnx": "Conv"}[target]] == 6
     model = load()
     for content, style in (((1, 37, 51, 1), (1, 40, 33, 1)), ((2, 8, 24, 1), (1, 24, 24, 1))):
         given = {"content": image(5, content), "style": image(6, style) ** 2}

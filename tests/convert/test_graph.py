@@ -28,4 +28,4 @@ def test_signature_where_none_is_named(tmp_path):
 def test_damaged_saved_model(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"\xff\xff\xff\xff")
     with pytest.raises(InputFileError, match="cannot be loaded"):
-        plain_graph(tmp_path)
+        plain_graph(tmp_path, "stylize")

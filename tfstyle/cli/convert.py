@@ -59,7 +59,6 @@ def convert(
         )
     if not reporting.json:
         difference = report.difference
-        psnr = "-" if difference.psnr_db is None else f"{difference.psnr_db:.1f} dB"
         masks = ""
         if difference.equal_share is not None:
             masks = f"; {difference.equal_share:.2%} of the masks' pixels are the same"
@@ -67,8 +66,8 @@ def convert(
             "written": f"{output}, {report.model['bytes'] / 1e6:.2f} MB",
             "report": f"{output}.json",
             "difference": f"at most {difference.max_difference:.2g} gray levels of [0, 1], "
-            f"{difference.mean_difference:.2g} on average, PSNR {psnr}, on "
-            f"{difference.pairs} pairs of slices{masks}",
+            f"{difference.mean_difference:.2g} on average, on {difference.pairs} pairs of slices"
+            f"{masks}",
             "checks": "the converted model does not check its input",
         }
         print_facts(console(), facts)

@@ -5,7 +5,7 @@ real CT slices and writes a :class:`ConversionReport` beside the result. The fil
 ``ai-edge-litert`` or ``onnxruntime`` alone, neither tfstyle nor TensorFlow.
 """
 
-from tfstyle.convert.conversion import convert
-from tfstyle.convert.report import ConversionReport, Difference
+from tfstyle.convert.comparison import Difference
+from tfstyle.convert.conversion import ConversionReport, convert
 
 __all__ = ["ConversionReport", "Difference", "convert"]

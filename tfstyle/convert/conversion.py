@@ -1,22 +1,27 @@
-"""The function :func:`convert`."""
+"""The function :func:`convert`, and its report."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import logging
 import os
-from datetime import datetime, timezone
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tfstyle._private.files import temporary_beside
+from tfstyle._private.files import temporary_beside, write_atomically
 from tfstyle._private.images import one_of
-from tfstyle._private.versions import package_versions
+from tfstyle.convert.comparison import (
+    Difference,
+    Paths,
+    find_scans,
+    measure_difference,
+    signature_inputs,
+)
 from tfstyle.convert.graph import chosen_signature, plain_graph
-from tfstyle.convert.report import ConversionReport, measure_difference
-from tfstyle.convert.samples import Paths, find_scans, image_pairs, signature_inputs
 from tfstyle.errors import InputFileError, OutputError, require_packages, writing
 from tfstyle.export import (
     Servable,
@@ -30,9 +35,39 @@ logger = logging.getLogger(__name__)
 
 #: Target to its precisions.
 TARGETS = {"tflite": ("float32", "float16"), "onnx": ("float32",)}
-PACKAGES = ("tensorflow", "ai-edge-litert", "tf2onnx", "onnx", "onnxruntime")
 #: Pairs of slices to compare on.
 COMPARISON_PAIRS = 6
+FORMAT = "tfstyle-conversion/4"
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """The report that is written beside a converted model as ``<model>.json``.
+
+    Attributes:
+        target: ``"tflite"`` or ``"onnx"``.
+        precision: ``"float32"`` or ``"float16"``.
+        signature: Signature of the SavedModel.
+        size: Side of the images that the model takes; None for any height and width.
+        model: Of the converted model: ``"file"``, ``"bytes"``, ``"sha256"``, ``"inputs"`` and
+            ``"outputs"``.
+        source: What the export recorded of its model; None for a SavedModel of other origin.
+        dropped: Checks of the SavedModel that the converted model lacks, and how many.
+        difference: See :class:`Difference`.
+    """
+
+    target: str
+    precision: str
+    signature: str
+    size: int | None
+    model: dict
+    source: dict | None
+    dropped: dict
+    difference: Difference
+
+    def as_dict(self) -> dict:
+        """The report as plain types, with its format."""
+        return {"format": FORMAT, **asdict(self)}
 
 
 def convert(
@@ -100,14 +135,11 @@ def convert(
         if signature is None:
             signature = chosen_signature(folder)
         graph = plain_graph(folder, signature, size)
-        path, operations = converter.build(graph, work, **half)
+        path = converter.build(graph, work, **half)
         with Servable(folder) as servable:
-            pairs = image_pairs(scans, COMPARISON_PAIRS, size)
-            difference = measure_difference(
-                partial(servable.run, signature),
-                converter.load(path),
-                signature_inputs(servable, graph.inputs, pairs),
-            )
+            samples = signature_inputs(servable, graph.inputs, scans, COMPARISON_PAIRS, size)
+            run = partial(servable.run, signature)
+            difference = measure_difference(run, converter.load(path), samples)
         content = path.read_bytes()
         try:
             source = read_metadata(folder)["model"]
@@ -127,25 +159,15 @@ def convert(
                     for name, spec in graph.inputs.items()
                 },
                 "outputs": list(graph.outputs),
-                "operations": dict(sorted(operations.items())),
             },
             source=source,
             dropped=graph.dropped,
             difference=difference,
-            versions=package_versions(PACKAGES),
-            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
-        note = work / "report.json"
-        note.write_bytes(report.to_json())
         if not overwrite:
             _check_free(output, beside)
-        # Both, or neither.
-        os.replace(note, beside)
-        try:
-            os.replace(path, output)
-        except OSError:
-            beside.unlink()
-            raise
+        os.replace(path, output)
+        write_atomically(beside, (json.dumps(report.as_dict(), indent=2) + "\n").encode())
     logger.info("converted %s to %s", folder, output)
     return report
 

@@ -20,7 +20,6 @@ from tfstyle.export.servable import (
     INIT_SIGNATURE,
     SERVE_TAG,
     read_meta_graph,
-    saved_model_folder,
 )
 from tfstyle.export.signatures import STYLIZE
 
@@ -35,8 +34,9 @@ CHECKS = ("Assert", "CheckNumerics")
 class PlainGraph:
     """A frozen graph without checks, of one signature.
 
-    `function` is a ``ConcreteFunction`` from the inputs by name to a dict by name; `inputs` have
-    None where a size is free; `dropped` counts the operations of ``CHECKS`` that were taken out.
+    `function` is a ``ConcreteFunction`` from the inputs by name, in the order of `inputs`, to a
+    dict by name; `inputs` have None where a size is free; `dropped` counts what of ``CHECKS`` was
+    taken out.
     """
 
     signature: str
@@ -51,16 +51,6 @@ class PlainGraph:
 
         module = tf.Module(name=self.signature)
         tf.saved_model.save(module, str(folder), signatures={self.signature: self.function})
-
-    def frozen(self) -> tuple[tf.compat.v1.GraphDef, dict[str, str], dict[str, str]]:
-        """The graph, and the tensor name of each input and output."""
-        tensors = dict(zip(sorted(self.inputs), self.function.inputs))
-        outputs = self.function.structured_outputs
-        return (
-            self.function.graph.as_graph_def(),
-            {name: tensor.name for name, tensor in tensors.items()},
-            {name: outputs[name].name for name in self.outputs},
-        )
 
 
 def chosen_signature(folder: Path) -> str:
@@ -81,26 +71,26 @@ def chosen_signature(folder: Path) -> str:
     return names[0]
 
 
-def plain_graph(
-    saved_model: str | Path,
-    signature: str = "stylize",
-    size: int | None = None,
-) -> PlainGraph:
-    """Reads one signature of a SavedModel, given by its version or base folder, as a plain graph.
+def plain_graph(folder: Path, signature: str, size: int | None = None) -> PlainGraph:
+    """Reads one signature of a SavedModel as a plain graph.
 
     With `size` every image is one of ``size`` x ``size`` pixels and every batch one of 1; else
     sizes are free. An input of unknown rank, such as ``strength``, is a vector of 1 in either case.
     Raises an InputFileError if it is not a SavedModel, an ArgumentError for another signature.
     """
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import (
-        convert_variables_to_constants_v2,
-    )
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     if size is not None:
         size = checked_whole("size", size, 1)
-    folder = saved_model_folder(saved_model)
-    loaded = _load(folder)  # holds the variables
+    try:
+        with quiet_tensorflow():
+            loaded = tf.saved_model.load(str(folder), tags=[SERVE_TAG])  # holds the variables
+    except Exception as error:
+        raise InputFileError(
+            folder,
+            f"cannot be loaded as a SavedModel ({first_line(error)}); export the model again.",
+        ) from error
     if signature not in loaded.signatures:
         raise ArgumentError(
             f"signature: {folder} has no {signature!r}; it has "
@@ -133,19 +123,6 @@ def plain_graph(
 
     function = tf.function(generate, autograph=False).get_concrete_function(**specs)
     return PlainGraph(signature, function, specs, outputs, dropped)
-
-
-def _load(folder: Path) -> Any:
-    import tensorflow as tf
-
-    try:
-        with quiet_tensorflow():
-            return tf.saved_model.load(str(folder), tags=[SERVE_TAG])
-    except Exception as error:
-        raise InputFileError(
-            folder,
-            f"cannot be loaded as a SavedModel ({first_line(error)}); export the model again.",
-        ) from error
 
 
 def _shape(shape: tf.TensorShape, size: int | None) -> list[int | None]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from pathlib import Path
 
 from tfstyle._private.logs import errors_only
+from tfstyle.convert.comparison import Runner
 from tfstyle.convert.graph import PlainGraph
-from tfstyle.convert.report import Runner
 from tfstyle.errors import ConversionError, first_line
 
 NAME = "ONNX"
@@ -20,28 +19,31 @@ OPSET = 18
 _FAULTY_PASS = "reshape_optimizer"
 
 
-def build(graph: PlainGraph, work: Path) -> tuple[Path, Counter[str]]:
-    """Converts with tf2onnx; the file in `work`, and its operations."""
+def build(graph: PlainGraph, work: Path) -> Path:
+    """Converts with tf2onnx; the file in `work`."""
     import onnx
 
-    graph_def, inputs, outputs = graph.frozen()
+    function = graph.function
+    inputs = {one.name: name for name, one in zip(graph.inputs, function.inputs)}
+    outputs = {function.structured_outputs[name].name: name for name in graph.outputs}
     with errors_only(logging.getLogger()):  # the converters' progress and advice
         import tensorflow as tf
         from tf2onnx import optimizer, tf_loader, tfonnx
 
-        names = list(inputs.values()), list(outputs.values())
+        names = list(inputs), list(outputs)
+        graph_def = tf_loader.tf_optimize(*names, function.graph.as_graph_def())
         passes = {
             name: one for name, one in optimizer._get_optimizers().items() if name != _FAULTY_PASS
         }
         try:
             with tf.Graph().as_default() as whole:
-                tf.import_graph_def(tf_loader.tf_optimize(*names, graph_def), name="")
+                tf.import_graph_def(graph_def, name="")
                 draft = tfonnx.process_tf_graph(
                     whole,
                     opset=OPSET,
                     input_names=names[0],
                     output_names=names[1],
-                    tensors_to_rename={t: name for name, t in (inputs | outputs).items()},
+                    tensors_to_rename=inputs | outputs,
                 )
                 model = optimizer.optimize_graph(draft, optimizers=passes).make_model(
                     graph.signature
@@ -53,7 +55,7 @@ def build(graph: PlainGraph, work: Path) -> tuple[Path, Counter[str]]:
             ) from error
     path = work / "model.onnx"
     onnx.save(model, path)
-    return path, Counter(node.op_type for node in model.graph.node)
+    return path
 
 
 def load(path: Path) -> Runner:

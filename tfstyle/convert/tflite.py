@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from tfstyle._private.logs import held_stderr, quiet_tensorflow
+from tfstyle.convert.comparison import Runner
 from tfstyle.convert.graph import PlainGraph
-from tfstyle.convert.report import Runner
 from tfstyle.errors import ConversionError, first_line
 
 NAME = "TFLite"
 PACKAGES = {"ai_edge_litert": "ai-edge-litert"}
 
 
-def build(graph: PlainGraph, work: Path, half: bool = False) -> tuple[Path, Counter[str]]:
-    """Converts with TensorFlow's converter; the file in `work`, and its operations."""
+def build(graph: PlainGraph, work: Path, half: bool = False) -> Path:
+    """Converts with TensorFlow's converter; the file in `work`."""
     import tensorflow as tf
 
     folder, path = work / "saved_model", work / "model.tflite"
@@ -37,12 +36,8 @@ def build(graph: PlainGraph, work: Path, half: bool = False) -> tuple[Path, Coun
                 f"the signature {graph.signature!r} cannot be converted to TFLite: "
                 f"{first_line(error)}"
             ) from error
-    operations = _operations(content)
-    foreign = [name for name in operations if name.startswith("CUSTOM")]
-    if foreign:
-        raise ConversionError(f"the TFLite model has operations that are not LiteRT's: {foreign}.")
     path.write_bytes(content)
-    return path, operations
+    return path
 
 
 def load(path: Path) -> Runner:
@@ -56,18 +51,3 @@ def load(path: Path) -> Runner:
             return runner(**inputs)
 
     return run
-
-
-def _operations(content: bytes) -> Counter[str]:
-    from ai_edge_litert import schema_py_generated as schema
-
-    names = {
-        number: name for name, number in vars(schema.BuiltinOperator).items() if name.isupper()
-    }
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-    codes = [
-        names[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in model.operatorCodes
-    ]
-    return Counter(
-        codes[operator.opcodeIndex] for graph in model.subgraphs for operator in graph.operators
-    )
