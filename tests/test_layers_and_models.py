@@ -31,7 +31,7 @@ def named(arrays):
 
 CASES = {
     "AdaIN": Case(AdaIN, [MAPS[0], 2 * MAPS[0][::-1]], tuple),
-    "ChannelAffine": Case(lambda: ChannelAffine("relu"), MAPS),
+    "ChannelAffine": Case(ChannelAffine, MAPS),
     "ReflectionPadding2D": Case(lambda: ReflectionPadding2D(2), MAPS),
     "StyleAugmentation": Case(
         lambda: tfstyle.StyleAugmentation(small_model("relu1_1"), "batch", p=0), GRAY

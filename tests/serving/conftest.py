@@ -1,6 +1,7 @@
 """Models that export in no time, and one development server for all tests of serving."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +44,10 @@ NUMBERS = Tensor(("batch", "size"), "numbers", "1", (None, None))
 AMOUNT = Tensor("scalar, [1] or [batch]", "what is added", "1", (None, None))
 
 
-def _positive(x, amount):
+def _add(scale, x, amount):
     check = tf.debugging.Assert(tf.reduce_all(x >= 0.0), ["x: must be at least 0"])
     with tf.control_dependencies([check]):
-        return tf.identity(x), tf.reshape(amount, [-1, 1])
+        return {"y": scale * x + tf.reshape(amount, [-1, 1])}
 
 
 @pytest.fixture(scope="session")
@@ -55,12 +56,7 @@ def sum_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sums") / "sum"
     for version in (1, 2):
         scale = tf.Variable(float(version))
-        add = Signature(
-            {"x": NUMBERS, "amount": AMOUNT},
-            {"y": NUMBERS},
-            lambda x, amount, scale=scale: {"y": scale * x + amount},
-            _positive,
-        )
+        add = Signature({"x": NUMBERS, "amount": AMOUNT}, {"y": NUMBERS}, partial(_add, scale))
         examples = {"x": np.ones((2, 3), np.float32), "amount": np.float32(0.5)}
         table = {"add": add}
         export_servable(table, folder, version, name="sum", default="add", examples=examples)

@@ -251,11 +251,7 @@ class Encoder(KerasFile, keras.Model):
         return self._features(self._cut, images, taps)
 
     def faster(self) -> Callable[..., dict]:
-        """The encoder's call with :func:`tfstyle.layers.convolution.fast_forms` swapped in.
-
-        It takes the call's arguments, has the encoder's weights and gives its results but for
-        rounding.
-        """
+        """The encoder's call in forms for training on the CPU, equal but for rounding."""
         graph = keras.models.clone_model(self.graph, clone_function=fast_forms())
         return functools.partial(self._features, _cuts(graph))
 
@@ -294,9 +290,7 @@ def _cuts(graph: keras.Model) -> Callable[[tuple[str, ...]], keras.Model]:
 def _architecture(application: str, taps: tuple[tuple[str, str], ...], policy: str) -> dict:
     """Configuration of the graph up to the taps (name, layer), batch normalization folded.
 
-    A batch normalization right behind a convolution becomes part of it; any other becomes a
-    :class:`~tfstyle.layers.ChannelAffine`. Kept, because keras.applications builds all of a network
-    only, which takes up to some seconds. `policy` is the global one at the call.
+    Kept, because keras.applications builds all of a network only, which takes up to some seconds.
     """
     state = random.getstate()  # of Keras's initializers
     model = build_application(application)

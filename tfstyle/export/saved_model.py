@@ -1,9 +1,4 @@
-"""SavedModel export in TensorFlow Serving's layout: ``<folder>/<version>/``.
-
-:func:`export_servable` is for any kind of model: it takes a table of signatures
-(:mod:`tfstyle.export.signatures`), writes, checks and publishes. :func:`export_stylize` and
-:func:`export_unet` are the tables of a style transfer model and of a segmentation put through it.
-"""
+"""SavedModel export in TensorFlow Serving's layout: ``<folder>/<version>/``."""
 
 from __future__ import annotations
 
@@ -47,7 +42,7 @@ METADATA_FORMAT = "tfstyle-servable/1"
 # TensorFlow Serving's name for the requests that a version runs before it is available.
 WARM_UP_FILE = "tf_serving_warmup_requests"
 
-# These are registered only inside a Python process, so no model server can run them.
+# These are registered only inside a Python process.
 _PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
 
 # Largest difference allowed between the model and its export, loaded back, on random images.
@@ -242,8 +237,8 @@ def read_metadata(version_folder: str | Path) -> dict[str, Any]:
     """What an export, such as ``saved_models/stylize/1``, says about itself.
 
     Gives the contents of ``assets.extra/tfstyle.json``: ``format``, ``created``, ``model``,
-    ``versions``, ``signatures`` (with units and ranges), ``operations``, ``parameters``. Raises an
-    InputFileError if the file is missing or is not one of tfstyle's.
+    ``versions``, ``signatures`` (with units and ranges), ``parameters``. Raises an InputFileError
+    if the file is missing or is not one of tfstyle's.
     """
     path = Path(version_folder) / "assets.extra" / METADATA_FILE
     try:
@@ -308,9 +303,8 @@ def _write(
             str(folder),
             signatures={DEFAULT_SIGNATURE: functions[default], **functions},
         )
-    operations = graph_operations(folder)
-    foreign = [op for op in operations if not hasattr(tf.raw_ops, op) or op in _PYTHON_OPS]
-    if foreign:
+    known = set(dir(tf.raw_ops)) - _PYTHON_OPS
+    if foreign := sorted(set(graph_operations(folder)) - known):
         raise OutputError(
             folder.parent,
             f"the model uses operations that TensorFlow Serving cannot run: {', '.join(foreign)}.",
@@ -323,7 +317,6 @@ def _write(
         "model": dict(model),
         "versions": package_versions(("tensorflow", "keras", "numpy")),
         "signatures": described,
-        "operations": operations,
         "parameters": int(sum(np.prod(v.shape) for v in servable.model_variables)),
         "intended_use": "research and development; not for diagnosis",
     }
@@ -333,16 +326,15 @@ def _write(
 
 
 def _trace(name: str, signature: Signature) -> Any:
-    """The concrete function of a signature, its guard before it."""
     import tensorflow as tf
 
-    def guarded(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-        return signature.function(*(signature.guard(*tensors) if signature.guard else tensors))
+    def function(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        return signature.function(*tensors)
 
     specs = [tensor.spec(key) for key, tensor in signature.inputs.items()]
     try:
-        function = tf.function(guarded, input_signature=specs, autograph=False)
-        return function.get_concrete_function()
+        traced = tf.function(function, input_signature=specs, autograph=False)
+        return traced.get_concrete_function()
     except (TypeError, ValueError) as error:
         raise ArgumentError(
             f"model: its signature '{name}' cannot be traced with unknown sizes: {error}"
@@ -355,11 +347,7 @@ def _write_warm_up(
     name: str,
     shapes: Mapping[str, tuple[int, ...]],
 ) -> None:
-    """One request for each signature, as TensorFlow Serving's SavedModel warm-up wants them.
-
-    Each tensor is its shape and a single value, which stands for all: what a warm-up prepares
-    depends on sizes alone, and the file stays small.
-    """
+    """One request for each signature; a tensor is a shape and one value that stands for all."""
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
 
@@ -392,18 +380,15 @@ def _check(
             expected = signature.function(*(tf.constant(value) for value in inputs.values()))
             served = servable.run(key, inputs)
             for output, value in expected.items():
-                _compare(folder.parent, key, served[output], np.asarray(value))
-
-
-def _compare(base: Path, signature: str, served: np.ndarray, expected: np.ndarray) -> None:
-    difference = float("nan")
-    if served.shape == expected.shape:
-        difference = float(np.max(np.abs(served.astype(np.float64) - expected.astype(np.float64))))
-    # Gray levels and probabilities lie in [0, 1]; codes are larger and differ in proportion.
-    scale = max(1.0, float(np.max(np.abs(expected), initial=0.0)))
-    if not difference <= _CHECK_TOLERANCE * scale:
-        raise OutputError(
-            base,
-            f"the exported signature '{signature}' differs from the model (largest difference "
-            f"{difference:g}); nothing was exported.",
-        )
+                right, found = np.asarray(value, np.float64), served[output]
+                difference = float("nan")
+                if found.shape == right.shape:
+                    difference = float(np.max(np.abs(found - right)))
+                # Gray levels lie in [0, 1]; codes are larger and differ in proportion.
+                scale = max(1.0, float(np.max(np.abs(right), initial=0.0)))
+                if not difference <= _CHECK_TOLERANCE * scale:
+                    raise OutputError(
+                        folder.parent,
+                        f"the exported signature '{key}' differs from the model (largest "
+                        f"difference {difference:g}); nothing was exported.",
+                    )

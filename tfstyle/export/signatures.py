@@ -1,7 +1,6 @@
 """The signatures of each kind of servable: names, tensors with their units, graph functions.
 
-:func:`tfstyle.export.export_servable` writes such a table as a SavedModel. A new kind of model
-needs a function like :func:`stylize_signatures` here and nothing else.
+A new kind of model needs a function like :func:`stylize_signatures` here and nothing else.
 """
 
 from __future__ import annotations
@@ -70,15 +69,12 @@ class Signature:
         inputs: Input name to what it is, in the order of the function's arguments.
         outputs: Output name to what it is.
         function: The graph: tensors in the order of `inputs` to a dict of tensors named as
-            `outputs`.
-        guard: Runs before it in the exported graph: the same tensors to the same tensors, behind
-            assertions that refuse what the function cannot use.
+            `outputs`, with assertions that refuse what it cannot use.
     """
 
     inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
     function: Callable[..., dict[str, tf.Tensor]]
-    guard: Callable[..., tuple[tf.Tensor, ...]] | None = None
 
     def describe(self) -> dict[str, Any]:
         """The same as plain types for JSON."""
@@ -117,16 +113,16 @@ def stylize_signatures(model: Any) -> dict[str, Signature]:
     """
     table: dict[str, Signature] = {}
 
-    def add(stem, other, guard, function):
+    def add(stem, name, other, function):
         def generate(content, given, strength=None):
-            return {"generated": function(content, given, strength)}
+            return {"generated": function(*_checked_pair(name, content, given, strength))}
 
-        inputs, outputs = {"content": CONTENT, **other}, {"generated": GENERATED}
-        table[stem] = Signature(inputs, outputs, generate, guard)
+        inputs, outputs = {"content": CONTENT, name: other}, {"generated": GENERATED}
+        table[stem] = Signature(inputs, outputs, generate)
         inputs = {**inputs, "strength": STRENGTH}
-        table[f"{stem}{STRENGTH_SUFFIX}"] = Signature(inputs, outputs, generate, guard)
+        table[f"{stem}{STRENGTH_SUFFIX}"] = Signature(inputs, outputs, generate)
 
-    add(STYLIZE, {"style": STYLE}, _guard_pair("style", "image"), model.generate)
+    add(STYLIZE, "style", STYLE, model.generate)
     shape = getattr(model, "code_shape", None)
     if shape is None:
         return table
@@ -139,10 +135,9 @@ def stylize_signatures(model: Any) -> dict[str, Signature]:
     table[ENCODE_STYLE] = Signature(
         {"style": STYLE},
         {"code": code},
-        lambda style: {"code": model.code_of(style)},
-        _guard_image("style"),
+        lambda style: {"code": model.code_of(_checked_image("style", style))},
     )
-    add(STYLIZE_WITH_CODE, {"code": code}, _guard_pair("code", "code"), model.generate_from_code)
+    add(STYLIZE_WITH_CODE, "code", code, model.generate_from_code)
     return table
 
 
@@ -151,7 +146,7 @@ def segment_signature(model: Any) -> Signature:
     import tensorflow as tf
 
     def segment(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        probabilities = model.probabilities(image)
+        probabilities = model.probabilities(_checked_image("image", image))
         mask = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
         return {"mask": tf.expand_dims(mask, -1), "probabilities": probabilities}
 
@@ -168,47 +163,41 @@ def segment_signature(model: Any) -> Signature:
         "mask": mask,
         "probabilities": Tensor(sizes, "probability of every class; sums to 1", "1"),
     }
-    return Signature({"image": IMAGE}, outputs, segment, _guard_image("image"))
+    return Signature({"image": IMAGE}, outputs, segment)
 
 
 # -- what the graph itself refuses, so that every server does ---------------------------------
 
 
-def _guard_image(name: str) -> Callable:
-    def guard(image: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return (_gray([_not_empty(name, image)], name, image),)
+def _checked_image(name: str, image: tf.Tensor) -> tf.Tensor:
+    import tensorflow as tf
 
-    return guard
+    with tf.control_dependencies([_not_empty(name, image)]):
+        return checked_gray(image, name)
 
 
-def _guard_pair(name: str, noun: str) -> Callable:
-    """Content and a style or code, and where there is one the strength."""
+def _checked_pair(name: str, content, other, strength) -> tuple[tf.Tensor, tf.Tensor, Any]:
+    """Content, a ``"style"`` or ``"code"``, and the strength or None."""
+    import tensorflow as tf
 
-    def guard(content, other, strength=None) -> tuple[tf.Tensor, ...]:
-        import tensorflow as tf
-
-        contents, others = tf.shape(content)[0], tf.shape(other)[0]
-        checks = [
-            _not_empty("content", content),
-            _not_empty(name, other),
-            _assert(
-                tf.logical_or(tf.equal(others, 1), tf.equal(others, contents)),
-                f"{name}: must hold one {noun}, or as many as content; batch sizes of {name} and "
-                "content",
-                others,
-                contents,
-            ),
-        ]
-        content = _gray(checks, "content", content)
-        if noun == "image":
-            other = _gray(checks, name, other)
-        else:
-            with tf.control_dependencies(checks):
-                other = tf.debugging.check_numerics(other, name)
-        rest = () if strength is None else (_checked_strength(strength, contents),)
-        return content, other, *rest
-
-    return guard
+    noun = "image" if name == "style" else "code"
+    contents, others = tf.shape(content)[0], tf.shape(other)[0]
+    checks = [
+        _not_empty("content", content),
+        _not_empty(name, other),
+        _assert(
+            tf.logical_or(tf.equal(others, 1), tf.equal(others, contents)),
+            f"{name}: must hold one {noun}, or as many as content; batch sizes of {name} and "
+            "content",
+            others,
+            contents,
+        ),
+    ]
+    with tf.control_dependencies(checks):
+        content = checked_gray(content, "content")
+        check = checked_gray if name == "style" else tf.debugging.check_numerics
+        other = check(other, name)
+    return content, other, None if strength is None else _checked_strength(strength, contents)
 
 
 def _checked_strength(strength: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
@@ -232,13 +221,6 @@ def _not_empty(name: str, tensor: tf.Tensor) -> Any:
 
     sizes = tf.shape(tensor)
     return _assert(tf.reduce_all(sizes > 0), f"{name}: is empty; its shape is", sizes)
-
-
-def _gray(checks: list, name: str, images: tf.Tensor) -> tf.Tensor:
-    import tensorflow as tf
-
-    with tf.control_dependencies(checks):
-        return checked_gray(images, name)
 
 
 def _assert(condition: tf.Tensor, message: str, *values: tf.Tensor) -> Any:

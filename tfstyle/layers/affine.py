@@ -13,17 +13,10 @@ class ChannelAffine(keras.layers.Layer):
     Batch normalization in inference is this with ``scale = γ / √(σ² + ε)`` and
     ``shift = β − scale · μ`` (Ioffe and Szegedy, arXiv:1502.03167, algorithm 2, step 11).
 
-    Args:
-        activation: Name of an activation applied to the result, or None.
-
     Example:
-        >>> ChannelAffine(activation="relu")(np.zeros((1, 8, 8, 4))).shape
+        >>> ChannelAffine()(np.zeros((1, 8, 8, 4))).shape
         TensorShape([1, 8, 8, 4])
     """
-
-    def __init__(self, activation: str | None = None, **kwargs):
-        super().__init__(**kwargs)
-        self.activation = keras.activations.get(activation)
 
     def build(self, input_shape):
         channels = (input_shape[-1],)
@@ -32,11 +25,7 @@ class ChannelAffine(keras.layers.Layer):
         self.built = True
 
     def call(self, x):
-        return self.activation(x * ops.cast(self.scale, x.dtype) + ops.cast(self.shift, x.dtype))
+        return x * ops.cast(self.scale, x.dtype) + ops.cast(self.shift, x.dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape
-
-    def get_config(self):
-        activation = keras.activations.serialize(self.activation)
-        return {**super().get_config(), "activation": activation}

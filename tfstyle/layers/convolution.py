@@ -1,10 +1,8 @@
 """3x3 convolutions with fewer products, for a training step that XLA compiles on the CPU.
 
-Nearly all of the time of a training step goes into 3x3 convolutions, so their products are what
-there is to save. Both forms here compute what the plain convolution does but for rounding, have
-ordinary gradients, and take the ordinary 3x3 kernel, so that weights stay as they are. They add
-and copy more than the plain form; that is cheap where XLA fuses it into loops, and dear where
-every sum is an operation of its own.
+Both forms compute what the plain convolution does but for rounding, have ordinary gradients, and
+take the ordinary kernel. They add and copy more, which is cheap where XLA fuses it into loops, and
+dear where every sum is an operation of its own.
 """
 
 from __future__ import annotations
@@ -53,14 +51,9 @@ _LEAST_CHANNELS = 32
 def winograd_convolution(x, kernel, reflect: bool = False):
     """3x3 convolution, stride 1, with half the products: Winograd's F(4, 3) along each row.
 
-    Along the columns it is an ordinary filter of three taps: the form with tiles in both
-    directions saves more products, but moves more memory and rounds ten times as coarsely.
-    The result lies within about 5e-6 of the plain form's largest value. The width of `x` is known
-    when the graph is made, a multiple of 4. `reflect` extends it by reflection, which needs two
-    rows; else by zeros.
-
-    Reference: Lavin and Gray, "Fast algorithms for convolutional neural networks",
-    arXiv:1509.09308.
+    Tiles in both directions would save more products, but round ten times as coarsely; this is
+    within about 5e-6 of the plain form's largest value. The width of `x` is a multiple of 4, known
+    when the graph is made. `reflect` extends it by reflection, which needs two rows; else by zeros.
     """
     batch, height, width, channels = ops.shape(x)
     filters = kernel.shape[3]
@@ -137,18 +130,7 @@ def upsampled_convolution(x, kernel):
     return tf.reshape(tf.stack(rows, axis=2), [batch, 2 * height, 2 * width, filters])
 
 
-def max_pooling(x):
-    """2x2 maximum with stride 2 of a map of even sides; the gradient goes to the first of equals.
-
-    As ``keras.layers.MaxPooling2D(2)``, whose gradient XLA turns into a search on the CPU.
-    """
-    batch, height, width, channels = ops.shape(x)
-    tiles = tf.reshape(x, [batch, height // 2, 2, width // 2, 2, channels])
-    columns = tf.maximum(tiles[:, :, :, :, 0], tiles[:, :, :, :, 1])
-    return tf.maximum(columns[:, :, 0], columns[:, :, 1])
-
-
-def convolve(layer: keras.layers.Conv2D, x, reflect: bool = False, doubled: bool = False):
+class FastConvolution(keras.layers.Wrapper):
     """A 3x3 ``Conv2D`` layer's result with "same" size, by the form with the fewest products.
 
     Uses the layer's kernel, bias and activation, and not its padding: the border is by reflection
@@ -156,62 +138,57 @@ def convolve(layer: keras.layers.Conv2D, x, reflect: bool = False, doubled: bool
     Maps in half precision, of few channels or of widths that are not a multiple of 4 take the
     plain convolution.
     """
-    kernel = tf.cast(tf.convert_to_tensor(layer.kernel), x.dtype)
-    single = x.dtype == tf.float32
-    if doubled and single:
-        y = upsampled_convolution(x, kernel)
-    else:
-        if doubled:
-            x = tf.repeat(tf.repeat(x, 2, axis=1), 2, axis=2)
-        many = min(kernel.shape[2:]) >= _LEAST_CHANNELS
-        if single and many and x.shape[2] is not None and x.shape[2] % 4 == 0:
-            y = winograd_convolution(x, kernel, reflect or doubled)
-        elif reflect or doubled:
-            x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="REFLECT")
-            y = tf.nn.conv2d(x, kernel, 1, "VALID")
-        else:
-            y = tf.nn.conv2d(x, kernel, 1, "SAME")
-    if layer.use_bias:
-        y = y + tf.cast(tf.convert_to_tensor(layer.bias), y.dtype)
-    return layer.activation(y)
-
-
-class FastConvolution(keras.layers.Wrapper):
-    """A 3x3 ``Conv2D`` layer in the form of :func:`convolve`, which has its arguments."""
 
     def __init__(self, layer, reflect: bool = False, doubled: bool = False):
         super().__init__(layer, name=layer.name, dtype=layer.dtype_policy)
-        self.reflect, self.doubled = reflect, doubled
+        self.reflect, self.doubled = reflect or doubled, doubled
 
     def call(self, x):
-        return convolve(self.layer, x, self.reflect, self.doubled)
+        layer = self.layer
+        kernel = tf.cast(tf.convert_to_tensor(layer.kernel), x.dtype)
+        single = x.dtype == tf.float32
+        if self.doubled and single:
+            y = upsampled_convolution(x, kernel)
+        else:
+            if self.doubled:
+                x = tf.repeat(tf.repeat(x, 2, axis=1), 2, axis=2)
+            many = min(kernel.shape[2:]) >= _LEAST_CHANNELS
+            if single and many and x.shape[2] is not None and x.shape[2] % 4 == 0:
+                y = winograd_convolution(x, kernel, self.reflect)
+            elif self.reflect:
+                x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="REFLECT")
+                y = tf.nn.conv2d(x, kernel, 1, "VALID")
+            else:
+                y = tf.nn.conv2d(x, kernel, 1, "SAME")
+        if layer.use_bias:
+            y = y + tf.cast(tf.convert_to_tensor(layer.bias), y.dtype)
+        return layer.activation(y)
 
 
 class FastMaxPooling(keras.layers.Wrapper):
-    """A 2x2 ``MaxPooling2D`` layer with stride 2 whose gradient XLA compiles well on the CPU."""
+    """A 2x2 ``MaxPooling2D`` layer with stride 2 whose gradient XLA compiles well on the CPU.
+
+    The gradient goes to the first of equals.
+    """
 
     def __init__(self, layer):
         super().__init__(layer, name=layer.name)
 
     def call(self, x):
-        if None in x.shape[1:3] or any(size % 2 for size in x.shape[1:3]):
+        batch, height, width, channels = ops.shape(x)
+        if None in x.shape[1:3] or height % 2 or width % 2:
             return self.layer(x)
-        return max_pooling(x)
+        tiles = tf.reshape(x, [batch, height // 2, 2, width // 2, 2, channels])
+        columns = tf.maximum(tiles[:, :, :, :, 0], tiles[:, :, :, :, 1])
+        return tf.maximum(columns[:, :, 0], columns[:, :, 1])
 
 
 def fast_forms() -> Callable[[keras.layers.Layer], keras.layers.Layer]:
     """A function that gives, for one layer of a model after the other, the one to swap in.
 
     It is a ``clone_function`` of ``keras.models.clone_model``. The swapped-in layers share the
-    variables of the old ones and give the same but for rounding; they are made for the training
-    step, not to be saved. Padding by reflection and doubling are left to the convolution behind
-    them.
-
-    Example:
-        >>> model = tfstyle.encoders.VGG16(weights=None, depth="relu2_1").graph
-        >>> fast = keras.models.clone_model(model, clone_function=fast_forms())
-        >>> fast.get_layer("block1_conv2")
-        <FastConvolution name=block1_conv2, built=True>
+    variables of the old ones; they are made for the training step, not to be saved. Padding by
+    reflection and doubling are left to the convolution behind them.
     """
     doubled = False
 
