@@ -208,6 +208,6 @@ READERS = {
     "presets": Reader(60, preset_seeds, lambda case, out: presets.load(case)),
     "runs": Reader(1_000, run_seeds, read_run),
     "model folders": Reader(500, model_seeds, read_model),
-    "models loaded": Reader(60, model_seeds, lambda case, out: Servable(case, threads=1).close()),
+    "models loaded": Reader(60, model_seeds, lambda case, out: Servable(case).close()),
     "keras archives": Reader(40, keras_seeds, lambda case, out: UNet.load(case / "case.keras")),
 }

@@ -35,7 +35,7 @@ def test_a_folder_means_its_latest_version(tmp_path):
 
 
 def test_closing(saved_model):
-    servable = Servable(saved_model, threads=1)
+    servable = Servable(saved_model)
     servable.close()
     servable.close()  # a second time does nothing
     with pytest.raises(RuntimeError, match="is closed"):

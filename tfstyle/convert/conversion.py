@@ -120,7 +120,7 @@ def convert(
     one_of("precision", precision, TARGETS[to])
     half = {"half": True} if precision == "float16" else {}
     converter = importlib.import_module(f"tfstyle.convert.{to}")
-    require_packages(converter.PACKAGES, to, f"conversion to {converter.NAME}")
+    require_packages(converter.PACKAGES, to, f"conversion to {to}")
     output = Path(output)
     beside = output.with_name(f"{output.name}.json")
     if output.suffix != f".{to}":

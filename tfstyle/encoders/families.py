@@ -182,11 +182,6 @@ class DenseNet201(DenseNet):
 
 #: Encoders by the name that the command line and presets use.
 ENCODERS: dict[str, type[Encoder]] = {
-    "vgg16": VGG16,
-    "vgg19": VGG19,
-    "resnet50": ResNet50,
-    "resnet101": ResNet101,
-    "densenet121": DenseNet121,
-    "densenet169": DenseNet169,
-    "densenet201": DenseNet201,
+    family.__name__.lower(): family
+    for family in (VGG16, VGG19, ResNet50, ResNet101, DenseNet121, DenseNet169, DenseNet201)
 }

@@ -183,14 +183,8 @@ def load_encoder_weights(encoder: Encoder, weights: str | os.PathLike) -> str:
     if source == "imagenet" or source.endswith((".h5", ".hdf5")):
         copy_application(encoder, load_application(family, source), source)
         return encoder.imagenet_preprocessing
-    if source.endswith(".npz"):
-        arrays = load_npz(Path(source))
-        preprocessing = str(arrays.pop("preprocessing", encoder.preprocessing))
-        assign(encoder.named_weights(), arrays, source)
-        return preprocessing
     raise WeightsError(
-        f'weights: {source!r} is neither "imagenet", "lpips", None nor a path that ends in '
-        ".npz or .h5."
+        f'weights: {source!r} is neither "imagenet", "lpips", None nor a path that ends in .h5.'
     )
 
 

@@ -1,9 +1,4 @@
-"""A SavedModel loaded and run as TensorFlow Serving does it, without the model's Python code.
-
-TensorFlow Serving's layout is ``<base path>/<version>/saved_model.pb`` where the version is a
-whole number; any other name in the folder is ignored, which is why an export may be written
-there under another name and renamed when it is complete.
-"""
+"""A SavedModel loaded and run as TensorFlow Serving does it, without the model's Python code."""
 
 from __future__ import annotations
 
@@ -97,7 +92,6 @@ class Servable:
 
     Args:
         path: The version folder, with ``saved_model.pb``.
-        threads: Threads within one operation. Defaults to 0, TensorFlow's choice.
 
     Attributes:
         signatures: Signature name to ``SignatureDef``.
@@ -110,12 +104,11 @@ class Servable:
         ...     servable.run("stylize", {"content": x, "style": y})["generated"]
     """
 
-    def __init__(self, path: str | Path, *, threads: int = 0):
+    def __init__(self, path: str | Path):
         import tensorflow as tf
 
         self.path = Path(path)
-        config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads)
-        session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
+        session = tf.compat.v1.Session(graph=tf.Graph())
         try:
             read_meta_graph(self.path)
             with session.graph.as_default(), quiet_tensorflow():

@@ -1,8 +1,4 @@
-"""A minimal development server: TensorFlow Serving's protocol over gRPC, on loopback.
-
-For the demo, for tests and for machines without Docker. It serves the latest version of each model
-that is there when it starts; versions, batching, REST and metrics are TensorFlow Serving's own.
-"""
+"""A minimal development server: TensorFlow Serving's protocol over gRPC, on loopback."""
 
 from __future__ import annotations
 
@@ -107,10 +103,12 @@ def resolve_models(models: str | Path | Mapping[str, str | Path]) -> dict[str, P
 class DevelopmentServer:
     """Predict, GetModelMetadata, GetModelStatus and gRPC's health service, in this process.
 
-    The graph runs through TensorFlow's session loader, not through the model's Python code, so
-    what works here works in TensorFlow Serving; statuses and their words are its own. It listens
-    on loopback alone, for there is neither encryption nor authentication. Use it as a context
-    manager, or call :meth:`start` and :meth:`stop`.
+    For demos, tests and machines without Docker. It serves the latest version of each model that is
+    there when it starts; batching, REST and metrics are TensorFlow Serving's own. The graph runs
+    through TensorFlow's session loader, not through the model's Python code, so what works here
+    works in TensorFlow Serving; statuses and their words are its own. It listens on loopback alone,
+    for there is neither encryption nor authentication. Use it as a context manager, or call
+    :meth:`start` and :meth:`stop`.
 
     Args:
         models: See :func:`resolve_models`. A SavedModel is a program: serve only those whose
@@ -177,7 +175,7 @@ class DevelopmentServer:
         with self._lock:
             if self._port is not None:
                 raise ServingError(f"the development server already listens on {self.address}")
-            self._start()
+            self._port = self._start()
         logger.info("development server listening on %s", self.address)
         return self
 
@@ -204,7 +202,7 @@ class DevelopmentServer:
     def __exit__(self, *exception: object) -> None:
         self.stop()
 
-    def _start(self) -> None:
+    def _start(self) -> int:
         import grpc
         from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
@@ -227,14 +225,21 @@ class DevelopmentServer:
             for service in ("", _PREDICTION, _MODELS):
                 self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-            port = _bind(self._server, self._wanted_port)
+            try:
+                port = self._server.add_insecure_port(f"{HOST}:{self._wanted_port}")
+            except RuntimeError:
+                port = 0
+            if port == 0:
+                raise ServingError(
+                    f"{HOST}:{self._wanted_port} cannot be listened on; choose another port"
+                )
             for name, path in self.models.items():
                 folder = saved_model_folder(path)
                 servable = parts.enter_context(Servable(folder))  # closing it cancels what runs
                 self._servables[name] = int(folder.name), servable
             self._server.start()
             self._parts = parts.pop_all()
-        self._port = port
+        return port
 
     # -- requests --------------------------------------------------------------------------
 
@@ -245,7 +250,10 @@ class DevelopmentServer:
         from tensorflow_serving.apis import get_model_status_pb2 as status
         from tensorflow_serving.apis import predict_pb2 as predict
 
-        def handler(method: Callable, request: Any, response: Any) -> grpc.RpcMethodHandler:
+        def handler(name: str, method: Callable, messages: Any) -> grpc.RpcMethodHandler:
+            request = getattr(messages, f"{name}Request")
+            response = getattr(messages, f"{name}Response")
+
             def answer(message: Any, context: grpc.ServicerContext) -> Any:
                 return _answer(method, message, response(), context)
 
@@ -253,20 +261,14 @@ class DevelopmentServer:
                 answer, request.FromString, response.SerializeToString
             )
 
-        methods = {
-            (_PREDICTION, "Predict"): handler(
-                self._predict, predict.PredictRequest, predict.PredictResponse
-            ),
-            (_PREDICTION, "GetModelMetadata"): handler(
-                self._metadata, metadata.GetModelMetadataRequest, metadata.GetModelMetadataResponse
-            ),
-            (_MODELS, "GetModelStatus"): handler(
-                self._status, status.GetModelStatusRequest, status.GetModelStatusResponse
-            ),
-        }
+        methods = (
+            (_PREDICTION, "Predict", self._predict, predict),
+            (_PREDICTION, "GetModelMetadata", self._metadata, metadata),
+            (_MODELS, "GetModelStatus", self._status, status),
+        )
         return [
-            grpc.method_handlers_generic_handler(service, {name: one})
-            for (service, name), one in methods.items()
+            grpc.method_handlers_generic_handler(service, {name: handler(name, method, messages)})
+            for service, name, method, messages in methods
         ]
 
     def _find(self, request: Any) -> tuple[int, Servable]:
@@ -325,28 +327,10 @@ class DevelopmentServer:
         response.metadata["signature_def"].Pack(signatures)
 
     def _status(self, request: Any, response: Any, context: grpc.ServicerContext) -> None:
-        try:
-            version, _ = self._find(request)
-        except _RefusedError as error:
-            if error.code != "NOT_FOUND":
-                raise
-            spec = request.model_spec
-            known = spec.name in self._servables
-            what = f"version {spec.version.value}" if known else "any versions"
-            raise _RefusedError(f"Could not find {what} of model {spec.name}", error.code) from None
+        version, _ = self._find(request)
         entry = response.model_version_status.add(version=version)
         entry.state = entry.AVAILABLE
         entry.status.SetInParent()
-
-
-def _bind(server: grpc.Server, port: int) -> int:
-    try:
-        bound = server.add_insecure_port(f"{HOST}:{port}")
-    except RuntimeError:
-        bound = 0
-    if bound == 0:
-        raise ServingError(f"{HOST}:{port} cannot be listened on; choose another port")
-    return bound
 
 
 class _RefusedError(Exception):
@@ -426,11 +410,7 @@ def _check_names(request: Any, signature: Any) -> None:
 
 
 def _decode(name: str, proto: Any, info: Any, limits: Limits) -> np.ndarray:
-    """An input as an array, after every check that can be made without decoding it.
-
-    The order matters: a tensor of few bytes may claim any shape (a single value stands for all),
-    so its size is judged before memory is taken for it.
-    """
+    """An input as an array; a few bytes may claim any shape, which is judged before decoding."""
     import tensorflow as tf
 
     shape = [dim.size for dim in proto.tensor_shape.dim]
