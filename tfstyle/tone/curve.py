@@ -59,16 +59,10 @@ def strictly_rising(levels):
 
 
 def evaluate(levels, values, x):
-    """Values of the curves at gray levels, not clipped.
+    """Values (B, N) at gray levels `x` of the curves through `levels` and `values` (B, K).
 
-    Args:
-        levels: float tensor (B, K), strictly rising.
-        values: float tensor (B, K).
-        x: float tensor (B, N).
-
-    Returns:
-        float tensor (B, N). Before the first and behind the last level the curve continues with its
-        mean slope over the first and last ``END`` intervals.
+    Not clipped: before the first and behind the last level the curve continues with its mean slope
+    over the first and last ``END`` intervals.
     """
     run, rise = levels[:, 1:] - levels[:, :-1], values[:, 1:] - values[:, :-1]
     share = ops.clip((x[:, None] - levels[:, :-1, None]) / run[:, :, None], 0.0, 1.0)
@@ -86,16 +80,9 @@ def tabulate(curve: ToneCurve):
 
 
 def look_up(content, table, strength=None):
-    """Applies tabulated curves to images, with straight lines between the entries.
+    """Applies tables of :func:`tabulate`, B or 1, to images (B, H, W, 1), straight in between.
 
-    Args:
-        content: float tensor (B, H, W, 1) in [0, 1].
-        table: float tensor (B or 1, TABLE).
-        strength: s in ``x + s·(f(x) − x)``: scalar or tensor that broadcasts to (B, 1, 1, 1), None
-            for 1. With 0 the content comes back bit for bit.
-
-    Returns:
-        float32 tensor (B, H, W, 1).
+    `strength` is s in ``x + s·(f(x) − x)``, None for 1; with 0 the content comes back bit for bit.
     """
     x = ops.cast(content, "float32")
     # Between entries k and k + 1 the curve is a_k·x + b_k.
@@ -117,13 +104,7 @@ def look_up(content, table, strength=None):
 def apply_curve(content: np.ndarray, curve: ToneCurve, strength: float = 1.0) -> np.ndarray:
     """:func:`look_up` of :func:`tabulate` in NumPy, which takes a third of the time for one image.
 
-    Args:
-        content: float32 array (B, H, W, 1) in [0, 1].
-        curve: Arrays of one curve for all images, or one for each.
-        strength: See :func:`look_up`.
-
-    Returns:
-        float32 array (B, H, W, 1) in [0, 1].
+    `curve` has arrays of one curve for all images, or one for each.
     """
     results = np.empty_like(content)
     start = np.linspace(0.0, 1.0, TABLE)

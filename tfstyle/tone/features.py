@@ -31,16 +31,10 @@ EVENNESS = 1e-4
 
 
 def spread_tokens(gray, count: int, jitter=None):
-    """Chooses tokens from sorted gray levels, rare ones more often than their share.
+    """Places (B, count) of tokens in rising gray levels (B, P), rare ones above their share.
 
-    Args:
-        gray: float tensor (B, P), rising along the second axis.
-        count: Number of tokens, M.
-        jitter: float tensor (M,) of at most half a token's distance, or None.
-
-    Returns:
-        int32 tensor (B, M) of places in `gray`, never falling: where P pixels have density ρ, the
-        tokens have about the density √ρ.
+    Where pixels have density ρ, tokens have about √ρ. `jitter` (count,) moves them by at most half
+    their distance.
     """
     total = ops.shape(gray)[1]
     reach = ops.maximum(total // 64, 1)
@@ -56,16 +50,7 @@ def spread_tokens(gray, count: int, jitter=None):
 
 
 def count_below(rising, values, or_equal: bool = False):
-    """How many entries of rising rows lie below each value, by bisection.
-
-    Args:
-        rising: float tensor (B, P), rising along the second axis.
-        values: float tensor (B or 1, N).
-        or_equal: Whether equal entries count as well.
-
-    Returns:
-        int32 tensor (B, N).
-    """
+    """How many entries of rising rows (B, P) lie below each value (B or 1, N), by bisection."""
     batch, total = ops.shape(rising)[0], ops.shape(rising)[1]
     # One gather from all rows laid end to end.
     flat, start = ops.reshape(rising, (-1,)), ops.arange(batch, dtype="int32")[:, None] * total
@@ -97,14 +82,7 @@ def box_blur(x, step: int):
 
 
 def merge_tokens(tokens):
-    """The tokens of several slices as those of one image, for one code of a scan.
-
-    Args:
-        tokens: float tensor (S, M, F) of S slices.
-
-    Returns:
-        float tensor (1, M, F).
-    """
+    """Tokens (S, M, F) of several slices as those of one image (1, M, F), the code of a scan."""
     slices, count, width = ops.shape(tokens)[0], tokens.shape[1], tokens.shape[2]
     rank = tokens[..., 1]
     # Each token stands for the pixels from halfway to its neighbors.

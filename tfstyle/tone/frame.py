@@ -15,15 +15,9 @@ LEAST_SIDE, LEAST_ASPECT = 0.4, 0.6
 
 
 def frame(images, size: int):
-    """Cuts images to what they show, and gives them one size by area averaging or interpolation.
+    """Cuts images (B, H, W, 1) to what they show, and gives that the size (size, size).
 
-    Args:
-        images: float tensor (B, H, W, 1) in [0, 1], any size, static or not.
-        size: Height and width of the result.
-
-    Returns:
-        float32 tensor (B, size, size, 1). Frames are stretched to squares, by 1 / LEAST_ASPECT at
-        most unless the image itself is longer.
+    Frames are stretched to squares, by 1 / LEAST_ASPECT at most unless the image itself is longer.
     """
     x = ops.cast(images, "float32")[..., 0]
     shape = ops.shape(x)
@@ -42,17 +36,9 @@ def frame(images, size: int):
 
 
 def resample(x, rows, columns, size: int):
-    """Parts of images in another size.
+    """Parts of images (B, H, W), given by first and last edges in pixels, in (size, size).
 
-    Args:
-        x: float tensor (B, H, W).
-        rows: First and last edge of the part in pixels, each (B,).
-        columns: The same across.
-        size: Height and width of the result.
-
-    Returns:
-        float tensor (B, size, size): linear interpolation where a part is enlarged, weighted means
-        by triangles of twice a pixel's width where it is reduced.
+    Enlarged by linear interpolation, reduced by means over triangles of twice a pixel's width.
     """
     shape = ops.shape(x)
     down, across = _weights(rows, shape[1], size), _weights(columns, shape[2], size)

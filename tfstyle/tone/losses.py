@@ -47,15 +47,8 @@ def tone_losses(
         ct_error          = cross-entropy of the probability that an image is CT, the mean over
                             all images
 
-    Args:
-        encoder: Of a tone transfer.
-        matcher: Of a tone transfer.
-        groups: See :func:`tfstyle.tone.tone_groups`.
-        training: See :class:`tfstyle.tone.ToneEncoder`.
-
-    Returns:
-        Dictionary of the terms of ``LOSS_TERMS``, each (pairs,), and ``"weight"`` (pairs,): 0
-        for pairs in which nothing counts.
+    Gives the terms of ``LOSS_TERMS``, each (pairs,), and ``"weight"`` (pairs,): 0 for pairs in
+    which nothing counts.
     """
     images, right, weights = (groups[key] for key in ("images", "right", "weights"))
     _, count, size, _, partners = right.shape

@@ -133,11 +133,10 @@ class ToneMatcher(keras.layers.Layer):
         return _mean_and_spread(ops.matmul(affinity, ops.concatenate([gray, gray**2], axis=-1)))
 
     def evidence(self, content, style):
-        """What each token of the content should become.
+        """What each token of the content should become: from either side, with the cosines.
 
-        Returns:
-            From the content's side the expectation and its spread, (B, M, 2); the cosines
-            (B, M, M); and from the style's side the weight and the weighted sum, (B, M, 2).
+        From the content's side the expectation and its spread (B, M, 2), the cosines (B, M, M), and
+        from the style's side the weight and the weighted sum (B, M, 2).
         """
         gray = _given(style)[..., :1]
         cosine = ops.matmul(content[..., 2:], ops.transpose(style[..., 2:], (0, 2, 1)))
@@ -244,16 +243,9 @@ def _choose(out, offered):
 
 
 def straight(x, y, weights):
-    """The straight line through points, by weighted least squares; of two windows it is exact.
+    """The line through points, all (B, K, 1), by least squares with weights that sum to 1.
 
-    Args:
-        x: float tensor (B, K, 1).
-        y: float tensor (B, K, 1).
-        weights: float tensor (B, K, 1), with the sum 1 along the second axis.
-
-    Returns:
-        float tensor (B, K, 1), values of the line at `x`. Points with little spread give a slope
-        near 1.
+    Of two windows it is exact; points with little spread give a slope near 1.
     """
     mean_x, mean_y = (ops.sum(weights * v, axis=1, keepdims=True) for v in (x, y))
     off_x, off_y = x - mean_x, y - mean_y
@@ -263,14 +255,9 @@ def straight(x, y, weights):
 
 
 def matched_levels(content, style):
-    """Gray levels of the style at the content's ranks, by two histogram matchings.
+    """The style's gray levels at the content's ranks among all pixels, and above the floor.
 
-    Args:
-        content: float tensor (B, M, 2) of gray levels and ranks.
-        style: the same of the styles.
-
-    Returns:
-        float tensor (B, M, 2): ranks among all pixels, and among those above the floor.
+    Both images are given, and the result is, as (B, M, 2).
     """
     (x, own), (y, rank) = (ops.unstack(image, axis=-1) for image in (content, style))
     ranks = ((own, rank), (_ranks_above_floor(x, own), _ranks_above_floor(y, rank)))

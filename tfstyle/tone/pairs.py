@@ -69,12 +69,7 @@ def random_scale(hu: np.ndarray, body: np.ndarray, rng: np.random.Generator) -> 
     """A gray scale that shows something of a body.
 
     Half are windows of ``tfstyle.data.WINDOWS``, the others random; a third has a power on top,
-    some a sigmoid or a random rising curve, and a third 8 bits.
-
-    Args:
-        hu: array (H, W) in HU.
-        body: bool array (H, W), True somewhere.
-        rng: Source of randomness.
+    some a sigmoid or a random rising curve, and a third 8 bits. `body` is True somewhere.
     """
     values = hu[body]
     table = list(WINDOWS.values())
@@ -107,14 +102,9 @@ def random_scale(hu: np.ndarray, body: np.ndarray, rng: np.random.Generator) -> 
 
 
 def balanced_weights(hu: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """Weights of pixels by which every tissue that is there counts the same; they sum to 1.
+    """Weights that sum to 1, by which each tissue among the `counted` pixels counts the same.
 
-    Args:
-        hu: array in HU.
-        counted: bool array of the same shape: pixels that count.
-
-    Returns:
-        float32 array of the same shape; 0 everywhere where no tissue has enough pixels.
+    0 everywhere where no tissue has enough pixels.
     """
     tissue = np.where(counted, np.digitize(hu, TISSUE_LIMITS), len(TISSUE_LIMITS) + 1)
     counts = np.bincount(tissue.ravel(), minlength=len(TISSUE_LIMITS) + 2)[:-1]
@@ -124,18 +114,10 @@ def balanced_weights(hu: np.ndarray, counted: np.ndarray) -> np.ndarray:
 
 
 def not_ct(hu: np.ndarray, gray: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """An image that no gray scale of CT gives: what the confidence is to doubt.
+    """An image in [0, 1] that no gray scale of CT gives: what the confidence is to doubt.
 
     A third are inverted; a third show the tissues in another order, as other modalities do; a third
     are noise, smooth or not.
-
-    Args:
-        hu: float array (H, W) in HU.
-        gray: The same in gray levels.
-        rng: Source of randomness.
-
-    Returns:
-        float32 array (H, W) in [0, 1].
     """
     from scipy import ndimage
 

@@ -30,18 +30,10 @@ def random_view(
     size: int,
     bodies: dict[tuple[int, int], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A random slice in a random field of view, turned and mirrored at random.
+    """A random slice in a random field of view, turned and mirrored at random: int16 HU and body.
 
-    Args:
-        volume: array (N, H, W) in HU. Volumes of more than 40 planes in all directions are cut in
-            all three.
-        spacing: mm along the three axes.
-        rng: Source of randomness.
-        size: Side of the view in pixels.
-        bodies: Keeps the body masks of slices, by axis and number, from call to call.
-
-    Returns:
-        HU, int16 (size, size), and the body, bool (size, size).
+    Volumes of more than 40 planes in all directions are cut in all three. `bodies` keeps the body
+    masks of slices, by axis and number, from call to call.
     """
     from scipy import ndimage
 
@@ -86,16 +78,7 @@ def random_view(
 
 
 def add_table(hu: np.ndarray, body: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A table or cushion below the body, as curved strips: it has a gray scale of its own.
-
-    Args:
-        hu: float array (H, W) in HU.
-        body: bool array (H, W); it is not touched.
-        rng: Source of randomness.
-
-    Returns:
-        float32 array (H, W); `hu` itself where there is no room.
-    """
+    """HU with a table or cushion below the body, as curved strips; `hu` itself without room."""
     rows = np.flatnonzero(body.any(axis=1))
     height, width = hu.shape
     if not len(rows) or rows[-1] > height - 6:
@@ -116,15 +99,7 @@ def add_table(hu: np.ndarray, body: np.ndarray, rng: np.random.Generator) -> np.
 
 
 def made_up_body(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A body that no scanner saw: random shapes with the values of real tissues.
-
-    Args:
-        size: Side in pixels.
-        rng: Source of randomness.
-
-    Returns:
-        HU float32 (size, size), and the body, bool (size, size).
-    """
+    """A body that no scanner saw, random shapes with the values of real tissues: HU and body."""
     from scipy import ndimage
 
     axis = np.linspace(-1, 1, size)
@@ -173,13 +148,6 @@ def change_tissues(hu: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     The scale of HU is stretched and shrunk between :data:`NODES`, soft tissue takes up contrast
     agent in places, and noise or blur is added: a network that sees it cannot know tissues by their
     value alone.
-
-    Args:
-        hu: float array (H, W) in HU.
-        rng: Source of randomness.
-
-    Returns:
-        float32 array (H, W).
     """
     from scipy import ndimage
 
