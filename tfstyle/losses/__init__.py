@@ -1,11 +1,14 @@
 """Losses of style transfer, each a function per sample of two feature maps."""
 
 from tfstyle.losses.contextual import ContextualLoss, contextual_loss, contextual_similarity
-from tfstyle.losses.gram import gram_loss, gram_matrix
-from tfstyle.losses.histogram import histogram_loss
-from tfstyle.losses.moments import moments_loss
-from tfstyle.losses.mse import mse_loss
-from tfstyle.losses.total_variation import total_variation_loss
+from tfstyle.losses.simple import (
+    gram_loss,
+    gram_matrix,
+    histogram_loss,
+    moments_loss,
+    mse_loss,
+    total_variation_loss,
+)
 
 #: Content losses by the name that ``StyleTransfer.compile`` takes.
 CONTENT_LOSSES = {"contextual": contextual_loss, "mse": mse_loss}
