@@ -7,7 +7,7 @@ from tests.minis import ct_volume
 from tests.models import image, small_model
 from tfstyle.data import read_scan, scan_to_unit, write_png
 from tfstyle.errors import ArgumentError, InputFileError, OutputError, WeightsError
-from tfstyle.style_bank import StyleBank, join
+from tfstyle.style_bank import StyleBank
 
 
 @pytest.fixture
@@ -101,8 +101,6 @@ class TestFiles:
         np.testing.assert_allclose(bank.codes[0], bank.codes[2], rtol=1e-5)
         with pytest.raises(WeightsError, match="another encoder"):
             StyleBank.from_scans(small_model("relu1_1", seed=3), path)
-        with pytest.raises(ArgumentError, match="different models"):
-            join([bank, StyleBank(np.ones((1, 2, 33)))])
 
     def test_bad_files(self, model, tmp_path):
         with pytest.raises(OutputError, match=r"end in \.npz"):
@@ -118,10 +116,13 @@ class TestFiles:
                 StyleBank.load(tmp_path / name)
 
 
-def test_join_keeps_order_and_weights():
-    one = StyleBank(np.ones((1, 2, 65)), names=["a"], weights=np.array([2.0]))
-    two = StyleBank(np.zeros((2, 2, 65)), names=["b", "c"])
-    joined = join([one, two])
+def test_saved_banks_are_joined_in_order(model, tmp_path):
+    codes = np.ones((3, *model.code_shape))
+    codes[1:] = 0
+    paths = [tmp_path / "one.npz", tmp_path / "two.npz"]
+    StyleBank(codes[:1], names=["a"], weights=np.array([2.0])).save(paths[0])
+    StyleBank(codes[1:], names=["b", "c"]).save(paths[1])
+    joined = StyleBank.from_scans(model, paths)
     assert joined.names == ("a", "b", "c")
     np.testing.assert_array_equal(joined.weights, [2, 1, 1])
-    np.testing.assert_array_equal(joined.codes[:, 0, 0], [1, 0, 0])
+    np.testing.assert_array_equal(joined.codes, codes)

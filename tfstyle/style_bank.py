@@ -193,7 +193,13 @@ class StyleBank:
                         files.append(scan.files)
                 bank = cls.encode(network, images, names=names, files=files)
             banks.append(bank)
-        return join(banks)
+        return cls(
+            codes=np.concatenate([bank.codes for bank in banks]),
+            names=tuple(name for bank in banks for name in bank.names),
+            weights=np.concatenate([bank.weights for bank in banks]),
+            probe=next((bank.probe for bank in banks if bank.probe is not None), None),
+            files=tuple(f for bank in banks for f in bank.files or ((),) * len(bank)),
+        )
 
     def check(self, network: ToneTransfer | StyleTransfer) -> None:
         """Makes sure that `network` can use the codes.
@@ -261,21 +267,6 @@ class StyleBank:
             raise
         except Exception as error:
             raise InputFileError(path, f"not a readable style bank ({error}).") from error
-
-
-def join(banks: Sequence[StyleBank]) -> StyleBank:
-    """One bank of the styles of several, in their order; an ArgumentError if they do not fit."""
-    if not banks:
-        raise ArgumentError("banks: at least one is needed.")
-    if len({bank.codes.shape[1:] for bank in banks}) > 1:
-        raise ArgumentError("banks: are of different models; encode them with one.")
-    return StyleBank(
-        codes=np.concatenate([bank.codes for bank in banks]),
-        names=tuple(name for bank in banks for name in bank.names),
-        weights=np.concatenate([bank.weights for bank in banks]),
-        probe=next((bank.probe for bank in banks if bank.probe is not None), None),
-        files=tuple(f for bank in banks for f in bank.files or ((),) * len(bank)),
-    )
 
 
 def _scans(path: str) -> Iterator[Scan]:

@@ -38,11 +38,11 @@ def ready():
         "gatys": {"encoder": encoder, "steps": 2, **layers},
         "wct": {"model": small_model("relu2_1")},
     }
-    return {name: baselines.get(name, **options.get(name, {})) for name in baselines.names()}
+    return {name: baselines.get(name, **options.get(name, {})) for name in baselines.BASELINES}
 
 
 def test_names(ready):
-    assert set(baselines.names()) == NAMES
+    assert set(baselines.BASELINES) == NAMES
     assert {name for name, one in ready.items() if one.needs_style} == set(STYLED)
     for name in NAMES:
         assert f"\n{name} " in baselines.__doc__

@@ -53,16 +53,11 @@ BASELINES: dict[str, type[Baseline]] = {
 }
 
 
-def names() -> tuple[str, ...]:
-    """Names of all baselines."""
-    return tuple(BASELINES)
-
-
 def get(name: str, **options) -> Baseline:
     """Makes a baseline that is ready to stylize.
 
     Args:
-        name: One of :func:`names`, for example ``"gatys"``.
+        name: A key of ``BASELINES``, for example ``"gatys"``.
         **options: Of the class; for ``"contextual_transformation"``, which needs training,
             ``model``: the trained model or its path.
 
@@ -109,6 +104,5 @@ __all__ = [
     "Nyul",
     "color",
     "get",
-    "names",
     "whiten",
 ]

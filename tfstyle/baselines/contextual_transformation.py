@@ -271,15 +271,9 @@ class ContextualTransformation(KerasFile, NetworkBaseline, keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def losses_of(self, content, style, generated) -> dict:
-        """Both terms of the loss and their weighted sum, per sample.
+        """A dict of "loss", "content_loss" and "style_loss", each (B,), of X, Y and G(X).
 
-        Args:
-            content: float tensor (B, H, W, 1) in [0, 1], X.
-            style: float tensor (B, H', W', 1) in [0, 1], Y.
-            generated: float tensor (B, H, W, 1), G(X).
-
-        Returns:
-            dict with "loss", "content_loss" and "style_loss", each (B,).
+        All are float tensors (B, H, W, 1) in [0, 1]; Y may have another size.
         """
         rules = self._settings
         taps = sorted({*rules["content_layers"], *rules["style_layers"]}, key=self.encoder.order)

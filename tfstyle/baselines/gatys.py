@@ -117,16 +117,9 @@ class Gatys(Baseline):
         return self.encoder(extend_to_stride(images, self._stride), taps=self._taps)
 
     def loss(self, generated, content, styles, scales=None):
-        """L(g) for one image, given features.
+        """L(g), a float32 scalar, of one image (1, H, W, 1), given :meth:`features` of the others.
 
-        Args:
-            generated: float tensor (1, H, W, 1), g.
-            content: dict of P_l, from tap to tensor (1, h, w, C), as :meth:`features` gives.
-            styles: List of pairs of a weight and a dict of the style's features.
-            scales: dict from tap to the factor of its features. Defaults to 1.
-
-        Returns:
-            float32 scalar.
+        `styles` are pairs of a weight and features, `scales` the factors of taps, 1 by default.
         """
         scales = scales or dict.fromkeys(self._taps, 1.0)
         features = self.features(generated)

@@ -87,9 +87,6 @@ def column_maxima(
     def places_at(start):
         return None if spread_places is None else cut(spread_places, start, axis=0)
 
-    # TensorFlow's compiler slices static shapes with a start that it can see is in range.
-    index_type = tf.int32
-
     @tf.custom_gradient
     def maxima(g, x, g_offset, x_offset):
         g_blocks, a_blocks = in_blocks(g), in_blocks(g_offset)
@@ -101,7 +98,7 @@ def column_maxima(
             scale = 1.0 / ((nearest + DISTANCE_EPSILON) * bandwidth)
             weight = tf.exp((nearest - d) * scale)
             total = tf.reduce_sum(weight, axis=2, keepdims=True)
-            numbers = start + tf.range(block, dtype=index_type)
+            numbers = start + tf.range(block)
             # Rows of the padding have affinity 0 to everything.
             inside = tf.cast(numbers < rows, d.dtype)[None, :, None]
             affinity = weight * (inside / total)
@@ -110,7 +107,7 @@ def column_maxima(
                 "distance": tf.reduce_sum(affinity * d, axis=2),
                 "nearest": nearest[:, :, 0],
                 "total": total[:, :, 0],
-                "partner": _first(d <= nearest, tf.range(columns, dtype=index_type), axis=2),
+                "partner": _first(d <= nearest, tf.range(columns), axis=2),
             }
             highest = tf.reduce_max(affinity, axis=1)
             row = _first(affinity >= highest[:, None, :], numbers[:, None], axis=1)
@@ -137,7 +134,7 @@ def column_maxima(
             "distance": store(tf.float32),
             "nearest": store(tf.float32),
             "total": store(tf.float32),
-            "partner": store(index_type),
+            "partner": store(tf.int32),
         }
         _, best, best_row, stored = tf.while_loop(
             lambda k, *_: k < steps,
@@ -145,7 +142,7 @@ def column_maxima(
             (
                 tf.constant(0),
                 tf.fill([batch, columns], tf.constant(-1.0)),
-                tf.zeros([batch, columns], index_type),
+                tf.zeros([batch, columns], tf.int32),
                 stored,
             ),
             parallel_iterations=1,

@@ -15,13 +15,7 @@ from tfstyle._private.images import as_batch, check_batch_size, check_strength, 
 from tfstyle._private.keras_files import KerasFile
 from tfstyle.presets import PresetModel
 from tfstyle.style_codes import StyleCodes
-from tfstyle.tone.curve import (
-    TABLE,
-    ToneCurve,
-    apply_curve,
-    look_up,
-    tabulate,
-)
+from tfstyle.tone.curve import TABLE, ToneCurve, apply_curve, look_up, tabulate
 from tfstyle.tone.features import TOKENS, ToneEncoder, merge_tokens
 from tfstyle.tone.losses import LOSS_TERMS, tone_losses
 from tfstyle.tone.matching import ToneMatcher
@@ -106,19 +100,12 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         return (TOKENS, 2 + self.encoder.features)
 
     def code_of(self, style):
-        """All that generation takes from a style.
-
-        Args:
-            style: float32 tensor (B, H, W, 1) in [0, 1], any size.
-
-        Returns:
-            float32 tensor (B, TOKENS, 2 + D).
-        """
+        """Codes, float32 (B, TOKENS, 2 + D), of float32 images (B, H, W, 1) in [0, 1], any size."""
         return self.encoder(style, training=False)
 
     def generate_from_code(self, content, code, strength=None):
         """:meth:`generate` with a code of :meth:`code_of`, B or 1, instead of a style."""
-        return self.apply(content, tabulate(self.curve(self.code_of(content), code)), strength)
+        return look_up(content, tabulate(self.curve(self.code_of(content), code)), strength)
 
     def curve(self, content_code, style_code) -> ToneCurve:
         """The curves that lead from contents to styles.
@@ -133,14 +120,6 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         rows = ops.shape(content_code)[0]
         own = ops.cast(ops.arange(rows) % ops.shape(style_code)[0], "int32")
         return self.matcher((content_code, ops.take(style_code, own, axis=0)))
-
-    @staticmethod
-    def apply(content, table, strength=None):
-        """Applies tabulated curves (B or 1, TABLE) to contents (B, H, W, 1).
-
-        With a strength s the result is ``x + s·(f(x) − x)``: the content bit for bit for 0.
-        """
-        return look_up(content, table, strength)
 
     def stylize(
         self,
@@ -183,10 +162,7 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         return self._apply_curve(images, curve, strength).reshape(shape)
 
     def apply_curve(
-        self,
-        content: np.ndarray,
-        curve: ToneCurve,
-        strength: float = 1.0,
+        self, content: np.ndarray, curve: ToneCurve, strength: float = 1.0
     ) -> np.ndarray:
         """Applies curves of :meth:`estimate` to images.
 
@@ -221,18 +197,10 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
     ) -> ToneCurve:
         """The curves of :meth:`stylize`, to look at or to apply elsewhere.
 
-        Args:
-            content: See :meth:`stylize`.
-            style: See :meth:`stylize`.
-            style_weights: See :meth:`stylize`.
-            batch_size: Images a call.
-            one_curve: See :meth:`stylize`.
+        Takes the arguments of :meth:`stylize` and raises its errors.
 
         Returns:
             :class:`tfstyle.tone.ToneCurve` of float32 arrays (B, KNOTS), B = 1 for one curve.
-
-        Raises:
-            ArgumentError: shapes, values or weights that cannot be used.
         """
         images = as_batch(content, "content")[0]
         return self._estimate(images, style, style_weights, batch_size, one_curve)
@@ -283,17 +251,10 @@ class ToneTransfer(PresetModel, StyleCodes, KerasFile, keras.Model):
         images is empty, and the probability p that both are CT: inverted images, noise and other
         modalities lower it.
 
-        Args:
-            content: See :meth:`stylize`.
-            style: See :meth:`stylize`.
-            style_weights: See :meth:`stylize`.
-            one_curve: See :meth:`stylize`.
+        Takes the arguments of :meth:`stylize` and raises its errors.
 
         Returns:
             float32 array (B,), B = 1 for one curve.
-
-        Raises:
-            ArgumentError: shapes, values or weights that cannot be used.
         """
         return confidence_of(self.estimate(content, style, style_weights, one_curve=one_curve))
 
