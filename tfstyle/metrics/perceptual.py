@@ -205,9 +205,7 @@ def lpips(content, generated, network: str = "alexnet", weights: str | None = "l
     Example:
         >>> lpips(images, images**2)   # fetches weights   # doctest: +SKIP
     """
-    one_of("network", network, _BACKBONES)
-    weights = None if weights is None else str(weights)
-    return _shared(network, weights)([content, generated])
+    return _shared(network, None if weights is None else str(weights))([content, generated])
 
 
 @keras.saving.register_keras_serializable(package="tfstyle")
@@ -228,7 +226,6 @@ class LPIPS(PairMean):
         name: str | None = None,
         dtype=None,
     ):
-        one_of("network", network, _BACKBONES)
         super().__init__(name=name or f"lpips_{network}", dtype=dtype)
         self.network = network
         self.weights_from = None if weights is None else str(weights)
