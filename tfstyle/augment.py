@@ -35,9 +35,8 @@ class StyleAugmentation(keras.layers.Layer):
     """Gives training images the gray scale of other scans, at random, and keeps their anatomy.
 
     For ``tf.data`` (``dataset.map(layer)``) and for use inside a model, as Keras's own random
-    layers: it stylizes in training alone. Images come as a tensor; with masks, labels or weights
-    behind them, as in ``(image, mask)``; or in a dictionary under ``"images"``, as in Keras. What
-    comes with the images is handed on as it is, since no pixel moves.
+    layers: it stylizes in training alone. Masks, labels and weights that come with the images are
+    handed on as they are, since no pixel moves.
 
     The layer holds a frozen copy of the network and the codes of its styles, so that a saved model
     needs neither preset nor scans; and it is never trained, even where ``trainable`` is true.
