@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from keras import ops
@@ -11,6 +12,8 @@ from tfstyle.errors import ArgumentError
 from tfstyle.layers.padding import extend_to_stride
 from tfstyle.style_transfer import StyleTransfer
 
+#: A model, or what ``StyleTransfer.open`` takes.
+Source = StyleTransfer | str | os.PathLike
 #: Eigenvalues of a covariance up to this count as 0, as in the paper's own code.
 THRESHOLD = 1e-5
 
@@ -83,10 +86,10 @@ class WCT(NetworkBaseline):
 
     def __init__(
         self,
-        model: StyleTransfer | str | Sequence[StyleTransfer | str] = "vgg16_ct_shallow",
+        model: Source | Sequence[Source] = "vgg16_ct_shallow",
         threshold: float = THRESHOLD,
     ):
-        models = [model] if isinstance(model, str | StyleTransfer) else [*model]
+        models = [model] if isinstance(model, str | os.PathLike | StyleTransfer) else [*model]
         if not models:
             raise ArgumentError("model: the list of models is empty.")
         if not threshold >= 0.0:
