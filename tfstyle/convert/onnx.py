@@ -30,13 +30,13 @@ def build(graph: PlainGraph, work: Path) -> Path:
         from tf2onnx import optimizer, tf_loader, tfonnx
 
         names = list(inputs), list(outputs)
-        graph_def = tf_loader.tf_optimize(*names, function.graph.as_graph_def())
+        graph_def = function.graph.as_graph_def()
         passes = {
             name: one for name, one in optimizer._get_optimizers().items() if name != _FAULTY_PASS
         }
         try:
             with tf.Graph().as_default() as whole:
-                tf.import_graph_def(graph_def, name="")
+                tf.import_graph_def(tf_loader.tf_optimize(*names, graph_def), name="")
                 draft = tfonnx.process_tf_graph(
                     whole,
                     opset=OPSET,
