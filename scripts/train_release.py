@@ -24,6 +24,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -43,7 +44,7 @@ from tfstyle._private.files import write_atomically
 from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom
 from tfstyle.data.extra_ct import extra_ct
 from tfstyle.data.windows import Window
-from tfstyle.runs import Backup, environment, fit_resumable
+from tfstyle.runs import environment, fit_resumable
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -160,7 +161,7 @@ def train(name: str, data: Path, output: Path, steps: int) -> Path:
         "limits": "Trained on few scans. Not a medical device, not for diagnosis.",
     }
     model.save_to_preset(preset, card=card)
-    Backup.remove(output / "backup")
+    shutil.rmtree(output / "backup")
     return preset
 
 

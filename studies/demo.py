@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -252,7 +252,7 @@ def _facts(pair: Pair, work: Path) -> dict:
         "style": pair.style.label,
         "tone_error": round(pair.error, 4),
         "tone_error_of_the_content": round(pair.error_before, 4),
-        **pair.account.as_dict(),
+        **asdict(pair.account),
         "files": [str(Path(file).relative_to(work)) for file in pair.account.files],
     }
 

@@ -27,6 +27,7 @@ import gc
 import hashlib
 import itertools
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -44,7 +45,7 @@ from tfstyle.data import WINDOWS, Scan, Window, body_mask, read_scans
 from tfstyle.data.extra_ct import extra_ct
 from tfstyle.encoders import IMAGE_TAP, Encoder
 from tfstyle.errors import WeightsError
-from tfstyle.runs import Backup, environment, fit_resumable
+from tfstyle.runs import environment, fit_resumable
 
 LOSSES = ("contextual", "mse")
 #: Two images whose histograms are closer than this (8 of 256 gray levels) have one gray scale.
@@ -185,7 +186,7 @@ def row_of(
         fit_resumable(model, pairs, work, epochs=settings.epochs, steps=settings.steps, verbose=2)
         seconds = round(time.perf_counter() - start, 1) if fresh else None
         model.save(file)
-        Backup.remove(work / "backup")
+        shutil.rmtree(work / "backup")
     history = json.loads((work / "history.json").read_text())
     return {
         "encoder": name,

@@ -28,8 +28,7 @@ def test_model_files_of_any_class(tmp_path):
     small_tone().save(tmp_path / "tone.keras")
     facts = info.describe(tmp_path / "tone.keras")
     assert (facts["kind"], facts["class"]) == ("model", "ToneTransfer")
-    assert set(facts["parameters"]) == {"encoder", "matcher"}
-    small_model("relu1_1").save(tmp_path / "style.keras")
+    style = small_model("relu1_1")
+    style.save(tmp_path / "style.keras")
     facts = info.describe(tmp_path / "style.keras")
-    assert (facts["class"], facts["layer"]) == ("StyleTransfer", "relu1_1")
-    assert set(facts["parameters"]) == {"encoder", "decoder"}
+    assert (facts["class"], facts["parameters"]) == ("StyleTransfer", style.count_params())

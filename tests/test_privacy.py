@@ -6,6 +6,7 @@ import os
 import shutil
 import traceback
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,7 @@ class TestStylize:
     def test_basic(self, archive, stylize, tmp_path, spoken):
         done = stylize(deidentify="basic")
         assert len(done) == 2
-        texts = [json.dumps(one.as_dict()) for one in done]
+        texts = [json.dumps(asdict(one)) for one in done]
         assert leaks(archive[1], tmp_path / "out", spoken(), *texts) == []
         names = sorted(path.name for path in (tmp_path / "out").iterdir())
         assert names == [RECORDS, "scan-0001", "scan-0002"]
@@ -209,7 +210,7 @@ class TestAugment:
             if profile == "keep":
                 assert len(leaks(canaries, out)) > 500
                 shutil.rmtree(out / "images")
-            assert leaks(canaries, out, repr(result), json.dumps(result.as_dict())) == []
+            assert leaks(canaries, out, repr(result), json.dumps(asdict(result))) == []
         assert leaks(canaries, tmp_path / "bank.npz", repr(bank.names), spoken()) == []
         assert leaks([b"study"], tmp_path / "basic" / "images") == []
 

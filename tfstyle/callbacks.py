@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tfstyle.data.layouts import PICTURE
 from tfstyle.data.png import write_pixels
@@ -34,17 +32,12 @@ def image_grid(*columns: np.ndarray, gap: int = 2) -> np.ndarray:
 
 
 class StyleImages(keras.callbacks.Callback):
-    """Writes grids of content, style and generated images while training.
-
-    After each epoch it writes ``epoch_0001.png`` to `folder`, one row a pair, and,
-    where `tensorboard` names a log folder, the same grid as an image summary
-    ``content | style | generated``.
+    """Writes a grid of content, style and generated images after each epoch, a row a pair.
 
     Args:
         content: float array (B, H, W, 1) in [0, 1].
         style: float array (B, H, W, 1) in [0, 1].
-        folder: Folder of the PNG files; made if missing.
-        tensorboard: Log folder of TensorBoard, or None.
+        folder: Folder of ``epoch_0001.png``, …; made if missing.
 
     Raises:
         ArgumentError: if content and style differ in shape.
@@ -55,13 +48,7 @@ class StyleImages(keras.callbacks.Callback):
         >>> history = model.fit(images, images, callbacks=[grids], verbose=0)
     """
 
-    def __init__(
-        self,
-        content: np.ndarray,
-        style: np.ndarray,
-        folder: str | os.PathLike,
-        tensorboard: str | os.PathLike | None = None,
-    ):
+    def __init__(self, content: np.ndarray, style: np.ndarray, folder: str | os.PathLike):
         super().__init__()
         if np.shape(content) != np.shape(style) or np.ndim(content) != 4:
             raise ArgumentError(
@@ -71,26 +58,12 @@ class StyleImages(keras.callbacks.Callback):
         self.content = np.asarray(content, np.float32)
         self.style = np.asarray(style, np.float32)
         self.folder = Path(folder)
-        self.tensorboard = None if tensorboard is None else str(tensorboard)
-        self._writer: Any = None
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the grid of this epoch."""
         generated = self.model.stylize(self.content, self.style)
         grid = image_grid(self.content, self.style, generated)
         write_pixels(grid, self.folder / f"epoch_{epoch + 1:04d}.png", PICTURE)
-        if self.tensorboard is not None:
-            if self._writer is None:
-                self._writer = tf.summary.create_file_writer(self.tensorboard)
-            with self._writer.as_default():
-                tf.summary.image("content | style | generated", grid[None], step=epoch + 1)
-            self._writer.flush()
-
-    def on_train_end(self, logs: dict | None = None) -> None:
-        """Closes the summary file."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
 
 
 __all__ = ["StyleImages", "image_grid"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from tfstyle._private.versions import package_versions
 from tfstyle.errors import InputFileError
@@ -153,40 +152,9 @@ def _scans(path: Path) -> dict:
                 "header_window": scan.header_window and asdict(scan.header_window),
                 "auto_window": asdict(resolve_window("auto", scan)),
                 "files": len(scan.files),
-                **(_dicom_facts(scan.files[0]) if scan.frames else {}),
             }
         )
     return {"kind": "scans", "path": str(path), "scans": scans}
-
-
-def _dicom_facts(file: str) -> dict:
-    """Technical attributes of a DICOM series that name nobody."""
-    from pydicom.multival import MultiValue
-
-    from tfstyle.data.dicom import damage_is_input_error, read_dataset
-
-    keys = {
-        "Modality": "modality",
-        "ImageType": "image_type",
-        "SliceThickness": "slice_thickness_mm",
-        "KVP": "kvp",
-        "ConvolutionKernel": "kernel",
-        "BodyPartExamined": "body_part",
-    }
-    dataset = read_dataset(file, pixels=False, tags=list(keys))
-    with damage_is_input_error(file):
-        syntax = dataset.file_meta.get("TransferSyntaxUID")
-        facts: dict[str, Any] = {"transfer_syntax": getattr(syntax, "name", "unknown")}
-        for tag, key in keys.items():
-            value = dataset.get(tag)
-            if value in (None, ""):
-                continue
-            if tag in ("SliceThickness", "KVP"):
-                facts[key] = float(value)
-            else:
-                several = isinstance(value, MultiValue)  # as in a file: ORIGINAL\\PRIMARY
-                facts[key] = "\\".join(map(str, value)) if several else str(value)
-    return {"dicom": facts}
 
 
 def _saved_model(base: Path, folder: Path) -> dict:
@@ -203,18 +171,9 @@ def _model(path: Path) -> dict:
     from tfstyle.presets import open_model
 
     model = open_model(path)
-    facts = {"kind": "model", "path": str(path), "class": type(model).__name__}
-    if not hasattr(model, "encoder"):
-        return facts | {"parameters": {"model": int(model.count_params())}}
-    if hasattr(model, "layer"):
-        facts |= {"encoder": type(model.encoder).__name__}
-        facts |= {"layer": model.layer, "stride": model.stride}
-    parts = {
-        name: int(getattr(model, name).count_params())
-        for name in ("encoder", "decoder", "matcher")
-        if hasattr(model, name)
-    }
-    return facts | {"parameters": parts}
+    parameters = int(model.count_params())
+    name = type(model).__name__
+    return {"kind": "model", "path": str(path), "class": name, "parameters": parameters}
 
 
 def _megabytes(folder: Path) -> float:

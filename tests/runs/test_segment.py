@@ -1,6 +1,7 @@
 """Scans in, masks out: files, geometry, resuming, and the command."""
 
 import json
+from dataclasses import asdict
 
 import nibabel as nib
 import numpy as np
@@ -104,7 +105,7 @@ def test_resumes_and_overwrites(segmenter, volume, tmp_path, monkeypatch):
     stamps = [(out / name).stat().st_mtime_ns for name in ("ct_seg.nii.gz", "b_seg.nii.gz")]
     (out / "b_seg.nii.gz").unlink()
     again = segment_scans(segmenter, inputs, out)
-    assert again[0].as_dict() == first[0].as_dict() | {"resumed": True}
+    assert asdict(again[0]) == asdict(first[0]) | {"resumed": True}
     assert again[1].pixels == first[1].pixels
     assert (out / "ct_seg.nii.gz").stat().st_mtime_ns == stamps[0]
     other = Segmenter(bright(), window=Window(100, 400))

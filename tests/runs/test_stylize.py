@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import ClassVar
 
@@ -112,7 +113,7 @@ class TestFormats:
         np.testing.assert_allclose(found, expected, atol=0.51 / 1500)  # whole HU when read
         assert done.structure > 0.95  # halved contrast keeps structure
         assert done.confidence is None
-        assert StylizedScan.from_dict(json.loads(json.dumps(done.as_dict()))) == done
+        assert StylizedScan.from_dict(json.loads(json.dumps(asdict(done)))) == done
 
     def test_series_as_png_and_nifti(self, stand_in, stylize, series, tmp_path):
         done = stylize(stand_in, series, "png", output_format="png")
@@ -287,7 +288,7 @@ class TestResume:
     def test_other_work_is_refused_or_overwrites(self, stylize, series, change):
         done = stylize(Known(), series, **self.options)
         again = stylize(Known(0), series, **self.options)
-        assert again.as_dict() == done.as_dict() | {"resumed": True}
+        assert asdict(again) == asdict(done) | {"resumed": True}
         options = {**self.options, **(change if isinstance(change, dict) else {})}
         if change == "source":
             first = sorted(series.iterdir())[0]
@@ -304,8 +305,8 @@ class TestResume:
         first = stylize(baselines.get("nyul"), inputs)
         baseline = baselines.get("nyul")
         monkeypatch.setattr(baseline, "_generate", None)
-        again = [one.as_dict() for one in stylize(baseline, inputs)]
-        assert again == [one.as_dict() | {"resumed": True} for one in first]
+        again = [asdict(one) for one in stylize(baseline, inputs)]
+        assert again == [asdict(one) | {"resumed": True} for one in first]
         with pytest.raises(OutputError, match="exists already"):
             stylize(baselines.get("mean_and_spread"), inputs)
 

@@ -104,7 +104,6 @@ class TestRun:
             for record in tf.data.TFRecordDataset(str(file)):
                 event = tf.compat.v1.Event.FromString(record.numpy())
                 tags |= {value.tag for value in event.summary.value}
-        assert "content | style | generated" in tags
         assert any("loss" in tag for tag in tags)
 
 

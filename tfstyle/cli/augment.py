@@ -112,4 +112,4 @@ def augment(
             facts["without mask"] = len(result.without_mask)
         print_facts(console(), facts | {"failed": len(result.failed)})
     complain_of_failed(result.failed, "; the same command tries them again", result.manifest)
-    return result.as_dict()
+    return asdict(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
@@ -84,7 +85,7 @@ def segment(
     if not reporting.json:
         print_accounts(results, _account)
     complain_of_failed(failed, "; the others are done")
-    return {"scans": [result.as_dict() for result in results], "failed": failed}
+    return {"scans": [asdict(result) for result in results], "failed": failed}
 
 
 def _account(result: Any) -> dict[str, str]:

@@ -140,7 +140,7 @@ def stylize(
     if not reporting.json:
         print_accounts(results, _account)
     complain_of_failed(failed, "; the others are done")
-    return {"scans": [result.as_dict() for result in results], "failed": failed}
+    return {"scans": [asdict(result) for result in results], "failed": failed}
 
 
 def _values(settings: dict[str, str]) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def train(
 
     Args:
         output: Folder of the run.
-        tensorboard: Write losses and grids for TensorBoard, too.
+        tensorboard: Write losses for TensorBoard, too.
     """
     from tfstyle.runs import training
 

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +67,6 @@ class AugmentedSet:
     failed: dict[str, str]
     left_out: tuple[str, ...]
     without_mask: tuple[str, ...]
-
-    def as_dict(self) -> dict:
-        """The same as plain types for JSON."""
-        return asdict(self)
 
 
 def augment_scans(
@@ -308,20 +304,6 @@ class Augmentation:
             "its input it needs such a word: case_seg.nii.gz beside case.nii.gz.",
         )
 
-    def draw(self, name: str, part: int, copy: int, scan: Scan) -> tuple[int, float]:
-        """Style and strength of a copy, by what it is and nothing else."""
-        own = set(map(os.path.realpath, scan.files))
-        others = [not files & own for files in self.style_files] or [True]  # files may be unknown
-        weights = np.asarray(self.styles.weights) * others
-        if not weights.any():
-            raise ArgumentError(f"styles: all of them are of {name} itself; give others.")
-        digest = hashlib.sha256(os.fsencode(f"{part}:{name}")).digest()
-        seed = [int(self.options.seed), copy, *np.frombuffer(digest, np.uint32).tolist()]
-        rng = np.random.default_rng(seed)
-        style = int(rng.choice(len(weights), p=weights / weights.sum()))
-        low, high = self.options.strength
-        return style, low + (high - low) * float(rng.random())
-
     def rows(self, source: Source, there: Collection[tuple[int, int]]) -> Iterator[dict]:
         """Does what is missing of a source, of which some (part, copy) are there.
 
@@ -335,16 +317,60 @@ class Augmentation:
             window = resolve_window(self.options.window, scan)
             for copy in range(1, self.options.per_image + 1):
                 if (part, copy) not in there:
-                    facts = {"part": part, "parts": len(scans), "copy": copy}
-                    style, strength = self.draw(source.name, part, copy, scan)
-                    with self._turn:
-                        unit, confidence, facts["changed"] = self.generate(
-                            scan, window, style, strength
-                        )
-                    found = unit, window, style, strength, confidence
-                    yield self.write(source, facts, scan, *found)
+                    yield self._row(source, scan, window, part, len(scans), copy)
 
-    def generate(
+    def _row(
+        self, source: Source, scan: Scan, window: Window, part: int, parts: int, copy: int
+    ) -> dict:
+        """Makes, judges and writes one image with its mask; the row of the manifest."""
+        style, strength = self._draw(source.name, part, copy, scan)
+        with self._turn:
+            unit, confidence, changed = self._generate(scan, window, style, strength)
+        gate, structure = self.options.gate, structure_of(scan, window, unit)
+        gated = gate is not None and structure is not None and structure < gate
+        if gated:
+            unit = window.to_unit(scan.pixels)
+        name = f"{source.stem}{f'_{scan.stack}' if parts > 1 else ''}-{copy}"
+        target = inside(self.output, self.output / "images" / f"{name}{source.ending}")
+        mask = None
+        if self.masks is not None:
+            mask = self.masks.hand_on(source, self.output / "masks", name)
+        if target.is_dir():  # of a run that was stopped before it could note it
+            remove(target)
+        profile = "keep" if self.uid_key is None else "basic"
+        write_generated(scan, unit, window, source_kind(scan), target, profile, self.uid_key)
+        return {
+            "status": "done",
+            "source": source.name,
+            "part": part,
+            "parts": parts,
+            "copy": copy,
+            "changed": changed,
+            "image": target.relative_to(self.output).as_posix(),
+            "mask": mask,
+            "style": self.styles.names[style],
+            "window": [window.center, window.width],
+            "structure": _rounded(structure),
+            "gated": gated,
+            "strength": _rounded(strength),
+            "confidence": _rounded(confidence),
+        }
+
+    def _draw(self, name: str, part: int, copy: int, scan: Scan) -> tuple[int, float]:
+        """Style and strength of a copy, by what it is and nothing else."""
+        own = set(map(os.path.realpath, scan.files))
+        others = [not files & own for files in self.style_files] or [True]  # files may be unknown
+        weights = np.asarray(self.styles.weights) * others
+        if not weights.any():
+            raise ArgumentError(f"styles: all of them are of {name} itself; give others.")
+        digest = hashlib.sha256(os.fsencode(f"{part}:{name}")).digest()
+        seed = [int(self.options.seed), copy, *np.frombuffer(digest, np.uint32).tolist()]
+        rng = np.random.default_rng(seed)
+        style = int(rng.choice(len(weights), p=weights / weights.sum()))
+        low, high = self.options.strength
+        return style, low + (high - low) * float(rng.random())
+
+    def _generate(
         self, scan: Scan, window: Window, style: int, strength: float
     ) -> tuple[np.ndarray, float | None, bool]:
         """Slices, float32 (slices, rows, columns) in [0, 1]; confidence; whether they changed."""
@@ -358,46 +384,6 @@ class Augmentation:
             batch_size=self.options.batch_size,
         )
         return transfer(unit)[..., 0], transfer.confidence, transfer.changed
-
-    def write(
-        self,
-        source: Source,
-        facts: dict,
-        scan: Scan,
-        unit: np.ndarray,
-        window: Window,
-        style: int,
-        strength: float = 1.0,
-        confidence: float | None = None,
-    ) -> dict:
-        """Judges and writes one image with its mask; the row of the manifest."""
-        gate, structure = self.options.gate, structure_of(scan, window, unit)
-        gated = gate is not None and structure is not None and structure < gate
-        if gated:
-            unit = window.to_unit(scan.pixels)
-        stem = source.stem + (f"_{scan.stack}" if facts["parts"] > 1 else "")
-        name = f"{stem}-{facts['copy']}"
-        target = inside(self.output, self.output / "images" / f"{name}{source.ending}")
-        mask = None
-        if self.masks is not None:
-            mask = self.masks.hand_on(source, self.output / "masks", name)
-        if target.is_dir():  # of a run that was stopped before it could note it
-            remove(target)
-        profile = "keep" if self.uid_key is None else "basic"
-        write_generated(scan, unit, window, source_kind(scan), target, profile, self.uid_key)
-        return {
-            "status": "done",
-            "source": source.name,
-            **facts,
-            "image": target.relative_to(self.output).as_posix(),
-            "mask": mask,
-            "style": self.styles.names[style],
-            "window": [window.center, window.width],
-            "structure": _rounded(structure),
-            "gated": gated,
-            "strength": _rounded(strength),
-            "confidence": _rounded(confidence),
-        }
 
 
 def _rounded(value: float | None) -> float | None:

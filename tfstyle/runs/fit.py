@@ -11,8 +11,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tfstyle import callbacks
-from tfstyle._private.files import read_json, remove, write_atomically
+from tfstyle._private.files import read_json, write_atomically
+from tfstyle.callbacks import StyleImages
 from tfstyle.encoders.weights import load_npz, save_npz
 from tfstyle.errors import WeightsError
 from tfstyle.style_transfer import StyleTransfer
@@ -25,14 +25,13 @@ def fit_resumable(
     *,
     epochs: int,
     steps: int,
-    tensorboard: bool = False,
     extra_callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 0,
 ) -> History:
     """``model.fit`` in a folder; called again after an interruption, it resumes.
 
-    The folder then holds ``backup/`` (remove it with :meth:`Backup.remove` once the model is
-    saved), ``history.json`` and ``grids/``.
+    The folder then holds ``history.json``, ``grids/``, and ``backup/``, which is of no use any more
+    once the model is saved.
 
     Args:
         model: Compiled, in the scope of the strategy it trains under.
@@ -41,8 +40,7 @@ def fit_resumable(
         folder: Where backups, history and grids lie; made if it is not there.
         epochs: Number of epochs.
         steps: Steps an epoch; a backup is made after each epoch.
-        tensorboard: Write losses and grids for TensorBoard to ``tensorboard/`` as well.
-        extra_callbacks: Further Keras callbacks.
+        extra_callbacks: Further Keras callbacks, such as ``keras.callbacks.TensorBoard``.
         verbose: Of ``Model.fit``.
 
     Returns:
@@ -61,12 +59,9 @@ def fit_resumable(
     backup.set_model(model)
     backup.on_train_begin()
     history = History(folder / "history.json")
-    board = folder / "tensorboard" if tensorboard else None
     sample = next(iter(dataset(0).take(1)))
     pairs = sample["content"].numpy()[:4], sample["style"].numpy()[:4]
-    pictures = [callbacks.StyleImages(*pairs, folder / "grids", tensorboard=board)]
-    if board:
-        pictures.append(keras.callbacks.TensorBoard(str(board)))
+    grids = StyleImages(*pairs, folder / "grids")
     batches = dataset(steps_done(model))
     model.fit(
         batches,
@@ -75,7 +70,7 @@ def fit_resumable(
         shuffle=False,  # the pairs are random already
         verbose=verbose,
         # The backup last: an epoch that it holds has its line in the history and its grid.
-        callbacks=[history, *pictures, backup, *extra_callbacks],
+        callbacks=[history, grids, backup, *extra_callbacks],
     )
     del batches
     gc.collect()  # ends the pipeline's threads while the interpreter is sound
@@ -121,11 +116,6 @@ class Backup(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Replaces the backup."""
         save_npz(self.path, {k: keras.ops.convert_to_numpy(v) for k, v in self._state().items()})
-
-    @staticmethod
-    def remove(folder: Path) -> None:
-        """Deletes a backup that is no longer needed."""
-        remove(folder)
 
 
 class History(keras.callbacks.Callback):

@@ -66,13 +66,9 @@ class Account:
     window: Window
     resumed: bool = False
 
-    def as_dict(self) -> dict:
-        """The same as plain types for JSON."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, facts: dict) -> Self:
-        """What :meth:`as_dict` gave, also after a way through JSON."""
+        """What ``dataclasses.asdict`` gave, also after a way through JSON."""
         return cls(**{field.name: _as_it_was(facts[field.name]) for field in fields(cls)})
 
     @property
@@ -213,7 +209,7 @@ def publish(task: Task, make: Callable[[Task, Path], tuple[Path, Any]]) -> Any:
         remove(task.target)
         if task.job is not None:  # before it has its name: what has it is known to be finished
             # The name of the source may be that of a patient.
-            facts = account.as_dict() | {"source": task.target.name}
+            facts = asdict(account) | {"source": task.target.name}
             record = json.dumps({"job": task.job, "result": facts})
             write_atomically(task.place / RECORD, record.encode())
         task.target.parent.mkdir(parents=True, exist_ok=True)

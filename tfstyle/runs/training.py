@@ -18,10 +18,11 @@ import keras
 import tensorflow as tf
 
 from tfstyle import encoders
+from tfstyle._private.files import remove
 from tfstyle._private.versions import package_versions
 from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom
 from tfstyle.errors import ArgumentError, require_packages
-from tfstyle.runs.fit import Backup, History, fit_resumable, steps_done
+from tfstyle.runs.fit import History, fit_resumable, steps_done
 from tfstyle.runs.folder import RunFolder
 from tfstyle.runs.options import TrainingRun
 from tfstyle.style_transfer import StyleTransfer
@@ -82,7 +83,7 @@ def train(
     Args:
         run: The settings.
         output: Folder of the run. New or empty, or one that holds the same run.
-        tensorboard: Write losses and grids for TensorBoard to ``tensorboard/`` as well.
+        tensorboard: Write losses for TensorBoard to ``tensorboard/`` as well.
         extra_callbacks: Further Keras callbacks.
         overwrite: Remove the run that `output` holds and begin again, with any settings.
         verbose: Of ``Model.fit``.
@@ -106,6 +107,8 @@ def train(
     folder = Path(output)
     if tensorboard:
         require_packages({"tensorboard": "tensorboard"}, "tensorboard", "a log for TensorBoard")
+        board = keras.callbacks.TensorBoard(str(folder / "tensorboard"))
+        extra_callbacks = [board, *extra_callbacks]
     with RunFolder(
         folder,
         {"settings": asdict(run)},
@@ -115,15 +118,11 @@ def train(
         came=lambda found: any((found.path / name).exists() for name in _CAME),
         overwrite=("backup", "grids", "tensorboard", *_CAME) if overwrite else None,
     ):
-        return _train(run, folder, tensorboard, extra_callbacks, verbose)
+        return _train(run, folder, extra_callbacks, verbose)
 
 
 def _train(
-    run: TrainingRun,
-    folder: Path,
-    tensorboard: bool,
-    extra_callbacks: Sequence[keras.callbacks.Callback],
-    verbose: int,
+    run: TrainingRun, folder: Path, callbacks: Sequence[keras.callbacks.Callback], verbose: int
 ) -> TrainingResult:
     strategy = tf.distribute.MirroredStrategy()
     devices = strategy.num_replicas_in_sync
@@ -133,7 +132,7 @@ def _train(
     preset, history_file = folder / "preset", folder / "history.json"
     if (preset / "preset.json").is_file():
         log.info("%s is finished already", folder)
-        Backup.remove(folder / "backup")
+        remove(folder / "backup")
         done = History(history_file)
         done.read(run.epochs)
         return TrainingResult(preset, history_file, run.epochs * run.steps, run.epochs, done.last)
@@ -155,12 +154,11 @@ def _train(
         folder,
         epochs=run.epochs,
         steps=run.steps,
-        tensorboard=tensorboard,
-        extra_callbacks=extra_callbacks,
+        extra_callbacks=callbacks,
         verbose=verbose,
     )
     model.save_to_preset(preset, card=_card(run, history.last))
-    Backup.remove(folder / "backup")
+    remove(folder / "backup")
     steps, first = steps_done(model), history.first_epoch
     return TrainingResult(preset, history_file, steps, first, history.last)
 
