@@ -24,8 +24,7 @@ _MODULES = (
 def register() -> None:
     """Registers now if Keras or TensorFlow is there, else as soon as Keras is imported.
 
-    So ``keras.saving.load_model`` knows the classes of this package, and ``import tfstyle`` alone
-    loads neither.
+    So ``keras.saving.load_model`` knows these classes, and ``import tfstyle`` loads neither.
     """
     if {"keras", "tensorflow"} & {*sys.modules}:
         _import_all()

@@ -1,7 +1,7 @@
-"""The command ``tfstyle``: parses arguments, calls the library, prints. No logic of its own.
+"""The command ``tfstyle``: parses arguments, calls the library, prints.
 
 Each command is a function in a module of its own; Cyclopts makes options of its parameters, help of
-its docstring. What several commands share is in :mod:`tfstyle.cli.options`.
+its docstring.
 """
 
 from __future__ import annotations

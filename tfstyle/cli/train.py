@@ -93,8 +93,7 @@ def train(
 def training_progress(update: Callable, run: TrainingRun) -> Any:
     """A Keras callback that moves the bar and stops the run between two steps on Ctrl-C.
 
-    An exception that Python raises in the middle of a step, inside TensorFlow, may be lost there
-    or come out as another one. A second Ctrl-C raises at once all the same.
+    In the middle of a step TensorFlow may lose the exception; a second Ctrl-C raises it at once.
     """
     import keras
 

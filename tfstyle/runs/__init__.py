@@ -1,8 +1,4 @@
-"""What a command does in a folder.
-
-Each module is a run of one kind; :class:`~tfstyle.runs.folder.RunFolder` serves all of them. Each
-name is loaded when it is first used: not all need TensorFlow.
-"""
+"""What a command does in a folder. Names are loaded when used: not all need TensorFlow."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Augmented sets on disk: every scan of a folder several times, in the gray scale of others.
-
-The command ``tfstyle augment`` is a thin layer over :func:`augment_scans`. For augmentation while
-training see :class:`tfstyle.StyleAugmentation`.
-"""
+"""Augmented sets on disk. For augmentation while training see ``tfstyle.StyleAugmentation``."""
 
 from __future__ import annotations
 

@@ -78,14 +78,10 @@ def fit_resumable(
 
 
 class Backup(keras.callbacks.Callback):
-    """Keeps the model and its optimizer after each epoch, until the preset is written.
+    """Keeps the model and its optimizer after each epoch of `steps`, in one file of `folder`.
 
-    One file is replaced as a whole, and the optimizer's own counter in it tells the epoch: of what
+    It is replaced as a whole, and the optimizer's own counter in it tells the epoch: of what
     ``keras.callbacks.BackupAndRestore`` writes, a process killed in between leaves a part.
-
-    Args:
-        folder: Where the backup lies.
-        steps: Steps an epoch.
     """
 
     def __init__(self, folder: Path, steps: int):
@@ -99,11 +95,7 @@ class Backup(keras.callbacks.Callback):
         return {f"{number:04d}": variable for number, variable in enumerate(variables)}
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Takes up what the backup holds, if there is one.
-
-        Raises:
-            WeightsError: If it is damaged or of another model.
-        """
+        """Takes up what a backup holds; a WeightsError if it is damaged or of another model."""
         state = self._state()
         if self.path.exists():
             arrays = load_npz(self.path)
@@ -119,11 +111,7 @@ class Backup(keras.callbacks.Callback):
 
 
 class History(keras.callbacks.Callback):
-    """Keeps every term of the loss in a JSON file over restarts.
-
-    Args:
-        path: The file, ``{"loss": [...], "content_loss": [...], ...}``.
-    """
+    """Keeps terms of the loss over restarts, in a file ``{"loss": [...], …}``, a value an epoch."""
 
     def __init__(self, path: Path):
         super().__init__()

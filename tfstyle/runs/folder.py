@@ -36,21 +36,9 @@ class RunFolder:
 
     Each thing that is finished becomes a row of the journal, a file of one JSON object a line. A
     later run with the same settings finds these rows and does what is missing. One with other
-    settings is refused, but where nothing came of those before, they are replaced.
-
-    Args:
-        path: The folder; made if missing. Else it must be empty, or that of such a run.
-        settings: What decides the results, as plain types for JSON.
-        record: Name of the file of the settings, whose content is ``found``.
-        journal: Name of the journal, whose whole rows are ``rows``.
-        what: What the folder holds, in words.
-        facts: Makes what is to be noted beside the settings of a new run.
-        came: Whether something came of the run found. Defaults to whether its journal has rows.
-        overwrite: Names that a run of this kind writes into the folder. They are removed, and the
-            run begins from the start. None resumes.
-
-    Entering raises an ArgumentError if the folder was begun with other settings, an OutputError if
-    another run holds the lock, or it holds something else or cannot be written.
+    settings is an ArgumentError, but where nothing `came` of those before, they are replaced.
+    `overwrite` names what a run of this kind writes, to be removed first; `facts` makes what is
+    noted beside new settings.
     """
 
     def __init__(

@@ -20,10 +20,9 @@ SETTINGS = "settings.json"
 
 
 class ManifestFolder(RunFolder):
-    """A :class:`RunFolder` of results whose journal is :data:`MANIFEST`.
+    """A run folder whose rows of results that are there stay, in `done` by source and (part, copy).
 
-    Rows of results that are there stay, as ``done`` by source and (part, copy); what failed or was
-    left out is found again. `overwrite` removes the results of an earlier run.
+    What failed or was left out is found again. `overwrite` removes the results of an earlier run.
     """
 
     def __init__(

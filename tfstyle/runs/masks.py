@@ -37,10 +37,7 @@ class Masks:
         self.names: dict[PurePosixPath, dict[str, list[str]]] = {}
 
     def hand_on(self, image: Source, output: Path, stem: str) -> str | None:
-        """Copies the mask of an input to `output`, under the name `stem`.
-
-        Gives the path written, from the parent of `output`, or None if there is no mask.
-        """
+        """Copies the mask of an input to `output`, if there is one; its path from the parent."""
         source = self._find(image)
         if source is None:
             return None

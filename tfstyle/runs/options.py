@@ -1,7 +1,4 @@
-"""The options of runs that say what is done, and not by how many workers; no TensorFlow.
-
-The commands make their options, and the help of these, of the same classes.
-"""
+"""Options of runs, of which the commands make theirs and their help; no TensorFlow."""
 
 from __future__ import annotations
 

@@ -32,8 +32,7 @@ MEASURED_SLICES = 16
 def start_workers(slices: int, workers: int | None = None) -> Executor:
     """Processes that decode and write slices, or for 0 workers a thread of this process.
 
-    Decoding and writing hold Python's lock, so that threads would only take turns. None chooses by
-    the number of slices and of CPUs.
+    Several threads would only take turns with Python's lock.
     """
     if workers is None:
         workers = min(os.cpu_count() or 1, 8) if slices >= MANY_SLICES else 0
@@ -89,11 +88,7 @@ def finish_slice(write: Writer, path: Path, image: np.ndarray, *details: Any) ->
 def facts_of(
     generated: np.ndarray, pixels: np.ndarray, window: Window, units: str, measured: bool = True
 ) -> dict[str, float]:
-    """What the window clips of one slice, and if it is to be measured, what structure stayed.
-
-    `pixels` are the content in `units`. Gives ``below`` and ``above``, shares of the pixels, and
-    ``structure`` where it is defined.
-    """
+    """Shares of pixels ``below`` and ``above`` the window; where measured, the ``structure``."""
     from tfstyle.data.body import body_mask
     from tfstyle.metrics.preservation import structure_similarity
 
@@ -137,11 +132,7 @@ def write_generated(
     deidentify: str = "keep",
     uid_key: str | None = None,
 ) -> None:
-    """Writes generated images as a scan of the source's kind and geometry, in this process.
-
-    `kind` is ``"dicom"``, whose `target` is a new or empty folder, ``"nifti"``, or ``"png"`` for
-    one slice. Nothing is left half-written. See :func:`tfstyle.data.write_derived_series`.
-    """
+    """Writes generated images as ``"dicom"``, into a new folder, ``"nifti"``, or one ``"png"``."""
     if kind == "dicom":
         write_derived_series(
             scan, generated, window, target, deidentify=deidentify, uid_key=uid_key

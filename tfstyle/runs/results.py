@@ -90,8 +90,7 @@ def _as_it_was(value: Any) -> Any:
 class Task:
     """One scan, what it is written as, and the file or folder to make in the output folder.
 
-    `window` is None where the work chooses it; `job` tells this work from any other, and None keeps
-    nothing for a later run.
+    The work chooses a `window` of None. `job` tells it from other work; None keeps no record.
     """
 
     scan: Scan
@@ -116,9 +115,8 @@ def plan(
 ) -> list[Task]:
     """Chooses every output path before any work: in the folder `output`, or itself for one scan.
 
-    `wanted` has the scans, each with the path of its result in the folder without ending, the
-    ending, the kind and the window. `files` takes a kind to the endings that one file may have.
-    Raises an OutputError where `output` is the name of a file that cannot be made.
+    `wanted` has each scan, its path without ending, ending, kind and window; `files` the endings
+    that one file of a kind may have.
     """
     lower = output.name.lower()
     known = sum(files.values(), ())
@@ -154,12 +152,10 @@ def run_tasks(
     progress: Progress | None = None,
     on_failure: OnFailure = raising,
 ) -> list[Any]:
-    """Does what no earlier run has finished; gives an account for each task but those that failed.
+    """Does what no earlier run has finished; gives an account, a `kind`, for each that succeeded.
 
-    `kind` is the class of the accounts. `work` goes from a task, an empty folder and ``advance``, a
-    function that is told how many slices are done, to what was made in the folder and the account.
-    See :func:`tfstyle.runs.stylize_scans` for the other arguments. Raises an OutputError if a
-    result is there or cannot be written.
+    `work` goes from a task, an empty folder and ``advance``, which is told how many slices are
+    done, to what was made in the folder and the account.
     """
     found = [finished(task, kind) for task in tasks]
     _check_free([task for task, account in zip(tasks, found) if account is None], overwrite)
@@ -193,10 +189,7 @@ def run_tasks(
 
 
 def publish(task: Task, make: Callable[[Task, Path], tuple[Path, Any]]) -> Any:
-    """Has a result made in a hidden folder, notes its account, and gives it its name.
-
-    `make` goes from the task and an empty folder to what was made in it, and the account.
-    """
+    """Has a result made in a hidden, empty folder, notes its account, and gives it its name."""
     with writing(task.target), ExitStack() as stack:
         inside(task.output, task.target)
         beside = task.target

@@ -63,11 +63,9 @@ class StylizedScan(Account):
 
 @dataclass(frozen=True)
 class StylizeWork:
-    """What is the same for all scans of a run.
+    """What is the same for all scans of a run; codes and windows are those of the styles.
 
-    Codes and windows are those of the styles. `model` is its fingerprint, None where
-    it cannot be told from others; `uid_key`, the key of new UIDs, is new in each run and no part of
-    the job.
+    `model` is its fingerprint, None where it cannot be told; `uid_key` is no part of the job.
     """
 
     stylizer: Stylizer | None
@@ -120,11 +118,7 @@ class StylizeWork:
     def run(
         self, task: Task, folder: Path, pool: Executor, advance: Callable[[int], None]
     ) -> tuple[Path, StylizedScan]:
-        """Stylizes one scan in an empty folder; gives the file or folder made, and the account.
-
-        The task has the window of the scan, `pool` reads and writes slices, and `advance` is told
-        how many slices are done.
-        """
+        """Stylizes one scan in an empty folder; gives the file or folder made, and the account."""
         window, one_file = task.window, outputs.is_one_file(task.scan, task.kind)
         assert window is not None
         scan = task.scan if task.scan.by_slice and not one_file else task.scan.load()
@@ -187,10 +181,7 @@ class StylizeWork:
         advance: Callable[[int], None],
         to: Sequence[tuple[outputs.Writer, Path]] = (),
     ) -> tuple[np.ndarray, list[dict[str, float]]]:
-        """Generated images in [0, 1], and what is known of each.
-
-        With `to`, what writes each slice and where, none are kept.
-        """
+        """Generated images in [0, 1], none where `to` says how to write each; facts of each."""
         size, measured = self.options.batch_size, outputs.measured_slices(len(scan))
         unit = np.empty((0,) if to else scan.shape, np.float32)
         facts: list[dict[str, float]] = []

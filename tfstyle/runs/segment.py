@@ -1,4 +1,4 @@
-"""Whole scans in, masks out. The command ``tfstyle segment`` is a thin layer over this."""
+"""Whole scans in, masks out."""
 
 from __future__ import annotations
 

@@ -35,9 +35,9 @@ def raising(path: str, error: InputFileError) -> None:
 class Source:
     """One entry of an input, not read yet.
 
-    `name` is what the manifest calls it and draws depend on: its path in the input folder; for a
-    DICOM series of several files its folder and a mark made of the UID. `stem` is its path in the
-    output, without number and `ending`; `label` the path by which its mask is found.
+    `name`, by which the manifest and draws know it, is its path in the input folder; for a DICOM
+    series its folder and a mark made of the UID. `stem` is its path in the output, without number
+    and `ending`; `label` the path by which its mask is found.
     """
 
     name: str
@@ -65,10 +65,9 @@ def check_places(inputs: Path, output: Path, masks: str | os.PathLike | None) ->
 def find_sources(
     inputs: Path, without: Sequence[Path] = ()
 ) -> tuple[list[Source], list[InputFileError]]:
-    """The scans of a folder or file, with the names that they and their results get.
+    """The scans of a folder or file but for folders `without`, and an error for each damaged file.
 
-    Also gives an error for each DICOM file whose header cannot be read. `without` are folders to
-    pass over. Raises an InputFileError if the folder cannot be listed or holds nothing to read.
+    Raises an InputFileError if the folder cannot be listed or holds nothing to read.
     """
     found, damaged = list_scans(inputs, without=without)
     if not found and not damaged:
@@ -95,12 +94,10 @@ def find_sources(
 def find_all(
     inputs: Sequence[Path], output_format: str = "auto"
 ) -> tuple[list[Source], list[InputFileError]]:
-    """The sources of several inputs, and errors.
+    """The sources of several inputs, each once, and errors of files and inputs without any.
 
-    A source that is given twice counts once. Where several folders are given, results lie in a
-    folder of the name of each. There is an error for each DICOM file whose header cannot be read,
-    and for each of several inputs that holds nothing to read. Raises an InputFileError if an input
-    does not exist, or the only one holds nothing to read.
+    Where several folders are given, results lie in a folder of the name of each. Raises an
+    InputFileError if an input does not exist, or the only one holds nothing to read.
     """
     known: dict[tuple[str, ...], Source] = {}
     damaged: list[InputFileError] = []
@@ -143,10 +140,9 @@ def read_inputs(
     series: str | None = None,
     on_failure: OnFailure = raising,
 ) -> list[tuple[Scan, str]]:
-    """The scans of all inputs, their pixels not read yet, with the paths of their results.
+    """The scans of all inputs, not read yet, with the paths of their results, without ending.
 
-    The paths are in the output, without ending. What tfstyle made in `output` is left out.
-    `on_failure` is called with what cannot be read. Raises an ArgumentError for no inputs, an
+    What tfstyle made in `output` is left out. Raises an ArgumentError for no inputs, an
     InputFileError if one does not exist or nothing can be read.
     """
     places = list(map(Path, _without_own_results(inputs, output)))

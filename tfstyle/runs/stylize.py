@@ -1,7 +1,4 @@
-"""Whole scans in, whole scans out: read, window, stylize in batches, write, and give account.
-
-The command ``tfstyle stylize`` is a thin layer over :func:`stylize_scans`.
-"""
+"""Whole scans in, whole scans out."""
 
 from __future__ import annotations
 

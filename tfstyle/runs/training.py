@@ -1,7 +1,4 @@
-"""A training run in a folder: model, data, checkpoints, history, grids and the finished preset.
-
-The command ``tfstyle train`` is a thin layer over :func:`train`.
-"""
+"""A training run in a folder: model, data, backups, history, grids and the finished preset."""
 
 from __future__ import annotations
 
