@@ -265,20 +265,16 @@ def _class_named(name: str) -> type:
 
 
 def _config(path: Path) -> dict:
+    file = path / CONFIG
     try:
-        config = read_json(path / CONFIG)
-        if config["format"] != FORMAT:
-            raise WeightsError(
-                f"{path / CONFIG}: format {config['format']!r} is not {FORMAT}; update tfstyle."
-            )
-        if not isinstance(config.get("config", {}), dict) or not isinstance(
-            config.get("card", {}), dict
-        ):
-            raise WeightsError(f"{path / CONFIG}: its configuration or card is not a JSON object.")
-        return config
+        config = read_json(file)
+        version, parts = config["format"], [config.get(key, {}) for key in ("config", "card")]
     except InputFileError as error:
         raise WeightsError(str(error)) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, WeightsError):
-            raise
-        raise WeightsError(f"{path / CONFIG}: not a readable preset ({error}).") from error
+        raise WeightsError(f"{file}: not a readable preset ({error}).") from error
+    if version != FORMAT:
+        raise WeightsError(f"{file}: format {version!r} is not {FORMAT}; update tfstyle.")
+    if not all(isinstance(part, dict) for part in parts):
+        raise WeightsError(f"{file}: its configuration or card is not a JSON object.")
+    return config
