@@ -166,8 +166,12 @@ def convert(
         )
         if not overwrite:
             _check_free(output, beside)
-        os.replace(path, output)
         write_atomically(beside, (json.dumps(report.as_dict(), indent=2) + "\n").encode())
+        try:  # both, or neither
+            os.replace(path, output)
+        except OSError:
+            beside.unlink()
+            raise
     logger.info("converted %s to %s", folder, output)
     return report
 
