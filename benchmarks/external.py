@@ -10,9 +10,8 @@
 Seven CT of the chest, from the neck to the kidneys, lie in the source archives of three packages,
 as examples or test data. They are the contents, in pairs drawn as in ``truth.py``; styles are
 slices of all other scans, these and those that tone_ct was trained on. What is measured is the
-released preset itself, not a model trained in the same way. The archives have licenses of their
-own, and are only read. Figures go to ``external.json``, the table to
-``../docs/results/external.md``.
+released preset itself. The archives have licenses of their own, and are only read. Figures go to
+``external.json``, the table to ``../docs/results/external.md``.
 """
 
 from __future__ import annotations
