@@ -58,7 +58,7 @@ def _stylize(
         run = partial(work.run, pool=pool)
         for task, account in zip(tasks, run_tasks(tasks, StylizedScan, run, overwrite=overwrite)):
             # A folder stands for its files, of which there are as many as slices.
-            yield {**account.as_dict(), "files": [str(task.target)], "status": "done"}
+            yield {**asdict(account), "files": [str(task.target)], "status": "done"}
 
 
 class UnusableError(Exception):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from tfstyle.cli.options import Inputs, Output, Overwrite, Reporting
 from tfstyle.cli.output import complain_of_failed, console, print_facts, progress
 
@@ -42,4 +44,4 @@ def prepare(
             facts["there before"] = f"{result.resumed} scans"
         print_facts(console(), facts)
     complain_of_failed(result.failed, " and were left out")
-    return result.as_dict()
+    return asdict(result)

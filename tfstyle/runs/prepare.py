@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nibabel as nib
@@ -41,10 +41,6 @@ class PreparedSet:
     bytes: int
     resumed: int = 0
     failed: dict[str, str] = field(default_factory=dict)
-
-    def as_dict(self) -> dict:
-        """The same as plain types for JSON."""
-        return asdict(self)
 
 
 def prepare_scans(
