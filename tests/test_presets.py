@@ -72,8 +72,8 @@ def changed(change):
         (lambda folder: (folder / "preset.json").write_text(""), r"preset\.json"),
         (lambda folder: (folder / "weights.npz").unlink(), r"weights\.npz is missing"),
         (flip_a_bit, r"weights\.npz: SHA-256"),
-        (changed(lambda c: c.update(format=99)), ""),
-        (changed(lambda c: c["config"].update(layer="relu3_1")), ""),
+        (changed(lambda c: c.update(format=99)), "format 99 is not 1; update tfstyle"),
+        (changed(lambda c: c["config"].update(layer="relu3_1")), "kernel is missing, expected"),
     ],
 )
 def test_damaged_preset(saved, damage, message):
