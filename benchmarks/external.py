@@ -2,8 +2,7 @@
 """Is the tone right on patients of other collections, whom no model of tfstyle has seen?
 
     pip install pynrrd
-    pip download --no-deps --no-binary :all: -d runs/external pyradiomics==3.0.1
-    pip download --no-deps --no-binary :all: -d runs/external pycerr==2.5.1
+    pip download --no-deps --no-binary :all: -d runs/external pyradiomics==3.0.1 pycerr==2.5.1
     pip download --no-deps --no-binary :all: -d runs/external platipy==0.5.0.dev1
     python benchmarks/external.py --data DATA --archives runs/external
 
@@ -31,6 +30,7 @@ from ct_pairs import SIZE
 from ct_scans import ScanRecord, load_scans, record
 
 from studies import common
+from tfstyle._private.files import write_atomically
 from tfstyle.data import Scan, read_scans
 from tfstyle.errors import InputFileError
 
@@ -64,8 +64,7 @@ def load_archives(folder: Path) -> dict[str, ScanRecord]:
             with tarfile.open(path) as tar:
                 for member in tar.getmembers():
                     place = PurePosixPath(member.name)
-                    parts = {str(one) for one in (place, *place.parents)}
-                    if member.isfile() and parts & {*PATIENTS.values()}:
+                    if member.isfile() and any(map(place.is_relative_to, PATIENTS.values())):
                         tar.extract(member, made, filter="data")
         for name, part in PATIENTS.items():
             records[name] = record(_read(Path(made, part)), name, name)
@@ -98,7 +97,7 @@ def main() -> None:
     study.run()
     result = study.result(METHODS)
     common.write_study(options.output, result)
-    options.page.write_text(page(result), encoding="utf-8")
+    write_atomically(options.page, page(result).encode())
     print(options.page)
 
 

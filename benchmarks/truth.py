@@ -234,7 +234,8 @@ class Study:
         except TfstyleError as error:
             print(f"{name}: left out, {error}", flush=True)
             return
-        pairs.extend(() if pairs else self.pairs(fold))
+        if not pairs:
+            pairs += self.pairs(fold)
         rows = [measure(p, stylize(p.content, p.style) if stylize else p.right) for p in pairs]
         facts = [
             {"content": p.content_id, "style": p.style_id, "same_scale": p.same_scale}

@@ -30,7 +30,7 @@ model = tfstyle.from_preset()
 codes = model.encode_style(others)  # (N, H, W, 1) in [0, 1]
 augment = tfstyle.StyleAugmentation(model, styles=codes, p=0.5, strength=(0.5, 1.0), seed=1)
 train = labelled_dataset(records, SEEN, batch_size=6, classes=vertebra, seed=1)
-endless = train.repeat()  # before `map`: to start an augmented set anew takes seconds
+endless = train.repeat()  # before `map`: to start an augmented set again takes seconds
 augmented, steps = endless.map(augment), len(records) * 3 // 6
 
 # %%

@@ -24,7 +24,6 @@ import dataclasses
 import json
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -40,7 +39,7 @@ from readme_table import presets_text
 
 from studies import common
 from tfstyle import StyleTransfer, encoders, presets
-from tfstyle._private.files import write_atomically
+from tfstyle._private.files import remove, write_atomically
 from tfstyle.data import Scan, pair_dataset, read_scans, spine_phantom
 from tfstyle.data.extra_ct import extra_ct
 from tfstyle.data.windows import Window
@@ -161,7 +160,7 @@ def train(name: str, data: Path, output: Path, steps: int) -> Path:
         "limits": "Trained on few scans. Not a medical device, not for diagnosis.",
     }
     model.save_to_preset(preset, card=card)
-    shutil.rmtree(output / "backup")
+    remove(output / "backup")
     return preset
 
 

@@ -156,6 +156,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--only", nargs="+", help="of release and patients left out")
     options = parser.parse_args()
+    if options.average and options.start is None:
+        parser.error("--average: averages models that are trained; give --start as well")
     options.output.mkdir(parents=True, exist_ok=True)
     pool = views_of(options.data, options.output, options.size, options.views)
     jobs = [("+".join(fold), fold, options.steps) for fold in FOLDS]

@@ -27,7 +27,6 @@ import gc
 import hashlib
 import itertools
 import json
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -41,6 +40,7 @@ from scripts import train_release as release
 from studies import common
 from studies.gallery import README, load_scans
 from tfstyle import StyleTransfer, encoders, metrics
+from tfstyle._private.files import remove
 from tfstyle.data import WINDOWS, Scan, Window, body_mask, read_scans
 from tfstyle.data.extra_ct import extra_ct
 from tfstyle.encoders import IMAGE_TAP, Encoder
@@ -186,7 +186,7 @@ def row_of(
         fit_resumable(model, pairs, work, epochs=settings.epochs, steps=settings.steps, verbose=2)
         seconds = round(time.perf_counter() - start, 1) if fresh else None
         model.save(file)
-        shutil.rmtree(work / "backup")
+        remove(work / "backup")
     history = json.loads((work / "history.json").read_text())
     return {
         "encoder": name,

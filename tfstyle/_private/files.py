@@ -177,7 +177,7 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
 def check_zip(path: str | os.PathLike) -> None:
     """An InputFileError for a ZIP archive too large, or leading elsewhere, when unpacked.
 
-    Raises a FileNotFoundError, and a ValueError for what is no ZIP archive.
+    Raises a FileNotFoundError, and a ValueError for what is not a ZIP archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -65,7 +65,7 @@ class StylizedScan(Account):
 class StylizeWork:
     """What is the same for all scans of a run; codes and windows are those of the styles.
 
-    `model` is its fingerprint, None where it cannot be told; `uid_key` is no part of the job.
+    `model` is its fingerprint, None where it cannot be told; `uid_key` is not part of the job.
     """
 
     stylizer: Stylizer | None
